@@ -1,0 +1,36 @@
+"""Generic building blocks of Perceiver models: torch only, knowing no modality and no plugin."""
+
+from perceiver_core.activations import ActivationPolicy
+from perceiver_core.adapters import (
+    AdaptedInput,
+    Batch,
+    InputAdapter,
+    OutputAdapter,
+    QueryProvider,
+    TrainableQueryProvider,
+)
+from perceiver_core.attention import MultiHeadAttention, attend
+from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
+from perceiver_core.model import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
+
+__all__ = [
+    "ActivationPolicy",
+    "AdaptedInput",
+    "Attentions",
+    "Batch",
+    "CrossAttentionLayer",
+    "DecoderConfig",
+    "EncoderConfig",
+    "InputAdapter",
+    "MultiHeadAttention",
+    "OutputAdapter",
+    "PerceiverConfig",
+    "PerceiverDecoder",
+    "PerceiverEncoder",
+    "PerceiverIO",
+    "QueryProvider",
+    "SelfAttentionLayer",
+    "TrainableQueryProvider",
+    "attend",
+]

@@ -1,0 +1,196 @@
+"""Configurations: the one place where a Perceiver's hyper-parameters are declared.
+
+An adapter adds its own fields in a subclass of :class:`EncoderConfig` or :class:`DecoderConfig`; the type of the
+subclass selects the adapter. Every field is a flag of the command line as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+Init = Literal["normal", "local"]
+
+
+def require(condition: bool, config: Any, field: str, rule: str) -> None:
+    """Raises ValueError naming ``field`` of ``config`` and its value, unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(f"{type(config).__name__}.{field}={getattr(config, field)!r}: {rule}")
+
+
+def require_positive(config: Any, *fields: str) -> None:
+    """Raises ValueError unless each of ``fields`` is None or at least 1."""
+    for field in fields:
+        value = getattr(config, field)
+        require(value is None or value >= 1, config, field, "must be at least 1")
+
+
+def require_divisible(config: Any, field: str, channels: int | None, heads_field: str) -> None:
+    """Raises ValueError unless ``channels`` (of ``field``; None: not known yet) can be split into the heads."""
+    heads = getattr(config, heads_field)
+    if channels is not None and channels % heads != 0:
+        raise ValueError(
+            f"{type(config).__name__}.{field}={channels}: must be divisible by {heads_field}={heads}"
+        )
+
+
+@dataclass
+class EncoderConfig:
+    """What every Perceiver encoder has (Perceiver IO, arXiv 2107.14795, section 3.1 and appendix E).
+
+    Args:
+        num_cross_attention_heads: heads of the cross-attentions from the latents to the input.
+        num_cross_attention_qk_channels: query and key channels of all heads together. None: the latents' channels.
+        num_cross_attention_v_channels: value channels of all heads together. None: the query and key channels.
+        num_cross_attention_layers: how often the latents look at the input: before the first self-attention block,
+            before the second one, and so on. At most ``num_self_attention_blocks``.
+        first_cross_attention_layer_shared: whether the first cross-attention layer has the same weights as the later
+            ones (which always share theirs).
+        cross_attention_widening_factor: hidden channels of the cross-attention layers' MLP per channel.
+        cross_attention_residual: whether the latents are added to what the cross-attention found.
+        num_self_attention_heads: heads of the latents' self-attention.
+        num_self_attention_qk_channels: query and key channels of all heads together. None: the latents' channels.
+        num_self_attention_v_channels: value channels of all heads together. None: the query and key channels.
+        num_self_attention_layers_per_block: self-attention layers in a block; no two layers of a block share weights.
+        num_self_attention_blocks: how often the block is applied.
+        first_self_attention_block_shared: whether the first block has the same weights as the later ones (which
+            always share theirs).
+        self_attention_widening_factor: hidden channels of the self-attention layers' MLP per channel.
+        dropout: probability with which an attention weight is dropped in training, in all of the encoder's attentions.
+        init_scale: standard deviation of the normal initialisation.
+        freeze: keep the weights of the input adapter and the encoder as they are in training.
+    """
+
+    num_cross_attention_heads: int = 8
+    num_cross_attention_qk_channels: int | None = None
+    num_cross_attention_v_channels: int | None = None
+    num_cross_attention_layers: int = 1
+    first_cross_attention_layer_shared: bool = False
+    cross_attention_widening_factor: int = 1
+    cross_attention_residual: bool = True
+    num_self_attention_heads: int = 8
+    num_self_attention_qk_channels: int | None = None
+    num_self_attention_v_channels: int | None = None
+    num_self_attention_layers_per_block: int = 8
+    num_self_attention_blocks: int = 1
+    first_self_attention_block_shared: bool = True
+    self_attention_widening_factor: int = 1
+    dropout: float = 0.0
+    init_scale: float = 0.02
+    freeze: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self,
+            "num_cross_attention_heads",
+            "num_cross_attention_qk_channels",
+            "num_cross_attention_v_channels",
+            "num_cross_attention_layers",
+            "cross_attention_widening_factor",
+            "num_self_attention_heads",
+            "num_self_attention_qk_channels",
+            "num_self_attention_v_channels",
+            "num_self_attention_layers_per_block",
+            "num_self_attention_blocks",
+            "self_attention_widening_factor",
+        )
+        for kind in ("cross", "self"):
+            for channels in ("qk", "v"):
+                field = f"num_{kind}_attention_{channels}_channels"
+                require_divisible(self, field, getattr(self, field), f"num_{kind}_attention_heads")
+        require(
+            self.num_cross_attention_layers <= self.num_self_attention_blocks,
+            self,
+            "num_cross_attention_layers",
+            f"must not exceed num_self_attention_blocks={self.num_self_attention_blocks}",
+        )
+        require(0.0 <= self.dropout < 1.0, self, "dropout", "must be at least 0 and less than 1")
+        require(self.init_scale > 0.0, self, "init_scale", "must be greater than 0")
+
+
+@dataclass
+class DecoderConfig:
+    """What every Perceiver decoder has: one cross-attention from the output queries to the latents.
+
+    Args:
+        num_cross_attention_heads: heads of the cross-attention from the output queries to the latents.
+        num_cross_attention_qk_channels: query and key channels of all heads together. None: the queries' channels.
+        num_cross_attention_v_channels: value channels of all heads together. None: the query and key channels.
+        cross_attention_widening_factor: hidden channels of the MLP per channel.
+        cross_attention_residual: whether the output queries are added to what the cross-attention found.
+        dropout: probability with which an attention weight is dropped in training.
+        init_scale: standard deviation of the normal initialisation.
+        freeze: keep the weights of the decoder and the output adapter as they are in training.
+    """
+
+    num_cross_attention_heads: int = 8
+    num_cross_attention_qk_channels: int | None = None
+    num_cross_attention_v_channels: int | None = None
+    cross_attention_widening_factor: int = 1
+    cross_attention_residual: bool = True
+    dropout: float = 0.0
+    init_scale: float = 0.02
+    freeze: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self,
+            "num_cross_attention_heads",
+            "num_cross_attention_qk_channels",
+            "num_cross_attention_v_channels",
+            "cross_attention_widening_factor",
+        )
+        for channels in ("qk", "v"):
+            field = f"num_cross_attention_{channels}_channels"
+            require_divisible(self, field, getattr(self, field), "num_cross_attention_heads")
+        require(0.0 <= self.dropout < 1.0, self, "dropout", "must be at least 0 and less than 1")
+        require(self.init_scale > 0.0, self, "init_scale", "must be greater than 0")
+
+
+E = TypeVar("E", bound=EncoderConfig)
+D = TypeVar("D", bound=DecoderConfig)
+
+
+@dataclass
+class PerceiverConfig(Generic[E, D]):
+    """A whole model: encoder and decoder (their types select the adapters) around one latent array.
+
+    Args:
+        encoder: the encoder's configuration.
+        decoder: the decoder's configuration.
+        num_latents: length of the latent array.
+        num_latent_channels: channels of the latent array.
+        activation_checkpointing: recompute the activations inside each attention layer in the backward pass: less
+            memory, more time, the same gradients.
+        activation_offloading: keep the activations that the backward pass needs in CPU memory.
+        init: "normal" draws all weights from a normal distribution, as the paper does. "local" starts learned
+            positions, output queries and latents as one set of sines and cosines, with aligned query and key
+            projections in the two cross-attentions, so that attention starts out local: small models learn sooner.
+        params: where to load weights from: the id of a published model, a local folder in the hub's layout, a
+            checkpoint of this project, or a safetensors file. None: fresh weights.
+    """
+
+    encoder: E
+    decoder: D
+    num_latents: int = 256
+    num_latent_channels: int = 512
+    activation_checkpointing: bool = False
+    activation_offloading: bool = False
+    init: Init = "normal"
+    params: str | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_latents", "num_latent_channels")
+        require(self.init in get_args(Init), self, "init", f"must be one of {', '.join(get_args(Init))}")
+        encoder = self.encoder
+        # The latents are the queries of the encoder's attentions: their channels stand in where none are given.
+        for kind in ("cross", "self"):
+            if getattr(encoder, f"num_{kind}_attention_qk_channels") is None:
+                heads = getattr(encoder, f"num_{kind}_attention_heads")
+                require(
+                    self.num_latent_channels % heads == 0,
+                    self,
+                    "num_latent_channels",
+                    f"must be divisible by encoder.num_{kind}_attention_heads={heads}, "
+                    f"or set encoder.num_{kind}_attention_qk_channels",
+                )

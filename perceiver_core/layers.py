@@ -1,0 +1,133 @@
+"""The two attention layers that a Perceiver is built of (Perceiver IO, arXiv 2107.14795, appendix E)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from perceiver_core.attention import MultiHeadAttention
+
+
+class MLP(nn.Sequential):
+    """Two linear layers with a GELU between them; the hidden layer is ``widening_factor`` times as wide."""
+
+    def __init__(self, num_channels: int, widening_factor: int):
+        num_hidden_channels = widening_factor * num_channels
+        super().__init__(
+            OrderedDict(
+                hidden=nn.Linear(num_channels, num_hidden_channels),
+                activation=nn.GELU(),
+                output=nn.Linear(num_hidden_channels, num_channels),
+            )
+        )
+
+
+class CrossAttentionLayer(nn.Module):
+    """One array looks at another: x + attention(norm(x), norm(y)), then x + mlp(norm(x)).
+
+    Args:
+        num_heads: heads of the attention.
+        num_q_input_channels: channels of the array that looks, and of the output.
+        num_kv_input_channels: channels of the array that is looked at.
+        num_qk_channels: query and key channels of all heads together. None: ``num_q_input_channels``.
+        num_v_channels: value channels of all heads together. None: ``num_qk_channels``.
+        widening_factor: hidden channels of the MLP per channel.
+        attention_residual: whether the array that looks is added to what the attention found.
+        dropout: probability with which an attention weight is dropped in training.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        num_q_input_channels: int,
+        num_kv_input_channels: int,
+        num_qk_channels: int | None = None,
+        num_v_channels: int | None = None,
+        widening_factor: int = 1,
+        attention_residual: bool = True,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.attention_residual = attention_residual
+        self.q_norm = nn.LayerNorm(num_q_input_channels)
+        self.kv_norm = nn.LayerNorm(num_kv_input_channels)
+        self.attention = MultiHeadAttention(
+            num_heads,
+            num_q_input_channels,
+            num_kv_input_channels,
+            num_qk_channels=num_qk_channels,
+            num_v_channels=num_v_channels,
+            dropout=dropout,
+        )
+        self.mlp_norm = nn.LayerNorm(num_q_input_channels)
+        self.mlp = MLP(num_q_input_channels, widening_factor)
+
+    def forward(
+        self, x_q: Tensor, x_kv: Tensor, pad_mask: Tensor | None = None, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attends from ``x_q`` (b or 1, n, c) to ``x_kv`` (b, m, d).
+
+        Args:
+            x_q: the array that looks; a batch of 1 is shared by all examples.
+            x_kv: the array that is looked at.
+            pad_mask: (b, m), True where ``x_kv`` is padding.
+            return_attention: also return the attention weights.
+
+        Returns:
+            The output (b, n, c), and the weights (b, heads, n, m) or None.
+        """
+        x, weights = self.attention(self.q_norm(x_q), self.kv_norm(x_kv), pad_mask, return_attention)
+        if self.attention_residual:
+            x = x_q + x
+        return x + self.mlp(self.mlp_norm(x)), weights
+
+
+class SelfAttentionLayer(nn.Module):
+    """An array looks at itself: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Args:
+        num_heads: heads of the attention.
+        num_channels: channels of the array.
+        num_qk_channels: query and key channels of all heads together. None: ``num_channels``.
+        num_v_channels: value channels of all heads together. None: ``num_qk_channels``.
+        widening_factor: hidden channels of the MLP per channel.
+        dropout: probability with which an attention weight is dropped in training.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        num_channels: int,
+        num_qk_channels: int | None = None,
+        num_v_channels: int | None = None,
+        widening_factor: int = 1,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.norm = nn.LayerNorm(num_channels)
+        self.attention = MultiHeadAttention(
+            num_heads,
+            num_channels,
+            num_channels,
+            num_qk_channels=num_qk_channels,
+            num_v_channels=num_v_channels,
+            dropout=dropout,
+        )
+        self.mlp_norm = nn.LayerNorm(num_channels)
+        self.mlp = MLP(num_channels, widening_factor)
+
+    def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Attends within ``x`` (b, n, c).
+
+        Args:
+            x: the array.
+            return_attention: also return the attention weights.
+
+        Returns:
+            The output (b, n, c), and the weights (b, heads, n, n) or None.
+        """
+        normed = self.norm(x)
+        attended, weights = self.attention(normed, normed, None, return_attention)
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x)), weights

@@ -1,0 +1,245 @@
+"""Encoder, decoder and the two together: Perceiver IO (arXiv 2107.14795), knowing no modality."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_core.activations import ActivationPolicy
+from perceiver_core.adapters import AdaptedInput, Batch, InputAdapter, OutputAdapter
+from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core.init import init_local, init_normal
+from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
+
+
+class Attentions(NamedTuple):
+    """Attention weights of one forward pass, each (b, heads, queries, keys).
+
+    Attributes:
+        encoder_cross: from the latents to the input, one for each cross-attention layer that was applied.
+        encoder_self: among the latents, one for each self-attention layer that was applied.
+        decoder: from the output queries to the latents.
+    """
+
+    encoder_cross: list[Tensor]
+    encoder_self: list[Tensor]
+    decoder: Tensor
+
+
+class PerceiverEncoder(nn.Module):
+    """Maps an input array of any length to a latent array of fixed length.
+
+    Repeated layers are listed once for each set of weights: the first application of a repeated layer takes the first
+    entry, every later one the last. With one entry, all applications share its weights.
+
+    Args:
+        config: the encoder's hyper-parameters.
+        num_input_channels: channels c of the input array.
+        num_latents: length n of the latent array.
+        num_latent_channels: channels d of the latent array.
+        activations: what is kept for the backward pass.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        num_input_channels: int,
+        num_latents: int,
+        num_latent_channels: int,
+        activations: ActivationPolicy | None = None,
+    ):
+        super().__init__()
+        self.num_cross_attention_layers = config.num_cross_attention_layers
+        self.num_self_attention_blocks = config.num_self_attention_blocks
+        self.activations = activations or ActivationPolicy()
+
+        def cross_attention_layer() -> CrossAttentionLayer:
+            return CrossAttentionLayer(
+                config.num_cross_attention_heads,
+                num_latent_channels,
+                num_input_channels,
+                num_qk_channels=config.num_cross_attention_qk_channels,
+                num_v_channels=config.num_cross_attention_v_channels,
+                widening_factor=config.cross_attention_widening_factor,
+                attention_residual=config.cross_attention_residual,
+                dropout=config.dropout,
+            )
+
+        def self_attention_layer() -> SelfAttentionLayer:
+            return SelfAttentionLayer(
+                config.num_self_attention_heads,
+                num_latent_channels,
+                num_qk_channels=config.num_self_attention_qk_channels,
+                num_v_channels=config.num_self_attention_v_channels,
+                widening_factor=config.self_attention_widening_factor,
+                dropout=config.dropout,
+            )
+
+        def weight_sets(applications: int, first_shared: bool) -> range:
+            return range(1 if first_shared or applications == 1 else 2)
+
+        self.latents = nn.Parameter(torch.empty(num_latents, num_latent_channels))
+        self.cross_attention_layers = nn.ModuleList(
+            cross_attention_layer()
+            for _ in weight_sets(self.num_cross_attention_layers, config.first_cross_attention_layer_shared)
+        )
+        self.self_attention_blocks = nn.ModuleList(
+            nn.ModuleList(self_attention_layer() for _ in range(config.num_self_attention_layers_per_block))
+            for _ in weight_sets(self.num_self_attention_blocks, config.first_self_attention_block_shared)
+        )
+
+    def forward(self, adapted: AdaptedInput, return_attention: bool = False) -> Any:
+        """Encodes an adapted input.
+
+        Args:
+            adapted: the input array (b, m, c) and its padding mask.
+            return_attention: also return the attention weights.
+
+        Returns:
+            The latents (b, n, d); with ``return_attention`` a tuple of these, the weights of the cross-attentions and
+            those of the self-attentions.
+        """
+        cross_weights, self_weights = [], []
+        # The latents stay a batch of one until they meet the input: their norm and projection are the same for all.
+        x = self.latents[None]
+        for i in range(self.num_self_attention_blocks):
+            if i < self.num_cross_attention_layers:
+                layer = self.cross_attention_layers[0 if i == 0 else -1]
+                x, weights = self.activations(layer, x, adapted.x, adapted.pad_mask, return_attention)
+                cross_weights.append(weights)
+            for layer in self.self_attention_blocks[0 if i == 0 else -1]:  # type: ignore[union-attr]
+                x, weights = self.activations(layer, x, return_attention)
+                self_weights.append(weights)
+        return (x, cross_weights, self_weights) if return_attention else x
+
+
+class PerceiverDecoder(nn.Module):
+    """Answers output queries from the latents with one cross-attention.
+
+    Args:
+        config: the decoder's hyper-parameters.
+        num_query_channels: channels f of the output queries.
+        num_latent_channels: channels d of the latents.
+        activations: what is kept for the backward pass.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        num_query_channels: int,
+        num_latent_channels: int,
+        activations: ActivationPolicy | None = None,
+    ):
+        super().__init__()
+        self.activations = activations or ActivationPolicy()
+        self.cross_attention_layer = CrossAttentionLayer(
+            config.num_cross_attention_heads,
+            num_query_channels,
+            num_latent_channels,
+            num_qk_channels=config.num_cross_attention_qk_channels,
+            num_v_channels=config.num_cross_attention_v_channels,
+            widening_factor=config.cross_attention_widening_factor,
+            attention_residual=config.cross_attention_residual,
+            dropout=config.dropout,
+        )
+
+    def forward(self, queries: Tensor, latents: Tensor, return_attention: bool = False) -> Any:
+        """Answers ``queries`` (b or 1, o, f) from ``latents`` (b, n, d).
+
+        Returns:
+            (b, o, f); with ``return_attention`` a tuple of this and the weights (b, heads, o, n).
+        """
+        x, weights = self.activations(self.cross_attention_layer, queries, latents, None, return_attention)
+        return (x, weights) if return_attention else x
+
+
+class PerceiverIO(nn.Module):
+    """Input adapter, encoder, decoder and output adapter, in the order in which data flows through them.
+
+    Args:
+        config: the model's hyper-parameters. ``config.params`` is not read here: whoever knows the source loads it.
+        input_adapter: adapts a batch to the encoder.
+        output_adapter: asks the decoder and adapts its answers to the task.
+
+    Raises:
+        ValueError: if ``config.init`` is "local" and an adapter has no learned positions to initialise, or if
+            channels cannot be split into heads.
+    """
+
+    def __init__(self, config: PerceiverConfig, input_adapter: InputAdapter, output_adapter: OutputAdapter):
+        super().__init__()
+        self.config = config
+        activations = ActivationPolicy(config.activation_checkpointing, config.activation_offloading)
+        self.input_adapter = input_adapter
+        self.encoder = PerceiverEncoder(
+            config.encoder,
+            input_adapter.num_input_channels,
+            config.num_latents,
+            config.num_latent_channels,
+            activations,
+        )
+        self.decoder = PerceiverDecoder(
+            config.decoder, output_adapter.query_provider.num_query_channels, config.num_latent_channels, activations
+        )
+        self.output_adapter = output_adapter
+
+        init_normal(self.encoder, config.encoder.init_scale)
+        init_normal(self.decoder, config.decoder.init_scale)
+        if config.init == "local":
+            init_local(self)
+
+        if config.encoder.freeze:
+            self.input_adapter.requires_grad_(False)
+            self.encoder.requires_grad_(False)
+        if config.decoder.freeze:
+            self.decoder.requires_grad_(False)
+            tied = set(self.input_adapter.parameters())
+            for parameter in self.output_adapter.parameters():
+                # Weights that belong to the input adapter follow the encoder's ``freeze``.
+                if parameter not in tied:
+                    parameter.requires_grad_(False)
+
+    def forward(self, batch: Batch, positions: Tensor | None = None, return_attention: bool = False) -> Any:
+        """Runs the model, decoding only what is asked for.
+
+        Args:
+            batch: what the input adapter reads.
+            positions: the output places to decode. None: all. Integers (b, p): p places of each example. Booleans
+                (b, o): any number of places of each example.
+            return_attention: also return the attention weights.
+
+        Returns:
+            The output adapter's output: for all o places or p ``positions`` with leading dimensions (b, o) or (b, p);
+            for a boolean mask with one leading dimension, as if the whole output were indexed by the mask. With
+            ``return_attention`` a tuple of this and :class:`Attentions` (those of the decoder include, for a boolean
+            mask, places that pad examples with fewer True to the length of the one with most).
+        """
+        adapted = self.input_adapter(batch)
+        chosen = None
+        if positions is not None and positions.dtype == torch.bool:
+            positions, chosen = positions_of(positions)
+        queries = self.output_adapter.query_provider(adapted, positions)
+        if return_attention:
+            latents, encoder_cross, encoder_self = self.encoder(adapted, return_attention=True)
+            decoded, decoder_cross = self.decoder(queries, latents, return_attention=True)
+        else:
+            decoded = self.decoder(queries, self.encoder(adapted))
+        output = self.output_adapter(decoded if chosen is None else decoded[chosen])
+        return (output, Attentions(encoder_cross, encoder_self, decoder_cross)) if return_attention else output
+
+
+def positions_of(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Turns a boolean mask (b, o) into the places p that it chooses, padded to the longest example.
+
+    Returns:
+        Places (b, p) in ascending order, then places that were not chosen as padding; and (b, p), True where a place
+        was chosen.
+    """
+    counts = mask.sum(dim=1)
+    length = int(counts.max()) if mask.shape[0] else 0
+    # uint8: sorting booleans is not implemented on every device. Stable: chosen places keep their order.
+    positions = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :length]
+    chosen = torch.arange(length, device=mask.device)[None] < counts[:, None]
+    return positions, chosen

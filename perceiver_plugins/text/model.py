@@ -1,0 +1,58 @@
+"""The Perceiver language model (Perceiver IO, arXiv 2107.14795, section 4.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceiver_core import PerceiverConfig, PerceiverIO
+from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
+from perceiver_plugins.text.huggingface import convert_params
+from perceiver_registry import build_adapters, load_params
+
+
+class LanguageModel(PerceiverIO):
+    """Predicts a token for each place of a sequence from all places of it.
+
+    Args:
+        config: the model's hyper-parameters. ``config.params`` may be the id of a published model
+            (``deepmind/language-perceiver``), a local folder in the hub's layout, a checkpoint of this project or a
+            safetensors file.
+
+    Raises:
+        UserError: if ``config.params`` cannot be loaded or does not fit the other values of ``config``.
+        ValueError: if the values of ``config`` do not fit each other.
+    """
+
+    def __init__(self, config: PerceiverConfig[TextEncoderConfig, TextDecoderConfig]):
+        super().__init__(config, *build_adapters(config))
+        if config.params is not None:
+            load_params(self, config.params, convert_params)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        return_attention: bool = False,
+    ) -> Any:
+        """Predicts tokens.
+
+        Args:
+            input_ids: (b, n), n up to ``max_seq_len``.
+            attention_mask: (b, n), true or 1 at real tokens, false or 0 at padding. None: no padding.
+            positions: the places to predict. None: all n. Integers (b, p): p places of each example. Booleans (b, n):
+                any number of places of each example.
+            return_attention: also return the attention weights.
+
+        Returns:
+            Logits (b, n, vocabulary), or (b, p, vocabulary) for integer ``positions``, or (number of True,
+            vocabulary) for boolean ones. With ``return_attention`` a tuple of these and
+            :class:`~perceiver_core.Attentions`.
+        """
+        if positions is None:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return super().forward(batch, positions, return_attention)

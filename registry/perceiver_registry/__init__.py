@@ -1,0 +1,32 @@
+"""Registry of the installed adapters, tasks, data modules and models. Importing it imports no torch."""
+
+from perceiver_registry.assemble import assemble, build_adapters, config_from_dict, config_to_dict, create_module
+from perceiver_registry.checkpoint import describe, read_checkpoint
+from perceiver_registry.errors import PluginError, UnknownNameError, UserError
+from perceiver_registry.hooks import hookimpl
+from perceiver_registry.params import load_params
+from perceiver_registry.registry import Entry, Plugin, Registry, registry
+from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
+
+__all__ = [
+    "AdapterSpec",
+    "DataSpec",
+    "Entry",
+    "ModelSpec",
+    "Plugin",
+    "PluginError",
+    "Registry",
+    "TaskSpec",
+    "UnknownNameError",
+    "UserError",
+    "assemble",
+    "build_adapters",
+    "config_from_dict",
+    "config_to_dict",
+    "create_module",
+    "describe",
+    "hookimpl",
+    "load_params",
+    "read_checkpoint",
+    "registry",
+]

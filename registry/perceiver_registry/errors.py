@@ -1,0 +1,30 @@
+"""Errors that are the user's to mend. The command prints them as one line and exits with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Wrong use: a name, a file, a value or a combination that cannot work.
+
+    The message is one line that says what was wrong, where it came from (file, flag, plugin) and what would be right.
+    """
+
+
+class UnknownNameError(UserError, LookupError):
+    """No object of that kind is registered under the name that was given."""
+
+
+class PluginError(UserError):
+    """A plugin could not be imported, or what it registered breaks the registry's rules."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What to say after an unknown ``name``: the nearest of the ``known`` names, or all of them if none is near."""
+    known = sorted(known)
+    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if matches:
+        return f"did you mean {' or '.join(map(repr, matches))}?"
+    return f"known: {', '.join(known) or 'none'}"

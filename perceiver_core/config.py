@@ -29,9 +29,7 @@ def require_divisible(config: Any, field: str, channels: int | None, heads_field
     """Raises ValueError unless ``channels`` (of ``field``; None: not known yet) can be split into the heads."""
     heads = getattr(config, heads_field)
     if channels is not None and channels % heads != 0:
-        raise ValueError(
-            f"{type(config).__name__}.{field}={channels}: must be divisible by {heads_field}={heads}"
-        )
+        raise ValueError(f"{type(config).__name__}.{field}={channels}: must be divisible by {heads_field}={heads}")
 
 
 @dataclass

@@ -103,9 +103,7 @@ class TextOutputAdapter(OutputAdapter):
             ValueError: if weights are to be tied and the input adapter embeds no tokens, or another number of them.
         """
         if config.num_output_query_channels is not None:
-            queries = TrainableQueryProvider(
-                config.max_seq_len, config.num_output_query_channels, config.init_scale
-            )
+            queries = TrainableQueryProvider(config.max_seq_len, config.num_output_query_channels, config.init_scale)
             return cls(queries, config.vocab_size, config.init_scale)
 
         if not isinstance(input_adapter, TextInputAdapter):

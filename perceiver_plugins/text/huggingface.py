@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 import transformers
 from torch import Tensor
 
@@ -128,9 +127,7 @@ def key_pairs(num_layers: int) -> Iterator[tuple[str, str]]:
         "perceiver.decoder.output_position_encodings.position_embeddings",
     )
     yield from _layer_pairs("encoder.cross_attention_layers.0", "perceiver.encoder.cross_attention", cross=True)
-    yield from _layer_pairs(
-        "decoder.cross_attention_layer", "perceiver.decoder.decoding_cross_attention", cross=True
-    )
+    yield from _layer_pairs("decoder.cross_attention_layer", "perceiver.decoder.decoding_cross_attention", cross=True)
     for i in range(num_layers):
         yield from _layer_pairs(
             f"encoder.self_attention_blocks.0.{i}", f"perceiver.encoder.self_attends.{i}", cross=False

@@ -40,7 +40,6 @@ def assemble(config: PerceiverConfig) -> PerceiverIO:
         UserError: if ``config.params`` cannot be loaded.
     """
     from perceiver_core import PerceiverIO
-
     from perceiver_registry.params import load_params
 
     model = PerceiverIO(config, *build_adapters(config))

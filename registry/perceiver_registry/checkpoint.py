@@ -75,9 +75,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint: it is truncated, or no checkpoint of perceiver"
-        ) from error
+        raise UserError(f"{path}: not a readable checkpoint: it is truncated, or no checkpoint of perceiver") from error
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise UserError(f"{path}: a checkpoint, but not one of perceiver: it does not describe itself")
     description = checkpoint[KEY]

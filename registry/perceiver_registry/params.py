@@ -25,9 +25,7 @@ def is_published(source: str) -> bool:
     return not (is_checkpoint(source) or source.endswith(".safetensors"))
 
 
-def load_params(
-    model: nn.Module, source: str, convert: Callable[[str], Mapping[str, Tensor]] | None = None
-) -> None:
+def load_params(model: nn.Module, source: str, convert: Callable[[str], Mapping[str, Tensor]] | None = None) -> None:
     """Loads ``model``'s weights from ``source``.
 
     Args:

@@ -14,7 +14,7 @@ import pluggy
 
 from perceiver_registry import hooks
 from perceiver_registry.errors import PluginError, UnknownNameError, near
-from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, Spec, TaskSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
 
 S = TypeVar("S", AdapterSpec, DataSpec, TaskSpec, ModelSpec)
 
@@ -87,9 +87,7 @@ class Entry(Generic[S]):
         """Whether ``name`` is the registered name, or the name or full path of one of the classes it stands for."""
         if name == self.name:
             return True
-        return any(
-            name in (place, place.replace(":", "."), place.partition(":")[2]) for place in self.spec.places
-        )
+        return any(name in (place, place.replace(":", "."), place.partition(":")[2]) for place in self.spec.places)
 
 
 class Registry:
@@ -127,9 +125,7 @@ class Registry:
             raise PluginError(f"{plugin}: {error}") from error
         for hook, spec_type in SPEC_TYPES.items():
             callers = [
-                caller
-                for caller in getattr(self.manager.hook, hook).get_hookimpls()
-                if caller.plugin is implementation
+                caller for caller in getattr(self.manager.hook, hook).get_hookimpls() if caller.plugin is implementation
             ]
             for caller in callers:
                 for spec in caller.function():

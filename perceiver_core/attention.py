@@ -24,8 +24,8 @@ def attend(
         q: queries (b or 1, heads, n, d); a batch of 1 is shared by all examples.
         k: keys (b, heads, m, d).
         v: values (b, heads, m, e).
-        pad_mask: (b, m), True where the key is padding and gets no weight. A row that is padding throughout gets
-            uniform weights: finite, and meaningless.
+        pad_mask: (b, m), True where the key is padding and gets no weight. A row that is padding throughout gives
+            a finite, meaningless output.
         dropout: probability with which a weight is dropped.
         return_attention: also return the weights, which takes the plain path.
 
@@ -34,7 +34,7 @@ def attend(
     """
     bias = None
     if pad_mask is not None:
-        lowest = torch.finfo(q.dtype).min
+        lowest = torch.finfo(q.dtype).min / 2  # half, so that a score added to it stays finite in half precision
         bias = torch.zeros_like(pad_mask, dtype=q.dtype).masked_fill_(pad_mask, lowest)[:, None, None, :]
 
     fused = q.device.type != "cpu" or (q.shape[-1] == v.shape[-1] and dropout == 0.0)

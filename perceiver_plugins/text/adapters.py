@@ -119,3 +119,7 @@ class TextOutputAdapter(OutputAdapter):
             )
         queries = TrainableQueryProvider(config.max_seq_len, embedding.embedding_dim, config.init_scale)
         return TiedTextOutputAdapter(queries, embedding)
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        """Returns logits (..., vocabulary) for the decoder's output (..., f)."""
+        return self.linear(decoded)

@@ -50,8 +50,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "optimizer.lr": 2e-3,
                 "lr_scheduler": "CosineWithWarmup",
                 "lr_scheduler.warmup_steps": 100,
-                "trainer.max_steps": 2000,
-                "trainer.val_check_interval": 500,
+                "trainer.max_epochs": 10,
                 "trainer.gradient_clip_val": 1.0,
             },
             links={
@@ -76,8 +75,16 @@ def perceiver_data() -> list[DataSpec]:
         "enwik8": ("Enwik8DataModule", "the first 100 MB of a Wikipedia dump"),
         "imdb": ("ImdbDataModule", "IMDb movie reviews"),
     }
+    # The embedded text is for a first try: a run on it ends by itself after some minutes on a laptop.
+    budget = {"trainer.max_steps": 2000, "trainer.val_check_interval": 500, "trainer.check_val_every_n_epoch": None}
     return [
-        DataSpec(name=name, module=f"{DATA}:{module}", tasks=("mlm",), summary=summary)
+        DataSpec(
+            name=name,
+            module=f"{DATA}:{module}",
+            tasks=("mlm",),
+            summary=summary,
+            defaults=budget if name == "python-docs" else {},
+        )
         for name, (module, summary) in modules.items()
     ]
 
@@ -116,6 +123,11 @@ def perceiver_models() -> list[ModelSpec]:
             num_parameters=201_108_230,
             summary="the byte-level language model of the Perceiver IO paper",
             params="deepmind/language-perceiver",
-            data={"tokenizer": "deepmind/language-perceiver", "max_seq_len": 2048},
+            defaults={
+                "data.tokenizer": "deepmind/language-perceiver",
+                "data.max_seq_len": 2048,
+                "optimizer": "Lamb",
+                "optimizer.lr": 1e-3,
+            },
         )
     ]

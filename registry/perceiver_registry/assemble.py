@@ -62,6 +62,25 @@ def create_module(task: str, config: PerceiverConfig | Mapping[str, Any], **opti
     return registry().get("task", task).resolve("module")(config, **options)
 
 
+def config_types(encoder: str, decoder: str) -> dict[str, type]:
+    """The dataclasses that a model of two adapters is configured by, by the dotted name of their place in it.
+
+    Args:
+        encoder: name of the input adapter.
+        decoder: name of the output adapter.
+
+    Raises:
+        UnknownNameError: if there is no such adapter.
+    """
+    from perceiver_core import PerceiverConfig
+
+    return {
+        "model": PerceiverConfig,
+        "model.encoder": registry().get("input", encoder).resolve("config"),
+        "model.decoder": registry().get("output", decoder).resolve("config"),
+    }
+
+
 def config_to_dict(config: PerceiverConfig) -> dict[str, Any]:
     """``config`` as plain data: nested dicts in which encoder and decoder name their adapters."""
     plain = asdict(config)

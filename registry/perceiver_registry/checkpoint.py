@@ -65,8 +65,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: if the file is missing, truncated, or no checkpoint of this project.
         PluginError: if it needs something that is not installed; the message says what to install.
     """
-    import pickle
-
     import torch
 
     path = Path(path)
@@ -74,7 +72,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
+    except Exception as error:  # a file that is something else fails in any way
         raise UserError(f"{path}: not a readable checkpoint: it is truncated, or no checkpoint of perceiver") from error
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise UserError(f"{path}: a checkpoint, but not one of perceiver: it does not describe itself")

@@ -50,7 +50,8 @@ def load_params(model: nn.Module, source: str, convert: Callable[[str], Mapping[
         state = convert(source)
     else:
         raise UserError(f"params={source!r}: not a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) or safetensors file")
-    _load_state(model, state, source)
+    check_fits(model.state_dict(), state, f"params={source!r}")
+    model.load_state_dict(state, strict=False)
 
 
 def _read_safetensors(source: str) -> Mapping[str, Any]:
@@ -65,19 +66,27 @@ def _read_safetensors(source: str) -> Mapping[str, Any]:
         raise UserError(f"params={source!r}: not a readable safetensors file: {error}") from error
 
 
-def _load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    expected = model.state_dict()
+def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Checks that weights are those of a model.
+
+    Args:
+        expected: the model's own state dict.
+        state: the weights.
+        source: where they come from, for the message.
+
+    Raises:
+        UserError: if there is too much or too little of them, or if a shape differs; the message names the first.
+    """
     # A file of weights may hold those that are shared only once.
     storages = {value.data_ptr() for key, value in expected.items() if key in state}
     missing = [key for key, value in expected.items() if key not in state and value.data_ptr() not in storages]
     surplus = [key for key in state if key not in expected]
     if missing or surplus:
         what, keys = ("lacks", missing) if missing else ("has the unknown", surplus)
-        raise UserError(f"params={source!r}: does not fit the model: it {what} {keys[0]!r} ({len(keys)} such)")
+        raise UserError(f"{source}: does not fit the model: it {what} {keys[0]!r} ({len(keys)} such)")
     for key, value in state.items():
         if value.shape != expected[key].shape:
             raise UserError(
-                f"params={source!r}: does not fit the model: {key!r} has shape {tuple(value.shape)}, "
+                f"{source}: does not fit the model: {key!r} has shape {tuple(value.shape)}, "
                 f"the model's has {tuple(expected[key].shape)}"
             )
-    model.load_state_dict(state, strict=False)

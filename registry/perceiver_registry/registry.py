@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, Literal, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypeVar, cast, get_args, overload
 
 import pluggy
 
 from perceiver_registry import hooks
 from perceiver_registry.errors import PluginError, UnknownNameError, near
-from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import AdapterKind, AdapterSpec, DataSpec, ModelSpec, TaskSpec
 
 S = TypeVar("S", AdapterSpec, DataSpec, TaskSpec, ModelSpec)
 
@@ -128,14 +128,19 @@ class Registry:
                 caller for caller in getattr(self.manager.hook, hook).get_hookimpls() if caller.plugin is implementation
             ]
             for caller in callers:
-                for spec in caller.function():
+                try:
+                    specs = list(caller.function())
+                except Exception as error:
+                    raise PluginError(f"{plugin}: {hook} failed: {error!r}") from error
+                for spec in specs:
                     if not isinstance(spec, spec_type):
                         raise PluginError(f"{plugin}: {hook} returned {spec!r}, which is no {spec_type.__name__}")
                     self._add(Entry(spec, plugin))
 
     def _add(self, entry: Entry[Any]) -> None:
-        if entry.kind not in self._entries:
-            raise PluginError(f"{entry.plugin}: {entry.name!r} has kind {entry.kind!r}, not one of {', '.join(NOUNS)}")
+        if isinstance(entry.spec, AdapterSpec) and entry.kind not in get_args(AdapterKind):
+            kinds = " or ".join(get_args(AdapterKind))
+            raise PluginError(f"{entry.plugin}: adapter {entry.name!r} has kind {entry.kind!r}, which must be {kinds}")
         taken = self._entries[entry.kind].setdefault(entry.name, entry)
         if taken is not entry:
             raise PluginError(
@@ -190,7 +195,8 @@ class Registry:
         config_type = type(config)
         for entry in self.entries(kind):
             # A config of that type exists, so the module that the spec names is imported if the spec means this type.
-            if entry.spec.config.partition(":")[0] in sys.modules and entry.resolve("config") is config_type:
+            module_name, _, attribute = entry.spec.config.partition(":")
+            if getattr(sys.modules.get(module_name), attribute, None) is config_type:
                 return entry
         raise UnknownNameError(
             f"no plugin registers an {NOUNS[kind]} for {config_type.__module__}.{config_type.__qualname__}"

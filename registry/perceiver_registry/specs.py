@@ -44,12 +44,14 @@ class DataSpec:
         module: place of the LightningDataModule.
         tasks: names of the tasks that its batches serve.
         summary: one line for listings.
+        defaults: default values by dotted flag that go with it (``{"trainer.max_steps": 1000}``).
     """
 
     name: str
     module: str
     tasks: tuple[str, ...]
     summary: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     kind: ClassVar[str] = "data"
 
@@ -70,8 +72,9 @@ class TaskSpec:
         defaults: default values by dotted flag (``{"model.encoder": "text", "trainer.max_epochs": 1}``).
         links: from an attribute of the data module to the model's fields that take its value where they are not
             given (``{"vocab_size": ("encoder.vocab_size",)}``).
-        predictor: place of a callable that serves ``perceiver predict``: it is called with the Lightning module and
-            the checkpoint's description of its data, and returns a ``Predictor``.
+        predictor: place of the class that serves ``perceiver predict``, or None. It is created with the Lightning
+            module, the checkpoint's description of its data, and whatever further arguments it has, which are flags.
+            Its ``predict(inputs)`` returns plain data for each input, its ``rows(predictions)`` rows of a table.
         convert_config: place of a function that turns the id or folder of a published model into a
             ``PerceiverConfig``, or None.
     """
@@ -99,11 +102,11 @@ class ModelSpec:
     Args:
         name: what flags call it (``--model=NAME``).
         task: name of the task that it is made for.
-        config: values by dotted field of ``PerceiverConfig`` (``{"encoder.vocab_size": 262}``).
+        config: values by dotted field of ``PerceiverConfig`` (``{"encoder": "text", "encoder.vocab_size": 262}``).
         num_parameters: its parameter count.
         summary: one line for listings.
         params: id of its published weights (``--model.params=ID`` starts from them), or None.
-        data: default values of the data module's flags that go with it (``{"max_seq_len": 2048}``).
+        defaults: default values by dotted flag that go with it (``{"data.max_seq_len": 2048}``).
     """
 
     name: str
@@ -112,7 +115,7 @@ class ModelSpec:
     num_parameters: int
     summary: str
     params: str | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     kind: ClassVar[str] = "model"
     places: ClassVar[tuple[str, ...]] = ()

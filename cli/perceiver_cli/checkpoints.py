@@ -1,0 +1,128 @@
+"""The callbacks of ``perceiver fit``: checkpoints of which none is ever half a one, and a clean end on Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+
+LAST = "last"
+BEST = "best"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there: a killed run leaves the old one or the new one.
+
+    Lightning's own way goes through the folder for temporary files, from where a move may be a copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def best_checkpoint() -> ModelCheckpoint:
+    """Keeps ``best.ckpt``: the model with the lowest validation loss so far."""
+    return ModelCheckpoint(
+        filename=BEST, monitor="val_loss", mode="min", save_top_k=1, enable_version_counter=False
+    )
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt`` up to date: every so many steps, after each validation, and at the end of training.
+
+    Ctrl-C ends training after the step that is under way, with ``last.ckpt`` saved; a second one ends it at once.
+
+    Args:
+        every_n_steps: optimizer steps between two checkpoints. 0: none between validations.
+    """
+
+    def __init__(self, every_n_steps: int = 200):
+        self.every_n_steps = every_n_steps
+        self.interrupted = False
+        self._in_step = False
+        self._saved_step = 0
+
+    @staticmethod
+    def path(trainer: Trainer) -> Path:
+        """Where the checkpoint lies: beside the best one."""
+        best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath), None)
+        folder = Path(best.dirpath) if best and best.dirpath else Path(trainer.default_root_dir) / "checkpoints"
+        return folder / f"{LAST}.ckpt"
+
+    def save(self, trainer: Trainer) -> None:
+        """Saves the run's state."""
+        self._saved_step = trainer.global_step
+        trainer.save_checkpoint(self.path(trainer))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with contextlib.suppress(ValueError):  # only the main thread may set a handler
+            signal.signal(signal.SIGINT, self._on_sigint)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._in_step = True
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._in_step = False
+        # Under gradient accumulation several batches end at the same step.
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
+            self.save(trainer)
+        if self.interrupted:
+            self.save(trainer)
+            raise KeyboardInterrupt
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step != self._saved_step:
+            self.save(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _on_sigint(self, *_: Any) -> None:
+        # Within a step, weights may be half updated: the step is finished first.
+        first, self.interrupted = not self.interrupted, True
+        if not (self._in_step and first):
+            raise KeyboardInterrupt
+        rank_zero_info("\nEnding after this step; Ctrl-C again ends at once.")
+
+
+class SaveConfig(Callback):
+    """Writes the run's configuration beside its logs, from which ``--config`` repeats the run.
+
+    Args:
+        values: the configuration, as plain data.
+    """
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.values = values
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(dict(self.values), sort_keys=False), encoding="utf-8")

@@ -1,0 +1,50 @@
+"""What a command's exit code says, and the line that goes with it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+
+from perceiver_registry import UserError
+
+OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Interrupted(Exception):
+    """A person ended the run."""
+
+
+def guarded(action: Callable[[], None], debug: bool) -> int:
+    """Runs ``action`` and returns the exit code, printing one line to standard error if it fails.
+
+    Args:
+        action: what to do.
+        debug: show tracebacks of errors that are the user's or the machine's as well.
+    """
+    try:
+        action()
+    except UserError as error:
+        return _failed(str(error), WRONG_USE, debug)
+    except (KeyboardInterrupt, Interrupted):
+        return _failed("interrupted", INTERRUPTED, debug)
+    except BrokenPipeError:  # the reader of the output has had enough
+        sys.stderr.close()
+        return OK
+    except (OSError, RuntimeError, MemoryError, ValueError) as error:
+        return _failed(f"the run failed: {type(error).__name__}: {_line(error)} (--debug shows more)", FAILED, debug)
+    except Exception:
+        traceback.print_exc()
+        return FAILED
+    return OK
+
+
+def _failed(line: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"perceiver: {line}", file=sys.stderr)
+    return code
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]

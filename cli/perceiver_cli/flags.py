@@ -1,0 +1,147 @@
+"""The flags of ``fit``, ``validate``, ``test`` and ``predict``: one for each argument of the classes that were chosen."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NoReturn
+
+import jsonargparse
+import yaml
+from pytorch_lightning import Trainer
+
+from perceiver_cli.layers import KINDS, NAME_KEYS, Run, Values, flatten, name_of, nest
+from perceiver_registry import UserError, registry
+from perceiver_registry.assemble import config_types
+from perceiver_registry.errors import near
+
+OPEN_ENDED = ("trainer.logger", "trainer.callbacks", "trainer.plugins", "trainer.strategy", "trainer.profiler")
+"""Arguments that take any class: the keys below them are those of the class, which only the parser knows."""
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """An argument parser whose errors are one line that says which name is near."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", message)
+        if unknown:
+            flag = unknown.group(1).partition("=")[0]
+            raise UserError(f"unknown flag {flag}; {near(flag, (f'--{name}' for name in self.names()))}") from ex
+        lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+        raise UserError(" ".join(lines)[:400]) from ex
+
+    def names(self) -> set[str]:
+        """The dotted names of all flags."""
+        return {action.dest for action in self._actions if action.option_strings}
+
+
+def build_parser(command: str, run: Run) -> Parser:
+    """The parser of what :func:`~perceiver_cli.layers.read_run` left over.
+
+    Args:
+        command: the subcommand.
+        run: what is to be run; its names decide which flags there are.
+
+    Raises:
+        UserError: if an optimizer, a schedule or a class cannot be found.
+    """
+    parser = Parser(prog=f"perceiver {command}", exit_on_error=False)
+    parser.add_argument("--config", action="config", help="a YAML file of settings; may be given several times")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--ckpt_path", type=str | None, help='a checkpoint, or "last" or "best" of the newest run')
+    parser.add_argument("--seed_everything", type=int, default=0, help="seed of all random numbers")
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False)
+    if command == "fit":
+        parser.add_argument(
+            "--checkpoint.every_n_steps",
+            type=int,
+            default=200,
+            help="optimizer steps between two updates of last.ckpt; 0: only after validations and at the end",
+        )
+    if command == "predict":
+        parser.add_argument("inputs", nargs="*", type=str, help="what to predict for; '-' or none: standard input")
+        parser.add_argument("--input", type=str | None, help="a file of inputs, one a line")
+        parser.add_argument("--format", type=Literal["table", "json"], default="table", help="form of the output")
+    for section, key in NAME_KEYS.items():
+        parser.add_argument(f"--{section}.{key}", type=str | None, help=_choices(section))
+    if run.task is not None:
+        _add_sections(parser, command, run)
+    return parser
+
+
+def _add_sections(parser: Parser, command: str, run: Run) -> None:
+    assert run.task is not None
+    module = run.task.resolve("module")
+    _add(parser, module, "task", skip={"config", "optimizer", "lr_scheduler"})
+    encoder, decoder = (name_of(run.values, f"model.{part}") for part in ("encoder", "decoder"))
+    if encoder is None or decoder is None:
+        raise UserError(f"task {run.task.name!r} has no default adapters: give --model.encoder and --model.decoder")
+    for section, config_type in config_types(encoder, decoder).items():
+        _add(parser, config_type, section, skip={"encoder", "decoder"})
+    for fields in run.task.spec.links.values():
+        # A value that is not given is taken from the data.
+        parser.set_defaults({f"model.{field}": None for field in fields if f"model.{field}" in parser.names()})
+    _add(parser, data_class(name_of(run.values, "data") or run.task.spec.data), "data")
+    optimizer, lr_scheduler = name_of(run.values, "optimizer"), name_of(run.values, "lr_scheduler")
+    if optimizer is not None:
+        _add(parser, module.find_optimizer(optimizer), "optimizer", skip={"params"})
+    if lr_scheduler is not None:
+        _add(parser, module.find_lr_scheduler(lr_scheduler), "lr_scheduler", skip={"optimizer"})
+        parser.add_argument(
+            "--lr_scheduler.interval", type=Literal["step", "epoch"] | None, help="how often the schedule advances"
+        )
+    if command == "predict" and run.task.spec.predictor:
+        _add(parser, run.task.resolve("predictor"), None, skip={"module", "data"})
+
+
+def _add(parser: Parser, target: Callable[..., Any], section: str | None, skip: Iterable[str] = ()) -> None:
+    # Optimizers of other packages do not declare all of their types, hence fail_untyped=False.
+    if inspect.isclass(target):
+        parser.add_class_arguments(target, section, skip={*skip}, instantiate=False, fail_untyped=False)
+    else:
+        parser.add_function_arguments(target, section, skip={*skip}, fail_untyped=False)
+
+
+def _choices(section: str) -> str:
+    if section not in KINDS:
+        return f"also --{section}=NAME, a class of torch or timm; none: without"
+    names = ", ".join(entry.name for entry in registry().entries(KINDS[section]))  # type: ignore[call-overload]
+    return f"also --{section}=NAME; known: {names}"
+
+
+def data_class(name: str) -> Any:
+    """The data module of a registered name or a dotted path.
+
+    Raises:
+        UserError: if there is none.
+    """
+    entry = registry().find("data", name)
+    if entry is not None:
+        return entry.resolve("module")
+    module, _, attribute = name.replace(":", ".").rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"--data={name}: cannot be imported: {error}") from error
+
+
+def parse(parser: Parser, run: Run) -> Values:
+    """Parses the flags over the values of the other layers.
+
+    Returns:
+        All values, nested, of plain data.
+
+    Raises:
+        UserError: if a key or flag is unknown, or a value is not of its type.
+    """
+    names = parser.names()
+    for path, values in run.config_files.items():
+        for key in flatten(values):
+            if key not in names and not key.startswith(OPEN_ENDED):
+                raise UserError(f"--config={path}: unknown key {key!r}; {near(key, names)}")
+    known = {key: value for key, value in flatten(run.values).items() if key in names or key.startswith(OPEN_ENDED)}
+    config = parser.parse_args(["--config", yaml.safe_dump(nest(known)), *run.flags])
+    config.pop("config", None)
+    return config.as_dict()

@@ -1,0 +1,329 @@
+"""From the command line, config files and a checkpoint to one nested dict of values, and to the names chosen in it.
+
+What a run is made of is chosen by names (``--task=mlm --data=wikipedia --optimizer=Lamb``). They decide which further
+flags exist, so they are read first. Values come in layers, each of which wins over those before it: the defaults of
+the task, of the data module and of the named model; the published model that ``params`` names; the checkpoint; config
+files; flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from perceiver_registry import Entry, TaskSpec, UserError, config_to_dict, read_checkpoint, registry
+from perceiver_registry.checkpoint import KEY
+from perceiver_registry.params import is_checkpoint, is_published
+
+Values = dict[str, Any]
+
+NAME_KEYS = {
+    "task": "name",
+    "model": "name",
+    "model.encoder": "adapter",
+    "model.decoder": "adapter",
+    "data": "name",
+    "optimizer": "name",
+    "lr_scheduler": "name",
+}
+"""The sections that are chosen by name, and the key under which each holds it."""
+
+KINDS = {"task": "task", "model": "model", "model.encoder": "input", "model.decoder": "output", "data": "data"}
+"""The sections whose names are registered, and the registry's kind of each."""
+
+NONE = ("none", "null")
+"""What a flag may say for "no such thing"."""
+
+
+@dataclass
+class Run:
+    """What is to be run, before the remaining flags are parsed.
+
+    Attributes:
+        task: the registered task, or None if none is named (which only ``--help`` can do without).
+        values: the values of all layers but the remaining flags.
+        flags: the flags that are yet to be parsed.
+        checkpoint: path of the checkpoint to load, or None.
+        description: that checkpoint's description of itself, or None.
+        config_files: the contents of each config file, to be checked.
+        print_config: whether to print the configuration instead of running it.
+        help: whether to print the help instead of running.
+    """
+
+    task: Entry[TaskSpec] | None
+    values: Values
+    flags: list[str]
+    checkpoint: Path | None
+    description: Mapping[str, Any] | None
+    config_files: dict[str, Values]
+    print_config: bool
+    help: bool
+
+
+def read_run(command: str, argv: Iterable[str]) -> Run:
+    """Reads the names that a command line chooses and gathers the values that go with them.
+
+    Args:
+        command: the subcommand: "fit", "validate", "test" or "predict".
+        argv: what follows it.
+
+    Raises:
+        UserError: if a name is unknown, or a config file or checkpoint cannot be read.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", action="append", default=[])
+    parser.add_argument("--ckpt_path")
+    parser.add_argument("--print_config", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--model.params")
+    for section in NAME_KEYS:
+        parser.add_argument(f"--{section}")
+    try:
+        known, flags = parser.parse_known_args([_plain_flag(argument) for argument in argv])
+    except SystemExit as error:  # argparse has said what is missing
+        raise UserError("see above") from error
+    given = vars(known)
+
+    files = {path: _read_config_file(path) for path in given["config"]}
+    user: Values = {}
+    for values in files.values():
+        user = merge(user, values)
+    user = merge(user, nest({name: given[name] for name in (*NAME_KEYS, "model.params") if given[name] is not None}))
+    _canonise(user)
+
+    ckpt_path = given["ckpt_path"] or user.get("ckpt_path")
+    checkpoint = find_checkpoint(ckpt_path, user, flags) if ckpt_path else None
+    description = read_checkpoint(checkpoint)[KEY] if checkpoint else None
+    base = _values_of_checkpoint(command, description) if description else {}
+
+    task_name = name_of(user, "task") or name_of(base, "task") or _task_of_model(name_of(user, "model"))
+    if task_name is None and not given["help"]:
+        names = ", ".join(entry.name for entry in registry().entries("task"))
+        raise UserError(f"--task is missing; known: {names}")
+    task = registry().get("task", task_name) if task_name else None
+    values = _gather(task, base, user) if task else user
+    values["ckpt_path"] = str(checkpoint) if checkpoint else None
+    return Run(task, values, flags, checkpoint, description, files, given["print_config"], given["help"])
+
+
+def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
+    """The values of all layers, the later ones over the earlier ones."""
+    layers = [nest({"task": task.name, "data": task.spec.data, **task.spec.defaults})]
+
+    data = registry().find("data", name_of(user, "data") or name_of(base, "data") or task.spec.data)
+    if data is not None:
+        layers.append(nest(data.spec.defaults))
+
+    model_name = name_of(user, "model")
+    params = user.get("model", {}).get("params")
+    if model_name:
+        model = registry().get("model", model_name).spec
+        layers.append(nest(model.defaults))
+        layers.append({"model": Replacement({"name": model.name, **nest(model.config)})})
+    elif params:
+        published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
+        layers.extend(nest(spec.defaults) for spec in published)
+        config = _config_of_params(task, params)
+        if config is not None:
+            layers.append({"model": Replacement(config | {"params": params})})
+    return _merged([*layers, base, user])
+
+
+def _merged(layers: Iterable[Values]) -> Values:
+    values: Values = {}
+    for layer in layers:
+        values = merge(values, layer)
+    return values
+
+
+class Replacement(dict[str, Any]):
+    """Values that replace a section as a whole, instead of being merged into it."""
+
+
+def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "") -> Values:
+    """``upper``'s values over ``lower``'s. Where ``upper`` names another thing, the options of ``lower``'s go.
+
+    Args:
+        lower: nested values.
+        upper: nested values that win.
+        section: dotted name of the section that the two are.
+    """
+    name_key = NAME_KEYS.get(section)
+    if isinstance(upper, Replacement):
+        return copy.deepcopy(dict(upper))
+    if name_key in upper and section != "model" and upper[name_key] != lower.get(name_key):
+        return copy.deepcopy(dict(upper))
+    merged = copy.deepcopy(dict(lower))
+    for key, value in upper.items():
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value, f"{section}.{key}".lstrip("."))
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def nest(flat: Mapping[str, Any]) -> Values:
+    """Nested values from values by dotted name, in which a section's own name stands for its choice by name."""
+    values: Values = {}
+    for dotted, value in flat.items():
+        *path, key = dotted.split(".")
+        if dotted in NAME_KEYS or f"model.{dotted}" in NAME_KEYS:
+            path, key = [*path, key], NAME_KEYS.get(dotted) or NAME_KEYS[f"model.{dotted}"]
+            value = None if value in NONE else value
+        node = values
+        for part in path:
+            node = node.setdefault(part, {})
+        node[key] = value
+    return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Values:
+    """Values by dotted name from nested ones."""
+    flat: Values = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def name_of(values: Mapping[str, Any], section: str) -> str | None:
+    """The name that ``values`` choose for a section, or None."""
+    for key in section.split("."):
+        values = values.get(key) or {}
+    return values.get(NAME_KEYS[section])
+
+
+def normalise(values: Mapping[str, Any], section: str = "") -> Values:
+    """A config file's values with each section that is chosen by name in one form.
+
+    ``data: wikipedia`` and Lightning's ``data: {class_path: ..., init_args: {...}}`` become ``data: {name: ...}``.
+    """
+    normal: Values = {}
+    for key, value in values.items():
+        child = f"{section}.{key}".lstrip(".")
+        name_key = NAME_KEYS.get(child)
+        if name_key is None:
+            normal[key] = value
+            continue
+        if isinstance(value, str):
+            value = {name_key: value}
+        value = normalise(value or {name_key: None}, child)
+        if "class_path" in value:
+            value = {name_key: value.pop("class_path"), **(value.pop("init_args", None) or {}), **value}
+        normal[key] = value
+    return normal
+
+
+def _canonise(values: Values) -> None:
+    """Puts the registered name in the place of a class's name, wherever ``values`` choose by name.
+
+    Raises:
+        UnknownNameError: if nothing is registered under a name. Data modules may also be dotted paths of classes.
+    """
+    for section, kind in KINDS.items():
+        name = name_of(values, section)
+        if name is None:
+            continue
+        if kind == "data" and "." in name and registry().find(kind, name) is None:
+            continue
+        node = values
+        for key in section.split("."):
+            node = node[key]
+        node[NAME_KEYS[section]] = registry().get(kind, name).name  # type: ignore[call-overload]
+
+
+def _plain_flag(argument: str) -> str:
+    """Lightning's ``--data.class_path=X --data.init_args.y=1`` in this project's words."""
+    flag, equals, value = argument.partition("=")
+    for section, key in NAME_KEYS.items():
+        prefix = f"--{section}."
+        if flag in (f"{prefix}class_path", f"{prefix}{key}"):
+            flag = f"--{section}"
+        elif flag.startswith(f"{prefix}init_args."):
+            flag = prefix + flag.removeprefix(f"{prefix}init_args.")
+    return flag + equals + value
+
+
+def _read_config_file(path: str) -> Values:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"--config={path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config={path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"--config={path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"--config={path}: a mapping of settings is expected")
+    return normalise(values)
+
+
+def _task_of_model(model_name: str | None) -> str | None:
+    return registry().get("model", model_name).spec.task if model_name else None
+
+
+def _config_of_params(task: Entry[TaskSpec], params: str) -> Values | None:
+    """The model's configuration that comes with the weights at ``params``, or None if none does."""
+    if is_checkpoint(params):
+        return dict(read_checkpoint(params)[KEY]["model"])
+    if is_published(params) and task.spec.convert_config:
+        return config_to_dict(task.resolve("convert_config")(params))
+    return None
+
+
+def _values_of_checkpoint(command: str, description: Mapping[str, Any]) -> Values:
+    """What a checkpoint says of the run: all of it to go on with, or what is needed to use its model."""
+    run = dict(description["run"])
+    if command != "fit":
+        run = {key: run[key] for key in ("data",) if key in run}
+    run.pop("ckpt_path", None)
+    return merge(run, {"task": {"name": description["task"]}, "model": Replacement(description["model"])})
+
+
+def find_checkpoint(ckpt_path: str, user: Values, flags: list[str]) -> Path:
+    """The checkpoint that ``--ckpt_path`` means: a path, or "last" or "best" for the newest of that name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if ckpt_path not in ("last", "best"):
+        return Path(ckpt_path).expanduser()
+    root = runs_folder(user, flags)
+    found = sorted(root.glob(f"*/*/checkpoints/{ckpt_path}.ckpt"), key=lambda path: path.stat().st_mtime)
+    name = name_of(user, "task")
+    if name:
+        found = [path for path in found if path.parents[2].name == _logger_option("name", user, flags, name)]
+    if not found:
+        raise UserError(f"--ckpt_path={ckpt_path}: no run with a checkpoint in {root}")
+    return found[-1]
+
+
+def runs_folder(user: Values, flags: list[str]) -> Path:
+    """The folder in which loggers keep their runs."""
+    default = _flag("trainer.default_root_dir", flags) or user.get("trainer", {}).get("default_root_dir") or "."
+    return Path(_logger_option("save_dir", user, flags, str(Path(default) / "logs")))
+
+
+def _logger_option(option: str, user: Values, flags: list[str], default: str) -> str:
+    logger = user.get("trainer", {}).get("logger")
+    configured = logger.get("init_args", {}).get(option) if isinstance(logger, Mapping) else None
+    flag = _flag(f"trainer.logger.{option}", flags) or _flag(f"trainer.logger.init_args.{option}", flags)
+    return flag or configured or default
+
+
+def _flag(name: str, flags: list[str]) -> str | None:
+    """The value of a flag that is yet to be parsed, written with "=" or as the next word."""
+    for i, flag in enumerate(flags):
+        written, equals, value = flag.partition("=")
+        if written == f"--{name}":
+            return value if equals else next(iter(flags[i + 1 :]), None)
+    return None

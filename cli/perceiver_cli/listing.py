@@ -1,0 +1,133 @@
+"""``list-adapters``, ``list-tasks``, ``list-data``, ``list-models`` and ``describe``."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from perceiver_cli.tables import print_table
+from perceiver_registry import Entry, UnknownNameError, UserError, registry
+from perceiver_registry.errors import near
+from perceiver_registry.registry import NOUNS
+
+KINDS = {
+    "list-adapters": ("input", "output"),
+    "list-tasks": ("task",),
+    "list-data": ("data",),
+    "list-models": ("model",),
+    "describe": tuple(NOUNS),
+}
+"""The kinds of specs that a command is about."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; perceiver {self.prog.split()[-1]} --help shows what there is")
+
+
+def listing(command: str, argv: Sequence[str], summary: str) -> None:
+    """Runs a command that shows what is installed.
+
+    Args:
+        command: one of :data:`KINDS`.
+        argv: what follows it on the command line.
+        summary: what it does, in a line.
+
+    Raises:
+        UserError: if a name or flag is unknown.
+    """
+    kinds = KINDS[command]
+    parser = Parser(prog=f"perceiver {command}", description=summary, allow_abbrev=False)
+    if command == "describe":
+        parser.add_argument("name", help="name of an adapter, task, data module or model, or of its class")
+    else:
+        parser.add_argument("pattern", nargs="?", default="*", help="only names like this ('text*')")
+    if len(kinds) > 1:
+        parser.add_argument("--kind", choices=kinds, help="only this kind")
+    if command in ("list-data", "list-models"):
+        parser.add_argument("--task", help="only what is made for this task")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="form of the output")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit:  # --help
+        return
+    if len(kinds) > 1 and options.kind:
+        kinds = (options.kind,)
+    if command == "describe":
+        _describe(options.name, kinds, options.format)
+    else:
+        _list(kinds, options.pattern, getattr(options, "task", None), options.format)
+
+
+def _list(kinds: Iterable[str], pattern: str, task: str | None, form: str) -> None:
+    if task is not None:
+        task = registry().get("task", task).name
+    rows = [
+        _facts(entry)
+        for kind in kinds
+        for entry in registry().entries(kind)  # type: ignore[call-overload]
+        if fnmatch.fnmatch(entry.name, pattern) and (task is None or task in _tasks(entry))
+    ]
+    if form == "json":
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        print_table({key: str(value) for key, value in row.items()} for row in rows)
+    else:
+        print(f"nothing is called like {pattern!r}")
+
+
+def _tasks(entry: Entry[Any]) -> tuple[str, ...]:
+    return entry.spec.tasks if entry.kind == "data" else (entry.spec.task,)
+
+
+def _facts(entry: Entry[Any]) -> dict[str, Any]:
+    """What listings say of an entry."""
+    facts = {"name": entry.name, "kind": entry.kind, "summary": entry.spec.summary}
+    if entry.kind in ("data", "model"):
+        facts["tasks"] = ", ".join(_tasks(entry))
+    if entry.kind == "model":
+        facts["parameters"] = entry.spec.num_parameters
+        facts["weights"] = entry.spec.params or ""
+    return facts | {"distribution": entry.plugin.distribution, "version": entry.plugin.version}
+
+
+def _describe(name: str, kinds: Iterable[str], form: str) -> None:
+    found = [entry for kind in kinds if (entry := registry().find(kind, name)) is not None]
+    if not found:
+        names = {entry.name for kind in kinds for entry in registry().entries(kind)}  # type: ignore[call-overload]
+        raise UnknownNameError(f"nothing is called {name!r}; {near(name, names)}")
+    descriptions = [_facts(entry) | {"details": _details(entry), "fields": _fields(entry)} for entry in found]
+    if form == "json":
+        print(json.dumps(descriptions, indent=2, default=str))
+        return
+    for number, description in enumerate(descriptions):
+        fields, details = description.pop("fields"), description.pop("details")
+        print("\n" * bool(number) + f"{NOUNS[description['kind']]} {description['name']}: {description['summary']}")
+        print(f"  from {description['distribution']} {description['version']}")
+        for key, value in details.items():
+            print(f"  {key}: {value}")
+        if fields:
+            print()
+            print_table(fields)
+
+
+def _details(entry: Entry[Any]) -> Mapping[str, Any]:
+    """What a spec says besides its name and summary."""
+    shown = ("adapter", "config", "module", "data", "defaults", "links", "predictor", "params", "num_parameters", "task")
+    details = {key: getattr(entry.spec, key) for key in shown if getattr(entry.spec, key, None)}
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in details.items()}
+
+
+def _fields(entry: Entry[Any]) -> list[dict[str, str]]:
+    """The flags that an entry's class has, with types, defaults and documentation."""
+    from perceiver_cli.fields import fields_of
+
+    if entry.kind == "model":
+        return []
+    return fields_of(entry.resolve("config" if entry.kind in ("input", "output") else "module"))

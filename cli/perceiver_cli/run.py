@@ -1,0 +1,289 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: from values to a trainer, a data module and a Lightning module."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import rank_zero_only
+
+from perceiver_cli.checkpoints import AtomicCheckpointIO, LastCheckpoint, SaveConfig, best_checkpoint
+from perceiver_cli.errors import Interrupted
+from perceiver_cli.flags import Parser, build_parser, data_class, parse
+from perceiver_cli.layers import NAME_KEYS, Run, Values, read_run
+from perceiver_cli.tables import print_table
+from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
+from perceiver_registry.params import check_fits
+
+
+def run(command: str, argv: Sequence[str]) -> None:
+    """Runs a subcommand.
+
+    Args:
+        command: "fit", "validate", "test" or "predict".
+        argv: what follows it on the command line.
+
+    Raises:
+        UserError: if something is wrong with what was given.
+        Interrupted: if a person ended the run.
+    """
+    chosen = read_run(command, argv)
+    parser = build_parser(command, chosen)
+    if chosen.help:
+        parser.print_help()
+        return
+    values = parse(parser, chosen)
+    with _wrong_use():
+        if command == "predict":
+            predict(chosen, values)
+            return
+        datamodule = _create_data(values)
+        _fill_in_links(chosen, values, datamodule)
+        values["trainer"]["precision"] = values["trainer"]["precision"] or _default_precision(values["trainer"])
+        if chosen.print_config:
+            print(yaml.safe_dump(_saved(values), sort_keys=False), end="")
+            return
+        seed_everything(values["seed_everything"], workers=True, verbose=False)
+        module = _create_module(chosen, values)
+        module.check_data(datamodule)
+        trainer = _create_trainer(parser, command, values, chosen)
+    if command == "fit":
+        fit(trainer, module, datamodule, chosen)
+    else:
+        evaluate(command, trainer, module, datamodule, chosen)
+
+
+def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: Run) -> None:
+    """Trains, and says where the result lies."""
+    last = next((callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)), None)  # type: ignore[attr-defined]
+    try:
+        with _quiet():
+            trainer.fit(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
+    except (SystemExit, KeyboardInterrupt) as error:  # what Lightning makes of Ctrl-C
+        if last is not None and last.path(trainer).exists():
+            _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}")
+        raise Interrupted from error
+    if last is not None:
+        _report(trainer, last)
+
+
+@rank_zero_only
+def _report(trainer: Trainer, last: LastCheckpoint) -> None:
+    best = trainer.checkpoint_callback
+    path = last.path(trainer)
+    print(f"\nTrained for {trainer.global_step} steps.")
+    if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+        path = Path(best.best_model_path)
+        print(f"Best validation loss {best.best_model_score:.4f}: {path}")
+    print(f"Latest state: {last.path(trainer)}")
+    print(f"\nUse it:    perceiver predict --ckpt_path={path} ...")
+    print(f"Go on:     perceiver fit --ckpt_path={last.path(trainer)} --trainer.max_steps=N")
+    if isinstance(trainer.logger, TensorBoardLogger):
+        print(f"Look at it: tensorboard --logdir={trainer.logger.save_dir}")
+
+
+def evaluate(
+    command: str, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule, chosen: Run
+) -> None:
+    """Computes the metrics of a model on the validation or test data; Lightning prints them."""
+    run_loop = trainer.validate if command == "validate" else trainer.test
+    with _quiet():
+        run_loop(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
+
+
+def predict(chosen: Run, values: Values) -> None:
+    """Predicts for the inputs that were given as arguments, in a file or on standard input, and prints the result."""
+    assert chosen.task is not None
+    if not chosen.task.spec.predictor:
+        raise UserError(f"task {chosen.task.name!r} predicts nothing from the command line")
+    if chosen.checkpoint is None:
+        raise UserError("--ckpt_path is missing: which checkpoint shall predict?")
+    inputs = _inputs(values)
+    module = chosen.task.resolve("module").load_from_checkpoint(
+        chosen.checkpoint, map_location="cpu", weights_only=True
+    )
+    module.to(_device(values["trainer"])).eval()
+    predictor_class = chosen.task.resolve("predictor")
+    description = chosen.description or {}
+    predictor = predictor_class(module, description["data"], **_options_of(predictor_class, values))
+    predictions = predictor.predict(inputs)
+    if values["format"] == "json":
+        print(json.dumps(predictions, ensure_ascii=False, indent=2))
+    else:
+        print_table(predictor.rows(predictions))
+
+
+# Inputs
+
+
+def _inputs(values: Values) -> list[str]:
+    given = list(values["inputs"])
+    if values["input"]:
+        given.extend(_lines_of(values["input"]))
+    if "-" in given or not given:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UserError("nothing to predict for: give texts, --input=FILE, or standard input")
+        piped = [line for line in sys.stdin.read().splitlines() if line.strip()]
+        given = [text for text in given if text != "-"] + piped
+    if not given:
+        raise UserError("nothing to predict for: standard input is empty")
+    return given
+
+
+def _lines_of(path: str) -> list[str]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--input={path}: not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise UserError(f"--input={path}: {error.strerror}") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"--input={path}: the file is empty")
+    return lines
+
+
+# From values to objects
+
+
+def _create_data(values: Values) -> LightningDataModule:
+    options = dict(values["data"])
+    return data_class(options.pop("name"))(**options)
+
+
+def _fill_in_links(chosen: Run, values: Values, datamodule: LightningDataModule) -> None:
+    """Gives the model's linked fields that have no value the data's."""
+    assert chosen.task is not None
+    for attribute, fields in chosen.task.spec.links.items():
+        for field in fields:
+            *path, key = field.split(".")
+            section = values["model"]
+            for part in path:
+                section = section[part]
+            if key in section and section[key] is None:
+                section[key] = getattr(datamodule, attribute)
+
+
+def _create_module(chosen: Run, values: Values) -> Any:
+    assert chosen.task is not None
+    config = {key: value for key, value in values["model"].items() if key != "name"}
+    options = {key: value for key, value in values["task"].items() if key != "name"}
+    for section in ("optimizer", "lr_scheduler"):
+        plain = values.get(section) or {}
+        options[section] = {key: value for key, value in plain.items()} if plain.get("name") else None
+    module = create_module(chosen.task.name, config_from_dict(config), **options)
+    module.run_config = _saved(values)
+    if chosen.checkpoint is not None:
+        # Lightning would say so in many lines, one for each parameter.
+        check_fits(module.state_dict(), read_checkpoint(chosen.checkpoint)["state_dict"], str(chosen.checkpoint))
+    return module
+
+
+def _create_trainer(parser: Parser, command: str, values: Values, chosen: Run) -> Trainer:
+    options = dict(values["trainer"])
+    # Loggers, callbacks and the like are classes with arguments in the values, and objects for the trainer.
+    instantiated = parser.instantiate(parser.parse_object({"trainer": options}, defaults=False))  # type: ignore[attr-defined]
+    options.update({key: value for key, value in vars(instantiated["trainer"]).items()})
+    options["callbacks"] = _as_list(options["callbacks"])
+    options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
+    options["use_distributed_sampler"] = options["use_distributed_sampler"]
+    if command == "fit":
+        if options["logger"] in (None, True):
+            folder = Path(options["default_root_dir"] or ".") / "logs"
+            options["logger"] = TensorBoardLogger(str(folder), name=chosen.task.name if chosen.task else "default")
+        _continue_run(options["logger"], chosen.checkpoint)
+        options["callbacks"] += _fit_callbacks(options, values)
+    else:
+        options["logger"] = options["logger"] or False
+    return Trainer(**options)
+
+
+def _fit_callbacks(options: Mapping[str, Any], values: Values) -> list[Any]:
+    callbacks: list[Any] = [SaveConfig(_saved(values))]
+    if options["enable_checkpointing"] is not False:
+        if not any(isinstance(callback, ModelCheckpoint) for callback in options["callbacks"]):
+            callbacks.append(best_checkpoint())
+        callbacks.append(LastCheckpoint(values["checkpoint"]["every_n_steps"]))
+    return callbacks
+
+
+def _continue_run(logger: Any, checkpoint: Path | None) -> None:
+    """Lets a run that is resumed go on in its own folder, if the logger writes into the folder above it."""
+    if checkpoint is None or not isinstance(logger, TensorBoardLogger | CSVLogger):
+        return
+    run_folder = checkpoint.resolve().parents[1] if len(checkpoint.resolve().parents) > 1 else checkpoint
+    if logger._version is None and run_folder.parent == Path(logger.root_dir).resolve():
+        logger._version = run_folder.name
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _saved(values: Values) -> Values:
+    """The values that make up a run, without those that are only about this call."""
+    left_out = ("debug", "print_config", "inputs", "input", "format", "ckpt_path")
+    return {key: value for key, value in values.items() if key not in left_out}
+
+
+def _options_of(predictor_class: Any, values: Values) -> Values:
+    import inspect
+
+    return {key: values[key] for key in inspect.signature(predictor_class).parameters if key in values}
+
+
+def _device(trainer_values: Mapping[str, Any]) -> torch.device:
+    return Trainer(
+        accelerator=trainer_values["accelerator"], devices=1, logger=False, enable_checkpointing=False
+    ).strategy.root_device
+
+
+def _default_precision(trainer_values: Mapping[str, Any]) -> str | int:
+    """bfloat16 where a GPU computes in it, otherwise 32 bits: on most CPUs bfloat16 is slower."""
+    on_gpu = trainer_values["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+# Messages
+
+
+@contextlib.contextmanager
+def _wrong_use() -> Iterator[None]:
+    """What cannot be built from what was given is the user's to mend."""
+    try:
+        yield
+    except (ValueError, MisconfigurationException, TypeError) as error:
+        if isinstance(error, TypeError) and error.__traceback__ is None:
+            raise
+        raise UserError(" ".join(str(error).split())) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the hints of Lightning that a person who runs a command can do nothing about."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
+        warnings.filterwarnings("ignore", ".*You are using `torch.load` with `weights_only=False`.*")
+        yield
+
+
+@rank_zero_only
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)

@@ -1,0 +1,108 @@
+"""From a stream of tokens to examples and batches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from perceiver_plugins.text.masking import IGNORE, Masker
+from perceiver_plugins.text.prepared import TokenStream
+from perceiver_plugins.training.loading import Key, example_rng
+
+Example = tuple[np.ndarray, np.ndarray]
+"""(input_ids, labels): (n,) int64 each."""
+
+
+class MaskedChunks(Dataset[Example]):
+    """A stream of tokens in chunks of equal length, masked.
+
+    The last chunk is shorter; it is left out if it has fewer than ``min_seq_len`` tokens, unless it is the
+    only one. Chance depends on (seed, epoch, index) alone.
+
+    Args:
+        stream: The tokens.
+        masker: Chooses what is to be predicted.
+        max_seq_len: Tokens per chunk.
+        min_seq_len: Fewest tokens of the last chunk, and of a truncated one.
+        seed: Decides all chance.
+        static: The same masks in each epoch.
+        shift: In each epoch, each chunk begins up to a whole chunk later, at a place drawn by chance.
+        truncate: Shorten chunks to a length drawn by chance, between ``min_seq_len`` and ``max_seq_len``.
+    """
+
+    def __init__(
+        self,
+        stream: TokenStream,
+        masker: Masker,
+        max_seq_len: int,
+        min_seq_len: int = 1,
+        seed: int = 0,
+        static: bool = False,
+        shift: bool = False,
+        truncate: bool = False,
+    ) -> None:
+        self.stream = stream
+        self.masker = masker
+        self.max_seq_len = max_seq_len
+        self.min_seq_len = min_seq_len
+        self.seed = seed
+        self.static = static
+        self.shift = shift
+        self.truncate = truncate
+        whole, rest = divmod(len(stream), max_seq_len)
+        self._length = whole + (1 if rest and (rest >= min_seq_len or not whole) else 0)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, key: Key | int) -> Example:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        # The masks' own generator, so that static masks stay the same where the text shifts by chance.
+        start, length = index * self.max_seq_len, self.max_seq_len
+        rng = example_rng(self.seed, epoch, index)
+        if self.shift:
+            latest = max(start, len(self.stream) - self.max_seq_len)
+            start = min(start + int(rng.integers(self.max_seq_len)), latest)
+        if self.truncate:
+            length = truncated_length(self.min_seq_len, self.max_seq_len, rng)
+        input_ids, word_parts = self.stream.slice(start, start + length)
+        return self.masker(input_ids, word_parts, example_rng(self.seed, -1, index) if self.static else rng)
+
+
+def truncated_length(shortest: int, longest: int, rng: np.random.Generator) -> int:
+    """A length drawn by chance, both ends included."""
+    return int(rng.integers(min(shortest, longest), longest + 1))
+
+
+class Collator:
+    """Joins examples into a batch, padded to the longest of them.
+
+    Args:
+        pad_token_id: Fills the input where an example is shorter.
+        padding_side: Where it is filled.
+    """
+
+    def __init__(self, pad_token_id: int, padding_side: Literal["left", "right"] = "right") -> None:
+        self.pad_token_id = pad_token_id
+        self.padding_side = padding_side
+
+    def __call__(self, examples: list[Example]) -> dict[str, Tensor]:
+        """Returns ``input_ids``, ``attention_mask`` (1: a token, 0: padding) and ``labels``: (b, n) int64
+        each."""
+        shape = (len(examples), max(len(input_ids) for input_ids, _ in examples))
+        batch = {
+            "input_ids": np.full(shape, self.pad_token_id, dtype=np.int64),
+            "attention_mask": np.zeros(shape, dtype=np.int64),
+            "labels": np.full(shape, IGNORE, dtype=np.int64),
+        }
+        for row, (input_ids, labels) in enumerate(examples):
+            n = len(input_ids)
+            place = slice(0, n) if self.padding_side == "right" else slice(shape[1] - n, shape[1])
+            batch["input_ids"][row, place] = input_ids
+            batch["attention_mask"][row, place] = 1
+            batch["labels"][row, place] = labels
+        return {name: torch.from_numpy(values) for name, values in batch.items()}

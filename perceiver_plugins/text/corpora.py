@@ -1,0 +1,58 @@
+"""English text that comes with Python itself: its reference topics and the docstrings of its standard
+library."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import platform
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
+
+
+def python_docs() -> Iterator[tuple[str, str]]:
+    """(name, text) of each document, about 2 MB in all: the same for the same version of Python.
+
+    A document is one of ``pydoc``'s topics, or all docstrings of a module of the standard library. Modules
+    are parsed, not imported.
+    """
+    from pydoc_data.topics import topics
+
+    for name in sorted(topics):
+        yield f"topic {name}", topics[name].strip()
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        parts = path.relative_to(library).parts
+        # Modules of the platform's C library and the like (_sysconfigdata...) differ from build to build.
+        if SKIPPED.intersection(parts) or parts[0].startswith(("config-", "_sysconfigdata")):
+            continue
+        if text := _docstrings(path):
+            yield f"module {'.'.join(parts)}", text
+
+
+def python_docs_version() -> str:
+    """What the text depends on."""
+    return f"{platform.python_implementation()} {platform.python_version()}"
+
+
+def split_of(name: str) -> str:
+    """The split that a document belongs to, by its name: 90 % train, 5 % validation, 5 % test."""
+    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % 20
+    return {0: "validation", 1: "test"}.get(place, "train")
+
+
+def _docstrings(path: Path) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in old modules
+            tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError):
+        return ""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    texts = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
+    return "\n\n".join(inspect.cleandoc(text) for text in texts if text)

@@ -1,0 +1,160 @@
+"""From documents to tokens, and to the places where words begin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from perceiver_plugins.text.tokenizers import byte_offset, check_words, document_end_id
+
+NO_WORD, WORD_START, WORD_REST = 0, 1, 2
+"""What a token is to whole-word masking: no part of a word (special tokens, white space), the first token of
+a word, or a further one. A chunk that begins within a word begins with ``WORD_REST``; that piece counts as a
+word."""
+
+
+def byte_word_parts(data: np.ndarray) -> np.ndarray:
+    """Which bytes of a UTF-8 text belong to which word.
+
+    A word is a run of characters without white space (Unicode's, as of :meth:`str.isspace`); punctuation
+    belongs to the word that it adjoins. So a mask shows how long a word is, not how it is punctuated, and
+    never splits a character.
+
+    Args:
+        data: (n,) uint8, UTF-8.
+
+    Returns:
+        (n,) uint8 of ``NO_WORD``, ``WORD_START`` and ``WORD_REST``.
+    """
+    space = ((data >= 9) & (data <= 13)) | ((data >= 28) & (data <= 32))
+    # All other white space begins with one of these four bytes, which are rare in most scripts: look at those
+    # places only.
+    leads = np.flatnonzero((data == 0xC2) | (data == 0xE1) | (data == 0xE2) | (data == 0xE3))
+    if leads.size:
+        padded = np.concatenate([data, np.zeros(2, data.dtype)])
+        first, second, third = padded[leads], padded[leads + 1], padded[leads + 2]
+        two = (first == 0xC2) & ((second == 0x85) | (second == 0xA0))  # NEL, no-break space
+        general = (second == 0x80) & (((third >= 0x80) & (third <= 0x8A)) | np.isin(third, (0xA8, 0xA9, 0xAF)))
+        three = (
+            ((first == 0xE2) & (general | ((second == 0x81) & (third == 0x9F))))  # U+2000..200A, 2028, 2029, 202F, 205F
+            | ((first == 0xE1) & (second == 0x9A) & (third == 0x80))  # U+1680
+            | ((first == 0xE3) & (second == 0x80) & (third == 0x80))  # U+3000
+        )
+        for places, length in ((leads[two], 2), (leads[three], 3)):
+            for shift in range(length):
+                space[places + shift] = True
+    after_space = np.concatenate([[True], space[:-1]])
+    return np.where(space, NO_WORD, np.where(after_space, WORD_START, WORD_REST)).astype(np.uint8)
+
+
+def word_parts_of_ids(word_ids: Sequence[int | None]) -> np.ndarray:
+    """The word parts that a fast tokenizer's ``word_ids()`` describe: (n,) uint8."""
+    ids = np.array([-1 if word is None else word for word in word_ids], dtype=np.int64)
+    same = np.concatenate([[False], ids[1:] == ids[:-1]])
+    return np.where(ids < 0, NO_WORD, np.where(same, WORD_REST, WORD_START)).astype(np.uint8)
+
+
+class DocumentEncoder:
+    """Tokenises documents and puts their tokens in a row.
+
+    Used with ``datasets.map`` (batched) and for streams. Special tokens that the text happens to spell (a
+    document about "[MASK]") are bytes like any other to a byte tokenizer.
+
+    Args:
+        tokenizer: A fast tokenizer, or a byte tokenizer.
+        words: Whether to say where words begin; without it, each token counts as a word.
+        special_tokens: Enclose each document in what the tokenizer puts around a single text, such as [CLS]
+            and [SEP].
+        end_token: Append EOS (SEP, if there is no EOS) to each document.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        words: bool = True,
+        special_tokens: bool = False,
+        end_token: bool = False,
+    ) -> None:
+        if words:
+            check_words(tokenizer)
+        self.tokenizer = tokenizer
+        self.words = words
+        self.offset = byte_offset(tokenizer)
+        self.prefix, self.suffix = _affixes(tokenizer) if special_tokens else ([], [])
+        if end_token:
+            self.suffix = [*self.suffix, document_end_id(tokenizer)]
+        self.special_ids = sorted(set(tokenizer.all_special_ids))
+        # Twice the space for tokens only where the vocabulary asks for it.
+        self.dtype: type[np.generic] = np.uint16 if len(tokenizer) <= 2**16 else np.int32
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[np.ndarray]]:
+        """Encode a batch of documents, or of consecutive pieces of documents.
+
+        Args:
+            batch: ``text``: the texts; ``first`` and ``last`` (optional): which of them begin and end a
+                document; without them each is one.
+
+        Returns:
+            ``input_ids`` and ``word_parts``, one row each with all the batch's tokens.
+        """
+        texts = [text or "" for text in batch["text"]]
+        if not texts:
+            return {"input_ids": [], "word_parts": []}
+        first = batch.get("first") or [True] * len(texts)
+        last = batch.get("last") or [True] * len(texts)
+        rows = self._encode(texts)
+        ids, parts = [], []
+        for (row_ids, row_parts), begins, ends in zip(rows, first, last, strict=True):
+            for special, wanted in ((self.prefix, begins), (None, True), (self.suffix, ends)):
+                if special is None:
+                    ids.append(row_ids)
+                    parts.append(row_parts)
+                elif special and wanted:
+                    ids.append(np.array(special, dtype=self.dtype))
+                    parts.append(np.full(len(special), NO_WORD, dtype=np.uint8))
+        return {"input_ids": [np.concatenate(ids)], "word_parts": [np.concatenate(parts)]}
+
+    def _encode(self, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        if self.offset is not None:
+            return self._encode_bytes(texts, self.offset)
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, truncation=False, return_attention_mask=False, verbose=False
+        )
+        rows = []
+        for index, input_ids in enumerate(encoded["input_ids"]):
+            ids = np.array(input_ids, dtype=self.dtype)
+            if self.words:
+                parts = word_parts_of_ids(encoded.word_ids(index))
+            else:
+                parts = np.full(len(ids), WORD_START, dtype=np.uint8)
+            parts[np.isin(ids, self.special_ids)] = NO_WORD
+            rows.append((ids, parts))
+        return rows
+
+    def _encode_bytes(self, texts: list[str], offset: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        # One pass over all texts together: a few array operations for a batch instead of for each text.
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        ends = np.cumsum([len(text) for text in encoded])
+        ids = data.astype(self.dtype) + np.array(offset, dtype=self.dtype)
+        if self.words and data.size:
+            parts = byte_word_parts(data)
+            starts = np.concatenate([[0], ends[:-1]])
+            starts = starts[starts < data.size]
+            parts[starts] = np.where(parts[starts] == WORD_REST, WORD_START, parts[starts])
+        else:
+            parts = np.full(data.size, WORD_START, dtype=np.uint8)
+        return list(zip(np.split(ids, ends[:-1]), np.split(parts, ends[:-1]), strict=True))
+
+
+def _affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and after a text."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+    for start in range(len(whole) - len(plain) + 1):
+        if whole[start : start + len(plain)] == plain:
+            return whole[:start], whole[start + len(plain) :]
+    return [], []

@@ -1,0 +1,344 @@
+"""Data sets of the Hugging Face hub, any of which may be a local folder instead."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import datasets
+from pytorch_lightning.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from perceiver_plugins.text.files import BLOCK, DataError, Piece
+from perceiver_plugins.text.module import TextDataModule
+from perceiver_plugins.text.prepared import TokenStream, split_documents, write_documents
+from perceiver_plugins.text.splits import Splits, file_states, open_splits
+from perceiver_plugins.text.streaming import StreamedChunks, StreamLoader, fingerprint
+from perceiver_plugins.training.loading import batches_trained
+from perceiver_registry.errors import UserError
+
+
+class HubTextDataModule(TextDataModule):
+    """Any text data set of the Hugging Face hub, or of a local folder.
+
+    A local folder holds a data set saved by ``save_to_disk``, or files named by their split (``train*``,
+    ``valid*``, ``test*``, or folders of these names): .txt, .jsonl, .json, .csv, .tsv, .parquet, compressed
+    or not.
+
+    With ``streaming``, nothing is prepared: documents are read, shuffled within a buffer, tokenised and cut
+    while training goes on. Each document goes to one worker process of one device in each pass, and passes
+    follow each other without end, so ``trainer.max_steps`` is needed, and ``trainer.val_check_interval`` (in
+    steps) for validation. To resume, what was seen before is read again, and the numbers of devices and
+    workers must be the same.
+
+    Args:
+        dataset: Hub id or local folder.
+        subset: Name of the data set's part (on the hub: its configuration), if it has parts.
+        train_split: Split to train on; several can be joined by ``+``.
+        val_split: Split to validate on; null: ``validation``, if there is one, otherwise a part of the
+            training data.
+        test_split: Split to test on; null: ``test``, if there is one.
+        val_fraction: Part of the training data that is set aside where there is no split to validate on.
+        text_column: Name of the column with the text.
+        revision: Version on the hub: a branch, tag or commit.
+        streaming: Read while training instead of preparing all data first. For very large data sets.
+        shuffle_buffer: Documents to shuffle within, when streaming.
+        stream_val_docs: Documents that are taken off the beginning of the training data for validation, when
+            streaming without a split to validate on.
+    """
+
+    cache_name = "hub"
+
+    def __init__(
+        self,
+        dataset: str,
+        subset: str | None = None,
+        train_split: str = "train",
+        val_split: str | None = None,
+        test_split: str | None = None,
+        val_fraction: float = 0.05,
+        text_column: str = "text",
+        revision: str | None = None,
+        streaming: bool = False,
+        shuffle_buffer: int = 1000,
+        stream_val_docs: int = 1000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_fraction(val_fraction)
+        for name, value in {"shuffle_buffer": shuffle_buffer, "stream_val_docs": stream_val_docs}.items():
+            if value < 1:
+                raise UserError(f"{name}={value} must be at least 1")
+        if streaming and (self.static_masking or self.random_train_shift):
+            flag = "static_masking" if self.static_masking else "random_train_shift"
+            raise UserError(f"{flag} does not go with streaming: a stream's examples differ from pass to pass anyway")
+        self.dataset = dataset
+        self.subset = subset
+        self.train_split = train_split
+        self.val_split = val_split
+        self.test_split = test_split
+        self.val_fraction = val_fraction
+        self.text_column = text_column
+        self.revision = revision
+        self.streaming = streaming
+        self.shuffle_buffer = shuffle_buffer
+        self.stream_val_docs = stream_val_docs
+        self._held_out: frozenset[bytes] = frozenset()
+        _ = self.splits  # a missing folder is an error at once
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Where the documents come from."""
+        return open_splits(self.dataset, self.subset, self.revision, self.text_column)
+
+    def source_key(self) -> dict[str, Any]:
+        names = [self.train_split, self.val_split, self.test_split]
+        return {**self.splits.key(), "splits": names, "val_fraction": self.val_fraction}
+
+    def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
+        loaded = {"train": self.splits.load(self.train_split, work)}
+        if validation := self._evaluation_split(self.val_split, "validation"):
+            loaded["validation"] = self.splits.load(validation, work)
+        else:
+            loaded["train"], loaded["validation"] = split_documents(loaded["train"], self.val_fraction, work)
+        if test := self._evaluation_split(self.test_split, "test"):
+            loaded["test"] = self.splits.load(test, work)
+        return loaded
+
+    def _evaluation_split(self, name: str | None, default: str) -> str | None:
+        """The split that serves, or None if there is none."""
+        if name is not None and not self.splits.has(name):
+            rank_zero_info(f"{self.dataset}: no split {name!r} for {default}")
+            return None
+        return name or (default if self.splits.has(default) else None)
+
+    def prepare_data(self) -> None:
+        if not self.streaming:
+            super().prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.streaming:
+            super().setup(stage)
+            return
+        validation = self._evaluation_split(self.val_split, "validation")
+        head = self._head(validation or self.train_split)
+        self._held_out = frozenset() if validation else frozenset(map(fingerprint, head))
+        self._splits["validation"] = self.chunks(self._encode(head), train=False)
+        if test := self._evaluation_split(self.test_split, "test"):
+            self._splits["test"] = self.chunks(self._encode(self._head(test)), train=False)
+
+    def _head(self, split: str) -> list[str]:
+        source, column = self.splits.stream(split)
+        texts = (row.get(column) for row in source)
+        head = list(islice((text for text in texts if text), self.stream_val_docs))
+        if not head:
+            raise DataError(f"{self.dataset}: the split {split!r} has no text in the column {column!r}")
+        return head
+
+    def _encode(self, texts: list[str]) -> TokenStream:
+        encoded = self.encoder({"text": texts})
+        return TokenStream(encoded["input_ids"], encoded["word_parts"])
+
+    def train_dataloader(self) -> DataLoader:
+        if not self.streaming:
+            return super().train_dataloader()
+        trainer = self.trainer
+        if trainer and trainer.max_steps == -1 and not isinstance(trainer.limit_train_batches, int):
+            raise UserError(
+                "streaming has no epochs: pass trainer.max_steps and, to validate, trainer.val_check_interval"
+            )
+        source, column = self.splits.stream(self.train_split)
+        stream = StreamedChunks(
+            source,
+            column,
+            self.encoder,
+            self.masker,
+            self.max_seq_len,
+            self.random_min_seq_len,
+            self.random_train_truncation,
+            self.seed,
+            self.shuffle_buffer,
+            self._held_out,
+            self.batch_size,
+            self.rank,
+            self.num_replicas,
+        )
+        progress = partial(batches_trained, trainer) if trainer else int
+        # workers that lived on would not learn where the next iteration starts
+        options = {**self.loader_options(), "persistent_workers": False}
+        return StreamLoader(stream, progress, batch_size=self.batch_size, **options)
+
+
+class WikipediaDataModule(HubTextDataModule):
+    """English Wikipedia, all articles (20 GB of text); a part is set aside for validation.
+
+    Args:
+        dataset: Hub id or local folder.
+        subset: Date and language of the dump.
+        val_fraction: Part of the articles that is set aside for validation.
+    """
+
+    cache_name = "wikipedia"
+
+    def __init__(
+        self,
+        dataset: str = "wikimedia/wikipedia",
+        subset: str | None = "20231101.en",
+        val_fraction: float = 0.005,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dataset=dataset, subset=subset, val_fraction=val_fraction, **kwargs)
+
+
+class WikiTextDataModule(HubTextDataModule):
+    """WikiText-103: good and featured articles of Wikipedia (500 MB), with splits for validation and test.
+
+    Args:
+        dataset: Hub id or local folder.
+        subset: ``wikitext-103-raw-v1`` or the small ``wikitext-2-raw-v1``.
+    """
+
+    cache_name = "wikitext"
+
+    def __init__(
+        self, dataset: str = "Salesforce/wikitext", subset: str | None = "wikitext-103-raw-v1", **kwargs: Any
+    ) -> None:
+        super().__init__(dataset=dataset, subset=subset, **kwargs)
+
+
+class BookCorpusDataModule(HubTextDataModule):
+    """BookCorpus: novels, a sentence a document (5 GB); a part is set aside for validation.
+
+    Args:
+        dataset: Hub id or local folder.
+        revision: Version on the hub. The hub's own conversion to Parquet; the original is a script, which
+            newer versions of ``datasets`` do not run.
+        val_fraction: Part of the sentences that is set aside for validation.
+    """
+
+    cache_name = "bookcorpus"
+
+    def __init__(
+        self,
+        dataset: str = "bookcorpus/bookcorpus",
+        revision: str | None = "refs/convert/parquet",
+        val_fraction: float = 0.005,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dataset=dataset, revision=revision, val_fraction=val_fraction, **kwargs)
+
+
+class ImdbDataModule(HubTextDataModule):
+    """IMDb movie reviews: 75,000 to train on, and the 25,000 test reviews for validation and test.
+
+    Args:
+        dataset: Hub id or local folder.
+        train_split: Split to train on; masked language modeling has use for the reviews without a label, too.
+        val_split: Split to validate on.
+    """
+
+    cache_name = "imdb"
+
+    def __init__(
+        self,
+        dataset: str = "stanfordnlp/imdb",
+        train_split: str = "train+unsupervised",
+        val_split: str | None = "test",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dataset=dataset, train_split=train_split, val_split=val_split, **kwargs)
+
+
+class Enwik8DataModule(TextDataModule):
+    """The first 100 MB of an English Wikipedia dump, markup included.
+
+    The first 90 % are for training, the next 5 % for validation, the last 5 % for test.
+
+    Args:
+        dataset: Address of the file; or a local one: the file ``enwik8``, a zip archive with it, or a folder
+            with either.
+    """
+
+    cache_name = "enwik8"
+
+    def __init__(self, dataset: str = "http://mattmahoney.net/dc/enwik8.zip", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dataset = dataset
+        self._file = None if "://" in dataset else _find_enwik8(Path(dataset).expanduser())
+
+    def source_key(self) -> dict[str, Any]:
+        return {"files": file_states([self._file])} if self._file else {"address": self.dataset}
+
+    def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
+        path = self._file or _download(self.dataset, work / "enwik8.zip")
+        with _open_enwik8(path) as file:
+            data = file.read()
+        ends = [_character_start(data, len(data) * part // 20) for part in (0, 18, 19, 20)]
+        return {
+            split: write_documents(work / f"{split}.arrow", _pieces(path, data, begin, end))
+            for split, begin, end in zip(("train", "validation", "test"), ends[:-1], ends[1:], strict=True)
+        }
+
+
+def check_fraction(val_fraction: float) -> None:
+    """Raises UserError unless the fraction leaves something on either side."""
+    if not 0 < val_fraction < 1:
+        raise UserError(f"val_fraction={val_fraction} must be more than 0 and less than 1")
+
+
+def _find_enwik8(path: Path) -> Path:
+    places = [path, path / "enwik8", path / "enwik8.zip"]
+    for place in places:
+        if place.is_file():
+            return place
+    raise DataError(f"dataset={path}: neither the file enwik8 nor enwik8.zip, nor a folder with one of them")
+
+
+def _download(address: str, path: Path) -> Path:
+    try:
+        with urllib.request.urlopen(address, timeout=60) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{address}: cannot be downloaded ({error}); a local file can be named with dataset=..."
+        ) from error
+    return path
+
+
+def _open_enwik8(path: Path) -> IO[bytes]:
+    if not zipfile.is_zipfile(path):
+        return path.open("rb")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return io.BytesIO(archive.read("enwik8"))
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: no file 'enwik8' in the archive, or it is damaged") from error
+
+
+def _character_start(data: bytes, place: int) -> int:
+    """The place itself, or that of the next character if it lies within one."""
+    while place < len(data) and data[place] & 0xC0 == 0x80:
+        place += 1
+    return place
+
+
+def _pieces(path: Path, data: bytes, begin: int, end: int) -> Iterator[Piece]:
+    start = begin
+    while start < end:
+        stop = min(_character_start(data, start + BLOCK), end)
+        try:
+            text = data[start:stop].decode("utf-8")
+        except UnicodeDecodeError as error:
+            if stop < len(data) or error.reason != "unexpected end of data":
+                raise DataError(f"{path}: not UTF-8 text at byte {start + error.start}") from error
+            # the very last character, which the 100 MB may end in
+            text = data[start : start + error.start].decode("utf-8")
+        yield Piece(text, start == begin, stop == end)
+        start = stop

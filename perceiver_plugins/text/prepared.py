@@ -1,0 +1,242 @@
+"""Tokenised text on disk: made once, kept in a cache, read through memory maps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+
+from perceiver_plugins.text.encoding import DocumentEncoder
+from perceiver_plugins.text.files import Piece
+
+FORMAT = 1
+"""Version of what is stored, and of how documents become tokens; to be raised when either changes."""
+
+SMALL = 64 * 2**20
+"""Bytes of text that are prepared in one process and without a progress bar."""
+
+ROWS = 1000
+"""Documents that are written at once."""
+
+SCHEMA = pa.schema({"text": pa.large_string(), "first": pa.bool_(), "last": pa.bool_()})
+
+Load = Callable[[Path], dict[str, datasets.Dataset]]
+"""Given a folder for temporary files, returns the documents of each split: columns ``text`` and, if documents
+may come in pieces, ``first`` and ``last``."""
+
+
+class TokenStream:
+    """A split's tokens, one document after the other, as two long arrays in memory-mapped files.
+
+    Args:
+        input_ids: The tokens, in consecutive pieces.
+        word_parts: What each is part of (see :mod:`perceiver_plugins.text.encoding`), in the same pieces.
+    """
+
+    def __init__(self, input_ids: list[np.ndarray], word_parts: list[np.ndarray]) -> None:
+        self._pieces = [(ids, parts) for ids, parts in zip(input_ids, word_parts, strict=True) if len(ids)]
+        self._ends = np.cumsum([len(ids) for ids, _ in self._pieces], dtype=np.int64)
+
+    @classmethod
+    def open(cls, files: Iterable[Path]) -> TokenStream:
+        """Map the Arrow files of a split, in the order given."""
+        input_ids: list[np.ndarray] = []
+        word_parts: list[np.ndarray] = []
+        for file in files:
+            table = datasets.Dataset.from_file(str(file)).data
+            for column, pieces in (("input_ids", input_ids), ("word_parts", word_parts)):
+                pieces += [chunk.flatten().to_numpy() for chunk in table.column(column).chunks]
+        return cls(input_ids, word_parts)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def slice(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and word parts from ``start`` up to ``stop`` (or the end): (n,) each."""
+        piece = int(np.searchsorted(self._ends, start, side="right"))
+        ids, parts = [], []
+        while start < stop and piece < len(self._pieces):
+            begin = int(self._ends[piece]) - len(self._pieces[piece][0])
+            ids.append(self._pieces[piece][0][start - begin : stop - begin])
+            parts.append(self._pieces[piece][1][start - begin : stop - begin])
+            start = int(self._ends[piece])
+            piece += 1
+        if len(ids) == 1:
+            return ids[0], parts[0]
+        return (np.concatenate(ids), np.concatenate(parts)) if ids else (np.zeros(0, np.int64), np.zeros(0, np.uint8))
+
+
+def cache_root(cache_dir: str | None) -> Path:
+    """The folder for prepared data: as given, or ``$PERCEIVER_CACHE``, or ``~/.cache/perceiver``."""
+    return Path(cache_dir or os.environ.get("PERCEIVER_CACHE") or "~/.cache/perceiver").expanduser().absolute()
+
+
+def cache_folder(root: Path, name: str, key: dict[str, Any]) -> Path:
+    """The folder for the data that ``key`` describes in full."""
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True, default=str)
+    return root / "text" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def prepare(
+    folder: Path, load: Load, encoder: DocumentEncoder, workers: int | None = None, batch_size: int = 1000
+) -> None:
+    """Make the folder with the tokenised splits, if it is not there yet.
+
+    It appears as a whole: all is written into a temporary folder beside it, which is renamed at the end. A
+    lock lets one process do so at a time, others wait for it. What a killed process left behind is removed by
+    the next one.
+
+    Args:
+        folder: Where the data will be.
+        load: Yields the documents.
+        encoder: Makes tokens of them.
+        workers: Processes for tokenising; None: one for a small text, up to eight cores for a large one.
+        batch_size: Documents per step of tokenising.
+    """
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if folder.exists():
+            return
+        # We hold the lock, so whoever made these is no longer alive.
+        for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        work = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
+        work.mkdir()
+        try:
+            _prepare_in(work, load, encoder, workers, batch_size)
+            os.replace(work / "tokens", folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def open_split(folder: Path, split: str) -> TokenStream:
+    """The tokens of a split of a prepared folder; empty if there is no such split."""
+    return TokenStream.open(sorted(folder.glob(f"{split}*.arrow")))
+
+
+def write_documents(path: Path, documents: Iterable[Piece]) -> datasets.Dataset:
+    """Write documents into an Arrow file as they come, and map it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Piece] = []
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+
+        def flush() -> None:
+            columns = zip(*rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+            rows.clear()
+
+        for piece in documents:
+            rows.append(piece)
+            if len(rows) == ROWS:
+                flush()
+        if rows:
+            flush()
+    return datasets.Dataset.from_file(str(path))
+
+
+def split_documents(
+    documents: datasets.Dataset, fraction: float, work: Path
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Set a fraction of the documents aside: (train, validation).
+
+    Which, depends on the documents alone. Where they are many, some are drawn by chance; where they are few
+    (one long text, for example), the end of each is cut off.
+
+    Args:
+        documents: Column ``text`` and, if documents come in pieces, ``first`` and ``last``.
+        fraction: Part of the documents, or of each, for validation: more than 0, less than 1.
+        work: Folder for temporary files.
+    """
+    if "first" in documents.column_names:
+        starts = np.flatnonzero(np.array(documents.with_format("arrow")["first"][:]))
+    else:
+        starts = np.arange(len(documents))
+    count = round(len(starts) * fraction)
+    if count >= 2 and count < len(starts):
+        held_out = np.zeros(len(starts), dtype=bool)
+        held_out[np.random.Generator(np.random.Philox(0)).choice(len(starts), count, replace=False)] = True
+        lengths = np.diff([*starts, len(documents)])
+        rows = np.repeat(held_out, lengths)
+        return documents.select(np.flatnonzero(~rows)), documents.select(np.flatnonzero(rows))
+    parts = [list(_cut(documents, starts, fraction, tail)) for tail in (False, True)]
+    train, validation = (write_documents(work / f"cut-{i}.arrow", part) for i, part in enumerate(parts))
+    return train, validation
+
+
+def _cut(documents: datasets.Dataset, starts: np.ndarray, fraction: float, tail: bool) -> Iterator[Piece]:
+    """The beginnings of the documents, or their ends."""
+    for begin, end in zip(starts, [*starts[1:], len(documents)], strict=True):
+        texts = [documents[row]["text"] or "" for row in range(int(begin), int(end))]
+        size = sum(map(len, texts))
+        cut = size - max(1, round(size * fraction))
+        kept: list[str] = []
+        position = 0
+        for text in texts:
+            here = min(max(cut - position, 0), len(text))
+            # at the end of a word, where there is one in this piece
+            if 0 < here < len(text):
+                here = text.rfind(" ", 0, here) + 1 or here
+            kept.append(text[here:] if tail else text[:here])
+            position += len(text)
+        kept = [text for text in kept if text]
+        for index, text in enumerate(kept):
+            yield Piece(text, index == 0, index == len(kept) - 1)
+
+
+def _prepare_in(work: Path, load: Load, encoder: DocumentEncoder, workers: int | None, batch_size: int) -> None:
+    tokens = work / "tokens"
+    tokens.mkdir()
+    with quiet_datasets():
+        splits = load(work)
+    for split, documents in splits.items():
+        if not len(documents):
+            continue
+        large = documents.data.nbytes > SMALL
+        processes = workers or (min(8, os.cpu_count() or 1) if large else 1)
+        processes = min(processes, len(documents))
+        with quiet_datasets(not large):
+            documents.map(
+                encoder,
+                batched=True,
+                batch_size=batch_size,
+                num_proc=processes if processes > 1 else None,
+                remove_columns=documents.column_names,
+                features=datasets.Features(
+                    {
+                        "input_ids": datasets.Sequence(datasets.Value(np.dtype(encoder.dtype).name)),
+                        "word_parts": datasets.Sequence(datasets.Value("uint8")),
+                    }
+                ),
+                cache_file_name=str(tokens / f"{split}.arrow"),
+                # the name of the folder says all; hashing the encoder would take longer than some texts
+                new_fingerprint=uuid.uuid4().hex,
+                load_from_cache_file=False,
+                desc=f"tokenizing ({split})",
+            )
+
+
+@contextmanager
+def quiet_datasets(quiet: bool = True) -> Iterator[None]:
+    """No progress bars of ``datasets`` meanwhile."""
+    disabled = datasets.are_progress_bars_disabled()
+    if quiet:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if quiet and not disabled:
+            datasets.enable_progress_bars()

@@ -1,0 +1,72 @@
+"""Samples of what a language model fills in, to look at while it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+MASK = "▒"
+"""Stands for a masked token where a sample is shown."""
+
+
+class FillMaskSamples(Callback):
+    """Fills in the first validation examples at each validation, logs them to TensorBoard, and prints them at the end.
+
+    Args:
+        num_samples: how many examples; 0: none.
+    """
+
+    def __init__(self, num_samples: int = 4):
+        self.num_samples = num_samples
+        self.samples: list[tuple[str, str]] = []
+        """(text with masks, text as filled in), of the latest validation."""
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        tokenizer = getattr(trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
+        if batch_idx > 0 or self.num_samples == 0 or tokenizer is None:
+            return
+        first = {name: tensor[: self.num_samples] for name, tensor in batch.items()}
+        masked = first["labels"] >= 0
+        logits = pl_module.model(first["input_ids"], first["attention_mask"], positions=masked)
+        filled = first["input_ids"].masked_scatter(masked, logits.argmax(dim=-1))
+        hidden = first["input_ids"].masked_fill(masked, tokenizer.mask_token_id)
+        real = first["attention_mask"].bool()
+        self.samples = [
+            (_show(before[mask], tokenizer), _show(after[mask], tokenizer))
+            for before, after, mask in zip(hidden, filled, real, strict=True)
+        ]
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        text = "\n\n".join(f"    {before}\n    {after}" for before, after in self.samples)
+        for logger in trainer.loggers:
+            if text and isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("samples", text, trainer.global_step)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.samples:
+            print("\nValidation text, masked and filled in:")
+        for before, after in self.samples:
+            print(f"\n  masked  {before}\n  filled  {after}")
+
+
+def _show(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
+    """``ids`` as one line of text in which masks stand out."""
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False).replace(tokenizer.mask_token, MASK)
+    return " ".join(text.split())

@@ -1,0 +1,222 @@
+"""The splits of a data set: on the hub, or in a local folder in its place."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from perceiver_plugins.text.files import DataError, find_files, read_documents
+from perceiver_plugins.text.prepared import quiet_datasets, write_documents
+from perceiver_plugins.text.tokenizers import one_line
+
+SAME = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation", "training": "train"}
+"""Other names of splits, in files' names."""
+
+
+class Splits(ABC):
+    """Where the splits of a data set come from."""
+
+    @abstractmethod
+    def has(self, split: str) -> bool:
+        """Whether there is such a split."""
+
+    @abstractmethod
+    def load(self, split: str, work: Path) -> datasets.Dataset:
+        """The documents of a split, in the column ``text``."""
+
+    @abstractmethod
+    def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
+        """The documents of a split as they come, and the name of their column."""
+
+    @abstractmethod
+    def key(self) -> dict[str, Any]:
+        """What determines the documents."""
+
+
+def open_splits(dataset: str, subset: str | None, revision: str | None, text_column: str) -> Splits:
+    """The splits of a data set.
+
+    Args:
+        dataset: Hub id or local folder.
+        subset: Name of a part of it; for a local folder: of a folder in it, if there is one of that name.
+        revision: Version on the hub.
+        text_column: Name of the column with the text.
+
+    Raises:
+        DataError: If a folder is meant, and missing.
+    """
+    folder = Path(dataset).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or dataset.startswith((".", "/", "~")):
+            raise DataError(f"dataset={dataset}: not a folder; name a hub id, or a folder with the data set's files")
+        return HubSplits(dataset, subset, revision, text_column)
+    if subset and (folder / subset).is_dir():
+        folder = folder / subset
+    if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+        return SavedSplits(folder, text_column)
+    return FileSplits(folder, text_column)
+
+
+class HubSplits(Splits):
+    """A data set on the Hugging Face hub."""
+
+    def __init__(self, name: str, subset: str | None, revision: str | None, text_column: str) -> None:
+        self.name = name
+        self.subset = subset
+        self.revision = revision
+        self.text_column = text_column
+
+    def key(self) -> dict[str, Any]:
+        return {"hub": self.name, "subset": self.subset, "revision": self.revision, "column": self.text_column}
+
+    def has(self, split: str) -> bool:
+        try:
+            names = datasets.get_dataset_split_names(self.name, self.subset, revision=self.revision)
+        except Exception as error:
+            raise self._failed(error) from error
+        return split in names
+
+    def load(self, split: str, work: Path) -> datasets.Dataset:
+        # a download is worth a progress bar
+        return _text_only(self._load(split, streaming=False), self.text_column, self.name)
+
+    def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
+        return self._load(split, streaming=True), self.text_column
+
+    def _load(self, split: str, streaming: bool) -> Any:
+        try:
+            return datasets.load_dataset(
+                self.name, self.subset, split=split, revision=self.revision, streaming=streaming
+            )
+        # no network, no such data set, subset, revision or split: in all cases it is the flags' fault
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> DataError:
+        what = f"{self.name!r}" + (f", subset {self.subset!r}" if self.subset else "")
+        return DataError(
+            f"data set {what} could not be loaded from the Hugging Face hub ({one_line(error)}); "
+            "a local folder with its files can be named in place of the id"
+        )
+
+
+class SavedSplits(Splits):
+    """A folder written by ``save_to_disk`` of a ``datasets`` data set."""
+
+    def __init__(self, folder: Path, text_column: str) -> None:
+        self.folder = folder
+        self.text_column = text_column
+        try:
+            loaded = datasets.load_from_disk(str(folder))
+        except Exception as error:
+            raise DataError(f"{folder}: the saved data set cannot be read ({one_line(error)})") from error
+        self.splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+    def key(self) -> dict[str, Any]:
+        return {"files": file_states(sorted(self.folder.rglob("*.arrow"))), "column": self.text_column}
+
+    def has(self, split: str) -> bool:
+        return any(part in self.splits for part in _parts(split))
+
+    def load(self, split: str, work: Path) -> datasets.Dataset:
+        found = [self.splits[part] for part in _parts(split) if part in self.splits]
+        if not found:
+            raise DataError(f"{self.folder}: no split {split!r}; there is: {', '.join(self.splits)}")
+        parts = [_text_only(part, self.text_column, str(self.folder)) for part in found]
+        return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+    def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
+        documents = self.load(split, self.folder)
+        return documents.to_iterable_dataset(num_shards=max(1, min(64, len(documents)))), "text"
+
+
+class FileSplits(Splits):
+    """A folder of files that are named by their split, or lie in folders that are:
+    ``train-00000-of-00041.parquet``, ``test/1.jsonl.gz``, ``wiki.valid.txt``. If none is, all belong to the
+    split ``train``.
+    """
+
+    def __init__(self, folder: Path, text_column: str) -> None:
+        self.folder = folder
+        self.text_column = text_column
+        self.files = find_files(str(folder), "dataset")
+        self.words = {file: _split_words(file.relative_to(folder)) for file in self.files}
+        known = {"train", "validation", "test"}
+        self.named = any(known & words for group in self.words.values() for words in group)
+
+    def key(self) -> dict[str, Any]:
+        return {"files": file_states(self.files), "column": self.text_column}
+
+    def find(self, split: str) -> list[Path]:
+        """The files of a split, or of several joined by ``+``."""
+        parts = set(_parts(split))
+        if not self.named:
+            return self.files if "train" in parts else []
+        # the file's own name counts before its folders' (train/test_scores.txt is no training data)
+        known = {"train", "validation", "test"} | parts
+        found = []
+        for file, groups in self.words.items():
+            words = next((words & known for words in groups if words & known), set())
+            if words & parts:
+                found.append(file)
+        return found
+
+    def has(self, split: str) -> bool:
+        return bool(self.find(split))
+
+    def load(self, split: str, work: Path) -> datasets.Dataset:
+        files = self._require(split)
+        documents = itertools.chain.from_iterable(read_documents(file, self.text_column) for file in files)
+        return write_documents(work / "raw" / f"{re.sub(r'[^a-z0-9]+', '-', split.lower())}.arrow", documents)
+
+    def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
+        # a piece of a text file counts as a document here; files are the shards
+        with quiet_datasets():
+            arguments = {"files": self._require(split), "column": self.text_column}
+            features = datasets.Features({"text": datasets.Value("large_string")})
+            stream = datasets.IterableDataset.from_generator(_stream_files, gen_kwargs=arguments, features=features)
+        return stream, "text"
+
+    def _require(self, split: str) -> list[Path]:
+        if not (files := self.find(split)):
+            raise DataError(f"{self.folder}: no file of the split {split!r}, by name: {self.files[0].name} is none")
+        return files
+
+
+def file_states(files: list[Path]) -> list[list[Any]]:
+    """What tells whether files are still the same: path, size, time of change."""
+    return [[str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _stream_files(files: list[Path], column: str) -> Iterator[dict[str, str]]:
+    for file in files:
+        for piece in read_documents(file, column):
+            yield {"text": piece.text}
+
+
+def _parts(split: str) -> list[str]:
+    return [SAME.get(part.strip().lower(), part.strip().lower()) for part in split.split("+")]
+
+
+def _split_words(path: Path) -> list[set[str]]:
+    """The words in a file's name, then those in its folders' names from the nearest on."""
+    names = [path.name, *reversed(path.parts[:-1])]
+    return [{SAME.get(word, word) for word in re.split(r"[^a-z]+", name.lower()) if word} for name in names]
+
+
+def _text_only(documents: datasets.Dataset, column: str, where: str) -> datasets.Dataset:
+    if column not in documents.column_names:
+        raise DataError(
+            f"{where}: no column {column!r}; text_column must be one of: {', '.join(documents.column_names)}"
+        )
+    kind = getattr(documents.features[column], "dtype", "a nested type")
+    if kind not in ("string", "large_string", "string_view"):
+        raise DataError(f"{where}: the column {column!r} is not text but {kind}")
+    documents = documents.select_columns([column])
+    return documents if column == "text" else documents.rename_column(column, "text")

@@ -1,0 +1,231 @@
+"""The Lightning module that tasks build on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from perceiver_core import Batch, PerceiverConfig
+from perceiver_plugins.training.loading import batches_trained
+from perceiver_plugins.training.optimizers import (
+    NAME,
+    create_lr_scheduler,
+    create_optimizer,
+    find_lr_scheduler,
+    find_optimizer,
+    override_state,
+)
+from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, describe
+from perceiver_registry.checkpoint import KEY
+
+DEFAULT_OPTIMIZER: Mapping[str, Any] = {NAME: "AdamW", "lr": 1e-3}
+
+
+class LossSum(NamedTuple):
+    """A loss before it is averaged, so that it can be averaged over processes and batches with equal weights.
+
+    Attributes:
+        total: sum of the losses of all predictions.
+        count: number of predictions, as a tensor.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean loss; 0 where there is no prediction."""
+        return self.total / self.count.clamp(min=1)
+
+
+class LitPerceiver(LightningModule):
+    """Trains a Perceiver: a task's module implements :meth:`loss_sum` and may build its model in :meth:`build`.
+
+    Logged are ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate`` and ``tokens_per_second``.
+
+    Two runs from one seed are equal, and so are a run that was interrupted and resumed and one that was not: the
+    random numbers of a training step (dropout) depend on the seed, the number of batches before it and the process alone.
+
+    Args:
+        config: the model's configuration, or the same as plain data (``config_to_dict``).
+        optimizer: name (under ``"name"``) and arguments of the optimizer: ``{"name": "Lamb", "lr": 1e-3}``.
+            None: AdamW with a learning rate of 1e-3.
+        lr_scheduler: name and arguments of the learning rate schedule. None: the learning rate stays constant.
+
+    Raises:
+        UserError: if the configuration, or what it names, does not work.
+    """
+
+    task: ClassVar[str]
+    """Name of the registered task that this module is for."""
+
+    def __init__(
+        self,
+        config: PerceiverConfig | Mapping[str, Any],
+        optimizer: Mapping[str, Any] | None = None,
+        lr_scheduler: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.config = config_from_dict(config) if isinstance(config, Mapping) else config
+        self.optimizer_config = dict(optimizer or DEFAULT_OPTIMIZER)
+        self.lr_scheduler_config = dict(lr_scheduler or {})
+        # For ``load_from_checkpoint``: weights come from the checkpoint, not from ``params`` once more.
+        self.save_hyperparameters(
+            {
+                "config": config_to_dict(self.config) | {"params": None},
+                "optimizer": self.optimizer_config,
+                "lr_scheduler": self.lr_scheduler_config,
+            },
+            logger=False,
+        )
+        self.model = self.build(self.config)
+        self.run_config: Mapping[str, Any] = {}
+        """The whole run's configuration, which checkpoints keep so that the run can be resumed."""
+        self._seed = 0
+        self._num_tokens: Tensor | int = 0
+        self._since = time.perf_counter()
+
+    @classmethod
+    def create(cls, config: PerceiverConfig, **options: Any) -> Self:
+        """The Lightning module for ``config``; its ``model`` is the PyTorch model."""
+        return cls(config, **options)
+
+    find_optimizer = staticmethod(find_optimizer)
+    find_lr_scheduler = staticmethod(find_lr_scheduler)
+
+    def check_data(self, datamodule: Any) -> None:
+        """Checks that the model can be used with a data module.
+
+        Raises:
+            UserError: if it cannot.
+        """
+
+    def build(self, config: PerceiverConfig) -> nn.Module:
+        """Builds the model."""
+        return assemble(config)
+
+    def loss_sum(self, batch: Batch) -> LossSum:
+        """The summed loss of a batch and the number of predictions in it."""
+        raise NotImplementedError(f"{type(self).__name__}.loss_sum")
+
+    def num_tokens(self, batch: Batch) -> Tensor | int:
+        """How many tokens a batch holds, for the logged throughput."""
+        return batch["attention_mask"].sum()
+
+    # Steps
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.datamodule is not None:  # type: ignore[attr-defined]
+            self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def on_fit_start(self) -> None:
+        # The seed that was set, or the one that torch drew; that of the checkpoint if the run is resumed.
+        self._seed = self._seed or torch.initial_seed() % 2**32
+
+    def on_train_epoch_start(self) -> None:
+        self._restart_clock()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        step = (self._seed, batches_trained(self.trainer), self.global_rank)
+        torch.manual_seed(hash(step))  # a hash of integers is the same in every process
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        local = self.loss_sum(batch)
+        everywhere = self._sum_over_processes(local)
+        self.log("train_loss", everywhere.mean, prog_bar=True)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        # Processes may hold different numbers of predictions: each counts the same once gradients are averaged.
+        return local.total * self.trainer.world_size / everywhere.count.clamp(min=1)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self._num_tokens = self._num_tokens + self.num_tokens(batch)
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            rate = float(self._num_tokens) * self.trainer.world_size / (time.perf_counter() - self._since)
+            self.log("tokens_per_second", rate, prog_bar=True)
+            self._restart_clock()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_mean("val_loss", self.loss_sum(batch))
+
+    def on_validation_end(self) -> None:
+        self._restart_clock()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_mean("test_loss", self.loss_sum(batch))
+
+    def _log_mean(self, name: str, loss: LossSum) -> None:
+        # With the count as weight, the mean over batches and processes is the mean over predictions.
+        self.log(name, loss.mean, batch_size=int(loss.count), prog_bar=True, sync_dist=True)
+
+    def _sum_over_processes(self, loss: LossSum) -> LossSum:
+        if self.trainer.world_size == 1:
+            return LossSum(loss.total.detach(), loss.count)
+        both = torch.stack([loss.total.detach().float(), loss.count.float()])
+        return LossSum(*self.trainer.strategy.reduce(both, reduce_op="sum"))  # type: ignore[misc]
+
+    def _restart_clock(self) -> None:
+        self._num_tokens, self._since = 0, time.perf_counter()
+
+    # Optimization
+
+    def configure_optimizers(self) -> Any:
+        precision = self.trainer.precision
+        options = dict(self.optimizer_config)
+        if precision == "16-mixed" and self.trainer.gradient_clip_val:
+            # The gradient scaler cannot clip what a fused optimizer unscales itself.
+            options.setdefault("fused", False)
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise UserError("nothing to train: encoder and decoder are both frozen")
+        optimizer = create_optimizer(options, parameters)
+        if precision == "bf16-mixed" and hasattr(optimizer, "_step_supports_amp_scaling"):
+            # bfloat16 has no gradient scaler, so clipping is safe; Lightning takes this mark as a sign of one.
+            optimizer._step_supports_amp_scaling = False
+        if not self.lr_scheduler_config:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": create_lr_scheduler(self.lr_scheduler_config, optimizer, self._training_steps),
+        }
+
+    def _training_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError(
+                "the learning rate schedule needs the number of steps: set trainer.max_steps, or its training_steps"
+            )
+        return int(steps)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        describe_data = getattr(self.trainer.datamodule, "description", dict)  # type: ignore[attr-defined]
+        checkpoint[KEY] = describe(self.task, self.config, data=describe_data(), run=self.run_config) | {
+            "seed": self._seed
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._seed = checkpoint[KEY]["seed"]
+        saved = checkpoint["hyper_parameters"]
+        if saved["optimizer"] != self.optimizer_config and "optimizer_states" in checkpoint:
+            if saved["optimizer"][NAME] == self.optimizer_config[NAME]:
+                override_state(
+                    saved["optimizer"], self.optimizer_config, checkpoint["optimizer_states"], checkpoint
+                )
+            else:
+                checkpoint["optimizer_states"] = []  # another optimizer starts with a state of its own
+        if saved["lr_scheduler"] != self.lr_scheduler_config:
+            checkpoint["lr_schedulers"] = [
+                self._progress_of(schedule) for schedule in checkpoint.get("lr_schedulers", [])
+            ]
+
+    @staticmethod
+    def _progress_of(schedule: Mapping[str, Any]) -> dict[str, Any]:
+        """What another schedule takes over from a schedule's state: how far it has come."""
+        kept = {key: schedule[key] for key in ("last_epoch", "_step_count", "_last_lr", "base_lrs") if key in schedule}
+        return kept | {"lr_lambdas": [None for _ in schedule.get("base_lrs", ())]}

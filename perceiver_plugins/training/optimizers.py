@@ -1,0 +1,175 @@
+"""Optimizers and learning rate schedules by name, from torch and timm."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import timm.optim
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from transformers import get_constant_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup
+
+from perceiver_registry.errors import UserError, near
+
+NAME = "name"
+"""Under this key a plain config names its optimizer or schedule; the other keys are its arguments."""
+
+
+def constant_with_warmup(optimizer: Optimizer, warmup_steps: int = 0) -> LRScheduler:
+    """A learning rate that rises linearly from 0, then stays.
+
+    Args:
+        optimizer: the optimizer whose learning rate is set.
+        warmup_steps: optimizer steps until the full learning rate.
+    """
+    return get_constant_schedule_with_warmup(optimizer, warmup_steps)
+
+
+def cosine_with_warmup(
+    optimizer: Optimizer, warmup_steps: int = 0, training_steps: int | None = None, min_fraction: float = 0.0
+) -> LRScheduler:
+    """A learning rate that rises linearly from 0, then falls along half a cosine.
+
+    Args:
+        optimizer: the optimizer whose learning rate is set.
+        warmup_steps: optimizer steps until the full learning rate.
+        training_steps: optimizer steps until the end. None: those that the trainer will take.
+        min_fraction: the final learning rate, as a fraction of the full one.
+    """
+    if training_steps is None:
+        raise ValueError("cosine_with_warmup: training_steps is unknown")
+    return get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer, warmup_steps, training_steps, min_lr_rate=min_fraction
+    )
+
+
+def _key(name: str) -> str:
+    """Names are compared without regard to case, underscores and a closing "LR"."""
+    return name.lower().replace("_", "").removesuffix("lr")
+
+
+def _classes(module: Any, base: type) -> Iterable[tuple[str, Any]]:
+    for name, value in vars(module).items():
+        public = inspect.isclass(value) and not name.startswith("_")
+        if public and issubclass(value, base) and value is not base and not inspect.isabstract(value):
+            yield name, value
+
+
+@functools.cache
+def optimizers() -> dict[str, type[Optimizer]]:
+    """The known optimizers by name: those of ``torch.optim``, then those that only ``timm.optim`` has."""
+    return dict(_classes(timm.optim, Optimizer)) | dict(_classes(torch.optim, Optimizer))
+
+
+@functools.cache
+def lr_schedulers() -> dict[str, Callable[..., Any]]:
+    """The known schedules by name: constant and cosine with warm-up, and those of ``torch.optim.lr_scheduler``."""
+    schedules = dict(_classes(torch.optim.lr_scheduler, LRScheduler))
+    schedules.pop("LRScheduler", None)
+    schedules.pop("_LRScheduler", None)
+    return schedules | {"CosineWithWarmup": cosine_with_warmup, "ConstantWithWarmup": constant_with_warmup}
+
+
+def _find(name: str, known: Mapping[str, Any], noun: str) -> Any:
+    by_key = {_key(each): value for each, value in known.items()}
+    found = by_key.get(_key(name.rpartition(".")[2]))
+    if found is None:
+        raise UserError(f"unknown {noun} {name!r}; {near(name, known)}")
+    return found
+
+
+def find_optimizer(name: str) -> type[Optimizer]:
+    """The optimizer class called ``name`` (``AdamW``, ``Lamb``, ``torch.optim.SGD``).
+
+    Raises:
+        UserError: if there is none; the message says which names are near.
+    """
+    return _find(name, optimizers(), "optimizer")
+
+
+def find_lr_scheduler(name: str) -> Callable[..., Any]:
+    """The schedule called ``name`` (``CosineWithWarmup``, ``cosine_with_warmup``, ``StepLR``).
+
+    Raises:
+        UserError: if there is none; the message says which names are near.
+    """
+    return _find(name, lr_schedulers(), "learning rate schedule")
+
+
+def create_optimizer(config: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Creates an optimizer.
+
+    Args:
+        config: its name under ``"name"``, and its arguments. Where it has a fused kernel and neither ``fused`` nor
+            ``foreach`` is given, the fused one is taken: it is the fastest on CPU and GPU.
+        parameters: the parameters to optimize.
+
+    Raises:
+        UserError: if the name is unknown, or an argument is not one of the optimizer's or out of range.
+    """
+    options = dict(config)
+    optimizer = find_optimizer(options.pop(NAME))
+    if "fused" in inspect.signature(optimizer).parameters and not (options.get("fused") or options.get("foreach")):
+        options["fused"] = options.get("fused") is not False
+    try:
+        return optimizer(parameters, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer {config[NAME]!r}: {error}") from error
+
+
+def create_lr_scheduler(
+    config: Mapping[str, Any], optimizer: Optimizer, training_steps: Callable[[], int]
+) -> dict[str, Any]:
+    """Creates a schedule, in the form that Lightning takes.
+
+    Args:
+        config: its name under ``"name"``, its arguments, and optionally ``interval`` ("step" or "epoch"): how often
+            it advances. By default it does at each optimizer step, and one that watches ``val_loss`` after each
+            validation epoch.
+        optimizer: the optimizer whose learning rate is set.
+        training_steps: tells the number of optimizer steps of the whole run, if the schedule asks for it.
+
+    Raises:
+        UserError: if the name is unknown, or an argument is not one of the schedule's or out of range.
+    """
+    options = dict(config)
+    create = find_lr_scheduler(options.pop(NAME))
+    watches_loss = create is ReduceLROnPlateau
+    interval = options.pop("interval", None) or ("epoch" if watches_loss else "step")
+    if "training_steps" in inspect.signature(create).parameters and options.get("training_steps") is None:
+        options["training_steps"] = training_steps()
+    try:
+        scheduler = create(optimizer, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"learning rate schedule {config[NAME]!r}: {error}") from error
+    return {"scheduler": scheduler, "interval": interval} | ({"monitor": "val_loss"} if watches_loss else {})
+
+
+def override_state(
+    saved: Mapping[str, Any], current: Mapping[str, Any], states: list[dict[str, Any]], checkpoint: dict[str, Any]
+) -> None:
+    """Lets the optimizer's current arguments win over those that a checkpoint's optimizer state holds.
+
+    Args:
+        saved: the optimizer config that the checkpoint was written with.
+        current: the optimizer config of this run.
+        states: the checkpoint's optimizer states, which are changed in place.
+        checkpoint: the checkpoint, for the schedules' base learning rates.
+    """
+    changed = {key: value for key, value in current.items() if key != NAME and saved.get(key) != value}
+    for group in (group for state in states for group in state["param_groups"]):
+        if "lr" in changed:
+            # The schedule has taken the learning rate somewhere: it goes on from there, on the new scale.
+            changed["lr"] = group["lr"] * current["lr"] / saved["lr"] if saved.get("lr") else current["lr"]
+            if "initial_lr" in group:
+                group["initial_lr"] = current["lr"]
+        group.update(changed)
+    if "lr" in changed:
+        for schedule in checkpoint.get("lr_schedulers", []):
+            if "base_lrs" in schedule:
+                schedule["base_lrs"] = [current["lr"] for _ in schedule["base_lrs"]]

@@ -9,9 +9,11 @@ from perceiver_core import (
     AdaptedInput,
     Batch,
     InputAdapter,
+    Linear,
     OutputAdapter,
     QueryProvider,
     TrainableQueryProvider,
+    linear,
 )
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 
@@ -77,7 +79,7 @@ class TiedTextOutputAdapter(OutputAdapter):
 
     def forward(self, decoded: Tensor) -> Tensor:
         """Returns logits (..., vocabulary) for the decoder's output (..., f)."""
-        return nn.functional.linear(decoded, self.embedding.weight, self.bias)
+        return linear(decoded, self.embedding.weight, self.bias)
 
 
 class TextOutputAdapter(OutputAdapter):
@@ -91,7 +93,7 @@ class TextOutputAdapter(OutputAdapter):
 
     def __init__(self, query_provider: QueryProvider, vocab_size: int, init_scale: float = 0.02):
         super().__init__(query_provider)
-        self.linear = nn.Linear(query_provider.num_query_channels, vocab_size)
+        self.linear = Linear(query_provider.num_query_channels, vocab_size)
         nn.init.normal_(self.linear.weight, 0.0, init_scale)
         nn.init.zeros_(self.linear.bias)
 

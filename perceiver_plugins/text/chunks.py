@@ -91,8 +91,7 @@ class Collator:
         self.padding_side = padding_side
 
     def __call__(self, examples: list[Example]) -> dict[str, Tensor]:
-        """Returns ``input_ids``, ``attention_mask`` (1: a token, 0: padding) and ``labels``: (b, n) int64
-        each."""
+        """Returns ``input_ids``, ``attention_mask`` (1: token, 0: padding) and ``labels``: (b, n) int64."""
         shape = (len(examples), max(len(input_ids) for input_ids, _ in examples))
         batch = {
             "input_ids": np.full(shape, self.pad_token_id, dtype=np.int64),

@@ -46,8 +46,11 @@ def byte_word_parts(data: np.ndarray) -> np.ndarray:
         for places, length in ((leads[two], 2), (leads[three], 3)):
             for shift in range(length):
                 space[places + shift] = True
-    after_space = np.concatenate([[True], space[:-1]])
-    return np.where(space, NO_WORD, np.where(after_space, WORD_START, WORD_REST)).astype(np.uint8)
+    parts = np.full(data.size, WORD_REST, dtype=np.uint8)
+    parts[:1] = WORD_START
+    parts[1:][space[:-1]] = WORD_START
+    parts[space] = NO_WORD
+    return parts
 
 
 def word_parts_of_ids(word_ids: Sequence[int | None]) -> np.ndarray:

@@ -26,8 +26,8 @@ from perceiver_registry.errors import UserError, near
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 
-BLOCK = 2**16
-"""Bytes of a text file that are read at once; so long, at most, is a piece of a document."""
+BLOCK = 2**14
+"""Bytes of a text file that are read at once; a piece of a document has one or two of these."""
 
 
 class DataError(UserError):
@@ -79,8 +79,7 @@ def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
 
 
 def file_format(path: Path) -> tuple[str, str]:
-    """(format, compression) by the file's name, in lower case: (".jsonl", ".gz"). Any other ending counts as
-    text."""
+    """(format, compression) by the file's name: (".jsonl", ".gz"). Any other ending counts as text."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
     return (suffixes[-1] if suffixes and suffixes[-1] in FORMATS else ".txt"), compression

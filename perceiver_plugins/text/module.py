@@ -39,12 +39,12 @@ MAX_WORKERS = 8
 class TextDataModule(LightningDataModule):
     """Text for masked language modeling.
 
-    Documents are tokenised once (kept in a cache), put in a row and cut into chunks of equal length, of which
-    tokens are then
-    masked: 80 % of the chosen ones by the mask token, 10 % by a random one, 10 % not at all. Batches are
-        dicts of tensors:
-    ``input_ids`` (b, n), ``attention_mask`` (b, n; 1 where there is a token, 0 where there is padding) and
-    ``labels`` (b, n; -100 where nothing is to be predicted), int64, n at most ``max_seq_len``.
+    Documents are tokenised once (kept in a cache), put in a row and cut into chunks of equal length. Some of
+    their tokens are then chosen, of which 80 % are masked, 10 % replaced by a random one, 10 % left as they are.
+
+    Batches are dicts of int64 tensors: ``input_ids`` (b, n), ``attention_mask`` (b, n; 1 where there is a token,
+    0 where there is padding) and ``labels`` (b, n; -100 where nothing is to be predicted), n at most
+    ``max_seq_len``.
 
     Masks for validation and test are the same each time, so that their losses can be compared.
 
@@ -212,8 +212,7 @@ class TextDataModule(LightningDataModule):
 
     @cached_property
     def folder(self) -> Path:
-        """Where the tokenised data is kept. Chunks are cut and masked when they are used, so their options do
-        not matter."""
+        """Where the tokenised data is kept, whatever the options for chunks and masks, which are made on use."""
         key = {
             "source": self.source_key(),
             "tokenizer": serialize_tokenizer(self.tokenizer),

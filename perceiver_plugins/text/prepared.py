@@ -18,7 +18,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from perceiver_plugins.text.encoding import DocumentEncoder
-from perceiver_plugins.text.files import Piece
+from perceiver_plugins.text.files import DataError, Piece
 
 FORMAT = 1
 """Version of what is stored, and of how documents become tokens; to be raised when either changes."""
@@ -106,7 +106,12 @@ def prepare(
     """
     if folder.exists():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder.parent}: the cache cannot be written ({error.strerror}); name another folder with cache_dir"
+        ) from error
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if folder.exists():
             return

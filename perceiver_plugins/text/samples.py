@@ -59,11 +59,12 @@ class FillMaskSamples(Callback):
                 logger.experiment.add_text("samples", text, trainer.global_step)
 
     @rank_zero_only
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.samples:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # At the very end, when no progress bar is drawn any more.
+        if self.samples and stage == "fit":
             print("\nValidation text, masked and filled in:")
-        for before, after in self.samples:
-            print(f"\n  masked  {before}\n  filled  {after}")
+            for before, after in self.samples:
+                print(f"\n  masked  {before}\n  filled  {after}")
 
 
 def _show(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:

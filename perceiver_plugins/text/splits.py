@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 
+from perceiver_plugins.text.connection import hub
 from perceiver_plugins.text.files import DataError, find_files, read_documents
 from perceiver_plugins.text.prepared import quiet_datasets, write_documents
 from perceiver_plugins.text.tokenizers import one_line
@@ -77,7 +78,8 @@ class HubSplits(Splits):
 
     def has(self, split: str) -> bool:
         try:
-            names = datasets.get_dataset_split_names(self.name, self.subset, revision=self.revision)
+            with hub():
+                names = datasets.get_dataset_split_names(self.name, self.subset, revision=self.revision)
         except Exception as error:
             raise self._failed(error) from error
         return split in names
@@ -91,9 +93,10 @@ class HubSplits(Splits):
 
     def _load(self, split: str, streaming: bool) -> Any:
         try:
-            return datasets.load_dataset(
-                self.name, self.subset, split=split, revision=self.revision, streaming=streaming
-            )
+            with hub():
+                return datasets.load_dataset(
+                    self.name, self.subset, split=split, revision=self.revision, streaming=streaming
+                )
         # no network, no such data set, subset, revision or split: in all cases it is the flags' fault
         except Exception as error:
             raise self._failed(error) from error

@@ -101,8 +101,7 @@ class StreamedChunks(IterableDataset[Example]):
                     yield text
 
     def chunks(self, part: int, parts: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The chunks (tokens, word parts) of a part, pass after pass. What is left at the end of one begins
-        the next."""
+        """The chunks (tokens, word parts) of a part, pass after pass; the rest of one pass begins the next."""
         epoch = 0
         ids, words = np.zeros(0, np.int64), np.zeros(0, np.uint8)
         while True:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PerceiverTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from perceiver_plugins.text.connection import hub
 from perceiver_registry.errors import UserError
 
 PERCEIVER_TOKENIZER = "deepmind/language-perceiver"
@@ -40,7 +41,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     elif folder.exists() or name.startswith((".", "/", "~")):
         raise TokenizerError(f"tokenizer {name!r} is not a folder: name a folder with a saved tokenizer, or a hub id")
     try:
-        return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(name))
+        with hub():
+            return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(name))
     # whatever goes wrong in there (no network, no such repository, damaged or foreign files), it is the
     # name's fault
     except Exception as error:

@@ -1,0 +1,351 @@
+"""Data sets of the hub, from local folders in their place, and streams."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+import zipfile
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.demos.boring_classes import BoringModel
+from transformers import PerceiverTokenizer
+
+from perceiver_plugins.text import connection
+from perceiver_plugins.text.data import (
+    BookCorpusDataModule,
+    Enwik8DataModule,
+    HubTextDataModule,
+    ImdbDataModule,
+    TextDataModule,
+    WikipediaDataModule,
+    WikiTextDataModule,
+)
+from perceiver_plugins.text.encoding import DocumentEncoder
+from perceiver_plugins.text.files import DataError
+from perceiver_plugins.text.masking import IGNORE, Masker
+from perceiver_plugins.text.streaming import StreamedChunks, StreamLoader
+from perceiver_registry.errors import UserError
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+TOKENIZER = PerceiverTokenizer()
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+def write(path: Path, texts: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": texts}), path)
+        return
+    data = (
+        "\n".join(json.dumps({"text": text}) for text in texts).encode() if "json" in path.name else texts[0].encode()
+    )
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def ready(module: TextDataModule) -> dict[str, str]:
+    """The text of each split."""
+    module.prepare_data()
+    module.setup()
+    return {
+        split: bytes((dataset.stream.slice(0, 10**9)[0].astype(int) - 6).tolist()).decode()
+        for split, dataset in module._splits.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train-00000-of-00001.parquet", "validation-00000-of-00001.parquet", "test-00000-of-00001.parquet"),
+        ("train.jsonl.gz", "dev.jsonl", "test.jsonl"),
+        ("wiki.train.txt", "wiki.valid.txt", "wiki.test.txt"),
+        ("train/a.txt", "val/0000.txt", "test/b.txt"),
+        ("20231101.en/train/1.txt", "20231101.en/valid/1.txt", "20231101.en/test/1.txt"),
+    ],
+)
+def test_files_named_by_split(names: tuple[str, ...], folder: Path) -> None:
+    for name, text in zip(names, ("for training", "for validation", "for test"), strict=True):
+        write(folder / name, [text])
+    (folder / "SOURCE.txt").write_text("where it is from")
+    assert ready(WikipediaDataModule(str(folder))) == {
+        "train": "for training",
+        "validation": "for validation",
+        "test": "for test",
+    }
+
+
+def test_files_without_a_split_are_for_training(folder: Path) -> None:
+    write(folder / "one.txt", ["one " * 100])
+    write(folder / "two.txt", ["two " * 100])
+    texts = ready(HubTextDataModule(str(folder), val_fraction=0.2))
+    assert texts["train"] == "one " * 80 + "two " * 80
+    assert texts["validation"] == "one " * 20 + "two " * 20
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_saved_data_set(whole: bool, folder: Path) -> None:
+    train = datasets.Dataset.from_dict({"body": [f"{number:03d}" for number in range(100)], "label": [0] * 100})
+    if whole:
+        other = datasets.Dataset.from_dict({"body": ["abc"], "label": [1]})
+        datasets.DatasetDict({"train": train, "test": other}).save_to_disk(folder)
+    else:
+        train.save_to_disk(folder)
+    texts = ready(HubTextDataModule(str(folder), text_column="body", val_fraction=0.1))
+    assert (len(texts["train"]), len(texts["validation"])) == (270, 30)
+    assert texts.get("test") == ("abc" if whole else None)
+    with pytest.raises(DataError, match="no column 'text'; text_column must be one of: body, label"):
+        ready(HubTextDataModule(str(folder)))
+    with pytest.raises(DataError, match="'label' is not text but int64"):
+        ready(HubTextDataModule(str(folder), text_column="label"))
+    with pytest.raises(DataError, match="no split 'extra'"):
+        ready(HubTextDataModule(str(folder), train_split="extra", text_column="body"))
+
+
+def test_imdb_trains_on_the_unlabelled_reviews_too(folder: Path) -> None:
+    for split in ("train", "unsupervised", "test"):
+        write(folder / "plain_text" / f"{split}-00000-of-00001.parquet", [f"{split} review"])
+    texts = ready(ImdbDataModule(str(folder)))
+    assert texts == {
+        "train": "train reviewunsupervised review",
+        "validation": "test review",
+        "test": "test review",
+    }
+
+
+def test_a_missing_validation_split_is_made_up_for(folder: Path) -> None:
+    write(folder / "train.jsonl", [f"{number:02d}" for number in range(40)])
+    texts = ready(ImdbDataModule(str(folder), val_fraction=0.1))
+    assert (len(texts["train"]), len(texts["validation"])) == (72, 8)
+
+
+@pytest.mark.parametrize("kind", ["file", "zip", "folder"])
+def test_enwik8(kind: str, folder: Path) -> None:
+    text = "".join(f"é{number:04d} " for number in range(1000))
+    data = text.encode() + "é".encode()[:1]  # cut off within a character, as 100 MB may be
+    if kind == "zip":
+        with zipfile.ZipFile(folder / "enwik8.zip", "w") as archive:
+            archive.writestr("enwik8", data)
+    else:
+        (folder / "enwik8").write_bytes(data)
+    place = {"file": folder / "enwik8", "zip": folder / "enwik8.zip", "folder": folder}[kind]
+    texts = ready(Enwik8DataModule(str(place)))
+    assert texts["train"] + texts["validation"] + texts["test"] == text
+    for split, share in (("train", 0.9), ("validation", 0.05), ("test", 0.05)):
+        assert len(texts[split].encode()) == pytest.approx(share * len(data), abs=4)
+
+
+def test_real_text() -> None:
+    source = SHARED / "tinyshakespeare"
+    if not source.is_dir():
+        pytest.skip(f"the folder {source} is not there")
+    texts = ready(BookCorpusDataModule(str(source), val_fraction=0.05))
+    assert len(texts["train"]) > 10 * len(texts["validation"]) > 100_000
+
+
+def test_real_text_with_validation_only() -> None:
+    source = SHARED / "wikitext-2"
+    if not source.is_dir():
+        pytest.skip(f"the folder {source} is not there")
+    with pytest.raises(DataError, match="no file of the split 'train'"):
+        ready(WikiTextDataModule(str(source)))
+    texts = ready(WikiTextDataModule(str(source), train_split="validation", val_split="test"))
+    assert " = Homarus gammarus = " in texts["train"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(HubTextDataModule, "./nowhere"), "dataset=./nowhere: not a folder"),
+        (partial(Enwik8DataModule, "./nowhere"), "neither the file enwik8 nor enwik8.zip"),
+        (
+            partial(HubTextDataModule, "a/b", streaming=True, static_masking=True),
+            "static_masking does not go with streaming",
+        ),
+        (partial(HubTextDataModule, "a/b", streaming=True, random_train_shift=True), "random_train_shift does not go"),
+        (partial(HubTextDataModule, "a/b", val_fraction=0.0), "val_fraction=0.0"),
+        (partial(HubTextDataModule, "a/b", shuffle_buffer=0), "shuffle_buffer=0"),
+    ],
+)
+def test_bad_values_are_refused_at_once(make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Couldn't reach the Hub\nand a long story")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(
+        DataError, match=r"'a/b', subset 'c' could not be loaded .*\(Couldn't reach the Hub\)"
+    ) as caught:
+        HubTextDataModule("a/b", "c").prepare_data()
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "reachable", lambda: False)
+    started = time.monotonic()
+    with pytest.raises(DataError, match="'perceiver/no-such-data-set' could not be loaded"):
+        HubTextDataModule("perceiver/no-such-data-set").prepare_data()
+    with pytest.raises(UserError, match="tokenizer 'perceiver/no-such-tokenizer' could not be loaded"):
+        _ = HubTextDataModule("a/b", tokenizer="perceiver/no-such-tokenizer").tokenizer
+    assert time.monotonic() - started < 10
+    assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, subset: str | None, split: str, **_: Any) -> datasets.Dataset:
+        asked.append((name, subset, split))
+        return datasets.Dataset.from_dict({"title": ["t"], "text": [f"from {split}"]})
+
+    asked: list[tuple[str, str | None, str]] = []
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "validation", "test"])
+    texts = ready(WikiTextDataModule())
+    assert texts == {"train": "from train", "validation": "from validation", "test": "from test"}
+    assert {(name, subset) for name, subset, _ in asked} == {("Salesforce/wikitext", "wikitext-103-raw-v1")}
+
+
+# streams
+
+
+def stream(documents: int, shards: int, **options: Any) -> StreamedChunks:
+    source = datasets.Dataset.from_dict({"text": [f"{number:04d}" for number in range(documents)]})
+    masker = Masker(TOKENIZER.mask_token_id, TOKENIZER.all_special_ids, len(TOKENIZER))
+    values = {"max_seq_len": 4, "shuffle_buffer": 7, **options}
+    return StreamedChunks(
+        source.to_iterable_dataset(num_shards=shards), "text", DocumentEncoder(TOKENIZER), masker, **values
+    )
+
+
+@pytest.mark.parametrize("shards", [1, 3, 6, 13])
+@pytest.mark.parametrize("parts", [1, 2, 6])
+def test_each_document_goes_to_one_part(parts: int, shards: int) -> None:
+    chunks = stream(50, shards, seed=3)
+    passes = [[list(chunks.documents(epoch, part, parts)) for part in range(parts)] for epoch in range(2)]
+    for each in passes:
+        assert sorted(text for part in each for text in part) == [f"{number:04d}" for number in range(50)]
+    assert passes[0] != passes[1]
+    assert passes[0] == [list(stream(50, shards, seed=3).documents(0, part, parts)) for part in range(parts)]
+
+
+def original(example: tuple[np.ndarray, np.ndarray]) -> str:
+    input_ids, labels = example
+    return bytes((np.where(labels == IGNORE, input_ids, labels) - 6).tolist()).decode()
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_and_workers_share_a_pass(workers: int, shards: int) -> None:
+    seen: Counter[str] = Counter()
+    for rank in range(2):
+        chunks = stream(24, shards, batch_size=2, rank=rank, num_replicas=2)
+        loader = StreamLoader(chunks, lambda: 0, batch_size=2, num_workers=workers, collate_fn=list)
+        batches = iter(loader)
+        seen.update(original(example) for _ in range(6) for example in next(batches))
+    assert seen == Counter(f"{number:04d}" for number in range(24))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_goes_on_where_it_was(workers: int) -> None:
+    def take(start: int, count: int) -> list[list[str]]:
+        chunks = stream(30, 1, batch_size=2, truncate=True)
+        batches = iter(StreamLoader(chunks, lambda: start, batch_size=2, num_workers=workers, collate_fn=list))
+        return [[original(example) for example in next(batches)] for _ in range(count)]
+
+    alone = take(0, 24)  # more than one pass
+    for start in (1, 2, 5, 16):
+        assert take(start, 24 - start) == alone[start:]
+
+
+def test_too_few_documents_for_the_workers() -> None:
+    chunks = stream(1, 1)
+    with pytest.raises(DataError, match="too few documents to stream to 2 processes"):
+        next(chunks.chunks(1, 2))
+
+
+class Seen(BoringModel):
+    """Records what it is trained and validated on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained: list[list[str]] = []
+        self.validated: set[str] = set()
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.trained.append(self.texts(batch))
+        return self.layer.weight.sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.validated.update(self.texts(batch))
+
+    @staticmethod
+    def texts(batch: dict[str, torch.Tensor]) -> list[str]:
+        rows = zip(batch["input_ids"].numpy(), batch["labels"].numpy(), strict=True)
+        return [original(row) for row in rows]
+
+
+class SaveEach(Callback):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+def fit(module: HubTextDataModule, callbacks: list[Callback], ckpt_path: Path | None = None, **options: Any) -> Seen:
+    model = Seen()
+    trainer = Trainer(
+        accelerator="cpu",
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    trainer.fit(model, module, ckpt_path=ckpt_path)
+    return model
+
+
+def test_training_on_a_stream(folder: Path, tmp_path: Path) -> None:
+    documents = [f"{number:04d}" for number in range(60)]
+    write(folder / "train-1.jsonl", documents[:30])
+    write(folder / "train-2.jsonl", documents[30:])
+
+    def module() -> HubTextDataModule:
+        return HubTextDataModule(
+            str(folder), streaming=True, stream_val_docs=8, max_seq_len=4, batch_size=4, shuffle_buffer=20
+        )
+
+    options = {"max_steps": 20, "val_check_interval": 5}
+    alone = fit(module(), [SaveEach(tmp_path)], **options)
+    assert alone.validated == set(documents[:8])
+    first_pass = [text for batch in alone.trained[:13] for text in batch]
+    assert sorted(first_pass) == documents[8:]
+    for step in (3, 5, 13):
+        assert fit(module(), [], tmp_path / f"{step}.ckpt", **options).trained == alone.trained[step:]
+    with pytest.raises(UserError, match=r"streaming has no epochs: pass trainer\.max_steps"):
+        fit(module(), [], max_epochs=1)

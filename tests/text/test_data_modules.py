@@ -1,0 +1,441 @@
+"""Data modules: examples, batches, splits, cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import jsonargparse
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.demos.boring_classes import BoringModel
+from transformers import PerceiverTokenizer, PreTrainedTokenizerFast
+
+from perceiver_plugins.text import data as data_modules
+from perceiver_plugins.text.chunks import Collator, MaskedChunks
+from perceiver_plugins.text.data import PythonDocsDataModule, TextDataModule, TextFilesDataModule
+from perceiver_plugins.text.encoding import DocumentEncoder
+from perceiver_plugins.text.files import DataError, Piece
+from perceiver_plugins.text.masking import IGNORE, Masker
+from perceiver_plugins.text.prepared import TokenStream, prepare, split_documents, write_documents
+from perceiver_plugins.text.tokenizers import deserialize_tokenizer
+from perceiver_registry.errors import UserError
+
+TOKENIZER = PerceiverTokenizer()
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A text file of numbered words, so that any piece of it says where it is from."""
+    path = tmp_path / "corpus.txt"
+    path.write_text(" ".join(f"é{number:05d}" for number in range(2000)))
+    return path
+
+
+def stream(text: str) -> TokenStream:
+    encoded = DocumentEncoder(TOKENIZER)({"text": [text]})
+    return TokenStream(encoded["input_ids"], encoded["word_parts"])
+
+
+def chunks(text: str, **options: Any) -> MaskedChunks:
+    masker = Masker(TOKENIZER.mask_token_id, TOKENIZER.all_special_ids, len(TOKENIZER))
+    return MaskedChunks(stream(text), masker, **options)
+
+
+def original(example: tuple[np.ndarray, np.ndarray]) -> bytes:
+    """The text of an example before masking."""
+    input_ids, labels = example
+    return bytes((np.where(labels == IGNORE, input_ids, labels) - 6).tolist())
+
+
+def text_of(module: TextDataModule, split: str) -> str:
+    tokens, _ = module._splits[split].stream.slice(0, 10**9)
+    return bytes((tokens.astype(int) - 6).tolist()).decode()
+
+
+def batches(loader: Any) -> list[dict[str, torch.Tensor]]:
+    return list(loader)
+
+
+def assert_same(one: list[dict[str, torch.Tensor]], two: list[dict[str, torch.Tensor]]) -> None:
+    assert len(one) == len(two)
+    for left, right in zip(one, two, strict=True):
+        assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+# examples
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(1, [1]), (9, [9]), (10, [10]), (13, [10]), (14, [10, 4]), (20, [10, 10]), (24, [10, 10, 4])],
+)
+def test_chunks_at_the_borders(length: int, expected: list[int]) -> None:
+    dataset = chunks("x" * length, max_seq_len=10, min_seq_len=4)
+    assert [len(dataset[index][0]) for index in range(len(dataset))] == expected
+
+
+def test_chunks_cover_the_text_in_order() -> None:
+    text = "wörter und 日本語 " * 9
+    dataset = chunks(text, max_seq_len=16)
+    assert b"".join(original(dataset[index]) for index in range(len(dataset))).decode() == text
+
+
+def test_stream_slices_across_pieces() -> None:
+    ids = [np.arange(0, 5), np.arange(0), np.arange(5, 6), np.arange(6, 20)]
+    tokens = TokenStream(ids, [piece.astype(np.uint8) for piece in ids])
+    assert len(tokens) == 20
+    for start in range(21):
+        for stop in range(start, 23):
+            assert tokens.slice(start, stop)[0].tolist() == list(range(start, min(stop, 20)))
+
+
+def test_masks_are_dynamic_or_static() -> None:
+    text = "some words to mask " * 20
+    dynamic, static = chunks(text, max_seq_len=64, seed=1), chunks(text, max_seq_len=64, seed=1, static=True)
+    assert (dynamic[(0, 2)][1] != dynamic[(1, 2)][1]).any()
+    assert (dynamic[(1, 2)][1] == dynamic[(1, 2)][1]).all()
+    assert (static[(0, 2)][1] == static[(1, 2)][1]).all()
+    assert (static[(0, 2)][1] != chunks(text, max_seq_len=64, seed=2, static=True)[(0, 2)][1]).any()
+
+
+def test_shift_moves_each_chunk_within_the_next() -> None:
+    text = "".join(f"{number:04d}" for number in range(100))
+    dataset = chunks(text, max_seq_len=40, shift=True)
+    places = set()
+    for epoch in range(60):
+        for index in range(len(dataset)):
+            shown = original(dataset[(epoch, index)]).decode()
+            assert len(shown) == 40
+            place = text.index(shown)
+            assert index * 40 <= place < index * 40 + 40
+            places.add(place - index * 40)
+    assert len(places) > 30
+
+
+def test_truncation_draws_lengths_within_the_bounds() -> None:
+    dataset = chunks("x" * 100, max_seq_len=20, min_seq_len=15, truncate=True)
+    lengths = [len(dataset[(epoch, 1)][0]) for epoch in range(100)]
+    assert set(lengths) == set(range(15, 21))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_batches_are_padded_to_their_longest(side: str) -> None:
+    examples = [(np.array([7, 8, 9]), np.array([-100, 5, -100])), (np.array([6]), np.array([4]))]
+    batch = Collator(0, side)(examples)  # type: ignore[arg-type]
+    expected = {"left": [[7, 8, 9], [0, 0, 6]], "right": [[7, 8, 9], [6, 0, 0]]}[side]
+    assert batch["input_ids"].tolist() == expected
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], {"left": [0, 0, 1], "right": [1, 0, 0]}[side]]
+    assert batch["labels"].tolist() == [[-100, 5, -100], {"left": [-100, -100, 4], "right": [4, -100, -100]}[side]]
+    assert {value.dtype for value in batch.values()} == {torch.int64}
+
+
+# the embedded text
+
+
+def test_python_docs() -> None:
+    module = PythonDocsDataModule(max_seq_len=64)
+    assert (module.vocab_size, module.max_seq_len, module.mask_words) == (262, 64, False)
+    started = time.monotonic()
+    module.prepare_data()
+    assert time.monotonic() - started < 60
+    module.setup("fit")
+    sizes = {split: len(dataset.stream) for split, dataset in module._splits.items()}
+    assert 1_000_000 < sizes["train"] < 4_000_000
+    assert sizes["validation"] > 20_000
+    assert sizes["test"] > 20_000
+    batch = next(iter(module.train_dataloader()))
+    assert batch["input_ids"].shape == (32, 64)
+    assert 0.1 < (batch["labels"] != IGNORE).float().mean() < 0.2
+    assert "the" in text_of(module, "validation")
+    again = PythonDocsDataModule(max_seq_len=32, cache_dir=os.environ["PERCEIVER_CACHE"])
+    assert again.folder == module.folder
+
+
+# the user's files
+
+
+def test_order_and_masks_do_not_depend_on_workers_or_global_chance(corpus: Path) -> None:
+    options = {"train_files": str(corpus), "max_seq_len": 100, "batch_size": 4, "seed": 5}
+    alone = TextFilesDataModule(num_workers=0, **options)
+    alone.setup()
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = batches(alone.train_dataloader())
+    validation = batches(alone.val_dataloader())
+    assert torch.equal(torch.get_rng_state(), state)
+    helped = TextFilesDataModule(num_workers=2, random_train_truncation=False, **options)
+    helped.setup()
+    torch.manual_seed(2)
+    assert_same(one, batches(helped.train_dataloader()))
+    assert_same(validation, batches(helped.val_dataloader()))
+    assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(2).get_state())
+    other = TextFilesDataModule(**{**options, "seed": 6})
+    other.setup()
+    assert not torch.equal(batches(other.train_dataloader())[0]["input_ids"], one[0]["input_ids"])
+
+
+def test_seed_is_that_of_the_run(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TextFilesDataModule(str(corpus)).seed == 0
+    monkeypatch.setenv("PL_GLOBAL_SEED", "17")
+    assert TextFilesDataModule(str(corpus)).seed == 17
+    assert TextFilesDataModule(str(corpus), seed=3).seed == 3
+
+
+def test_a_single_text_gives_its_end_for_validation(corpus: Path) -> None:
+    module = TextFilesDataModule(str(corpus), val_fraction=0.1)
+    module.setup()
+    train, validation = text_of(module, "train"), text_of(module, "validation")
+    assert train + validation == corpus.read_text()
+    assert len(validation) == pytest.approx(0.1 * len(corpus.read_text()), rel=0.05)
+    assert validation.startswith("é")
+
+
+def test_many_documents_are_set_aside_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"body": f"<{number:03d}>"}) for number in range(200)))
+    module = TextFilesDataModule(str(path), text_column="body", val_fraction=0.1)
+    module.setup()
+    documents = [text_of(module, split)[1:-1].split("><") for split in ("train", "validation")]
+    assert [len(part) for part in documents] == [180, 20]
+    assert sorted(documents[0] + documents[1]) == [f"{number:03d}" for number in range(200)]
+
+
+def test_documents_in_pieces_are_set_aside_as_a_whole(tmp_path: Path) -> None:
+    pieces = [Piece(f"{n}{part}", part == "a", part == "c") for n in range(100, 160) for part in "abc"]
+    documents = write_documents(tmp_path / "a.arrow", pieces)
+    train, validation = split_documents(documents, 0.1, tmp_path)
+    assert len(validation) == 18
+    texts = validation["text"][:]
+    assert [text[3] for text in texts] == list("abc") * 6
+    assert not {text[:3] for text in texts} & {text[:3] for text in train["text"][:]}
+
+
+def test_all_three_splits(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        (tmp_path / f"{name}.txt").write_text(f"{name} text " * 10)
+    module = TextFilesDataModule(*(str(tmp_path / f"{name}.txt") for name in ("train", "val", "test")))
+    module.setup()
+    assert [text_of(module, split)[:4] for split in ("train", "validation", "test")] == ["trai", "val ", "test"]
+    assert len(batches(module.test_dataloader())) == 1
+
+
+def test_end_tokens_and_special_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in ("ab", "c")))
+    module = TextFilesDataModule(str(path), add_eos_token=True)
+    module.setup()
+    tokens = module._splits["train"].stream.slice(0, 99)[0].tolist()
+    assert tokens.count(TOKENIZER.eos_token_id) == 1  # one character each is for validation: "b" and "c"
+    assert tokens == [ord("a") + 6, TOKENIZER.eos_token_id]
+
+
+def test_workers_prepare_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"document {number} é"}) for number in range(300)))
+    modules = [
+        TextFilesDataModule(
+            str(path), preproc_workers=workers, preproc_batch_size=20, cache_dir=str(tmp_path / f"{workers}")
+        )
+        for workers in (1, 2)
+    ]
+    for module in modules:
+        module.setup()
+    assert text_of(modules[0], "train") == text_of(modules[1], "train")
+
+
+def test_a_changed_file_is_prepared_anew(corpus: Path) -> None:
+    before = TextFilesDataModule(str(corpus))
+    before.setup()
+    corpus.write_text("other text " * 50)
+    after = TextFilesDataModule(str(corpus))
+    after.setup()
+    assert text_of(after, "train").startswith("other")
+    assert after.folder != before.folder
+    assert TextFilesDataModule(str(corpus), mask_words=False).folder != after.folder
+    assert TextFilesDataModule(str(corpus), max_seq_len=7, mask_prob=0.5).folder == after.folder
+
+
+def test_description_is_plain(corpus: Path, tmp_path: Path) -> None:
+    module = TextFilesDataModule(str(corpus), padding_side="left")
+    torch.save(module.description(), tmp_path / "d.pt")
+    loaded = torch.load(tmp_path / "d.pt", weights_only=True)
+    assert (loaded["max_seq_len"], loaded["padding_side"]) == (256, "left")
+    assert len(deserialize_tokenizer(loaded["tokenizer"])) == 262
+    json.dumps(loaded)
+
+
+def test_with_a_trainer(corpus: Path) -> None:
+    module = TextFilesDataModule(str(corpus), max_seq_len=50, batch_size=8)
+    seen: list[torch.Tensor] = []
+
+    class Model(BoringModel):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            seen.append(batch["input_ids"])
+            return self.layer.weight.sum()
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            assert set(batch) == {"input_ids", "attention_mask", "labels"}
+
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Model(), module)
+    size = len(module._splits["train"])
+    assert len(seen) == 2 * (size // 8)
+    assert not torch.equal(seen[0], seen[len(seen) // 2])
+
+
+# what is wrong is said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask_prob": 0.0}, "mask_prob=0.0 must be more than 0"),
+        ({"mask_prob": 1.5}, "mask_prob=1.5"),
+        ({"max_seq_len": 0}, "max_seq_len=0 must be at least 1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"valid_batch_size": 0}, "valid_batch_size=0"),
+        ({"num_workers": -1}, "num_workers=-1"),
+        ({"padding_side": "up"}, "padding_side='up'"),
+        ({"random_train_truncation": True, "max_seq_len": 8}, "random_min_seq_len=16 must be at most max_seq_len=8"),
+        ({"val_fraction": 1.0}, "val_fraction=1.0"),
+        ({"val_files": "nowhere.txt"}, "val_files: there is no file nowhere.txt"),
+    ],
+)
+def test_bad_values_are_refused_at_once(corpus: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        TextFilesDataModule(str(corpus), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_same_file_for_training_and_test(corpus: Path) -> None:
+    with pytest.raises(DataError, match=r"test_files: .*corpus\.txt is among train_files too"):
+        TextFilesDataModule(str(corpus), test_files=str(corpus.parent / "*.txt"))
+
+
+def test_missing_splits(corpus: Path, tmp_path: Path) -> None:
+    module = TextFilesDataModule(str(corpus))
+    module.setup()
+    with pytest.raises(UserError, match="no test data: name some with test_files"):
+        module.test_dataloader()
+    (tmp_path / "tiny.txt").write_text("x")
+    tiny = TextFilesDataModule(str(tmp_path / "tiny.txt"))
+    tiny.setup()
+    with pytest.raises(UserError, match="no text for training"):
+        tiny.train_dataloader()
+
+
+def test_a_bad_file_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"abc\xff")
+    module = TextFilesDataModule(str(tmp_path / "bad.txt"))
+    with pytest.raises(DataError, match=r"bad\.txt: not UTF-8"):
+        module.prepare_data()
+    assert [path.suffix for path in module.folder.parent.iterdir()] == [".lock"]
+
+
+def test_tokenizer_without_mask_is_refused(corpus: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    module = TextFilesDataModule(str(corpus), tokenizer=tokenizer)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="has no mask token"):
+        module.prepare_data()
+
+
+# the cache
+
+PREPARE = """
+import sys, time
+from pathlib import Path
+from transformers import PerceiverTokenizer
+from perceiver_plugins.text.encoding import DocumentEncoder
+from perceiver_plugins.text.files import Piece
+from perceiver_plugins.text.prepared import prepare, write_documents
+
+folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+
+def load(work):
+    print("loading", flush=True)
+    time.sleep(seconds)
+    return {"train": write_documents(work / "train.arrow", [Piece("some text")])}
+
+prepare(folder, load, DocumentEncoder(PerceiverTokenizer()))
+print("done", flush=True)
+"""
+
+
+def start(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    path = os.pathsep.join(str(ROOT / part) for part in (".", "registry", "cli"))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", PREPARE, str(folder), str(seconds)]
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_runs_prepare_once_and_a_killed_one_does_no_harm(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "text" / "data"
+    killed = start(folder, 60)
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "loading\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not folder.exists()
+    assert len(list(folder.parent.glob(".data.tmp-*"))) == 1  # what it left
+
+    both = [start(folder, 0.5) for _ in range(2)]
+    outputs = sorted(process.communicate(timeout=60)[0] for process in both)
+    assert outputs == ["done\n", "loading\ndone\n"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".data.lock", "data"]
+    assert sorted(path.name for path in folder.iterdir()) == ["train.arrow"]
+
+
+def test_prepared_data_is_not_prepared_again(tmp_path: Path) -> None:
+    def load(work: Path) -> dict[str, datasets.Dataset]:
+        calls.append(work)
+        return {"train": write_documents(work / "a.arrow", [Piece("text")])}
+
+    calls: list[Path] = []
+    for _ in range(2):
+        prepare(tmp_path / "data", load, DocumentEncoder(TOKENIZER))
+    assert len(calls) == 1
+    assert not calls[0].exists()
+
+
+def test_a_cache_that_cannot_be_written(corpus: Path) -> None:
+    with pytest.raises(DataError, match=r"the cache cannot be written .* cache_dir"):
+        TextFilesDataModule(str(corpus), cache_dir=str(corpus)).prepare_data()
+
+
+# flags
+
+
+@pytest.mark.parametrize("name", [name for name in data_modules.__all__ if name != "TextDataModule"])
+def test_every_flag_is_known_and_explained(name: str) -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(getattr(data_modules, name), "data")
+    flags = {action.dest: action.help for action in parser._actions if action.dest.startswith("data.")}
+    assert {"data.tokenizer", "data.max_seq_len", "data.mask_words", "data.seed", "data.cache_dir"} <= set(flags)
+    assert "data.name" not in flags
+    assert all(flags.values())

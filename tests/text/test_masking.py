@@ -1,0 +1,106 @@
+"""What is masked, and how often."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transformers import PerceiverTokenizer
+
+from perceiver_plugins.text.encoding import NO_WORD, DocumentEncoder
+from perceiver_plugins.text.masking import IGNORE, Masker
+from perceiver_plugins.training.loading import example_rng
+
+TOKENIZER = PerceiverTokenizer()
+TEXT = "The café sells naïve 日本語 words 😀, and a few longer-hyphenated ones… " * 40
+
+
+def encode(text: str) -> tuple[np.ndarray, np.ndarray]:
+    encoded = DocumentEncoder(TOKENIZER)({"text": [text]})
+    return encoded["input_ids"][0], encoded["word_parts"][0]
+
+
+def masker(whole_words: bool, mask_prob: float = 0.15) -> Masker:
+    return Masker(TOKENIZER.mask_token_id, TOKENIZER.all_special_ids, len(TOKENIZER), mask_prob, whole_words)
+
+
+@pytest.mark.parametrize("whole_words", [True, False])
+@pytest.mark.parametrize("mask_prob", [0.15, 0.5])
+def test_rates(whole_words: bool, mask_prob: float) -> None:
+    ids, parts = encode(TEXT)
+    mask = masker(whole_words, mask_prob)
+    eligible = chosen = masked = kept = 0
+    replacements = []
+    for index in range(40):
+        shown, labels = mask(ids, parts, example_rng(0, 0, index))
+        predicted = labels != IGNORE
+        assert (labels[predicted] == ids[predicted]).all()
+        assert (shown[~predicted] == ids[~predicted]).all()
+        eligible += int((parts != NO_WORD).sum()) if whole_words else len(ids)
+        chosen += int(predicted.sum())
+        masked += int((shown[predicted] == TOKENIZER.mask_token_id).sum())
+        kept += int((shown[predicted] == labels[predicted]).sum())
+        replacements += shown[predicted & (shown != TOKENIZER.mask_token_id) & (shown != ids)].tolist()
+    assert chosen / eligible == pytest.approx(mask_prob, rel=0.1)
+    assert masked / chosen == pytest.approx(0.8, abs=0.03)
+    assert len(replacements) / chosen == pytest.approx(0.1, abs=0.03)
+    assert kept / chosen == pytest.approx(0.1, abs=0.03)
+    assert min(replacements) >= 6
+    assert max(replacements) > 250
+
+
+def test_words_are_hidden_as_a_whole() -> None:
+    ids, parts = encode(TEXT)
+    words = np.split(np.arange(len(ids)), np.flatnonzero(parts != 2)[1:])
+    for index in range(20):
+        shown, labels = masker(True)(ids, parts, example_rng(1, 0, index))
+        for word in words:
+            predicted = labels[word] != IGNORE
+            assert predicted.all() or not predicted.any()
+            is_mask = shown[word] == TOKENIZER.mask_token_id
+            assert is_mask.all() or not is_mask.any()
+        assert (labels[parts == NO_WORD] == IGNORE).all()
+
+
+@pytest.mark.parametrize("whole_words", [True, False])
+@pytest.mark.parametrize("text", ["x", "ab cd", "   \n", "é", " "])
+def test_something_is_always_asked(text: str, whole_words: bool) -> None:
+    ids, parts = encode(text)
+    for index in range(30):
+        assert (masker(whole_words, 0.01)(ids, parts, example_rng(0, 0, index))[1] != IGNORE).any()
+
+
+def test_pieces_of_a_word_at_the_borders_are_words() -> None:
+    ids, parts = encode("日本語 words")
+    # a chunk that begins and ends within a character
+    ids, parts = ids[1:-2], parts[1:-2]
+    seen = set()
+    for index in range(50):
+        labels = masker(True, 0.5)(ids, parts, example_rng(0, 0, index))[1]
+        seen.add(tuple(np.flatnonzero(labels != IGNORE)))
+    first, second = tuple(range(8)), (9, 10, 11)
+    assert seen == {first, second, first + second}
+
+
+def test_special_tokens_are_never_asked() -> None:
+    ids = np.array([4, 5, 0, 2, 3], dtype=np.uint16)
+    for whole_words in (True, False):
+        shown, labels = masker(whole_words, 1.0)(ids, np.zeros(5, np.uint8), example_rng(0, 0, 0))
+        assert shown.tolist() == ids.tolist()
+        assert (labels == IGNORE).all()
+
+
+def test_all_can_be_asked_and_nothing_may_be_there() -> None:
+    ids, parts = encode("a b c")
+    assert (masker(True, 1.0)(ids, parts, example_rng(0, 0, 0))[1] != IGNORE).sum() == 3
+    shown, labels = masker(True)(ids[:0], parts[:0], example_rng(0, 0, 0))
+    assert len(shown) == len(labels) == 0
+
+
+def test_same_generator_same_mask_and_no_global_chance() -> None:
+    ids, parts = encode(TEXT)
+    state = np.random.get_state()[1].copy()
+    one, two = (masker(True)(ids, parts, example_rng(3, 1, 7)) for _ in range(2))
+    assert (one[0] == two[0]).all()
+    assert (one[1] == two[1]).all()
+    assert (one[1] != masker(True)(ids, parts, example_rng(3, 2, 7))[1]).any()
+    assert (np.random.get_state()[1] == state).all()

@@ -42,9 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def best_checkpoint() -> ModelCheckpoint:
     """Keeps ``best.ckpt``: the model with the lowest validation loss so far."""
-    return ModelCheckpoint(
-        filename=BEST, monitor="val_loss", mode="min", save_top_k=1, enable_version_counter=False
-    )
+    return ModelCheckpoint(filename=BEST, monitor="val_loss", mode="min", save_top_k=1, enable_version_counter=False)
 
 
 class LastCheckpoint(Checkpoint):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NoReturn
 
 import jsonargparse
@@ -29,8 +29,14 @@ class Parser(jsonargparse.ArgumentParser):
         if unknown:
             flag = unknown.group(1).partition("=")[0]
             raise UserError(f"unknown flag {flag}; {near(flag, (f'--{name}' for name in self.names()))}") from ex
-        lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-        raise UserError(" ".join(lines)[:400]) from ex
+        line = " ".join(message.replace("Parser key", "").split())
+        flag = re.match(r'\s*"([\w.]+)":', line)
+        if flag:
+            line = line.replace(flag.group(0), f"--{flag.group(1)}:", 1)
+        if flag and "Union subtypes" in line:  # pages of what was tried
+            given = re.findall(r"Got value: (\S+)", line)
+            line = f"--{flag.group(1)}: {given[-1] if given else 'this'} is not a value that it takes; see --help"
+        raise UserError(line[:400]) from ex
 
     def names(self) -> set[str]:
         """The dotted names of all flags."""
@@ -145,3 +151,11 @@ def parse(parser: Parser, run: Run) -> Values:
     config = parser.parse_args(["--config", yaml.safe_dump(nest(known)), *run.flags])
     config.pop("config", None)
     return config.as_dict()
+
+
+def trainer_options(values: Mapping[str, Any]) -> Values:
+    """The arguments for ``Trainer``: loggers, callbacks and the like, which are plain data in ``values``, as objects."""
+    parser = Parser(exit_on_error=False)
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False)
+    config = parser.parse_object({"trainer": dict(values)}, defaults=False)
+    return {**values, **vars(parser.instantiate(config)["trainer"])}  # type: ignore[attr-defined]

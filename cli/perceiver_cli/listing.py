@@ -119,7 +119,18 @@ def _describe(name: str, kinds: Iterable[str], form: str) -> None:
 
 def _details(entry: Entry[Any]) -> Mapping[str, Any]:
     """What a spec says besides its name and summary."""
-    shown = ("adapter", "config", "module", "data", "defaults", "links", "predictor", "params", "num_parameters", "task")
+    shown = (
+        "adapter",
+        "config",
+        "module",
+        "data",
+        "defaults",
+        "links",
+        "predictor",
+        "params",
+        "num_parameters",
+        "task",
+    )
     details = {key: getattr(entry.spec, key) for key in shown if getattr(entry.spec, key, None)}
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in details.items()}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,16 +18,19 @@ import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from perceiver_cli.checkpoints import AtomicCheckpointIO, LastCheckpoint, SaveConfig, best_checkpoint
 from perceiver_cli.errors import Interrupted
-from perceiver_cli.flags import Parser, build_parser, data_class, parse
-from perceiver_cli.layers import NAME_KEYS, Run, Values, read_run
+from perceiver_cli.flags import build_parser, data_class, parse, trainer_options
+from perceiver_cli.layers import Run, Values, read_run
 from perceiver_cli.tables import print_table
-from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
+from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint
 from perceiver_registry.params import check_fits
+
+OF_PREDICTION = ("module", "data")
+"""What a predictor is created with besides its own options."""
 
 
 def run(command: str, argv: Sequence[str]) -> None:
@@ -58,7 +63,7 @@ def run(command: str, argv: Sequence[str]) -> None:
         seed_everything(values["seed_everything"], workers=True, verbose=False)
         module = _create_module(chosen, values)
         module.check_data(datamodule)
-        trainer = _create_trainer(parser, command, values, chosen)
+        trainer = _create_trainer(command, values, chosen)
     if command == "fit":
         fit(trainer, module, datamodule, chosen)
     else:
@@ -117,7 +122,8 @@ def predict(chosen: Run, values: Values) -> None:
     module.to(_device(values["trainer"])).eval()
     predictor_class = chosen.task.resolve("predictor")
     description = chosen.description or {}
-    predictor = predictor_class(module, description["data"], **_options_of(predictor_class, values))
+    options = {key: values[key] for key in inspect.signature(predictor_class).parameters if key not in OF_PREDICTION}
+    predictor = predictor_class(module, description["data"], **options)
     predictions = predictor.predict(inputs)
     if values["format"] == "json":
         print(json.dumps(predictions, ensure_ascii=False, indent=2))
@@ -191,14 +197,10 @@ def _create_module(chosen: Run, values: Values) -> Any:
     return module
 
 
-def _create_trainer(parser: Parser, command: str, values: Values, chosen: Run) -> Trainer:
-    options = dict(values["trainer"])
-    # Loggers, callbacks and the like are classes with arguments in the values, and objects for the trainer.
-    instantiated = parser.instantiate(parser.parse_object({"trainer": options}, defaults=False))  # type: ignore[attr-defined]
-    options.update({key: value for key, value in vars(instantiated["trainer"]).items()})
+def _create_trainer(command: str, values: Values, chosen: Run) -> Trainer:
+    options = trainer_options(values["trainer"])
     options["callbacks"] = _as_list(options["callbacks"])
     options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
-    options["use_distributed_sampler"] = options["use_distributed_sampler"]
     if command == "fit":
         if options["logger"] in (None, True):
             folder = Path(options["default_root_dir"] or ".") / "logs"
@@ -207,7 +209,15 @@ def _create_trainer(parser: Parser, command: str, values: Values, chosen: Run) -
         options["callbacks"] += _fit_callbacks(options, values)
     else:
         options["logger"] = options["logger"] or False
-    return Trainer(**options)
+    try:
+        return Trainer(**options)
+    except MisconfigurationException as error:
+        if "No supported gpu backend" in str(error):
+            raise UserError(
+                f"--trainer.accelerator={options['accelerator']}: this machine has no GPU that torch can use; "
+                "--trainer.accelerator=cpu goes without"
+            ) from error
+        raise
 
 
 def _fit_callbacks(options: Mapping[str, Any], values: Values) -> list[Any]:
@@ -238,12 +248,6 @@ def _saved(values: Values) -> Values:
     return {key: value for key, value in values.items() if key not in left_out}
 
 
-def _options_of(predictor_class: Any, values: Values) -> Values:
-    import inspect
-
-    return {key: values[key] for key in inspect.signature(predictor_class).parameters if key in values}
-
-
 def _device(trainer_values: Mapping[str, Any]) -> torch.device:
     return Trainer(
         accelerator=trainer_values["accelerator"], devices=1, logger=False, enable_checkpointing=False
@@ -265,8 +269,6 @@ def _wrong_use() -> Iterator[None]:
     try:
         yield
     except (ValueError, MisconfigurationException, TypeError) as error:
-        if isinstance(error, TypeError) and error.__traceback__ is None:
-            raise
         raise UserError(" ".join(str(error).split())) from error
 
 
@@ -277,7 +279,7 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
-        warnings.filterwarnings("ignore", ".*You are using `torch.load` with `weights_only=False`.*")
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
         yield
 
 
@@ -286,4 +288,12 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+class _Unneeded(logging.Filter):
+    """Drops what Lightning says of itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not re.search(r"weights_only|litlogger|seamless|Tip:|HPU|TPU available", record.getMessage())
+
+
+for _name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):
+    logging.getLogger(_name).addFilter(_Unneeded())

@@ -3,27 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from perceiver_core import PerceiverConfig
-    from perceiver_plugins.text.adapters import TextInputAdapter, TextOutputAdapter, TiedTextOutputAdapter
-    from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
-    from perceiver_plugins.text.data import (
-        BookCorpusDataModule,
-        Enwik8DataModule,
-        HubTextDataModule,
-        ImdbDataModule,
-        PythonDocsDataModule,
-        TextDataModule,
-        TextFilesDataModule,
-        WikipediaDataModule,
-        WikiTextDataModule,
-    )
-    from perceiver_plugins.text.fill_mask import Filling, Guess, MaskFiller
-    from perceiver_plugins.text.huggingface import convert_config
-    from perceiver_plugins.text.lightning import LitLanguageModel
-    from perceiver_plugins.text.model import LanguageModel
+from typing import Any
 
 _EXPORTS = {
     "perceiver_core": ("PerceiverConfig",),
@@ -47,9 +27,7 @@ _EXPORTS = {
 }
 _PLACES = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = [  # noqa: PLE0604
-    *_PLACES,
-]
+__all__ = [*_PLACES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

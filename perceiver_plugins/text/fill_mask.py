@@ -59,9 +59,7 @@ class MaskFiller:
         add_special_tokens: whether sequences begin and end with the tokenizer's special tokens.
     """
 
-    def __init__(
-        self, model: LanguageModel, tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool = False
-    ):
+    def __init__(self, model: LanguageModel, tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool = False):
         self.model = model
         self.tokenizer = tokenizer
         self.add_special_tokens = add_special_tokens
@@ -107,9 +105,7 @@ class MaskFiller:
         for text in texts:
             if mask_token not in text:
                 raise UserError(f"nothing to fill in: {text!r} has no {' or '.join(MASKS)}")
-        encoded = self.tokenizer(
-            texts, padding=True, add_special_tokens=self.add_special_tokens, return_tensors="pt"
-        )
+        encoded = self.tokenizer(texts, padding=True, add_special_tokens=self.add_special_tokens, return_tensors="pt")
         max_seq_len = self.model.config.encoder.max_seq_len
         for text, length in zip(texts, encoded["attention_mask"].sum(dim=1).tolist(), strict=True):
             if length > max_seq_len:

@@ -21,7 +21,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer
 
-from perceiver_plugins.text import connection
+from perceiver_plugins.text.data import connection
 from perceiver_plugins.text.data import (
     BookCorpusDataModule,
     Enwik8DataModule,
@@ -31,10 +31,10 @@ from perceiver_plugins.text.data import (
     WikipediaDataModule,
     WikiTextDataModule,
 )
-from perceiver_plugins.text.encoding import DocumentEncoder
-from perceiver_plugins.text.files import DataError
-from perceiver_plugins.text.masking import IGNORE, Masker
-from perceiver_plugins.text.streaming import StreamedChunks, StreamLoader
+from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.text.data.files import DataError
+from perceiver_plugins.text.data.masking import IGNORE, Masker
+from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader
 from perceiver_registry.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

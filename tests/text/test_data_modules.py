@@ -21,12 +21,12 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer, PreTrainedTokenizerFast
 
 from perceiver_plugins.text import data as data_modules
-from perceiver_plugins.text.chunks import Collator, MaskedChunks
 from perceiver_plugins.text.data import PythonDocsDataModule, TextDataModule, TextFilesDataModule
-from perceiver_plugins.text.encoding import DocumentEncoder
-from perceiver_plugins.text.files import DataError, Piece
-from perceiver_plugins.text.masking import IGNORE, Masker
-from perceiver_plugins.text.prepared import TokenStream, prepare, split_documents, write_documents
+from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
+from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.text.data.files import DataError, Piece
+from perceiver_plugins.text.data.masking import IGNORE, Masker
+from perceiver_plugins.text.data.prepared import TokenStream, prepare, split_documents, write_documents
 from perceiver_plugins.text.tokenizers import deserialize_tokenizer
 from perceiver_registry.errors import UserError
 
@@ -371,9 +371,9 @@ PREPARE = """
 import sys, time
 from pathlib import Path
 from transformers import PerceiverTokenizer
-from perceiver_plugins.text.encoding import DocumentEncoder
-from perceiver_plugins.text.files import Piece
-from perceiver_plugins.text.prepared import prepare, write_documents
+from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.text.data.files import Piece
+from perceiver_plugins.text.data.prepared import prepare, write_documents
 
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from transformers import PerceiverTokenizer
 
-from perceiver_plugins.text.encoding import NO_WORD, DocumentEncoder
-from perceiver_plugins.text.masking import IGNORE, Masker
+from perceiver_plugins.text.data.encoding import NO_WORD, DocumentEncoder
+from perceiver_plugins.text.data.masking import IGNORE, Masker
 from perceiver_plugins.training.loading import example_rng
 
 TOKENIZER = PerceiverTokenizer()

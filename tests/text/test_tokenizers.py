@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import PerceiverTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from perceiver_plugins.text.encoding import NO_WORD, WORD_REST, WORD_START, DocumentEncoder, byte_word_parts
+from perceiver_plugins.text.data.encoding import NO_WORD, WORD_REST, WORD_START, DocumentEncoder, byte_word_parts
 from perceiver_plugins.text.tokenizers import (
     PERCEIVER_TOKENIZER,
     TokenizerError,

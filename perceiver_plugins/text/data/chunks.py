@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from perceiver_plugins.text.masking import IGNORE, Masker
-from perceiver_plugins.text.prepared import TokenStream
+from perceiver_plugins.text.data.masking import IGNORE, Masker
+from perceiver_plugins.text.data.prepared import TokenStream
 from perceiver_plugins.training.loading import Key, example_rng
 
 Example = tuple[np.ndarray, np.ndarray]

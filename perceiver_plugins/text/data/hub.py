@@ -16,11 +16,11 @@ import datasets
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from perceiver_plugins.text.files import BLOCK, DataError, Piece
-from perceiver_plugins.text.module import TextDataModule
-from perceiver_plugins.text.prepared import TokenStream, split_documents, write_documents
-from perceiver_plugins.text.splits import Splits, file_states, open_splits
-from perceiver_plugins.text.streaming import StreamedChunks, StreamLoader, fingerprint
+from perceiver_plugins.text.data.files import BLOCK, DataError, Piece
+from perceiver_plugins.text.data.module import TextDataModule
+from perceiver_plugins.text.data.prepared import TokenStream, split_documents, write_documents
+from perceiver_plugins.text.data.splits import Splits, file_states, open_splits
+from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader, fingerprint
 from perceiver_plugins.training.loading import batches_trained
 from perceiver_registry.errors import UserError
 

@@ -11,10 +11,10 @@ import datasets
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from perceiver_plugins.text.chunks import Example, truncated_length
-from perceiver_plugins.text.encoding import DocumentEncoder
-from perceiver_plugins.text.files import DataError
-from perceiver_plugins.text.masking import Masker
+from perceiver_plugins.text.data.chunks import Example, truncated_length
+from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.text.data.files import DataError
+from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.training.loading import example_rng
 
 READ = 64

@@ -11,9 +11,9 @@ from typing import Any
 
 import datasets
 
-from perceiver_plugins.text.connection import hub
-from perceiver_plugins.text.files import DataError, find_files, read_documents
-from perceiver_plugins.text.prepared import quiet_datasets, write_documents
+from perceiver_plugins.text.data.connection import hub
+from perceiver_plugins.text.data.files import DataError, find_files, read_documents
+from perceiver_plugins.text.data.prepared import quiet_datasets, write_documents
 from perceiver_plugins.text.tokenizers import one_line
 
 SAME = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation", "training": "train"}

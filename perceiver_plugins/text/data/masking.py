@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from perceiver_plugins.text.encoding import NO_WORD, WORD_START
+from perceiver_plugins.text.data.encoding import NO_WORD, WORD_START
 
 IGNORE = -100
 """Label of a token that is not to be predicted."""
@@ -51,7 +51,7 @@ class Masker:
 
         Args:
             input_ids: (n,) the tokens.
-            word_parts: (n,) what each is part of, see :mod:`perceiver_plugins.text.encoding`.
+            word_parts: (n,) what each is part of, see :mod:`perceiver_plugins.text.data.encoding`.
             rng: Where chance comes from; nothing else is drawn from.
 
         Returns:

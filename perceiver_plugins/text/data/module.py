@@ -13,11 +13,11 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from perceiver_plugins.text.chunks import Collator, MaskedChunks
-from perceiver_plugins.text.encoding import DocumentEncoder
-from perceiver_plugins.text.files import DataError
-from perceiver_plugins.text.masking import Masker
-from perceiver_plugins.text.prepared import (
+from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
+from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.text.data.files import DataError
+from perceiver_plugins.text.data.masking import Masker
+from perceiver_plugins.text.data.prepared import (
     TokenStream,
     cache_folder,
     cache_root,
@@ -190,6 +190,7 @@ class TextDataModule(LightningDataModule):
             "tokenizer": serialize_tokenizer(self.tokenizer),
             "max_seq_len": self.max_seq_len,
             "padding_side": self.padding_side,
+            "add_special_tokens": self.add_special_tokens,
         }
 
     # preparation

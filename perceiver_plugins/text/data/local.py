@@ -1,4 +1,4 @@
-"""The text data modules."""
+"""Data modules of text that is on this machine: Python's own, and the user's files."""
 
 from __future__ import annotations
 
@@ -8,32 +8,12 @@ from typing import Any, ClassVar
 
 import datasets
 
-from perceiver_plugins.text.corpora import python_docs, python_docs_version, split_of
-from perceiver_plugins.text.files import DataError, Piece, find_files, read_documents
-from perceiver_plugins.text.hub import (
-    BookCorpusDataModule,
-    Enwik8DataModule,
-    HubTextDataModule,
-    ImdbDataModule,
-    WikipediaDataModule,
-    WikiTextDataModule,
-    check_fraction,
-)
-from perceiver_plugins.text.module import TextDataModule
-from perceiver_plugins.text.prepared import split_documents, write_documents
-from perceiver_plugins.text.splits import file_states
-
-__all__ = [
-    "BookCorpusDataModule",
-    "Enwik8DataModule",
-    "HubTextDataModule",
-    "ImdbDataModule",
-    "PythonDocsDataModule",
-    "TextDataModule",
-    "TextFilesDataModule",
-    "WikiTextDataModule",
-    "WikipediaDataModule",
-]
+from perceiver_plugins.text.data.corpora import python_docs, python_docs_version, split_of
+from perceiver_plugins.text.data.files import DataError, Piece, find_files, read_documents
+from perceiver_plugins.text.data.hub import check_fraction
+from perceiver_plugins.text.data.module import TextDataModule
+from perceiver_plugins.text.data.prepared import split_documents, write_documents
+from perceiver_plugins.text.data.splits import file_states
 
 
 class PythonDocsDataModule(TextDataModule):

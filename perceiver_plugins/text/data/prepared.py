@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 
-from perceiver_plugins.text.encoding import DocumentEncoder
-from perceiver_plugins.text.files import DataError, Piece
+from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.text.data.files import DataError, Piece
 
 FORMAT = 1
 """Version of what is stored, and of how documents become tokens; to be raised when either changes."""
@@ -41,7 +41,7 @@ class TokenStream:
 
     Args:
         input_ids: The tokens, in consecutive pieces.
-        word_parts: What each is part of (see :mod:`perceiver_plugins.text.encoding`), in the same pieces.
+        word_parts: What each is part of (see :mod:`perceiver_plugins.text.data.encoding`), in the same pieces.
     """
 
     def __init__(self, input_ids: list[np.ndarray], word_parts: list[np.ndarray]) -> None:

@@ -11,6 +11,7 @@ from perceiver_core.adapters import (
 )
 from perceiver_core.attention import MultiHeadAttention, attend
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core.dense import Linear, linear
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.model import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
 
@@ -23,6 +24,7 @@ __all__ = [
     "DecoderConfig",
     "EncoderConfig",
     "InputAdapter",
+    "Linear",
     "MultiHeadAttention",
     "OutputAdapter",
     "PerceiverConfig",
@@ -33,4 +35,5 @@ __all__ = [
     "SelfAttentionLayer",
     "TrainableQueryProvider",
     "attend",
+    "linear",
 ]

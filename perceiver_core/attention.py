@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from perceiver_core.dense import Linear
+
 
 def attend(
     q: Tensor,
@@ -45,10 +47,7 @@ def attend(
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))
     if bias is not None:
         scores = scores + bias
-    if torch.is_grad_enabled():
-        weights = scores.softmax(dim=-1)
-    else:
-        weights = torch.softmax(scores, dim=-1, out=scores)
+    weights = scores.softmax(dim=-1) if torch.is_grad_enabled() else torch.softmax(scores, dim=-1, out=scores)
     if dropout > 0.0:
         weights = nn.functional.dropout(weights, dropout)
     return torch.matmul(weights, v), weights if return_attention else None
@@ -89,10 +88,10 @@ class MultiHeadAttention(nn.Module):
                 raise ValueError(f"{name}={channels}: must be divisible by num_heads={num_heads}")
         self.num_heads = num_heads
         self.dropout = dropout
-        self.q_proj = nn.Linear(num_q_input_channels, num_qk_channels)
-        self.k_proj = nn.Linear(num_kv_input_channels, num_qk_channels)
-        self.v_proj = nn.Linear(num_kv_input_channels, num_v_channels)
-        self.o_proj = nn.Linear(num_v_channels, num_output_channels)
+        self.q_proj = Linear(num_q_input_channels, num_qk_channels)
+        self.k_proj = Linear(num_kv_input_channels, num_qk_channels)
+        self.v_proj = Linear(num_kv_input_channels, num_v_channels)
+        self.o_proj = Linear(num_v_channels, num_output_channels)
 
     def forward(
         self, x_q: Tensor, x_kv: Tensor, pad_mask: Tensor | None = None, return_attention: bool = False

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from perceiver_core.attention import MultiHeadAttention
+from perceiver_core.dense import Linear
 
 
 class MLP(nn.Sequential):
@@ -16,9 +17,9 @@ class MLP(nn.Sequential):
         num_hidden_channels = widening_factor * num_channels
         super().__init__(
             OrderedDict(
-                hidden=nn.Linear(num_channels, num_hidden_channels),
+                hidden=Linear(num_channels, num_hidden_channels),
                 activation=nn.GELU(),
-                output=nn.Linear(num_hidden_channels, num_channels),
+                output=Linear(num_hidden_channels, num_channels),
             )
         )
 

@@ -109,7 +109,7 @@ class PerceiverEncoder(nn.Module):
                 layer = self.cross_attention_layers[0 if i == 0 else -1]
                 x, weights = self.activations(layer, x, adapted.x, adapted.pad_mask, return_attention)
                 cross_weights.append(weights)
-            for layer in self.self_attention_blocks[0 if i == 0 else -1]:  # type: ignore[union-attr]
+            for layer in self.self_attention_blocks[0 if i == 0 else -1]:  # type: ignore[attr-defined]
                 x, weights = self.activations(layer, x, return_attention)
                 self_weights.append(weights)
         return (x, cross_weights, self_weights) if return_attention else x

@@ -97,6 +97,12 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step != self._saved_step:
             self.save(trainer)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # Ctrl-C during validation or between two steps. Within a step, weights may be half updated.
+        unsaved = trainer.global_step != self._saved_step and not self._in_step
+        if isinstance(exception, KeyboardInterrupt) and unsaved and not trainer.sanity_checking:
+            self.save(trainer)
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.default_int_handler)

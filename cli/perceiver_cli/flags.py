@@ -27,8 +27,7 @@ class Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", message)
         if unknown:
-            flag = unknown.group(1).partition("=")[0]
-            raise UserError(f"unknown flag {flag}; {near(flag, (f'--{name}' for name in self.names()))}") from ex
+            raise UserError(self._unknown(unknown.group(1).partition("=")[0])) from ex
         line = " ".join(message.replace("Parser key", "").split())
         flag = re.match(r'\s*"([\w.]+)":', line)
         if flag:
@@ -37,6 +36,13 @@ class Parser(jsonargparse.ArgumentParser):
             given = re.findall(r"Got value: (\S+)", line)
             line = f"--{flag.group(1)}: {given[-1] if given else 'this'} is not a value that it takes; see --help"
         raise UserError(line[:400]) from ex
+
+    def _unknown(self, argument: str) -> str:
+        if not argument.startswith("-"):
+            return f"unexpected argument {argument!r}: settings are written --NAME=VALUE"
+        flags = {f"--{name}" for name in self.names()}
+        sections = {flag.partition(".")[0] for flag in flags}
+        return f"unknown flag {argument}; {near(argument, flags, listed=sections)}"
 
     def names(self) -> set[str]:
         """The dotted names of all flags."""
@@ -53,12 +59,18 @@ def build_parser(command: str, run: Run) -> Parser:
     Raises:
         UserError: if an optimizer, a schedule or a class cannot be found.
     """
-    parser = Parser(prog=f"perceiver {command}", exit_on_error=False)
+    inputs = "[INPUT ...] " if command == "predict" else ""
+    parser = Parser(
+        prog=f"perceiver {command}",
+        usage=f"perceiver {command} {inputs}[--flag=value ...]",
+        description="Flags win over config files, these over the checkpoint, and that over the defaults shown here.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
     parser.add_argument("--config", action="config", help="a YAML file of settings; may be given several times")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--ckpt_path", type=str | None, help='a checkpoint, or "last" or "best" of the newest run')
     parser.add_argument("--seed_everything", type=int, default=0, help="seed of all random numbers")
-    parser.add_class_arguments(Trainer, "trainer", instantiate=False)
     if command == "fit":
         parser.add_argument(
             "--checkpoint.every_n_steps",
@@ -74,6 +86,7 @@ def build_parser(command: str, run: Run) -> Parser:
         parser.add_argument(f"--{section}.{key}", type=str | None, help=_choices(section))
     if run.task is not None:
         _add_sections(parser, command, run)
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False)
     return parser
 
 
@@ -133,6 +146,19 @@ def data_class(name: str) -> Any:
         raise UserError(f"--data={name}: cannot be imported: {error}") from error
 
 
+def known_values(parser: Parser, run: Run) -> Values:
+    """The run's values, by dotted name, that the parser has flags for."""
+    names = parser.names()
+    return {key: value for key, value in flatten(run.values).items() if key in names or key.startswith(OPEN_ENDED)}
+
+
+def print_help(parser: Parser, run: Run) -> None:
+    """Prints the flags with the defaults that they have in this run."""
+    values = known_values(parser, run)
+    parser.set_defaults({key: value for key, value in values.items() if key in parser.names()})
+    parser.print_help()
+
+
 def parse(parser: Parser, run: Run) -> Values:
     """Parses the flags over the values of the other layers.
 
@@ -147,8 +173,7 @@ def parse(parser: Parser, run: Run) -> Values:
         for key in flatten(values):
             if key not in names and not key.startswith(OPEN_ENDED):
                 raise UserError(f"--config={path}: unknown key {key!r}; {near(key, names)}")
-    known = {key: value for key, value in flatten(run.values).items() if key in names or key.startswith(OPEN_ENDED)}
-    config = parser.parse_args(["--config", yaml.safe_dump(nest(known)), *run.flags])
+    config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *run.flags])
     config.pop("config", None)
     return config.as_dict()
 

@@ -13,7 +13,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -39,6 +39,13 @@ KINDS = {"task": "task", "model": "model", "model.encoder": "input", "model.deco
 
 NONE = ("none", "null")
 """What a flag may say for "no such thing"."""
+
+
+class NamesParser(argparse.ArgumentParser):
+    """An argument parser whose errors are the user's to mend."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
 
 
 @dataclass
@@ -76,7 +83,7 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     Raises:
         UserError: if a name is unknown, or a config file or checkpoint cannot be read.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = NamesParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", action="append", default=[])
     parser.add_argument("--ckpt_path")
     parser.add_argument("--print_config", action="store_true")
@@ -84,10 +91,7 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     parser.add_argument("--model.params")
     for section in NAME_KEYS:
         parser.add_argument(f"--{section}")
-    try:
-        known, flags = parser.parse_known_args([_plain_flag(argument) for argument in argv])
-    except SystemExit as error:  # argparse has said what is missing
-        raise UserError("see above") from error
+    known, flags = parser.parse_known_args([_plain_flag(argument) for argument in argv])
     given = vars(known)
 
     files = {path: _read_config_file(path) for path in given["config"]}
@@ -98,6 +102,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     _canonise(user)
 
     ckpt_path = given["ckpt_path"] or user.get("ckpt_path")
+    if command == "predict" and not ckpt_path and not given["help"]:
+        raise UserError("--ckpt_path is missing: which checkpoint shall predict?")
     checkpoint = find_checkpoint(ckpt_path, user, flags) if ckpt_path else None
     description = read_checkpoint(checkpoint)[KEY] if checkpoint else None
     base = _values_of_checkpoint(command, description) if description else {}

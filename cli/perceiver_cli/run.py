@@ -23,7 +23,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from perceiver_cli.checkpoints import AtomicCheckpointIO, LastCheckpoint, SaveConfig, best_checkpoint
 from perceiver_cli.errors import Interrupted
-from perceiver_cli.flags import build_parser, data_class, parse, trainer_options
+from perceiver_cli.flags import build_parser, data_class, parse, print_help, trainer_options
 from perceiver_cli.layers import Run, Values, read_run
 from perceiver_cli.tables import print_table
 from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint
@@ -47,20 +47,20 @@ def run(command: str, argv: Sequence[str]) -> None:
     chosen = read_run(command, argv)
     parser = build_parser(command, chosen)
     if chosen.help:
-        parser.print_help()
+        print_help(parser, chosen)
         return
     values = parse(parser, chosen)
     with _wrong_use():
         if command == "predict":
             predict(chosen, values)
             return
+        seed_everything(values["seed_everything"], workers=True, verbose=False)
         datamodule = _create_data(values)
         _fill_in_links(chosen, values, datamodule)
         values["trainer"]["precision"] = values["trainer"]["precision"] or _default_precision(values["trainer"])
         if chosen.print_config:
             print(yaml.safe_dump(_saved(values), sort_keys=False), end="")
             return
-        seed_everything(values["seed_everything"], workers=True, verbose=False)
         module = _create_module(chosen, values)
         module.check_data(datamodule)
         trainer = _create_trainer(command, values, chosen)
@@ -113,8 +113,7 @@ def predict(chosen: Run, values: Values) -> None:
     assert chosen.task is not None
     if not chosen.task.spec.predictor:
         raise UserError(f"task {chosen.task.name!r} predicts nothing from the command line")
-    if chosen.checkpoint is None:
-        raise UserError("--ckpt_path is missing: which checkpoint shall predict?")
+    assert chosen.checkpoint is not None
     inputs = _inputs(values)
     module = chosen.task.resolve("module").load_from_checkpoint(
         chosen.checkpoint, map_location="cpu", weights_only=True
@@ -280,6 +279,7 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
         yield
 
 
@@ -292,7 +292,7 @@ class _Unneeded(logging.Filter):
     """Drops what Lightning says of itself."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not re.search(r"weights_only|litlogger|seamless|Tip:|HPU|TPU available", record.getMessage())
+        return not re.search(r"weights_only|litlogger|seamless|Tip:|HPU|TPU available|GPU available: False", record.getMessage())
 
 
 for _name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):

@@ -27,7 +27,7 @@ _EXPORTS = {
 }
 _PLACES = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = [*_PLACES]  # noqa: PLE0604
+__all__ = [*_PLACES]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.assemble import ADAPTER_KEY, config_to_dict
 from perceiver_registry.errors import PluginError, UserError
-from perceiver_registry.registry import NOUNS, registry
+from perceiver_registry.registry import NOUNS, Entry, registry
 
 if TYPE_CHECKING:
     from perceiver_core import PerceiverConfig
@@ -32,7 +32,7 @@ def describe(
         run: the run's whole configuration, from which it can be resumed.
     """
     model = config_to_dict(config) | {"params": None}
-    used = {
+    used: dict[str, Entry[Any]] = {
         "task": registry().get("task", task),
         "input": registry().get("input", model["encoder"][ADAPTER_KEY]),
         "output": registry().get("output", model["decoder"][ADAPTER_KEY]),

@@ -21,10 +21,16 @@ class PluginError(UserError):
     """A plugin could not be imported, or what it registered breaks the registry's rules."""
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """What to say after an unknown ``name``: the nearest of the ``known`` names, or all of them if none is near."""
+def near(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
+    """What to say after an unknown ``name``: the nearest of the ``known`` names or, if none is near, a list of names.
+
+    Args:
+        name: the unknown name.
+        known: the known names.
+        listed: what is listed if none is near. None: all known names.
+    """
     known = sorted(known)
     matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if matches:
         return f"did you mean {' or '.join(map(repr, matches))}?"
-    return f"known: {', '.join(known) or 'none'}"
+    return f"known: {', '.join(known if listed is None else sorted(listed)) or 'none'}"

@@ -21,7 +21,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer
 
-from perceiver_plugins.text.data import connection
+from perceiver_plugins.text import connection
 from perceiver_plugins.text.data import (
     BookCorpusDataModule,
     Enwik8DataModule,

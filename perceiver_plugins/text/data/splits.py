@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from perceiver_plugins.text.data.connection import hub
+from perceiver_plugins.text.connection import hub
 from perceiver_plugins.text.data.files import DataError, find_files, read_documents
 from perceiver_plugins.text.data.prepared import quiet_datasets, write_documents
 from perceiver_plugins.text.tokenizers import one_line

@@ -1,0 +1,199 @@
+"""Tiny runs of the command, in this process and in others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from perceiver_cli.main import main
+
+HERE = Path(__file__).parent
+SCRIPT = str(Path(sys.executable).with_name("perceiver"))
+
+MODEL = (
+    "--model.num_latents=4",
+    "--model.num_latent_channels=16",
+    "--model.encoder.num_input_channels=16",
+    "--model.encoder.num_self_attention_layers_per_block=1",
+)
+TRAINER = (
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+)
+STEPS_PER_EPOCH = 5
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The only line on standard error of a command that was used wrongly."""
+        assert self.code == 2, self
+        (line,) = self.err.splitlines()
+        assert line.startswith("perceiver: "), line
+        assert len(line) < 600, line
+        return line.removeprefix("perceiver: ")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run and where it lies."""
+
+    flags: list[str]
+    folder: Path
+    result: Result
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
+
+def read(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[[Path], dict[str, Any]]:
+    """Reads a checkpoint."""
+    return read
+
+
+@pytest.fixture(scope="session")
+def assert_same_training_state() -> Callable[[Path, Path], None]:
+    """Asserts that weights, optimizer and schedule of two checkpoints are equal to the bit."""
+
+    def assert_same(left: Path, right: Path) -> None:
+        one, other = read(left), read(right)
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+            torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
+
+    return assert_same
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with text for training (five batches of two), validation and test."""
+    folder = tmp_path_factory.mktemp("texts")
+    text = " ".join(f"word{number % 37} näh" for number in range(100)).encode()
+    (folder / "train.txt").write_bytes(text[: STEPS_PER_EPOCH * 2 * 32])
+    (folder / "val.txt").write_bytes(text[320:480])
+    (folder / "test.txt").write_bytes(text[480:600])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables of other processes."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PL_")}
+    cache = str(tmp_path_factory.mktemp("cache"))
+    # One thread, as in this process: sums in another order would not be equal to the bit.
+    own = {"PERCEIVER_CACHE": cache, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return inherited | own
+
+
+@pytest.fixture(scope="session")
+def data(texts: Path) -> list[str]:
+    """The flags of the data."""
+    files = [f"--data.{split}_files={texts / split}.txt" for split in ("train", "val", "test")]
+    return ["--data=text-files", *files, "--data.max_seq_len=32", "--data.batch_size=2"]
+
+
+@pytest.fixture(scope="session")
+def small(data: list[str]) -> list[str]:
+    """The flags of a small model, its data and its trainer."""
+    return ["--task=mlm", *data, *MODEL, *TRAINER]
+
+
+@pytest.fixture(scope="session")
+def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+    """Starts the real command in a process of its own."""
+
+    def start(*argv: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([SCRIPT, *argv], cwd=cwd, env=environment | variables, text=True, **pipes)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def finish() -> Callable[..., Result]:
+    """Waits for such a process."""
+
+    def finish(process: subprocess.Popen[str], stdin: str = "") -> Result:
+        out, err = process.communicate(stdin, timeout=300)
+        return Result(process.returncode, out, err)
+
+    return finish
+
+
+@pytest.fixture(scope="session")
+def trained(
+    start: Callable[..., subprocess.Popen[str]],
+    finish: Callable[..., Result],
+    small: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TrainedRun:
+    """A run of two epochs and two steps, by the real command. Not to be changed."""
+    cwd = tmp_path_factory.mktemp("trained")
+    flags = [*small, "--trainer.max_steps=12", "--optimizer.lr=0.01"]
+    result = finish(start("fit", *flags, cwd=cwd))
+    assert result.code == 0, result.err
+    return TrainedRun(flags, cwd / "logs" / "mlm" / "version_0", result)
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.setenv("PERCEIVER_CACHE", environment["PERCEIVER_CACHE"])
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
+        monkeypatch.setenv(variable, "0")
+        monkeypatch.delenv(variable)
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture
+def perceiver(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Runs the command in this process, which has imported all that is slow to import."""
+
+    def run(*argv: str) -> Result:
+        capsys.readouterr()
+        return Result(main(argv), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def fit(perceiver: Callable[..., Result]) -> Callable[..., Path]:
+    """Trains in this process and returns the folder of the run."""
+
+    def fit(*argv: str) -> Path:
+        result = perceiver("fit", *argv)
+        assert result.code == 0, result.err
+        (line,) = [line for line in result.out.splitlines() if line.startswith("Latest state: ")]
+        return Path(line.removeprefix("Latest state: ")).parents[1]
+
+    return fit

@@ -1,0 +1,252 @@
+"""Wrong use: one clear line on standard error, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from perceiver_registry.checkpoint import KEY
+
+
+@pytest.fixture
+def error(perceiver, small):
+    """The line that ``fit`` with these flags besides good ones ends with."""
+
+    def error(*argv: str) -> str:
+        return perceiver("fit", *small, "--trainer.max_steps=1", *argv).error
+
+    return error
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--task=mml", "unknown task 'mml'; did you mean 'mlm'?"),
+        ("--model=language-percever", "unknown model 'language-percever'; did you mean 'language-perceiver'?"),
+        ("--model.encoder=txt", "unknown input adapter 'txt'; did you mean 'text'?"),
+        ("--model.decoder=txt", "unknown output adapter 'txt'; did you mean 'text'?"),
+        ("--data=wikipdia", "unknown data module 'wikipdia'; did you mean 'wikipedia'"),
+        ("--data=TextFileDataModule", "did you mean 'TextFilesDataModule'"),
+        ("--data=no.such.Module", "--data=no.such.Module: cannot be imported"),
+        ("--optimizer=AdmW", "unknown optimizer 'AdmW'; did you mean 'AdamW'"),
+        ("--lr_scheduler=CosineWarmup", "unknown learning rate schedule 'CosineWarmup'; did you mean 'CosineWithWarmup'"),
+        ("--model.encoder.dropou=0.1", "unknown flag --model.encoder.dropou; did you mean '--model.encoder.dropout'"),
+        ("--trainer.max_step=3", "unknown flag --trainer.max_step; did you mean '--trainer.max_steps'"),
+        ("--max_steps=3", "unknown flag --max_steps; did you mean '--trainer.max_steps'"),
+        ("--optimizer.momentum=0.9", "unknown flag --optimizer.momentum; did you mean"),
+        ("--qqqqq", "unknown flag --qqqqq; known: --checkpoint, --ckpt_path, --config, --data"),
+        ("mlm", "unexpected argument 'mlm'"),
+        ("--config", "argument --config: expected one argument"),
+    ],
+)
+def test_unknown_names_say_what_is_near(error, flag, message):
+    assert message in error(flag)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data.batch_size=two"], "--data.batch_size: Expected a <class 'int'>. Got value: two"),
+        (["--trainer.max_steps=x"], "--trainer.max_steps: Expected a <class 'int'>. Got value: x"),
+        (["--model.init=zeros"], "--model.init: Expected a typing.Literal['normal', 'local']. Got value: zeros"),
+        (["--trainer.logger=NoLogger"], "--trainer.logger: "),
+        (["--model.encoder.dropout=2"], "dropout=2.0: must be at least 0 and less than 1"),
+        (["--model.encoder.num_self_attention_heads=3"], "num_self_attention_heads=3"),
+        (["--model.num_latents=0"], "num_latents=0"),
+        (["--data.mask_prob=0"], "mask_prob=0.0 must be more than 0"),
+        (["--optimizer.lr=-1"], "optimizer 'AdamW': Invalid learning rate: -1.0"),
+        (["--lr_scheduler=StepLR", "--lr_scheduler.step_size=x"], "--lr_scheduler.step_size"),
+        (["--trainer.devices=0"], "devices"),
+        (["--trainer.strategy=foo"], "strategy='foo'"),
+        (["--model.encoder.freeze=true", "--model.decoder.freeze=true"], "encoder and decoder are both frozen"),
+        (["--model.params=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        (["--model.params=nowhere.safetensors"], "params='nowhere.safetensors': no such file"),
+        (["--model.encoder.vocab_size=100"], "vocab_size=262 does not fit the model's vocab_size=100"),
+        (["--model.encoder.max_seq_len=16"], "max_seq_len=32 does not fit the model's max_seq_len=16"),
+    ],
+)
+def test_wrong_values_are_named(error, flags, message):
+    assert message in error(*flags)
+
+
+def test_a_missing_name_is_said(perceiver, small):
+    assert perceiver("fit").error == "--task is missing; known: mlm"
+    assert perceiver("predict", "<mask>").error.startswith("--ckpt_path is missing")
+    assert "data.train_files" in perceiver("fit", "--task=mlm", "--data=text-files").error
+    assert "known: mlm" in perceiver("fit", *small[1:]).error
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there(error):
+    assert "--trainer.accelerator=gpu: this machine has no GPU" in error("--trainer.accelerator=gpu")
+
+
+# Config files
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "--config=c.yaml: no such file"),
+        ("trainer: [1, 2", "--config=c.yaml: not YAML"),
+        ("just text", "--config=c.yaml: a mapping of settings is expected"),
+        ("trainer:\n  max_step: 3", "--config=c.yaml: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'"),
+        ("model:\n  encoder:\n    dropuot: 0.1", "--config=c.yaml: unknown key 'model.encoder.dropuot'; did you mean"),
+        ("data:\n  batch_size: two", "data.batch_size"),
+        ("optimizer: AdmW", "unknown optimizer 'AdmW'"),
+    ],
+)
+def test_wrong_config_files_are_named(error, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "c.yaml").write_text(content)
+    assert message in error("--config=c.yaml")
+
+
+# Files of data
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.txt", None, "there is no file missing.txt"),
+        ("empty.txt", b"", "empty.txt"),
+        ("blank.txt", b"\n\n  \n", "blank.txt"),
+        ("binary.txt", b"GIF89a\0\0\1", "binary.txt: a binary file"),
+        ("latin.txt", b"n\xe4h " * 100, "latin.txt: not UTF-8 text: bad byte 0xe4"),
+        ("rows.csv", b"title,body\na,b\n", "rows.csv: no column 'text'; text_column must be one of: title, body"),
+        ("rows.jsonl", b'{"body": "a"}\n', "no column 'text'; text_column must be one of: body"),
+        ("rows.parquet", b"no parquet at all", "rows.parquet: not a Parquet file"),
+    ],
+)
+def test_wrong_files_are_named(error, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert message in error(f"--data.train_files={name}")
+
+
+# Checkpoints
+
+
+class Stranger:
+    """What a pickle may hold that nobody should load."""
+
+
+def write_wrong_checkpoint(kind: str, good: bytes) -> None:
+    if kind == "truncated":
+        content = good[: len(good) // 2]
+    elif kind == "a pickled class":
+        content = pickle.dumps(Stranger())
+    elif kind == "text":
+        content = b"hello"
+    else:
+        content = b""
+    with open("wrong.ckpt", "wb") as file:
+        file.write(content)
+    if kind == "foreign":
+        torch.save({"state_dict": {}}, "wrong.ckpt")
+    elif kind == "a class of another project":
+        torch.save({"model": Stranger()}, "wrong.ckpt")
+    elif kind == "a tensor":
+        torch.save(torch.zeros(3), "wrong.ckpt")
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", "wrong.ckpt: not a readable checkpoint"),
+        ("a pickled class", "wrong.ckpt: not a readable checkpoint"),
+        ("a class of another project", "wrong.ckpt: not a readable checkpoint"),
+        ("text", "wrong.ckpt: not a readable checkpoint"),
+        ("empty", "wrong.ckpt: not a readable checkpoint"),
+        ("foreign", "wrong.ckpt: a checkpoint, but not one of perceiver"),
+        ("a tensor", "wrong.ckpt: a checkpoint, but not one of perceiver"),
+    ],
+)
+def test_wrong_checkpoints_are_refused(trained, perceiver, command, kind, message):
+    write_wrong_checkpoint(kind, trained.last.read_bytes())
+    assert message in perceiver(command, "--ckpt_path=wrong.ckpt").error
+
+
+def test_a_checkpoint_that_needs_what_is_not_installed_says_what_to_install(trained, perceiver, load, tmp_path):
+    checkpoint = load(trained.last)
+    checkpoint[KEY]["plugins"][0] |= {"name": "music", "distribution": "perceiver-music", "version": "1.2"}
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    line = perceiver("predict", "--ckpt_path=other.ckpt", "<mask>").error
+    assert "needs the task 'music' of perceiver-music 1.2: pip install perceiver-music" in line
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(trained, perceiver, load, tmp_path):
+    checkpoint = load(trained.last)
+    checkpoint[KEY]["format"] += 1
+    torch.save(checkpoint, tmp_path / "newer.ckpt")
+    assert "written by a newer perceiver" in perceiver("fit", "--ckpt_path=newer.ckpt").error
+
+
+@pytest.mark.parametrize("name", ["last", "best", "missing.ckpt"])
+def test_a_missing_checkpoint(perceiver, name):
+    line = perceiver("fit", "--task=mlm", f"--ckpt_path={name}").error
+    assert f"{name}: no such checkpoint" in line or f"--ckpt_path={name}: no run with a checkpoint in logs" in line
+
+
+@pytest.fixture
+def large_tokenizer(tmp_path) -> str:
+    """A folder with a tokenizer of another vocabulary."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[MASK]", *map(str, range(300))])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(tmp_path / "tokenizer")
+    return str(tmp_path / "tokenizer")
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_data_that_does_not_fit_the_checkpoint(trained, perceiver, large_tokenizer, command):
+    checkpoint = f"--ckpt_path={trained.last}"
+    longer = perceiver(command, checkpoint, "--data.max_seq_len=64").error
+    assert "the data's max_seq_len=64 does not fit the model's max_seq_len=32" in longer
+    larger = perceiver(command, checkpoint, f"--data.tokenizer={large_tokenizer}").error
+    assert "the data's vocab_size=303 does not fit the model's vocab_size=262" in larger
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--model.num_latents=5", "has shape (4, 16), the model's has (5, 16)"),
+        ("--model.encoder.num_self_attention_layers_per_block=2", "it lacks"),
+        ("--model.decoder.num_output_query_channels=8", "does not fit the model"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_checkpoint(trained, perceiver, flag, message):
+    assert message in perceiver("fit", f"--ckpt_path={trained.last}", flag).error
+
+
+# Failures that are not wrong use
+
+
+def test_a_failing_run_is_no_wrong_use(perceiver, small):
+    failed = perceiver("fit", *small, "--trainer.max_steps=1", "--trainer.callbacks=stopping.Fail")
+    assert failed.code == 1
+    line = failed.err.splitlines()[-1]
+    assert line == "perceiver: the run failed: RuntimeError: the machine is on fire (--debug shows more)"
+    assert "Traceback" not in failed.err
+
+
+def test_a_place_that_cannot_be_written_to_is_a_failure(perceiver, small, tmp_path):
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    failed = perceiver("fit", *small, "--trainer.max_steps=1")
+    assert failed.code == 1
+    assert "logs" in failed.err.splitlines()[-1]
+    assert "Traceback" not in failed.err
+
+
+def test_debug_shows_the_traceback(perceiver, small):
+    for flags, code in ((["--task=mml"], 2), (["--trainer.callbacks=stopping.Fail"], 1)):
+        shown = perceiver("fit", *small, "--trainer.max_steps=1", *flags, "--debug")
+        assert shown.code == code
+        assert "Traceback (most recent call last)" in shown.err

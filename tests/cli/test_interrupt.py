@@ -1,0 +1,184 @@
+"""Runs that are killed or interrupted, and go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+KILLED = ("train 3 SIGKILL", "train 5 SIGKILL", "validation 10 SIGKILL")
+"""In the middle of an epoch; before the first step of the next one; after a checkpoint at an epoch's last step, in the
+validation that follows it."""
+
+INTERRUPTED = ("within 7 SIGINT", "train 7 SIGINT", "validation 5 SIGINT")
+
+CHECKPOINTS = Path("logs", "mlm", "version_0", "checkpoints")
+
+
+@pytest.fixture(scope="module")
+def flags(small) -> list[str]:
+    """All chance there is: dropout, moving texts, masks that change from epoch to epoch."""
+    chance = ["--model.encoder.dropout=0.1", "--model.decoder.dropout=0.1", "--data.random_train_shift=true"]
+    return [*small, *chance, "--trainer.max_steps=12", "--trainer.callbacks=stopping.Stop", "--checkpoint.every_n_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def stopped(start, finish, flags, tmp_path_factory):
+    """The folder and the result of a run that was stopped, by where and how; and, under "never", of one left alone."""
+    places = {place: tmp_path_factory.mktemp(place.replace(" ", "-")) for place in (*KILLED, *INTERRUPTED, "never")}
+    processes = {
+        place: start("fit", *flags, cwd=folder, **({} if place == "never" else {"STOP_AT": place}))
+        for place, folder in places.items()
+    }
+    return {place: (places[place], finish(process)) for place, process in processes.items()}
+
+
+@pytest.fixture
+def resumable(stopped, tmp_path):
+    """Copies a stopped run into the current folder, and returns its result."""
+
+    def resumable(place: str):
+        folder, result = stopped[place]
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        return result
+
+    return resumable
+
+
+@pytest.fixture
+def whole(stopped) -> Path:
+    """The checkpoints of the run that was left alone."""
+    folder, result = stopped["never"]
+    assert result.code == 0, result.err
+    return folder / CHECKPOINTS
+
+
+@pytest.mark.parametrize("place", KILLED)
+def test_a_killed_run_goes_on_as_one_left_alone(
+    resumable, whole, fit, load, assert_same_training_state, place
+):
+    assert resumable(place).code == -9
+    step = int(place.split()[1])
+    at_death = load(CHECKPOINTS / "last.ckpt")
+    assert at_death["global_step"] in (step, step - 1)
+    folder = fit("--ckpt_path=last")
+    assert folder.name == "version_0", "a resumed run goes on in its own folder"
+    assert_same_training_state(CHECKPOINTS / "last.ckpt", whole / "last.ckpt")
+    assert_same_training_state(CHECKPOINTS / "best.ckpt", whole / "best.ckpt")
+    assert load(CHECKPOINTS / "best.ckpt")["perceiver"] == load(whole / "best.ckpt")["perceiver"]
+
+
+def test_a_resumed_run_logs_where_it_left_off(resumable, fit):
+    resumable("train 3 SIGKILL")
+    folder = fit("--ckpt_path=last")
+    events = EventAccumulator(str(folder)).Reload()
+    assert {event.step for event in events.Scalars("train_loss")} == set(range(12))
+    assert [event.step for event in events.Scalars("val_loss")] == [4, 9]
+
+
+def test_a_run_can_be_resumed_by_the_path_of_its_checkpoint_from_elsewhere(
+    resumable, whole, fit, assert_same_training_state, tmp_path, monkeypatch
+):
+    resumable("train 3 SIGKILL")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder = fit(f"--ckpt_path={tmp_path / CHECKPOINTS / 'last.ckpt'}")
+    assert_same_training_state(folder / "checkpoints" / "last.ckpt", whole / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("place", "saved"), [("within 7 SIGINT", 8), ("train 7 SIGINT", 7), ("validation 5 SIGINT", 5)]
+)
+def test_an_interrupted_run_saves_its_state_and_goes_on(
+    resumable, whole, fit, load, assert_same_training_state, place, saved
+):
+    result = resumable(place)
+    assert result.code == 130
+    assert result.err.splitlines()[-1] == "perceiver: interrupted"
+    assert f"perceiver fit --ckpt_path={CHECKPOINTS / 'last.ckpt'}" in result.err
+    assert "Traceback" not in result.err
+    assert load(CHECKPOINTS / "last.ckpt")["global_step"] == saved
+    fit("--ckpt_path=last")
+    assert_same_training_state(CHECKPOINTS / "last.ckpt", whole / "last.ckpt")
+
+
+# Flags win over what the checkpoint holds
+
+
+@pytest.fixture
+def go_on(resumable, fit, load):
+    """Goes on with a run of three steps by one more, with other flags."""
+
+    def go_on(*argv: str):
+        resumable("train 3 SIGKILL")
+        folder = fit("--ckpt_path=last", "--trainer.max_steps=4", *argv)
+        return folder, load(folder / "checkpoints" / "last.ckpt")
+
+    return go_on
+
+
+def test_what_is_not_given_stays(go_on, flags):
+    _, checkpoint = go_on()
+    run = checkpoint["perceiver"]["run"]
+    assert checkpoint["global_step"] == 4
+    assert run["model"]["encoder"]["dropout"] == 0.1
+    assert run["data"]["random_train_shift"] is True
+    assert run["checkpoint"]["every_n_steps"] == 2
+
+
+def test_steps_can_be_added(trained, perceiver, tmp_path, load):
+    shutil.copytree(trained.folder.parents[1], tmp_path / "logs")
+    result = perceiver("fit", "--ckpt_path=last", "--trainer.max_steps=17")
+    assert result.code == 0, result.err
+    assert "Trained for 17 steps." in result.out
+    assert load(CHECKPOINTS / "last.ckpt")["global_step"] == 17
+
+
+def rates(folder: Path) -> dict[int, float]:
+    return {event.step: event.value for event in EventAccumulator(str(folder)).Reload().Scalars("learning_rate")}
+
+
+def test_another_learning_rate_wins_over_the_schedules(go_on):
+    folder, checkpoint = go_on("--optimizer.lr=0.5")
+    after = {step: rate for step, rate in rates(folder).items() if step >= 2}
+    assert after == pytest.approx({2: 0.5 * 2 / 100, 3: 0.5 * 3 / 100})
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert group["initial_lr"] == 0.5
+    assert checkpoint["optimizer_states"][0]["state"][0]["step"] == 4  # its moments are kept
+
+
+def test_another_learning_rate_wins_without_a_schedule(small, fit, load):
+    flags = [*small, "--lr_scheduler=none", "--optimizer.lr=0.01", "--trainer.max_steps=2"]
+    fit(*flags)
+    folder = fit("--ckpt_path=last", "--optimizer.lr=0.03", "--optimizer.weight_decay=0.2", "--trainer.max_steps=4")
+    assert rates(folder) == pytest.approx({0: 0.01, 1: 0.01, 2: 0.03, 3: 0.03})
+    (group,) = load(folder / "checkpoints" / "last.ckpt")["optimizer_states"][0]["param_groups"]
+    assert group["weight_decay"] == 0.2
+
+
+def test_another_optimizer_starts_afresh(go_on):
+    _, checkpoint = go_on("--optimizer=SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.5")
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert group["momentum"] == 0.5
+    assert "betas" not in group
+    assert set(checkpoint["optimizer_states"][0]["state"][0]) == {"momentum_buffer"}
+
+
+@pytest.mark.parametrize("schedule", ["none", "StepLR", "CosineWithWarmup", "ReduceLROnPlateau"])
+def test_another_schedule_goes_on_from_the_step(go_on, schedule):
+    options = {"StepLR": ["--lr_scheduler.step_size=1"], "CosineWithWarmup": ["--lr_scheduler.warmup_steps=10"]}
+    folder, _ = go_on(f"--lr_scheduler={schedule}", *options.get(schedule, []))
+    after = rates(folder)[3]
+    # The default learning rate is 2e-3; the checkpoint's is that of the third of 100 steps of warm-up.
+    expected = {"CosineWithWarmup": 2e-3 * 3 / 10, "none": 2e-3, "ReduceLROnPlateau": 2e-3, "StepLR": 2e-3 * 0.1**3}
+    assert after == pytest.approx(expected[schedule])
+
+
+def test_another_dropout_is_applied(go_on, whole, load):
+    _, with_dropout = go_on()
+    _, without = go_on("--model.encoder.dropout=0", "--model.decoder.dropout=0")
+    assert without["perceiver"]["model"]["encoder"]["dropout"] == 0
+    latents = "model.encoder.latents"
+    assert (with_dropout["state_dict"][latents] != without["state_dict"][latents]).any()

@@ -1,0 +1,59 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from perceiver_core import PerceiverConfig
+from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
+
+# Tensors this small gain nothing from threads, which wait for each other on a busy machine.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(20)
+
+
+@pytest.fixture
+def randomise() -> Callable[[nn.Module], nn.Module]:
+    """A function that draws every parameter of a module at random, those of norms too, and returns the module."""
+
+    def randomise(module: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                # Products keep their scale, so that no attention saturates.
+                scale = 1.0 / math.sqrt(parameter.shape[-1]) if parameter.dim() > 1 else 0.5
+                parameter.normal_(0.0, scale)
+        return module
+
+    return randomise
+
+
+@pytest.fixture
+def text_config() -> Callable[..., PerceiverConfig[TextEncoderConfig, TextDecoderConfig]]:
+    """A function that makes a small language model's config of odd sizes, with other values where given."""
+
+    def text_config(encoder=None, decoder=None, **values) -> PerceiverConfig[TextEncoderConfig, TextDecoderConfig]:
+        sizes = {"vocab_size": 37, "max_seq_len": 23}
+        encoder_values = {
+            "num_input_channels": 18,
+            "num_cross_attention_heads": 3,
+            "num_self_attention_heads": 5,
+            "num_self_attention_layers_per_block": 2,
+            "num_cross_attention_qk_channels": 9,
+        }
+        decoder_values = {"num_cross_attention_heads": 2}
+        return PerceiverConfig(
+            TextEncoderConfig(**(sizes | encoder_values | (encoder or {}))),
+            TextDecoderConfig(**(sizes | decoder_values | (decoder or {}))),
+            **({"num_latents": 7, "num_latent_channels": 15} | values),
+        )
+
+    return text_config

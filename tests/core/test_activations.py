@@ -1,0 +1,85 @@
+"""Checkpointing and offloading keep less and change nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+SAVERS = [(True, False), (False, True), (True, True)]
+REPEATED = {"num_cross_attention_layers": 2, "num_self_attention_blocks": 3}
+
+
+def gradients(model, batch, seed=3):
+    model.zero_grad(set_to_none=True)
+    torch.manual_seed(seed)
+    model(batch).square().sum().backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("checkpointing", "offloading"), SAVERS)
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_gradients_equal_those_of_keeping_everything(build, batch, randomise, checkpointing, offloading, dropout):
+    parts = {"encoder": REPEATED | {"dropout": dropout}, "decoder": {"dropout": dropout}}
+    keeps_all = randomise(build(**parts))
+    expected = gradients(keeps_all, batch)
+    saver = build(activation_checkpointing=checkpointing, activation_offloading=offloading, **parts)
+    saver.load_state_dict(keeps_all.state_dict())
+    actual = gradients(saver, batch)
+    assert not any(gradient is None for gradient in actual.values())
+    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
+    if dropout:
+        assert not gradients(keeps_all, batch, seed=4)["encoder.latents"].equal(expected["encoder.latents"])
+
+
+@pytest.mark.parametrize(("checkpointing", "expected_calls"), [(False, 1), (True, 2)])
+def test_checkpointing_computes_each_layer_once_more_in_the_backward_pass(build, batch, checkpointing, expected_calls):
+    model = build(activation_checkpointing=checkpointing)
+    layers = (
+        *model.encoder.cross_attention_layers,
+        *model.encoder.self_attention_blocks[0],
+        model.decoder.cross_attention_layer,
+    )
+    calls = []
+    for layer in layers:
+        # Not the layer's end: recomputing stops as soon as all that is needed is there again.
+        layer.attention.register_forward_hook(lambda attention, *_: calls.append(attention))
+    gradients(model, batch)
+    assert [calls.count(layer.attention) for layer in layers] == [expected_calls] * len(layers)
+
+
+def kept_bytes(model, batch):
+    """Bytes of what a forward pass hands to autograd to keep, outside of an offloading context."""
+    sizes = []
+
+    def pack(tensor):
+        sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(batch)
+    return sum(sizes)
+
+
+def test_checkpointing_keeps_less(build, batch):
+    assert kept_bytes(build(activation_checkpointing=True), batch) < 0.5 * kept_bytes(build(), batch)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_offloading_takes_over_what_the_layers_keep(build, batch, monkeypatch, checkpointing):
+    packed = []
+
+    class Recorder(torch.autograd.graph.save_on_cpu):
+        def __init__(self, pin_memory=False):
+            super().__init__(pin_memory)
+            pack = self.pack_hook
+            self.pack_hook = lambda tensor: (packed.append(tensor.shape), pack(tensor))[1]
+
+    monkeypatch.setattr("perceiver_core.activations.save_on_cpu", Recorder)
+    model = build(activation_checkpointing=checkpointing, activation_offloading=True)
+    before = kept_bytes(build(activation_checkpointing=checkpointing), batch)
+    assert not packed
+    assert kept_bytes(model, batch) < 0.5 * before
+    # The inputs of the two cross-attentions are kept in any case.
+    assert (3, 13, 10) in packed
+    assert (3, 5, 9) in packed

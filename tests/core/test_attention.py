@@ -1,0 +1,146 @@
+"""Both paths of attention against the formula, and each other."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from perceiver_core import MultiHeadAttention, attend
+
+
+def formula(q, k, v, pad_mask=None):
+    """softmax(q k^T / sqrt(d)) v in float64, head by head and example by example."""
+    q, k, v = (x.double() for x in (q, k, v))
+    outputs, weights = [], []
+    for b in range(k.shape[0]):
+        for h in range(k.shape[1]):
+            scores = q[b if q.shape[0] > 1 else 0, h] @ k[b, h].T / math.sqrt(q.shape[-1])
+            if pad_mask is not None:
+                scores[:, pad_mask[b]] = -math.inf
+            exponentials = (scores - scores.amax(-1, keepdim=True)).exp()
+            weights.append(exponentials / exponentials.sum(-1, keepdim=True))
+            outputs.append(weights[-1] @ v[b, h])
+    unflatten = (k.shape[0], k.shape[1])
+    return torch.stack(outputs).unflatten(0, unflatten), torch.stack(weights).unflatten(0, unflatten)
+
+
+def arrays(d=5, e=5, q_batch=3):
+    return torch.randn(q_batch, 2, 7, d), torch.randn(3, 2, 11, d), torch.randn(3, 2, 11, e)
+
+
+@pytest.fixture
+def pad_mask():
+    mask = torch.zeros(3, 11, dtype=torch.bool)
+    mask[0, 10:] = True
+    mask[2, :4] = True
+    return mask
+
+
+# With equal widths the fused kernel runs, with others the plain formula.
+@pytest.mark.parametrize("e", [5, 3])
+@pytest.mark.parametrize("q_batch", [1, 3])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_each_path_equals_the_formula(e, q_batch, padded, grad, pad_mask):
+    q, k, v = arrays(e=e, q_batch=q_batch)
+    mask = pad_mask if padded else None
+    with torch.set_grad_enabled(grad):
+        output, weights = attend(q, k, v, mask)
+        output_beside_weights, returned_weights = attend(q, k, v, mask, return_attention=True)
+    expected, expected_weights = formula(q, k, v, mask)
+
+    assert weights is None
+    torch.testing.assert_close(output.double(), expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(output, output_beside_weights, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(returned_weights.double(), expected_weights, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(returned_weights.sum(-1), torch.ones(3, 2, 7))
+
+
+def test_gradients_of_both_paths_equal_those_of_the_formula(pad_mask):
+    q, k, v = (x.double().requires_grad_() for x in arrays())
+    expected = torch.autograd.grad(formula(q, k, v, pad_mask)[0].square().sum(), (q, k, v))
+    for return_attention in (False, True):
+        output, _ = attend(q, k, v, pad_mask, return_attention=return_attention)
+        torch.testing.assert_close(torch.autograd.grad(output.square().sum(), (q, k, v)), expected)
+
+
+def test_inputs_are_left_as_they_are_without_gradients():
+    inputs = arrays(e=3)
+    copies = [x.clone() for x in inputs]
+    with torch.no_grad():
+        attend(*inputs)
+    torch.testing.assert_close(list(inputs), copies, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("e", [5, 3])
+def test_padding_gets_no_weight_and_does_not_matter(e, pad_mask):
+    q, k, v = arrays(e=e)
+    output, _ = attend(q, k, v, pad_mask)
+    _, weights = attend(q, k, v, pad_mask, return_attention=True)
+    assert weights.transpose(1, 3)[pad_mask].abs().max() == 0
+    hidden = pad_mask[:, None, :, None]
+    other_output, _ = attend(q, k.masked_fill(hidden, 40.0), v.masked_fill(hidden, -1e6), pad_mask)
+    torch.testing.assert_close(other_output, output, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("e", [5, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_row_of_padding_alone_is_finite(e, dtype, pad_mask):
+    pad_mask[1] = True
+    q, k, v = (x.abs().add(3).to(dtype) for x in arrays(e=e))
+    k = -k  # all scores are far below zero, where a mask that is added would overflow
+    for return_attention in (False, True):
+        output, _ = attend(q, k, v, pad_mask, return_attention=return_attention)
+        assert output.isfinite().all()
+
+
+def test_dropout_drops_the_given_share_of_weights_and_scales_the_rest():
+    q, k, v = torch.randn(1, 2, 50, 5), torch.randn(1, 2, 100, 5), torch.randn(1, 2, 100, 5)
+    _, kept = attend(q, k, v, return_attention=True)
+    _, dropped = attend(q, k, v, dropout=0.3, return_attention=True)
+    is_dropped = dropped == 0
+    assert is_dropped.float().mean().item() == pytest.approx(0.3, abs=0.02)
+    torch.testing.assert_close(dropped[~is_dropped], kept[~is_dropped] / 0.7)
+
+
+def test_dropout_is_applied_in_training_only():
+    attention = MultiHeadAttention(2, 6, 8, dropout=0.5)
+    x_q, x_kv = torch.randn(2, 3, 6), torch.randn(2, 9, 8)
+    assert not torch.equal(attention(x_q, x_kv)[0], attention(x_q, x_kv)[0])
+    attention.eval()
+    assert torch.equal(attention(x_q, x_kv)[0], attention(x_q, x_kv)[0])
+
+
+def test_multi_head_attention_projects_splits_and_joins_heads(randomise, pad_mask):
+    attention = randomise(MultiHeadAttention(2, 7, 9, num_qk_channels=6, num_v_channels=10, num_output_channels=3))
+    x_q, x_kv = torch.randn(3, 4, 7), torch.randn(3, 11, 9)
+    output, _ = attention(x_q, x_kv, pad_mask)
+
+    q, k, v = attention.q_proj(x_q), attention.k_proj(x_kv), attention.v_proj(x_kv)
+    heads = [formula(*(x.chunk(2, dim=-1)[head][:, None] for x in (q, k, v)), pad_mask)[0][:, 0] for head in range(2)]
+    joined = torch.cat(heads, dim=-1)
+    expected = joined @ attention.o_proj.weight.double().T + attention.o_proj.bias.double()
+    assert output.shape == (3, 4, 3)
+    torch.testing.assert_close(output.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_v_channels", [6, 10])
+def test_a_query_array_of_one_is_shared_by_all_examples(num_v_channels):
+    attention = MultiHeadAttention(2, 7, 9, num_qk_channels=6, num_v_channels=num_v_channels)
+    x_q, x_kv = torch.randn(1, 4, 7), torch.randn(3, 11, 9)
+    torch.testing.assert_close(attention(x_q, x_kv)[0], attention(x_q.expand(3, -1, -1), x_kv)[0])
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        ({"num_qk_channels": 7}, "num_qk_channels=7"),
+        ({"num_qk_channels": 8, "num_v_channels": 9}, "num_v_channels=9"),
+        ({}, "num_qk_channels=6"),
+    ],
+)
+def test_channels_that_cannot_be_split_into_heads_are_refused(channels, message):
+    with pytest.raises(ValueError, match=f"{message}: must be divisible by num_heads=4"):
+        MultiHeadAttention(4, 6, 8, **channels)

@@ -1,0 +1,88 @@
+"""How fresh weights are drawn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from perceiver_core import DecoderConfig, EncoderConfig, OutputAdapter, PerceiverConfig, PerceiverIO, QueryProvider
+from perceiver_core.init import sinusoids
+
+
+@pytest.fixture
+def wide(input_adapter, output_adapter):
+    """A function that builds a model with enough weights to estimate their deviation."""
+
+    def wide(**values):
+        encoder = EncoderConfig(2, num_self_attention_layers_per_block=2, init_scale=0.05)
+        decoder = DecoderConfig(2, num_cross_attention_qk_channels=64, init_scale=0.2)
+        config = PerceiverConfig(encoder, decoder, num_latents=40, num_latent_channels=96, **values)
+        return PerceiverIO(config, input_adapter, output_adapter)
+
+    return wide
+
+
+def test_weights_are_drawn_from_a_normal_distribution_of_the_given_scale(wide):
+    model = wide()
+    for part, scale in ((model.encoder, 0.05), (model.decoder, 0.2)):
+        for module in part.modules():
+            if isinstance(module, nn.Linear):
+                assert module.weight.std().item() == pytest.approx(scale, rel=0.15)
+                assert abs(module.weight.mean().item()) < 0.12 * scale
+                assert module.bias.abs().max() == 0
+            elif isinstance(module, nn.LayerNorm):
+                assert module.weight.eq(1).all()
+                assert module.bias.eq(0).all()
+    assert model.encoder.latents.std().item() == pytest.approx(0.05, rel=0.1)
+    weights = torch.cat([p.flatten() for n, p in model.encoder.named_parameters() if "proj.weight" in n])
+    within = (weights.abs() < 0.05).float().mean().item()
+    assert within == pytest.approx(0.683, abs=0.01)  # of a normal distribution within one deviation
+
+
+def test_local_positions_latents_and_queries_are_the_same_sines_and_cosines_of_their_place(wide):
+    model = wide(init="local")
+    tables = (model.input_adapter.positions, model.encoder.latents, model.output_adapter.query_provider.queries)
+    for table in tables:
+        torch.testing.assert_close(table[:, :10].detach(), sinusoids(table.shape[0], 10), atol=0, rtol=0)
+    assert model.encoder.latents[:, 10:].std().item() == pytest.approx(0.05, rel=0.15)
+
+
+def test_local_query_and_key_projections_are_one_orthogonal_map_of_the_position_channels(wide):
+    model = wide(init="local")
+    for layer in (*model.encoder.cross_attention_layers, model.decoder.cross_attention_layer):
+        query, key = (projection.weight[:, :10] for projection in (layer.attention.q_proj, layer.attention.k_proj))
+        torch.testing.assert_close(query, key, atol=0, rtol=0)
+        torch.testing.assert_close(query.T @ query, torch.eye(10), atol=1e-5, rtol=0)
+
+
+def test_sinusoids_have_periods_from_the_window_to_a_part_of_it():
+    table = sinusoids(256, 7)
+    assert table.shape == (256, 7)
+    assert table[:, 6].eq(0).all()
+    torch.testing.assert_close(table[:, :3].square() + table[:, 3:6].square(), torch.ones(256, 3))
+    changes_of_sign = (table[:, :3].sign().diff(dim=0) != 0).sum(dim=0).tolist()
+    assert changes_of_sign == [1, 15, 127]  # periods of 1, 1/8 and 1/64 of the window
+
+
+def test_sinusoids_of_a_place_are_most_like_those_of_the_same_place_of_another_table():
+    nearest = (sinusoids(256, 12) @ sinusoids(64, 12).T).argmax(dim=1)
+    assert (nearest - torch.arange(256) // 4).abs().max() <= 1
+
+
+def test_local_needs_learned_positions(build, input_adapter, output_adapter, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(type(input_adapter), "position_table", None)
+        with pytest.raises(ValueError, match="init='local': ArrayInput has no learned positions"):
+            build(init="local")
+
+    class GivenQueries(QueryProvider):
+        """Queries that are not learned."""
+
+    class GivenOutput(OutputAdapter):
+        """An output adapter without learned queries."""
+
+    config = build().config
+    config.init = "local"
+    with pytest.raises(ValueError, match="init='local': GivenOutput has no learned positions"):
+        PerceiverIO(config, input_adapter, GivenOutput(GivenQueries(14)))

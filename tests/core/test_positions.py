@@ -1,0 +1,98 @@
+"""Decoding some places gives what decoding all of them gives there, for the work of these alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from perceiver_core.model import positions_of
+
+
+@pytest.fixture(params=[True, False], ids=["residual", "no-residual"])
+def model(request, build, randomise):
+    return randomise(build(decoder={"cross_attention_residual": request.param}))
+
+
+@pytest.fixture
+def decoded_shapes(model):
+    """Shapes of what the decoder answered, call by call."""
+    shapes = []
+    model.decoder.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(output.shape[:2])))
+    return shapes
+
+
+def ragged_mask():
+    """Different numbers of places in each example, none in one of them."""
+    mask = torch.zeros(3, 11, dtype=torch.bool)
+    mask[0, [0, 7, 10]] = True
+    mask[2, [1, 2, 5, 6, 9]] = True
+    return mask
+
+
+def test_integer_positions_select_places_of_each_example(model, batch, decoded_shapes):
+    positions = torch.tensor([[3, 0, 0], [10, 9, 1], [2, 5, 4]])
+    expected = model(batch).gather(1, positions[:, :, None].expand(-1, -1, 3))
+    torch.testing.assert_close(model(batch, positions), expected, atol=1e-5, rtol=1e-5)
+    assert decoded_shapes == [(3, 11), (3, 3)]
+
+
+def test_one_row_of_positions_is_shared_by_all_examples(model, batch, decoded_shapes):
+    positions = torch.tensor([[8, 2]])
+    torch.testing.assert_close(model(batch, positions), model(batch)[:, [8, 2]], atol=1e-5, rtol=1e-5)
+    assert decoded_shapes == [(3, 2), (3, 11)]
+
+
+def test_a_mask_selects_as_indexing_the_whole_output_does(model, batch, decoded_shapes):
+    mask = ragged_mask()
+    torch.testing.assert_close(model(batch, mask), model(batch)[mask], atol=1e-5, rtol=1e-5)
+    assert decoded_shapes == [(3, 5), (3, 11)]
+
+
+def test_a_full_mask_selects_everything(model, batch):
+    mask = torch.ones(3, 11, dtype=torch.bool)
+    torch.testing.assert_close(model(batch, mask), model(batch).flatten(0, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_places_of_a_long_mask_keep_their_order():
+    mask = torch.rand(2, 3000) < 0.3
+    positions, chosen = positions_of(mask)
+    assert chosen.sum(1).tolist() == mask.sum(1).tolist()
+    for example, is_chosen, places in zip(positions, chosen, mask, strict=True):
+        assert example[is_chosen].equal(places.nonzero().flatten())
+
+
+def test_selecting_no_place_gives_an_empty_output_and_gradients_of_zero(model, batch, decoded_shapes):
+    for positions in (torch.zeros(3, 11, dtype=torch.bool), torch.zeros(3, 0, dtype=torch.long)):
+        output = model(batch, positions)
+        assert output.numel() == 0
+        assert output.shape[-1] == 3
+        output.sum().backward()
+        assert model.encoder.latents.grad.abs().sum() == 0
+    assert decoded_shapes == [(3, 0), (3, 0)]
+
+
+def test_loss_and_gradients_equal_those_of_decoding_everything(model, batch):
+    mask = ragged_mask()
+    labels = torch.where(mask, torch.randint(3, mask.shape), -100)
+    results = []
+    for lazy in (False, True):
+        model.zero_grad(set_to_none=True)
+        if lazy:
+            loss = cross_entropy(model(batch, mask), labels[mask])
+        else:
+            loss = cross_entropy(model(batch).flatten(0, 1), labels.flatten(), ignore_index=-100)
+        loss.backward()
+        results.append((loss.detach(), {name: p.grad for name, p in model.named_parameters()}))
+    torch.testing.assert_close(results[1], results[0], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["integers", "mask"])
+def test_attention_of_the_selected_places_is_returned(model, batch, kind):
+    mask = ragged_mask()
+    positions = mask if kind == "mask" else torch.tensor([[3, 0], [10, 9], [2, 5]])
+    _, everything = model(batch, return_attention=True)
+    _, attentions = model(batch, positions, return_attention=True)
+    places = [[0, 7, 10], [], [1, 2, 5, 6, 9]] if kind == "mask" else positions.tolist()
+    for weights, all_weights, example in zip(attentions.decoder, everything.decoder, places, strict=True):
+        torch.testing.assert_close(weights[:, : len(example)], all_weights[:, example], atol=1e-5, rtol=1e-5)

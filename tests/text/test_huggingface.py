@@ -1,0 +1,168 @@
+"""Conversion from Hugging Face is exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from perceiver_plugins.text.huggingface import convert_config, convert_state_dict, published_config
+from perceiver_plugins.text.model import LanguageModel
+from perceiver_registry import UserError
+
+BASE = {
+    "vocab_size": 41,
+    "max_position_embeddings": 19,
+    "num_latents": 7,
+    "d_latents": 20,
+    "d_model": 16,
+    "num_blocks": 1,
+    "num_self_attends_per_block": 2,
+    "num_self_attention_heads": 5,
+    "num_cross_attention_heads": 4,
+    "attention_probs_dropout_prob": 0.2,
+}
+VARIANTS = {
+    "kv-channels": {},
+    "q-channels": {"cross_attention_shape_for_attention": "q"},
+    "qk-and-v": {"qk_channels": 60, "v_channels": 20, "vocab_size": 300, "num_latents": 1},
+    "qk-and-v-q-channels": {
+        "qk_channels": 40,
+        "v_channels": 20,
+        "d_model": 72,
+        "cross_attention_shape_for_attention": "q",
+    },
+    "qk-alone": {"qk_channels": 20, "use_query_residual": False, "d_model": 8},
+    "v-alone": {"v_channels": 20, "num_blocks": 3, "self_attention_widening_factor": 2},
+    "no-residual": {
+        "use_query_residual": False,
+        "num_blocks": 2,
+        "cross_attention_widening_factor": 3,
+        "cross_attention_shape_for_attention": "q",
+        "num_self_attends_per_block": 3,
+    },
+    "one-of-each": {
+        "num_self_attention_heads": 1,
+        "num_cross_attention_heads": 1,
+        "num_self_attends_per_block": 1,
+        "max_position_embeddings": 33,
+        "d_latents": 13,
+        "cross_attention_widening_factor": 2,
+    },
+}
+
+
+def relative_difference(actual: Tensor, expected: Tensor) -> float:
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.fixture
+def peer(randomise):
+    """A function that builds Hugging Face's model with random parameters and BASE's config, changed as given."""
+
+    def peer(**changes) -> transformers.PerceiverForMaskedLM:
+        config = transformers.PerceiverConfig(**(BASE | changes))
+        return randomise(transformers.PerceiverForMaskedLM(config)).eval()
+
+    return peer
+
+
+@pytest.fixture(params=list(VARIANTS))
+def pair(request, peer) -> tuple[transformers.PerceiverForMaskedLM, LanguageModel]:
+    """Hugging Face's model and the same model here."""
+    theirs = peer(**VARIANTS[request.param])
+    ours = LanguageModel(convert_config(theirs.config)).eval()
+    ours.load_state_dict(convert_state_dict(theirs.state_dict()))
+    return theirs, ours
+
+
+def padded_batch(config: transformers.PerceiverConfig, length: int) -> dict[str, Tensor]:
+    attention_mask = torch.ones(3, length, dtype=torch.long)
+    attention_mask[0, length - 4 :] = 0
+    attention_mask[1, :3] = 0
+    return {"input_ids": torch.randint(config.vocab_size, (3, length)), "attention_mask": attention_mask}
+
+
+@torch.no_grad()
+def test_logits_equal_those_of_hugging_face(pair):
+    theirs, ours = pair
+    for length in (theirs.config.max_position_embeddings, 11):
+        batch = padded_batch(theirs.config, length)
+        expected = theirs(**batch).logits[:, :length]
+        assert relative_difference(ours(**batch), expected) < 1e-5
+        input_ids = batch["input_ids"]
+        assert relative_difference(ours(input_ids), theirs(input_ids).logits[:, :length]) < 1e-5
+        assert relative_difference(ours(input_ids), expected) > 1e-3  # the padding mattered
+
+
+def test_gradients_equal_those_of_hugging_face(pair):
+    theirs, ours = pair
+    batch = padded_batch(theirs.config, 11)
+    theirs(**batch).logits[:, :11].square().mean().backward()
+    ours(**batch).square().mean().backward()
+    expected = convert_state_dict({name: parameter.grad for name, parameter in theirs.named_parameters()})
+    # Keys' biases have gradients of zero but for rounding, so the largest gradient is what all are compared to.
+    scale = max(gradient.abs().max() for gradient in expected.values())
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad / scale, expected[name] / scale, atol=1e-6, rtol=1e-3)
+
+
+def test_every_parameter_is_converted(pair):
+    theirs, ours = pair
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    assert set(convert_state_dict(theirs.state_dict())) == set(ours.state_dict())
+
+
+@pytest.fixture
+def folder(peer, tmp_path):
+    """A folder in the hub's layout, and the model that was saved there."""
+    theirs = peer(qk_channels=40, v_channels=20)
+    theirs.save_pretrained(tmp_path / "saved")
+    return str(tmp_path / "saved"), theirs
+
+
+@torch.no_grad()
+def test_a_folder_in_the_hubs_layout_is_loaded_by_its_config(folder):
+    source, theirs = folder
+    config = convert_config(transformers.AutoConfig.from_pretrained(source))
+    assert config.params == source
+    batch = padded_batch(theirs.config, 19)
+    for loaded in (config, published_config(source)):
+        assert relative_difference(LanguageModel(loaded).eval()(**batch), theirs(**batch).logits) < 1e-5
+
+
+def test_the_place_of_the_weights_can_be_given():
+    fresh = transformers.PerceiverConfig(**BASE)
+    assert convert_config(fresh, params="elsewhere").params == "elsewhere"
+    assert convert_config(fresh).params is None
+
+
+def test_dropout_and_initialisation_are_taken_over():
+    config = convert_config(transformers.PerceiverConfig(**BASE, initializer_range=0.3))
+    assert (config.encoder.dropout, config.decoder.dropout) == (0.2, 0.2)
+    assert (config.encoder.init_scale, config.decoder.init_scale, config.init) == (0.3, 0.3, "normal")
+
+
+def test_another_activation_is_refused():
+    with pytest.raises(ValueError, match="hidden_act='relu'"):
+        convert_config(transformers.PerceiverConfig(**BASE, hidden_act="relu"))
+
+
+def assert_one_line_about(error: pytest.ExceptionInfo[UserError], source: str) -> None:
+    assert source in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_folder_is_one_line_of_error(tmp_path):
+    source = str(tmp_path / "missing")
+    with pytest.raises(UserError, match="no Perceiver language model can be loaded") as error:
+        published_config(source)
+    assert_one_line_about(error, source)
+
+
+def test_a_model_of_another_type_is_one_line_of_error(tmp_path):
+    transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a model of type 'bert', not a Perceiver") as error:
+        published_config(str(tmp_path))
+    assert_one_line_about(error, str(tmp_path))

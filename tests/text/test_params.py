@@ -1,0 +1,169 @@
+"""Where ``params`` may point, and what is wrong with other places."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from perceiver_plugins.text.huggingface import convert_config
+from perceiver_plugins.text.model import LanguageModel
+from perceiver_registry import UserError, assemble, describe
+
+SIZES = {
+    "vocab_size": 41,
+    "max_position_embeddings": 19,
+    "num_latents": 7,
+    "d_latents": 20,
+    "d_model": 16,
+    "num_self_attends_per_block": 1,
+    "num_self_attention_heads": 5,
+    "num_cross_attention_heads": 4,
+}
+
+
+@pytest.fixture
+def model(text_config, randomise):
+    return randomise(LanguageModel(text_config()))
+
+
+def assert_same_weights(loaded, model) -> None:
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), atol=0, rtol=0)
+
+
+def refusal(config) -> str:
+    """The message with which ``config.params`` is refused: one line that names the source."""
+    with pytest.raises(UserError) as error:
+        LanguageModel(config)
+    message = str(error.value)
+    assert "\n" not in message
+    assert config.params in message
+    return message
+
+
+@pytest.fixture
+def safetensors_file(model, tmp_path):
+    path = str(tmp_path / "model.safetensors")
+    safetensors.torch.save_model(model, path)
+    return path
+
+
+@pytest.fixture
+def checkpoint(model, tmp_path):
+    path = str(tmp_path / "model.ckpt")
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state | {"metric": torch.zeros(1)}, "perceiver": describe("mlm", model.config)}, path)
+    return path
+
+
+def test_a_safetensors_file_that_holds_shared_weights_once_is_loaded(model, safetensors_file):
+    names = safetensors.torch.load_file(safetensors_file)
+    assert len(names) == len(model.state_dict()) - 1
+    config = dataclasses.replace(model.config, params=safetensors_file)
+    assert_same_weights(LanguageModel(config), model)
+    assert_same_weights(assemble(config), model)
+
+
+def test_a_checkpoint_is_loaded(model, checkpoint):
+    config = dataclasses.replace(model.config, params=checkpoint)
+    assert_same_weights(LanguageModel(config), model)
+    assert_same_weights(assemble(config), model)
+
+
+def test_tied_weights_stay_tied(model, safetensors_file):
+    loaded = LanguageModel(dataclasses.replace(model.config, params=safetensors_file))
+    assert loaded.output_adapter.embedding.weight is loaded.input_adapter.token_embedding.weight
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "missing.ckpt", "missing-folder"])
+def test_a_place_where_nothing_is_is_refused(text_config, tmp_path, name):
+    refusal(text_config(params=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt"])
+@pytest.mark.parametrize("content", [b"", b"broken", b"\x80\x02}q\x00.", b"no weights at all, but a text"])
+def test_a_foreign_file_is_refused(text_config, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert "not a readable" in refusal(text_config(params=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("source", ["safetensors_file", "checkpoint"])
+def test_a_truncated_file_is_refused(text_config, tmp_path, source, request):
+    path = request.getfixturevalue(source)
+    whole = open(path, "rb").read()  # noqa: SIM115
+    with open(path, "wb") as file:
+        file.write(whole[: len(whole) // 2])
+    assert "not a readable" in refusal(text_config(params=path))
+
+
+@pytest.mark.parametrize("source", ["safetensors_file", "checkpoint"])
+def test_weights_of_other_shapes_are_refused(text_config, source, request):
+    path = request.getfixturevalue(source)
+    message = refusal(text_config({"num_input_channels": 20}, params=path))
+    assert "does not fit the model" in message
+    assert "18" in message
+    assert "20" in message
+
+
+def test_weights_of_another_architecture_are_refused(text_config, safetensors_file):
+    fewer = text_config({"num_self_attention_layers_per_block": 1}, params=safetensors_file)
+    assert "has the unknown 'encoder.self_attention_blocks.0.1." in refusal(fewer)
+    more = text_config({"num_self_attention_layers_per_block": 3}, params=safetensors_file)
+    assert "lacks 'encoder.self_attention_blocks.0.2." in refusal(more)
+
+
+def test_a_place_of_no_known_kind_is_refused_without_a_converter(text_config, tmp_path):
+    with pytest.raises(UserError, match=r"params='.*': not a checkpoint \(.ckpt, .pt\) or safetensors file"):
+        assemble(text_config(params=str(tmp_path)))
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder in the hub's layout with a masked language model."""
+    transformers.PerceiverForMaskedLM(transformers.PerceiverConfig(**SIZES)).save_pretrained(tmp_path / "hub")
+    return str(tmp_path / "hub")
+
+
+def test_published_weights_that_do_not_fit_the_config_are_refused(published):
+    fitting = convert_config(transformers.PerceiverConfig(**SIZES), params=published)
+    assert LanguageModel(fitting)
+    other = convert_config(transformers.PerceiverConfig(**(SIZES | {"num_latents": 8})), params=published)
+    message = refusal(other)
+    assert "(7, 20)" in message
+    assert "(8, 20)" in message
+
+
+def test_the_weights_of_a_classifier_are_refused(tmp_path):
+    config = transformers.PerceiverConfig(**SIZES)
+    transformers.PerceiverForSequenceClassification(config).save_pretrained(tmp_path / "hub")
+    message = refusal(convert_config(config, params=str(tmp_path / "hub")))
+    assert "not a Perceiver language model: its weights lack" in message
+
+
+def test_a_folder_of_another_models_weights_is_refused(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path / "hub")
+    refusal(convert_config(transformers.PerceiverConfig(**SIZES), params=str(tmp_path / "hub")))
+
+
+def test_a_folder_with_a_config_alone_is_refused(tmp_path):
+    config = transformers.PerceiverConfig(**SIZES)
+    config.save_pretrained(tmp_path / "hub")
+    refusal(convert_config(config, params=str(tmp_path / "hub")))
+
+
+def test_a_folder_with_broken_weights_is_refused(published, tmp_path):
+    (tmp_path / "hub" / "model.safetensors").write_bytes(b"broken")
+    refusal(convert_config(transformers.PerceiverConfig(**SIZES), params=published))
+
+
+@pytest.mark.parametrize("content", [b"", b"broken", b"\x80\x02}q\x00."])
+def test_a_folder_with_broken_pickled_weights_is_refused(published, tmp_path, content):
+    (tmp_path / "hub" / "model.safetensors").unlink()
+    (tmp_path / "hub" / "pytorch_model.bin").write_bytes(content)
+    refusal(convert_config(transformers.PerceiverConfig(**SIZES), params=published))

@@ -162,8 +162,8 @@ class PerceiverConfig(Generic[E, D]):
             memory, more time, the same gradients.
         activation_offloading: keep the activations that the backward pass needs in CPU memory.
         init: "normal" draws all weights from a normal distribution, as the paper does. "local" starts learned
-            positions, output queries and latents as one set of sines and cosines, with aligned query and key
-            projections in the two cross-attentions, so that attention starts out local: small models learn sooner.
+            positions, output queries and latents as one set of sines and cosines, with aligned projections in the two
+            cross-attentions, so that attention starts out local: small models learn much sooner.
         params: where to load weights from: the id of a published model, a local folder in the hub's layout, a
             checkpoint of this project, or a safetensors file. None: fresh weights.
     """

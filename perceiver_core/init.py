@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from perceiver_core.attention import MultiHeadAttention
     from perceiver_core.model import PerceiverIO
+
+MAX_FREQUENCY = 64
+"""Cycles per window of the fastest sine: it tells neighbours apart in windows of up to some hundred places."""
+
+SHARPNESS = 1.5
+"""How far an attention that starts local concentrates on its place: the norm of its query and key maps."""
 
 
 @torch.no_grad()
@@ -25,34 +32,41 @@ def init_normal(module: nn.Module, scale: float) -> None:
                 parameter.normal_(0.0, scale)
 
 
+def frequencies(num_channels: int) -> Tensor:
+    """Cycles per window of the sines and cosines that fill ``num_channels`` channels: from 1 geometrically up to 64."""
+    return torch.logspace(0.0, math.log2(MAX_FREQUENCY), num_channels // 2, base=2.0)
+
+
 def sinusoids(num_positions: int, num_channels: int) -> Tensor:
     """Sines and cosines of evenly spaced positions in one window.
 
     Args:
         num_positions: number n of positions; position i lies at (i + 1/2) / n of the window.
-        num_channels: number c of channels: the first half are sines, the second half cosines. An odd last channel
-            is zero.
+        num_channels: number c of channels: first sines, then as many cosines. An odd last channel is zero.
 
     Returns:
-        (n, c). The periods fall geometrically from the window's length to 1/64 of it.
+        (n, c), with the frequencies of :func:`frequencies`.
     """
-    num_periods = num_channels // 2
     positions = (torch.arange(num_positions) + 0.5) / num_positions
-    frequencies = torch.logspace(0.0, math.log2(64), num_periods, base=2.0)
-    phases = 2 * math.pi * positions[:, None] * frequencies[None]
-    table = torch.zeros(num_positions, num_channels)
-    table[:, :num_periods] = phases.sin()
-    table[:, num_periods : 2 * num_periods] = phases.cos()
-    return table
+    phases = 2 * math.pi * positions[:, None] * frequencies(num_channels)
+    waves = torch.cat([phases.sin(), phases.cos()], dim=1)
+    return nn.functional.pad(waves, (0, num_channels - waves.shape[1]))
 
 
 @torch.no_grad()
 def init_local(model: PerceiverIO) -> None:
-    """Starts attention local: what stands at a place is read by the latents of that place, and these answer for it.
+    """Starts attention local: a place is read by the latents near it, and these answer for it.
 
-    Learned input positions, latents and output queries start as the same sines and cosines of their place in the
-    window, and the query and key projections of the two cross-attentions as the same orthogonal map of the channels
-    that hold these. A model initialised by small random numbers has to discover this routing first.
+    A model that starts with small random numbers must first discover how to route by position through its latents,
+    and learns little until it has. Here,
+
+    - learned input positions, latents and output queries start as the same sines and cosines of their place in the
+      window, as large as a normal initialisation would make them;
+    - the key projection of a cross-attention starts as an orthogonal map of these, and the query projection as the
+      same map of the place at some distance, which differs from head to head: the heads of the encoder share the
+      places between two latents, those of the decoder look at neighbouring latents;
+    - the value and output projections of a cross-attention start as an orthogonal map and its inverse, so that what
+      is read is passed on.
 
     Raises:
         ValueError: if an adapter has no learned positions or queries.
@@ -62,15 +76,51 @@ def init_local(model: PerceiverIO) -> None:
     for adapter, table in ((model.input_adapter, positions), (model.output_adapter, queries)):
         if table is None:
             raise ValueError(f"init='local': {type(adapter).__name__} has no learned positions to initialise")
-    latents = model.encoder.latents
-    tables = [table for table in (positions, latents, queries) if table is not None]
-    num_shared = min(table.shape[1] for table in tables)
-    for table in tables:
-        table[:, :num_shared] = sinusoids(table.shape[0], num_shared)
+    assert positions is not None
+    assert queries is not None
+    latents, config = model.encoder.latents, model.config
+    num_shared = min(table.shape[1] for table in (positions, latents, queries))
+    for table, scale in (
+        (positions, config.encoder.init_scale),
+        (latents, config.encoder.init_scale),
+        (queries, config.decoder.init_scale),
+    ):
+        table[:, :num_shared] = math.sqrt(2) * scale * sinusoids(table.shape[0], num_shared)
 
-    for layer in (*model.encoder.cross_attention_layers, model.decoder.cross_attention_layer):
-        attention = layer.attention
-        num_qk_channels = attention.q_proj.out_features
-        shared = nn.init.orthogonal_(torch.empty(num_qk_channels, num_shared))
-        attention.q_proj.weight[:, :num_shared] = shared
-        attention.k_proj.weight[:, :num_shared] = shared
+    for layer in model.encoder.cross_attention_layers:
+        heads = layer.attention.num_heads
+        _init_local_attention(layer.attention, num_shared, _centred(heads) / heads / config.num_latents)
+    attention = model.decoder.cross_attention_layer.attention
+    _init_local_attention(attention, num_shared, _centred(attention.num_heads) / config.num_latents)
+
+
+def _centred(num_heads: int) -> Tensor:
+    """0, 1, 2, ... for each head, shifted so that their mean is 0."""
+    return torch.arange(num_heads) - (num_heads - 1) / 2
+
+
+def _init_local_attention(attention: MultiHeadAttention, num_shared: int, offsets: Tensor) -> None:
+    """Lets each head attend from a place to the place at its offset.
+
+    Args:
+        attention: the attention to initialise.
+        num_shared: channels of query and key inputs that hold the sines and cosines of their place.
+        offsets: (heads), in windows.
+    """
+    q_proj, k_proj, v_proj, o_proj = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+    key_map = SHARPNESS * nn.init.orthogonal_(torch.empty(q_proj.out_features, num_shared))
+    k_proj.weight[:, :num_shared] = key_map
+    # sin(x + d) and cos(x + d) are linear in sin(x) and cos(x), so that a shift can be part of the projection.
+    angles = 2 * math.pi * offsets[:, None, None] * frequencies(num_shared)
+    sin, cos = angles.sin(), angles.cos()
+    num_periods = num_shared // 2
+    of_sines, of_cosines, rest = key_map.unflatten(0, (attention.num_heads, -1)).split(
+        [num_periods, num_periods, num_shared % 2], dim=-1
+    )
+    query_map = torch.cat([of_sines * cos - of_cosines * sin, of_sines * sin + of_cosines * cos, rest], dim=-1)
+    q_proj.weight[:, :num_shared] = query_map.flatten(0, 1)
+
+    num_inputs, num_outputs = v_proj.in_features, o_proj.out_features
+    value_map = nn.init.orthogonal_(torch.empty(v_proj.out_features, max(num_inputs, num_outputs)))
+    v_proj.weight.copy_(value_map[:, :num_inputs])
+    o_proj.weight.copy_(value_map[:, :num_outputs].T)

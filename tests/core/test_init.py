@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from perceiver_core import DecoderConfig, EncoderConfig, OutputAdapter, PerceiverConfig, PerceiverIO, QueryProvider
-from perceiver_core.init import sinusoids
+from perceiver_core.init import SHARPNESS, sinusoids
 
 
 @pytest.fixture
@@ -43,17 +43,36 @@ def test_weights_are_drawn_from_a_normal_distribution_of_the_given_scale(wide):
 def test_local_positions_latents_and_queries_are_the_same_sines_and_cosines_of_their_place(wide):
     model = wide(init="local")
     tables = (model.input_adapter.positions, model.encoder.latents, model.output_adapter.query_provider.queries)
-    for table in tables:
-        torch.testing.assert_close(table[:, :10].detach(), sinusoids(table.shape[0], 10), atol=0, rtol=0)
+    for table, scale in zip(tables, (0.05, 0.05, 0.2), strict=True):
+        expected = 2**0.5 * scale * sinusoids(table.shape[0], 10)
+        torch.testing.assert_close(table[:, :10].detach(), expected)
+        assert expected.std().item() == pytest.approx(scale, rel=0.1)
     assert model.encoder.latents[:, 10:].std().item() == pytest.approx(0.05, rel=0.15)
 
 
-def test_local_query_and_key_projections_are_one_orthogonal_map_of_the_position_channels(wide):
+def test_local_keys_are_an_orthogonal_map_and_queries_the_same_map_at_the_heads_offset(wide):
     model = wide(init="local")
-    for layer in (*model.encoder.cross_attention_layers, model.decoder.cross_attention_layer):
-        query, key = (projection.weight[:, :10] for projection in (layer.attention.q_proj, layer.attention.k_proj))
-        torch.testing.assert_close(query, key, atol=0, rtol=0)
-        torch.testing.assert_close(query.T @ query, torch.eye(10), atol=1e-5, rtol=0)
+    num_latents = 40
+    encoder, decoder = model.encoder.cross_attention_layers[0].attention, model.decoder.cross_attention_layer.attention
+    for attention, spacing in ((encoder, 0.5 / num_latents), (decoder, 1 / num_latents)):
+        key = attention.k_proj.weight[:, :10].detach()
+        torch.testing.assert_close(key.T @ key, SHARPNESS**2 * torch.eye(10), atol=1e-5, rtol=0)
+        query = attention.q_proj.weight[:, :10].detach()
+        for head, rows in enumerate(torch.arange(key.shape[0]).chunk(2)):
+            offset = (head - 0.5) * spacing
+            # Places and the places at the offset from them: a fine table of one is a shifted table of the other.
+            fine = sinusoids(800, 10)
+            shift = round(offset * 800)
+            places = fine[50:300] @ query[rows].T
+            shifted = fine[50 + shift : 300 + shift] @ key[rows].T
+            assert shift != 0
+            torch.testing.assert_close(places, shifted, atol=1e-4, rtol=0)
+
+
+def test_local_values_pass_through_a_cross_attention(wide):
+    attention = wide(init="local").encoder.cross_attention_layers[0].attention
+    passed = attention.o_proj.weight @ attention.v_proj.weight
+    torch.testing.assert_close(passed, torch.eye(*passed.shape), atol=1e-5, rtol=0)
 
 
 def test_sinusoids_have_periods_from_the_window_to_a_part_of_it():

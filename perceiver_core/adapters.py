@@ -50,7 +50,7 @@ class InputAdapter(nn.Module):
         raise NotImplementedError(f"{cls.__name__}.from_config")
 
     @property
-    def position_table(self) -> nn.Parameter | None:
+    def position_table(self) -> Tensor | None:
         """Learned positions (m, c) that are added to the input, or None if there are none to initialise."""
         return None
 
@@ -71,7 +71,7 @@ class QueryProvider(nn.Module):
         self.num_query_channels = num_query_channels
 
     @property
-    def query_table(self) -> nn.Parameter | None:
+    def query_table(self) -> Tensor | None:
         """Learned queries (o, f), or None if there are none to initialise."""
         return None
 

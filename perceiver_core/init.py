@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from perceiver_core.layers import CrossAttentionLayer
+
 if TYPE_CHECKING:
     from perceiver_core.attention import MultiHeadAttention
     from perceiver_core.model import PerceiverIO
@@ -88,6 +90,7 @@ def init_local(model: PerceiverIO) -> None:
         table[:, :num_shared] = math.sqrt(2) * scale * sinusoids(table.shape[0], num_shared)
 
     for layer in model.encoder.cross_attention_layers:
+        assert isinstance(layer, CrossAttentionLayer)
         heads = layer.attention.num_heads
         _init_local_attention(layer.attention, num_shared, _centred(heads) / heads / config.num_latents)
     attention = model.decoder.cross_attention_layer.attention

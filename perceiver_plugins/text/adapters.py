@@ -41,7 +41,7 @@ class TextInputAdapter(InputAdapter):
         return cls(config.vocab_size, config.max_seq_len, config.num_input_channels, config.init_scale)
 
     @property
-    def position_table(self) -> nn.Parameter:
+    def position_table(self) -> Tensor:
         return self.position_embedding.weight
 
     def forward(self, batch: Batch) -> AdaptedInput:

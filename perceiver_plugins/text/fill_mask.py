@@ -88,7 +88,7 @@ class MaskFiller:
             best, best_ids = probabilities.topk(min(top_k, probabilities.shape[1]))
             filled_ids = encoded["input_ids"].masked_scatter(masked, best_ids[:, 0])
             rows = zip(best.tolist(), best_ids.tolist(), strict=True)
-            guesses = [[Guess(self.tokenizer.decode([i]), p) for p, i in zip(*row, strict=True)] for row in rows]
+            guesses = [[Guess(str(self.tokenizer.decode([i])), p) for p, i in zip(*row, strict=True)] for row in rows]
             remaining = iter(guesses)
             yield [
                 Filling(text, self._decode(ids[mask]), list(itertools.islice(remaining, count)))
@@ -122,7 +122,7 @@ class MaskFiller:
         return logits.softmax(dim=-1)
 
     def _decode(self, ids: Tensor) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 class MaskPredictor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import transformers
 from torch import Tensor
@@ -94,9 +95,10 @@ def convert_params(source: str) -> dict[str, Tensor]:
         UserError: if there is no Perceiver language model at ``source``, or the hub cannot be reached.
     """
     try:
-        model, report = transformers.PerceiverForMaskedLM.from_pretrained(source, output_loading_info=True)
+        loaded: Any = transformers.PerceiverForMaskedLM.from_pretrained(source, output_loading_info=True)
     except Exception as error:  # a file that is something else fails in any way
         raise _not_loadable(source, error) from error
+    model, report = loaded
     if report["missing_keys"]:
         raise UserError(
             f"params={source!r}: not a Perceiver language model: its weights lack {min(report['missing_keys'])!r}"

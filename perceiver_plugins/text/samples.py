@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 MASK = "▒"
@@ -42,7 +42,7 @@ class FillMaskSamples(Callback):
             return
         first = {name: tensor[: self.num_samples] for name, tensor in batch.items()}
         masked = first["labels"] >= 0
-        logits = pl_module.model(first["input_ids"], first["attention_mask"], positions=masked)
+        logits = cast(nn.Module, pl_module.model)(first["input_ids"], first["attention_mask"], positions=masked)
         filled = first["input_ids"].masked_scatter(masked, logits.argmax(dim=-1))
         hidden = first["input_ids"].masked_fill(masked, tokenizer.mask_token_id)
         real = first["attention_mask"].bool()
@@ -69,5 +69,5 @@ class FillMaskSamples(Callback):
 
 def _show(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
     """``ids`` as one line of text in which masks stand out."""
-    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False).replace(tokenizer.mask_token, MASK)
-    return " ".join(text.split())
+    text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    return " ".join(text.replace(tokenizer.mask_token, MASK).split())

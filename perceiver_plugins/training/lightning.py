@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from pytorch_lightning import LightningModule
@@ -18,6 +19,7 @@ from perceiver_plugins.training.optimizers import (
     create_optimizer,
     find_lr_scheduler,
     find_optimizer,
+    follow_schedule,
     override_state,
 )
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, describe
@@ -26,7 +28,8 @@ from perceiver_registry.checkpoint import KEY
 DEFAULT_OPTIMIZER: Mapping[str, Any] = {NAME: "AdamW", "lr": 1e-3}
 
 
-class LossSum(NamedTuple):
+@dataclass(frozen=True)
+class LossSum:
     """A loss before it is averaged, so that it can be averaged over processes and batches with equal weights.
 
     Attributes:
@@ -49,7 +52,7 @@ class LitPerceiver(LightningModule):
     Logged are ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate`` and ``tokens_per_second``.
 
     Two runs from one seed are equal, and so are a run that was interrupted and resumed and one that was not: the
-    random numbers of a training step (dropout) depend on the seed, the number of batches before it and the process alone.
+    random numbers of a training step (dropout) depend on the seed, the number of batches before it, and the process.
 
     Args:
         config: the model's configuration, or the same as plain data (``config_to_dict``).
@@ -87,6 +90,7 @@ class LitPerceiver(LightningModule):
         self.run_config: Mapping[str, Any] = {}
         """The whole run's configuration, which checkpoints keep so that the run can be resumed."""
         self._seed = 0
+        self._other_schedule = False
         self._num_tokens: Tensor | int = 0
         self._since = time.perf_counter()
 
@@ -127,6 +131,11 @@ class LitPerceiver(LightningModule):
         # The seed that was set, or the one that torch drew; that of the checkpoint if the run is resumed.
         self._seed = self._seed or torch.initial_seed() % 2**32
 
+    def on_train_start(self) -> None:
+        if self._other_schedule:
+            schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+            follow_schedule(self.trainer.optimizers[0], *schedules)
+
     def on_train_epoch_start(self) -> None:
         self._restart_clock()
 
@@ -166,7 +175,7 @@ class LitPerceiver(LightningModule):
         if self.trainer.world_size == 1:
             return LossSum(loss.total.detach(), loss.count)
         both = torch.stack([loss.total.detach().float(), loss.count.float()])
-        return LossSum(*self.trainer.strategy.reduce(both, reduce_op="sum"))  # type: ignore[misc]
+        return LossSum(*self.trainer.strategy.reduce(both, reduce_op="sum"))
 
     def _restart_clock(self) -> None:
         self._num_tokens, self._since = 0, time.perf_counter()
@@ -217,7 +226,8 @@ class LitPerceiver(LightningModule):
                 override_state(saved["optimizer"], self.optimizer_config, checkpoint["optimizer_states"], checkpoint)
             else:
                 checkpoint["optimizer_states"] = []  # another optimizer starts with a state of its own
-        if saved["lr_scheduler"] != self.lr_scheduler_config:
+        self._other_schedule = saved["lr_scheduler"] != self.lr_scheduler_config
+        if self._other_schedule:
             checkpoint["lr_schedulers"] = [
                 self._progress_of(schedule) for schedule in checkpoint.get("lr_schedulers", [])
             ]

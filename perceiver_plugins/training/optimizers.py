@@ -11,7 +11,7 @@ import timm.optim
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from transformers import get_constant_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup
 
 from perceiver_registry.errors import UserError, near
@@ -173,3 +173,22 @@ def override_state(
         for schedule in checkpoint.get("lr_schedulers", []):
             if "base_lrs" in schedule:
                 schedule["base_lrs"] = [current["lr"] for _ in schedule["base_lrs"]]
+
+
+def follow_schedule(optimizer: Optimizer, schedule: Any = None) -> None:
+    """Sets the learning rates that ``schedule`` gives at the step that it has come to, whatever they were before.
+
+    Args:
+        optimizer: the optimizer whose learning rates are set.
+        schedule: its schedule. None, or one that only knows the next change from the last: the initial rates are set.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group.get("initial_lr", group["lr"])
+    if isinstance(schedule, LambdaLR):
+        rates = [base * at(schedule.last_epoch) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    elif hasattr(schedule, "_get_closed_form_lr"):
+        rates = schedule._get_closed_form_lr()
+    else:
+        return
+    for group, lr in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = lr

@@ -1,0 +1,102 @@
+"""What the README shows works as it stands."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+import yaml
+
+from perceiver_cli.main import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands(start: str) -> list[list[str]]:
+    """The README's command lines that begin with ``start``, as lists of arguments."""
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """A small published model, in the hub's layout."""
+    folder = tmp_path_factory.mktemp("published")
+    config = transformers.PerceiverConfig(
+        d_model=16, d_latents=16, num_latents=4, num_self_attends_per_block=1, num_self_attention_heads=2,
+        num_cross_attention_heads=2, max_position_embeddings=128, v_channels=16, qk_channels=16,
+    )  # fmt: skip
+    transformers.PerceiverForMaskedLM(config).save_pretrained(folder)
+    transformers.PerceiverTokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_python_examples_run(tmp_path, monkeypatch, published):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+    namespace: dict[str, object] = {}
+    examples = [block for block in blocks("python") if not block.startswith("# my_package")]
+    assert len(examples) == 3
+    for example in examples:
+        exec(example.replace("deepmind/language-perceiver", str(published)), namespace)
+    assert namespace["model"].config.num_latents == 4
+
+
+@pytest.mark.parametrize("arguments", commands("perceiver fit"), ids=" ".join)
+def test_fit_commands_parse(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if any(argument.startswith(("--config", "--ckpt_path")) for argument in arguments):
+        pytest.skip("needs an earlier run; the tests of the command line make one")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("some text")
+    with gzip.open(tmp_path / "reviews.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"review": "good"}))
+    if "--help" in arguments:
+        assert main(arguments[1:]) == 0
+        assert "--model.num_latents" in capsys.readouterr().out
+    else:
+        assert main([*arguments[1:], "--print_config"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["task"]["name"] == "mlm"
+
+
+def test_a_strangers_adapter_is_found_and_works(tmp_path):
+    for block in blocks("python"):
+        if block.startswith("# my_package"):
+            path = tmp_path / block.splitlines()[0].removeprefix("# ")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block)
+    (tmp_path / "my_package" / "__init__.py").touch()
+    entry_point = re.search(r'^my_package = "(.*)"', blocks("toml")[0], flags=re.MULTILINE).group(1)
+    info = tmp_path / "my_package-2.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 2.5\n")
+    (info / "entry_points.txt").write_text(f"[perceiver]\nmy_package = {entry_point}\n")
+
+    assembling = re.search(r"`(perceiver_registry\.assemble\(.*?\))`", README, flags=re.DOTALL).group(1)
+    script = f"""
+import json, torch, perceiver_registry
+from my_package.adapter import SpectrogramEncoderConfig
+from perceiver_core import PerceiverConfig
+from perceiver_plugins.text import TextDecoderConfig
+model = {assembling}
+output = model({{"spectrogram": torch.randn(2, 9, 80)}}, positions=torch.tensor([[0, 3, 5]]))
+entry = perceiver_registry.registry().get("input", "spectrogram")
+print(json.dumps([list(output.shape), entry.plugin.distribution, entry.plugin.version]))
+"""
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[2, 3, 262], "my-package", "2.5"]

@@ -14,6 +14,7 @@ import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.trainer.states import RunningStage
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 LAST = "last"
@@ -81,9 +82,11 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._in_step = False
-        # Under gradient accumulation several batches end at the same step.
+        # Under gradient accumulation several batches end at the same step. A state between a step and the validation
+        # that belongs to it would be resumed without the validation; the one after it is saved anyway.
         step = trainer.global_step
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
+        due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step
+        if due and not self._validation_follows(trainer):
             self.save(trainer)
         if self.interrupted:
             self.save(trainer)
@@ -101,11 +104,27 @@ class LastCheckpoint(Checkpoint):
         # Ctrl-C during validation or between two steps. Within a step, weights may be half updated.
         unsaved = trainer.global_step != self._saved_step and not self._in_step
         if isinstance(exception, KeyboardInterrupt) and unsaved and not trainer.sanity_checking:
+            if trainer.state.stage == RunningStage.VALIDATING:
+                self._rewind_validation(trainer)
             self.save(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    @staticmethod
+    def _validation_follows(trainer: Trainer) -> bool:
+        loop = trainer.fit_loop
+        return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _rewind_validation(trainer: Trainer) -> None:
+        """Lets the validation that is under way be done again, as a whole, by a run that is resumed from here."""
+        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        progress.reset_on_run()
+        # What Lightning takes as the sign of a validation that was interrupted: a batch was begun and not finished.
+        progress.total.completed = progress.total.processed
+        progress.total.ready = progress.total.started = progress.total.processed + 1
 
     def _on_sigint(self, *_: Any) -> None:
         # Within a step, weights may be half updated: the step is finished first.

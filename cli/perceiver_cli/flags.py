@@ -169,9 +169,10 @@ def parse(parser: Parser, run: Run) -> Values:
         UserError: if a key or flag is unknown, or a value is not of its type.
     """
     names = parser.names()
+    kept = flatten(run.values)  # without the options of what a later layer replaced
     for path, values in run.config_files.items():
         for key in flatten(values):
-            if key not in names and not key.startswith(OPEN_ENDED):
+            if key in kept and key not in names and not key.startswith(OPEN_ENDED):
                 raise UserError(f"--config={path}: unknown key {key!r}; {near(key, names)}")
     config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *run.flags])
     config.pop("config", None)

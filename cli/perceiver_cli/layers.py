@@ -120,9 +120,11 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
 
 def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
     """The values of all layers, the later ones over the earlier ones."""
-    layers = [nest({"task": task.name, "data": task.spec.data, **task.spec.defaults})]
+    # The name of the data that is used in the end, so that a named model's defaults for data hold for any data.
+    data_name = name_of(user, "data") or name_of(base, "data") or task.spec.data
+    layers = [nest({"task": task.name, "data": data_name, **task.spec.defaults})]
 
-    data = registry().find("data", name_of(user, "data") or name_of(base, "data") or task.spec.data)
+    data = registry().find("data", data_name)
     if data is not None:
         layers.append(nest(data.spec.defaults))
 
@@ -163,7 +165,7 @@ def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "")
     name_key = NAME_KEYS.get(section)
     if isinstance(upper, Replacement):
         return copy.deepcopy(dict(upper))
-    if name_key in upper and section != "model" and upper[name_key] != lower.get(name_key):
+    if name_key is not None and name_key in upper and section != "model" and upper[name_key] != lower.get(name_key):
         return copy.deepcopy(dict(upper))
     merged = copy.deepcopy(dict(lower))
     for key, value in upper.items():

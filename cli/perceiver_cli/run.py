@@ -279,6 +279,7 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*could not find the monitored key.*")  # no validation yet
         warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
         yield
 

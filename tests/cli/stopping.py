@@ -25,8 +25,10 @@ class Stop(Callback):
     def on_before_zero_grad(self, trainer: Trainer, *_: Any) -> None:
         self._stop("within", trainer)
 
-    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if not trainer.sanity_checking:
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx == 1 and not trainer.sanity_checking:
             self._stop("validation", trainer)
 
     def _stop(self, where: str, trainer: Trainer) -> None:

@@ -64,7 +64,8 @@ def test_unknown_names_say_what_is_near(error, flag, message):
         (["--model.encoder.freeze=true", "--model.decoder.freeze=true"], "encoder and decoder are both frozen"),
         (["--model.params=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         (["--model.params=nowhere.safetensors"], "params='nowhere.safetensors': no such file"),
-        (["--model.encoder.vocab_size=100"], "vocab_size=262 does not fit the model's vocab_size=100"),
+        (["--model.encoder.vocab_size=100"], "vocab_size=262: must equal the encoder's, 100"),
+        (["--model.encoder.vocab_size=100", "--model.decoder.vocab_size=100"], "vocab_size=262 does not fit the model's vocab_size=100"),
         (["--model.encoder.max_seq_len=16"], "max_seq_len=32 does not fit the model's max_seq_len=16"),
     ],
 )
@@ -95,7 +96,7 @@ def test_a_gpu_that_is_not_there(error):
         ("just text", "--config=c.yaml: a mapping of settings is expected"),
         ("trainer:\n  max_step: 3", "--config=c.yaml: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'"),
         ("model:\n  encoder:\n    dropuot: 0.1", "--config=c.yaml: unknown key 'model.encoder.dropuot'; did you mean"),
-        ("data:\n  batch_size: two", "data.batch_size"),
+        ("data:\n  mask_prob: much", "--data.mask_prob: Expected a <class 'float'>"),
         ("optimizer: AdmW", "unknown optimizer 'AdmW'"),
     ],
 )
@@ -116,7 +117,7 @@ def test_wrong_config_files_are_named(error, tmp_path, content, message):
         ("blank.txt", b"\n\n  \n", "blank.txt"),
         ("binary.txt", b"GIF89a\0\0\1", "binary.txt: a binary file"),
         ("latin.txt", b"n\xe4h " * 100, "latin.txt: not UTF-8 text: bad byte 0xe4"),
-        ("rows.csv", b"title,body\na,b\n", "rows.csv: no column 'text'; text_column must be one of: title, body"),
+        ("rows.csv", b"title,body\na,b\n", "rows.csv, line 2: no column 'text'; text_column must be one of: title, body"),
         ("rows.jsonl", b'{"body": "a"}\n', "no column 'text'; text_column must be one of: body"),
         ("rows.parquet", b"no parquet at all", "rows.parquet: not a Parquet file"),
     ],

@@ -106,7 +106,10 @@ class TrainableQueryProvider(QueryProvider):
         return self.queries
 
     def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
-        return self.queries[None] if positions is None else self.queries[positions]
+        if positions is None:
+            return self.queries[None]
+        # Not self.queries[positions]: the gradients of an index are summed in no fixed order on several threads.
+        return nn.functional.embedding(positions, self.queries)
 
 
 class OutputAdapter(nn.Module):

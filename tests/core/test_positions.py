@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from perceiver_core import AdaptedInput, TrainableQueryProvider
 from perceiver_core.model import positions_of
 
 
@@ -96,3 +97,21 @@ def test_attention_of_the_selected_places_is_returned(model, batch, kind):
     places = [[0, 7, 10], [], [1, 2, 5, 6, 9]] if kind == "mask" else positions.tolist()
     for weights, all_weights, example in zip(attentions.decoder, everything.decoder, places, strict=True):
         torch.testing.assert_close(weights[:, : len(example)], all_weights[:, example], atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_of_chosen_queries_are_the_same_each_time_on_several_threads():
+    provider = TrainableQueryProvider(64, 128)
+    positions = torch.randint(64, (64, 32))
+    weights = torch.randn(64, 32, 128)
+    adapted = AdaptedInput(torch.zeros(64, 1, 1))
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = []
+        for _ in range(20):
+            provider.zero_grad()
+            (provider(adapted, positions) * weights).sum().backward()
+            gradients.append(provider.queries.grad.clone())
+    finally:
+        torch.set_num_threads(num_threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import yaml
@@ -15,7 +15,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import RunningStage
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities import rank_zero_info
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loops.progress import _ProcessedTracker
 
 LAST = "last"
 BEST = "best"
@@ -30,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f".{path.name}.partial")
         try:
             with partial.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -121,10 +124,11 @@ class LastCheckpoint(Checkpoint):
     def _rewind_validation(trainer: Trainer) -> None:
         """Lets the validation that is under way be done again, as a whole, by a run that is resumed from here."""
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        total = cast("_ProcessedTracker", progress.total)
         progress.reset_on_run()
         # What Lightning takes as the sign of a validation that was interrupted: a batch was begun and not finished.
-        progress.total.completed = progress.total.processed
-        progress.total.ready = progress.total.started = progress.total.processed + 1
+        total.completed = total.processed
+        total.ready = total.started = total.processed + 1
 
     def _on_sigint(self, *_: Any) -> None:
         # Within a step, weights may be half updated: the step is finished first.
@@ -144,8 +148,8 @@ class SaveConfig(Callback):
     def __init__(self, values: Mapping[str, Any]):
         self.values = values
 
-    @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(dict(self.values), sort_keys=False), encoding="utf-8")
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks all processes, so all must come here
+        if trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(yaml.safe_dump(dict(self.values), sort_keys=False), encoding="utf-8")

@@ -11,7 +11,7 @@ from perceiver_registry import UserError
 OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """A person ended the run."""
 
 
@@ -26,7 +26,7 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
         action()
     except UserError as error:
         return _failed(str(error), WRONG_USE, debug)
-    except (KeyboardInterrupt, Interrupted):
+    except (KeyboardInterrupt, InterruptedRunError):
         return _failed("interrupted", INTERRUPTED, debug)
     except BrokenPipeError:  # the reader of the output has had enough
         sys.stderr.close()

@@ -1,4 +1,4 @@
-"""The flags of ``fit``, ``validate``, ``test`` and ``predict``: one for each argument of the classes that were chosen."""
+"""The flags of ``fit``, ``validate``, ``test`` and ``predict``: one for each argument of the chosen classes."""
 
 from __future__ import annotations
 
@@ -180,8 +180,8 @@ def parse(parser: Parser, run: Run) -> Values:
 
 
 def trainer_options(values: Mapping[str, Any]) -> Values:
-    """The arguments for ``Trainer``: loggers, callbacks and the like, which are plain data in ``values``, as objects."""
+    """The arguments for ``Trainer``, loggers and callbacks as objects, of ``values``, in which they are plain data."""
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(Trainer, "trainer", instantiate=False)
     config = parser.parse_object({"trainer": dict(values)}, defaults=False)
-    return {**values, **vars(parser.instantiate(config)["trainer"])}  # type: ignore[attr-defined]
+    return {**values, **vars(parser.instantiate(config)["trainer"])}

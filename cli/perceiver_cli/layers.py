@@ -96,10 +96,10 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
 
     files = {path: _read_config_file(path) for path in given["config"]}
     user: Values = {}
-    for values in files.values():
+    named = nest({name: given[name] for name in (*NAME_KEYS, "model.params") if given[name] is not None})
+    for values in (*files.values(), named):
+        _canonise(values)
         user = merge(user, values)
-    user = merge(user, nest({name: given[name] for name in (*NAME_KEYS, "model.params") if given[name] is not None}))
-    _canonise(user)
 
     ckpt_path = given["ckpt_path"] or user.get("ckpt_path")
     if command == "predict" and not ckpt_path and not given["help"]:
@@ -165,8 +165,10 @@ def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "")
     name_key = NAME_KEYS.get(section)
     if isinstance(upper, Replacement):
         return copy.deepcopy(dict(upper))
-    if name_key is not None and name_key in upper and section != "model" and upper[name_key] != lower.get(name_key):
-        return copy.deepcopy(dict(upper))
+    if name_key is not None and name_key in upper and section != "model":
+        name = upper[name_key]
+        if name is None or lower.get(name_key) not in (None, name):
+            return copy.deepcopy(dict(upper))
     merged = copy.deepcopy(dict(lower))
     for key, value in upper.items():
         if isinstance(value, Mapping):

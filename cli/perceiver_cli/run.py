@@ -22,7 +22,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from perceiver_cli.checkpoints import AtomicCheckpointIO, LastCheckpoint, SaveConfig, best_checkpoint
-from perceiver_cli.errors import Interrupted
+from perceiver_cli.errors import InterruptedRunError
 from perceiver_cli.flags import build_parser, data_class, parse, print_help, trainer_options
 from perceiver_cli.layers import Run, Values, read_run
 from perceiver_cli.tables import print_table
@@ -42,7 +42,7 @@ def run(command: str, argv: Sequence[str]) -> None:
 
     Raises:
         UserError: if something is wrong with what was given.
-        Interrupted: if a person ended the run.
+        InterruptedRunError: if a person ended the run.
     """
     chosen = read_run(command, argv)
     parser = build_parser(command, chosen)
@@ -79,7 +79,7 @@ def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: 
     except (SystemExit, KeyboardInterrupt) as error:  # what Lightning makes of Ctrl-C
         if last is not None and last.path(trainer).exists():
             _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}")
-        raise Interrupted from error
+        raise InterruptedRunError from error
     if last is not None:
         _report(trainer, last)
 
@@ -187,7 +187,7 @@ def _create_module(chosen: Run, values: Values) -> Any:
     options = {key: value for key, value in values["task"].items() if key != "name"}
     for section in ("optimizer", "lr_scheduler"):
         plain = values.get(section) or {}
-        options[section] = {key: value for key, value in plain.items()} if plain.get("name") else None
+        options[section] = plain if plain.get("name") else None
     module = create_module(chosen.task.name, config_from_dict(config), **options)
     module.run_config = _saved(values)
     if chosen.checkpoint is not None:
@@ -293,7 +293,9 @@ class _Unneeded(logging.Filter):
     """Drops what Lightning says of itself."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not re.search(r"weights_only|litlogger|seamless|Tip:|HPU|TPU available|GPU available: False", record.getMessage())
+        return not re.search(
+            r"weights_only|litlogger|seamless|Tip:|HPU|TPU available|GPU available: False", record.getMessage()
+        )
 
 
 for _name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):

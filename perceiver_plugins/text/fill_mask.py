@@ -74,12 +74,15 @@ class MaskFiller:
         Raises:
             UserError: if a text has no mask, or is longer than the model's ``max_seq_len``.
         """
-        return list(itertools.chain.from_iterable(self._fill_batches(texts, top_k)))
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            return list(itertools.chain.from_iterable(self._fill_batches(texts, top_k)))
+        finally:
+            self.model.train(was_training)
 
     @torch.no_grad()
     def _fill_batches(self, texts: Sequence[str], top_k: int) -> Iterator[list[Filling]]:
-        was_training = self.model.training
-        self.model.eval()
         for start in range(0, len(texts), BATCH_SIZE):
             batch = texts[start : start + BATCH_SIZE]
             encoded = self._encode(batch)
@@ -96,7 +99,6 @@ class MaskFiller:
                     batch, filled_ids, encoded["attention_mask"].bool(), masked.sum(dim=1).tolist(), strict=True
                 )
             ]
-        self.model.train(was_training)
 
     def _encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
         mask_token = self.tokenizer.mask_token

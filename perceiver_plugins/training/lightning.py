@@ -155,7 +155,7 @@ class LitPerceiver(LightningModule):
         self._num_tokens = self._num_tokens + self.num_tokens(batch)
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             rate = float(self._num_tokens) * self.trainer.world_size / (time.perf_counter() - self._since)
-            self.log("tokens_per_second", rate, prog_bar=True)
+            self.log("tokens_per_second", rate)
             self._restart_clock()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

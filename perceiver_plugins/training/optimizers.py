@@ -185,7 +185,9 @@ def follow_schedule(optimizer: Optimizer, schedule: Any = None) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group.get("initial_lr", group["lr"])
     if isinstance(schedule, LambdaLR):
-        rates = [base * at(schedule.last_epoch) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        rates = [
+            base * at(schedule.last_epoch) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        ]
     elif hasattr(schedule, "_get_closed_form_lr"):
         rates = schedule._get_closed_form_lr()
     else:

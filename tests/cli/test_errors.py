@@ -32,7 +32,10 @@ def error(perceiver, small):
         ("--data=TextFileDataModule", "did you mean 'TextFilesDataModule'"),
         ("--data=no.such.Module", "--data=no.such.Module: cannot be imported"),
         ("--optimizer=AdmW", "unknown optimizer 'AdmW'; did you mean 'AdamW'"),
-        ("--lr_scheduler=CosineWarmup", "unknown learning rate schedule 'CosineWarmup'; did you mean 'CosineWithWarmup'"),
+        (
+            "--lr_scheduler=CosineWarmup",
+            "unknown learning rate schedule 'CosineWarmup'; did you mean 'CosineWithWarmup'",
+        ),
         ("--model.encoder.dropou=0.1", "unknown flag --model.encoder.dropou; did you mean '--model.encoder.dropout'"),
         ("--trainer.max_step=3", "unknown flag --trainer.max_step; did you mean '--trainer.max_steps'"),
         ("--max_steps=3", "unknown flag --max_steps; did you mean '--trainer.max_steps'"),
@@ -65,7 +68,10 @@ def test_unknown_names_say_what_is_near(error, flag, message):
         (["--model.params=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         (["--model.params=nowhere.safetensors"], "params='nowhere.safetensors': no such file"),
         (["--model.encoder.vocab_size=100"], "vocab_size=262: must equal the encoder's, 100"),
-        (["--model.encoder.vocab_size=100", "--model.decoder.vocab_size=100"], "vocab_size=262 does not fit the model's vocab_size=100"),
+        (
+            ["--model.encoder.vocab_size=100", "--model.decoder.vocab_size=100"],
+            "vocab_size=262 does not fit the model's vocab_size=100",
+        ),
         (["--model.encoder.max_seq_len=16"], "max_seq_len=32 does not fit the model's max_seq_len=16"),
     ],
 )
@@ -94,7 +100,10 @@ def test_a_gpu_that_is_not_there(error):
         (None, "--config=c.yaml: no such file"),
         ("trainer: [1, 2", "--config=c.yaml: not YAML"),
         ("just text", "--config=c.yaml: a mapping of settings is expected"),
-        ("trainer:\n  max_step: 3", "--config=c.yaml: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'"),
+        (
+            "trainer:\n  max_step: 3",
+            "--config=c.yaml: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'",
+        ),
         ("model:\n  encoder:\n    dropuot: 0.1", "--config=c.yaml: unknown key 'model.encoder.dropuot'; did you mean"),
         ("data:\n  mask_prob: much", "--data.mask_prob: Expected a <class 'float'>"),
         ("optimizer: AdmW", "unknown optimizer 'AdmW'"),
@@ -117,7 +126,11 @@ def test_wrong_config_files_are_named(error, tmp_path, content, message):
         ("blank.txt", b"\n\n  \n", "blank.txt"),
         ("binary.txt", b"GIF89a\0\0\1", "binary.txt: a binary file"),
         ("latin.txt", b"n\xe4h " * 100, "latin.txt: not UTF-8 text: bad byte 0xe4"),
-        ("rows.csv", b"title,body\na,b\n", "rows.csv, line 2: no column 'text'; text_column must be one of: title, body"),
+        (
+            "rows.csv",
+            b"title,body\na,b\n",
+            "rows.csv, line 2: no column 'text'; text_column must be one of: title, body",
+        ),
         ("rows.jsonl", b'{"body": "a"}\n', "no column 'text'; text_column must be one of: body"),
         ("rows.parquet", b"no parquet at all", "rows.parquet: not a Parquet file"),
     ],

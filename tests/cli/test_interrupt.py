@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 KILLED = ("train 3 SIGKILL", "train 5 SIGKILL", "validation 10 SIGKILL")
@@ -21,7 +22,13 @@ CHECKPOINTS = Path("logs", "mlm", "version_0", "checkpoints")
 def flags(small) -> list[str]:
     """All chance there is: dropout, moving texts, masks that change from epoch to epoch."""
     chance = ["--model.encoder.dropout=0.1", "--model.decoder.dropout=0.1", "--data.random_train_shift=true"]
-    return [*small, *chance, "--trainer.max_steps=12", "--trainer.callbacks=stopping.Stop", "--checkpoint.every_n_steps=2"]
+    return [
+        *small,
+        *chance,
+        "--trainer.max_steps=12",
+        "--trainer.callbacks=stopping.Stop",
+        "--checkpoint.every_n_steps=2",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +63,7 @@ def whole(stopped) -> Path:
 
 
 @pytest.mark.parametrize("place", KILLED)
-def test_a_killed_run_goes_on_as_one_left_alone(
-    resumable, whole, fit, load, assert_same_training_state, place
-):
+def test_a_killed_run_goes_on_as_one_left_alone(resumable, whole, fit, load, assert_same_training_state, place):
     assert resumable(place).code == -9
     step = int(place.split()[1])
     at_death = load(CHECKPOINTS / "last.ckpt")
@@ -101,9 +106,7 @@ def assert_clean_end(result) -> None:
     assert "Traceback" not in result.err
 
 
-def test_an_interrupted_run_ends_after_its_step_and_can_go_on(
-    resumable, whole, fit, load, assert_same_training_state
-):
+def test_an_interrupted_run_ends_after_its_step_and_can_go_on(resumable, whole, fit, load, assert_same_training_state):
     assert_clean_end(resumable(INTERRUPTED))
     assert load(CHECKPOINTS / "last.ckpt")["global_step"] == 8
     assert_ends_as_one_left_alone(fit, whole, assert_same_training_state)
@@ -118,6 +121,18 @@ def test_an_interrupt_between_steps_saves_the_state_too(
     assert load(CHECKPOINTS / "last.ckpt")["global_step"] == saved
     monkeypatch.delenv("STOP_AT")
     assert_ends_as_one_left_alone(fit, whole, assert_same_training_state)
+
+
+@pytest.mark.parametrize("steps", [5, 7])
+def test_a_finished_run_goes_on_as_one_that_was_longer(small, fit, load, steps):
+    flags = [*small, "--lr_scheduler=none", "--model.encoder.dropout=0.1", "--data.random_train_shift=true"]
+    longer = fit(*flags, "--trainer.max_steps=12")
+    fit(*flags, f"--trainer.max_steps={steps}")
+    folder = fit("--ckpt_path=last", "--trainer.max_steps=12")
+    assert folder.name == "version_1"
+    for part in ("state_dict", "optimizer_states"):
+        one, other = (load(run / "checkpoints" / "last.ckpt")[part] for run in (longer, folder))
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 # Flags win over what the checkpoint holds

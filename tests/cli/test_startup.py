@@ -75,9 +75,9 @@ def test_listings_are_filtered(perceiver):
         return [row["name"] for row in json.loads(perceiver(*argv, "--format=json").out)]
 
     assert names("list-data", "wiki*") == ["wikipedia", "wikitext"]
-    assert [row["kind"] for row in json.loads(perceiver("list-adapters", "text", "--kind=output", "--format=json").out)] == [
-        "output"
-    ]
+    assert [
+        row["kind"] for row in json.loads(perceiver("list-adapters", "text", "--kind=output", "--format=json").out)
+    ] == ["output"]
     assert names("list-data", "no-such-*") == []
     assert "no-such-*" in perceiver("list-data", "no-such-*").out
 

@@ -1,0 +1,60 @@
+"""A tiny text, a tiny model and a quiet trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning import Trainer
+
+from perceiver_core import PerceiverConfig
+from perceiver_plugins.text.data import TextFilesDataModule
+
+STEPS_PER_EPOCH = 5
+
+
+@pytest.fixture(autouse=True)
+def _no_seed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
+        monkeypatch.setenv(variable, "0")
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def tiny_config(text_config: Callable[..., PerceiverConfig]) -> Callable[..., PerceiverConfig]:
+    """A function that makes a small byte model's config."""
+
+    def tiny_config(dropout: float = 0.1, **values: Any) -> PerceiverConfig:
+        sizes = {"vocab_size": 262, "max_seq_len": 32, "dropout": dropout}
+        return text_config({**sizes, "num_self_attention_layers_per_block": 1}, sizes, **values)
+
+    return tiny_config
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Callable[..., TextFilesDataModule]:
+    """A function that makes a data module of five batches of two."""
+    text = " ".join(f"word{number % 37} näh" for number in range(100)).encode()
+    (tmp_path / "train.txt").write_bytes(text[: STEPS_PER_EPOCH * 2 * 32])
+    (tmp_path / "val.txt").write_bytes(text[320:480])
+
+    def tiny_data(**options: Any) -> TextFilesDataModule:
+        files = {"train_files": str(tmp_path / "train.txt"), "val_files": str(tmp_path / "val.txt")}
+        sizes = {"max_seq_len": 32, "batch_size": 2, "cache_dir": str(tmp_path / "cache")}
+        return TextFilesDataModule(**(files | sizes | options))
+
+    return tiny_data
+
+
+@pytest.fixture
+def tiny_trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    """A function that makes a quiet trainer on the CPU."""
+
+    def tiny_trainer(**options: Any) -> Trainer:
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
+        plain = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+        return Trainer(default_root_dir=tmp_path, **(quiet | plain | options))
+
+    return tiny_trainer

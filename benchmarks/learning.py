@@ -1,6 +1,6 @@
 """How much a language model has learned: its validation loss beside that of a byte-unigram model, on the same masks.
 
-    python benchmarks/learning.py logs/mlm/version_0/checkpoints/best.ckpt
+python benchmarks/learning.py logs/mlm/version_0/checkpoints/best.ckpt
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perceiver_core import Batch
 from perceiver_plugins.text import LitLanguageModel
-from perceiver_plugins.text.lightning import IGNORED
+from perceiver_plugins.text.config import IGNORED
 from perceiver_registry import read_checkpoint, registry
 from perceiver_registry.checkpoint import KEY
 

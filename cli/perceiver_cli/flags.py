@@ -33,7 +33,7 @@ class Parser(jsonargparse.ArgumentParser):
         if flag:
             line = line.replace(flag.group(0), f"--{flag.group(1)}:", 1)
         if flag and "Union subtypes" in line:  # pages of what was tried
-            given = re.findall(r"Got value: (\S+)", line)
+            given = re.findall(r"(?:Got|Given) value: (\S+)", line)
             line = f"--{flag.group(1)}: {given[-1] if given else 'this'} is not a value that it takes; see --help"
         raise UserError(line[:400]) from ex
 

@@ -21,6 +21,9 @@ MASKS = ("<mask>", "[MASK]")
 
 BATCH_SIZE = 32
 
+UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+"""Stands in tables for what a terminal would not show, or obey."""
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -154,7 +157,7 @@ class MaskPredictor:
     def rows(predictions: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
         """The predictions as rows of a table."""
         for prediction in predictions:
-            filled = prediction["filled"]
+            filled = "".join(char if char.isprintable() else UNPRINTABLE for char in prediction["filled"])
             for number, guesses in enumerate(prediction["masks"], start=1):
                 likely = "  ".join(f"{guess['token']!r} {guess['probability']:.2f}" for guess in guesses)
                 yield {"filled": filled, "mask": str(number), "guesses with probability": likely}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
+from perceiver_plugins.text.connection import hub
 from perceiver_registry import UserError
 
 NUM_DECODER_HEADS = 8
@@ -80,7 +81,8 @@ def published_config(source: str) -> PerceiverConfig[TextEncoderConfig, TextDeco
         UserError: if there is no Perceiver at ``source``, or the hub cannot be reached.
     """
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        with hub():
+            config = transformers.AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise _not_loadable(source, error) from error
     if not isinstance(config, transformers.PerceiverConfig):
@@ -95,7 +97,8 @@ def convert_params(source: str) -> dict[str, Tensor]:
         UserError: if there is no Perceiver language model at ``source``, or the hub cannot be reached.
     """
     try:
-        loaded: Any = transformers.PerceiverForMaskedLM.from_pretrained(source, output_loading_info=True)
+        with hub():
+            loaded: Any = transformers.PerceiverForMaskedLM.from_pretrained(source, output_loading_info=True)
     except Exception as error:  # a file that is something else fails in any way
         raise _not_loadable(source, error) from error
     model, report = loaded

@@ -128,6 +128,25 @@ class EpochSampler(DistributedSampler[Key]):
             yield epoch, index
 
 
+class EvaluationSampler(DistributedSampler[int]):
+    """Shares a data set among the ranks, in order and each example once: metrics do not depend on their number.
+
+    All ranks yield equally many indices. Where they cannot share evenly, the last indices lie beyond the end of the
+    data set, which then gives an example with nothing to predict.
+
+    Args:
+        size: Number of examples in the data set.
+        num_replicas: Number of ranks.
+        rank: This process's rank.
+    """
+
+    def __init__(self, size: int, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(range(size), num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, self.total_size, self.num_replicas))
+
+
 def batches_trained(trainer: Trainer) -> int:
     """How many batches (per rank) the trainer has trained on, in all epochs, those before a restart included.
 

@@ -10,8 +10,17 @@ def curve(folder, name: str) -> dict[int, float]:
     return {event.step: event.value for event in EventAccumulator(str(folder)).Reload().Scalars(name)}
 
 
-def test_two_processes_follow_the_curve_of_one(start, finish, small, fit, tmp_path):
-    flags = [*small, "--trainer.max_steps=4", "--optimizer.lr=0.01", "--lr_scheduler=none", "--seed_everything=3"]
+def test_two_processes_follow_the_curve_of_one(start, finish, small, fit, texts, tmp_path):
+    odd = tmp_path / "odd.txt"  # five examples: two processes cannot share them evenly
+    odd.write_bytes((texts / "train.txt").read_bytes()[3:163])
+    small = [*small, f"--data.val_files={odd}"]
+    flags = [
+        *small,
+        "--trainer.max_steps=4",
+        "--optimizer.lr=0.01",
+        "--lr_scheduler=none",
+        "--seed_everything=3",
+    ]
     two = ["--data.batch_size=1", "--trainer.devices=2", "--trainer.strategy=ddp"]
     (tmp_path / "two").mkdir()
     result = finish(start("fit", *flags, "--trainer.val_check_interval=2", *two, cwd=tmp_path / "two"))

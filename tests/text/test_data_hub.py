@@ -22,6 +22,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer
 
 from perceiver_plugins.text import connection
+from perceiver_plugins.text.config import IGNORED
 from perceiver_plugins.text.data import (
     BookCorpusDataModule,
     Enwik8DataModule,
@@ -33,7 +34,7 @@ from perceiver_plugins.text.data import (
 )
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.files import DataError
-from perceiver_plugins.text.data.masking import IGNORE, Masker
+from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader
 from perceiver_registry.errors import UserError
 
@@ -253,7 +254,7 @@ def test_each_document_goes_to_one_part(parts: int, shards: int) -> None:
 
 def original(example: tuple[np.ndarray, np.ndarray]) -> str:
     input_ids, labels = example
-    return bytes((np.where(labels == IGNORE, input_ids, labels) - 6).tolist()).decode()
+    return bytes((np.where(labels == IGNORED, input_ids, labels) - 6).tolist()).decode()
 
 
 @pytest.mark.parametrize("shards", [1, 4])

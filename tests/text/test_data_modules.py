@@ -21,11 +21,12 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer, PreTrainedTokenizerFast
 
 from perceiver_plugins.text import data as data_modules
+from perceiver_plugins.text.config import IGNORED
 from perceiver_plugins.text.data import PythonDocsDataModule, TextDataModule, TextFilesDataModule
 from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.files import DataError, Piece
-from perceiver_plugins.text.data.masking import IGNORE, Masker
+from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.prepared import TokenStream, prepare, split_documents, write_documents
 from perceiver_plugins.text.tokenizers import deserialize_tokenizer
 from perceiver_registry.errors import UserError
@@ -61,7 +62,7 @@ def chunks(text: str, **options: Any) -> MaskedChunks:
 def original(example: tuple[np.ndarray, np.ndarray]) -> bytes:
     """The text of an example before masking."""
     input_ids, labels = example
-    return bytes((np.where(labels == IGNORE, input_ids, labels) - 6).tolist())
+    return bytes((np.where(labels == IGNORED, input_ids, labels) - 6).tolist())
 
 
 def text_of(module: TextDataModule, split: str) -> str:
@@ -162,7 +163,7 @@ def test_python_docs() -> None:
     assert sizes["test"] > 20_000
     batch = next(iter(module.train_dataloader()))
     assert batch["input_ids"].shape == (32, 64)
-    assert 0.1 < (batch["labels"] != IGNORE).float().mean() < 0.2
+    assert 0.1 < (batch["labels"] != IGNORED).float().mean() < 0.2
     assert "the" in text_of(module, "validation")
     again = PythonDocsDataModule(max_seq_len=32, cache_dir=os.environ["PERCEIVER_CACHE"])
     assert again.folder == module.folder
@@ -439,3 +440,10 @@ def test_every_flag_is_known_and_explained(name: str) -> None:
     assert {"data.tokenizer", "data.max_seq_len", "data.mask_words", "data.seed", "data.cache_dir"} <= set(flags)
     assert "data.name" not in flags
     assert all(flags.values())
+
+
+def test_beyond_the_end_there_is_nothing_to_predict():
+    dataset = chunks("some text", max_seq_len=4)
+    input_ids, labels = dataset[len(dataset)]
+    assert len(input_ids) == len(labels) == 1
+    assert (labels == IGNORED).all()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from transformers import PerceiverTokenizer
 
+from perceiver_plugins.text.config import IGNORED
 from perceiver_plugins.text.data.encoding import NO_WORD, DocumentEncoder
-from perceiver_plugins.text.data.masking import IGNORE, Masker
+from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.training.loading import example_rng
 
 TOKENIZER = PerceiverTokenizer()
@@ -32,7 +33,7 @@ def test_rates(whole_words: bool, mask_prob: float) -> None:
     replacements = []
     for index in range(40):
         shown, labels = mask(ids, parts, example_rng(0, 0, index))
-        predicted = labels != IGNORE
+        predicted = labels != IGNORED
         assert (labels[predicted] == ids[predicted]).all()
         assert (shown[~predicted] == ids[~predicted]).all()
         eligible += int((parts != NO_WORD).sum()) if whole_words else len(ids)
@@ -54,11 +55,11 @@ def test_words_are_hidden_as_a_whole() -> None:
     for index in range(20):
         shown, labels = masker(True)(ids, parts, example_rng(1, 0, index))
         for word in words:
-            predicted = labels[word] != IGNORE
+            predicted = labels[word] != IGNORED
             assert predicted.all() or not predicted.any()
             is_mask = shown[word] == TOKENIZER.mask_token_id
             assert is_mask.all() or not is_mask.any()
-        assert (labels[parts == NO_WORD] == IGNORE).all()
+        assert (labels[parts == NO_WORD] == IGNORED).all()
 
 
 @pytest.mark.parametrize("whole_words", [True, False])
@@ -66,7 +67,7 @@ def test_words_are_hidden_as_a_whole() -> None:
 def test_something_is_always_asked(text: str, whole_words: bool) -> None:
     ids, parts = encode(text)
     for index in range(30):
-        assert (masker(whole_words, 0.01)(ids, parts, example_rng(0, 0, index))[1] != IGNORE).any()
+        assert (masker(whole_words, 0.01)(ids, parts, example_rng(0, 0, index))[1] != IGNORED).any()
 
 
 def test_pieces_of_a_word_at_the_borders_are_words() -> None:
@@ -76,7 +77,7 @@ def test_pieces_of_a_word_at_the_borders_are_words() -> None:
     seen = set()
     for index in range(50):
         labels = masker(True, 0.5)(ids, parts, example_rng(0, 0, index))[1]
-        seen.add(tuple(np.flatnonzero(labels != IGNORE)))
+        seen.add(tuple(np.flatnonzero(labels != IGNORED)))
     first, second = tuple(range(8)), (9, 10, 11)
     assert seen == {first, second, first + second}
 
@@ -86,12 +87,12 @@ def test_special_tokens_are_never_asked() -> None:
     for whole_words in (True, False):
         shown, labels = masker(whole_words, 1.0)(ids, np.zeros(5, np.uint8), example_rng(0, 0, 0))
         assert shown.tolist() == ids.tolist()
-        assert (labels == IGNORE).all()
+        assert (labels == IGNORED).all()
 
 
 def test_all_can_be_asked_and_nothing_may_be_there() -> None:
     ids, parts = encode("a b c")
-    assert (masker(True, 1.0)(ids, parts, example_rng(0, 0, 0))[1] != IGNORE).sum() == 3
+    assert (masker(True, 1.0)(ids, parts, example_rng(0, 0, 0))[1] != IGNORED).sum() == 3
     shown, labels = masker(True)(ids[:0], parts[:0], example_rng(0, 0, 0))
     assert len(shown) == len(labels) == 0
 

@@ -13,7 +13,13 @@ import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
-from perceiver_plugins.training.loading import EpochSampler, batches_trained, example_rng, loader_generator
+from perceiver_plugins.training.loading import (
+    EpochSampler,
+    EvaluationSampler,
+    batches_trained,
+    example_rng,
+    loader_generator,
+)
 
 SIZE, BATCH = 14, 3  # four batches an epoch, two examples left out
 
@@ -204,3 +210,10 @@ def test_resumed_training_with_worker_processes(tmp_path: Path) -> None:
     assert alone == run(0, [], max_epochs=2)
     for done in (2, 4):
         assert run(2, [], tmp_path / f"{done}.ckpt", max_epochs=2) == alone[done:]
+
+
+@pytest.mark.parametrize(("size", "ranks"), [(1, 2), (7, 3), (8, 4), (5, 1)])
+def test_ranks_share_an_evaluation_evenly_and_without_repetition(size, ranks):
+    shares = [list(EvaluationSampler(size, ranks, rank)) for rank in range(ranks)]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(index for share in shares for index in share if index < size) == list(range(size))

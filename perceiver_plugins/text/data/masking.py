@@ -6,10 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from perceiver_plugins.text.config import IGNORED
 from perceiver_plugins.text.data.encoding import NO_WORD, WORD_START
-
-IGNORE = -100
-"""Label of a token that is not to be predicted."""
 
 
 class Masker:
@@ -59,7 +57,7 @@ class Masker:
             asked.
         """
         shown = input_ids.astype(np.int64)
-        labels = np.full(len(shown), IGNORE, dtype=np.int64)
+        labels = np.full(len(shown), IGNORED, dtype=np.int64)
         units = self._units(shown, word_parts)
         count = int(units.max(initial=-1)) + 1
         if count == 0:

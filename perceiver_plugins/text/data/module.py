@@ -30,7 +30,7 @@ from perceiver_plugins.text.tokenizers import (
     mask_token_id,
     serialize_tokenizer,
 )
-from perceiver_plugins.training.loading import EpochSampler, batches_trained, loader_generator
+from perceiver_plugins.training.loading import EpochSampler, EvaluationSampler, batches_trained, loader_generator
 from perceiver_registry.errors import UserError
 
 MAX_WORKERS = 8
@@ -268,7 +268,7 @@ class TextDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """In order, with the same masks each time."""
-        return DataLoader(self._split("validation"), batch_size=self.valid_batch_size, **self.loader_options())
+        return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> DataLoader:
         """In order, with the same masks each time.
@@ -276,7 +276,12 @@ class TextDataModule(LightningDataModule):
         Raises:
             UserError: If there is no test data.
         """
-        return DataLoader(self._split("test"), batch_size=self.valid_batch_size, **self.loader_options())
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: str) -> DataLoader:
+        dataset = self._split(split)
+        sampler = EvaluationSampler(len(dataset), self.num_replicas, self.rank)
+        return DataLoader(dataset, sampler=sampler, batch_size=self.valid_batch_size, **self.loader_options())
 
     def _split(self, split: str) -> MaskedChunks:
         if split not in self._splits:

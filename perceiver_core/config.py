@@ -33,19 +33,58 @@ def require_divisible(config: Any, field: str, channels: int | None, heads_field
 
 
 @dataclass
-class EncoderConfig:
+class CrossAttentionConfig:
+    """What encoders and decoders have in common: one array looks at another.
+
+    Args:
+        num_cross_attention_heads: heads of the cross-attention.
+        num_cross_attention_qk_channels: query and key channels of all heads together. None: the channels of the array
+            that looks, the latents in an encoder and the output queries in a decoder.
+        num_cross_attention_v_channels: value channels of all heads together. None: the query and key channels.
+        cross_attention_widening_factor: hidden channels of the cross-attention layer's MLP per channel.
+        cross_attention_residual: whether the array that looks is added to what the cross-attention found.
+        dropout: probability with which an attention weight is dropped in training, in all attentions.
+        init_scale: standard deviation of the normal initialisation.
+        freeze: keep the weights as they are in training, those of the adapter included. Weights that an output
+            adapter shares with the input adapter are the encoder's.
+    """
+
+    num_cross_attention_heads: int = 8
+    num_cross_attention_qk_channels: int | None = None
+    num_cross_attention_v_channels: int | None = None
+    cross_attention_widening_factor: int = 1
+    cross_attention_residual: bool = True
+    dropout: float = 0.0
+    init_scale: float = 0.02
+    freeze: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self,
+            "num_cross_attention_heads",
+            "num_cross_attention_qk_channels",
+            "num_cross_attention_v_channels",
+            "cross_attention_widening_factor",
+        )
+        self._require_divisible_channels("cross")
+        require(0.0 <= self.dropout < 1.0, self, "dropout", "must be at least 0 and less than 1")
+        require(self.init_scale > 0.0, self, "init_scale", "must be greater than 0")
+
+    def _require_divisible_channels(self, kind: str) -> None:
+        for channels in ("qk", "v"):
+            field = f"num_{kind}_attention_{channels}_channels"
+            require_divisible(self, field, getattr(self, field), f"num_{kind}_attention_heads")
+
+
+@dataclass
+class EncoderConfig(CrossAttentionConfig):
     """What every Perceiver encoder has (Perceiver IO, arXiv 2107.14795, section 3.1 and appendix E).
 
     Args:
-        num_cross_attention_heads: heads of the cross-attentions from the latents to the input.
-        num_cross_attention_qk_channels: query and key channels of all heads together. None: the latents' channels.
-        num_cross_attention_v_channels: value channels of all heads together. None: the query and key channels.
         num_cross_attention_layers: how often the latents look at the input: before the first self-attention block,
             before the second one, and so on. At most ``num_self_attention_blocks``.
         first_cross_attention_layer_shared: whether the first cross-attention layer has the same weights as the later
             ones (which always share theirs).
-        cross_attention_widening_factor: hidden channels of the cross-attention layers' MLP per channel.
-        cross_attention_residual: whether the latents are added to what the cross-attention found.
         num_self_attention_heads: heads of the latents' self-attention.
         num_self_attention_qk_channels: query and key channels of all heads together. None: the latents' channels.
         num_self_attention_v_channels: value channels of all heads together. None: the query and key channels.
@@ -54,18 +93,10 @@ class EncoderConfig:
         first_self_attention_block_shared: whether the first block has the same weights as the later ones (which
             always share theirs).
         self_attention_widening_factor: hidden channels of the self-attention layers' MLP per channel.
-        dropout: probability with which an attention weight is dropped in training, in all of the encoder's attentions.
-        init_scale: standard deviation of the normal initialisation.
-        freeze: keep the weights of the input adapter and the encoder as they are in training.
     """
 
-    num_cross_attention_heads: int = 8
-    num_cross_attention_qk_channels: int | None = None
-    num_cross_attention_v_channels: int | None = None
     num_cross_attention_layers: int = 1
     first_cross_attention_layer_shared: bool = False
-    cross_attention_widening_factor: int = 1
-    cross_attention_residual: bool = True
     num_self_attention_heads: int = 8
     num_self_attention_qk_channels: int | None = None
     num_self_attention_v_channels: int | None = None
@@ -73,18 +104,12 @@ class EncoderConfig:
     num_self_attention_blocks: int = 1
     first_self_attention_block_shared: bool = True
     self_attention_widening_factor: int = 1
-    dropout: float = 0.0
-    init_scale: float = 0.02
-    freeze: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(
             self,
-            "num_cross_attention_heads",
-            "num_cross_attention_qk_channels",
-            "num_cross_attention_v_channels",
             "num_cross_attention_layers",
-            "cross_attention_widening_factor",
             "num_self_attention_heads",
             "num_self_attention_qk_channels",
             "num_self_attention_v_channels",
@@ -92,57 +117,18 @@ class EncoderConfig:
             "num_self_attention_blocks",
             "self_attention_widening_factor",
         )
-        for kind in ("cross", "self"):
-            for channels in ("qk", "v"):
-                field = f"num_{kind}_attention_{channels}_channels"
-                require_divisible(self, field, getattr(self, field), f"num_{kind}_attention_heads")
+        self._require_divisible_channels("self")
         require(
             self.num_cross_attention_layers <= self.num_self_attention_blocks,
             self,
             "num_cross_attention_layers",
             f"must not exceed num_self_attention_blocks={self.num_self_attention_blocks}",
         )
-        require(0.0 <= self.dropout < 1.0, self, "dropout", "must be at least 0 and less than 1")
-        require(self.init_scale > 0.0, self, "init_scale", "must be greater than 0")
 
 
 @dataclass
-class DecoderConfig:
-    """What every Perceiver decoder has: one cross-attention from the output queries to the latents.
-
-    Args:
-        num_cross_attention_heads: heads of the cross-attention from the output queries to the latents.
-        num_cross_attention_qk_channels: query and key channels of all heads together. None: the queries' channels.
-        num_cross_attention_v_channels: value channels of all heads together. None: the query and key channels.
-        cross_attention_widening_factor: hidden channels of the MLP per channel.
-        cross_attention_residual: whether the output queries are added to what the cross-attention found.
-        dropout: probability with which an attention weight is dropped in training.
-        init_scale: standard deviation of the normal initialisation.
-        freeze: keep the weights of the decoder and the output adapter as they are in training.
-    """
-
-    num_cross_attention_heads: int = 8
-    num_cross_attention_qk_channels: int | None = None
-    num_cross_attention_v_channels: int | None = None
-    cross_attention_widening_factor: int = 1
-    cross_attention_residual: bool = True
-    dropout: float = 0.0
-    init_scale: float = 0.02
-    freeze: bool = False
-
-    def __post_init__(self) -> None:
-        require_positive(
-            self,
-            "num_cross_attention_heads",
-            "num_cross_attention_qk_channels",
-            "num_cross_attention_v_channels",
-            "cross_attention_widening_factor",
-        )
-        for channels in ("qk", "v"):
-            field = f"num_cross_attention_{channels}_channels"
-            require_divisible(self, field, getattr(self, field), "num_cross_attention_heads")
-        require(0.0 <= self.dropout < 1.0, self, "dropout", "must be at least 0 and less than 1")
-        require(self.init_scale > 0.0, self, "init_scale", "must be greater than 0")
+class DecoderConfig(CrossAttentionConfig):
+    """What every Perceiver decoder has: one cross-attention from the output queries to the latents."""
 
 
 E = TypeVar("E", bound=EncoderConfig)

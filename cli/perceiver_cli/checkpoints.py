@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import RunningStage
 from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 if TYPE_CHECKING:
     from pytorch_lightning.loops.progress import _ProcessedTracker
@@ -104,9 +105,9 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # Ctrl-C during validation or between two steps. Within a step, weights may be half updated.
+        # Ctrl-C during validation or between two steps, or SIGTERM. Within a step, weights may be half updated.
         unsaved = trainer.global_step != self._saved_step and not self._in_step
-        if isinstance(exception, KeyboardInterrupt) and unsaved and not trainer.sanity_checking:
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and unsaved and not trainer.sanity_checking:
             if trainer.state.stage == RunningStage.VALIDATING:
                 self._rewind_validation(trainer)
             self.save(trainer)

@@ -8,11 +8,19 @@ from collections.abc import Callable
 
 from perceiver_registry import UserError
 
-OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class InterruptedRunError(Exception):
-    """A person ended the run."""
+    """A person (Ctrl-C) or the system (SIGTERM) ended the run.
+
+    Args:
+        exit_code: :data:`INTERRUPTED` or :data:`TERMINATED`.
+    """
+
+    def __init__(self, exit_code: int):
+        super().__init__()
+        self.exit_code = exit_code
 
 
 def guarded(action: Callable[[], None], debug: bool) -> int:
@@ -26,8 +34,10 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
         action()
     except UserError as error:
         return _failed(str(error), WRONG_USE, debug)
-    except (KeyboardInterrupt, InterruptedRunError):
+    except KeyboardInterrupt:
         return _failed("interrupted", INTERRUPTED, debug)
+    except InterruptedRunError as error:
+        return _failed("interrupted", error.exit_code, debug)
     except BrokenPipeError:  # the reader of the output has had enough
         sys.stderr.close()
         return OK

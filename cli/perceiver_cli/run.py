@@ -19,10 +19,10 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer, see
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from perceiver_cli.checkpoints import AtomicCheckpointIO, LastCheckpoint, SaveConfig, best_checkpoint
-from perceiver_cli.errors import InterruptedRunError
+from perceiver_cli.errors import INTERRUPTED, TERMINATED, InterruptedRunError
 from perceiver_cli.flags import build_parser, data_class, parse, print_help, trainer_options
 from perceiver_cli.layers import Run, Values, read_run
 from perceiver_cli.tables import print_table
@@ -76,10 +76,10 @@ def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: 
     try:
         with _quiet():
             trainer.fit(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
-    except (SystemExit, KeyboardInterrupt) as error:  # what Lightning makes of Ctrl-C
+    except (SystemExit, KeyboardInterrupt) as error:  # what Lightning makes of SIGTERM and Ctrl-C
         if last is not None and last.path(trainer).exists():
             _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}")
-        raise InterruptedRunError from error
+        raise InterruptedRunError(TERMINATED if isinstance(error, SIGTERMException) else INTERRUPTED) from error
     if last is not None:
         _report(trainer, last)
 

@@ -99,8 +99,8 @@ def assert_ends_as_one_left_alone(fit, whole, assert_same) -> None:
         assert_same(CHECKPOINTS / name, whole / name)
 
 
-def assert_clean_end(result) -> None:
-    assert result.code == 130
+def assert_clean_end(result, code: int = 130) -> None:
+    assert result.code == code
     assert result.err.splitlines()[-1] == "perceiver: interrupted"
     assert f"perceiver fit --ckpt_path={CHECKPOINTS / 'last.ckpt'}" in result.err
     assert "Traceback" not in result.err
@@ -112,12 +112,15 @@ def test_an_interrupted_run_ends_after_its_step_and_can_go_on(resumable, whole, 
     assert_ends_as_one_left_alone(fit, whole, assert_same_training_state)
 
 
-@pytest.mark.parametrize(("place", "saved"), [("train 7 SIGINT", 7), ("validation 5 SIGINT", 5)])
+@pytest.mark.parametrize(
+    ("place", "saved", "code"),
+    [("train 7 SIGINT", 7, 130), ("validation 5 SIGINT", 5, 130), ("train 7 SIGTERM", 8, 143)],
+)
 def test_an_interrupt_between_steps_saves_the_state_too(
-    perceiver, flags, whole, fit, load, assert_same_training_state, monkeypatch, place, saved
+    perceiver, flags, whole, fit, load, assert_same_training_state, monkeypatch, place, saved, code
 ):
     monkeypatch.setenv("STOP_AT", place)
-    assert_clean_end(perceiver("fit", *flags, "--checkpoint.every_n_steps=0"))
+    assert_clean_end(perceiver("fit", *flags, "--checkpoint.every_n_steps=0"), code)
     assert load(CHECKPOINTS / "last.ckpt")["global_step"] == saved
     monkeypatch.delenv("STOP_AT")
     assert_ends_as_one_left_alone(fit, whole, assert_same_training_state)

@@ -198,6 +198,8 @@ def _create_module(chosen: Run, values: Values) -> Any:
 
 def _create_trainer(command: str, values: Values, chosen: Run) -> Trainer:
     options = trainer_options(values["trainer"])
+    if options["devices"] in (-1, "-1"):
+        options["devices"] = "auto"  # all there are as well, and on a CPU no error
     options["callbacks"] = _as_list(options["callbacks"])
     options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
     if command == "fit":

@@ -14,6 +14,9 @@ from transformers import PreTrainedTokenizerBase
 MASK = "▒"
 """Stands for a masked token where a sample is shown."""
 
+SHOWN = 240
+"""How many characters of a sample are printed; all of them are logged."""
+
 
 class FillMaskSamples(Callback):
     """Fills in the first validation examples at each validation, logs them to TensorBoard, and prints them at the end.
@@ -64,7 +67,7 @@ class FillMaskSamples(Callback):
         if self.samples and stage == "fit":
             print("\nValidation text, masked and filled in:")
             for before, after in self.samples:
-                print(f"\n  masked  {before}\n  filled  {after}")
+                print(f"\n  masked  {before[:SHOWN]}\n  filled  {after[:SHOWN]}")
 
 
 def _show(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -31,7 +31,7 @@ def test_the_line_of_the_original(fit, load, texts, model, tmp_path):
     (tmp_path / "wikipedia" / "train.jsonl").write_text("\n".join(rows))
     line = """--task=mlm --model.encoder.dropout=0.0 --model.decoder.dropout=0.0 --data=WikipediaDataModule
         --data.tokenizer=deepmind/language-perceiver --data.max_seq_len=32 --data.batch_size=4
-        --optimizer=Lamb --optimizer.lr=1e-3 --trainer.accelerator=cpu --trainer.devices=1
+        --optimizer=Lamb --optimizer.lr=1e-3 --trainer.accelerator=cpu --trainer.devices=-1
         --trainer.logger=TensorBoardLogger --trainer.logger.save_dir=runs --trainer.logger.name=mine"""
     small = [f"--data.dataset={tmp_path / 'wikipedia'}", "--trainer.max_steps=2", *model]
     folder = fit(*line.split(), *small)

@@ -200,6 +200,8 @@ def _create_trainer(command: str, values: Values, chosen: Run) -> Trainer:
     options = trainer_options(values["trainer"])
     if options["devices"] in (-1, "-1"):
         options["devices"] = "auto"  # all there are as well, and on a CPU no error
+    if isinstance(options["val_check_interval"], int) and options["check_val_every_n_epoch"] == 1:
+        options["check_val_every_n_epoch"] = None  # steps are counted across epochs, however short these are
     options["callbacks"] = _as_list(options["callbacks"])
     options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
     if command == "fit":

@@ -168,8 +168,10 @@ class LitPerceiver(LightningModule):
         self._log_mean("test_loss", self.loss_sum(batch))
 
     def _log_mean(self, name: str, loss: LossSum) -> None:
-        # With the count as weight, the mean over batches and processes is the mean over predictions.
-        self.log(name, loss.mean, batch_size=int(loss.count), prog_bar=True, sync_dist=True)
+        # With the count as weight, the mean over batches and processes is the mean over predictions. As a float, since
+        # Lightning takes the mean of the processes' weights as well, and that of integers is rounded.
+        weight: Any = float(loss.count)
+        self.log(name, loss.mean, batch_size=weight, prog_bar=True, sync_dist=True)
 
     def _sum_over_processes(self, loss: LossSum) -> LossSum:
         if self.trainer.world_size == 1:

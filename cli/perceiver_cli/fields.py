@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentParser
+
+from perceiver_registry.assemble import config_types
+
+PARTS = ("encoder", "decoder")
 
 OF_THE_RUN = ("config", "optimizer", "lr_scheduler")
 """Arguments of a Lightning module that are sections of their own on the command line."""
 
 
-def fields_of(target: type) -> list[dict[str, str]]:
+def fields_of_model(config: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The fields of a named model, by dotted name, with its values in the place of the defaults.
+
+    Args:
+        config: values by dotted field; ``encoder`` and ``decoder`` name the adapters.
+    """
+    rows = []
+    for section, config_type in config_types(*(config[part] for part in PARTS)).items():
+        prefix = section.partition(".")[2]
+        for row in fields_of(config_type, skip=PARTS):
+            name = f"{prefix}.{row['field']}".lstrip(".")
+            rows.append(row | {"field": name, "default": repr(config[name]) if name in config else row["default"]})
+    return rows
+
+
+def fields_of(target: type, skip: Iterable[str] = ()) -> list[dict[str, str]]:
     """Name, type, default and documentation of each argument of a class, those of its base classes included."""
+    left_out = {*skip, *OF_THE_RUN} & {*inspect.signature(target).parameters}
     parser = ArgumentParser(add_help=False)
-    parser.add_class_arguments(target, "x", skip={*_present(target)}, fail_untyped=False, instantiate=False)
+    parser.add_class_arguments(target, "x", skip=left_out, fail_untyped=False, instantiate=False)
     return [
         {
             "field": action.dest.removeprefix("x."),
@@ -26,12 +47,6 @@ def fields_of(target: type) -> list[dict[str, str]]:
         for action in parser._actions
         if action.dest.startswith("x.")
     ]
-
-
-def _present(target: type) -> Iterable[str]:
-    import inspect
-
-    return [name for name in OF_THE_RUN if name in inspect.signature(target).parameters]
 
 
 def _type_name(annotation: Any) -> str:

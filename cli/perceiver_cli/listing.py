@@ -111,7 +111,8 @@ def _describe(name: str, kinds: Iterable[str], form: str) -> None:
         print("\n" * bool(number) + f"{NOUNS[description['kind']]} {description['name']}: {description['summary']}")
         print(f"  from {description['distribution']} {description['version']}")
         for key, value in details.items():
-            print(f"  {key}: {value}")
+            lines = [f"{name}: {each}" for name, each in value.items()] if isinstance(value, Mapping) else [value]
+            print(f"  {key}:", *lines, sep="\n    " if isinstance(value, Mapping) else " ")
         if fields:
             print()
             print_table(fields)
@@ -132,13 +133,15 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
         "task",
     )
     details = {key: getattr(entry.spec, key) for key in shown if getattr(entry.spec, key, None)}
+    if entry.kind == "model":
+        del details["config"]  # its values stand among the fields
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in details.items()}
 
 
 def _fields(entry: Entry[Any]) -> list[dict[str, str]]:
     """The flags that an entry's class has, with types, defaults and documentation."""
-    from perceiver_cli.fields import fields_of
+    from perceiver_cli.fields import fields_of, fields_of_model
 
     if entry.kind == "model":
-        return []
+        return fields_of_model(entry.spec.config)
     return fields_of(entry.resolve("config" if entry.kind in ("input", "output") else "module"))

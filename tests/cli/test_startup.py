@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -131,7 +132,8 @@ def test_describe_shows_a_models_facts(perceiver):
     shown = perceiver("describe", "language-perceiver").out
     assert "201108230" in shown
     assert "deepmind/language-perceiver" in shown
-    assert "'optimizer': 'Lamb'" in shown
+    assert "optimizer: Lamb" in shown
+    assert re.search(r"^encoder.num_self_attention_layers_per_block +int +26 ", shown, flags=re.MULTILINE)
 
 
 def test_help_of_a_run_shows_the_flags_of_what_was_chosen(perceiver):

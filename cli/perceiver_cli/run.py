@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import json
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -293,13 +292,24 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
+UNNEEDED = (
+    "weights_only",
+    "litlogger",
+    "seamless",
+    "Tip:",
+    "HPU",
+    "TPU available",
+    "GPU available: False",
+    "Loading `train_dataloader`",
+)
+"""What Lightning says of itself is known by these words."""
+
+
 class _Unneeded(logging.Filter):
     """Drops what Lightning says of itself."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not re.search(
-            r"weights_only|litlogger|seamless|Tip:|HPU|TPU available|GPU available: False", record.getMessage()
-        )
+        return not any(words in record.getMessage() for words in UNNEEDED)
 
 
 for _name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Self
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.training.loading import batches_trained
@@ -203,6 +205,19 @@ class LitPerceiver(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": create_lr_scheduler(self.lr_scheduler_config, optimizer, self._training_steps),
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        strategy = self.trainer.strategy
+        if gradient_clip_val and gradient_clip_algorithm != "value" and isinstance(strategy, FSDPStrategy):
+            # The norm of gradients that are spread over devices is the wrapped model's to compute; Lightning refuses.
+            strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr, operator]
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _training_steps(self) -> int:
         steps = self.trainer.estimated_stepping_batches

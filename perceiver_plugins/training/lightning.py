@@ -91,7 +91,7 @@ class LitPerceiver(LightningModule):
         self.model = self.build(self.config)
         self.run_config: Mapping[str, Any] = {}
         """The whole run's configuration, which checkpoints keep so that the run can be resumed."""
-        self._seed = 0
+        self._seed: int | None = None
         self._other_schedule = False
         self._num_tokens: Tensor | int = 0
         self._since = time.perf_counter()
@@ -131,7 +131,8 @@ class LitPerceiver(LightningModule):
 
     def on_fit_start(self) -> None:
         # The seed that was set, or the one that torch drew; that of the checkpoint if the run is resumed.
-        self._seed = self._seed or torch.initial_seed() % 2**32
+        if self._seed is None:
+            self._seed = torch.initial_seed() % 2**32
 
     def on_train_start(self) -> None:
         if self._other_schedule:
@@ -188,14 +189,12 @@ class LitPerceiver(LightningModule):
 
     def configure_optimizers(self) -> Any:
         precision = self.trainer.precision
-        options = dict(self.optimizer_config)
-        if precision == "16-mixed" and self.trainer.gradient_clip_val:
-            # The gradient scaler cannot clip what a fused optimizer unscales itself.
-            options.setdefault("fused", False)
+        # The gradient scaler of half precision cannot clip what a fused optimizer unscales itself.
+        prefer_fused = not (precision == "16-mixed" and self.trainer.gradient_clip_val)
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not parameters:
             raise UserError("nothing to train: encoder and decoder are both frozen")
-        optimizer = create_optimizer(options, parameters)
+        optimizer = create_optimizer(self.optimizer_config, parameters, prefer_fused)
         if precision == "bf16-mixed" and hasattr(optimizer, "_step_supports_amp_scaling"):
             # bfloat16 has no gradient scaler, so clipping is safe; Lightning takes this mark as a sign of one.
             optimizer._step_supports_amp_scaling = False

@@ -101,21 +101,25 @@ def find_lr_scheduler(name: str) -> Callable[..., Any]:
     return _find(name, lr_schedulers(), "learning rate schedule")
 
 
-def create_optimizer(config: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> Optimizer:
+def create_optimizer(
+    config: Mapping[str, Any], parameters: Iterable[nn.Parameter], prefer_fused: bool = True
+) -> Optimizer:
     """Creates an optimizer.
 
     Args:
-        config: its name under ``"name"``, and its arguments. Where it has a fused kernel and neither ``fused`` nor
-            ``foreach`` is given, the fused one is taken: it is the fastest on CPU and GPU.
+        config: its name under ``"name"``, and its arguments.
         parameters: the parameters to optimize.
+        prefer_fused: take the fused kernel of an optimizer that has one, unless ``config`` says ``fused`` or
+            ``foreach``: it is the fastest on CPU and GPU.
 
     Raises:
         UserError: if the name is unknown, or an argument is not one of the optimizer's or out of range.
     """
     options = dict(config)
     optimizer = find_optimizer(options.pop(NAME))
-    if "fused" in inspect.signature(optimizer).parameters and not (options.get("fused") or options.get("foreach")):
-        options["fused"] = options.get("fused") is not False
+    has_fused = "fused" in inspect.signature(optimizer).parameters
+    if has_fused and options.get("fused") is None and not options.get("foreach"):
+        options["fused"] = prefer_fused
     try:
         return optimizer(parameters, **options)
     except (TypeError, ValueError) as error:

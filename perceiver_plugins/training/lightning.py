@@ -244,8 +244,10 @@ class LitPerceiver(LightningModule):
                 checkpoint["optimizer_states"] = []  # another optimizer starts with a state of its own
         self._other_schedule = saved["lr_scheduler"] != self.lr_scheduler_config
         if self._other_schedule:
+            step = checkpoint["epoch" if self.lr_scheduler_config.get("interval") == "epoch" else "global_step"]
+            without = [{"last_epoch": step, "_step_count": step + 1}] if self.lr_scheduler_config else []
             checkpoint["lr_schedulers"] = [
-                self._progress_of(schedule) for schedule in checkpoint.get("lr_schedulers", [])
+                self._progress_of(schedule) for schedule in checkpoint.get("lr_schedulers") or without
             ]
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -215,3 +216,13 @@ def test_another_dropout_is_applied(go_on, whole, load):
     assert without["perceiver"]["model"]["encoder"]["dropout"] == 0
     latents = "model.encoder.latents"
     assert (with_dropout["state_dict"][latents] != without["state_dict"][latents]).any()
+
+
+def test_a_schedule_can_be_added(small, fit, load):
+    fit(*small, "--optimizer.lr=0.1", "--lr_scheduler=none", "--trainer.max_steps=4")
+    schedule = ["--lr_scheduler=CosineWithWarmup", "--lr_scheduler.training_steps=8"]
+    fit("--ckpt_path=last", "--trainer.max_steps=6", *schedule)
+    state = load(CHECKPOINTS / "last.ckpt")
+    assert state["lr_schedulers"][0]["last_epoch"] == 6
+    expected = 0.1 * (1 + math.cos(math.pi * 6 / 8)) / 2
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(expected)

@@ -211,6 +211,10 @@ def _create_trainer(command: str, values: Values, chosen: Run) -> Trainer:
         options["callbacks"] += _fit_callbacks(options, values)
     else:
         options["logger"] = options["logger"] or False
+    return _new_trainer(options)
+
+
+def _new_trainer(options: Mapping[str, Any]) -> Trainer:
     try:
         return Trainer(**options)
     except MisconfigurationException as error:
@@ -251,9 +255,8 @@ def _saved(values: Values) -> Values:
 
 
 def _device(trainer_values: Mapping[str, Any]) -> torch.device:
-    return Trainer(
-        accelerator=trainer_values["accelerator"], devices=1, logger=False, enable_checkpointing=False
-    ).strategy.root_device
+    options = {"accelerator": trainer_values["accelerator"], "devices": 1}
+    return _new_trainer(options | {"logger": False, "enable_checkpointing": False}).strategy.root_device
 
 
 def _default_precision(trainer_values: Mapping[str, Any]) -> str | int:

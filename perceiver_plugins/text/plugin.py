@@ -82,14 +82,17 @@ def perceiver_data() -> list[DataSpec]:
         "imdb": ("ImdbDataModule", "IMDb movie reviews"),
     }
     # The embedded text is for a first try: a run on it ends by itself after some minutes on a laptop.
-    budget = {"trainer.max_steps": 2000, "trainer.val_check_interval": 500}
+    embedded = {"trainer.max_steps": 2000, "trainer.val_check_interval": 500}
+    # An epoch of these may take days.
+    large = {"trainer.val_check_interval": 1000}
+    defaults = {"python-docs": embedded, "text-files": {}}
     return [
         DataSpec(
             name=name,
             module=f"{DATA}:{module}",
             tasks=("mlm",),
             summary=summary,
-            defaults=budget if name == "python-docs" else {},
+            defaults=defaults.get(name, large),
         )
         for name, (module, summary) in modules.items()
     ]

@@ -350,3 +350,10 @@ def test_training_on_a_stream(folder: Path, tmp_path: Path) -> None:
         assert fit(module(), [], tmp_path / f"{step}.ckpt", **options).trained == alone.trained[step:]
     with pytest.raises(UserError, match=r"streaming has no epochs: pass trainer\.max_steps"):
         fit(module(), [], max_epochs=1)
+
+
+def test_a_stream_is_not_set_aside_as_a_whole(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    data = HubTextDataModule(str(tmp_path), streaming=True, stream_val_docs=3)
+    with pytest.raises(DataError, match="stream_val_docs=3 sets all 2 documents aside"):
+        data.setup()

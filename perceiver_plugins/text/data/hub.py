@@ -129,6 +129,11 @@ class HubTextDataModule(TextDataModule):
             return
         validation = self._evaluation_split(self.val_split, "validation")
         head = self._head(validation or self.train_split)
+        if validation is None and len(head) < self.stream_val_docs:
+            raise DataError(
+                f"{self.dataset}: stream_val_docs={self.stream_val_docs} sets all {len(head)} documents aside for "
+                "validation; give a smaller number, or leave out streaming"
+            )
         self._held_out = frozenset() if validation else frozenset(map(fingerprint, head))
         self._splits["validation"] = self.chunks(self._encode(head), train=False)
         if test := self._evaluation_split(self.test_split, "test"):

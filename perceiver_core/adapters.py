@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from perceiver_core.config import DecoderConfig, EncoderConfig
-
 Batch = Mapping[str, Any]
 """What a data loader yields: tensors under the names that Hugging Face uses (``input_ids``, ``pixel_values``, ...)."""
 
@@ -46,7 +44,7 @@ class InputAdapter(nn.Module):
 
     @classmethod
     def from_config(cls, config: Any) -> InputAdapter:
-        """Builds the adapter from its own subclass of :class:`EncoderConfig`."""
+        """Builds the adapter from its own subclass of :class:`~perceiver_core.config.EncoderConfig`."""
         raise NotImplementedError(f"{cls.__name__}.from_config")
 
     @property
@@ -127,7 +125,7 @@ class OutputAdapter(nn.Module):
 
     @classmethod
     def from_config(cls, config: Any, input_adapter: InputAdapter) -> OutputAdapter:
-        """Builds the adapter from its own subclass of :class:`DecoderConfig`.
+        """Builds the adapter from its own subclass of :class:`~perceiver_core.config.DecoderConfig`.
 
         Args:
             config: the decoder's configuration.
@@ -138,15 +136,3 @@ class OutputAdapter(nn.Module):
     def forward(self, decoded: Tensor) -> Any:
         """Turns the decoder's output (..., f) into the task's output, place by place."""
         raise NotImplementedError(f"{type(self).__name__}.forward")
-
-
-__all__ = [
-    "AdaptedInput",
-    "Batch",
-    "DecoderConfig",
-    "EncoderConfig",
-    "InputAdapter",
-    "OutputAdapter",
-    "QueryProvider",
-    "TrainableQueryProvider",
-]

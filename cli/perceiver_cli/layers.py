@@ -114,7 +114,6 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
         raise UserError(f"--task is missing; known: {names}")
     task = registry().get("task", task_name) if task_name else None
     values = _gather(task, base, user) if task else user
-    values["ckpt_path"] = str(checkpoint) if checkpoint else None
     return Run(task, values, flags, checkpoint, description, files, given["print_config"], given["help"])
 
 
@@ -295,7 +294,6 @@ def _values_of_checkpoint(command: str, description: Mapping[str, Any]) -> Value
     run = dict(description["run"])
     if command != "fit":
         run = {key: run[key] for key in ("data",) if key in run}
-    run.pop("ckpt_path", None)
     return merge(run, {"task": {"name": description["task"]}, "model": Replacement(description["model"])})
 
 

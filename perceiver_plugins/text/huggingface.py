@@ -11,6 +11,7 @@ from torch import Tensor
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_plugins.text.connection import hub
+from perceiver_plugins.text.tokenizers import one_line
 from perceiver_registry import UserError
 
 NUM_DECODER_HEADS = 8
@@ -157,8 +158,7 @@ def _layer_pairs(ours: str, theirs: str, cross: bool) -> Iterator[tuple[str, str
 
 
 def _not_loadable(source: str, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return UserError(
         f"params={source!r}: no Perceiver language model can be loaded from there (a hub id, a folder in the hub's "
-        f"layout, a checkpoint or a safetensors file is expected): {reason}"
+        f"layout, a checkpoint or a safetensors file is expected): {one_line(error)}"
     )

@@ -239,7 +239,7 @@ class LitPerceiver(LightningModule):
         saved = checkpoint["hyper_parameters"]
         if saved["optimizer"] != self.optimizer_config and "optimizer_states" in checkpoint:
             if saved["optimizer"][NAME] == self.optimizer_config[NAME]:
-                override_state(saved["optimizer"], self.optimizer_config, checkpoint["optimizer_states"], checkpoint)
+                override_state(saved["optimizer"], self.optimizer_config, checkpoint)
             else:
                 checkpoint["optimizer_states"] = []  # another optimizer starts with a state of its own
         self._other_schedule = saved["lr_scheduler"] != self.lr_scheduler_config

@@ -70,8 +70,6 @@ def optimizers() -> dict[str, type[Optimizer]]:
 def lr_schedulers() -> dict[str, Callable[..., Any]]:
     """The known schedules by name: constant and cosine with warm-up, and those of ``torch.optim.lr_scheduler``."""
     schedules = dict(_classes(torch.optim.lr_scheduler, LRScheduler))
-    schedules.pop("LRScheduler", None)
-    schedules.pop("_LRScheduler", None)
     return schedules | {"CosineWithWarmup": cosine_with_warmup, "ConstantWithWarmup": constant_with_warmup}
 
 
@@ -154,19 +152,16 @@ def create_lr_scheduler(
     return {"scheduler": scheduler, "interval": interval} | ({"monitor": "val_loss"} if watches_loss else {})
 
 
-def override_state(
-    saved: Mapping[str, Any], current: Mapping[str, Any], states: list[dict[str, Any]], checkpoint: dict[str, Any]
-) -> None:
+def override_state(saved: Mapping[str, Any], current: Mapping[str, Any], checkpoint: dict[str, Any]) -> None:
     """Lets the optimizer's current arguments win over those that a checkpoint's optimizer state holds.
 
     Args:
         saved: the optimizer config that the checkpoint was written with.
         current: the optimizer config of this run.
-        states: the checkpoint's optimizer states, which are changed in place.
-        checkpoint: the checkpoint, for the schedules' base learning rates.
+        checkpoint: the checkpoint, whose optimizer states and schedules are changed in place.
     """
     changed = {key: value for key, value in current.items() if key != NAME and saved.get(key) != value}
-    for group in (group for state in states for group in state["param_groups"]):
+    for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
         if "lr" in changed:
             # The schedule has taken the learning rate somewhere: it goes on from there, on the new scale.
             changed["lr"] = group["lr"] * current["lr"] / saved["lr"] if saved.get("lr") else current["lr"]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, Literal, TypeVar, cast, get_args, overload
+from typing import Any, Generic, Literal, TypeVar, get_args, overload
 
 import pluggy
 
@@ -206,4 +206,4 @@ class Registry:
 @functools.cache
 def registry() -> Registry:
     """The registry of what is installed, discovered at the first call."""
-    return cast(Registry, Registry())
+    return Registry()

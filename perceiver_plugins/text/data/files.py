@@ -212,7 +212,7 @@ def _read_table(path: Path, column: str) -> Iterator[Piece]:
     except csv.Error as error:
         raise DataError(f"{path}, line {rows.line_num}: not a valid table ({error})") from error
     if rows.fieldnames is not None and column not in rows.fieldnames:
-        raise DataError(_no_column(path, column, rows.fieldnames))
+        raise DataError(no_column(path, column, rows.fieldnames))
 
 
 def _read_parquet(path: Path, column: str) -> Iterator[Piece]:
@@ -228,7 +228,7 @@ def _read_parquet(path: Path, column: str) -> Iterator[Piece]:
         raise DataError(f"{path}: not a Parquet file, or damaged") from error
     with table:
         if column not in table.schema_arrow.names:
-            raise DataError(_no_column(path, column, table.schema_arrow.names))
+            raise DataError(no_column(path, column, table.schema_arrow.names))
         for batch in table.iter_batches(batch_size=1000, columns=[column]):
             for text in batch.column(0).to_pylist():
                 yield from _document(path, f"column {column!r}", {column: text}, column)
@@ -236,7 +236,7 @@ def _read_parquet(path: Path, column: str) -> Iterator[Piece]:
 
 def _document(path: Path, place: str, row: dict[str, Any], column: str) -> Iterator[Piece]:
     if column not in row:
-        raise DataError(_no_column(path, column, list(row), place))
+        raise DataError(no_column(path, column, list(row), place))
     text = row[column]
     if text is None or text == "":
         return
@@ -274,6 +274,7 @@ def _not_utf8(path: Path, where: str, byte: int) -> str:
     return f"{path}: not UTF-8 text: bad byte 0x{byte:02x} {where}; convert the file to UTF-8 (iconv -t UTF-8)"
 
 
-def _no_column(path: Path, column: str, columns: Iterable[Any], place: str = "") -> str:
+def no_column(path: Path | str, column: str, columns: Iterable[Any], place: str = "") -> str:
+    """What to say where a column is missing."""
     where = f"{path}, {place}" if place else f"{path}"
     return f"{where}: no column {column!r}; text_column must be one of: {', '.join(map(str, columns)) or 'none'}"

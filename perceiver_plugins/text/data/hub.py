@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from perceiver_plugins.text.data.files import BLOCK, DataError, Piece
-from perceiver_plugins.text.data.module import TextDataModule
+from perceiver_plugins.text.data.module import TextDataModule, check_positive
 from perceiver_plugins.text.data.prepared import TokenStream, split_documents, write_documents
 from perceiver_plugins.text.data.splits import Splits, file_states, open_splits
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader, fingerprint
@@ -73,9 +73,7 @@ class HubTextDataModule(TextDataModule):
     ) -> None:
         super().__init__(**kwargs)
         check_fraction(val_fraction)
-        for name, value in {"shuffle_buffer": shuffle_buffer, "stream_val_docs": stream_val_docs}.items():
-            if value < 1:
-                raise UserError(f"{name}={value} must be at least 1")
+        check_positive(shuffle_buffer=shuffle_buffer, stream_val_docs=stream_val_docs)
         if streaming and (self.static_masking or self.random_train_shift):
             flag = "static_masking" if self.static_masking else "random_train_shift"
             raise UserError(f"{flag} does not go with streaming: a stream's examples differ from pass to pass anyway")

@@ -36,6 +36,13 @@ from perceiver_registry.errors import UserError
 MAX_WORKERS = 8
 
 
+def check_positive(**values: int | None) -> None:
+    """Raises UserError unless each value, by its flag's name, is at least 1 or None."""
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value} must be at least 1")
+
+
 class TextDataModule(LightningDataModule):
     """Text for masked language modeling.
 
@@ -108,17 +115,14 @@ class TextDataModule(LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        positive = {
-            "max_seq_len": max_seq_len,
-            "random_min_seq_len": random_min_seq_len,
-            "batch_size": batch_size,
-            "valid_batch_size": valid_batch_size,
-            "preproc_workers": preproc_workers,
-            "preproc_batch_size": preproc_batch_size,
-        }
-        for name, value in positive.items():
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value} must be at least 1")
+        check_positive(
+            max_seq_len=max_seq_len,
+            random_min_seq_len=random_min_seq_len,
+            batch_size=batch_size,
+            valid_batch_size=valid_batch_size,
+            preproc_workers=preproc_workers,
+            preproc_batch_size=preproc_batch_size,
+        )
         if num_workers is not None and num_workers < 0:
             raise UserError(f"num_workers={num_workers} must be at least 0")
         if not 0 < mask_prob <= 1:

@@ -12,9 +12,11 @@ from typing import Any
 import datasets
 
 from perceiver_plugins.text.connection import hub
-from perceiver_plugins.text.data.files import DataError, find_files, read_documents
+from perceiver_plugins.text.data.files import DataError, find_files, no_column, read_documents
 from perceiver_plugins.text.data.prepared import quiet_datasets, write_documents
 from perceiver_plugins.text.tokenizers import one_line
+
+SPLITS = {"train", "validation", "test"}
 
 SAME = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation", "training": "train"}
 """Other names of splits, in files' names."""
@@ -150,8 +152,7 @@ class FileSplits(Splits):
         self.text_column = text_column
         self.files = find_files(str(folder), "dataset")
         self.words = {file: _split_words(file.relative_to(folder)) for file in self.files}
-        known = {"train", "validation", "test"}
-        self.named = any(known & words for group in self.words.values() for words in group)
+        self.named = any(SPLITS & words for group in self.words.values() for words in group)
 
     def key(self) -> dict[str, Any]:
         return {"files": file_states(self.files), "column": self.text_column}
@@ -162,7 +163,7 @@ class FileSplits(Splits):
         if not self.named:
             return self.files if "train" in parts else []
         # the file's own name counts before its folders' (train/test_scores.txt is no training data)
-        known = {"train", "validation", "test"} | parts
+        known = SPLITS | parts
         found = []
         for file, groups in self.words.items():
             words = next((words & known for words in groups if words & known), set())
@@ -215,9 +216,7 @@ def _split_words(path: Path) -> list[set[str]]:
 
 def _text_only(documents: datasets.Dataset, column: str, where: str) -> datasets.Dataset:
     if column not in documents.column_names:
-        raise DataError(
-            f"{where}: no column {column!r}; text_column must be one of: {', '.join(documents.column_names)}"
-        )
+        raise DataError(no_column(where, column, documents.column_names))
     kind = getattr(documents.features[column], "dtype", "a nested type")
     if kind not in ("string", "large_string", "string_view"):
         raise DataError(f"{where}: the column {column!r} is not text but {kind}")

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from perceiver_core.config import DecoderConfig, EncoderConfig, require_positive
 
-IGNORED = -100
-"""The label of a place that is not to be predicted, as in Hugging Face's and torch's losses."""
-
 
 @dataclass
 class TextEncoderConfig(EncoderConfig):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
-from perceiver_plugins.text.connection import hub
 from perceiver_plugins.text.tokenizers import one_line
+from perceiver_plugins.training.connection import hub
 from perceiver_registry import UserError
 
 NUM_DECODER_HEADS = 8

@@ -10,10 +10,10 @@ from pytorch_lightning import Callback
 from torch.nn.functional import cross_entropy
 
 from perceiver_core import Batch, PerceiverConfig
-from perceiver_plugins.text.config import IGNORED
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.samples import FillMaskSamples
 from perceiver_plugins.training.lightning import LitPerceiver, LossSum
+from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry import UserError
 
 

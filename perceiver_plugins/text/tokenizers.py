@@ -9,7 +9,7 @@ from typing import Any, cast
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PerceiverTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from perceiver_plugins.text.connection import hub
+from perceiver_plugins.training.connection import hub
 from perceiver_registry.errors import UserError
 
 PERCEIVER_TOKENIZER = "deepmind/language-perceiver"

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pytorch_lightning import Trainer
     from pytorch_lightning.loops.progress import _ProcessedTracker
 
+IGNORED = -100
+"""The label of what is not to be predicted, as in Hugging Face's and torch's losses."""
+
 Key = tuple[int, int]
 """What a sampler asks a dataset for: (epoch, index)."""
 

@@ -21,8 +21,6 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer
 
-from perceiver_plugins.text import connection
-from perceiver_plugins.text.config import IGNORED
 from perceiver_plugins.text.data import (
     BookCorpusDataModule,
     Enwik8DataModule,
@@ -33,9 +31,11 @@ from perceiver_plugins.text.data import (
     WikiTextDataModule,
 )
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.text.data.files import DataError
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader
+from perceiver_plugins.training import connection
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -71,7 +71,7 @@ def ready(module: TextDataModule) -> dict[str, str]:
     module.setup()
     return {
         split: bytes((dataset.stream.slice(0, 10**9)[0].astype(int) - 6).tolist()).decode()
-        for split, dataset in module._splits.items()
+        for split, dataset in module.split_datasets.items()
     }
 
 

@@ -21,14 +21,15 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer, PreTrainedTokenizerFast
 
 from perceiver_plugins.text import data as data_modules
-from perceiver_plugins.text.config import IGNORED
 from perceiver_plugins.text.data import PythonDocsDataModule, TextDataModule, TextFilesDataModule
 from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.text.data.files import DataError, Piece
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.prepared import TokenStream, prepare, split_documents, write_documents
 from perceiver_plugins.text.tokenizers import deserialize_tokenizer
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.files import Piece
+from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry.errors import UserError
 
 TOKENIZER = PerceiverTokenizer()
@@ -66,7 +67,7 @@ def original(example: tuple[np.ndarray, np.ndarray]) -> bytes:
 
 
 def text_of(module: TextDataModule, split: str) -> str:
-    tokens, _ = module._splits[split].stream.slice(0, 10**9)
+    tokens, _ = module.split_datasets[split].stream.slice(0, 10**9)
     return bytes((tokens.astype(int) - 6).tolist()).decode()
 
 
@@ -157,7 +158,7 @@ def test_python_docs() -> None:
     module.prepare_data()
     assert time.monotonic() - started < 60
     module.setup("fit")
-    sizes = {split: len(dataset.stream) for split, dataset in module._splits.items()}
+    sizes = {split: len(dataset.stream) for split, dataset in module.split_datasets.items()}
     assert 1_000_000 < sizes["train"] < 4_000_000
     assert sizes["validation"] > 20_000
     assert sizes["test"] > 20_000
@@ -242,7 +243,7 @@ def test_end_tokens_and_special_tokens(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps({"text": text}) for text in ("ab", "c")))
     module = TextFilesDataModule(str(path), add_eos_token=True)
     module.setup()
-    tokens = module._splits["train"].stream.slice(0, 99)[0].tolist()
+    tokens = module.split_datasets["train"].stream.slice(0, 99)[0].tolist()
     assert tokens.count(TOKENIZER.eos_token_id) == 1  # one character each is for validation: "b" and "c"
     assert tokens == [ord("a") + 6, TOKENIZER.eos_token_id]
 
@@ -303,7 +304,7 @@ def test_with_a_trainer(corpus: Path) -> None:
         enable_model_summary=False,
     )
     trainer.fit(Model(), module)
-    size = len(module._splits["train"])
+    size = len(module.split_datasets["train"])
     assert len(seen) == 2 * (size // 8)
     assert not torch.equal(seen[0], seen[len(seen) // 2])
 
@@ -373,7 +374,7 @@ import sys, time
 from pathlib import Path
 from transformers import PerceiverTokenizer
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.text.data.files import Piece
+from perceiver_plugins.training.files import Piece
 from perceiver_plugins.text.data.prepared import prepare, write_documents
 
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from perceiver_plugins.text.config import IGNORED
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.prepared import TokenStream
-from perceiver_plugins.training.loading import Key, example_rng
+from perceiver_plugins.training.loading import IGNORED, Key, example_rng
 
 Example = tuple[np.ndarray, np.ndarray]
 """(input_ids, labels): (n,) int64 each."""

@@ -16,11 +16,13 @@ import datasets
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from perceiver_plugins.text.data.files import BLOCK, DataError, Piece
-from perceiver_plugins.text.data.module import TextDataModule, check_positive
+from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import TokenStream, split_documents, write_documents
 from perceiver_plugins.text.data.splits import Splits, file_states, open_splits
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader, fingerprint
+from perceiver_plugins.training.data import check_positive
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.files import BLOCK, Piece
 from perceiver_plugins.training.loading import batches_trained
 from perceiver_registry.errors import UserError
 
@@ -133,9 +135,9 @@ class HubTextDataModule(TextDataModule):
                 "validation; give a smaller number, or leave out streaming"
             )
         self._held_out = frozenset() if validation else frozenset(map(fingerprint, head))
-        self._splits["validation"] = self.chunks(self._encode(head), train=False)
+        self.split_datasets["validation"] = self.chunks(self._encode(head), train=False)
         if test := self._evaluation_split(self.test_split, "test"):
-            self._splits["test"] = self.chunks(self._encode(self._head(test)), train=False)
+            self.split_datasets["test"] = self.chunks(self._encode(self._head(test)), train=False)
 
     def _head(self, split: str) -> list[str]:
         source, column = self.splits.stream(split)

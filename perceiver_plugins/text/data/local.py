@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import datasets
 
 from perceiver_plugins.text.data.corpora import python_docs, python_docs_version, split_of
-from perceiver_plugins.text.data.files import DataError, Piece, find_files, read_documents
 from perceiver_plugins.text.data.hub import check_fraction
 from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import split_documents, write_documents
 from perceiver_plugins.text.data.splits import file_states
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.files import Piece, find_files, read_documents
 
 
 class PythonDocsDataModule(TextDataModule):

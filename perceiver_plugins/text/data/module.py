@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import datasets
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.text.data.files import DataError
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.prepared import (
     TokenStream,
@@ -30,20 +26,11 @@ from perceiver_plugins.text.tokenizers import (
     mask_token_id,
     serialize_tokenizer,
 )
-from perceiver_plugins.training.loading import EpochSampler, EvaluationSampler, batches_trained, loader_generator
+from perceiver_plugins.training.data import PerceiverDataModule, check_positive
 from perceiver_registry.errors import UserError
 
-MAX_WORKERS = 8
 
-
-def check_positive(**values: int | None) -> None:
-    """Raises UserError unless each value, by its flag's name, is at least 1 or None."""
-    for name, value in values.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name}={value} must be at least 1")
-
-
-class TextDataModule(LightningDataModule):
+class TextDataModule(PerceiverDataModule):
     """Text for masked language modeling.
 
     Documents are tokenised once (kept in a cache), put in a row and cut into chunks of equal length. Some of
@@ -114,17 +101,13 @@ class TextDataModule(LightningDataModule):
         cache_dir: str | None = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, valid_batch_size, num_workers, seed)
         check_positive(
             max_seq_len=max_seq_len,
             random_min_seq_len=random_min_seq_len,
-            batch_size=batch_size,
-            valid_batch_size=valid_batch_size,
             preproc_workers=preproc_workers,
             preproc_batch_size=preproc_batch_size,
         )
-        if num_workers is not None and num_workers < 0:
-            raise UserError(f"num_workers={num_workers} must be at least 0")
         if not 0 < mask_prob <= 1:
             raise UserError(f"mask_prob={mask_prob} must be more than 0 and at most 1")
         if random_train_truncation and random_min_seq_len > max_seq_len:
@@ -140,16 +123,11 @@ class TextDataModule(LightningDataModule):
         self.random_min_seq_len = random_min_seq_len
         self.add_special_tokens = add_special_tokens
         self.add_eos_token = add_eos_token
-        self.batch_size = batch_size
-        self.valid_batch_size = valid_batch_size or batch_size
-        self.num_workers = num_workers
         self.preproc_workers = preproc_workers
         self.preproc_batch_size = preproc_batch_size
         self.cache_dir = cache_dir
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self._tokenizer = tokenizer
         self._padding_side = padding_side
-        self._splits: dict[str, MaskedChunks] = {}
 
     # what subclasses say
 
@@ -239,7 +217,7 @@ class TextDataModule(LightningDataModule):
         for split in ("train", "validation", "test"):
             stream = open_split(self.folder, split)
             if len(stream):
-                self._splits[split] = self.chunks(stream, train=split == "train")
+                self.split_datasets[split] = self.chunks(stream, train=split == "train")
 
     def chunks(self, stream: TokenStream, train: bool) -> MaskedChunks:
         """The examples of a split."""
@@ -254,69 +232,7 @@ class TextDataModule(LightningDataModule):
             truncate=self.random_train_truncation and train,
         )
 
-    # loaders
-
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled anew in each epoch. After a restart it goes on where training was, within an epoch too."""
-        dataset = self._split("train")
-        sampler = EpochSampler(
-            len(dataset),
-            self.batch_size,
-            self.seed,
-            num_replicas=self.num_replicas,
-            rank=self.rank,
-            limit_batches=self.trainer.limit_train_batches if self.trainer else 1.0,
-            progress=partial(batches_trained, self.trainer) if self.trainer else None,
-        )
-        return DataLoader(dataset, sampler=sampler, batch_size=self.batch_size, **self.loader_options())
-
-    def val_dataloader(self) -> DataLoader:
-        """In order, with the same masks each time."""
-        return self._evaluation_loader("validation")
-
-    def test_dataloader(self) -> DataLoader:
-        """In order, with the same masks each time.
-
-        Raises:
-            UserError: If there is no test data.
-        """
-        return self._evaluation_loader("test")
-
-    def _evaluation_loader(self, split: str) -> DataLoader:
-        dataset = self._split(split)
-        sampler = EvaluationSampler(len(dataset), self.num_replicas, self.rank)
-        return DataLoader(dataset, sampler=sampler, batch_size=self.valid_batch_size, **self.loader_options())
-
-    def _split(self, split: str) -> MaskedChunks:
-        if split not in self._splits:
-            raise DataError(self.missing_split[split])
-        return self._splits[split]
-
-    @property
-    def num_replicas(self) -> int:
-        """Number of processes that share the training data."""
-        return int(self._distribution.get("num_replicas", 1))
-
-    @property
-    def rank(self) -> int:
-        """Which of them this is."""
-        return int(self._distribution.get("rank", 0))
-
-    @property
-    def _distribution(self) -> dict[str, Any]:
-        return (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
-
-    def loader_options(self) -> dict[str, Any]:
-        """What all loaders have in common."""
-        device = self.trainer.strategy.root_device.type if self.trainer else "cpu"
-        workers = self.num_workers
-        if workers is None:
-            per_process = (os.cpu_count() or 1) // (self.trainer.num_devices if self.trainer else 1)
-            workers = 0 if device == "cpu" else max(1, min(MAX_WORKERS, per_process))
-        return {
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": device == "cuda",
-            "collate_fn": Collator(int(self.tokenizer.pad_token_id or 0), self.padding_side),
-            "generator": loader_generator(self.seed),
-        }
+    @cached_property
+    def collate_fn(self) -> Collator:  # type: ignore[override]
+        """Pads examples to the longest of them."""
+        return Collator(int(self.tokenizer.pad_token_id or 0), self.padding_side)

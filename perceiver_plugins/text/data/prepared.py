@@ -18,7 +18,8 @@ import pyarrow as pa
 from filelock import FileLock
 
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.text.data.files import DataError, Piece
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.files import Piece
 
 FORMAT = 1
 """Version of what is stored, and of how documents become tokens; to be raised when either changes."""

@@ -11,10 +11,11 @@ from typing import Any
 
 import datasets
 
-from perceiver_plugins.text.connection import hub
-from perceiver_plugins.text.data.files import DataError, find_files, no_column, read_documents
 from perceiver_plugins.text.data.prepared import quiet_datasets, write_documents
 from perceiver_plugins.text.tokenizers import one_line
+from perceiver_plugins.training.connection import hub
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.files import find_files, no_column, read_documents
 
 SPLITS = {"train", "validation", "test"}
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from perceiver_plugins.text.data.chunks import Example, truncated_length
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.text.data.files import DataError
 from perceiver_plugins.text.data.masking import Masker
+from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.loading import example_rng
 
 READ = 64

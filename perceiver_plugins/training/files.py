@@ -21,17 +21,14 @@ from typing import IO, Any, NamedTuple, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from perceiver_registry.errors import UserError, near
+from perceiver_plugins.training.errors import DataError
+from perceiver_registry.errors import near
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 
 BLOCK = 2**14
 """Bytes of a text file that are read at once; a piece of a document has one or two of these."""
-
-
-class DataError(UserError):
-    """Text data that cannot be used as it is."""
 
 
 class Piece(NamedTuple):

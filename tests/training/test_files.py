@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from perceiver_plugins.text.data import files
-from perceiver_plugins.text.data.files import DataError, file_format, find_files, read_documents
+from perceiver_plugins.training import files
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.files import file_format, find_files, read_documents
 
 TEXTS = ["First, naïve\nsecond line", "日本語 😀", 'quotes " and, commas']
 

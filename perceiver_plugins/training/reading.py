@@ -1,0 +1,75 @@
+"""What a person gives to ``perceiver predict``, and how a model reads it: the side of a modality in prediction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from perceiver_core import Batch, InputAdapter
+
+
+class Reader(ABC):
+    """Reads the inputs of one modality, as a trained model expects them.
+
+    An input adapter's spec names its reader, which serves every task: a task's predictor knows what to make of the
+    model's output, and nothing of texts or images.
+
+    Args:
+        data: what the checkpoint says of the data it was trained on, the ``description()`` of its data module.
+        input_adapter: the model's input adapter.
+
+    Raises:
+        UserError: if ``data`` lacks what is needed to read.
+    """
+
+    def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
+        self.data = data
+        self.input_adapter = input_adapter
+
+    def expand(self, inputs: Sequence[str]) -> list[str]:
+        """The single inputs that a person's arguments stand for, such as the files in a folder.
+
+        Raises:
+            UserError: if an argument stands for nothing.
+        """
+        return list(inputs)
+
+    @abstractmethod
+    def read(self, source: str) -> Any:
+        """One example, as :meth:`collate` takes it.
+
+        Args:
+            source: one of the inputs that :meth:`expand` returned.
+
+        Raises:
+            UserError: if it cannot be read; the others are predicted all the same.
+        """
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """A batch of examples, without labels."""
+
+    def tokens(self, example: Any) -> list[str]:
+        """What a person calls each of the m places of an example's input, where each gets an answer of its own."""
+        return [str(place) for place in range(len(example))]
+
+    def draw_attention(self, source: str, example: Any, weights: Sequence[Tensor], path: Path) -> Path:
+        """Draws how much a model looked at each place of an input.
+
+        Args:
+            source: the input, as it was given.
+            example: what :meth:`read` made of it.
+            weights: (m) for each cross-attention layer of the encoder, each summing to 1.
+            path: where to write, without a suffix.
+
+        Returns:
+            The file that was written.
+
+        Raises:
+            UserError: if there is no picture of this modality.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.draw_attention")

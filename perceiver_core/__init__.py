@@ -5,6 +5,7 @@ from perceiver_core.adapters import (
     AdaptedInput,
     Batch,
     InputAdapter,
+    InputQueryProvider,
     OutputAdapter,
     QueryProvider,
     TrainableQueryProvider,
@@ -12,6 +13,7 @@ from perceiver_core.adapters import (
 from perceiver_core.attention import MultiHeadAttention, attend
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.dense import Linear, linear
+from perceiver_core.fourier import FourierPositions, fourier_features, grid_positions
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.model import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
 
@@ -23,7 +25,9 @@ __all__ = [
     "CrossAttentionLayer",
     "DecoderConfig",
     "EncoderConfig",
+    "FourierPositions",
     "InputAdapter",
+    "InputQueryProvider",
     "Linear",
     "MultiHeadAttention",
     "OutputAdapter",
@@ -35,5 +39,7 @@ __all__ = [
     "SelfAttentionLayer",
     "TrainableQueryProvider",
     "attend",
+    "fourier_features",
+    "grid_positions",
     "linear",
 ]

@@ -52,6 +52,25 @@ class InputAdapter(nn.Module):
         """Learned positions (m, c) that are added to the input, or None if there are none to initialise."""
         return None
 
+    def check_data(self, data: Any) -> None:
+        """Checks that a data module's batches fit.
+
+        Args:
+            data: the data module, of any kind; an attribute that it does not have says nothing.
+
+        Raises:
+            ValueError: if its batches do not fit.
+        """
+
+    def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """A batch of random inputs that the adapter can read: for trials and tests.
+
+        Args:
+            batch_size: number of examples.
+            generator: draws the numbers.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.example_batch")
+
     def forward(self, batch: Batch) -> AdaptedInput:
         """Reads what it needs from ``batch`` (a missing entry is a KeyError) and returns the input array."""
         raise NotImplementedError(f"{type(self).__name__}.forward")
@@ -62,11 +81,13 @@ class QueryProvider(nn.Module):
 
     Args:
         num_query_channels: channels f of a query.
+        ordered: whether the output places are those of a sequence in their order, so that neighbours belong together.
     """
 
-    def __init__(self, num_query_channels: int):
+    def __init__(self, num_query_channels: int, ordered: bool = False):
         super().__init__()
         self.num_query_channels = num_query_channels
+        self.ordered = ordered
 
     @property
     def query_table(self) -> Tensor | None:
@@ -93,10 +114,11 @@ class TrainableQueryProvider(QueryProvider):
         num_queries: number o of output places.
         num_query_channels: channels f of a query.
         init_scale: standard deviation of the normal initialisation.
+        ordered: whether the output places are those of a sequence in their order.
     """
 
-    def __init__(self, num_queries: int, num_query_channels: int, init_scale: float = 0.02):
-        super().__init__(num_query_channels)
+    def __init__(self, num_queries: int, num_query_channels: int, init_scale: float = 0.02, ordered: bool = True):
+        super().__init__(num_query_channels, ordered)
         self.queries = nn.Parameter(torch.empty(num_queries, num_query_channels).normal_(0.0, init_scale))
 
     @property
@@ -108,6 +130,22 @@ class TrainableQueryProvider(QueryProvider):
             return self.queries[None]
         # Not self.queries[positions]: the gradients of an index are summed in no fixed order on several threads.
         return nn.functional.embedding(positions, self.queries)
+
+
+class InputQueryProvider(QueryProvider):
+    """The adapted input itself asks: one output place for each place of the input, however many there are.
+
+    Args:
+        num_query_channels: channels of the input array.
+    """
+
+    def __init__(self, num_query_channels: int):
+        super().__init__(num_query_channels, ordered=True)
+
+    def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
+        if positions is None:
+            return adapted.x
+        return adapted.x.gather(1, positions[..., None].expand(-1, -1, adapted.x.shape[-1]))
 
 
 class OutputAdapter(nn.Module):

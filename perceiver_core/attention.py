@@ -16,6 +16,7 @@ def attend(
     pad_mask: Tensor | None = None,
     dropout: float = 0.0,
     return_attention: bool = False,
+    scale: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Scaled dot-product attention, softmax(q k^T / sqrt(d)) v, by the fastest exact path for these shapes.
 
@@ -30,6 +31,7 @@ def attend(
             a finite, meaningless output.
         dropout: probability with which a weight is dropped.
         return_attention: also return the weights, which takes the plain path.
+        scale: what q k^T is multiplied with. None: 1 / sqrt(d).
 
     Returns:
         The output (b, heads, n, e), and the weights (b, heads, n, m), after dropout, or None.
@@ -42,9 +44,9 @@ def attend(
     fused = q.device.type != "cpu" or (q.shape[-1] == v.shape[-1] and dropout == 0.0)
     if fused and not return_attention:
         q = q.expand(k.shape[0], -1, -1, -1)
-        return scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout), None
+        return scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale), None
 
-    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))
+    scores = torch.matmul(q * (q.shape[-1] ** -0.5 if scale is None else scale), k.transpose(-2, -1))
     if bias is not None:
         scores = scores + bias
     weights = scores.softmax(dim=-1) if torch.is_grad_enabled() else torch.softmax(scores, dim=-1, out=scores)
@@ -53,8 +55,27 @@ def attend(
     return torch.matmul(weights, v), weights if return_attention else None
 
 
+def absorbing_saves(n: int, m: int, c: int, num_qk_channels: int, num_v_channels: int) -> bool:
+    """Whether one head needs fewer multiplications if it attends to the inputs themselves, not to keys and values.
+
+    Args:
+        n: number of queries.
+        m: number of inputs.
+        c: channels of the inputs.
+        num_qk_channels: query and key channels.
+        num_v_channels: value channels.
+    """
+    channels = num_qk_channels + num_v_channels
+    projecting_inputs = m * c * channels + n * m * channels
+    absorbing = n * c * channels + n * m * 2 * c
+    return absorbing < projecting_inputs
+
+
 class MultiHeadAttention(nn.Module):
     """Multi-head attention whose queries may come from another array than its keys and values.
+
+    One head with few queries over many inputs makes no keys and values, where this takes fewer operations: the result
+    is the same up to rounding.
 
     Args:
         num_heads: number of heads; divides ``num_qk_channels`` and ``num_v_channels``.
@@ -107,12 +128,34 @@ class MultiHeadAttention(nn.Module):
         Returns:
             The output (b, n, ``num_output_channels``), and the weights (b, heads, n, m) or None.
         """
-        q = self._split_heads(self.q_proj(x_q))
-        k = self._split_heads(self.k_proj(x_kv))
-        v = self._split_heads(self.v_proj(x_kv))
+        q = self.q_proj(x_q)
         dropout = self.dropout if self.training else 0.0
-        output, weights = attend(q, k, v, pad_mask, dropout, return_attention)
-        return self.o_proj(output.transpose(1, 2).flatten(2)), weights
+        n, (m, c) = x_q.shape[1], x_kv.shape[1:]
+        if self.num_heads == 1 and absorbing_saves(n, m, c, self.k_proj.out_features, self.v_proj.out_features):
+            output, weights = self._attend_to_inputs(q, x_kv, pad_mask, dropout, return_attention)
+        else:
+            k, v = self._split_heads(self.k_proj(x_kv)), self._split_heads(self.v_proj(x_kv))
+            output, weights = attend(self._split_heads(q), k, v, pad_mask, dropout, return_attention)
+            output = output.transpose(1, 2).flatten(2)
+        return self.o_proj(output), weights
+
+    def _attend_to_inputs(
+        self, q: Tensor, x_kv: Tensor, pad_mask: Tensor | None, dropout: float, return_attention: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attends with one head, the key projection absorbed into the queries, the value projection into the output.
+
+        q (W_k x + b_k) = (q W_k) x + q b_k, where the softmax over all x does not see q b_k; and weights that sum to 1
+        give the same output before as after W_v x + b_v.
+        """
+        # The key bias has no effect, but an optimizer or DDP expects a gradient of it: zero.
+        q = (q + 0.0 * self.k_proj.bias) @ self.k_proj.weight
+        x = x_kv.to(q.dtype)[:, None]  # once, where autocast would cast it as keys and as values
+        scale = self.k_proj.out_features**-0.5
+        output, weights = attend(q[:, None], x, x, pad_mask, dropout, return_attention or dropout > 0.0, scale)
+        output = self.v_proj(output[:, 0])
+        if weights is not None:  # after dropout they do not sum to 1
+            output = output + (weights.sum(dim=-1).transpose(1, 2) - 1.0) * self.v_proj.bias
+        return output, weights if return_attention else None
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

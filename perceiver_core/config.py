@@ -6,8 +6,8 @@ subclass selects the adapter. Every field is a flag of the command line as well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, Self, TypeVar, get_args
 
 Init = Literal["normal", "local"]
 
@@ -93,6 +93,9 @@ class EncoderConfig(CrossAttentionConfig):
         first_self_attention_block_shared: whether the first block has the same weights as the later ones (which
             always share theirs).
         self_attention_widening_factor: hidden channels of the self-attention layers' MLP per channel.
+        params: where to take the weights of the encoder and its input adapter from, whatever decoder they were
+            trained with: a checkpoint of this project, a safetensors file, or the id or folder of a published model.
+            None: fresh weights, or those of the whole model's ``params``.
     """
 
     num_cross_attention_layers: int = 1
@@ -104,6 +107,7 @@ class EncoderConfig(CrossAttentionConfig):
     num_self_attention_blocks: int = 1
     first_self_attention_block_shared: bool = True
     self_attention_widening_factor: int = 1
+    params: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,6 +128,10 @@ class EncoderConfig(CrossAttentionConfig):
             "num_cross_attention_layers",
             f"must not exceed num_self_attention_blocks={self.num_self_attention_blocks}",
         )
+
+    def without_params(self) -> Self:
+        """The same configuration, taking no weights from anywhere: what is kept beside the weights themselves."""
+        return replace(self, params=None)
 
 
 @dataclass
@@ -178,3 +186,7 @@ class PerceiverConfig(Generic[E, D]):
                     f"must be divisible by encoder.num_{kind}_attention_heads={heads}, "
                     f"or set encoder.num_{kind}_attention_qk_channels",
                 )
+
+    def without_params(self) -> PerceiverConfig[E, D]:
+        """The same configuration, taking no weights from anywhere: what is kept beside the weights themselves."""
+        return replace(self, encoder=self.encoder.without_params(), params=None)

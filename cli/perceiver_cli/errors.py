@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from perceiver_registry import UserError
 
@@ -23,6 +23,18 @@ class InterruptedRunError(Exception):
         self.exit_code = exit_code
 
 
+class IncompleteRunError(Exception):
+    """Some of what was asked for could not be done; the rest is.
+
+    Args:
+        failures: what failed, one line each.
+    """
+
+    def __init__(self, failures: Sequence[str]):
+        super().__init__()
+        self.failures = failures
+
+
 def guarded(action: Callable[[], None], debug: bool) -> int:
     """Runs ``action`` and returns the exit code, printing one line to standard error if it fails.
 
@@ -38,6 +50,10 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
         return _failed("interrupted", INTERRUPTED, debug)
     except InterruptedRunError as error:
         return _failed("interrupted", error.exit_code, debug)
+    except IncompleteRunError as error:
+        for failure in error.failures:
+            print(f"perceiver: {failure}", file=sys.stderr)
+        return FAILED
     except BrokenPipeError:  # the reader of the output has had enough
         sys.stderr.close()
         return OK

@@ -13,8 +13,8 @@ from perceiver_registry.assemble import config_types
 
 PARTS = ("encoder", "decoder")
 
-OF_THE_RUN = ("config", "optimizer", "lr_scheduler")
-"""Arguments of a Lightning module that are sections of their own on the command line."""
+OF_THE_RUN = ("config", "optimizer", "lr_scheduler", "task")
+"""Arguments of a Lightning module that are sections of their own on the command line, or its choice."""
 
 
 def fields_of_model(config: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NoReturn
 
 import jsonargparse
@@ -48,6 +48,11 @@ class Parser(jsonargparse.ArgumentParser):
         """The dotted names of all flags."""
         return {action.dest for action in self._actions if action.option_strings}
 
+    def leaves(self) -> set[str]:
+        """Those of them that have no flags below them."""
+        names = self.names()
+        return names - {name.rpartition(".")[0] for name in names}
+
 
 def build_parser(command: str, run: Run) -> Parser:
     """The parser of what :func:`~perceiver_cli.layers.read_run` left over.
@@ -81,7 +86,9 @@ def build_parser(command: str, run: Run) -> Parser:
     if command == "predict":
         parser.add_argument("inputs", nargs="*", type=str, help="what to predict for; '-' or none: standard input")
         parser.add_argument("--input", type=str | None, help="a file of inputs, one a line")
-        parser.add_argument("--format", type=Literal["table", "json"], default="table", help="form of the output")
+        parser.add_argument(
+            "--format", type=Literal["table", "json", "csv"], default="table", help="form of the output"
+        )
     for section, key in NAME_KEYS.items():
         parser.add_argument(f"--{section}.{key}", type=str | None, help=_choices(section))
     if run.task is not None:
@@ -93,15 +100,14 @@ def build_parser(command: str, run: Run) -> Parser:
 def _add_sections(parser: Parser, command: str, run: Run) -> None:
     assert run.task is not None
     module = run.task.resolve("module")
-    _add(parser, module, "task", skip={"config", "optimizer", "lr_scheduler"})
+    _add(parser, module, "task", skip={"config", "optimizer", "lr_scheduler", "task"})
     encoder, decoder = (name_of(run.values, f"model.{part}") for part in ("encoder", "decoder"))
     if encoder is None or decoder is None:
         raise UserError(f"task {run.task.name!r} has no default adapters: give --model.encoder and --model.decoder")
     for section, config_type in config_types(encoder, decoder).items():
         _add(parser, config_type, section, skip={"encoder", "decoder"})
-    for fields in run.task.spec.links.values():
-        # A value that is not given is taken from the data.
-        parser.set_defaults({f"model.{field}": None for field in fields if f"model.{field}" in parser.names()})
+    # A value that is not given is taken from the data.
+    parser.set_defaults({f"{section}.{field}": None for section, field, _ in linked_fields(run.values)})
     _add(parser, data_class(name_of(run.values, "data") or run.task.spec.data), "data")
     optimizer, lr_scheduler = name_of(run.values, "optimizer"), name_of(run.values, "lr_scheduler")
     if optimizer is not None:
@@ -112,7 +118,15 @@ def _add_sections(parser: Parser, command: str, run: Run) -> None:
             "--lr_scheduler.interval", type=Literal["step", "epoch"] | None, help="how often the schedule advances"
         )
     if command == "predict" and run.task.spec.predictor:
-        _add(parser, run.task.resolve("predictor"), None, skip={"module", "data"})
+        _add(parser, run.task.resolve("predictor"), None, skip={"module", "reader"})
+
+
+def linked_fields(values: Values) -> Iterator[tuple[str, str, str]]:
+    """(section, field, attribute of the data module) of each of the adapters' fields that the data can fill in."""
+    for section in ("model.encoder", "model.decoder"):
+        name = name_of(values, section)
+        links = registry().get(KINDS[section], name).spec.links if name else {}  # type: ignore[call-overload]
+        yield from ((section, field, attribute) for field, attribute in links.items())
 
 
 def _add(parser: Parser, target: Callable[..., Any], section: str | None, skip: Iterable[str] = ()) -> None:
@@ -149,7 +163,11 @@ def data_class(name: str) -> Any:
 def known_values(parser: Parser, run: Run) -> Values:
     """The run's values, by dotted name, that the parser has flags for."""
     names = parser.names()
-    return {key: value for key, value in flatten(run.values).items() if key in names or key.startswith(OPEN_ENDED)}
+    return {
+        key: value
+        for key, value in flatten(run.values, parser.leaves()).items()
+        if key in names or key.startswith(OPEN_ENDED)
+    }
 
 
 def print_help(parser: Parser, run: Run) -> None:
@@ -169,9 +187,9 @@ def parse(parser: Parser, run: Run) -> Values:
         UserError: if a key or flag is unknown, or a value is not of its type.
     """
     names = parser.names()
-    kept = flatten(run.values)  # without the options of what a later layer replaced
+    kept = flatten(run.values, parser.leaves())  # without the options of what a later layer replaced
     for path, values in run.config_files.items():
-        for key in flatten(values):
+        for key in flatten(values, parser.leaves()):
             if key in kept and key not in names and not key.startswith(OPEN_ENDED):
                 raise UserError(f"--config={path}: unknown key {key!r}; {near(key, names)}")
     config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *run.flags])

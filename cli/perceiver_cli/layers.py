@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from perceiver_registry import Entry, TaskSpec, UserError, config_to_dict, read_checkpoint, registry
+from perceiver_registry import AdapterSpec, Entry, TaskSpec, UserError, config_to_dict, read_checkpoint, registry
 from perceiver_registry.checkpoint import KEY
 from perceiver_registry.params import is_checkpoint, is_published
 
@@ -36,6 +36,9 @@ NAME_KEYS = {
 
 KINDS = {"task": "task", "model": "model", "model.encoder": "input", "model.decoder": "output", "data": "data"}
 """The sections whose names are registered, and the registry's kind of each."""
+
+PARAMS = ("model.params", "model.encoder.params")
+"""Weights to start from, which bring the model's, or the encoder's, architecture along."""
 
 NONE = ("none", "null")
 """What a flag may say for "no such thing"."""
@@ -88,7 +91,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     parser.add_argument("--ckpt_path")
     parser.add_argument("--print_config", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--model.params")
+    for section in PARAMS:
+        parser.add_argument(f"--{section}")
     for section in NAME_KEYS:
         parser.add_argument(f"--{section}")
     known, flags = parser.parse_known_args([_plain_flag(argument) for argument in argv])
@@ -96,7 +100,7 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
 
     files = {path: _read_config_file(path) for path in given["config"]}
     user: Values = {}
-    named = nest({name: given[name] for name in (*NAME_KEYS, "model.params") if given[name] is not None})
+    named = nest({name: given[name] for name in (*NAME_KEYS, *PARAMS) if given[name] is not None})
     for values in (*files.values(), named):
         _canonise(values)
         user = merge(user, values)
@@ -114,32 +118,97 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
         raise UserError(f"--task is missing; known: {names}")
     task = registry().get("task", task_name) if task_name else None
     values = _gather(task, base, user) if task else user
+    if task:
+        _check_names(task.spec, values)
     return Run(task, values, flags, checkpoint, description, files, given["print_config"], given["help"])
 
 
 def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
     """The values of all layers, the later ones over the earlier ones."""
+    model_name = name_of(user, "model")
+    model = registry().get("model", model_name).spec if model_name else None
+    of_model = nest(model.defaults) if model else {}
     # The name of the data that is used in the end, so that a named model's defaults for data hold for any data.
-    data_name = name_of(user, "data") or name_of(base, "data") or task.spec.data
+    data_name = name_of(user, "data") or name_of(base, "data") or name_of(of_model, "data") or task.spec.data
     layers = [nest({"task": task.name, "data": data_name, **task.spec.defaults})]
 
     data = registry().find("data", data_name)
     if data is not None:
         layers.append(nest(data.spec.defaults))
 
-    model_name = name_of(user, "model")
-    params = user.get("model", {}).get("params")
-    if model_name:
-        model = registry().get("model", model_name).spec
-        layers.append(nest(model.defaults))
+    chosen = user.get("model", {})
+    params, encoder_params = chosen.get("params"), chosen.get("encoder", {}).get("params")
+    if model is not None:
+        of_model.get("data", {}).pop(NAME_KEYS["data"], None)
+        layers.append(of_model)
         layers.append({"model": Replacement({"name": model.name, **nest(model.config)})})
-    elif params:
+    encoder_name = name_of(_merged([*layers, base, user]), "model.encoder")
+    if params and not model_name:
         published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
         layers.extend(nest(spec.defaults) for spec in published)
-        config = _config_of_params(task, params)
+        config = _config_of_params(encoder_name, params)
         if config is not None:
             layers.append({"model": Replacement(config | {"params": params})})
+    if encoder_params:
+        layers.extend(_layers_of_encoder(encoder_name, encoder_params))
     return _merged([*layers, base, user])
+
+
+def _layers_of_encoder(encoder_name: str | None, params: str) -> Iterator[Values]:
+    """What comes with an encoder that is taken over: its architecture, and the options of data that it depends on."""
+    config = _config_of_params(encoder_name, params)
+    if config is None:
+        return
+    encoder = config["encoder"] | {"params": params, "freeze": False}
+    latents = {key: config[key] for key in ("num_latents", "num_latent_channels")}
+    yield {"model": {"encoder": Replacement(encoder), **latents}}
+    adapter = registry().get("input", encoder[NAME_KEYS["model.encoder"]])
+    if is_checkpoint(params):
+        data = read_checkpoint(params)[KEY]["run"].get("data", {})
+    else:
+        published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
+        data = {key: value for spec in published for key, value in nest(spec.defaults).get("data", {}).items()}
+    yield {"data": {option: data[option] for option in adapter.spec.data_options if option in data}}
+
+
+def _check_names(task: TaskSpec, values: Values) -> None:
+    """Checks that what is chosen by name goes together, as far as the specs say.
+
+    Raises:
+        UserError: if it does not.
+    """
+    encoder, decoder, data = (
+        registry().find(kind, name) if (name := name_of(values, section)) else None
+        for section, kind in (("model.encoder", "input"), ("model.decoder", "output"), ("data", "data"))
+    )
+    if decoder is not None and decoder.spec.tasks and task.name not in decoder.spec.tasks:
+        raise UserError(
+            f"the output adapter {decoder.name!r} does not go with task {task.name!r}, but with: "
+            f"{', '.join(decoder.spec.tasks)}"
+        )
+    if encoder is not None and not set(task.reads) <= set(encoder.spec.reads):
+        raise UserError(
+            f"the input adapter {encoder.name!r} does not go with task {task.name!r}, which needs one that reads "
+            f"{' and '.join(task.reads)}"
+        )
+    if data is not None and not data.spec.serves(task.name):
+        raise UserError(
+            f"--data={data.name} has nothing for task {task.name!r}; data that has: {_data_for(task, encoder)}"
+        )
+    if data is not None and encoder is not None and not data.spec.feeds(encoder.spec):
+        raise UserError(
+            f"--data={data.name} has {' and '.join(data.spec.yields)}, but the input adapter {encoder.name!r} reads "
+            f"{' and '.join(encoder.spec.reads)}; data that fits: {_data_for(task, encoder)}"
+        )
+
+
+def _data_for(task: TaskSpec, encoder: Entry[AdapterSpec] | None) -> str:
+    fitting = [
+        entry.name
+        for entry in registry().entries("data")
+        if entry.spec.serves(task.name) and (encoder is None or entry.spec.feeds(encoder.spec))
+    ]
+    return ", ".join(fitting) or "none is installed"
 
 
 def _merged(layers: Iterable[Values]) -> Values:
@@ -193,14 +262,21 @@ def nest(flat: Mapping[str, Any]) -> Values:
     return values
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Values:
-    """Values by dotted name from nested ones."""
+def flatten(values: Mapping[str, Any], whole: Container[str] = (), prefix: str = "") -> Values:
+    """Values by dotted name from nested ones.
+
+    Args:
+        values: the nested values.
+        whole: dotted names of values that are mappings themselves, and stay what they are.
+        prefix: what all dotted names begin with.
+    """
     flat: Values = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and name not in whole:
+            flat.update(flatten(value, whole, f"{name}."))
         else:
-            flat[f"{prefix}{key}"] = value
+            flat[name] = value
     return flat
 
 
@@ -280,12 +356,19 @@ def _task_of_model(model_name: str | None) -> str | None:
     return registry().get("model", model_name).spec.task if model_name else None
 
 
-def _config_of_params(task: Entry[TaskSpec], params: str) -> Values | None:
-    """The model's configuration that comes with the weights at ``params``, or None if none does."""
+def _config_of_params(encoder_name: str | None, params: str) -> Values | None:
+    """The model's configuration that comes with the weights at ``params``, or None if none does.
+
+    Args:
+        encoder_name: the input adapter, which knows the published models of its kind.
+        params: a checkpoint, or the id or folder of a published model.
+    """
     if is_checkpoint(params):
         return dict(read_checkpoint(params)[KEY]["model"])
-    if is_published(params) and task.spec.convert_config:
-        return config_to_dict(task.resolve("convert_config")(params))
+    if is_published(params) and encoder_name:
+        entry = registry().get("input", encoder_name)
+        if entry.spec.convert_config:
+            return config_to_dict(entry.resolve("convert_config")(params))
     return None
 
 

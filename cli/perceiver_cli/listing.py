@@ -12,6 +12,7 @@ from perceiver_cli.tables import print_table
 from perceiver_registry import Entry, UnknownNameError, UserError, registry
 from perceiver_registry.errors import near
 from perceiver_registry.registry import NOUNS
+from perceiver_registry.specs import ANY_TASK
 
 KINDS = {
     "list-adapters": ("input", "output"),
@@ -72,7 +73,7 @@ def _list(kinds: Iterable[str], pattern: str, task: str | None, form: str) -> No
         _facts(entry)
         for kind in kinds
         for entry in registry().entries(kind)  # type: ignore[call-overload]
-        if fnmatch.fnmatch(entry.name, pattern) and (task is None or task in _tasks(entry))
+        if fnmatch.fnmatch(entry.name, pattern) and (task is None or not _tasks(entry).isdisjoint((task, ANY_TASK)))
     ]
     if form == "json":
         print(json.dumps(rows, indent=2))
@@ -82,15 +83,15 @@ def _list(kinds: Iterable[str], pattern: str, task: str | None, form: str) -> No
         print(f"nothing is called like {pattern!r}")
 
 
-def _tasks(entry: Entry[Any]) -> tuple[str, ...]:
-    return entry.spec.tasks if entry.kind == "data" else (entry.spec.task,)
+def _tasks(entry: Entry[Any]) -> set[str]:
+    return set(entry.spec.tasks) if entry.kind == "data" else {entry.spec.task}
 
 
 def _facts(entry: Entry[Any]) -> dict[str, Any]:
     """What listings say of an entry."""
     facts = {"name": entry.name, "kind": entry.kind, "summary": entry.spec.summary}
     if entry.kind in ("data", "model"):
-        facts["tasks"] = ", ".join(_tasks(entry))
+        facts["tasks"] = ", ".join(sorted(_tasks(entry)))
     if entry.kind == "model":
         facts["parameters"] = entry.spec.num_parameters
         facts["weights"] = entry.spec.params or ""
@@ -125,8 +126,12 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
         "config",
         "module",
         "data",
+        "yields",
+        "reads",
+        "tasks",
         "defaults",
         "links",
+        "reader",
         "predictor",
         "params",
         "num_parameters",
@@ -135,7 +140,13 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
     details = {key: getattr(entry.spec, key) for key in shown if getattr(entry.spec, key, None)}
     if entry.kind == "model":
         del details["config"]  # its values stand among the fields
-    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in details.items()}
+    return {key: _plain(value) for key, value in details.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return ", ".join(value) if isinstance(value, tuple) else value
 
 
 def _fields(entry: Entry[Any]) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import json
 import logging
@@ -21,14 +22,15 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from perceiver_cli.checkpoints import AtomicCheckpointIO, LastCheckpoint, SaveConfig, best_checkpoint
-from perceiver_cli.errors import INTERRUPTED, TERMINATED, InterruptedRunError
-from perceiver_cli.flags import build_parser, data_class, parse, print_help, trainer_options
-from perceiver_cli.layers import Run, Values, read_run
-from perceiver_cli.tables import print_table
-from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint
+from perceiver_cli.errors import INTERRUPTED, TERMINATED, IncompleteRunError, InterruptedRunError
+from perceiver_cli.flags import build_parser, data_class, linked_fields, parse, print_help, trainer_options
+from perceiver_cli.layers import Run, Values, name_of, read_run
+from perceiver_cli.tables import print_csv, print_table
+from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
+from perceiver_registry.assemble import config_types
 from perceiver_registry.params import check_fits
 
-OF_PREDICTION = ("module", "data")
+OF_PREDICTION = ("module", "reader")
 """What a predictor is created with besides its own options."""
 
 
@@ -118,15 +120,31 @@ def predict(chosen: Run, values: Values) -> None:
         chosen.checkpoint, map_location="cpu", weights_only=True
     )
     module.to(_device(values["trainer"])).eval()
+    reader = _create_reader(chosen, module.model.input_adapter)
     predictor_class = chosen.task.resolve("predictor")
-    description = chosen.description or {}
     options = {key: values[key] for key in inspect.signature(predictor_class).parameters if key not in OF_PREDICTION}
-    predictor = predictor_class(module, description["data"], **options)
+    predictor = predictor_class(module, reader, **options)
     predictions = predictor.predict(inputs)
     if values["format"] == "json":
         print(json.dumps(predictions, ensure_ascii=False, indent=2))
+    elif values["format"] == "csv":
+        print_csv(predictor.rows(predictions))
     else:
         print_table(predictor.rows(predictions))
+    if predictor.failures:
+        raise IncompleteRunError(predictor.failures)
+
+
+def _create_reader(chosen: Run, input_adapter: Any) -> Any:
+    name = name_of(chosen.values, "model.encoder")
+    assert name is not None
+    assert chosen.description is not None
+    entry = registry().get("input", name)
+    if not entry.spec.reader:
+        raise UserError(
+            f"input adapter {name!r} ({entry.plugin}) has no reader: it cannot be used from the command line"
+        )
+    return entry.resolve("reader")(chosen.description["data"], input_adapter)
 
 
 # Inputs
@@ -168,16 +186,16 @@ def _create_data(values: Values) -> LightningDataModule:
 
 
 def _fill_in_links(chosen: Run, values: Values, datamodule: LightningDataModule) -> None:
-    """Gives the model's linked fields that have no value the data's."""
-    assert chosen.task is not None
-    for attribute, fields in chosen.task.spec.links.items():
-        for field in fields:
-            *path, key = field.split(".")
-            section = values["model"]
-            for part in path:
-                section = section[part]
-            if key in section and section[key] is None:
-                section[key] = getattr(datamodule, attribute)
+    """Gives the adapters' linked fields that have no value the data's, or else their own defaults."""
+    encoder, decoder = (name_of(chosen.values, f"model.{part}") or "" for part in ("encoder", "decoder"))
+    types = config_types(encoder, decoder)
+    for section, field, attribute in linked_fields(chosen.values):
+        part = section.removeprefix("model.")
+        options = values["model"][part]
+        if options.get(field) is None:
+            default = next(each.default for each in dataclasses.fields(types[section]) if each.name == field)
+            value = getattr(datamodule, attribute, default)
+            options[field] = list(value) if isinstance(value, tuple) else value
 
 
 def _create_module(chosen: Run, values: Values) -> Any:
@@ -304,6 +322,7 @@ UNNEEDED = (
     "TPU available",
     "GPU available: False",
     "Loading `train_dataloader`",
+    "Found current_model_state",
 )
 """What Lightning says of itself is known by these words."""
 

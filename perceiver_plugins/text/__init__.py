@@ -14,6 +14,8 @@ _EXPORTS = {
         "Enwik8DataModule",
         "HubTextDataModule",
         "ImdbDataModule",
+        "LanguagesDataModule",
+        "PythonCodeDataModule",
         "PythonDocsDataModule",
         "TextDataModule",
         "TextFilesDataModule",
@@ -24,6 +26,7 @@ _EXPORTS = {
     "perceiver_plugins.text.huggingface": ("convert_config",),
     "perceiver_plugins.text.lightning": ("LitLanguageModel",),
     "perceiver_plugins.text.model": ("LanguageModel",),
+    "perceiver_plugins.text.reading": ("TextReader",),
 }
 _PLACES = {name: module for module, names in _EXPORTS.items() for name in names}
 

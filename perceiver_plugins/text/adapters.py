@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +46,25 @@ class TextInputAdapter(InputAdapter):
     @property
     def position_table(self) -> Tensor:
         return self.position_embedding.weight
+
+    def check_data(self, data: Any) -> None:
+        table = self.token_embedding
+        for name, ours, fits in (
+            ("vocab_size", table.num_embeddings, operator.eq),
+            ("max_seq_len", self.max_seq_len, operator.le),
+        ):
+            theirs = getattr(data, name, None)
+            if theirs is not None and not fits(theirs, ours):
+                raise ValueError(
+                    f"the data's {name}={theirs} does not fit the model's {name}={ours}; "
+                    "give the data module the tokenizer and length that the model was made for"
+                )
+
+    def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
+        shape = (batch_size, self.max_seq_len)
+        input_ids = torch.randint(self.token_embedding.num_embeddings, shape, generator=generator)
+        lengths = torch.randint(1, self.max_seq_len + 1, (batch_size, 1), generator=generator)
+        return {"input_ids": input_ids, "attention_mask": (torch.arange(self.max_seq_len) < lengths).long()}
 
     def forward(self, batch: Batch) -> AdaptedInput:
         """Embeds ``batch["input_ids"]`` (b, n).

@@ -13,16 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from perceiver_plugins.text.lightning import LitLanguageModel
 from perceiver_plugins.text.model import LanguageModel
-from perceiver_plugins.text.tokenizers import deserialize_tokenizer
+from perceiver_plugins.text.reading import TextReader
 from perceiver_registry import UserError
 
 MASKS = ("<mask>", "[MASK]")
 """What a person may write for a mask, whatever the tokenizer's own word for it is."""
 
 BATCH_SIZE = 32
-
-UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
-"""Stands in tables for what a terminal would not show, or obey."""
 
 
 @dataclass(frozen=True)
@@ -135,19 +132,14 @@ class MaskPredictor:
 
     Args:
         module: the Lightning module, with its weights loaded.
-        data: the checkpoint's description of its data.
+        reader: reads texts, with the tokenizer that the model was trained with.
         top_k: how many guesses to show for each mask.
-
-    Raises:
-        UserError: if the checkpoint does not say which tokenizer it was trained with.
     """
 
-    def __init__(self, module: LitLanguageModel, data: Mapping[str, Any], top_k: int = 5):
-        if "tokenizer" not in data:
-            raise UserError("the checkpoint names no tokenizer: it was not trained with a TextDataModule")
-        tokenizer = deserialize_tokenizer(data["tokenizer"])
-        self.filler = MaskFiller(module.model, tokenizer, data.get("add_special_tokens", False))
+    def __init__(self, module: LitLanguageModel, reader: TextReader, top_k: int = 5):
+        self.filler = MaskFiller(module.model, reader.tokenizer, reader.add_special_tokens)
         self.top_k = top_k
+        self.failures: list[str] = []
 
     def predict(self, inputs: Sequence[str]) -> list[dict[str, Any]]:
         """Fillings of the masks of each text, as plain data."""
@@ -157,7 +149,7 @@ class MaskPredictor:
     def rows(predictions: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
         """The predictions as rows of a table."""
         for prediction in predictions:
-            filled = "".join(char if char.isprintable() else UNPRINTABLE for char in prediction["filled"])
+            filled = prediction["filled"]
             for number, guesses in enumerate(prediction["masks"], start=1):
                 likely = "  ".join(f"{guess['token']!r} {guess['probability']:.2f}" for guess in guesses)
                 yield {"filled": filled, "mask": str(number), "guesses with probability": likely}

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from perceiver_core import PerceiverConfig, PerceiverIO
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
-from perceiver_plugins.text.huggingface import convert_params
-from perceiver_registry import build_adapters, load_params
+from perceiver_registry import build_adapters, load_pretrained
 
 
 class LanguageModel(PerceiverIO):
@@ -28,8 +27,7 @@ class LanguageModel(PerceiverIO):
 
     def __init__(self, config: PerceiverConfig[TextEncoderConfig, TextDecoderConfig]):
         super().__init__(config, *build_adapters(config))
-        if config.params is not None:
-            load_params(self, config.params, convert_params)
+        load_pretrained(self)
 
     def forward(  # type: ignore[override]
         self,

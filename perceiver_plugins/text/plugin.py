@@ -16,6 +16,17 @@ def perceiver_adapters() -> list[AdapterSpec]:
             adapter="perceiver_plugins.text.adapters:TextInputAdapter",
             config="perceiver_plugins.text.config:TextEncoderConfig",
             summary="tokens or UTF-8 bytes with learned positions",
+            links={"vocab_size": "vocab_size", "max_seq_len": "max_seq_len"},
+            reads=("input_ids", "attention_mask"),
+            reader="perceiver_plugins.text.reading:TextReader",
+            data_options=("tokenizer", "max_seq_len", "padding_side", "add_special_tokens"),
+            convert_config="perceiver_plugins.text.huggingface:published_config",
+            convert_params="perceiver_plugins.text.huggingface:convert_params",
+            example={
+                "model.encoder.vocab_size": 40,
+                "model.encoder.max_seq_len": 12,
+                "model.encoder.num_input_channels": 16,
+            },
         ),
         AdapterSpec(
             name="text",
@@ -23,6 +34,9 @@ def perceiver_adapters() -> list[AdapterSpec]:
             adapter="perceiver_plugins.text.adapters:TextOutputAdapter",
             config="perceiver_plugins.text.config:TextDecoderConfig",
             summary="a token for each place of a sequence, tied to the input's embedding or not",
+            links={"vocab_size": "vocab_size", "max_seq_len": "max_seq_len"},
+            tasks=("mlm",),
+            example={"model.decoder.vocab_size": 40, "model.decoder.max_seq_len": 12},
         ),
     ]
 
@@ -35,6 +49,7 @@ def perceiver_tasks() -> list[TaskSpec]:
             module="perceiver_plugins.text.lightning:LitLanguageModel",
             summary="masked language modelling: predict masked tokens or bytes from both sides",
             data="python-docs",
+            reads=("input_ids", "attention_mask"),
             defaults={
                 # A small model learns from single masked bytes in minutes; whole words are much harder.
                 "data.mask_words": False,
@@ -59,43 +74,110 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "trainer.max_epochs": 10,
                 "trainer.gradient_clip_val": 1.0,
             },
-            links={
-                "vocab_size": ("encoder.vocab_size", "decoder.vocab_size"),
-                "max_seq_len": ("encoder.max_seq_len", "decoder.max_seq_len"),
-            },
             predictor="perceiver_plugins.text.fill_mask:MaskPredictor",
-            convert_config="perceiver_plugins.text.huggingface:published_config",
-        )
+        ),
+        TaskSpec(
+            name="text-classification",
+            module="perceiver_plugins.classification.lightning:LitClassifier",
+            summary="tell which class a text belongs to",
+            data="languages",
+            defaults={
+                "data.target": "class",
+                "data.batch_size": 32,
+                "model.encoder": "text",
+                "model.encoder.num_input_channels": 128,
+                "model.encoder.num_cross_attention_heads": 4,
+                "model.encoder.num_self_attention_heads": 4,
+                "model.encoder.num_self_attention_layers_per_block": 4,
+                "model.encoder.dropout": 0.1,
+                "model.encoder.init_scale": 0.08,
+                "model.decoder": "classification",
+                "model.decoder.num_output_query_channels": 128,
+                "model.decoder.num_cross_attention_heads": 1,
+                "model.num_latents": 32,
+                "model.num_latent_channels": 128,
+                "model.init": "local",
+                "optimizer": "AdamW",
+                "optimizer.lr": 1e-3,
+                "lr_scheduler": "CosineWithWarmup",
+                "lr_scheduler.warmup_steps": 100,
+                "trainer.max_epochs": 10,
+                "trainer.gradient_clip_val": 1.0,
+            },
+            predictor="perceiver_plugins.classification.prediction:ClassPredictor",
+        ),
     ]
 
 
 @hookimpl
 def perceiver_data() -> list[DataSpec]:
+    masked = ("mlm",)
+    labelled = ("text-classification", "classification", "regression", "token-classification")
     modules = {
-        "python-docs": ("PythonDocsDataModule", "English text that comes with Python: topics and docstrings"),
-        "text-files": ("TextFilesDataModule", "your own .txt, .jsonl, .csv or .parquet files"),
-        "hub-text": ("HubTextDataModule", "any text data set of the hub, or a local folder"),
-        "wikipedia": ("WikipediaDataModule", "English Wikipedia"),
-        "wikitext": ("WikiTextDataModule", "WikiText-103"),
-        "bookcorpus": ("BookCorpusDataModule", "BookCorpus"),
-        "enwik8": ("Enwik8DataModule", "the first 100 MB of a Wikipedia dump"),
-        "imdb": ("ImdbDataModule", "IMDb movie reviews"),
+        "python-docs": ("PythonDocsDataModule", masked, "English text that comes with Python: topics and docstrings"),
+        "python-code": (
+            "PythonCodeDataModule",
+            ("token-classification",),
+            "Python's own library: what each byte of the code is part of (a name, a string, a comment, ...)",
+        ),
+        "languages": (
+            "LanguagesDataModule",
+            ("text-classification", "classification"),
+            "names of places, days and languages from Babel's locale data: which language is it?",
+        ),
+        "text-files": ("TextFilesDataModule", masked + labelled, "your own .txt, .jsonl, .csv or .parquet files"),
+        "hub-text": ("HubTextDataModule", masked + labelled, "any text data set of the hub, or a local folder"),
+        "imdb": (
+            "ImdbDataModule",
+            ("mlm", "text-classification", "classification"),
+            "IMDb movie reviews, positive and negative",
+        ),
+        "wikipedia": ("WikipediaDataModule", masked, "English Wikipedia"),
+        "wikitext": ("WikiTextDataModule", masked, "WikiText-103"),
+        "bookcorpus": ("BookCorpusDataModule", masked, "BookCorpus"),
+        "enwik8": ("Enwik8DataModule", masked, "the first 100 MB of a Wikipedia dump"),
     }
     # The embedded text is for a first try: a run on it ends by itself after some minutes on a laptop.
     embedded = {"trainer.max_steps": 2000, "trainer.val_check_interval": 500}
     # An epoch of these may take days.
     large = {"trainer.val_check_interval": 1000}
-    defaults = {"python-docs": embedded, "text-files": {}}
+    defaults = {
+        "python-docs": embedded,
+        "languages": {"data.max_seq_len": 64},
+        "python-code": {"data.max_seq_len": 128},
+        "text-files": {},
+    }
     return [
         DataSpec(
             name=name,
             module=f"{DATA}:{module}",
-            tasks=("mlm",),
+            tasks=tasks,
             summary=summary,
+            yields=("input_ids", "attention_mask"),
             defaults=defaults.get(name, large),
         )
-        for name, (module, summary) in modules.items()
+        for name, (module, tasks, summary) in modules.items()
     ]
+
+
+LANGUAGE_PERCEIVER = {
+    "encoder": "text",
+    "encoder.vocab_size": 262,
+    "encoder.max_seq_len": 2048,
+    "encoder.num_input_channels": 768,
+    "encoder.num_cross_attention_heads": 8,
+    "encoder.num_cross_attention_qk_channels": 256,
+    "encoder.num_cross_attention_v_channels": 1280,
+    "encoder.num_self_attention_heads": 8,
+    "encoder.num_self_attention_qk_channels": 256,
+    "encoder.num_self_attention_v_channels": 1280,
+    "encoder.num_self_attention_layers_per_block": 26,
+    "encoder.dropout": 0.1,
+    "num_latents": 256,
+    "num_latent_channels": 1280,
+    "init": "normal",
+}
+"""The encoder of the Perceiver IO paper's language model."""
 
 
 @hookimpl
@@ -105,18 +187,7 @@ def perceiver_models() -> list[ModelSpec]:
             name="language-perceiver",
             task="mlm",
             config={
-                "encoder": "text",
-                "encoder.vocab_size": 262,
-                "encoder.max_seq_len": 2048,
-                "encoder.num_input_channels": 768,
-                "encoder.num_cross_attention_heads": 8,
-                "encoder.num_cross_attention_qk_channels": 256,
-                "encoder.num_cross_attention_v_channels": 1280,
-                "encoder.num_self_attention_heads": 8,
-                "encoder.num_self_attention_qk_channels": 256,
-                "encoder.num_self_attention_v_channels": 1280,
-                "encoder.num_self_attention_layers_per_block": 26,
-                "encoder.dropout": 0.1,
+                **LANGUAGE_PERCEIVER,
                 "decoder": "text",
                 "decoder.vocab_size": 262,
                 "decoder.max_seq_len": 2048,
@@ -125,9 +196,6 @@ def perceiver_models() -> list[ModelSpec]:
                 "decoder.num_cross_attention_v_channels": 768,
                 "decoder.cross_attention_residual": False,
                 "decoder.dropout": 0.1,
-                "num_latents": 256,
-                "num_latent_channels": 1280,
-                "init": "normal",
             },
             num_parameters=201_108_230,
             summary="the byte-level language model of the Perceiver IO paper",
@@ -139,5 +207,24 @@ def perceiver_models() -> list[ModelSpec]:
                 "optimizer": "Lamb",
                 "optimizer.lr": 1e-3,
             },
-        )
+        ),
+        ModelSpec(
+            name="language-perceiver-classifier",
+            task="text-classification",
+            config={
+                **LANGUAGE_PERCEIVER,
+                "decoder": "classification",
+                "decoder.num_output_query_channels": 1280,
+                "decoder.num_cross_attention_heads": 1,
+                "decoder.dropout": 0.1,
+            },
+            num_parameters=206_098_690,
+            summary="the language model's encoder with a classifier (parameters: of two classes)",
+            defaults={
+                "data.tokenizer": "deepmind/language-perceiver",
+                "data.max_seq_len": 2048,
+                "data.add_special_tokens": True,
+                "optimizer.lr": 1e-5,
+            },
+        ),
     ]

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PerceiverTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from perceiver_plugins.training.connection import hub
+from perceiver_plugins.training.errors import one_line
 from perceiver_registry.errors import UserError
 
 PERCEIVER_TOKENIZER = "deepmind/language-perceiver"
@@ -51,13 +52,6 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             f"tokenizer {name!r} could not be loaded from {place} ({one_line(error)}); "
             f"{PERCEIVER_TOKENIZER!r} needs no download"
         ) from error
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """The first line of an error's message, for use within a message of ours."""
-    lines = str(error).strip().splitlines()
-    text = lines[0].strip().rstrip(".:") if lines else ""
-    return text[:limit] or type(error).__name__
 
 
 def byte_offset(tokenizer: PreTrainedTokenizerBase) -> int | None:

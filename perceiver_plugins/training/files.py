@@ -1,4 +1,4 @@
-"""Reading documents from the user's files: text, JSON, CSV and Parquet, compressed or not.
+"""Reading the user's files: documents of text, and rows of JSON, CSV and Parquet, compressed or not.
 
 What is wrong with a file is reported in one line that names the file and the place in it.
 """
@@ -14,7 +14,8 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -24,7 +25,8 @@ import pyarrow.parquet as pq
 from perceiver_plugins.training.errors import DataError
 from perceiver_registry.errors import near
 
-FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+FORMATS = (".txt", *TABLES)
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 
 BLOCK = 2**14
@@ -37,6 +39,10 @@ class Piece(NamedTuple):
     text: str
     first: bool = True
     last: bool = True
+
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row of a table is ("train.csv, line 3"), for what there is to say of it, and its values by column."""
 
 
 def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
@@ -102,20 +108,65 @@ def read_documents(path: Path, text_column: str = "text") -> Iterator[Piece]:
     Raises:
         DataError: If the file is missing, empty, damaged, binary or not UTF-8, or has no such column.
     """
-    kind, _ = file_format(path)
-    readers = {".txt": _read_text, ".parquet": _read_parquet, ".jsonl": _read_json, ".json": _read_json}
+    if is_table(path):
+        rows = read_rows(path, {text_column: "text_column"})
+        texts = (text_of(row, text_column, place) for place, row in rows)
+        pieces: Iterator[Piece] = (Piece(text) for text in texts if text)
+    else:
+        pieces = _read_text(path)
     empty = True
-    try:
-        reader = readers.get(kind, _read_table)
-        for piece in reader(path, text_column):
+    with _readable(path):
+        for piece in pieces:
             empty = False
             yield piece
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: the compressed data is damaged or ends too early ({error})") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if empty:
         raise DataError(f"{path}: the file holds no text (it is empty, or all of its texts are)")
+
+
+def is_table(path: Path) -> bool:
+    """Whether the file's name says a format that has rows and columns."""
+    return file_format(path)[0] in TABLES
+
+
+def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
+    """The rows of a table: JSON lines, a JSON list of objects, CSV, TSV or Parquet.
+
+    Args:
+        path: The file.
+        columns: The columns that rows must have, each with the flag that names it, for errors. None: all that there
+            are.
+
+    Returns:
+        For each row its place, which begins with the file's name, and its values by column, those of other columns
+        perhaps among them. Values are as the format has them: CSV has text only, and an empty one where there is no
+        value, or None where the line ends before it; the others have null (None), numbers and lists.
+
+    Raises:
+        DataError: If the file is missing, damaged, no table, or not UTF-8, or lacks a column.
+    """
+    if not is_table(path):
+        raise DataError(f"{path}: not a table; columns are read from {', '.join(TABLES)} files, compressed or not")
+    readers = {".parquet": _read_parquet, ".jsonl": _read_json, ".json": _read_json}
+    with _readable(path):
+        yield from readers.get(file_format(path)[0], _read_table)(path, columns)
+
+
+def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
+    """The text in a column of a row; "" where it is missing (null).
+
+    Raises:
+        DataError: If it is not text.
+    """
+    text = row[column]
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise DataError(f"{place}: {column!r} is not text but {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: {column!r} holds half of a surrogate pair, which is no character") from error
+    return text
 
 
 def open_binary(path: Path) -> IO[bytes]:
@@ -134,7 +185,18 @@ def open_binary(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _read_text(path: Path, _: str) -> Iterator[Piece]:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Says of which file it is that it cannot be read."""
+    try:
+        yield
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: the compressed data is damaged or ends too early ({error})") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _read_text(path: Path) -> Iterator[Piece]:
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
     with open_binary(path) as file:
         position, held, first = 0, "", True
@@ -170,11 +232,13 @@ def _read_text(path: Path, _: str) -> Iterator[Piece]:
             yield Piece(held, first, True)
 
 
-def _read_json(path: Path, column: str) -> Iterator[Piece]:
+def _read_json(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
     for place, row in _json_rows(path):
         if not isinstance(row, dict):
-            raise DataError(f"{path}, {place}: expected an object with a field {column!r}, got {type(row).__name__}")
-        yield from _document(path, place, row, column)
+            fields = f" with {', '.join(map(repr, columns))}" if columns else ""
+            raise DataError(f"{path}, {place}: expected an object{fields}, got {type(row).__name__}")
+        require_columns(f"{path}, {place}", columns, row)
+        yield f"{path}, {place}", row
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -199,20 +263,20 @@ def _parse_json(path: Path, place: str, text: str) -> Any:
         ) from error
 
 
-def _read_table(path: Path, column: str) -> Iterator[Piece]:
+def _read_table(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
     delimiter = "\t" if file_format(path)[0] == ".tsv" else ","
     csv.field_size_limit(2**31 - 1)  # the default refuses texts of more than 128 KiB
     rows = csv.DictReader((line for _, line in _decoded_lines(path)), delimiter=delimiter, strict=True)
     try:
+        if rows.fieldnames is not None:
+            require_columns(str(path), columns, rows.fieldnames)
         for row in rows:
-            yield from _document(path, f"line {rows.line_num}", row, column)
+            yield f"{path}, line {rows.line_num}", row
     except csv.Error as error:
         raise DataError(f"{path}, line {rows.line_num}: not a valid table ({error})") from error
-    if rows.fieldnames is not None and column not in rows.fieldnames:
-        raise DataError(no_column(path, column, rows.fieldnames))
 
 
-def _read_parquet(path: Path, column: str) -> Iterator[Piece]:
+def _read_parquet(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
     source: Any = path
     if file_format(path)[1]:
         with open_binary(path) as file:  # a Parquet file is read from its end, which compressed data is not
@@ -224,26 +288,10 @@ def _read_parquet(path: Path, column: str) -> Iterator[Piece]:
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a Parquet file, or damaged") from error
     with table:
-        if column not in table.schema_arrow.names:
-            raise DataError(no_column(path, column, table.schema_arrow.names))
-        for batch in table.iter_batches(batch_size=1000, columns=[column]):
-            for text in batch.column(0).to_pylist():
-                yield from _document(path, f"column {column!r}", {column: text}, column)
-
-
-def _document(path: Path, place: str, row: dict[str, Any], column: str) -> Iterator[Piece]:
-    if column not in row:
-        raise DataError(no_column(path, column, list(row), place))
-    text = row[column]
-    if text is None or text == "":
-        return
-    if not isinstance(text, str):
-        raise DataError(f"{path}, {place}: {column!r} is not text but {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{path}, {place}: {column!r} holds half of a surrogate pair, which is no character") from error
-    yield Piece(text)
+        require_columns(str(path), columns, table.schema_arrow.names)
+        batches = table.iter_batches(batch_size=1000, columns=list(columns) or None)
+        rows = (row for batch in batches for row in batch.to_pylist())
+        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
 def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -271,7 +319,11 @@ def _not_utf8(path: Path, where: str, byte: int) -> str:
     return f"{path}: not UTF-8 text: bad byte 0x{byte:02x} {where}; convert the file to UTF-8 (iconv -t UTF-8)"
 
 
-def no_column(path: Path | str, column: str, columns: Iterable[Any], place: str = "") -> str:
-    """What to say where a column is missing."""
-    where = f"{path}, {place}" if place else f"{path}"
-    return f"{where}: no column {column!r}; text_column must be one of: {', '.join(map(str, columns)) or 'none'}"
+def require_columns(where: str, columns: Mapping[str, str], found: Iterable[Any]) -> None:
+    """Raises DataError unless each of the columns, given with the flag that names it, was found."""
+    found = [str(name) for name in found]
+    for column, flag in columns.items():
+        if column not in found:
+            hint = near(column, found)
+            hint = f" ({hint})" if hint.startswith("did") else ""
+            raise DataError(f"{where}: no column {column!r}; {flag} must be one of: {', '.join(found) or 'none'}{hint}")

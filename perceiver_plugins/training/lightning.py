@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from perceiver_core import Batch, PerceiverConfig
+from perceiver_plugins.training.callbacks import MovingAverage, Patience
 from perceiver_plugins.training.loading import batches_trained
 from perceiver_plugins.training.optimizers import (
     NAME,
@@ -36,22 +37,27 @@ class LossSum:
 
     Attributes:
         total: sum of the losses of all predictions.
-        count: number of predictions, as a tensor.
+        count: number of predictions, or sum of their weights, as a tensor.
     """
 
     total: Tensor
     count: Tensor
 
     @property
+    def divisor(self) -> Tensor:
+        """What a sum over these predictions is divided by: their number, or 1 where there is none."""
+        return self.count.masked_fill(self.count == 0, 1)
+
+    @property
     def mean(self) -> Tensor:
         """The mean loss; 0 where there is no prediction."""
-        return self.total / self.count.clamp(min=1)
+        return self.total / self.divisor
 
 
 class LitPerceiver(LightningModule):
     """Trains a Perceiver: a task's module implements :meth:`loss_sum` and may build its model in :meth:`build`.
 
-    Logged are ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate`` and ``tokens_per_second``.
+    Logged are ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate`` and the throughput.
 
     Two runs from one seed are equal, and so are a run that was interrupted and resumed and one that was not: the
     random numbers of a training step (dropout) depend on the seed, the number of batches before it, and the process.
@@ -61,30 +67,45 @@ class LitPerceiver(LightningModule):
         optimizer: name (under ``"name"``) and arguments of the optimizer: ``{"name": "Lamb", "lr": 1e-3}``.
             None: AdamW with a learning rate of 1e-3.
         lr_scheduler: name and arguments of the learning rate schedule. None: the learning rate stays constant.
+        task: name of the registered task that the module serves. None: the class's own.
+        ema_decay: validate, test and save an exponential moving average of the weights, of which this part is kept
+            at each step (0.999, say), instead of the weights themselves. None: no average.
+        patience: end training after so many validations without a lower validation loss. None: never.
 
     Raises:
         UserError: if the configuration, or what it names, does not work.
     """
 
-    task: ClassVar[str]
-    """Name of the registered task that this module is for."""
+    task: str
+    """Name of the registered task that this module serves."""
 
     def __init__(
         self,
         config: PerceiverConfig | Mapping[str, Any],
         optimizer: Mapping[str, Any] | None = None,
         lr_scheduler: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        ema_decay: float | None = None,
+        patience: int | None = None,
     ):
         super().__init__()
+        if ema_decay is not None and not 0.0 < ema_decay < 1.0:
+            raise UserError(f"ema_decay={ema_decay} must be more than 0 and less than 1")
+        if patience is not None and patience < 1:
+            raise UserError(f"patience={patience} must be at least 1")
+        self.task = task or self.task
+        self.ema_decay = ema_decay
+        self.patience = patience
         self.config = config_from_dict(config) if isinstance(config, Mapping) else config
         self.optimizer_config = dict(optimizer or DEFAULT_OPTIMIZER)
         self.lr_scheduler_config = dict(lr_scheduler or {})
         # For ``load_from_checkpoint``: weights come from the checkpoint, not from ``params`` once more.
         self.save_hyperparameters(
             {
-                "config": config_to_dict(self.config) | {"params": None},
+                "config": config_to_dict(self.config.without_params()),
                 "optimizer": self.optimizer_config,
                 "lr_scheduler": self.lr_scheduler_config,
+                "task": self.task,
             },
             logger=False,
         )
@@ -104,12 +125,35 @@ class LitPerceiver(LightningModule):
     find_optimizer = staticmethod(find_optimizer)
     find_lr_scheduler = staticmethod(find_lr_scheduler)
 
+    def configure_callbacks(self) -> list[Callback]:
+        callbacks: list[Callback] = []
+        if self.ema_decay is not None:
+            callbacks.append(MovingAverage(decay=self.ema_decay))
+        if self.patience is not None:
+            callbacks.append(Patience("val_loss", patience=self.patience, check_on_train_epoch_end=False))
+        return callbacks
+
     def check_data(self, datamodule: Any) -> None:
         """Checks that the model can be used with a data module.
 
         Raises:
             UserError: if it cannot.
         """
+        input_adapter = getattr(self.model, "input_adapter", None)
+        if input_adapter is not None:
+            try:
+                input_adapter.check_data(datamodule)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+
+    def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Random labels for a batch of random inputs: for trials and tests.
+
+        Args:
+            batch: what the input adapter's ``example_batch`` returned.
+            generator: draws the numbers.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.example_labels")
 
     def build(self, config: PerceiverConfig) -> nn.Module:
         """Builds the model."""
@@ -119,8 +163,20 @@ class LitPerceiver(LightningModule):
         """The summed loss of a batch and the number of predictions in it."""
         raise NotImplementedError(f"{type(self).__name__}.loss_sum")
 
+    def evaluate(self, batch: Batch, stage: str) -> LossSum:
+        """The loss of a batch of validation or test data; a task may update its metrics here.
+
+        Args:
+            batch: the batch.
+            stage: "val" or "test", which the names of metrics begin with.
+        """
+        return self.loss_sum(batch)
+
+    throughput = "tokens_per_second"
+    """Name under which the throughput is logged."""
+
     def num_tokens(self, batch: Batch) -> Tensor | int:
-        """How many tokens a batch holds, for the logged throughput."""
+        """How much a batch holds, for the logged throughput."""
         return batch["attention_mask"].sum()
 
     # Steps
@@ -152,23 +208,23 @@ class LitPerceiver(LightningModule):
         self.log("train_loss", everywhere.mean, prog_bar=True)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         # Processes may hold different numbers of predictions: each counts the same once gradients are averaged.
-        return local.total * self.trainer.world_size / everywhere.count.clamp(min=1)
+        return local.total * self.trainer.world_size / everywhere.divisor
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self._num_tokens = self._num_tokens + self.num_tokens(batch)
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             rate = float(self._num_tokens) * self.trainer.world_size / (time.perf_counter() - self._since)
-            self.log("tokens_per_second", rate)
+            self.log(self.throughput, rate)
             self._restart_clock()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_mean("val_loss", self.loss_sum(batch))
+        self._log_mean("val_loss", self.evaluate(batch, "val"))
 
     def on_validation_end(self) -> None:
         self._restart_clock()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_mean("test_loss", self.loss_sum(batch))
+        self._log_mean("test_loss", self.evaluate(batch, "test"))
 
     def _log_mean(self, name: str, loss: LossSum) -> None:
         # With the count as weight, the mean over batches and processes is the mean over predictions. As a float, since

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
+from perceiver_registry import UserError
 
 
 class Reader(ABC):
@@ -25,6 +26,9 @@ class Reader(ABC):
     Raises:
         UserError: if ``data`` lacks what is needed to read.
     """
+
+    padding_side: Literal["left", "right"] = "right"
+    """Where batches are padded, if they are."""
 
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         self.data = data
@@ -72,4 +76,4 @@ class Reader(ABC):
         Raises:
             UserError: if there is no picture of this modality.
         """
-        raise NotImplementedError(f"{type(self).__name__}.draw_attention")
+        raise UserError(f"attention: {type(self).__name__} has no picture of what a model looks at")

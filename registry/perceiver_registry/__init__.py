@@ -4,7 +4,7 @@ from perceiver_registry.assemble import assemble, build_adapters, config_from_di
 from perceiver_registry.checkpoint import describe, read_checkpoint
 from perceiver_registry.errors import PluginError, UnknownNameError, UserError
 from perceiver_registry.hooks import hookimpl
-from perceiver_registry.params import load_params
+from perceiver_registry.params import load_params, load_pretrained
 from perceiver_registry.registry import Entry, Plugin, Registry, registry
 from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
 
@@ -27,6 +27,7 @@ __all__ = [
     "describe",
     "hookimpl",
     "load_params",
+    "load_pretrained",
     "read_checkpoint",
     "registry",
 ]

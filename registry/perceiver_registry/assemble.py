@@ -32,19 +32,15 @@ def build_adapters(config: PerceiverConfig) -> tuple[InputAdapter, OutputAdapter
 def assemble(config: PerceiverConfig) -> PerceiverIO:
     """The model that ``config`` describes: any registered input adapter with any output adapter.
 
-    ``config.params`` may be a checkpoint or a safetensors file; published models in other formats are loaded by the
-    plugin that knows them (``perceiver_plugins.text.LanguageModel``, ...).
-
     Raises:
         UnknownNameError: if no plugin registered the type of the encoder or decoder config.
-        UserError: if ``config.params`` cannot be loaded.
+        UserError: if ``config.params`` or ``config.encoder.params`` cannot be loaded.
     """
     from perceiver_core import PerceiverIO
-    from perceiver_registry.params import load_params
+    from perceiver_registry.params import load_pretrained
 
     model = PerceiverIO(config, *build_adapters(config))
-    if config.params is not None:
-        load_params(model, config.params)
+    load_pretrained(model)
     return model
 
 
@@ -59,7 +55,8 @@ def create_module(task: str, config: PerceiverConfig | Mapping[str, Any], **opti
     Raises:
         UnknownNameError: if there is no such task, or no adapter for the config.
     """
-    return registry().get("task", task).resolve("module")(config, **options)
+    entry = registry().get("task", task)
+    return entry.resolve("module")(config, task=entry.name, **options)
 
 
 def config_types(encoder: str, decoder: str) -> dict[str, type]:
@@ -106,11 +103,22 @@ def config_from_dict(plain: Mapping[str, Any]) -> PerceiverConfig:
         if ADAPTER_KEY not in values:
             raise UserError(f"the model's {part} names no {ADAPTER_KEY}")
         entry = registry().get(kind, values.pop(ADAPTER_KEY))  # type: ignore[call-overload]
-        plain[part] = _create(entry.resolve("config"), values, part)
-    return _create(PerceiverConfig, plain, "model")
+        plain[part] = create_config(entry.resolve("config"), values, part)
+    return create_config(PerceiverConfig, plain, "model")
 
 
-def _create(config_type: type, values: Mapping[str, Any], where: str) -> Any:
+def create_config(config_type: type, values: Mapping[str, Any], where: str) -> Any:
+    """An object of a configuration's dataclass.
+
+    Args:
+        config_type: the dataclass.
+        values: its fields.
+        where: what the values are, for the message of an error.
+
+    Raises:
+        UserError: if a field is unknown or missing; the message says which names are near.
+        ValueError: if a value is out of range.
+    """
     known = {field.name: field for field in fields(config_type)}
     for name in values:
         if name not in known:

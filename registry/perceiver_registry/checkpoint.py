@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,13 @@ def describe(
         data: what prediction must know of the data, from the data module (its tokenizer, for instance).
         run: the run's whole configuration, from which it can be resumed.
     """
-    model = config_to_dict(config) | {"params": None}
-    used: dict[str, Entry[Any]] = {
+    model = config_to_dict(config.without_params())
+    chosen: dict[str, Entry[Any]] = {
         "task": registry().get("task", task),
         "input": registry().get("input", model["encoder"][ADAPTER_KEY]),
         "output": registry().get("output", model["decoder"][ADAPTER_KEY]),
     }
+    used = [*chosen.items(), *(("input", registry().get("input", name)) for name in _parts(model["encoder"]))]
     return {
         "format": FORMAT,
         "task": task,
@@ -50,9 +51,18 @@ def describe(
                 "distribution": entry.plugin.distribution,
                 "version": entry.plugin.version,
             }
-            for kind, entry in used.items()
+            for kind, entry in used
         ],
     }
+
+
+def _parts(encoder: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the adapters that an encoder's configuration is composed of, if it is."""
+    for value in encoder.values():
+        if isinstance(value, Mapping):
+            if ADAPTER_KEY in value:
+                yield value[ADAPTER_KEY]
+            yield from _parts(value)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

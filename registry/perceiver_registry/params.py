@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.checkpoint import read_checkpoint
 from perceiver_registry.errors import UserError
+from perceiver_registry.registry import registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from perceiver_core import PerceiverIO
+
+    Convert = Callable[[str], Mapping[str, Tensor]]
+
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt")
+
+OF_ENCODER = ("input_adapter.", "encoder.")
+"""What the names of an encoder's weights begin with."""
+
+LISTED = 6
+"""How many misfits an error lists."""
 
 
 def is_checkpoint(source: str) -> bool:
@@ -25,8 +36,30 @@ def is_published(source: str) -> bool:
     return not (is_checkpoint(source) or source.endswith(".safetensors"))
 
 
-def load_params(model: nn.Module, source: str, convert: Callable[[str], Mapping[str, Tensor]] | None = None) -> None:
-    """Loads ``model``'s weights from ``source``.
+def load_pretrained(model: PerceiverIO) -> None:
+    """Loads the weights that a model's configuration names: ``params``, or those of its encoder, ``encoder.params``.
+
+    Args:
+        model: the model, whose parameters are overwritten.
+
+    Raises:
+        UserError: if both are given, if there is nothing where they point, or if it does not fit the model.
+    """
+    config = model.config
+    if config.params is None and config.encoder.params is None:
+        return
+    if config.params is not None and config.encoder.params is not None:
+        raise UserError("model.params and model.encoder.params: give one of the two; the first has an encoder as well")
+    entry = registry().adapter_of("input", config.encoder)
+    convert = entry.resolve("convert_params") if entry.spec.convert_params else None
+    if config.params is not None:
+        load_params(model, config.params, convert)
+    else:
+        load_encoder(model, config.encoder.params, convert)
+
+
+def load_params(model: nn.Module, source: str, convert: Convert | None = None) -> None:
+    """Loads all of ``model``'s weights from ``source``.
 
     Args:
         model: the model, whose parameters are overwritten.
@@ -37,33 +70,54 @@ def load_params(model: nn.Module, source: str, convert: Callable[[str], Mapping[
     Raises:
         UserError: if there is nothing at ``source``, or if its weights do not fit the model.
     """
-    if source.endswith(".safetensors"):
-        state = _read_safetensors(source)
-    elif is_checkpoint(source):
-        prefix = "model."
-        state = {
-            key.removeprefix(prefix): value
-            for key, value in read_checkpoint(source)["state_dict"].items()
-            if key.startswith(prefix)
-        }
-    elif convert is not None:
-        state = convert(source)
-    else:
-        raise UserError(f"params={source!r}: not a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) or safetensors file")
-    check_fits(model.state_dict(), state, f"params={source!r}")
+    where = f"params={source!r}"
+    state = _read_state(source, where, convert)
+    check_fits(model.state_dict(), state, where)
     model.load_state_dict(state, strict=False)
 
 
-def _read_safetensors(source: str) -> Mapping[str, Any]:
+def load_encoder(model: nn.Module, source: str, convert: Convert | None = None) -> None:
+    """Loads the weights of ``model``'s input adapter and encoder from a model that may have another decoder.
+
+    Args:
+        model: the model, whose parameters are overwritten.
+        source: as in :func:`load_params`.
+        convert: turns a folder or id into a state dict of a whole model.
+
+    Raises:
+        UserError: if there is nothing at ``source``, or if its encoder is not of the model's kind and shape.
+    """
+    where = f"encoder.params={source!r}"
+    state, expected = (
+        {key: value for key, value in whole.items() if key.startswith(OF_ENCODER)}
+        for whole in (_read_state(source, where, convert), model.state_dict())
+    )
+    check_fits(expected, state, where)
+    model.load_state_dict(state, strict=False)
+
+
+def _read_state(source: str, where: str, convert: Convert | None) -> Mapping[str, Tensor]:
+    if source.endswith(".safetensors"):
+        return _read_safetensors(source, where)
+    if is_checkpoint(source):
+        prefix = "model."
+        weights = read_checkpoint(source)["state_dict"].items()
+        return {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}
+    if convert is None:
+        raise UserError(f"{where}: not a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) or safetensors file")
+    return convert(source)
+
+
+def _read_safetensors(source: str, where: str) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not Path(source).is_file():
-        raise UserError(f"params={source!r}: no such file")
+        raise UserError(f"{where}: no such file")
     try:
         return load_file(source)
     except SafetensorError as error:
-        raise UserError(f"params={source!r}: not a readable safetensors file: {error}") from error
+        raise UserError(f"{where}: not a readable safetensors file: {error}") from error
 
 
 def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
@@ -75,18 +129,21 @@ def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
         source: where they come from, for the message.
 
     Raises:
-        UserError: if there is too much or too little of them, or if a shape differs; the message names the first.
+        UserError: if there is too much or too little of them, or if a shape differs; the message lists what.
     """
     # A file of weights may hold those that are shared only once.
     storages = {value.data_ptr() for key, value in expected.items() if key in state}
-    missing = [key for key, value in expected.items() if key not in state and value.data_ptr() not in storages]
-    surplus = [key for key in state if key not in expected]
-    if missing or surplus:
-        what, keys = ("lacks", missing) if missing else ("has the unknown", surplus)
-        raise UserError(f"{source}: does not fit the model: it {what} {keys[0]!r} ({len(keys)} such)")
-    for key, value in state.items():
-        if value.shape != expected[key].shape:
-            raise UserError(
-                f"{source}: does not fit the model: {key!r} has shape {tuple(value.shape)}, "
-                f"the model's has {tuple(expected[key].shape)}"
-            )
+    misfits = [
+        f"{key!r} is missing"
+        for key, value in expected.items()
+        if key not in state and value.data_ptr() not in storages
+    ]
+    misfits += [f"{key!r} is unknown" for key in state if key not in expected]
+    misfits += [
+        f"{key!r} has shape {tuple(value.shape)}, the model's has {tuple(expected[key].shape)}"
+        for key, value in state.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    if misfits:
+        more = f"; and {len(misfits) - LISTED} more" if len(misfits) > LISTED else ""
+        raise UserError(f"{source}: does not fit the model: {'; '.join(misfits[:LISTED])}{more}")

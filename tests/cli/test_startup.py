@@ -90,7 +90,7 @@ def test_listings_are_filtered(perceiver):
         (["list-adapters", "--kind=inptu"], "invalid choice: 'inptu'"),
         (["list-adapters", "--formt=json"], "unrecognized arguments: --formt=json"),
         (["describe"], "the following arguments are required: name"),
-        (["describe", "language-percever"], "did you mean 'language-perceiver'?"),
+        (["describe", "language-percever"], "did you mean 'language-perceiver'"),
         (["describe", "text", "--kind=model"], "nothing is called 'text'"),
         (["list-adapter"], "did you mean 'list-adapters'"),
         (["fti"], "did you mean 'fit'?"),

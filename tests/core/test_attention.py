@@ -66,6 +66,15 @@ def test_gradients_of_both_paths_equal_those_of_the_formula(pad_mask):
         torch.testing.assert_close(torch.autograd.grad(output.square().sum(), (q, k, v)), expected)
 
 
+@pytest.mark.parametrize("e", [5, 3])
+@pytest.mark.parametrize("return_attention", [False, True])
+def test_scores_are_scaled_as_asked(e, return_attention):
+    q, k, v = arrays(e=e)
+    expected, _ = formula(q * 0.3 * math.sqrt(5), k, v)
+    output, _ = attend(q, k, v, return_attention=return_attention, scale=0.3)
+    torch.testing.assert_close(output.double(), expected, atol=2e-6, rtol=1e-5)
+
+
 def test_inputs_are_left_as_they_are_without_gradients():
     inputs = arrays(e=3)
     copies = [x.clone() for x in inputs]

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from perceiver_core import DecoderConfig, EncoderConfig, OutputAdapter, PerceiverConfig, PerceiverIO, QueryProvider
+from perceiver_core import (
+    DecoderConfig,
+    EncoderConfig,
+    InputQueryProvider,
+    OutputAdapter,
+    PerceiverConfig,
+    PerceiverIO,
+    QueryProvider,
+    TrainableQueryProvider,
+)
 from perceiver_core.init import SHARPNESS, sinusoids
 
 
@@ -89,19 +98,36 @@ def test_sinusoids_of_a_place_are_most_like_those_of_the_same_place_of_another_t
     assert (nearest - torch.arange(256) // 4).abs().max() <= 1
 
 
-def test_local_needs_learned_positions(build, input_adapter, output_adapter, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(type(input_adapter), "position_table", None)
-        with pytest.raises(ValueError, match="init='local': ArrayInput has no learned positions"):
-            build(init="local")
+def test_local_needs_learned_positions(build, input_adapter, monkeypatch):
+    monkeypatch.setattr(type(input_adapter), "position_table", None)
+    with pytest.raises(ValueError, match="init='local': ArrayInput has no learned positions"):
+        build(init="local")
 
-    class GivenQueries(QueryProvider):
-        """Queries that are not learned."""
 
-    class GivenOutput(OutputAdapter):
-        """An output adapter without learned queries."""
+def initialised(input_adapter, queries: QueryProvider, init: str) -> dict[str, torch.Tensor]:
+    """The weights of a model with these queries, without those of its input adapter."""
+    torch.manual_seed(3)
+    encoder = EncoderConfig(2, num_self_attention_heads=3, num_self_attention_layers_per_block=1)
+    config = PerceiverConfig(encoder, DecoderConfig(2), num_latents=5, num_latent_channels=12, init=init)
+    model = PerceiverIO(config, input_adapter, OutputAdapter(queries))
+    return {key: value for key, value in model.state_dict().items() if not key.startswith("input_adapter.")}
 
-    config = build().config
-    config.init = "local"
-    with pytest.raises(ValueError, match="init='local': GivenOutput has no learned positions"):
-        PerceiverIO(config, input_adapter, GivenOutput(GivenQueries(14)))
+
+@pytest.mark.parametrize(
+    "queries", [QueryProvider(14), TrainableQueryProvider(3, 14, ordered=False)], ids=["given", "learned"]
+)
+def test_local_leaves_an_output_without_an_order_as_it_is(input_adapter, queries):
+    before = {key: value.clone() for key, value in queries.state_dict().items()}
+    normal, local = (initialised(input_adapter, queries, init) for init in ("normal", "local"))
+    changed = {key for key in normal if not torch.equal(normal[key], local[key])}
+    layer = "encoder.cross_attention_layers.0.attention"
+    assert changed == {"encoder.latents", *(f"{layer}.{name}_proj.weight" for name in "qkvo")}
+    torch.testing.assert_close(queries.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("queries", [InputQueryProvider(10), TrainableQueryProvider(3, 14)], ids=["input", "learned"])
+def test_local_changes_the_decoder_of_an_output_in_order(input_adapter, queries):
+    normal, local = (initialised(input_adapter, queries, init) for init in ("normal", "local"))
+    changed = {key for key in normal if not torch.equal(normal[key], local[key])}
+    layers = ("encoder.cross_attention_layers.0.attention", "decoder.cross_attention_layer.attention")
+    assert changed == {"encoder.latents", *(f"{layer}.{name}_proj.weight" for layer in layers for name in "qkvo")}

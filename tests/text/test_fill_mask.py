@@ -9,6 +9,7 @@ from transformers import PerceiverTokenizer, PreTrainedTokenizerFast
 
 from perceiver_plugins.text.fill_mask import MaskFiller, MaskPredictor
 from perceiver_plugins.text.model import LanguageModel
+from perceiver_plugins.text.reading import TextReader
 from perceiver_plugins.text.samples import FillMaskSamples
 from perceiver_plugins.text.tokenizers import serialize_tokenizer
 from perceiver_registry import UserError
@@ -142,7 +143,7 @@ def test_the_predictor_uses_the_checkpoints_tokenizer(word_model, wordpiece):
         model = word_model
 
     data = {"tokenizer": serialize_tokenizer(wordpiece), "add_special_tokens": True}
-    predictor = MaskPredictor(Module(), data, top_k=2)
+    predictor = MaskPredictor(Module(), TextReader(data, word_model.input_adapter), top_k=2)
     predictions = predictor.predict(["the <mask>", "a [MASK] <mask>"])
     (filling,) = MaskFiller(word_model, wordpiece, True).fill(["the <mask>"], top_k=2)
     assert predictions[0]["filled"] == filling.filled
@@ -156,7 +157,7 @@ def test_the_predictor_uses_the_checkpoints_tokenizer(word_model, wordpiece):
         ("", "2"),
     ]
     with pytest.raises(UserError, match="names no tokenizer"):
-        MaskPredictor(Module(), {})
+        TextReader({}, word_model.input_adapter)
 
 
 def test_samples_show_the_masked_and_the_filled_text(word_model, wordpiece):

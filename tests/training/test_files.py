@@ -15,7 +15,7 @@ import pytest
 
 from perceiver_plugins.training import files
 from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import file_format, find_files, read_documents
+from perceiver_plugins.training.files import file_format, find_files, read_documents, read_rows, text_of
 
 TEXTS = ["First, naïve\nsecond line", "日本語 😀", 'quotes " and, commas']
 
@@ -163,3 +163,67 @@ def test_missing_files(tmp_path: Path) -> None:
         find_files(str(tmp_path / "empty"), "flag")
     with pytest.raises(DataError, match="no file given"):
         find_files([], "flag")
+
+
+# rows
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
+def test_rows_have_their_columns_and_say_where_they_are(kind: str, compression: str, tmp_path: Path) -> None:
+    path = tmp_path / f"table{kind}{compression}"
+    path.write_bytes(COMPRESS[compression](content(kind)))
+    rows = list(read_rows(path, {"text": "text_column"}))
+    assert [row["text"] for _, row in rows][:3] == TEXTS
+    assert all(place.startswith(f"{path}, ") for place, _ in rows)
+    last = {".jsonl": "line 4", ".json": "item 4", ".csv": "line 5", ".tsv": "line 5", ".parquet": "row 4"}
+    assert rows[-1][0] == f"{path}, {last[kind]}"
+
+
+@pytest.mark.parametrize("kind", [".csv", ".parquet"])
+def test_all_columns_where_none_is_asked_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"table{kind}"
+    path.write_bytes(content(kind))
+    assert next(set(row) for _, row in read_rows(path, {})) == {"text", "n"}
+
+
+def test_values_of_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": [1, null], "b": {"c": true}, "more": 1}\n')
+    (tmp_path / "a.csv").write_text("a,b\n1,\n2\n")
+    table = pa.table({"a": [["x", "y"]], "b": [1.5], "more": [0]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    columns = {"a": "one_flag", "b": "other_flag"}
+    assert [row for _, row in read_rows(tmp_path / "a.jsonl", columns)] == [
+        {"a": [1, None], "b": {"c": True}, "more": 1}
+    ]
+    assert [row for _, row in read_rows(tmp_path / "a.csv", columns)] == [{"a": "1", "b": ""}, {"a": "2", "b": None}]
+    assert [row for _, row in read_rows(tmp_path / "a.parquet", columns)] == [{"a": ["x", "y"], "b": 1.5}]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.csv", b"text,labels\nx,1\n", r"a\.csv: no column 'label'; a_flag must be one of: text, labels .*'labels'"),
+        ("a.tsv", b"text\tlabels\nx\t1\n", "no column 'label'; a_flag must be one of: text, labels"),
+        ("a.jsonl", b'{"label": 1}\n{"text": 1}\n', "line 2: no column 'label'; a_flag must be one of: text$"),
+        ("a.json", b'[{"label": 1}, 3]', "item 2: expected an object with 'label', got int"),
+        ("a.txt", b"label", "not a table; columns are read from .jsonl, .json, .csv"),
+        ("a.csv.gz", b"no gzip", "damaged"),
+        ("a.csv", b'label\n"a\n', "not a valid table"),
+    ],
+)
+def test_bad_tables(name: str, data: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=message) as caught:
+        list(read_rows(tmp_path / name, {"label": "a_flag"}))
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_of_a_row() -> None:
+    assert text_of({"a": "é"}, "a", "here") == "é"
+    assert text_of({"a": None}, "a", "here") == ""
+    with pytest.raises(DataError, match="here: 'a' is not text but list"):
+        text_of({"a": ["é"]}, "a", "here")
+    with pytest.raises(DataError, match=r"here: .* surrogate"):
+        text_of({"a": "\ud800"}, "a", "here")

@@ -1,5 +1,6 @@
-"""Data modules of text for masked language modelling."""
+"""Data modules of text."""
 
+from perceiver_plugins.text.data.embedded import LanguagesDataModule, PythonCodeDataModule, PythonDocsDataModule
 from perceiver_plugins.text.data.hub import (
     BookCorpusDataModule,
     Enwik8DataModule,
@@ -8,7 +9,7 @@ from perceiver_plugins.text.data.hub import (
     WikipediaDataModule,
     WikiTextDataModule,
 )
-from perceiver_plugins.text.data.local import PythonDocsDataModule, TextFilesDataModule
+from perceiver_plugins.text.data.local import TextFilesDataModule
 from perceiver_plugins.text.data.module import TextDataModule
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Enwik8DataModule",
     "HubTextDataModule",
     "ImdbDataModule",
+    "LanguagesDataModule",
+    "PythonCodeDataModule",
     "PythonDocsDataModule",
     "TextDataModule",
     "TextFilesDataModule",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -80,6 +81,14 @@ def truncated_length(shortest: int, longest: int, rng: np.random.Generator) -> i
     return int(rng.integers(min(shortest, longest), longest + 1))
 
 
+def pad(rows: Sequence[np.ndarray], value: int, side: Literal["left", "right"]) -> Tensor:
+    """Rows of tokens (n,) as one tensor (b, n) int64, filled with ``value`` on one side of shorter ones."""
+    padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+    for target, row in zip(padded, rows, strict=True):
+        target[slice(len(row)) if side == "right" else slice(len(padded[0]) - len(row), None)] = row
+    return torch.from_numpy(padded)
+
+
 class Collator:
     """Joins examples into a batch, padded to the longest of them.
 
@@ -92,18 +101,19 @@ class Collator:
         self.pad_token_id = pad_token_id
         self.padding_side = padding_side
 
-    def __call__(self, examples: list[Example]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Returns ``input_ids``, ``attention_mask`` (1: token, 0: padding) and ``labels``: (b, n) int64."""
-        shape = (len(examples), max(len(input_ids) for input_ids, _ in examples))
-        batch = {
-            "input_ids": np.full(shape, self.pad_token_id, dtype=np.int64),
-            "attention_mask": np.zeros(shape, dtype=np.int64),
-            "labels": np.full(shape, IGNORED, dtype=np.int64),
+        batch = self.inputs([input_ids for input_ids, _ in examples])
+        batch["labels"] = self.labels([labels for _, labels in examples])
+        return batch
+
+    def inputs(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` of rows of tokens: (b, n) int64."""
+        return {
+            "input_ids": pad(rows, self.pad_token_id, self.padding_side),
+            "attention_mask": pad([np.ones(len(row)) for row in rows], 0, self.padding_side),
         }
-        for row, (input_ids, labels) in enumerate(examples):
-            n = len(input_ids)
-            place = slice(0, n) if self.padding_side == "right" else slice(shape[1] - n, shape[1])
-            batch["input_ids"][row, place] = input_ids
-            batch["attention_mask"][row, place] = 1
-            batch["labels"][row, place] = labels
-        return {name: torch.from_numpy(values) for name, values in batch.items()}
+
+    def labels(self, rows: Sequence[np.ndarray]) -> Tensor:
+        """One label a token, (b, n) int64: ``IGNORED`` at padding."""
+        return pad(rows, IGNORED, self.padding_side)

@@ -25,18 +25,23 @@ def python_docs() -> Iterator[tuple[str, str]]:
 
     for name in sorted(topics):
         yield f"topic {name}", topics[name].strip()
+    for name, path in standard_library():
+        if text := _docstrings(path):
+            yield f"module {name}", text
+
+
+def standard_library() -> Iterator[tuple[str, Path]]:
+    """(name, file) of each module of Python's own library, sorted by file."""
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).parts
         # Modules of the platform's C library and the like (_sysconfigdata...) differ from build to build.
-        if SKIPPED.intersection(parts) or parts[0].startswith(("config-", "_sysconfigdata")):
-            continue
-        if text := _docstrings(path):
-            yield f"module {'.'.join(parts)}", text
+        if not SKIPPED.intersection(parts) and not parts[0].startswith(("config-", "_sysconfigdata")):
+            yield ".".join(parts), path
 
 
-def python_docs_version() -> str:
-    """What the text depends on."""
+def python_version() -> str:
+    """What the texts of this module depend on."""
     return f"{platform.python_implementation()} {platform.python_version()}"
 
 

@@ -72,6 +72,10 @@ class DocumentEncoder:
         special_tokens: Enclose each document in what the tokenizer puts around a single text, such as [CLS]
             and [SEP].
         end_token: Append EOS (SEP, if there is no EOS) to each document.
+
+    Attributes:
+        prefix: The special tokens before a document.
+        suffix: The special tokens after it.
     """
 
     def __init__(
@@ -108,7 +112,7 @@ class DocumentEncoder:
             return {"input_ids": [], "word_parts": []}
         first = batch.get("first") or [True] * len(texts)
         last = batch.get("last") or [True] * len(texts)
-        rows = self._encode(texts)
+        rows = self.encode(texts)
         ids, parts = [], []
         for (row_ids, row_parts), begins, ends in zip(rows, first, last, strict=True):
             for special, wanted in ((self.prefix, begins), (None, True), (self.suffix, ends)):
@@ -120,7 +124,8 @@ class DocumentEncoder:
                     parts.append(np.full(len(special), NO_WORD, dtype=np.uint8))
         return {"input_ids": [np.concatenate(ids)], "word_parts": [np.concatenate(parts)]}
 
-    def _encode(self, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def encode(self, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Tokens and word parts of each text, (n,) each, without the special tokens around it."""
         if self.offset is not None:
             return self._encode_bytes(texts, self.offset)
         encoded = self.tokenizer(
@@ -136,6 +141,21 @@ class DocumentEncoder:
             parts[np.isin(ids, self.special_ids)] = NO_WORD
             rows.append((ids, parts))
         return rows
+
+    def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of a text, without the special tokens around it, and which characters each is made of.
+
+        Returns:
+            The tokens (n,) and where the characters of each begin and end (n, 2). All bytes of a character have
+            that character.
+        """
+        if self.offset is None:
+            encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            spans = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+            return np.array(encoded["input_ids"], dtype=self.dtype), spans
+        [(ids, _)] = self._encode_bytes([text], self.offset)
+        begins = np.cumsum(((ids - self.offset) & 0xC0) != 0x80) - 1
+        return ids, np.stack([begins, begins + 1], axis=1)
 
     def _encode_bytes(self, texts: list[str], offset: int) -> list[tuple[np.ndarray, np.ndarray]]:
         # One pass over all texts together: a few array operations for a batch instead of for each text.

@@ -6,23 +6,24 @@ import io
 import shutil
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import datasets
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from perceiver_plugins.text.data.labels import Target
 from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import TokenStream, split_documents, write_documents
 from perceiver_plugins.text.data.splits import Splits, file_states, open_splits
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader, fingerprint
 from perceiver_plugins.training.data import check_positive
 from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import BLOCK, Piece
+from perceiver_plugins.training.files import BLOCK, Piece, Row
 from perceiver_plugins.training.loading import batches_trained
 from perceiver_registry.errors import UserError
 
@@ -47,8 +48,17 @@ class HubTextDataModule(TextDataModule):
         val_split: Split to validate on; null: ``validation``, if there is one, otherwise a part of the
             training data.
         test_split: Split to test on; null: ``test``, if there is one.
-        val_fraction: Part of the training data that is set aside where there is no split to validate on.
+        val_fraction: Part of the training data that is set aside where there is no split to validate on; of each
+            class the same part, with target=class.
         text_column: Name of the column with the text.
+        label_column: Name of the column with what is to be predicted: target=class, a text, whole number or boolean;
+            target=token, a list of such; target=number, a number, or several columns as a list.
+        tokens_column: target=token: name of the column with lists of words, whose labels label_column lists. Words are
+            joined by spaces. A word's label goes to each of its bytes or, with another tokenizer, to its first token.
+            null: label_column has a label for each character of the text.
+        label_names: target=class or token: names for the labels 0, 1, ... of the data, or the order of the labels if
+            they are names; null: those that the data set has for them, otherwise the labels of the training data,
+            sorted.
         revision: Version on the hub: a branch, tag or commit.
         streaming: Read while training instead of preparing all data first. For very large data sets.
         shuffle_buffer: Documents to shuffle within, when streaming.
@@ -57,6 +67,7 @@ class HubTextDataModule(TextDataModule):
     """
 
     cache_name = "hub"
+    targets: ClassVar[tuple[Target, ...]] = ("masked", "class", "number", "token")
 
     def __init__(
         self,
@@ -67,6 +78,9 @@ class HubTextDataModule(TextDataModule):
         test_split: str | None = None,
         val_fraction: float = 0.05,
         text_column: str = "text",
+        label_column: str | list[str] = "label",
+        tokens_column: str | None = "tokens",
+        label_names: list[str] | None = None,
         revision: str | None = None,
         streaming: bool = False,
         shuffle_buffer: int = 1000,
@@ -79,6 +93,8 @@ class HubTextDataModule(TextDataModule):
         if streaming and (self.static_masking or self.random_train_shift):
             flag = "static_masking" if self.static_masking else "random_train_shift"
             raise UserError(f"{flag} does not go with streaming: a stream's examples differ from pass to pass anyway")
+        if streaming and self.target != "masked":
+            raise UserError(f"streaming goes with target=masked only, not with target={self.target}: leave it out")
         self.dataset = dataset
         self.subset = subset
         self.train_split = train_split
@@ -86,12 +102,17 @@ class HubTextDataModule(TextDataModule):
         self.test_split = test_split
         self.val_fraction = val_fraction
         self.text_column = text_column
+        self.label_column = label_column
+        self.tokens_column = tokens_column
+        self._label_names = label_names
         self.revision = revision
         self.streaming = streaming
         self.shuffle_buffer = shuffle_buffer
         self.stream_val_docs = stream_val_docs
         self._held_out: frozenset[bytes] = frozenset()
-        _ = self.splits  # a missing folder is an error at once
+        if self.target != "masked":
+            self.new_labels(label_names)  # what does not go together is an error at once
+        _ = self.splits  # and so is a missing folder
 
     @cached_property
     def splits(self) -> Splits:
@@ -111,6 +132,20 @@ class HubTextDataModule(TextDataModule):
         if test := self._evaluation_split(self.test_split, "test"):
             loaded["test"] = self.splits.load(test, work)
         return loaded
+
+    def load_rows(self) -> dict[str, Iterable[Row]]:
+        columns = self.new_labels(self._label_names).columns
+        names = {
+            "train": self.train_split,
+            "validation": self._evaluation_split(self.val_split, "validation"),
+            "test": self._evaluation_split(self.test_split, "test"),
+        }
+        return {split: self.splits.rows(name, columns) for split, name in names.items() if name}
+
+    def given_label_names(self) -> Sequence[str] | None:
+        if self._label_names or self.target == "number":
+            return self._label_names
+        return self.splits.label_names(self.train_split, str(self.label_column))
 
     def _evaluation_split(self, name: str | None, default: str) -> str | None:
         """The split that serves, or None if there is none."""
@@ -191,6 +226,7 @@ class WikipediaDataModule(HubTextDataModule):
     """
 
     cache_name = "wikipedia"
+    targets: ClassVar[tuple[Target, ...]] = ("masked",)
 
     def __init__(
         self,
@@ -211,6 +247,7 @@ class WikiTextDataModule(HubTextDataModule):
     """
 
     cache_name = "wikitext"
+    targets: ClassVar[tuple[Target, ...]] = ("masked",)
 
     def __init__(
         self, dataset: str = "Salesforce/wikitext", subset: str | None = "wikitext-103-raw-v1", **kwargs: Any
@@ -229,6 +266,7 @@ class BookCorpusDataModule(HubTextDataModule):
     """
 
     cache_name = "bookcorpus"
+    targets: ClassVar[tuple[Target, ...]] = ("masked",)
 
     def __init__(
         self,
@@ -241,12 +279,14 @@ class BookCorpusDataModule(HubTextDataModule):
 
 
 class ImdbDataModule(HubTextDataModule):
-    """IMDb movie reviews: 75,000 to train on, and the 25,000 test reviews for validation and test.
+    """IMDb movie reviews: 25,000 that praise or damn a film (pos, neg), as many to test on, and 50,000 unlabelled ones.
 
     Args:
         dataset: Hub id or local folder.
-        train_split: Split to train on; masked language modeling has use for the reviews without a label, too.
-        val_split: Split to validate on.
+        train_split: Split to train on; null: ``train``, with target=masked ``train+unsupervised``, as that has use
+            for the reviews without a label, too.
+        val_split: Split to validate on; null: a part of the training data, with target=masked ``test``.
+        target: What is to be predicted: class (pos or neg), or masked. A local folder may have other labels, too.
     """
 
     cache_name = "imdb"
@@ -254,11 +294,16 @@ class ImdbDataModule(HubTextDataModule):
     def __init__(
         self,
         dataset: str = "stanfordnlp/imdb",
-        train_split: str = "train+unsupervised",
-        val_split: str | None = "test",
+        train_split: str | None = None,
+        val_split: str | None = None,
+        target: Target = "masked",
         **kwargs: Any,
     ) -> None:
-        super().__init__(dataset=dataset, train_split=train_split, val_split=val_split, **kwargs)
+        if target == "masked":
+            train_split, val_split = train_split or "train+unsupervised", val_split or "test"
+        super().__init__(
+            dataset=dataset, train_split=train_split or "train", val_split=val_split, target=target, **kwargs
+        )
 
 
 class Enwik8DataModule(TextDataModule):

@@ -1,47 +1,21 @@
-"""Data modules of text that is on this machine: Python's own, and the user's files."""
+"""The data module of the user's own files."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 
-from perceiver_plugins.text.data.corpora import python_docs, python_docs_version, split_of
 from perceiver_plugins.text.data.hub import check_fraction
+from perceiver_plugins.text.data.labels import Target
 from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import split_documents, write_documents
-from perceiver_plugins.text.data.splits import file_states
+from perceiver_plugins.text.data.splits import file_states, rows_of_files
 from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import Piece, find_files, read_documents
-
-
-class PythonDocsDataModule(TextDataModule):
-    """English text that comes with Python: its reference topics and its library's docstrings (2 MB).
-
-    Nothing is downloaded. The defaults suit a small model on a CPU: single bytes are masked, as those can be
-    told from their neighbours within minutes of training, and whole words cannot.
-
-    Args:
-        max_seq_len: Tokens per example, at most.
-        mask_words: Mask whole words (true) or single tokens (false).
-        batch_size: Examples per batch and device, in training.
-    """
-
-    cache_name = "python-docs"
-
-    def __init__(self, max_seq_len: int = 128, mask_words: bool = False, batch_size: int = 32, **kwargs: Any) -> None:
-        super().__init__(max_seq_len=max_seq_len, mask_words=mask_words, batch_size=batch_size, **kwargs)
-
-    def source_key(self) -> dict[str, Any]:
-        return {"python": python_docs_version()}
-
-    def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
-        pieces: dict[str, list[Piece]] = {"train": [], "validation": [], "test": []}
-        for name, text in python_docs():
-            pieces[split_of(name)].append(Piece(text + "\n\n"))
-        return {split: write_documents(work / f"{split}.arrow", texts) for split, texts in pieces.items()}
+from perceiver_plugins.training.files import Row, find_files, read_documents
 
 
 class TextFilesDataModule(TextDataModule):
@@ -51,18 +25,26 @@ class TextFilesDataModule(TextDataModule):
 
     A .txt file, or any other that is UTF-8 text, is one document; a row of the others is. Each of the flags
     for files takes a file, a folder (all such files in it), a pattern such as ``data/*.txt``, or a list of
-    these.
+    these. Labels are columns: .txt files cannot have any.
 
     Args:
         train_files: Files to train on.
         val_files: Files to validate on; null: a part of the training data is set aside.
         test_files: Files to test on.
         text_column: Name of the column (or field) with the text, in formats that have columns.
-        val_fraction: The part that is set aside: some of the documents or, where they are few, the end of
-            each.
+        label_column: Name of the column with what is to be predicted: target=class, a text, whole number or boolean;
+            target=token, a list of such; target=number, a number, or several columns as a list.
+        tokens_column: target=token: name of the column with lists of words, whose labels label_column lists. Words are
+            joined by spaces. A word's label goes to each of its bytes or, with another tokenizer, to its first token.
+            null: label_column has a label for each character of the text.
+        label_names: target=class or token: names for the labels 0, 1, ... in the files, or the order of the labels
+            if they are names; null: the labels of the training data, sorted.
+        val_fraction: The part that is set aside: some of the documents (of each class, with target=class) or, with
+            target=masked where they are few, the end of each.
     """
 
     cache_name = "files"
+    targets: ClassVar[tuple[Target, ...]] = ("masked", "class", "number", "token")
     missing_split: ClassVar[dict[str, str]] = {
         **TextDataModule.missing_split,
         "validation": "there is no text for validation: name some with val_files, or set aside more with val_fraction",
@@ -75,13 +57,21 @@ class TextFilesDataModule(TextDataModule):
         val_files: str | list[str] | None = None,
         test_files: str | list[str] | None = None,
         text_column: str = "text",
+        label_column: str | list[str] = "label",
+        tokens_column: str | None = "tokens",
+        label_names: list[str] | None = None,
         val_fraction: float = 0.05,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_fraction(val_fraction)
         self.text_column = text_column
+        self.label_column = label_column
+        self.tokens_column = tokens_column
+        self._label_names = label_names
         self.val_fraction = val_fraction
+        if self.target != "masked":
+            self.new_labels(label_names)  # what does not go together is an error at once
         self.files = {"train": find_files(train_files, "train_files")}
         if val_files is not None:
             self.files["validation"] = find_files(val_files, "val_files")
@@ -106,3 +96,7 @@ class TextFilesDataModule(TextDataModule):
         if "validation" not in loaded:
             loaded["train"], loaded["validation"] = split_documents(loaded["train"], self.val_fraction, work)
         return loaded
+
+    def load_rows(self) -> dict[str, Iterable[Row]]:
+        columns = self.new_labels(self._label_names).columns
+        return {split: rows_of_files(files, columns) for split, files in self.files.items()}

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,44 +38,44 @@ may come in pieces, ``first`` and ``last``."""
 
 
 class TokenStream:
-    """A split's tokens, one document after the other, as two long arrays in memory-mapped files.
+    """A split's tokens, one document after the other, in long arrays that may be memory-mapped files.
 
     Args:
-        input_ids: The tokens, in consecutive pieces.
-        word_parts: What each is part of (see :mod:`perceiver_plugins.text.data.encoding`), in the same pieces.
+        columns: What there is of each token: the token itself first, then what goes with it, such as its word part
+            (see :mod:`perceiver_plugins.text.data.encoding`) or its label. Each in consecutive pieces, the same for
+            all.
     """
 
-    def __init__(self, input_ids: list[np.ndarray], word_parts: list[np.ndarray]) -> None:
-        self._pieces = [(ids, parts) for ids, parts in zip(input_ids, word_parts, strict=True) if len(ids)]
-        self._ends = np.cumsum([len(ids) for ids, _ in self._pieces], dtype=np.int64)
+    def __init__(self, *columns: list[np.ndarray]) -> None:
+        self._pieces = [piece for piece in zip(*columns, strict=True) if len(piece[0])]
+        self._ends = np.cumsum([len(piece[0]) for piece in self._pieces], dtype=np.int64)
+        self._empty = tuple(np.zeros(0, np.int64) for _ in columns)
 
     @classmethod
-    def open(cls, files: Iterable[Path]) -> TokenStream:
-        """Map the Arrow files of a split, in the order given."""
-        input_ids: list[np.ndarray] = []
-        word_parts: list[np.ndarray] = []
-        for file in files:
-            table = datasets.Dataset.from_file(str(file)).data
-            for column, pieces in (("input_ids", input_ids), ("word_parts", word_parts)):
-                pieces += [chunk.flatten().to_numpy() for chunk in table.column(column).chunks]
-        return cls(input_ids, word_parts)
+    def open(cls, files: Iterable[Path], *columns: str) -> TokenStream:
+        """Map columns of the Arrow files of a split, in the order given."""
+        tables = [datasets.Dataset.from_file(str(file)).data for file in files]
+        return cls(*([flat for table in tables for flat in _flat_chunks(table, column)] for column in columns))
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def slice(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and word parts from ``start`` up to ``stop`` (or the end): (n,) each."""
+    def slice(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Each column from ``start`` up to ``stop`` (or the end): (n,)."""
         piece = int(np.searchsorted(self._ends, start, side="right"))
-        ids, parts = [], []
+        found = []
         while start < stop and piece < len(self._pieces):
             begin = int(self._ends[piece]) - len(self._pieces[piece][0])
-            ids.append(self._pieces[piece][0][start - begin : stop - begin])
-            parts.append(self._pieces[piece][1][start - begin : stop - begin])
+            found.append([values[start - begin : stop - begin] for values in self._pieces[piece]])
             start = int(self._ends[piece])
             piece += 1
-        if len(ids) == 1:
-            return ids[0], parts[0]
-        return (np.concatenate(ids), np.concatenate(parts)) if ids else (np.zeros(0, np.int64), np.zeros(0, np.uint8))
+        if len(found) == 1:
+            return tuple(found[0])
+        return tuple(np.concatenate(column) for column in zip(*found, strict=True)) if found else self._empty
+
+
+def _flat_chunks(table: Any, column: str) -> list[np.ndarray]:
+    return [chunk.flatten().to_numpy() for chunk in table.column(column).chunks]
 
 
 def cache_root(cache_dir: str | None) -> Path:
@@ -92,11 +92,7 @@ def cache_folder(root: Path, name: str, key: dict[str, Any]) -> Path:
 def prepare(
     folder: Path, load: Load, encoder: DocumentEncoder, workers: int | None = None, batch_size: int = 1000
 ) -> None:
-    """Make the folder with the tokenised splits, if it is not there yet.
-
-    It appears as a whole: all is written into a temporary folder beside it, which is renamed at the end. A
-    lock lets one process do so at a time, others wait for it. What a killed process left behind is removed by
-    the next one.
+    """Make the folder with the tokenised splits, if it is not there yet; see :func:`make_folder`.
 
     Args:
         folder: Where the data will be.
@@ -104,6 +100,33 @@ def prepare(
         encoder: Makes tokens of them.
         workers: Processes for tokenising; None: one for a small text, up to eight cores for a large one.
         batch_size: Documents per step of tokenising.
+    """
+
+    def make(work: Path, tokens: Path) -> None:
+        with quiet_datasets():
+            splits = load(work)
+        columns = {"input_ids": np.dtype(encoder.dtype).name, "word_parts": "uint8"}
+        features = {name: datasets.Sequence(datasets.Value(dtype)) for name, dtype in columns.items()}
+        for split, documents in splits.items():
+            if len(documents):
+                encode(documents, encoder, features, tokens / f"{split}.arrow", workers, batch_size)
+
+    make_folder(folder, make)
+
+
+def make_folder(folder: Path, make: Callable[[Path, Path], None]) -> None:
+    """Make a folder of prepared data, if it is not there yet.
+
+    It appears as a whole: all is written into a temporary folder beside it, which is renamed at the end. A
+    lock lets one process do so at a time, others wait for it. What a killed process left behind is removed by
+    the next one.
+
+    Args:
+        folder: Where the data will be.
+        make: Given a folder for temporary files and one that will be the folder, fills the latter.
+
+    Raises:
+        DataError: If the cache cannot be written.
     """
     if folder.exists():
         return
@@ -120,33 +143,45 @@ def prepare(
         for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
             shutil.rmtree(stale, ignore_errors=True)
         work = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
-        work.mkdir()
+        result = work / "result"
         try:
-            _prepare_in(work, load, encoder, workers, batch_size)
-            os.replace(work / "tokens", folder)
+            result.mkdir(parents=True)
+            make(work, result)
+            os.replace(result, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
 
+def split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split in a prepared folder; none if there is no such split."""
+    return sorted(folder.glob(f"{split}*.arrow"))
+
+
 def open_split(folder: Path, split: str) -> TokenStream:
-    """The tokens of a split of a prepared folder; empty if there is no such split."""
-    return TokenStream.open(sorted(folder.glob(f"{split}*.arrow")))
+    """The tokens and word parts of a split of a prepared folder; empty if there is no such split."""
+    return TokenStream.open(split_files(folder, split), "input_ids", "word_parts")
 
 
-def write_documents(path: Path, documents: Iterable[Piece]) -> datasets.Dataset:
-    """Write documents into an Arrow file as they come, and map it."""
+def write_documents(path: Path, documents: Iterable[Sequence[Any]], schema: pa.Schema = SCHEMA) -> datasets.Dataset:
+    """Write documents into an Arrow file as they come, and map it.
+
+    Args:
+        path: The file.
+        documents: The values of each, in the order of the schema: pieces of text, unless another schema is given.
+        schema: The columns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[Piece] = []
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+    rows: list[Sequence[Any]] = []
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
 
         def flush() -> None:
             columns = zip(*rows, strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
             rows.clear()
 
-        for piece in documents:
-            rows.append(piece)
+        for document in documents:
+            rows.append(document)
             if len(rows) == ROWS:
                 flush()
         if rows:
@@ -203,36 +238,40 @@ def _cut(documents: datasets.Dataset, starts: np.ndarray, fraction: float, tail:
             yield Piece(text, index == 0, index == len(kept) - 1)
 
 
-def _prepare_in(work: Path, load: Load, encoder: DocumentEncoder, workers: int | None, batch_size: int) -> None:
-    tokens = work / "tokens"
-    tokens.mkdir()
-    with quiet_datasets():
-        splits = load(work)
-    for split, documents in splits.items():
-        if not len(documents):
-            continue
-        large = documents.data.nbytes > SMALL
-        processes = workers or (min(8, os.cpu_count() or 1) if large else 1)
-        processes = min(processes, len(documents))
-        with quiet_datasets(not large):
-            documents.map(
-                encoder,
-                batched=True,
-                batch_size=batch_size,
-                num_proc=processes if processes > 1 else None,
-                remove_columns=documents.column_names,
-                features=datasets.Features(
-                    {
-                        "input_ids": datasets.Sequence(datasets.Value(np.dtype(encoder.dtype).name)),
-                        "word_parts": datasets.Sequence(datasets.Value("uint8")),
-                    }
-                ),
-                cache_file_name=str(tokens / f"{split}.arrow"),
-                # the name of the folder says all; hashing the encoder would take longer than some texts
-                new_fingerprint=uuid.uuid4().hex,
-                load_from_cache_file=False,
-                desc=f"tokenizing ({split})",
-            )
+def encode(
+    documents: datasets.Dataset,
+    encoder: Callable[[dict[str, list[Any]]], dict[str, list[Any]]],
+    features: dict[str, Any],
+    path: Path,
+    workers: int | None = None,
+    batch_size: int = 1000,
+) -> None:
+    """Write into a file, or several beside it, what an encoder makes of documents.
+
+    Args:
+        documents: The documents of a split, which the file is named by.
+        encoder: Given a batch of documents by column, returns rows by column.
+        features: The types of these columns.
+        path: The file. With several processes, each writes one of its own, with a number in its name.
+        workers: Processes; None: one for small documents, up to eight cores for large ones.
+        batch_size: Documents per batch.
+    """
+    large = documents.data.nbytes > SMALL
+    processes = min(workers or (min(8, os.cpu_count() or 1) if large else 1), len(documents))
+    with quiet_datasets(not large):
+        documents.map(
+            encoder,
+            batched=True,
+            batch_size=batch_size,
+            num_proc=processes if processes > 1 else None,
+            remove_columns=documents.column_names,
+            features=datasets.Features(features),
+            cache_file_name=str(path),
+            # the name of the folder says all; hashing the encoder would take longer than some texts
+            new_fingerprint=uuid.uuid4().hex,
+            load_from_cache_file=False,
+            desc=f"tokenizing ({path.stem})",
+        )
 
 
 @contextmanager

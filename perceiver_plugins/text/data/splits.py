@@ -5,17 +5,24 @@ from __future__ import annotations
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from perceiver_plugins.text.data.prepared import quiet_datasets, write_documents
-from perceiver_plugins.text.tokenizers import one_line
 from perceiver_plugins.training.connection import hub
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import find_files, no_column, read_documents
+from perceiver_plugins.training.errors import DataError, one_line
+from perceiver_plugins.training.files import (
+    TABLES,
+    Row,
+    find_files,
+    is_table,
+    read_documents,
+    read_rows,
+    require_columns,
+)
 
 SPLITS = {"train", "validation", "test"}
 
@@ -37,6 +44,19 @@ class Splits(ABC):
     @abstractmethod
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
         """The documents of a split as they come, and the name of their column."""
+
+    @abstractmethod
+    def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
+        """The rows of a split, as :func:`~perceiver_plugins.training.files.read_rows` yields them.
+
+        Args:
+            split: The split.
+            columns: The columns that rows must have, each with the flag that names it.
+        """
+
+    def label_names(self, split: str, column: str) -> list[str] | None:
+        """The names of the classes that the numbers in a column stand for, if the data set has names for them."""
+        return None
 
     @abstractmethod
     def key(self) -> dict[str, Any]:
@@ -94,6 +114,12 @@ class HubSplits(Splits):
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
         return self._load(split, streaming=True), self.text_column
 
+    def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
+        return _rows_of(self._load(split, streaming=False), columns, f"{self.name}, split {split!r}")
+
+    def label_names(self, split: str, column: str) -> list[str] | None:
+        return _label_names(self._load(split, streaming=False), column)
+
     def _load(self, split: str, streaming: bool) -> Any:
         try:
             with hub():
@@ -131,11 +157,21 @@ class SavedSplits(Splits):
         return any(part in self.splits for part in _parts(split))
 
     def load(self, split: str, work: Path) -> datasets.Dataset:
+        parts = [_text_only(part, self.text_column, str(self.folder)) for part in self._require(split)]
+        return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+    def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
+        where = f"{self.folder}, split {split!r}"
+        return itertools.chain.from_iterable(_rows_of(part, columns, where) for part in self._require(split))
+
+    def label_names(self, split: str, column: str) -> list[str] | None:
+        return _label_names(self._require(split)[0], column)
+
+    def _require(self, split: str) -> list[datasets.Dataset]:
         found = [self.splits[part] for part in _parts(split) if part in self.splits]
         if not found:
             raise DataError(f"{self.folder}: no split {split!r}; there is: {', '.join(self.splits)}")
-        parts = [_text_only(part, self.text_column, str(self.folder)) for part in found]
-        return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+        return found
 
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
         documents = self.load(split, self.folder)
@@ -180,6 +216,12 @@ class FileSplits(Splits):
         documents = itertools.chain.from_iterable(read_documents(file, self.text_column) for file in files)
         return write_documents(work / "raw" / f"{re.sub(r'[^a-z0-9]+', '-', split.lower())}.arrow", documents)
 
+    def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
+        # what else lies there (README.txt, SOURCE.txt) has no labels
+        if not (files := [file for file in self._require(split) if is_table(file)]):
+            raise DataError(f"{self.folder}: labels are read from {', '.join(TABLES)} files, and there are none")
+        return rows_of_files(files, columns)
+
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
         # a piece of a text file counts as a document here; files are the shards
         with quiet_datasets():
@@ -199,6 +241,34 @@ def file_states(files: list[Path]) -> list[list[Any]]:
     return [[str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
+def rows_of_files(files: Iterable[Path], columns: Mapping[str, str]) -> Iterator[Row]:
+    """The rows of several tables, one after the other.
+
+    Raises:
+        DataError: If one of them has none, besides what :func:`~perceiver_plugins.training.files.read_rows` raises.
+    """
+    for file in files:
+        empty = True
+        for row in read_rows(file, columns):
+            empty = False
+            yield row
+        if empty:
+            raise DataError(f"{file}: the file holds no rows")
+
+
+def _rows_of(documents: datasets.Dataset, columns: Mapping[str, str], where: str) -> Iterator[Row]:
+    require_columns(where, columns, documents.column_names)
+    tables = documents.select_columns(list(columns)).with_format("arrow").iter(batch_size=1000)
+    rows = (row for table in tables for row in table.to_pylist())
+    yield from ((f"{where}, row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _label_names(documents: datasets.Dataset, column: str) -> list[str] | None:
+    feature = documents.features.get(column)
+    feature = getattr(feature, "feature", feature)  # of a list, that of its items
+    return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
+
 def _stream_files(files: list[Path], column: str) -> Iterator[dict[str, str]]:
     for file in files:
         for piece in read_documents(file, column):
@@ -216,8 +286,7 @@ def _split_words(path: Path) -> list[set[str]]:
 
 
 def _text_only(documents: datasets.Dataset, column: str, where: str) -> datasets.Dataset:
-    if column not in documents.column_names:
-        raise DataError(no_column(where, column, documents.column_names))
+    require_columns(where, {column: "text_column"}, documents.column_names)
     kind = getattr(documents.features[column], "dtype", "a nested type")
     if kind not in ("string", "large_string", "string_view"):
         raise DataError(f"{where}: the column {column!r} is not text but {kind}")

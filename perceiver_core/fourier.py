@@ -1,0 +1,108 @@
+"""Fourier features of positions: sines and cosines of evenly spaced frequencies, in any number of dimensions.
+
+Perceiver (arXiv 2103.03206), section 3.2 and appendix D; the order of the channels is Hugging Face's.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CACHED_GRIDS = 4
+"""Grids whose positions are kept: those of 224 x 224 pixels with 64 bands take 52 MB."""
+
+
+def grid_positions(shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """The places of a grid, row by row: each dimension runs from -1 to 1, both included; a single place is at -1.
+
+    Args:
+        shape: the grid's length in each of d dimensions.
+        device: where to put the result.
+
+    Returns:
+        (m, d), m the product of ``shape``; the last dimension of the grid runs fastest.
+    """
+    axes = [torch.linspace(-1.0, 1.0, length, device=device) for length in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+
+def fourier_features(positions: Tensor, num_bands: int, max_resolution: Sequence[int]) -> Tensor:
+    """Fourier features of any positions.
+
+    Args:
+        positions: (..., d), in each dimension from -1 to 1.
+        num_bands: number of frequencies in each dimension, evenly spaced from 1 to half of ``max_resolution`` cycles
+            per 2 units of length, the Nyquist frequency of so many places.
+        max_resolution: the resolution in each of the d dimensions.
+
+    Returns:
+        (..., d (2 num_bands + 1)): the positions, then the sines of the first dimension, of the second one and so on,
+        then the cosines in the same order.
+    """
+    frequencies = torch.stack(
+        [torch.linspace(1.0, resolution / 2, num_bands, device=positions.device) for resolution in max_resolution]
+    )
+    phases = math.pi * (positions[..., None] * frequencies).flatten(-2)
+    return torch.cat([positions, phases.sin(), phases.cos()], dim=-1)
+
+
+@dataclass(frozen=True)
+class FourierPositions:
+    """Fourier features of the places of a grid of any size. They are no parameters, and no part of a state dict.
+
+    Those of the sizes that were used last are kept, by device and dtype, for all models of the process; whatever holds
+    a ``FourierPositions`` can be copied and pickled without them.
+
+    Args:
+        num_bands: number of frequencies in each dimension.
+        max_resolution: resolution in each dimension, half of which is the highest frequency. It is independent of the
+            size of the grid.
+    """
+
+    num_bands: int
+    max_resolution: tuple[int, ...]
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a position: d (2 num_bands + 1) in d dimensions."""
+        return len(self.max_resolution) * (2 * self.num_bands + 1)
+
+    def __call__(
+        self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """The features of all places of a grid, row by row. They are computed in single precision.
+
+        Args:
+            shape: the grid's length in each dimension.
+            device: where to put the result. None: torch's default device.
+            dtype: what to convert it to.
+
+        Returns:
+            (m, ``num_channels``), m the product of ``shape``. It is shared: do not write to it.
+
+        Raises:
+            ValueError: if ``shape`` has another number of dimensions than ``max_resolution``.
+        """
+        if len(shape) != len(self.max_resolution):
+            raise ValueError(
+                f"a grid of shape {tuple(shape)} has not the {len(self.max_resolution)} dimensions of "
+                f"max_resolution={self.max_resolution}"
+            )
+        compute = _compute if torch.compiler.is_compiling() else _cached  # tensors of a trace are none to keep
+        return compute(self, tuple(shape), device or torch.get_default_device(), dtype)
+
+
+def _compute(positions: FourierPositions, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return fourier_features(grid_positions(shape, device), positions.num_bands, positions.max_resolution).to(dtype)
+
+
+@functools.lru_cache(maxsize=CACHED_GRIDS)
+def _cached(positions: FourierPositions, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    # What is computed first in inference mode (a validation before training) must be of use in training as well.
+    with torch.inference_mode(False):
+        return _compute(positions, shape, device, dtype)

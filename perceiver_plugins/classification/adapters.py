@@ -1,0 +1,105 @@
+"""Output adapters that know no modality: classes, numbers, and a class for each place of the input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_core import (
+    InputAdapter,
+    InputQueryProvider,
+    Linear,
+    OutputAdapter,
+    QueryProvider,
+    TrainableQueryProvider,
+)
+from perceiver_plugins.classification.config import (
+    ClassificationDecoderConfig,
+    RegressionDecoderConfig,
+    TokenClassificationDecoderConfig,
+)
+
+
+class LinearOutputAdapter(OutputAdapter):
+    """A linear layer on what the decoder answers.
+
+    Args:
+        query_provider: the output queries, f channels each.
+        num_outputs: numbers that are made of each answer.
+        init_scale: standard deviation of the normal initialisation.
+    """
+
+    def __init__(self, query_provider: QueryProvider, num_outputs: int, init_scale: float = 0.02):
+        super().__init__(query_provider)
+        self.linear = Linear(query_provider.num_query_channels, num_outputs)
+        nn.init.normal_(self.linear.weight, 0.0, init_scale)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        """Returns (..., ``num_outputs``) for the decoder's output (..., f)."""
+        return self.linear(decoded)
+
+
+class ClassificationOutputAdapter(LinearOutputAdapter):
+    """Logits of the classes that the whole input may belong to."""
+
+    @classmethod
+    def from_config(
+        cls, config: ClassificationDecoderConfig, input_adapter: InputAdapter
+    ) -> ClassificationOutputAdapter:
+        queries = TrainableQueryProvider(
+            config.num_output_queries, config.num_output_query_channels, config.init_scale, ordered=False
+        )
+        return cls(queries, config.num_classes, config.init_scale)
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        """Returns logits (b, classes) for the decoder's output (b, 1, f), or (b, q, classes) for q > 1 queries."""
+        logits = super().forward(decoded)
+        return logits.squeeze(-2) if logits.shape[-2] == 1 else logits
+
+
+class TokenClassificationOutputAdapter(LinearOutputAdapter):
+    """Logits of the classes that each place of the input may belong to: (..., classes)."""
+
+    @classmethod
+    def from_config(
+        cls, config: TokenClassificationDecoderConfig, input_adapter: InputAdapter
+    ) -> TokenClassificationOutputAdapter:
+        return cls(InputQueryProvider(input_adapter.num_input_channels), config.num_classes, config.init_scale)
+
+
+class RegressionOutputAdapter(LinearOutputAdapter):
+    """A vector of numbers, in the units of the training data.
+
+    Args:
+        query_provider: one output query.
+        num_outputs: length t of the vector.
+        mean: (t) what is predicted where the linear layer says 0.
+        std: (t) what a step of 1 of the linear layer is worth.
+        init_scale: standard deviation of the normal initialisation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        query_provider: QueryProvider,
+        num_outputs: int,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        init_scale: float = 0.02,
+    ):
+        super().__init__(query_provider, num_outputs, init_scale)
+        # Not stored: they stand in the configuration.
+        self.register_buffer("mean", torch.tensor(mean or [0.0] * num_outputs), persistent=False)
+        self.register_buffer("std", torch.tensor(std or [1.0] * num_outputs), persistent=False)
+
+    @classmethod
+    def from_config(cls, config: RegressionDecoderConfig, input_adapter: InputAdapter) -> RegressionOutputAdapter:
+        queries = TrainableQueryProvider(1, config.num_output_query_channels, config.init_scale, ordered=False)
+        return cls(queries, config.num_targets, config.target_mean, config.target_std, config.init_scale)
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        """Returns (b, t) for the decoder's output (b, 1, f)."""
+        return super().forward(decoded).squeeze(-2) * self.std + self.mean

@@ -1,0 +1,66 @@
+"""Metrics of classifiers, by torchmetrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+
+MOST_CLASSES = 64
+"""With more classes than this, a confusion matrix is no picture that anybody could read."""
+
+NAMED_CLASSES = 20
+"""With more classes than this, the picture has no room for their names and counts."""
+
+
+def class_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """Accuracy, top-5 accuracy (for more than five classes), macro F1 and the confusion matrix.
+
+    Args:
+        num_classes: number of classes.
+        prefix: what the metrics' names begin with.
+    """
+    metrics: dict[str, Any] = {
+        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+        "f1": MulticlassF1Score(num_classes, average="macro"),
+        "confusion": MulticlassConfusionMatrix(num_classes),
+    }
+    if num_classes > 5:
+        metrics["top5_accuracy"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
+    # Metrics that agree on the first batch by chance would be taken for the same ever after.
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)
+
+
+def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: list[str]) -> None:
+    """Logs a confusion matrix as a picture, to every TensorBoard logger.
+
+    Args:
+        trainer: whose loggers are used.
+        name: what the picture is called.
+        confusion: (classes, classes), how often a true class (row) was taken for another (column).
+        label_names: what the classes are called.
+    """
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    if not loggers or not trainer.is_global_zero or len(label_names) > MOST_CLASSES:
+        return
+    from matplotlib.figure import Figure  # not needed where nothing is drawn
+
+    named = len(label_names) <= NAMED_CLASSES
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    axes = figure.add_subplot(xlabel="predicted", ylabel="true")
+    counts = confusion.tolist()
+    axes.imshow(counts, cmap="Blues")
+    if named:
+        axes.set_xticks(range(len(label_names)), label_names, rotation=90)
+        axes.set_yticks(range(len(label_names)), label_names)
+        half = max(map(max, counts)) / 2
+        for true, row in enumerate(counts):
+            for predicted, count in enumerate(row):
+                colour = "white" if count > half else "black"
+                axes.text(predicted, true, str(count), ha="center", va="center", color=colour)
+    for logger in loggers:
+        logger.experiment.add_figure(name, figure, trainer.global_step)

@@ -1,0 +1,126 @@
+"""Training of models that predict numbers with Lightning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import huber_loss, l1_loss, mse_loss
+from torchmetrics import MeanAbsoluteError, MetricCollection, R2Score
+
+from perceiver_core import Batch
+from perceiver_plugins.classification.adapters import RegressionOutputAdapter
+from perceiver_plugins.training.lightning import LitPerceiver, LossSum
+from perceiver_plugins.training.loading import IGNORED
+from perceiver_plugins.training.random_data import num_examples
+from perceiver_registry import UserError
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"mse": mse_loss, "l1": l1_loss, "huber": huber_loss}
+
+
+class LitRegressor(LitPerceiver):
+    """Predicts numbers from an input, whatever it is.
+
+    The loss is in units of the targets' standard deviation, so that targets of any size train alike. Logged beside it
+    are, for validation and test data, the mean absolute error in the targets' own units and R2, the part of the
+    targets' variance that is explained, over all targets together. Targets that are no number (NaN) are left out.
+
+    Args:
+        args: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        loss: mean squared error, mean absolute error ("l1"), or Huber's in between.
+        kwargs: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+    """
+
+    task = "regression"
+    throughput = "examples_per_second"
+
+    def __init__(self, *args: Any, loss: Literal["mse", "l1", "huber"] = "mse", **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.loss = loss
+        self.metrics = torch.nn.ModuleDict(
+            {
+                stage: MetricCollection({"mae": MeanAbsoluteError(), "r2": R2Score()}, prefix=f"{stage}_")
+                for stage in ("val", "test")
+            }
+        )
+
+    def check_data(self, datamodule: Any) -> None:
+        """Checks that the data has as many targets as the model.
+
+        Raises:
+            UserError: if it has not.
+        """
+        super().check_data(datamodule)
+        theirs, ours = getattr(datamodule, "num_targets", None), self.config.decoder.num_targets
+        if theirs is not None and theirs != ours:
+            raise UserError(f"the data has {theirs} targets an example, the model {ours}")
+
+    def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        return torch.randn(num_examples(batch), self.config.decoder.num_targets, generator=generator)
+
+    def num_tokens(self, batch: Batch) -> Tensor | int:
+        return len(batch["labels"])
+
+    def predictions(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The model's answers to all targets that are given.
+
+        Args:
+            batch: what the input adapter reads, and ``labels``: (b, t), or (b) for a single target. Those that are no
+                number, or IGNORED among whole numbers, are left out.
+
+        Returns:
+            Answers and targets, (p) each, in units of the targets' standard deviation from their mean; and (p) what
+            such a unit is worth.
+        """
+        adapter = cast(RegressionOutputAdapter, self.model.output_adapter)
+        labels: Tensor = batch["labels"]
+        targets = labels.float().masked_fill(labels == IGNORED, math.nan) if not labels.is_floating_point() else labels
+        targets = targets[:, None] if targets.dim() == 1 else targets
+        answers = self.model(batch).float()
+        if targets.shape != answers.shape:
+            raise UserError(
+                f"{targets.shape[1]} targets an example, where the model has {answers.shape[1]}: labels that are mixed "
+                "(mixup, cutmix) are for classes, not for numbers"
+            )
+        given = ~targets.isnan()
+        std = adapter.std.expand_as(targets)[given]
+        return (
+            ((answers - adapter.mean) / adapter.std)[given],
+            ((targets - adapter.mean) / adapter.std)[given],
+            std,
+        )
+
+    def loss_sum(self, batch: Batch) -> LossSum:
+        """The summed loss of all targets."""
+        answers, targets, _ = self.predictions(batch)
+        return self._loss(answers, targets)
+
+    def evaluate(self, batch: Batch, stage: str) -> LossSum:
+        """The same; updates the metrics."""
+        answers, targets, std = self.predictions(batch)
+        metrics = cast(MetricCollection, self.metrics[stage])
+        if len(targets):
+            metrics["mae"].update(answers * std, targets * std)
+            metrics["r2"].update(answers, targets)
+        return self._loss(answers, targets)
+
+    def _loss(self, answers: Tensor, targets: Tensor) -> LossSum:
+        total = LOSSES[self.loss](answers, targets, reduction="sum")
+        return LossSum(total, torch.tensor(len(targets), device=total.device))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        metrics = cast(MetricCollection, self.metrics[stage])
+        here = cast(R2Score, metrics["r2"]).total.clone()  # reduced in place
+        num_targets = self.trainer.strategy.reduce(here, reduce_op="sum")
+        if num_targets > 1:  # of a single target nothing is explained
+            self.log_dict(metrics.compute(), prog_bar=True, sync_dist=True)  # all processes have the same
+        metrics.reset()

@@ -1,0 +1,31 @@
+"""What the composite plugin registers. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from perceiver_registry import AdapterSpec, hookimpl
+
+PLUGIN = "perceiver_plugins.composite"
+
+
+@hookimpl
+def perceiver_adapters() -> list[AdapterSpec]:
+    return [
+        AdapterSpec(
+            name="composite",
+            kind="input",
+            adapter=f"{PLUGIN}.adapters:CompositeInputAdapter",
+            config=f"{PLUGIN}.config:CompositeEncoderConfig",
+            summary="several input adapters as one, told apart by learned modality embeddings",
+            example={
+                "model.encoder.inputs": {
+                    "image": {
+                        "adapter": "image-pixels",
+                        "num_frequency_bands": 4,
+                        "num_channels": 1,
+                        "max_resolution": [8, 8],
+                    },
+                    "text": {"adapter": "text", "vocab_size": 40, "max_seq_len": 12, "num_input_channels": 16},
+                }
+            },
+        )
+    ]

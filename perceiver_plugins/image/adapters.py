@@ -1,0 +1,284 @@
+"""Adapters from images to a Perceiver: features of an image's places, row by row, with their positions appended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_core import AdaptedInput, Batch, FourierPositions, InputAdapter, Linear
+from perceiver_plugins.image.config import (
+    FourierImageEncoderConfig,
+    ImageConvEncoderConfig,
+    ImageLearnedEncoderConfig,
+    ImagePatchesEncoderConfig,
+    ImagePixelsEncoderConfig,
+    ImageTimmEncoderConfig,
+)
+
+
+class ImageInputAdapter(InputAdapter):
+    """Turns images into a feature map and appends positions to its channels. Reads ``pixel_values`` of a batch.
+
+    A subclass implements :meth:`features` and :meth:`positions`, and :meth:`grid` unless its features are pixel by
+    pixel. A part of it whose weights are all frozen runs in evaluation mode, in training too, so that the statistics
+    of its norms stay as they are.
+
+    Args:
+        num_channels: channels of an image.
+        num_feature_channels: channels of the feature map.
+        num_position_channels: channels of a position.
+        image_size: height and width of the images that it is meant for, though it may take others.
+    """
+
+    def __init__(
+        self, num_channels: int, num_feature_channels: int, num_position_channels: int, image_size: tuple[int, int]
+    ):
+        super().__init__(num_feature_channels + num_position_channels)
+        self.num_channels = num_channels
+        self.image_size = image_size
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the feature map of an image: the m places of the input array are its, row by row.
+
+        Raises:
+            ValueError: if the adapter cannot take images of that size.
+        """
+        return height, width
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """The feature map (b, channels, height, width) of images (b, channels, height, width)."""
+        raise NotImplementedError(f"{type(self).__name__}.features")
+
+    def positions(self, features: Tensor) -> Tensor:
+        """The positions (m, channels) of the m places of a feature map (b, channels, height, width)."""
+        raise NotImplementedError(f"{type(self).__name__}.positions")
+
+    def check_data(self, data: Any) -> None:
+        """Checks that the images of a data module have the channels, and a size, that the adapter can take.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        num_channels, size = getattr(data, "num_channels", None), getattr(data, "image_size", None)
+        if num_channels is not None and num_channels != self.num_channels:
+            raise ValueError(
+                f"the data's num_channels={num_channels} does not fit the model's num_channels={self.num_channels}"
+            )
+        if size is not None:
+            self.grid(*size)
+
+    def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
+        return {"pixel_values": torch.randn(batch_size, self.num_channels, *self.image_size, generator=generator)}
+
+    def forward(self, batch: Batch) -> AdaptedInput:
+        """Adapts ``batch["pixel_values"]`` (b, channels, height, width), floating point, of any height and width.
+
+        Raises:
+            ValueError: if it has another shape or type, or if its images are of a size that the adapter cannot take.
+        """
+        pixel_values: Tensor = batch["pixel_values"]
+        if pixel_values.dim() != 4 or pixel_values.shape[1] != self.num_channels:
+            raise ValueError(
+                f"pixel_values of shape {tuple(pixel_values.shape)}: must be (images, channels, height, width) with "
+                f"num_channels={self.num_channels} channels"
+            )
+        if not pixel_values.is_floating_point():
+            raise ValueError(f"pixel_values of type {pixel_values.dtype}: must be floating point numbers")
+        self._rest_if_frozen()
+        features = self.features(pixel_values)
+        positions = self.positions(features).to(features.dtype).expand(features.shape[0], -1, -1)
+        return AdaptedInput(torch.cat([features.flatten(2).transpose(1, 2), positions], dim=-1))
+
+    def train(self, mode: bool = True) -> ImageInputAdapter:
+        super().train(mode)
+        self._rest_if_frozen()
+        return self
+
+    def _rest_if_frozen(self) -> None:
+        # Also before each use: weights may be frozen after the last call of `train`.
+        for module in self.children():
+            trainable = [parameter.requires_grad for parameter in module.parameters()]
+            if trainable and not any(trainable):
+                module.eval()
+
+
+class FourierImageInputAdapter(ImageInputAdapter):
+    """Appends Fourier positions to a feature map of any size.
+
+    Args:
+        config: the encoder's configuration.
+        num_feature_channels: channels of the feature map.
+        reduction: pixels, in height and in width, that a place of the feature map stands for.
+    """
+
+    def __init__(self, config: FourierImageEncoderConfig, num_feature_channels: int, reduction: int = 1):
+        fourier_positions = FourierPositions(config.num_frequency_bands, config.max_resolution)
+        height, width = config.max_resolution
+        image_size = (height * reduction, width * reduction)
+        super().__init__(config.num_channels, num_feature_channels, fourier_positions.num_channels, image_size)
+        self.fourier_positions = fourier_positions
+
+    def positions(self, features: Tensor) -> Tensor:
+        return self.fourier_positions(features.shape[2:], features.device, features.dtype)
+
+
+class ImagePixelsInputAdapter(FourierImageInputAdapter):
+    """Pixels, with Fourier positions.
+
+    Args:
+        config: the encoder's configuration.
+    """
+
+    def __init__(self, config: ImagePixelsEncoderConfig):
+        super().__init__(config, config.num_channels)
+
+    @classmethod
+    def from_config(cls, config: ImagePixelsEncoderConfig) -> ImagePixelsInputAdapter:
+        return cls(config)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        return pixel_values
+
+
+class ImageLearnedInputAdapter(ImageInputAdapter):
+    """Pixels, each mapped by a 1x1 convolution, with learned positions.
+
+    For images of another size than the configuration's, the grid of positions is interpolated bicubically.
+
+    Args:
+        config: the encoder's configuration.
+    """
+
+    def __init__(self, config: ImageLearnedEncoderConfig):
+        super().__init__(config.num_channels, config.num_conv_channels, config.num_position_channels, config.image_size)
+        height, width = config.image_size
+        self.conv = nn.Conv2d(config.num_channels, config.num_conv_channels, kernel_size=1)
+        self.position_embeddings = nn.Parameter(torch.empty(height * width, config.num_position_channels))
+        self.positions_projection = Linear(config.num_position_channels, config.num_position_channels)
+        for weight in (self.conv.weight, self.position_embeddings, self.positions_projection.weight):
+            nn.init.normal_(weight, 0.0, config.init_scale)
+        for bias in (self.conv.bias, self.positions_projection.bias):
+            nn.init.zeros_(bias)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, config: ImageLearnedEncoderConfig) -> ImageLearnedInputAdapter:
+        return cls(config)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        return self.conv(pixel_values)
+
+    def positions(self, features: Tensor) -> Tensor:
+        size = tuple(features.shape[2:])
+        if size == self.image_size:
+            return self.positions_projection(self.position_embeddings)
+        grid = self.position_embeddings.T.unflatten(1, self.image_size)[None]
+        resized = nn.functional.interpolate(grid, size=size, mode="bicubic", align_corners=False)
+        return self.positions_projection(resized[0].flatten(1).T)
+
+
+class ConvStem(nn.Module):
+    """A 7x7 convolution with stride 2, BatchNorm, ReLU and 3x3 max-pooling with stride 2: a place for 4x4 pixels.
+
+    As in Hugging Face's and the published weights, the convolution is padded by 3 and the pooling is not: 224 pixels
+    become 55 places, where the paper's own code has 56.
+
+    Args:
+        num_channels: channels of an image.
+        num_conv_channels: channels of the features.
+    """
+
+    def __init__(self, num_channels: int, num_conv_channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(num_channels, num_conv_channels, kernel_size=7, stride=2, padding=3, bias=False)
+        self.norm = nn.BatchNorm2d(num_conv_channels)
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.norm(self.conv(x)).relu())
+
+
+class ImageConvInputAdapter(FourierImageInputAdapter):
+    """Features of a small convolutional network, with Fourier positions.
+
+    Args:
+        config: the encoder's configuration.
+    """
+
+    def __init__(self, config: ImageConvEncoderConfig):
+        super().__init__(config, config.num_conv_channels, reduction=4)
+        self.stem = ConvStem(config.num_channels, config.num_conv_channels)
+
+    @classmethod
+    def from_config(cls, config: ImageConvEncoderConfig) -> ImageConvInputAdapter:
+        return cls(config)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        if min(height, width) < 5:
+            raise ValueError(f"images of {height}x{width} pixels are too small: 5x5 are needed for a place")
+        return ((height + 1) // 2 - 1) // 2, ((width + 1) // 2 - 1) // 2
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        self.grid(*pixel_values.shape[2:])
+        return self.stem(pixel_values)
+
+
+class ImagePatchesInputAdapter(FourierImageInputAdapter):
+    """Patches that do not overlap, each mapped linearly, with Fourier positions.
+
+    An image whose sides are no multiples of the patch size is filled up with zeros at the right and at the bottom.
+
+    Args:
+        config: the encoder's configuration.
+    """
+
+    def __init__(self, config: ImagePatchesEncoderConfig):
+        super().__init__(config, config.num_patch_channels, reduction=config.patch_size)
+        self.patch_size = config.patch_size
+        self.conv = nn.Conv2d(config.num_channels, config.num_patch_channels, config.patch_size, config.patch_size)
+        nn.init.normal_(self.conv.weight, 0.0, config.init_scale)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, config: ImagePatchesEncoderConfig) -> ImagePatchesInputAdapter:
+        return cls(config)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return -(-height // self.patch_size), -(-width // self.patch_size)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        height, width = pixel_values.shape[2:]
+        return self.conv(nn.functional.pad(pixel_values, (0, -width % self.patch_size, 0, -height % self.patch_size)))
+
+
+class ImageTimmInputAdapter(FourierImageInputAdapter):
+    """A feature map of any model of timm, with Fourier positions.
+
+    Args:
+        config: the encoder's configuration.
+
+    Raises:
+        UnknownNameError: if timm has no model of that name.
+        UserError: if the model has no such feature map, or if its weights cannot be loaded.
+    """
+
+    def __init__(self, config: ImageTimmEncoderConfig):
+        from perceiver_plugins.image.backbones import TimmBackbone  # imports timm
+
+        backbone = TimmBackbone(config)
+        super().__init__(config, backbone.num_channels, backbone.reduction)
+        self.image_size = backbone.image_size or self.image_size
+        self.backbone = backbone
+        if config.freeze_backbone:
+            backbone.requires_grad_(False).eval()
+
+    @classmethod
+    def from_config(cls, config: ImageTimmEncoderConfig) -> ImageTimmInputAdapter:
+        return cls(config)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return self.backbone.grid(height, width)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        return self.backbone(pixel_values)

@@ -1,0 +1,109 @@
+"""Models of timm as feature maps. Apart from the adapters, as importing timm takes its time."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from perceiver_plugins.image.config import ImageTimmEncoderConfig
+from perceiver_plugins.training.connection import hub
+from perceiver_plugins.training.errors import one_line
+from perceiver_registry import UnknownNameError, UserError
+from perceiver_registry.errors import near
+
+
+class TimmBackbone(nn.Module):
+    """One of the feature maps of a model of timm.
+
+    Args:
+        config: names the model and the feature map.
+
+    Raises:
+        UnknownNameError: if timm has no model of that name.
+        UserError: if the model has no such feature map, or if its weights cannot be loaded.
+    """
+
+    def __init__(self, config: ImageTimmEncoderConfig):
+        super().__init__()
+        self.name = config.timm_model
+        self.num_input_channels = config.num_channels
+        if not timm.is_model(self.name):
+            # The list of all names would fill pages.
+            hint = near(self.name, timm.list_models(), listed=["timm.list_models()"])
+            raise UnknownNameError(f"unknown timm_model {self.name!r}; {hint}")
+        try:
+            self.image_size = self._fixed_size(config)
+            size: dict[str, Any] = {} if self.image_size is None else {"img_size": self.image_size}
+            with hub() if config.pretrained else contextlib.nullcontext():
+                model = timm.create_model(
+                    self.name,
+                    pretrained=config.pretrained,
+                    features_only=True,
+                    out_indices=(config.out_index,),
+                    in_chans=config.num_channels,
+                    **size,
+                )
+        except Exception as error:  # models and downloads fail in any way
+            raise UserError(
+                f"timm_model={self.name!r} with pretrained={config.pretrained}, out_index={config.out_index}, "
+                f"num_channels={config.num_channels}: cannot be created: {one_line(error)}"
+            ) from error
+        self.model = model
+        info: Any = model.feature_info
+        self.num_channels: int = info.channels()[0]
+        """Channels of the feature map."""
+        self.reduction: int = info.reduction()[0]
+        """Pixels, in height and in width, that a place of the feature map stands for."""
+        self.channels_last = getattr(model, "output_fmt", None) == "NHWC"
+
+    @staticmethod
+    def _fixed_size(config: ImageTimmEncoderConfig) -> tuple[int, int] | None:
+        """Height and width of the images if the model is made for one size, otherwise None."""
+        known = timm.get_pretrained_cfg(config.timm_model)
+        if known is None or not known.fixed_input_size:
+            return None
+        return config.image_size or known.input_size[-2:]
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """The feature map (b, channels, height, width) of images (b, channels, height, width).
+
+        Raises:
+            ValueError: if the model cannot take images of that size.
+        """
+        try:
+            return self._feature_map(pixel_values)
+        except (AssertionError, RuntimeError, IndexError):
+            self.grid(*pixel_values.shape[2:])  # says so if it is the size
+            raise
+
+    @torch.no_grad()
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the feature map of an image.
+
+        Models round differently, and some resize their input: asking the model is the only rule without exceptions.
+
+        Raises:
+            ValueError: if the model cannot take images of that size.
+        """
+        image = next(self.parameters()).new_zeros(1, self.num_input_channels, height, width)
+        in_training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            shape = self._feature_map(image).shape
+        except (AssertionError, RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"timm_model={self.name!r} cannot take images of {height}x{width} pixels: {one_line(error)}; if it is "
+                "made for one size, set image_size"
+            ) from error
+        finally:
+            for module in in_training:
+                module.training = True
+        return shape[2], shape[3]
+
+    def _feature_map(self, pixel_values: Tensor) -> Tensor:
+        features = self.model(pixel_values)[0]
+        return features.permute(0, 3, 1, 2) if self.channels_last else features

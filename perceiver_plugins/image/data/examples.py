@@ -1,0 +1,86 @@
+"""Examples of images, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from perceiver_plugins.image.data.sources import ArrayStore, LabelledImages
+from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, chance, to_pixels
+from perceiver_plugins.training.loading import IGNORED, Key
+
+ImageBatch = dict[str, Tensor]
+"""``pixel_values`` (b, channels, height, width), float32, and ``labels`` (b,), int64, or (b, classes) if mixed."""
+
+
+class ImageExamples(Dataset[ImageBatch]):
+    """The examples of a split, which are asked for in batches: a batch is a function of its keys and the seed.
+
+    Args:
+        images: the images.
+        image_format: what they are to be like.
+        augmentation: what is done to them at random, in training; None: nothing.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        image_format: ImageFormat,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.images = images
+        self.image_format = image_format
+        self.augmentation = augmentation if augmentation and augmentation.any else None
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key | int) -> ImageBatch:
+        """A single example, without the first dimension."""
+        return {name: values[0] for name, values in self.__getitems__([key]).items()}
+
+    def __getitems__(self, keys: Sequence[Key | int]) -> ImageBatch:
+        """A batch. An index beyond the end asks for an example with the label IGNORED.
+
+        Args:
+            keys: (epoch, index) of each example, or its index alone.
+
+        Raises:
+            DataError: If an image cannot be read.
+        """
+        pairs = [key if isinstance(key, tuple) else (-1, key) for key in keys]
+        indices = torch.tensor([index for _, index in pairs])
+        inside = indices.clamp(max=len(self) - 1)
+        labels = torch.where(indices == inside, self.images.labels[inside], IGNORED)
+        if self.augmentation is None:
+            return {"pixel_values": self.image_format.normalize(self._pixels(inside)), "labels": labels}
+        with chance(self.seed, *pairs[0]):
+            pixel_values, labels = self.augmentation.batch(self._pixels(inside), labels)
+        return {"pixel_values": pixel_values, "labels": labels}
+
+    def _pixels(self, indices: Tensor) -> Tensor:
+        if (pixels := self._ready_pixels) is not None:
+            return pixels[self.images.numbers[indices]]
+        wanted = self.image_format
+        cut = self.augmentation.cut if self.augmentation else wanted.cut
+        return to_pixels([cut(self.images.read(index, wanted.num_channels)) for index in indices.tolist()])
+
+    @property
+    def _ready_pixels(self) -> Tensor | None:
+        """Those of all images, if they are in memory and nothing needs doing to each by itself."""
+        store, wanted = self.images.store, self.image_format
+        if not isinstance(store, ArrayStore) or (self.augmentation and self.augmentation.one_by_one):
+            return None
+        as_wanted = store.pixels.shape[1:] == (wanted.num_channels, *wanted.image_size) and wanted.crop_pct == 1
+        return store.pixels if as_wanted else None
+
+
+def as_it_is(batch: ImageBatch) -> ImageBatch:
+    """What collates examples that are a batch already."""
+    return batch

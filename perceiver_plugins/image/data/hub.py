@@ -1,0 +1,269 @@
+"""Images of the Hugging Face hub, any of which may be a local folder instead."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import timm.data
+import torch
+from PIL import Image
+
+from perceiver_plugins.image.data.folders import SKIP_HINT, check_fraction, find, load_class_folders
+from perceiver_plugins.image.data.module import ImageDataModule
+from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, set_aside
+from perceiver_plugins.training.connection import hub
+from perceiver_plugins.training.errors import DataError, one_line
+
+
+class HubImagesDataModule(ImageDataModule):
+    """Any image data set of the Hugging Face hub, or of a local folder.
+
+    A local folder holds a data set saved by ``save_to_disk``, or files in the layout of the hub, such as
+    ``data/train-00000-of-00001.parquet``.
+
+    Args:
+        dataset: Hub id or local folder.
+        subset: Name of the data set's part (on the hub: its configuration), if it has parts.
+        train_split: Split to train on; several can be joined by ``+``.
+        val_split: Split to validate on; null: ``validation``, if there is one, otherwise a part of each class of the
+            training data, always the same.
+        test_split: Split to test on; null: ``test``, if there is one, with labels.
+        val_fraction: Part of the training data that is set aside where there is no split to validate on.
+        image_column: Name of the column with the images; null: the only one of images.
+        label_column: Name of the column with the classes: class labels, whole numbers, or names.
+        revision: Version on the hub: a branch, tag or commit.
+        skip_unreadable: Leave out images that cannot be read, instead of ending with an error. Each image is
+            read once before training to find them.
+    """
+
+    missing_split: ClassVar[dict[str, str]] = {
+        **ImageDataModule.missing_split,
+        "test": "there is no test data: no split 'test' with labels; test_split names another",
+    }
+
+    def __init__(
+        self,
+        dataset: str,
+        subset: str | None = None,
+        train_split: str = "train",
+        val_split: str | None = None,
+        test_split: str | None = None,
+        val_fraction: float = 0.1,
+        image_column: str | None = None,
+        label_column: str = "label",
+        revision: str | None = None,
+        skip_unreadable: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_fraction(val_fraction)
+        self.dataset = dataset
+        self.subset = subset
+        self.train_split = train_split
+        self.val_split = val_split
+        self.test_split = test_split
+        self.val_fraction = val_fraction
+        self.image_column = image_column
+        self.label_column = label_column
+        self.revision = revision
+        self.skip_unreadable = skip_unreadable
+        if self.folder is not None and not self.folder.is_dir():
+            raise DataError(f"dataset={dataset}: not a folder; name a hub id, or a folder with the data set's files")
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The local folder, if one is meant."""
+        if self.dataset.startswith((".", "/", "~")):
+            return find(self.dataset, "dataset")
+        path = Path(self.dataset)
+        return path if path.exists() else None
+
+    @property
+    def source(self) -> str:
+        return self.dataset
+
+    def load(self) -> ImageSplits:
+        tables = {"train": self._load_split(self.train_split)}
+        for split, name in (("validation", self.val_split), ("test", self.test_split)):
+            if name or split in self._split_names:
+                tables[split] = self._load_split(name or split)
+        columns = {split: self._labels(table) for split, table in tables.items()}
+        if self.test_split is None and all(label in (-1, None) for label in columns.get("test", ())):
+            columns.pop("test", None)  # labels that are kept back by those who run a benchmark
+        label_names = self._label_names(tables["train"], columns["train"])
+        images = {}
+        for split, column in columns.items():
+            labels = self._numbers(tables[split], split, column, label_names)
+            table, image_column = self._images(tables[split])
+            store = TableStore(table, image_column, f"{self.dataset}, split {split!r}")
+            images[split] = LabelledImages(store, torch.arange(len(labels)), labels)
+        if "validation" not in images:
+            images |= set_aside(images["train"], self.val_fraction)
+        return ImageSplits(label_names, images)
+
+    # splits
+
+    @cached_property
+    def _saved(self) -> dict[str, datasets.Dataset] | None:
+        """The splits of a data set that ``save_to_disk`` wrote."""
+        folder = self.folder
+        if folder is None or not any((folder / name).exists() for name in ("dataset_dict.json", "state.json")):
+            return None
+        try:
+            loaded = datasets.load_from_disk(str(folder))
+        except Exception as error:  # files that are missing or damaged
+            raise DataError(f"{folder}: the saved data set cannot be read ({one_line(error)})") from error
+        return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+    @cached_property
+    def _split_names(self) -> list[str]:
+        if self._saved is not None:
+            return list(self._saved)
+        try:
+            with hub():
+                return datasets.get_dataset_split_names(self.dataset, self.subset, revision=self.revision)
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _load_split(self, split: str) -> datasets.Dataset:
+        parts = [part.strip() for part in split.split("+")]
+        for part in parts:
+            if part not in self._split_names:
+                raise DataError(f"{self.dataset}: no split {part!r}; there is: {', '.join(self._split_names)}")
+        if self._saved is not None:
+            return datasets.concatenate_datasets([self._saved[part] for part in parts])
+        try:
+            with hub():
+                return datasets.load_dataset(self.dataset, self.subset, split="+".join(parts), revision=self.revision)
+        # no network, no such data set, subset or revision, an empty split: in all cases it is the flags' fault
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> DataError:
+        what = f"{self.dataset!r}" + (f", subset {self.subset!r}" if self.subset else "")
+        if self.folder is not None:
+            return DataError(f"data set {what} could not be loaded from the folder ({one_line(error)})")
+        return DataError(
+            f"data set {what} could not be loaded from the Hugging Face hub ({one_line(error)}); "
+            "a local folder with its files can be named in place of the id"
+        )
+
+    # columns
+
+    def _images(self, table: datasets.Dataset) -> tuple[datasets.Dataset, str]:
+        """The column of images, which are not decoded, and its name."""
+        name = self.image_column
+        if name is None:
+            found = [key for key, feature in table.features.items() if isinstance(feature, datasets.Image)]
+            name = found[0] if len(found) == 1 else "image"
+        if name not in table.column_names:
+            raise DataError(
+                f"{self.dataset}: no column {name!r} with images; image_column must be one of: "
+                f"{', '.join(table.column_names)}"
+            )
+        try:
+            return table.select_columns([name]).cast_column(name, datasets.Image(decode=False)), name
+        except Exception as error:  # whatever else the column holds
+            raise DataError(f"{self.dataset}: the column {name!r} holds no images ({one_line(error)})") from error
+
+    def _labels(self, table: datasets.Dataset) -> list[Any]:
+        if self.label_column not in table.column_names:
+            raise DataError(
+                f"{self.dataset}: no column {self.label_column!r} with classes; label_column must be one of: "
+                f"{', '.join(table.column_names)}"
+            )
+        return table.with_format(None)[self.label_column][:]
+
+    def _label_names(self, table: datasets.Dataset, column: Sequence[Any]) -> list[str]:
+        feature = table.features[self.label_column]
+        if isinstance(feature, datasets.ClassLabel):
+            return list(feature.names)
+        found = {label for label in column if isinstance(label, str | int)}
+        return [str(label) for label in sorted(found)]
+
+    def _numbers(
+        self, table: datasets.Dataset, split: str, column: Sequence[Any], label_names: list[str]
+    ) -> torch.Tensor:
+        """The labels (n,) int64 of a split."""
+        named = isinstance(table.features[self.label_column], datasets.ClassLabel)
+        numbers = {name: number for number, name in enumerate(label_names)}
+        found = []
+        for row, label in enumerate(column):
+            if named:
+                number = label if label is not None and 0 <= label < len(label_names) else None
+            else:
+                usable = isinstance(label, str) or (isinstance(label, int) and label >= 0)
+                number = numbers.get(str(label)) if usable else None
+            if number is None:
+                some = ", ".join(label_names[:5]) + (", ..." if len(label_names) > 5 else "")
+                raise DataError(
+                    f"{self.dataset}, split {split!r}, row {row}: the label {label!r} is none of the "
+                    f"{len(label_names)} classes ({some})"
+                )
+            found.append(number)
+        return torch.tensor(found)
+
+
+class TableStore(ImageStore):
+    """Images in a data set of the library ``datasets``.
+
+    Args:
+        table: the data set, whose images are not decoded.
+        column: the column that they are in.
+        name: what to call the data set.
+    """
+
+    hint = SKIP_HINT
+
+    def __init__(self, table: datasets.Dataset, column: str, name: str) -> None:
+        self.table = table
+        self.column = column
+        self.name = name
+
+    def open(self, number: int) -> Image.Image:
+        image = self.table[number][self.column]
+        if image is None:
+            raise ValueError("there is none")
+        return Image.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]))
+
+    def place(self, number: int) -> str:
+        return f"{self.name}, row {number}"
+
+
+class ImageNetDataModule(HubImagesDataModule):
+    """ImageNet: 1,281,167 training images of 1,000 classes and 50,000 for validation; its test images have no labels.
+
+    On the hub, its terms must be agreed to first. A local folder may be in the usual layout, with a folder for each
+    class: ``train/n01440764/*.JPEG`` and ``val/n01440764/*.JPEG``.
+
+    Args:
+        dataset: Hub id or local folder.
+        hflip: How often a training image is mirrored, from 0 to 1.
+    """
+
+    missing_split: ClassVar[dict[str, str]] = {
+        **HubImagesDataModule.missing_split,
+        "test": "there is no test data: the labels of ImageNet's test images are not public",
+    }
+
+    def __init__(self, dataset: str = "ILSVRC/imagenet-1k", hflip: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(dataset=dataset, hflip=hflip, **kwargs)
+
+    def load(self) -> ImageSplits:
+        train = self.folder and self.folder / "train"
+        if train is None or not (train.is_dir() and any(child.is_dir() for child in train.iterdir())):
+            return super().load()
+        assert self.folder is not None
+        splits = load_class_folders(self.folder, self.val_fraction)
+        imagenet = timm.data.ImageNetInfo()
+        known = set(imagenet.label_names())
+        # Folders are called by WordNet's numbers; in their order, classes have the labels that everybody uses.
+        label_names = [
+            imagenet.label_name_to_description(name) if name in known else name for name in splits.label_names
+        ]
+        return ImageSplits(label_names, splits.images)

@@ -1,0 +1,259 @@
+"""The data module that all data modules of images share: sizes, normalisation, augmentation, labels."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+
+from perceiver_plugins.image.data.decoding import MODES
+from perceiver_plugins.image.data.examples import ImageBatch, ImageExamples, as_it_is
+from perceiver_plugins.image.data.sources import ImageSplits, without_unreadable
+from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, match_channels, timm_augmentation
+from perceiver_plugins.training.data import PerceiverDataModule
+from perceiver_registry.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+USUAL_SIZE = (224, 224)
+"""Size of images that have none in common, or a larger one."""
+
+
+class ImageDataModule(PerceiverDataModule):
+    """Images with a label each.
+
+    Batches are dicts of ``pixel_values`` (b, channels, height, width), float32, normalised, and ``labels`` (b,),
+    int64. Where images are mixed (mixup, cutmix), training labels are (b, classes), float32, and sum to 1.
+
+    Images of any size and mode become ``image_size`` and ``num_channels``: the middle of an image is resized
+    bicubically. Chance in training is a function of the seed, the epoch and the examples of a batch.
+
+    Subclasses say where images come from: :meth:`load`.
+
+    Args:
+        image_size: Height and width (or one number for both) of the images that the model sees; null: that of the
+            data if its images are of one size of at most 224 pixels, otherwise 224.
+        num_channels: 1 (grey) or 3 (colours); null: that of the data set, for your own images and those of the hub 3.
+        mean: What is subtracted from pixels from 0 to 1, for each channel; null: the data set's mean, for your own
+            images and those of the hub ImageNet's.
+        std: What pixels are divided by, for each channel; null: the data set's, or ImageNet's.
+        crop_pct: Side of the part in the middle of an image that is looked at in evaluation, relative to the largest
+            that fits; null: 0.875 where training crops at random, otherwise 1.
+        min_crop: Train on parts of images, of a random place, size and aspect ratio, with at least this part of an
+            image's area; 1: without. Null: 0.08 where images are larger than image_size, otherwise 1.
+        augment: Automatic augmentation by timm, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3 (AugMix) or
+            original-mstd0.5 (AutoAugment); null: none.
+        hflip: How often a training image is mirrored, from 0 to 1.
+        random_shift: Pixels that a training image is moved by at most, up or down and left or right.
+        random_rotation: Degrees that a training image is turned by at most, to either side.
+        random_erasing: How often a rectangle of a training image is erased, from 0 to 1.
+        mixup_alpha: Mix training images in pairs (mixup), by a part that is drawn from Beta(alpha, alpha); 0: do not.
+        cutmix_alpha: Put parts of training images into others (cutmix), of an area that is drawn from
+            Beta(alpha, alpha); 0: do not. With both, each batch is mixed in one of the two ways.
+        batch_size: Examples per batch and device, in training.
+        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
+        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
+            the cores.
+        seed: Seed of order and chance; null: the seed of the run (seed_everything), or 0 if there is none.
+    """
+
+    missing_split: ClassVar[dict[str, str]] = {
+        "train": "there are no images for training",
+        "validation": "there are too few images to set some aside for validation",
+        "test": "there is no test data",
+    }
+    """What to say where there is nothing in a split."""
+
+    default_num_channels: ClassVar[int] = 3
+    default_mean: ClassVar[tuple[float, ...]] = IMAGENET_MEAN
+    default_std: ClassVar[tuple[float, ...]] = IMAGENET_STD
+
+    skip_unreadable = False
+    """Whether images that cannot be read are left out."""
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int] | None = None,
+        num_channels: int | None = None,
+        mean: float | list[float] | None = None,
+        std: float | list[float] | None = None,
+        crop_pct: float | None = None,
+        min_crop: float | None = None,
+        augment: str | None = None,
+        hflip: float = 0.0,
+        random_shift: int = 0,
+        random_rotation: float = 0.0,
+        random_erasing: float = 0.0,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+        batch_size: int = 64,
+        valid_batch_size: int | None = None,
+        num_workers: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, valid_batch_size, num_workers, seed)
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if size is not None and not (len(size) == 2 and min(size) >= 1):
+            raise UserError(
+                f"image_size={image_size} must be a height and a width of at least 1, or one number for both"
+            )
+        if num_channels not in (None, *MODES):
+            raise UserError(f"num_channels={num_channels} must be 1 (grey), 3 (colours) or null")
+        _check_range(0, 1, hflip=hflip, random_erasing=random_erasing)
+        _check_range(0, 180, random_rotation=random_rotation)
+        _check_range(0, None, random_shift=random_shift, mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
+        for flag, part in (("crop_pct", crop_pct), ("min_crop", min_crop)):
+            if part is not None and not 0 < part <= 1:
+                raise UserError(f"{flag}={part} must be more than 0 and at most 1")
+        self.num_channels = num_channels or self.default_num_channels
+        """Channels of the images that the model sees."""
+        self.mean = self._per_channel("mean", mean, self.default_mean)
+        self.std = self._per_channel("std", std, self.default_std)
+        if min(self.std) <= 0:
+            raise UserError(f"std={std} must be more than 0")
+        self.random_changes: dict[str, Any] = {
+            "augment": augment,
+            "hflip": hflip,
+            "random_shift": random_shift,
+            "random_rotation": random_rotation,
+            "random_erasing": random_erasing,
+            "mixup_alpha": mixup_alpha,
+            "cutmix_alpha": cutmix_alpha,
+        }
+        self._image_size = None if size is None else (size[0], size[1])
+        self._crop_pct = crop_pct
+        self._min_crop = min_crop
+        if augment is not None:  # a misspelt one is an error at once
+            timm_augmentation(augment, ImageFormat(USUAL_SIZE, self.num_channels, self.mean, self.std))
+
+    def _per_channel(
+        self, flag: str, given: float | list[float] | None, default: tuple[float, ...]
+    ) -> tuple[float, ...]:
+        if given is None:
+            return match_channels(default, self.num_channels)
+        values = tuple(map(float, given)) if isinstance(given, list | tuple) else (float(given),)
+        if len(values) not in (1, self.num_channels):
+            raise UserError(f"{flag}={given} must be one number, or one for each of the {self.num_channels} channels")
+        return match_channels(values, self.num_channels)
+
+    # what subclasses say
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """What to call the data set."""
+
+    @abstractmethod
+    def load(self) -> ImageSplits:
+        """The images of all splits and the names of their classes.
+
+        Raises:
+            DataError: If they cannot be found, or are not what they should be.
+        """
+
+    # what models and tasks ask
+
+    @cached_property
+    def splits(self) -> ImageSplits:
+        """The data set, loaded at the first use."""
+        splits = self.load()
+        return without_unreadable(self.source, splits, self.num_channels) if self.skip_unreadable else splits
+
+    @property
+    def label_names(self) -> list[str]:
+        """What the classes are called."""
+        return self.splits.label_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """How often each class occurs in the training data."""
+        return torch.bincount(self.splits.images["train"].labels, minlength=self.num_classes).tolist()
+
+    @property
+    def num_targets(self) -> int:
+        """Where labels are taken for numbers, such as those of digits: one each."""
+        return 1
+
+    @property
+    def target_names(self) -> list[str]:
+        """What these numbers are called."""
+        return ["label"]
+
+    @property
+    def target_mean(self) -> list[float]:
+        """The mean of the labels of the training data."""
+        return [float(self.splits.images["train"].labels.double().mean())]
+
+    @property
+    def target_std(self) -> list[float]:
+        """Their standard deviation."""
+        return [float(self.splits.images["train"].labels.double().std(correction=0))]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that the model sees."""
+        if self._image_size is not None:
+            return self._image_size
+        sizes = set(self._sizes)
+        height, width = sizes.pop() if len(sizes) == 1 else USUAL_SIZE
+        return (height, width) if max(height, width) <= max(USUAL_SIZE) else USUAL_SIZE
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Those of some of the images."""
+        return self.splits.images["train"].sizes()
+
+    @property
+    def _larger(self) -> bool:
+        """Whether most images are larger than what the model sees."""
+        height, width = self.image_size
+        return 2 * sum(h > height and w > width for h, w in self._sizes) > len(self._sizes)
+
+    @property
+    def min_crop(self) -> float:
+        """The smallest part of an image's area that training looks at."""
+        return self._min_crop or (0.08 if self._larger else 1.0)
+
+    @property
+    def crop_pct(self) -> float:
+        """Side of the part of an image that evaluation looks at."""
+        return self._crop_pct or (0.875 if self.min_crop < 1 else 1.0)
+
+    @cached_property
+    def image_format(self) -> ImageFormat:
+        """What the images are like that the model sees."""
+        return ImageFormat(self.image_size, self.num_channels, self.mean, self.std, self.crop_pct)
+
+    def description(self) -> dict[str, Any]:
+        """What prediction needs to know about the data, as plain data: it goes into checkpoints."""
+        return self.image_format.description()
+
+    # loading
+
+    def setup(self, stage: str | None = None) -> None:
+        """Makes the data sets of all splits."""
+        augmentation = Augmentation(self.image_format, self.num_classes, self.min_crop, **self.random_changes)
+        for split, images in self.splits.images.items():
+            changes = augmentation if split == "train" else None
+            self.split_datasets[split] = ImageExamples(images, self.image_format, changes, self.seed)
+
+    @property
+    def collate_fn(self) -> Callable[[ImageBatch], ImageBatch]:  # type: ignore[override]
+        """Leaves batches as they are."""
+        return as_it_is
+
+
+def _check_range(low: float, high: float | None, **values: float) -> None:
+    for flag, value in values.items():
+        if value < low or (high is not None and value > high):
+            limit = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise UserError(f"{flag}={value} must be {limit}")

@@ -1,0 +1,175 @@
+"""Where images come from, one at a time, and what belongs to which split."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from perceiver_plugins.image.data.decoding import decode, naming
+from perceiver_plugins.training.errors import DataError
+
+
+class ImageStore(ABC):
+    """Images, each under a number."""
+
+    hint = ""
+    """What could be done about an image that cannot be read."""
+
+    @abstractmethod
+    def open(self, number: int) -> Image.Image:
+        """An image, of which nothing but the beginning need have been read."""
+
+    @abstractmethod
+    def place(self, number: int) -> str:
+        """What to call an image in an error."""
+
+
+class ArrayStore(ImageStore):
+    """Images of one size, in memory.
+
+    Args:
+        pixels: (images, channels, height, width), uint8, of 1 or 3 channels.
+        name: what to call them.
+    """
+
+    def __init__(self, pixels: Tensor, name: str) -> None:
+        self.pixels = pixels
+        self.name = name
+
+    def open(self, number: int) -> Image.Image:
+        pixels = self.pixels[number]
+        return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
+
+    def place(self, number: int) -> str:
+        return f"{self.name}, image {number}"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """The images of a split.
+
+    Args:
+        store: where they are.
+        numbers: (n,) int64, their numbers there.
+        labels: (n,) int64, the classes that they belong to.
+    """
+
+    store: ImageStore
+    numbers: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int, num_channels: int) -> Image.Image:
+        """An image of the split.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        number = int(self.numbers[index])
+        with naming(self.store.place(number), self.store.hint):
+            return decode(self.store.open(number), num_channels)
+
+    def select(self, indices: Iterable[int] | np.ndarray) -> LabelledImages:
+        """Some of these."""
+        chosen = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
+        return LabelledImages(self.store, self.numbers[chosen], self.labels[chosen])
+
+    def sizes(self, limit: int = 100) -> list[tuple[int, int]]:
+        """(height, width) of some of the images, evenly spread over all. Those that cannot be read are left out."""
+        found = []
+        for index in np.linspace(0, len(self) - 1, min(limit, len(self)), dtype=int).tolist():
+            number = int(self.numbers[index])
+            try:
+                with naming(self.store.place(number)), self.store.open(number) as image:
+                    found.append((image.height, image.width))
+            except DataError:
+                continue
+        return found
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """A data set.
+
+    Args:
+        label_names: what the classes are called, in the order of their labels.
+        images: those of "train" and, as far as there are any, "validation" and "test".
+    """
+
+    label_names: list[str]
+    images: dict[str, LabelledImages]
+
+
+def stratified_split(labels: Tensor, *fractions: float) -> list[np.ndarray]:
+    """Sets parts of the examples aside, class by class: the same ones each time, whatever the seed of a run.
+
+    Of each class, at least one example stays and, if there is another, one is set aside.
+
+    Args:
+        labels: (n,) the examples' classes.
+        fractions: how large each of the parts is to be.
+
+    Returns:
+        Indices of the examples that stay, then of those in each part, in ascending order.
+    """
+    chance = np.random.default_rng(0)
+    ends = np.cumsum(fractions)
+    parts: list[list[np.ndarray]] = [[] for _ in range(len(fractions) + 1)]
+    for label in torch.unique(labels):
+        members = chance.permutation(torch.nonzero(labels == label)[:, 0].numpy())
+        cuts = np.rint(ends * len(members)).astype(int).clip(1, None).clip(None, len(members) - 1)
+        for part, chosen in zip(parts, np.split(members, cuts), strict=True):
+            part.append(chosen)
+    *aside, rest = (np.sort(np.concatenate(part)) for part in parts)
+    return [rest, *aside]
+
+
+def set_aside(images: LabelledImages, val_fraction: float) -> dict[str, LabelledImages]:
+    """Training data, and a part of it for validation."""
+    train, validation = stratified_split(images.labels, val_fraction)
+    return {"train": images.select(train), "validation": images.select(validation)}
+
+
+def without_unreadable(name: str, splits: ImageSplits, num_channels: int) -> ImageSplits:
+    """Reads each image once and leaves out those that cannot be read, with a warning that counts them.
+
+    Args:
+        name: what to call the data set.
+        splits: the data set.
+        num_channels: channels to read.
+    """
+    total = sum(map(len, splits.images.values()))
+    unreadable: list[str] = []
+
+    def readable(images: LabelledImages, index: int) -> bool:
+        try:
+            images.read(index, num_channels)
+        except DataError as error:
+            unreadable.append(str(error).removesuffix(images.store.hint))
+            return False
+        return True
+
+    kept = {}
+    for split, images in splits.images.items():
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            found = threads.map(lambda index, images=images: readable(images, index), range(len(images)))
+            console = Console(stderr=True)
+            quiet = not console.is_terminal or getattr(rank_zero_only, "rank", 0) != 0
+            checked = track(found, f"Checking {split} images", len(images), console=console, disable=quiet)
+            kept[split] = images.select(np.flatnonzero(list(checked)))
+    if unreadable:
+        rank_zero_info(f"{name}: {len(unreadable)} of {total} images are left out: {min(unreadable)}")
+    return ImageSplits(splits.label_names, kept)

@@ -1,0 +1,263 @@
+"""What is done to images: the same to all of them, so that a model can take them, and at random in training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms import RandomResizedCrop, v2
+
+from perceiver_plugins.training.loading import example_rng
+from perceiver_registry.errors import UserError
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image, in pixels."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What the images are like that a model takes.
+
+    Args:
+        image_size: height and width.
+        num_channels: 1 (grey) or 3 (red, green, blue).
+        mean: what is subtracted from each channel of an image whose pixels are from 0 to 1.
+        std: what each channel is then divided by.
+        crop_pct: side of the part that is cut out of the middle of an image, relative to that of the largest part of
+            the shape of ``image_size``.
+    """
+
+    image_size: tuple[int, int]
+    num_channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float = 1.0
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> ImageFormat:
+        """The format that :meth:`description` described.
+
+        Raises:
+            UserError: If it describes something else.
+        """
+        try:
+            return cls(
+                tuple(description["image_size"]),
+                description["num_channels"],
+                tuple(description["mean"]),
+                tuple(description["std"]),
+                description["crop_pct"],
+            )
+        except KeyError as error:
+            raise UserError(
+                f"the model was not trained on images: what it says of its data lacks {error.args[0]!r}"
+            ) from error
+
+    def description(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {
+            "image_size": list(self.image_size),
+            "num_channels": self.num_channels,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "crop_pct": self.crop_pct,
+        }
+
+    def centre(self, image: Image.Image) -> Box:
+        """The part in the middle of an image that is looked at."""
+        height, width = self.image_size
+        scale = self.crop_pct * min(image.height / height, image.width / width)
+        left = max(0.0, (image.width - scale * width) / 2)
+        top = max(0.0, (image.height - scale * height) / 2)
+        return left, top, min(image.width, left + scale * width), min(image.height, top + scale * height)
+
+    def cut(self, image: Image.Image, box: Box | None = None) -> Image.Image:
+        """A part of an image (none: the middle) in the size of the format, resized bicubically."""
+        height, width = self.image_size
+        return image.resize((width, height), Image.Resampling.BICUBIC, box=box or self.centre(image))
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """``pixel_values`` (b, channels, height, width), float32, of pixels from 0 to 255 in the same shape."""
+        mean, std = (255 * torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True).sub_(mean).div_(std)
+
+
+def to_pixels(images: list[Image.Image]) -> Tensor:
+    """Pixels (b, channels, height, width), uint8, of images of one size and mode."""
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+    return pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
+
+
+@contextmanager
+def chance(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Makes the global generators of random, numpy and torch a function of the arguments within this context.
+
+    Libraries for augmentation draw from these. Afterwards they are what they were before.
+
+    Args:
+        seed: Seed of the run.
+        epoch: Epoch from 0, or -1.
+        index: Place of an example in its data set.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seeds = example_rng(seed, epoch, index).integers(2**32, size=3).tolist()
+    random.seed(seeds[0])
+    np.random.seed(seeds[1])
+    torch.default_generator.manual_seed(seeds[2])  # torch.manual_seed would seed GPUs too
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+class Augmentation:
+    """Random changes of training images. Chance is that of the global generators, see :func:`chance`.
+
+    Args:
+        image_format: what the images are to be like.
+        num_classes: number of classes, for labels that are mixed.
+        min_crop: smallest part of an image's area that a random crop cuts out, with an aspect ratio from 3:4 to 4:3;
+            1: the middle of each image is looked at, as in evaluation.
+        augment: timm's configuration of an automatic augmentation.
+        hflip: how often an image is mirrored.
+        random_shift: pixels that an image is moved by at most, up or down and left or right.
+        random_rotation: degrees that an image is turned by at most, to either side.
+        random_erasing: how often a rectangle of an image is erased.
+        mixup_alpha: parameter of the Beta distribution that two images are mixed by; 0: they are not.
+        cutmix_alpha: the same for parts of one image that are put into another.
+    """
+
+    def __init__(
+        self,
+        image_format: ImageFormat,
+        num_classes: int,
+        min_crop: float = 1.0,
+        augment: str | None = None,
+        hflip: float = 0.0,
+        random_shift: int = 0,
+        random_rotation: float = 0.0,
+        random_erasing: float = 0.0,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+    ) -> None:
+        self.image_format = image_format
+        self.min_crop = min_crop
+        self.augment = None if augment is None else timm_augmentation(augment, image_format)
+        self.hflip = hflip
+        self.random_shift = random_shift
+        self.random_rotation = random_rotation
+        self.erase = v2.RandomErasing(random_erasing) if random_erasing else None
+        mixes = [
+            mix(alpha=alpha, num_classes=num_classes)
+            for mix, alpha in ((v2.MixUp, mixup_alpha), (v2.CutMix, cutmix_alpha))
+            if alpha
+        ]
+        self.mix = v2.RandomChoice(mixes) if mixes else None
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether something is done to each image by itself, before there is a batch."""
+        return self.min_crop < 1 or self.augment is not None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is done at random."""
+        changes = (self.hflip, self.random_shift, self.random_rotation, self.erase, self.mix)
+        return self.one_by_one or any(changes)
+
+    def cut(self, image: Image.Image) -> Image.Image:
+        """A part of an image in the size of the format, augmented."""
+        box = None
+        if self.min_crop < 1:
+            top, left, height, width = RandomResizedCrop.get_params(image, [self.min_crop, 1.0], [3 / 4, 4 / 3])
+            box = (left, top, left + width, top + height)
+        image = self.image_format.cut(image, box)
+        if self.augment is None:
+            return image
+        # timm's augmentations are made for colours.
+        return self.augment(image.convert("RGB")).convert(image.mode)
+
+    def batch(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch of them.
+
+        Args:
+            pixels: (b, channels, height, width), uint8.
+            labels: (b,) int64.
+
+        Returns:
+            ``pixel_values`` (b, channels, height, width) float32, and labels as they were, or, where images are
+            mixed, (b, classes) float32.
+        """
+        if self.hflip:
+            mirrored = torch.rand(len(pixels)) < self.hflip
+            pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+        if self.random_shift or self.random_rotation:
+            pixels = moved(pixels, self.random_shift, self.random_rotation)
+        pixel_values = self.image_format.normalize(pixels)
+        if self.erase is not None:
+            pixel_values = torch.stack([self.erase(image) for image in pixel_values])
+        return (pixel_values, labels) if self.mix is None else self.mix(pixel_values, labels)
+
+
+def moved(pixels: Tensor, shift: int, rotation: float) -> Tensor:
+    """Images (b, channels, height, width), each moved and turned by itself; what comes in from outside is black.
+
+    Args:
+        pixels: the images.
+        shift: whole pixels at most, up or down and left or right.
+        rotation: degrees at most, to either side.
+
+    Returns:
+        The images, float32, interpolated bilinearly where they are turned.
+    """
+    size, (height, width) = len(pixels), pixels.shape[2:]
+    angle = torch.empty(size).uniform_(-rotation, rotation).deg2rad()
+    down, right = torch.randint(-shift, shift + 1, (2, size))
+    # From places of the result to those of the image, both from -1 to 1 along either side.
+    along_x = torch.stack([angle.cos(), angle.sin() * height / width, 2 * right / width], dim=-1)
+    along_y = torch.stack([-angle.sin() * width / height, angle.cos(), 2 * down / height], dim=-1)
+    grid = functional.affine_grid(torch.stack([along_x, along_y], dim=1), list(pixels.shape), align_corners=False)
+    return functional.grid_sample(pixels.float(), grid, align_corners=False)
+
+
+def timm_augmentation(config: str, image_format: ImageFormat) -> Callable[[Image.Image], Image.Image]:
+    """The automatic augmentation that a configuration of timm says, as timm itself makes it.
+
+    Args:
+        config: ``rand-...`` (RandAugment), ``augmix-...`` (AugMix), or a policy of AutoAugment.
+        image_format: what the images are like.
+
+    Raises:
+        UserError: If timm does not understand it.
+    """
+    mean = tuple(round(255 * value) for value in match_channels(image_format.mean, 3))
+    options: dict[str, Any] = {"translate_const": int(0.45 * min(image_format.image_size)), "img_mean": mean}
+    try:
+        if config.startswith("rand"):
+            return rand_augment_transform(config, options)
+        if config.startswith("augmix"):
+            return augment_and_mix_transform(config, options | {"translate_pct": 0.3})
+        return auto_augment_transform(config, options)
+    except (AssertionError, ValueError, KeyError, IndexError) as error:
+        raise UserError(
+            f"augment={config!r} is not one of timm's augmentations ({error or type(error).__name__}); "
+            "examples: rand-m9-mstd0.5, augmix-m3-w3, original-mstd0.5"
+        ) from error
+
+
+def match_channels(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:
+    """A mean or standard deviation for each channel: the same for all, or that of colours for grey."""
+    if len(values) == num_channels:
+        return values
+    return (sum(values) / len(values),) * num_channels

@@ -1,0 +1,166 @@
+"""Exact conversion of Hugging Face's Perceivers for image classification, one for each kind of input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+from torch import Tensor
+
+from perceiver_core import PerceiverConfig
+from perceiver_plugins.classification.config import ClassificationDecoderConfig
+from perceiver_plugins.image.config import (
+    ImageConvEncoderConfig,
+    ImageEncoderConfig,
+    ImageLearnedEncoderConfig,
+    ImagePixelsEncoderConfig,
+)
+from perceiver_plugins.training.huggingface import (
+    Pairs,
+    classification_decoder_pairs,
+    classification_decoder_values,
+    count_layers,
+    encoder_pairs,
+    encoder_values,
+    load_config,
+    load_state,
+)
+from perceiver_registry import UserError
+
+KIND = "Perceiver for image classification"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What one of Hugging Face's classes fixes in its code.
+
+    Args:
+        encoder: the encoder's configuration here.
+        num_input_channels: channels of the array that its encoder looks at.
+        values: the values of the input adapter, some of which are from Hugging Face's configuration.
+        parameters: the names of the input adapter's parameters and statistics here, and there.
+    """
+
+    encoder: type[ImageEncoderConfig]
+    num_input_channels: int
+    values: Callable[[transformers.PerceiverConfig], dict[str, Any]]
+    parameters: Mapping[str, str]
+
+
+ARCHITECTURES = {
+    "PerceiverForImageClassificationLearned": Architecture(
+        encoder=ImageLearnedEncoderConfig,
+        num_input_channels=512,
+        values=lambda config: {
+            "num_conv_channels": 256,
+            "image_size": (config.image_size, config.image_size),
+            "num_position_channels": 256,
+        },
+        parameters={
+            "conv.weight": "convnet_1x1.weight",
+            "conv.bias": "convnet_1x1.bias",
+            "position_embeddings": "position_embeddings.position_embeddings",
+            "positions_projection.weight": "positions_projection.weight",
+            "positions_projection.bias": "positions_projection.bias",
+        },
+    ),
+    "PerceiverForImageClassificationFourier": Architecture(
+        encoder=ImagePixelsEncoderConfig,
+        num_input_channels=261,
+        values=lambda config: {"num_frequency_bands": 64, "max_resolution": (224, 224)},
+        parameters={},
+    ),
+    "PerceiverForImageClassificationConvProcessing": Architecture(
+        encoder=ImageConvEncoderConfig,
+        num_input_channels=322,
+        values=lambda config: {"num_conv_channels": 64, "num_frequency_bands": 64, "max_resolution": (56, 56)},
+        parameters={
+            "stem.conv.weight": "convnet.conv.weight",
+            "stem.norm.weight": "convnet.batchnorm.weight",
+            "stem.norm.bias": "convnet.batchnorm.bias",
+            "stem.norm.running_mean": "convnet.batchnorm.running_mean",
+            "stem.norm.running_var": "convnet.batchnorm.running_var",
+            "stem.norm.num_batches_tracked": "convnet.batchnorm.num_batches_tracked",
+        },
+    ),
+}
+"""By the names of Hugging Face's classes, which its configurations give as ``architectures``."""
+
+
+def convert_config(
+    config: transformers.PerceiverConfig, architecture: str | None = None, params: str | None = None
+) -> PerceiverConfig[ImageEncoderConfig, ClassificationDecoderConfig]:
+    """The configuration of the model that Hugging Face's class ``architecture`` builds of ``config``.
+
+    Args:
+        config: Hugging Face's configuration.
+        architecture: name of Hugging Face's class. None: the one that ``config`` was saved by.
+        params: where to load weights from. None: where ``config`` was loaded from, if it was.
+
+    Raises:
+        ValueError: if ``config`` asks for an activation other than the exact GELU, or if the class is none of
+            :data:`ARCHITECTURES`.
+    """
+    if architecture is None:
+        architecture = _architecture_of(config)
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture={architecture!r}: must be one of {', '.join(ARCHITECTURES)}")
+    theirs = ARCHITECTURES[architecture]
+    return PerceiverConfig(
+        theirs.encoder(num_channels=3, **theirs.values(config), **encoder_values(config, theirs.num_input_channels)),
+        ClassificationDecoderConfig(**classification_decoder_values(config)),
+        num_latents=config.num_latents,
+        num_latent_channels=config.d_latents,
+        params=params or config.name_or_path or None,
+    )
+
+
+def published_config(source: str) -> PerceiverConfig[ImageEncoderConfig, ClassificationDecoderConfig]:
+    """The configuration of the published model at ``source`` (a hub id or a local folder in the hub's layout).
+
+    Raises:
+        UserError: if there is no Perceiver for image classification at ``source``, or the hub cannot be reached.
+    """
+    config = load_config(source, KIND)
+    return convert_config(config, _known_architecture(config, source), source)
+
+
+def convert_params(source: str) -> dict[str, Tensor]:
+    """The weights of the published model at ``source``, as a state dict of the model that its configuration makes.
+
+    Raises:
+        UserError: if there is no Perceiver for image classification at ``source``, or the hub cannot be reached.
+    """
+    architecture = _known_architecture(load_config(source, KIND), source)
+    return convert_state_dict(load_state(getattr(transformers, architecture), source, KIND), architecture)
+
+
+def convert_state_dict(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]:
+    """Turns the state dict of Hugging Face's class ``architecture`` into one of the model here."""
+    return {ours: state[theirs] for ours, theirs in key_pairs(architecture, count_layers(state))}
+
+
+def key_pairs(architecture: str, num_layers: int) -> Pairs:
+    """Pairs of the names of a parameter here and in Hugging Face's model.
+
+    Args:
+        architecture: name of Hugging Face's class.
+        num_layers: number of self-attention layers in a block.
+    """
+    for ours, theirs in ARCHITECTURES[architecture].parameters.items():
+        yield f"input_adapter.{ours}", f"perceiver.input_preprocessor.{theirs}"
+    yield from encoder_pairs(num_layers)
+    yield from classification_decoder_pairs()
+
+
+def _architecture_of(config: transformers.PerceiverConfig) -> str | None:
+    return next(iter(config.architectures or ()), None)
+
+
+def _known_architecture(config: transformers.PerceiverConfig, source: str) -> str:
+    architecture = _architecture_of(config)
+    if architecture not in ARCHITECTURES:
+        raise UserError(f"params={source!r}: a {architecture or 'Perceiver without a task'}, not a {KIND}")
+    return architecture

@@ -1,0 +1,150 @@
+"""Images that a person gives to ``perceiver predict``."""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from perceiver_core import Batch, InputAdapter
+from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming
+from perceiver_plugins.image.data.transforms import ImageFormat, to_pixels
+from perceiver_plugins.training.reading import Reader
+from perceiver_registry import UserError
+
+PICTURE_SIZE = 448
+"""Pixels of the longer side of a picture that attention is drawn over, at most."""
+
+
+class ImageExample(NamedTuple):
+    """An image that was read.
+
+    Attributes:
+        pixel_values: (channels, height, width), as the model takes it.
+        picture: the same part of the image for a person to look at, with more pixels, if there are more.
+    """
+
+    pixel_values: Tensor
+    picture: Image.Image
+
+
+class ImageReader(Reader):
+    """Reads image files, as they were read for validation in training.
+
+    Args:
+        data: the ``description()`` of the data module.
+        input_adapter: the model's input adapter.
+
+    Raises:
+        UserError: if the model was not trained on images.
+    """
+
+    def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
+        super().__init__(data, input_adapter)
+        self.image_format = ImageFormat.from_description(data)
+
+    def expand(self, inputs: Sequence[str]) -> list[str]:
+        """The files that are named: each file, all images in a folder and below, all files that match a pattern.
+
+        Raises:
+            UserError: if there is no image in a folder, or if nothing matches a pattern.
+        """
+        found: list[str] = []
+        for name in inputs:
+            path = Path(name).expanduser()
+            if path.is_dir():
+                files = [file for file in sorted(path.rglob("*")) if _is_image(file.relative_to(path))]
+                if not files:
+                    raise UserError(f"{path}: there are no images ({', '.join(SUFFIXES)}) in the folder")
+                found += map(str, files)
+            elif glob.has_magic(name) and not path.exists():
+                matches = [match for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
+                if not matches:
+                    raise UserError(f"no file matches {name!r}")
+                found += matches
+            else:
+                found.append(str(path))
+        return list(dict.fromkeys(found))
+
+    def read(self, source: str) -> ImageExample:
+        """Reads a file.
+
+        Raises:
+            DataError: if it is not there, or no image, or damaged.
+        """
+        with naming(source):
+            image = decode(Image.open(source), self.image_format.num_channels)
+        pixels = to_pixels([self.image_format.cut(image)])
+        box = self.image_format.centre(image)
+        width, height = box[2] - box[0], box[3] - box[1]
+        scale = min(1.0, PICTURE_SIZE / max(width, height))
+        picture = image.resize((math.ceil(width * scale), math.ceil(height * scale)), box=box)
+        return ImageExample(self.image_format.normalize(pixels)[0], picture.convert("RGB"))
+
+    def collate(self, examples: Sequence[ImageExample]) -> Batch:
+        """``pixel_values`` (b, channels, height, width)."""
+        return {"pixel_values": torch.stack([example.pixel_values for example in examples])}
+
+    def tokens(self, example: ImageExample) -> list[str]:
+        """The row and the column of each place: "0,0", "0,1", ..."""
+        rows, columns = self._grid(example)
+        return [f"{row},{column}" for row in range(rows) for column in range(columns)]
+
+    def draw_attention(self, source: str, example: ImageExample, weights: Sequence[Tensor], path: Path) -> Path:
+        """Draws an image, and over it, for each cross-attention layer, how much the model looked at each place.
+
+        Returns:
+            The file that was written, a PNG.
+
+        Raises:
+            UserError: if the model's input is not a grid of places.
+        """
+        rows, columns = self._grid(example)
+        for values in weights:
+            if len(values) != rows * columns:
+                raise UserError(
+                    f"{source}: attention cannot be drawn: the image has {rows}x{columns} places, the model's input "
+                    f"{len(values)}"
+                )
+        across = math.ceil(math.sqrt(len(weights) + 1))
+        down = math.ceil((len(weights) + 1) / across)
+        height, width = example.pixel_values.shape[1:]
+        figure = Figure(figsize=(3 * across, (3 * height / width + 0.3) * down), layout="constrained")
+        axes = figure.subplots(down, across, squeeze=False).flatten()
+        extent = (0, width, height, 0)
+        for place, axis in enumerate(axes):
+            axis.set_axis_off()
+            if place > len(weights):
+                continue
+            axis.imshow(np.asarray(example.picture), extent=extent)
+            title = f"cross-attention layer {place}" if place else Path(source).name
+            axis.set_title(title, fontsize=9, parse_math=False)
+            if place > 0:
+                heat = weights[place - 1].detach().float().cpu().reshape(rows, columns).numpy()
+                axis.imshow(heat, extent=extent, cmap="inferno", alpha=0.6, interpolation="bilinear", vmin=0)
+        FigureCanvasAgg(figure)  # draws without a window
+        written = Path(f"{path}.png")
+        written.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(written, dpi=150)
+        return written
+
+    def _grid(self, example: ImageExample) -> tuple[int, int]:
+        """Rows and columns of the m places of the model's input."""
+        grid = getattr(self.input_adapter, "grid", None)
+        if grid is None:
+            raise UserError(f"{type(self.input_adapter).__name__}: its input has no places in an image")
+        height, width = example.pixel_values.shape[1:]
+        return grid(height, width)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,24 @@
+"""Tables: numbers in columns, their data and their adapter. What is exported is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "perceiver_plugins.table.adapters": ("TableInputAdapter",),
+    "perceiver_plugins.table.config": ("TableEncoderConfig",),
+    "perceiver_plugins.table.data": ("DiabetesDataModule", "TableDataModule"),
+    "perceiver_plugins.table.files": ("TableFilesDataModule",),
+    "perceiver_plugins.table.reading": ("TableReader",),
+}
+_PLACES = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = [*_PLACES]
+
+
+def __getattr__(name: str) -> Any:
+    # The plugin's specs live in this package, and listing them must not import torch.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)

@@ -1,0 +1,73 @@
+"""The adapter from numbers in columns to a Perceiver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_core import AdaptedInput, Batch, InputAdapter
+from perceiver_plugins.table.config import TableEncoderConfig
+
+MISSING = 0.1
+"""Part of the random numbers of an example batch that is missing."""
+
+
+class TableInputAdapter(InputAdapter):
+    """Makes a place of the input of each column: number * weight + column. Reads ``inputs`` of a batch.
+
+    Weight and column are learned vectors of the column, as in the feature tokenizer of the FT-Transformer (arXiv
+    2106.11959, section 3.3). Where the number is missing (NaN), a learned vector that all columns share stands in for
+    number * weight.
+
+    Args:
+        num_features: number m of columns.
+        num_input_channels: channels c that a column's number is mapped to.
+        init_scale: standard deviation of the normal initialisation.
+    """
+
+    def __init__(self, num_features: int, num_input_channels: int, init_scale: float = 0.02):
+        super().__init__(num_input_channels)
+        self.weight = nn.Parameter(torch.empty(num_features, num_input_channels).normal_(0.0, init_scale))
+        self.columns = nn.Parameter(torch.empty(num_features, num_input_channels).normal_(0.0, init_scale))
+        self.missing = nn.Parameter(torch.empty(num_input_channels).normal_(0.0, init_scale))
+
+    @classmethod
+    def from_config(cls, config: TableEncoderConfig) -> TableInputAdapter:
+        return cls(config.num_features, config.num_input_channels, config.init_scale)
+
+    @property
+    def num_features(self) -> int:
+        """Number m of columns."""
+        return self.columns.shape[0]
+
+    def check_data(self, data: Any) -> None:
+        theirs = getattr(data, "num_features", None)
+        if theirs is not None and theirs != self.num_features:
+            raise ValueError(
+                f"the data's num_features={theirs} does not fit the model's num_features={self.num_features}; "
+                "give the data module the columns that the model was made for"
+            )
+
+    def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
+        shape = (batch_size, self.num_features)
+        missing = torch.rand(shape, generator=generator) < MISSING
+        return {"inputs": torch.randn(shape, generator=generator).masked_fill(missing, torch.nan)}
+
+    def forward(self, batch: Batch) -> AdaptedInput:
+        """Adapts ``batch["inputs"]`` (b, m), standardised numbers, NaN where one is missing.
+
+        Raises:
+            ValueError: if there are not as many columns as ``num_features``.
+        """
+        inputs: Tensor = batch["inputs"]
+        if inputs.dim() != 2 or inputs.shape[1] != self.num_features:
+            raise ValueError(
+                f"inputs of shape {tuple(inputs.shape)}: must be (examples, columns) with "
+                f"num_features={self.num_features} columns"
+            )
+        missing = inputs.isnan()[..., None]
+        # A NaN that is multiplied and then left out would still be one in the gradient.
+        numbers = torch.where(missing, 0.0, inputs.to(self.weight.dtype)[..., None])
+        return AdaptedInput(torch.where(missing, self.missing, numbers * self.weight) + self.columns)

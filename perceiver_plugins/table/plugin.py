@@ -1,0 +1,61 @@
+"""What the table plugin registers. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from perceiver_registry import AdapterSpec, DataSpec, hookimpl
+
+PLUGIN = "perceiver_plugins.table"
+
+
+@hookimpl
+def perceiver_adapters() -> list[AdapterSpec]:
+    return [
+        AdapterSpec(
+            name="table",
+            kind="input",
+            adapter=f"{PLUGIN}.adapters:TableInputAdapter",
+            config=f"{PLUGIN}.config:TableEncoderConfig",
+            summary="numbers in columns, some of them perhaps missing",
+            links={"num_features": "num_features"},
+            reads=("inputs",),
+            reader=f"{PLUGIN}.reading:TableReader",
+            data_options=("feature_columns",),
+            example={"model.encoder.num_features": 5, "model.encoder.num_input_channels": 16},
+        )
+    ]
+
+
+# Tables are small as a rule: a larger model learns them by heart, and there are few steps.
+SMALL = {
+    "model.encoder": "table",
+    "model.encoder.num_input_channels": 64,
+    "model.encoder.num_cross_attention_heads": 1,
+    "model.encoder.num_self_attention_heads": 4,
+    "model.encoder.num_self_attention_layers_per_block": 1,
+    "model.decoder.num_output_query_channels": 64,
+    "model.num_latents": 16,
+    "model.num_latent_channels": 64,
+    "lr_scheduler.warmup_steps": 20,
+}
+
+
+@hookimpl
+def perceiver_data() -> list[DataSpec]:
+    return [
+        DataSpec(
+            name="diabetes",
+            module=f"{PLUGIN}.data:DiabetesDataModule",
+            tasks=("regression",),
+            summary="progression of diabetes in 442 patients, from ten measurements; comes with scikit-learn",
+            yields=("inputs",),
+            defaults=SMALL | {"trainer.max_epochs": 20},
+        ),
+        DataSpec(
+            name="table-files",
+            module=f"{PLUGIN}.files:TableFilesDataModule",
+            tasks=("classification", "regression"),
+            summary="your own .csv, .tsv, .jsonl or .parquet files with numbers in columns",
+            yields=("inputs",),
+            defaults=SMALL,
+        ),
+    ]

@@ -1,0 +1,110 @@
+"""What a person gives to ``perceiver predict`` for a model of tables, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perceiver_core import Batch, InputAdapter
+from perceiver_plugins.table.columns import Columns, numbers
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.files import Row, find_files, read_rows
+from perceiver_plugins.training.reading import Reader
+from perceiver_registry import UserError
+from perceiver_registry.errors import near
+
+
+class TableReader(Reader):
+    """Reads rows of tables, or numbers that are written as ``age=59,bmi=32.1``.
+
+    A table stands for as many inputs as it has rows, which are called ``patients.csv:1`` and so on. A column that is
+    not written counts as missing; a table must have all of the model's.
+
+    Args:
+        data: what the checkpoint says of the data it was trained on, the ``description()`` of its data module.
+        input_adapter: the model's input adapter.
+
+    Raises:
+        UserError: if ``data`` does not say which columns the model was trained on.
+    """
+
+    def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
+        super().__init__(data, input_adapter)
+        if "columns" not in data:
+            raise UserError("the checkpoint names no columns: it was not trained with a TableDataModule")
+        self.columns = Columns(**data["columns"])
+        self._rows: dict[str, Row] = {}
+        self._unreadable: dict[str, DataError] = {}
+
+    def expand(self, inputs: Sequence[str]) -> list[str]:
+        """The rows of the files among ``inputs``, and what is written as it is.
+
+        Raises:
+            DataError: if an input is neither a file nor written as numbers.
+        """
+        return [source for given in inputs for source in ([given] if is_written(given) else self._sources(given))]
+
+    def _sources(self, given: str) -> Iterator[str]:
+        """The names of the rows of a table, which are kept."""
+        columns = dict.fromkeys(self.columns.names, "the model's columns")
+        for path in find_files(given, "input"):
+            try:
+                for number, row in enumerate(read_rows(path, columns), start=1):
+                    self._rows[f"{path}:{number}"] = row
+                    yield f"{path}:{number}"
+            except DataError as error:  # the other files, and the rows before, can be read all the same
+                self._unreadable[str(path)] = error
+                yield str(path)
+
+    def read(self, source: str) -> np.ndarray:
+        """The numbers (m) of a row, NaN where one is missing."""
+        if source in self._unreadable:
+            raise self._unreadable[source]
+        place, row = self._rows[source] if source in self._rows else (repr(source), self._parse(source))
+        return np.array(numbers(row, self.columns.names, place, "the model"))
+
+    def _parse(self, written: str) -> dict[str, str]:
+        row = {}
+        for pair in written.split(","):
+            name, _, value = pair.partition("=")
+            name = name.strip()
+            if name not in self.columns.names:
+                raise DataError(f"{written!r}: no column {name!r}; {near(name, self.columns.names)}")
+            row[name] = value
+        return row
+
+    def collate(self, examples: Sequence[np.ndarray]) -> Batch:
+        return {"inputs": torch.stack([self.columns.standardise(example) for example in examples])}
+
+    def tokens(self, example: np.ndarray) -> list[str]:
+        """The names of the columns."""
+        return self.columns.names
+
+    def draw_attention(self, source: str, example: np.ndarray, weights: Sequence[Tensor], path: Path) -> Path:
+        """Draws a bar for each column, in a panel for each of the encoder's cross-attentions: a PNG."""
+        from matplotlib.figure import Figure  # not needed where nothing is drawn
+
+        names = self.columns.names
+        figure = Figure(figsize=(1 + 4 * len(weights), 1 + 0.25 * len(names)), layout="constrained")
+        figure.suptitle(source if source in self._rows else "")
+        panels = figure.subplots(1, len(weights), squeeze=False, sharex=True, sharey=True)[0]
+        for number, (axes, layer) in enumerate(zip(panels, weights, strict=True), start=1):
+            axes.barh(range(len(names)), 100 * layer.float().numpy())
+            axes.set_xlabel(f"attention of layer {number}, %" if len(weights) > 1 else "attention, %")
+        panels[0].set_yticks(
+            range(len(names)), [f"{name} = {value:.4g}" for name, value in zip(names, example, strict=True)]
+        )
+        panels[0].invert_yaxis()  # the first column on top
+        file = path.with_name(f"{path.name}.png")
+        figure.savefig(file)
+        return file
+
+
+def is_written(given: str) -> bool:
+    """Whether an input is written as numbers, and names no file."""
+    return "=" in given and not Path(given).exists()

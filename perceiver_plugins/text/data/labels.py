@@ -1,0 +1,413 @@
+"""What is to be predicted of a text, besides its own tokens: read from the rows of a table, checked and numbered."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.files import text_of
+from perceiver_plugins.training.loading import IGNORED
+from perceiver_registry.errors import UserError, near
+
+Target = Literal["masked", "class", "number", "token"]
+"""What a model is to predict: masked tokens, the text's class, numbers, or a class for each token."""
+
+MANY = 1000
+"""More classes than this, with few examples each, are taken for something else."""
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+"""The largest number that can be trained on."""
+
+Run = tuple[str | None, int]
+"""A class, or None where nothing is to be predicted, and the number of consecutive characters that have it."""
+
+
+class Labels(ABC):
+    """Reads texts with what is to be predicted of them.
+
+    All training data is read first, by :meth:`read`, then :meth:`learn` is called, then the rest is read. After that,
+    :meth:`encode` can be used, in other processes as well.
+
+    Args:
+        columns: The columns that rows must have, each with the flag that names it.
+    """
+
+    stored: ClassVar[pa.DataType]
+    """Type of what :meth:`read` returns."""
+
+    feature: ClassVar[Any]
+    """Type of what :meth:`encode` returns for a document."""
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self.columns = columns
+
+    @abstractmethod
+    def read(self, row: Mapping[str, Any], place: str) -> tuple[str, Any]:
+        """The text of a row, and what is to be predicted of it. Where the text is "", the latter means nothing.
+
+        Args:
+            row: Values by column.
+            place: Where the row is, for errors.
+
+        Raises:
+            DataError: If something in the row is missing, or not what it should be.
+        """
+
+    @abstractmethod
+    def learn(self) -> None:
+        """All training data has been read: whatever depends on it is settled.
+
+        Raises:
+            DataError: If it is not fit to learn from.
+        """
+
+    @abstractmethod
+    def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
+        """The tokens of each text (n,), and what is to be predicted, as numbers.
+
+        Args:
+            encoder: Makes tokens.
+            texts: The texts.
+            values: What :meth:`read` returned with each.
+        """
+
+    @abstractmethod
+    def facts(self, labels: np.ndarray) -> dict[str, Any]:
+        """What models and losses need to know, as plain data.
+
+        Args:
+            labels: The labels of the training data: (documents,), (documents, numbers) or (tokens,).
+        """
+
+
+class ClassNames:
+    """The names of the classes in a column: given, or those that occur in the training data.
+
+    Whole numbers, also those written as text, stand for the given names, from 0 on; otherwise they are names, as are
+    booleans (false, true). Names that are not given are sorted, whole numbers by their value.
+
+    Args:
+        column: The column with the classes.
+        names: The names, in their order; None: those that occur.
+    """
+
+    def __init__(self, column: str, names: Sequence[str] | None = None) -> None:
+        if names is not None and len(set(names)) < max(2, len(names)):
+            raise UserError(f"label_names={list(names)}: give at least two names, each once")
+        self.where = f"the column {column!r} (label_column)"
+        self.given = names is not None
+        self.names = list(names or [])
+        self.numbers = {name: number for number, name in enumerate(self.names)}
+        self.counts: Counter[str] = Counter()
+        self.settled = False
+
+    def read(self, value: Any, place: str) -> str:
+        """The name of a class.
+
+        Raises:
+            DataError: If there is none, or it is not among those that are given or were learnt.
+        """
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # what becomes of whole numbers in a column where some are missing
+        if value is None or value == "" or value != value:
+            raise DataError(f"{place}: the label in {self.where} is missing")
+        if not isinstance(value, str | int):
+            hint = "; to predict numbers, pass target=number" if isinstance(value, float) else ""
+            raise DataError(
+                f"{place}: {self.where} must hold texts, whole numbers or booleans to name classes, "
+                f"not {type(value).__name__} ({value!r:.40}){hint}"
+            )
+        name = str(value).lower() if isinstance(value, bool) else str(value)
+        if name not in self.numbers:
+            name = self._given_name(value, name, place) if self.given else self._new_name(name, place)
+        if not self.settled:
+            self.counts[name] += 1
+        return name
+
+    def _given_name(self, value: str | int, name: str, place: str) -> str:
+        try:
+            number = int(value)
+        except ValueError:
+            hint = near(name, self.names)
+            raise DataError(f"{place}: the label {name!r:.60} is none of the label_names ({hint:.200})") from None
+        if 0 <= number < len(self.names):
+            return self.names[number]
+        hint = " (-1 stands for a missing label in some data sets)" if number == -1 else ""
+        raise DataError(
+            f"{place}: the label {number} is out of range: "
+            f"there are names for the labels 0 to {len(self.names) - 1}{hint}"
+        )
+
+    def _new_name(self, name: str, place: str) -> str:
+        if self.settled:
+            hint = near(name, self.names)
+            raise DataError(
+                f"{place}: the label {name!r:.60} in {self.where} does not occur in the training data ({hint:.200})"
+            )
+        return name
+
+    def settle(self) -> None:
+        """All training data has been read.
+
+        Raises:
+            DataError: If there is one class only, or so many that they can be none.
+        """
+        found, total = len(self.counts), self.counts.total()
+        if found < 2:
+            what = f"are all {next(iter(self.counts))!r:.60}" if found else "are all missing"
+            raise DataError(
+                f"the labels in {self.where} of the training data {what}: there must be at least two classes"
+            )
+        if not self.given:
+            if (found > MANY and found * 10 > total) or (found > MANY // 10 and found * 2 > total):
+                raise DataError(
+                    f"{self.where} has {found:,} different labels among {total:,} in the training data, "
+                    "which looks like text or numbers, not like classes: name another label_column, pass "
+                    "target=number to predict numbers, or list the classes in label_names"
+                )
+            self.names = _in_order(self.counts)
+            self.numbers = {name: number for number, name in enumerate(self.names)}
+        self.settled = True
+
+    def facts(self, labels: np.ndarray) -> dict[str, Any]:
+        """The names, and how often each occurs among ``labels`` (n,)."""
+        counts = np.bincount(labels[labels != IGNORED], minlength=len(self.names))
+        return {"label_names": self.names, "class_counts": counts.tolist()}
+
+
+class ClassLabels(Labels):
+    """A class for each text.
+
+    Args:
+        text_column: The column with the text.
+        label_column: The column with the class.
+        label_names: See :class:`ClassNames`.
+    """
+
+    stored = pa.string()
+    feature = datasets.Value("int64")
+
+    def __init__(self, text_column: str, label_column: str, label_names: Sequence[str] | None = None) -> None:
+        super().__init__({text_column: "text_column", label_column: "label_column"})
+        self.text_column = text_column
+        self.label_column = label_column
+        self.classes = ClassNames(label_column, label_names)
+
+    def read(self, row: Mapping[str, Any], place: str) -> tuple[str, Any]:
+        text = text_of(row, self.text_column, place)
+        return text, self.classes.read(row[self.label_column], place) if text else None
+
+    def learn(self) -> None:
+        self.classes.settle()
+
+    def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
+        return [ids for ids, _ in encoder.encode(texts)], [self.classes.numbers[name] for name in values]
+
+    def facts(self, labels: np.ndarray) -> dict[str, Any]:
+        return self.classes.facts(labels)
+
+
+class NumberLabels(Labels):
+    """One or several numbers for each text.
+
+    Args:
+        text_column: The column with the text.
+        label_columns: The columns with the numbers; a missing number (null, or an empty text) is not predicted.
+    """
+
+    stored = pa.list_(pa.float32())
+    feature = datasets.Sequence(datasets.Value("float32"))
+
+    def __init__(self, text_column: str, label_columns: Sequence[str]) -> None:
+        super().__init__({text_column: "text_column", **dict.fromkeys(label_columns, "label_column")})
+        self.text_column = text_column
+        self.label_columns = list(label_columns)
+
+    def read(self, row: Mapping[str, Any], place: str) -> tuple[str, Any]:
+        text = text_of(row, self.text_column, place)
+        return text, [_number(row[column], column, place) for column in self.label_columns] if text else None
+
+    def learn(self) -> None:
+        """Nothing depends on it."""
+
+    def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
+        return [ids for ids, _ in encoder.encode(texts)], values
+
+    def facts(self, labels: np.ndarray) -> dict[str, Any]:
+        """Names, means and standard deviations, missing numbers left out.
+
+        Raises:
+            DataError: If a column has no two different numbers.
+        """
+        for column, numbers in zip(self.label_columns, labels.T, strict=True):
+            known = numbers[~np.isnan(numbers)]
+            if not known.size or (known == known[0]).all():
+                what = f"are all {known[0]:g}" if known.size else "are all missing"
+                raise DataError(f"the numbers in the column {column!r} of the training data {what}: nothing to learn")
+        exact = labels.astype(np.float64)
+        return {
+            "target_names": self.label_columns,
+            "target_mean": np.nanmean(exact, axis=0).tolist(),
+            "target_std": np.nanstd(exact, axis=0).tolist(),
+        }
+
+
+class TokenLabels(Labels):
+    """A class for each token.
+
+    Words are joined by spaces. The class of a word goes to all of its bytes or, with another tokenizer, to its first
+    token, as is usual; nothing is predicted for its other tokens, nor between words. Classes of characters go to all
+    of their bytes, and to the token that begins with them. None is a class that is not predicted.
+
+    Args:
+        text_column: The column with the text, for classes of characters.
+        tokens_column: The column with lists of words; None: the text's characters.
+        label_column: The column with lists of their classes.
+        label_names: See :class:`ClassNames`.
+    """
+
+    # Consecutive characters of the same class together: of a word, or of the text.
+    stored = pa.list_(pa.struct({"name": pa.string(), "length": pa.int32()}))
+    feature = datasets.Sequence(datasets.Value("int64"))
+
+    def __init__(
+        self,
+        text_column: str,
+        tokens_column: str | None,
+        label_column: str,
+        label_names: Sequence[str] | None = None,
+    ) -> None:
+        source = {text_column: "text_column"} if tokens_column is None else {tokens_column: "tokens_column"}
+        super().__init__({**source, label_column: "label_column"})
+        self.text_column = text_column
+        self.tokens_column = tokens_column
+        self.label_column = label_column
+        self.classes = ClassNames(label_column, label_names)
+
+    def read(self, row: Mapping[str, Any], place: str) -> tuple[str, Any]:
+        if self.tokens_column is None:
+            text = text_of(row, self.text_column, place)
+            names = self._names(row, len(text), "characters", place) if text else []
+            runs: list[Run] = [(name, len(list(group))) for name, group in groupby(names)]
+        else:
+            words = _list(row, self.tokens_column, place)
+            for word in words:
+                if not isinstance(word, str) or not word:
+                    raise DataError(f"{place}: {self.tokens_column!r} holds {word!r:.40}, which is no word")
+            names = self._names(row, len(words), "words", place)
+            text = " ".join(words)
+            spaced = zip(words, names, strict=True)
+            runs = [run for word, name in spaced for run in ((name, len(word)), (None, 1))][:-1]
+        return text, [{"name": name, "length": length} for name, length in runs]
+
+    def _names(self, row: Mapping[str, Any], count: int, what: str, place: str) -> list[str | None]:
+        labels = _list(row, self.label_column, place)
+        if len(labels) != count:
+            raise DataError(f"{place}: {len(labels)} labels in {self.label_column!r} for {count} {what}")
+        return [None if label is None else self.classes.read(label, place) for label in labels]
+
+    def learn(self) -> None:
+        self.classes.settle()
+
+    def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
+        # Only a subword tokenizer cuts a word into pieces of which one stands for it.
+        first_only = self.tokens_column is not None and encoder.offset is None
+        rows = [self._encode(encoder, text, runs, first_only) for text, runs in zip(texts, values, strict=True)]
+        return [ids for ids, _ in rows], [labels for _, labels in rows]
+
+    def _encode(
+        self, encoder: DocumentEncoder, text: str, runs: list[dict[str, Any]], first_only: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        numbers = np.array([self.classes.numbers.get(run["name"], IGNORED) for run in runs], dtype=np.int64)
+        lengths = np.array([run["length"] for run in runs], dtype=np.int64)
+        characters = np.repeat(numbers, lengths)
+        if first_only:
+            begins = np.zeros(len(characters), dtype=bool)
+            begins[np.cumsum(lengths) - lengths] = True
+            characters[~begins] = IGNORED
+        ids, spans = encoder.encode_with_spans(text)
+        return ids, first_known(characters, spans)
+
+    def facts(self, labels: np.ndarray) -> dict[str, Any]:
+        return self.classes.facts(labels)
+
+
+def make_labels(
+    target: Target,
+    text_column: str,
+    label_column: str | list[str],
+    tokens_column: str | None,
+    label_names: Sequence[str] | None,
+) -> Labels:
+    """What reads the labels for a target other than "masked".
+
+    Raises:
+        UserError: If the columns do not go with the target.
+    """
+    columns = [label_column] if isinstance(label_column, str) else list(label_column)
+    source = tokens_column if target == "token" and tokens_column else text_column
+    if source in columns:
+        raise UserError(f"label_column={source}: names the column with the text; name that with the labels")
+    if target == "number" and columns and len(set(columns)) == len(columns):
+        return NumberLabels(text_column, columns)
+    if len(columns) != 1:
+        what = "one or several columns, each once" if target == "number" else "one column"
+        raise UserError(f"label_column={columns}: name {what} for target={target}")
+    if target == "class":
+        return ClassLabels(text_column, columns[0], label_names)
+    return TokenLabels(text_column, tokens_column, columns[0], label_names)
+
+
+def first_known(characters: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """The first label within each span that is not ``IGNORED``, or ``IGNORED``.
+
+    Args:
+        characters: (characters,) labels.
+        spans: (n, 2) where the characters of a token begin and end.
+
+    Returns:
+        (n,) labels.
+    """
+    end = len(characters)
+    places = np.where(characters == IGNORED, end, np.arange(end))
+    following = np.append(np.minimum.accumulate(places[::-1])[::-1], end)
+    first = following[spans[:, 0]]
+    return np.where(first < spans[:, 1], np.append(characters, IGNORED)[first], IGNORED)
+
+
+def _in_order(names: Sequence[str] | Counter[str]) -> list[str]:
+    try:
+        return sorted(names, key=lambda name: (int(name), name))
+    except ValueError:
+        return sorted(names)
+
+
+def _number(value: Any, column: str, place: str) -> float:
+    if value is None or value == "":
+        return math.nan
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+    except (ValueError, OverflowError):
+        number = None
+    if number is None or abs(number) > FLOAT32_MAX:
+        raise DataError(f"{place}: {column!r} is {value!r:.40}, which is no number; target=number needs one, or none")
+    return number
+
+
+def _list(row: Mapping[str, Any], column: str, place: str) -> list[Any]:
+    value = row[column]
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DataError(f"{place}: {column!r} is not a list but {type(value).__name__}")
+    return value

@@ -1,0 +1,176 @@
+"""What the conversions of Hugging Face's Perceivers share: the generic encoder and the decoder of the classifiers.
+
+A "pair" is the name of a parameter here and in Hugging Face's model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import transformers
+from torch import Tensor
+
+from perceiver_plugins.training.connection import hub
+from perceiver_plugins.training.errors import one_line
+from perceiver_registry import UserError
+
+Pairs = Iterator[tuple[str, str]]
+
+
+def encoder_values(config: transformers.PerceiverConfig, num_input_channels: int) -> dict[str, Any]:
+    """The values of the ``EncoderConfig`` that Hugging Face's encoder has.
+
+    Args:
+        config: Hugging Face's configuration.
+        num_input_channels: channels of the array that the encoder looks at.
+
+    Raises:
+        ValueError: if ``config`` asks for an activation other than the exact GELU.
+    """
+    if config.hidden_act != "gelu":
+        raise ValueError(f"hidden_act={config.hidden_act!r}: only 'gelu' is supported")
+    # transformers fills in what is None only when it builds the model, so the same is done here.
+    default_qk_channels = {"kv": num_input_channels, "q": config.d_latents}[config.cross_attention_shape_for_attention]
+    cross_qk_channels = config.qk_channels or default_qk_channels
+    self_qk_channels = config.qk_channels or config.d_latents
+    return {
+        "num_cross_attention_heads": config.num_cross_attention_heads,
+        "num_cross_attention_qk_channels": cross_qk_channels,
+        "num_cross_attention_v_channels": config.v_channels or cross_qk_channels,
+        "cross_attention_widening_factor": config.cross_attention_widening_factor,
+        "cross_attention_residual": config.use_query_residual,
+        "num_self_attention_heads": config.num_self_attention_heads,
+        "num_self_attention_qk_channels": self_qk_channels,
+        "num_self_attention_v_channels": config.v_channels or self_qk_channels,
+        "num_self_attention_layers_per_block": config.num_self_attends_per_block,
+        "num_self_attention_blocks": config.num_blocks,
+        "self_attention_widening_factor": config.self_attention_widening_factor,
+        "dropout": config.attention_probs_dropout_prob,
+        "init_scale": config.initializer_range,
+    }
+
+
+def classification_decoder_values(config: transformers.PerceiverConfig) -> dict[str, Any]:
+    """The values of the ``ClassificationDecoderConfig`` that Hugging Face's classifiers fix in their code.
+
+    Its ``label_names`` are None where ``config`` has none but those that transformers makes up.
+    """
+    names = [name for _, name in sorted((config.id2label or {}).items())]
+    return {
+        "num_classes": len(names),
+        "num_output_queries": 1,
+        "num_output_query_channels": config.d_latents,
+        "label_names": None if names == [f"LABEL_{i}" for i in range(len(names))] else names,
+        "num_cross_attention_heads": 1,
+        "num_cross_attention_qk_channels": config.d_latents,
+        "num_cross_attention_v_channels": config.d_latents,
+        "cross_attention_widening_factor": 1,
+        "cross_attention_residual": True,
+        "dropout": config.attention_probs_dropout_prob,
+        "init_scale": config.initializer_range,
+    }
+
+
+def encoder_pairs(num_layers: int) -> Pairs:
+    """Pairs of the encoder.
+
+    Args:
+        num_layers: number of self-attention layers in a block.
+    """
+    yield "encoder.latents", "perceiver.embeddings.latents"
+    yield from layer_pairs("encoder.cross_attention_layers.0", "perceiver.encoder.cross_attention", cross=True)
+    for i in range(num_layers):
+        yield from layer_pairs(
+            f"encoder.self_attention_blocks.0.{i}", f"perceiver.encoder.self_attends.{i}", cross=False
+        )
+
+
+def classification_decoder_pairs() -> Pairs:
+    """Pairs of the decoder of a classifier."""
+    theirs = "perceiver.decoder.decoder"
+    yield "output_adapter.query_provider.queries", f"{theirs}.output_position_encodings.position_embeddings"
+    yield from layer_pairs("decoder.cross_attention_layer", f"{theirs}.decoding_cross_attention", cross=True)
+    yield from module_pairs("output_adapter.linear", f"{theirs}.final_layer")
+
+
+def layer_pairs(ours: str, theirs: str, cross: bool) -> Pairs:
+    """Pairs of an attention layer.
+
+    Args:
+        ours: name of the layer here.
+        theirs: its name in Hugging Face's model.
+        cross: whether it is a cross-attention.
+    """
+    norms = {"q_norm": "layernorm1", "kv_norm": "layernorm2"} if cross else {"norm": "layernorm1"}
+    modules = {
+        **{norm: f"attention.self.{hf_norm}" for norm, hf_norm in norms.items()},
+        "attention.q_proj": "attention.self.query",
+        "attention.k_proj": "attention.self.key",
+        "attention.v_proj": "attention.self.value",
+        "attention.o_proj": "attention.output.dense",
+        "mlp_norm": "layernorm",
+        "mlp.hidden": "mlp.dense1",
+        "mlp.output": "mlp.dense2",
+    }
+    for module, hf_module in modules.items():
+        yield from module_pairs(f"{ours}.{module}", f"{theirs}.{hf_module}")
+
+
+def module_pairs(ours: str, theirs: str, names: Iterable[str] = ("weight", "bias")) -> Pairs:
+    """Pairs of a module: of its parameters ``names``."""
+    for name in names:
+        yield f"{ours}.{name}", f"{theirs}.{name}"
+
+
+def count_layers(state: Mapping[str, Tensor]) -> int:
+    """How many self-attention layers a block of Hugging Face's model with that state dict has."""
+    return len({key.split(".")[3] for key in state if key.startswith("perceiver.encoder.self_attends.")})
+
+
+def load_config(source: str, what: str) -> transformers.PerceiverConfig:
+    """Hugging Face's configuration of the published model at ``source`` (a hub id, or a folder in the hub's layout).
+
+    Args:
+        source: the hub id or folder.
+        what: what kind of model is expected there, for messages: "Perceiver language model".
+
+    Raises:
+        UserError: if there is no Perceiver at ``source``, or the hub cannot be reached.
+    """
+    try:
+        with hub():
+            config = transformers.AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _not_loadable(source, what, error) from error
+    if not isinstance(config, transformers.PerceiverConfig):
+        raise UserError(f"params={source!r}: a model of type {config.model_type!r}, not a Perceiver")
+    return config
+
+
+def load_state(model_type: Any, source: str, what: str) -> dict[str, Tensor]:
+    """The weights of the published model at ``source``, under Hugging Face's names.
+
+    Args:
+        model_type: Hugging Face's class of the model.
+        source: a hub id, or a folder in the hub's layout.
+        what: what kind of model is expected there, for messages: "Perceiver language model".
+
+    Raises:
+        UserError: if there is no such model at ``source``, or the hub cannot be reached.
+    """
+    try:
+        with hub():
+            model, report = model_type.from_pretrained(source, output_loading_info=True)
+    except Exception as error:  # a file that is something else fails in any way
+        raise _not_loadable(source, what, error) from error
+    if report["missing_keys"]:
+        raise UserError(f"params={source!r}: not a {what}: its weights lack {min(report['missing_keys'])!r}")
+    return model.state_dict()
+
+
+def _not_loadable(source: str, what: str, error: Exception) -> UserError:
+    return UserError(
+        f"params={source!r}: no {what} can be loaded from there (a hub id, a folder in the hub's "
+        f"layout, a checkpoint or a safetensors file is expected): {one_line(error)}"
+    )

@@ -1,0 +1,125 @@
+"""What ``perceiver predict`` does: inputs in batches through a model, and what a task makes of its output."""
+
+from __future__ import annotations
+
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from perceiver_core import Attentions
+from perceiver_plugins.training.lightning import LitPerceiver
+from perceiver_plugins.training.reading import Reader
+from perceiver_registry import UserError
+
+LONGEST_NAME = 40
+"""How many characters of an input become part of a file's name."""
+
+Prediction = dict[str, Any]
+"""What is predicted for one input, as plain data."""
+
+
+class Predictor(ABC):
+    """Predicts for a person's inputs. A task implements :meth:`answers`, and :meth:`rows` for tables.
+
+    Args:
+        module: the Lightning module, with its weights loaded.
+        reader: reads the inputs, as the model's modality needs it.
+        batch_size: inputs that go through the model together.
+        attention: a folder, made if need be, to draw into what the model looked at in each input: as overlays of
+            images, as coloured HTML pages of texts. Null: nothing is drawn.
+    """
+
+    def __init__(self, module: LitPerceiver, reader: Reader, batch_size: int = 32, attention: str | None = None):
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} must be at least 1")
+        self.module = module
+        self.reader = reader
+        self.batch_size = batch_size
+        self.attention = Path(attention).expanduser() if attention else None
+        self.failures: list[str] = []
+        """What could not be read, one line each."""
+
+    @abstractmethod
+    def answers(self, output: Any, examples: Sequence[Any]) -> list[Prediction]:
+        """What the model's output for a batch says of each of its examples."""
+
+    @staticmethod
+    @abstractmethod
+    def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
+        """The predictions as rows of a table."""
+
+    @torch.no_grad()
+    def predict(self, inputs: Sequence[str]) -> list[Prediction]:
+        """Predicts for each input; those that cannot be read are left out and named in :attr:`failures`.
+
+        Args:
+            inputs: what the reader expands to single inputs.
+
+        Raises:
+            UserError: if an argument stands for no input at all.
+        """
+        sources = self.reader.expand(inputs)
+        starts = range(0, len(sources), self.batch_size)
+        console = Console(stderr=True)
+        hidden = not sys.stderr.isatty() or len(starts) < 2
+        predictions: list[Prediction] = []
+        for start in track(starts, "Predicting", console=console, transient=True, disable=hidden):
+            predictions += self._predict_batch(sources[start : start + self.batch_size], start)
+        return predictions
+
+    def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
+        read: list[tuple[int, str, Any]] = []
+        for number, source in enumerate(sources, start):
+            try:
+                read.append((number, source, self.reader.read(source)))
+            except UserError as error:
+                self.failures.append(str(error))
+        if not read:
+            return []
+        examples = [example for _, _, example in read]
+        device = self.module.device
+        batch = {name: value.to(device) for name, value in self.reader.collate(examples).items()}
+        model: Any = self.module.model
+        if self.attention is None:
+            output = model(batch)
+        else:
+            output, attentions = model(batch, return_attention=True)
+            self._draw(attentions, read)
+        answers = self.answers(output, examples)
+        return [{"input": source, **answer} for (_, source, _), answer in zip(read, answers, strict=True)]
+
+    def _draw(self, attentions: Attentions, read: Sequence[tuple[int, str, Any]]) -> None:
+        assert self.attention is not None
+        try:
+            self.attention.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"attention={str(self.attention)!r}: no folder can be made there: {error.strerror}"
+            ) from error
+        layers = looked_at(attentions)
+        for place, (number, source, example) in enumerate(read):
+            # The input may be a file, or a long text with anything in it.
+            name = "-".join(re.findall(r"\w+", Path(source).stem))[:LONGEST_NAME] or "input"
+            path = self.attention / f"{number:04d}-{name}"
+            self.reader.draw_attention(source, example, [layer[place].cpu() for layer in layers], path)
+
+
+def looked_at(attentions: Attentions) -> list[Tensor]:
+    """How much the model's answer looked at each place of the input, by way of each of the encoder's cross-attentions.
+
+    A latent counts as much as the decoder looked at it; heads, and output queries, count the same.
+
+    Returns:
+        (b, m) for each cross-attention layer, summing to 1.
+    """
+    of_latents = attentions.decoder.float().mean(dim=(1, 2))
+    maps = [torch.einsum("bn,bnm->bm", of_latents, layer.float().mean(dim=1)) for layer in attentions.encoder_cross]
+    return [each / each.sum(dim=1, keepdim=True) for each in maps]

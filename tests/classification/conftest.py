@@ -1,0 +1,127 @@
+"""Tiny models of token sequences, data of any examples, and a quiet trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from perceiver_core import DecoderConfig, PerceiverConfig
+from perceiver_plugins.classification.config import ClassificationDecoderConfig
+from perceiver_plugins.classification.lightning import LitClassifier
+from perceiver_plugins.text.config import TextEncoderConfig
+from perceiver_plugins.training.data import PerceiverDataModule
+from perceiver_plugins.training.loading import IGNORED
+
+VOCAB_SIZE, MAX_SEQ_LEN = 11, 9
+
+
+class Examples(Dataset):
+    """The examples of a batch; beyond the end, one with nothing to predict."""
+
+    def __init__(self, batch: Mapping[str, Tensor]):
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(self.batch["labels"])
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Tensor]:
+        index = key[1] if isinstance(key, tuple) else key
+        if index < len(self):
+            return {name: values[index] for name, values in self.batch.items()}
+        labels = self.batch["labels"][0]
+        nothing = math.nan if labels.is_floating_point() else IGNORED
+        return {**self[0], "labels": torch.full_like(labels, nothing)}
+
+
+class ExamplesDataModule(PerceiverDataModule):
+    """Trains, validates and tests with the examples of one batch.
+
+    Args:
+        batch: the examples.
+        batch_size: how many of them go through the model together.
+        attributes: what the data says of itself.
+    """
+
+    def __init__(self, batch: Mapping[str, Tensor], batch_size: int = 5, **attributes: Any):
+        super().__init__(batch_size, num_workers=0)
+        vars(self).update(attributes)
+        self.split_datasets = dict.fromkeys(("train", "validation", "test"), Examples(batch))
+
+
+@pytest.fixture
+def data_module() -> type[ExamplesDataModule]:
+    return ExamplesDataModule
+
+
+@pytest.fixture(autouse=True)
+def _no_seed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
+        monkeypatch.setenv(variable, "0")
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def model_config() -> Callable[..., PerceiverConfig]:
+    """A function that makes the config of a small model with a given decoder."""
+
+    def model_config(decoder: DecoderConfig, encoder: Mapping[str, Any] | None = None, **values: Any):
+        sizes = {
+            "vocab_size": VOCAB_SIZE,
+            "max_seq_len": MAX_SEQ_LEN,
+            "num_input_channels": 10,
+            "num_cross_attention_heads": 2,
+            "num_self_attention_heads": 3,
+            "num_self_attention_layers_per_block": 1,
+        }
+        encoder_config = TextEncoderConfig(**(sizes | dict(encoder or {})))
+        return PerceiverConfig(encoder_config, decoder, **({"num_latents": 5, "num_latent_channels": 12} | values))
+
+    return model_config
+
+
+@pytest.fixture
+def classifier(model_config, randomise) -> Callable[..., LitClassifier]:
+    """A function that makes a classifier whose answers differ from input to input."""
+
+    def classifier(num_classes: int = 4, decoder: Mapping[str, Any] | None = None, **options: Any) -> LitClassifier:
+        sizes = {"num_classes": num_classes, "num_output_query_channels": 6, "num_cross_attention_heads": 1}
+        config = model_config(ClassificationDecoderConfig(**(sizes | dict(decoder or {}))))
+        module = LitClassifier(config, **options)
+        randomise(module.model)
+        return module
+
+    return classifier
+
+
+@pytest.fixture
+def sequences() -> Callable[[int], dict[str, Tensor]]:
+    """A function that makes so many sequences of different lengths."""
+
+    def sequences(number: int) -> dict[str, Tensor]:
+        lengths = torch.randint(1, MAX_SEQ_LEN + 1, (number, 1))
+        return {
+            "input_ids": torch.randint(VOCAB_SIZE, (number, MAX_SEQ_LEN)),
+            "attention_mask": (torch.arange(MAX_SEQ_LEN) < lengths).long(),
+        }
+
+    return sequences
+
+
+@pytest.fixture
+def quiet_trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    """A function that makes a quiet trainer on the CPU."""
+
+    def quiet_trainer(**options: Any) -> Trainer:
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
+        plain = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+        return Trainer(default_root_dir=tmp_path, **(quiet | plain | options))
+
+    return quiet_trainer

@@ -1,0 +1,173 @@
+"""Metrics through a real trainer, in batches of any size and in two processes, as scikit-learn defines them."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from pytorch_lightning.loggers import TensorBoardLogger
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, top_k_accuracy_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from perceiver_plugins.classification.metrics import class_metrics
+from perceiver_plugins.training.loading import IGNORED
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers.*", "ignore:.*not resumable.*", "ignore:.*LeafSpec.*"
+)
+
+
+@pytest.fixture
+def nine(classifier, sequences):
+    """A classifier of nine classes, the last of which neither occurs nor is predicted; inputs and labels."""
+    module, batch = classifier(9), {**sequences(61), "labels": torch.randint(8, (61,))}
+    with torch.no_grad():
+        bias = module.model.output_adapter.linear.bias
+        bias -= module.model(batch).mean(dim=0)  # otherwise one class would be predicted for nearly all inputs
+        bias[8] = -100
+    return module, batch
+
+
+def expected_metrics(logits: np.ndarray, labels: np.ndarray, stage: str) -> dict[str, float]:
+    predicted, probabilities = logits.argmax(1), torch.from_numpy(logits).double().softmax(-1).numpy()
+    classes = range(logits.shape[1])
+    return {
+        f"{stage}_loss": log_loss(labels, probabilities, labels=classes),
+        f"{stage}_accuracy": accuracy_score(labels, predicted),
+        f"{stage}_top5_accuracy": top_k_accuracy_score(labels, probabilities, k=5, labels=classes),
+        f"{stage}_f1": f1_score(labels, predicted, average="macro"),
+    }
+
+
+@pytest.mark.parametrize("batch_size", [7, 100])
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_metrics_are_scikit_learns(nine, data_module, quiet_trainer, stage, batch_size):
+    module, batch = nine
+    logits = module.model(batch).detach().numpy()
+    assert len(set(logits.argmax(1))) >= 5
+    expected = expected_metrics(logits, batch["labels"].numpy(), stage)
+    trainer = quiet_trainer()
+    evaluate = {"val": trainer.validate, "test": trainer.test}[stage]
+    for _ in range(2):  # the second time starts anew
+        (metrics,) = evaluate(module, datamodule=data_module(batch, batch_size), verbose=False)
+        assert metrics == pytest.approx(expected, rel=1e-5)
+
+
+def test_examples_without_a_label_do_not_count(nine, data_module, quiet_trainer):
+    module, batch = nine
+    labelled = torch.arange(61) % 3 > 0
+    batch["labels"][~labelled] = IGNORED
+    expected = expected_metrics(
+        module.model(batch)[labelled].detach().numpy(), batch["labels"][labelled].numpy(), "val"
+    )
+    (metrics,) = quiet_trainer().validate(module, datamodule=data_module(batch, 6), verbose=False)
+    assert metrics == pytest.approx(expected, rel=1e-5)
+
+
+def test_metrics_that_agree_on_the_first_batch_stay_apart(nine, data_module, quiet_trainer):
+    module, batch = nine
+    logits = module.model(batch).detach()
+    batch["labels"] = logits.topk(3).indices[:, 2]
+    batch["labels"][:10] = logits[:10].argmax(dim=1)
+    (metrics,) = quiet_trainer().validate(module, datamodule=data_module(batch, 10), verbose=False)
+    assert metrics["val_accuracy"] == pytest.approx(10 / 61)
+    assert metrics["val_top5_accuracy"] == 1
+    assert metrics["val_f1"] == pytest.approx(f1_score(batch["labels"], logits.argmax(1), average="macro"))
+
+
+def test_the_confusion_matrix_is_scikit_learns():
+    metrics = class_metrics(4, "val_")
+    logits, labels = torch.randn(50, 4), torch.randint(4, (50,))
+    for part in range(0, 50, 15):
+        metrics.update(logits[part : part + 15], labels[part : part + 15])
+    confusion = metrics.compute()["val_confusion"]
+    np.testing.assert_array_equal(confusion, confusion_matrix(labels, logits.argmax(1)))
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 6])
+def test_five_of_five_classes_are_no_metric(num_classes):
+    assert ("val_top5_accuracy" in class_metrics(num_classes, "val_").keys()) == (num_classes > 5)  # noqa: SIM118
+
+
+def cells(picture: np.ndarray, number: int) -> np.ndarray:
+    """Near a corner of each cell, how dark it is, row by row."""
+    lightest, darkest = (np.array(matplotlib.colormaps["Blues"](value)[:3]) for value in (0.0, 1.0))
+    drawn = [np.abs(picture[..., :3] - colour).max(-1) < 0.01 for colour in (lightest, darkest)]
+    rows, columns = (np.flatnonzero((drawn[0] | drawn[1]).any(axis)) for axis in (1, 0))
+    places = (np.arange(number) + 0.1) / number
+    at = [(ends[0] + places * (ends[-1] - ends[0])).astype(int) for ends in (rows, columns)]
+    return drawn[1][np.ix_(*at)]
+
+
+def test_the_picture_of_the_confusion_matrix(classifier, sequences, data_module, quiet_trainer, tmp_path):
+    module = classifier(3)
+    batch = sequences(40)
+    predicted = module.model(batch).argmax(dim=1)
+    batch["labels"] = torch.where(predicted == 1, 2, 0)  # row 2: column 1 alone
+    logger = TensorBoardLogger(tmp_path, name=None)
+    quiet_trainer(logger=logger).validate(module, datamodule=data_module(batch), verbose=False)
+    logger.finalize("success")
+    events = EventAccumulator(logger.log_dir).Reload()
+    assert events.Tags()["images"] == ["val_confusion"]
+    (image,) = events.Images("val_confusion")
+    confusion = confusion_matrix(batch["labels"], predicted, labels=range(3))
+    picture = imread(io.BytesIO(image.encoded_image_string))
+    np.testing.assert_array_equal(cells(picture, 3), confusion == confusion.max())
+    assert not np.array_equal(confusion, confusion.T)
+
+
+@pytest.mark.parametrize("num_classes", [21, 65])
+def test_there_is_a_picture_as_long_as_anybody_can_read_it(
+    classifier, sequences, data_module, quiet_trainer, tmp_path, num_classes
+):
+    logger = TensorBoardLogger(tmp_path, name=None)
+    batch = {**sequences(5), "labels": torch.arange(5)}
+    trainer = quiet_trainer(logger=logger)
+    trainer.test(classifier(num_classes), datamodule=data_module(batch), verbose=False)
+    logger.finalize("success")
+    assert EventAccumulator(logger.log_dir).Reload().Tags()["images"] == ["test_confusion"] * (num_classes < 65)
+
+
+def test_the_check_before_training_leaves_nothing_behind(nine, data_module, quiet_trainer, tmp_path):
+    module, batch = nine
+    logger = TensorBoardLogger(tmp_path, name=None)
+    # With a learning rate of 0, what is validated at the end is what was there before.
+    module.optimizer_config = {"name": "SGD", "lr": 0.0}
+    trainer = quiet_trainer(max_epochs=1, num_sanity_val_steps=2, logger=logger)
+    trainer.fit(module, datamodule=data_module(batch))
+    expected = expected_metrics(module.model(batch).detach().numpy(), batch["labels"].numpy(), "val")
+    assert {name: float(trainer.callback_metrics[name]) for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert len(EventAccumulator(logger.log_dir).Reload().Images("val_confusion")) == 1
+
+
+TWO = {"devices": 2, "strategy": "ddp_fork"}
+
+
+def test_two_processes_have_the_metrics_of_one(nine, data_module, quiet_trainer, recwarn):
+    module, batch = nine
+    expected = expected_metrics(module.model(batch).detach().numpy(), batch["labels"].numpy(), "val")
+    (metrics,) = quiet_trainer(**TWO).validate(module, datamodule=data_module(batch), verbose=False)
+    assert metrics == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_processes_learn_as_one(classifier, sequences, data_module, quiet_trainer):
+    """Each has other labels, and other weights of them."""
+    labels = torch.randint(4, (16,))
+    labels[torch.rand(16) < 0.4] = IGNORED
+    batch = {**sequences(16), "labels": labels}
+
+    def train(batch_size: int, **options) -> dict[str, torch.Tensor]:
+        torch.manual_seed(1)
+        module = classifier(class_weights=[2.0, 1.0, 5.0, 3.0], optimizer={"name": "SGD", "lr": 0.3})
+        before = module.model.encoder.latents.clone()
+        quiet_trainer(max_epochs=2, limit_val_batches=0, **options).fit(
+            module, datamodule=data_module(batch, batch_size)
+        )
+        assert (module.model.encoder.latents - before).abs().max() > 0.01
+        return module.state_dict()
+
+    torch.testing.assert_close(train(4, **TWO), train(8), rtol=1e-5, atol=1e-5)

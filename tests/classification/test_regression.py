@@ -1,0 +1,176 @@
+"""Numbers: the loss in units of their deviation, the error in their own, and targets that are missing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+
+from perceiver_plugins.classification.adapters import RegressionOutputAdapter
+from perceiver_plugins.classification.config import RegressionDecoderConfig
+from perceiver_plugins.classification.regression import LitRegressor
+from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict
+
+MEAN, STD = [-3.0, 250.0], [0.25, 40.0]
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers.*", "ignore:.*not resumable.*", "ignore:.*LeafSpec.*"
+)
+
+
+@pytest.fixture
+def regressor(model_config, randomise):
+    """A function that makes a regressor of two targets."""
+
+    def regressor(num_targets: int = 2, mean=MEAN, std=STD, **options) -> LitRegressor:
+        decoder = RegressionDecoderConfig(
+            num_targets=num_targets,
+            num_output_query_channels=6,
+            num_cross_attention_heads=2,
+            target_mean=mean,
+            target_std=std,
+        )
+        module = LitRegressor(model_config(decoder), **options)
+        randomise(module.model)
+        return module
+
+    return regressor
+
+
+@pytest.fixture
+def batch(sequences):
+    """Targets, some of which are missing."""
+    labels = torch.randn(23, 2) * torch.tensor(STD) + torch.tensor(MEAN)
+    labels[3, 0] = labels[3, 1] = labels[7, 1] = math.nan
+    return {**sequences(23), "labels": labels}
+
+
+def in_stds(values: torch.Tensor, given: torch.Tensor) -> np.ndarray:
+    return ((values.detach() - torch.tensor(MEAN)) / torch.tensor(STD))[given].numpy()
+
+
+def huber(targets: np.ndarray, answers: np.ndarray) -> float:
+    error = np.abs(targets - answers)
+    return np.where(error < 1, error**2 / 2, error - 1 / 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"), [("mse", mean_squared_error), ("l1", mean_absolute_error), ("huber", huber)]
+)
+def test_the_loss_is_in_standard_deviations(regressor, batch, loss, expected):
+    module, given = regressor(loss=loss), ~batch["labels"].isnan()
+    targets, answers = in_stds(batch["labels"], given), in_stds(module.model(batch), given)
+    result = module.loss_sum(batch)
+    assert result.mean.item() == pytest.approx(expected(targets, answers), rel=1e-5)
+    assert result.count == 43
+    assert module.evaluate(batch, "val").mean.item() == pytest.approx(result.mean.item())
+
+
+def test_missing_targets_have_no_gradient(regressor, batch):
+    module = regressor()
+    module.loss_sum(batch).mean.backward()
+    gradients = [parameter.grad.clone() for parameter in module.parameters()]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    module.zero_grad()
+    rest = {name: values[[i for i in range(23) if i != 3]] for name, values in batch.items()}
+    module.loss_sum(rest).mean.backward()
+    for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_a_batch_without_targets_has_no_loss(regressor, batch):
+    batch["labels"].fill_(math.nan)
+    assert regressor().loss_sum(batch).mean.item() == 0
+
+
+@pytest.mark.parametrize("batch_size", [4, 50])
+def test_metrics_are_scikit_learns(regressor, batch, data_module, quiet_trainer, batch_size):
+    module, given = regressor(), ~batch["labels"].isnan()
+    answers = module.model(batch).detach()
+    expected = {
+        "val_mae": mean_absolute_error(batch["labels"][given], answers[given]),
+        "val_r2": r2_score(in_stds(batch["labels"], given), in_stds(answers, given)),
+        "val_loss": mean_squared_error(in_stds(batch["labels"], given), in_stds(answers, given)),
+    }
+    trainer = quiet_trainer()
+    for _ in range(2):  # the second time starts anew
+        (metrics,) = trainer.validate(module, datamodule=data_module(batch, batch_size), verbose=False)
+        assert metrics == pytest.approx(expected, rel=1e-4)
+    (metrics,) = trainer.test(module, datamodule=data_module(batch, batch_size), verbose=False)
+    assert {name.replace("test", "val"): value for name, value in metrics.items()} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 23])
+def test_two_processes_have_the_metrics_of_one(regressor, batch, data_module, quiet_trainer, number):
+    """However few targets one of them has."""
+    few = {name: values[:number] for name, values in batch.items()}
+    few["labels"] = few["labels"][:, :1]
+    module = regressor(1, MEAN[:1], STD[:1])
+    # Of its own: what a validation in inference mode leaves in the metrics is of no use without.
+    (one,) = quiet_trainer().validate(copy.deepcopy(module), datamodule=data_module(few, 2), verbose=False)
+    two_processes = quiet_trainer(devices=2, strategy="ddp_fork")
+    (two,) = two_processes.validate(module, datamodule=data_module(few, 1), verbose=False)
+    assert two == pytest.approx(one, rel=1e-5)
+    assert ("val_r2" in one) == (number > 1)
+
+
+def test_the_targets_of_a_model_with_one_may_be_a_vector(regressor, batch):
+    module = regressor(1, MEAN[:1], STD[:1])
+    column = {**batch, "labels": batch["labels"][:, :1]}
+    vector = {**batch, "labels": batch["labels"][:, 0]}
+    assert module.loss_sum(vector).count == 22
+    torch.testing.assert_close(module.loss_sum(vector).mean, module.loss_sum(column).mean)
+
+
+def test_where_the_linear_layer_says_0_the_mean_is_predicted(regressor, batch):
+    module = regressor()
+    adapter = module.model.output_adapter
+    with torch.no_grad():
+        adapter.linear.weight.zero_()
+        adapter.linear.bias.copy_(torch.tensor([0.0, 1.0]))
+    expected = torch.tensor([MEAN[0], MEAN[1] + STD[1]]).expand(23, 2)
+    torch.testing.assert_close(module.model(batch), expected)
+
+
+def test_without_mean_and_deviation_the_target_itself_is_predicted(regressor, batch):
+    module = regressor(mean=None, std=None)
+    with torch.no_grad():
+        module.model.output_adapter.linear.weight.zero_()
+        module.model.output_adapter.linear.bias.copy_(torch.tensor([0.5, 7.0]))
+    torch.testing.assert_close(module.model(batch), torch.tensor([0.5, 7.0]).expand(23, 2))
+
+
+def test_mean_and_deviation_stand_in_the_config_alone(regressor):
+    module = regressor()
+    plain = json.loads(json.dumps(config_to_dict(module.config)))
+    assert plain["decoder"]["target_mean"] == MEAN
+    assert plain["decoder"]["target_std"] == STD
+    model = assemble(config_from_dict(plain))
+    assert isinstance(model.output_adapter, RegressionOutputAdapter)
+    assert model.output_adapter.mean.tolist() == MEAN
+    assert model.output_adapter.std.tolist() == STD
+    names = {name for name in model.state_dict() if name.startswith("output_adapter")}
+    assert names == {
+        "output_adapter.query_provider.queries",
+        "output_adapter.linear.weight",
+        "output_adapter.linear.bias",
+    }
+
+
+def test_data_with_other_targets_is_refused(regressor, batch, data_module, quiet_trainer):
+    data = data_module(batch, num_targets=3)
+    with pytest.raises(UserError, match=r"^the data has 3 targets an example, the model 2$"):
+        quiet_trainer(max_steps=1).fit(regressor(), datamodule=data)
+
+
+def test_it_learns_in_the_targets_own_units(regressor, batch, data_module, quiet_trainer):
+    module = regressor(optimizer={"name": "AdamW", "lr": 0.02})
+    trainer = quiet_trainer(max_epochs=40, limit_val_batches=0)
+    trainer.fit(module, datamodule=data_module(batch, 23))
+    (metrics,) = trainer.test(module, datamodule=data_module(batch, 23), verbose=False)
+    assert metrics["test_r2"] > 0.5

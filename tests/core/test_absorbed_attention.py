@@ -1,0 +1,229 @@
+"""One head that makes no keys and values is the same attention, and is chosen where it takes fewer operations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from perceiver_core import MultiHeadAttention
+from perceiver_core.attention import absorbing_saves
+
+NUM_QUERIES, NUM_INPUTS = 7, 19
+PARAMETERS = [f"{projection}_proj.{name}" for projection in "qkvo" for name in ("weight", "bias")]
+
+
+@pytest.fixture
+def force(monkeypatch):
+    """A function that lets one head take the absorbed path, or the ordinary one, whatever the shapes."""
+    return lambda absorbed: monkeypatch.setattr("perceiver_core.attention.absorbing_saves", lambda *_: absorbed)
+
+
+@pytest.fixture
+def build(randomise):
+    """A function that builds an attention of one head and odd widths, all different where not given."""
+
+    def build(qk=6, v=10, output=3, dropout=0.0, num_heads=1) -> MultiHeadAttention:
+        return randomise(MultiHeadAttention(num_heads, 5, 11, qk, v, output, dropout))
+
+    return build
+
+
+def arrays(q_batch=3, dtype=torch.float32, num_inputs=NUM_INPUTS):
+    x_q, x_kv = torch.randn(q_batch, NUM_QUERIES, 5, dtype=dtype), torch.randn(3, num_inputs, 11, dtype=dtype)
+    return x_q.requires_grad_(), x_kv.requires_grad_()
+
+
+@pytest.fixture
+def pad_mask():
+    mask = torch.zeros(3, NUM_INPUTS, dtype=torch.bool)
+    mask[0, 15:] = True
+    mask[2, :4] = True
+    return mask
+
+
+def results(attention, x_q, x_kv, *args):
+    """Output, weights and the gradients of inputs and parameters (None: not part of the graph), by name."""
+    output, weights = attention(x_q, x_kv, *args)
+    loss = (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)).sum()
+    if weights is not None:
+        loss = loss + (weights * torch.linspace(-1, 1, weights.numel(), dtype=output.dtype).view_as(weights)).sum()
+    inputs = {"x_q": x_q, "x_kv": x_kv, **dict(attention.named_parameters())}
+    inputs = {name: tensor for name, tensor in inputs.items() if tensor.requires_grad}
+    grads = torch.autograd.grad(loss, list(inputs.values()), allow_unused=True)
+    return {"output": output, "weights": weights} | dict(zip(inputs, grads, strict=True))
+
+
+def assert_same(actual, expected, rtol=1e-5):
+    """Equal up to ``rtol`` of the largest entry of each tensor."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        if name == "k_proj.bias":  # the softmax does not see it: zero, up to rounding
+            assert actual[name].abs().max() == 0
+            assert value.abs().max() < rtol
+        elif value is None:
+            assert actual[name] is None, name
+        else:
+            atol = rtol * value.abs().max().item()
+            torch.testing.assert_close(actual[name], value, atol=atol, rtol=rtol, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("channels", [(6, 10, 3), (9, 9, 5), (3, 1, 13)], ids=str)
+@pytest.mark.parametrize("q_batch", [1, 3])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("return_attention", [False, True])
+def test_both_paths_give_the_same(build, force, channels, q_batch, padded, return_attention, pad_mask):
+    attention, inputs = build(*channels), arrays(q_batch)
+    args = (pad_mask if padded else None, return_attention)
+    force(False)
+    expected = results(attention, *inputs, *args)
+    force(True)
+    actual = results(attention, *inputs, *args)
+    assert (actual["weights"] is not None) == return_attention
+    assert_same(actual, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(*inputs, *args)[0], expected["output"], atol=1e-5, rtol=1e-5)
+
+
+def formula(attention, x_q, x_kv, pad_mask):
+    """softmax(q k^T / sqrt(d)) v of one head in float64, with keys and values."""
+    q, k, v = attention.q_proj(x_q), attention.k_proj(x_kv), attention.v_proj(x_kv)
+    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(pad_mask[:, None], -math.inf)
+    weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+    return attention.o_proj(weights @ v), weights[:, None]
+
+
+@pytest.mark.parametrize("q_batch", [1, 3])
+def test_the_absorbed_path_is_the_formula(build, force, q_batch, pad_mask):
+    force(True)
+    attention, inputs = build().double(), arrays(q_batch, torch.float64)
+    expected, expected_weights = formula(attention, *inputs, pad_mask)
+    output, weights = attention(*inputs, pad_mask, return_attention=True)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(weights, expected_weights)
+    torch.testing.assert_close(attention(*inputs, pad_mask)[0], expected)
+
+
+@pytest.mark.parametrize("q_batch", [1, 3])
+@pytest.mark.parametrize("return_attention", [False, True])
+def test_dropout_drops_the_weights_of_values_and_of_their_bias(build, force, q_batch, return_attention, pad_mask):
+    attention, inputs = build(dropout=0.4).double(), arrays(q_batch, torch.float64)
+    both = []
+    for absorbed in (False, True):
+        force(absorbed)
+        torch.manual_seed(3)  # both paths drop from weights of the same shape
+        both.append(results(attention, *inputs, pad_mask, return_attention))
+    assert_same(both[1], both[0], rtol=1e-9)
+
+    output, weights = attention(*inputs, pad_mask, return_attention=True)
+    assert (weights.sum(-1) - 1).abs().max() > 0.1
+    assert (weights == 0).double().mean() > 0.3
+    torch.testing.assert_close(output, attention.o_proj(weights[:, 0] @ attention.v_proj(inputs[1])))
+
+    attention.eval()
+    torch.testing.assert_close(attention(*inputs, pad_mask)[0], formula(attention, *inputs, pad_mask)[0])
+
+
+def test_every_parameter_gets_a_gradient_of_the_key_bias_too(build, force):
+    force(True)
+    attention = build()
+    attention(*arrays())[0].square().sum().backward()
+    grads = {name: parameter.grad for name, parameter in attention.named_parameters()}
+    assert [name for name, grad in grads.items() if grad is None] == []  # DDP would wait for it
+    assert [name for name, grad in grads.items() if grad.abs().max() == 0] == ["k_proj.bias"]
+
+
+@pytest.mark.parametrize("frozen", [PARAMETERS, ["k_proj.weight"], ["k_proj.bias", "v_proj.bias"], ["v_proj.weight"]])
+def test_frozen_parameters_get_no_gradient_and_the_others_theirs(build, force, frozen):
+    attention, inputs = build(), arrays()
+    for name in frozen:
+        attention.get_parameter(name).requires_grad_(False)
+    both = []
+    for absorbed in (False, True):
+        force(absorbed)
+        both.append(results(attention, *inputs))
+    assert set(both[0]) == {"output", "weights", "x_q", "x_kv", *PARAMETERS} - set(frozen)
+    assert_same(both[1], both[0])
+
+
+@pytest.mark.parametrize("return_attention", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near_and_finite(build, force, dtype, return_attention, pad_mask):
+    pad_mask[1] = True  # a row of padding alone must stay finite
+    attention, inputs = build(), arrays()
+    force(False)
+    expected = attention(*inputs)[0].detach()
+    force(True)
+    attention.to(dtype)
+    output, _ = attention(*(x.to(dtype) for x in inputs), None, return_attention)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output.float(), expected, atol=0.05 * expected.abs().max().item(), rtol=0)
+    padded_output, _ = attention(*(x.to(dtype) for x in inputs), pad_mask, return_attention)
+    assert padded_output.isfinite().all()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("return_attention", [False, True])
+def test_autocast_gives_the_same_types_and_near_values(build, force, dropout, return_attention, pad_mask):
+    attention, inputs = build(dropout=dropout), arrays(q_batch=1)
+    both = []
+    for absorbed in (False, True):
+        force(absorbed)
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16):
+            both.append(results(attention, *inputs, pad_mask, return_attention))
+    ordinary, absorbed = both
+    for name, value in ordinary.items():
+        if value is not None:
+            assert absorbed[name].dtype == value.dtype, name
+            atol = 0.05 * max(value.abs().max().item(), 0.1)
+            torch.testing.assert_close(absorbed[name], value, atol=atol, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+# Queries, inputs, channels of the inputs, query and key channels, value channels.
+@pytest.mark.parametrize(
+    ("shape", "absorbed"),
+    [
+        ((32, 784, 131, 128, 128), True),  # digits of 28 x 28 pixels
+        ((512, 50176, 261, 261, 261), True),  # pictures of 224 x 224 pixels
+        ((2048, 182528, 322, 322, 322), True),  # optical flow: encoder
+        ((182528, 2048, 512, 512, 512), False),  # and decoder: many queries of few latents
+        ((1, 512, 1024, 1024, 1024), True),  # a class that is asked of latents
+        ((512, 512, 512, 512, 512), False),  # self-attention
+        ((256, 2048, 768, 64, 64), False),  # narrow keys and values are cheaper to look at
+    ],
+    ids=str,
+)
+def test_shapes_of_known_models_take_the_path_with_fewer_operations(shape, absorbed):
+    assert absorbing_saves(*shape) == absorbed
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 40, 11, 6, 10), (40, 2, 11, 6, 10), (7, 19, 11, 11, 11), (7, 19, 11, 2, 4), (9, 9, 8, 8, 8)], ids=str
+)
+def test_the_choice_is_that_of_a_count_of_operations(shape, force):
+    n, m, c, qk, v = shape
+    attention = MultiHeadAttention(1, 5, c, qk, v)
+    x_q, x_kv = torch.randn(1, n, 5), torch.randn(1, m, c)
+    operations = []
+    for absorbed in (False, True):
+        force(absorbed)
+        with FlopCounterMode(display=False) as counter:
+            attention(x_q, x_kv, return_attention=True)  # plain products, all of which are counted
+        operations.append(counter.get_total_flops())
+    assert absorbing_saves(*shape) == (operations[1] < operations[0])
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "num_inputs", "absorbed"), [(1, 200, True), (1, 2, False), (2, 200, False)], ids=str
+)
+def test_keys_and_values_are_made_by_several_heads_and_of_few_inputs(build, num_heads, num_inputs, absorbed):
+    attention, projected = build(num_heads=num_heads), {}
+    attention.k_proj.register_forward_hook(lambda *args: projected.update(k_proj=args[-1].shape[1]))
+    attention.v_proj.register_forward_hook(lambda *args: projected.update(v_proj=args[-1].shape[1]))
+    output, weights = attention(*arrays(num_inputs=num_inputs), return_attention=True)
+    assert output.shape == (3, NUM_QUERIES, 3)
+    assert weights.shape == (3, num_heads, NUM_QUERIES, num_inputs)
+    assert projected == ({"v_proj": NUM_QUERIES} if absorbed else {"k_proj": num_inputs, "v_proj": num_inputs})

@@ -1,0 +1,229 @@
+"""Conversion of Hugging Face's image classifiers is exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from perceiver_core import PerceiverIO
+from perceiver_plugins.image.huggingface import (
+    ARCHITECTURES,
+    convert_config,
+    convert_params,
+    convert_state_dict,
+    published_config,
+)
+from perceiver_registry import UserError, assemble, build_adapters
+
+LEARNED, FOURIER, CONV = (f"PerceiverForImageClassification{name}" for name in ("Learned", "Fourier", "ConvProcessing"))
+BASE = {
+    "num_latents": 7,
+    "d_latents": 12,
+    "num_blocks": 2,
+    "num_self_attends_per_block": 2,
+    "num_self_attention_heads": 3,
+    "num_cross_attention_heads": 1,
+    "image_size": 13,
+    "num_labels": 5,
+    "attention_probs_dropout_prob": 0.2,
+}
+VARIANTS = {
+    "learned": (LEARNED, {}),
+    "learned-q-channels": (LEARNED, {"cross_attention_shape_for_attention": "q", "num_cross_attention_heads": 4}),
+    "fourier": (FOURIER, {"num_blocks": 1, "num_labels": 1}),
+    "fourier-3-heads": (FOURIER, {"num_cross_attention_heads": 3, "cross_attention_widening_factor": 2}),
+    "fourier-qk-and-v": (FOURIER, {"qk_channels": 24, "v_channels": 12, "num_cross_attention_heads": 2}),
+    "conv": (CONV, {"num_blocks": 3, "self_attention_widening_factor": 3}),
+    "conv-no-residual": (CONV, {"use_query_residual": False, "num_cross_attention_heads": 2, "num_latents": 1}),
+}
+PUBLISHED = {
+    "num_latents": 512,
+    "d_latents": 1024,
+    "num_blocks": 8,
+    "num_self_attends_per_block": 6,
+    "num_self_attention_heads": 8,
+    "num_cross_attention_heads": 1,
+    "image_size": 224,
+    "num_labels": 1000,
+}
+
+
+def relative_difference(actual: Tensor, expected: Tensor) -> float:
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.fixture
+def peer(randomise):
+    """A function that builds one of Hugging Face's models with random parameters and statistics, and BASE's config."""
+
+    def peer(architecture: str, **changes) -> nn.Module:
+        model = randomise(getattr(transformers, architecture)(transformers.PerceiverConfig(**(BASE | changes))))
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.running_mean.normal_()
+                norm.running_var.uniform_(0.5, 2.0)
+                norm.num_batches_tracked.fill_(17)
+        return model.eval()
+
+    return peer
+
+
+@pytest.fixture(params=list(VARIANTS))
+def pair(request, peer) -> tuple[nn.Module, PerceiverIO]:
+    """Hugging Face's model and the same model here."""
+    architecture, changes = VARIANTS[request.param]
+    theirs = peer(architecture, **changes)
+    ours = assemble(convert_config(theirs.config, architecture)).eval()
+    ours.load_state_dict(convert_state_dict(theirs.state_dict(), architecture))
+    return theirs, ours
+
+
+@torch.no_grad()
+def test_logits_equal_those_of_hugging_face(pair):
+    theirs, ours = pair
+    for size in ((13, 13), (20, 28), (33, 17)):
+        images = torch.randn(3, 3, *size) + 3 * torch.randn(3, 3, 1, 1)
+        # Only the model with learned positions has the option to interpolate them, and needs it.
+        options = {"interpolate_pos_encoding": True} if type(theirs).__name__ == LEARNED else {}
+        expected = theirs(pixel_values=images, **options).logits
+        actual = ours({"pixel_values": images})
+        assert actual.shape == (3, theirs.config.num_labels)
+        assert relative_difference(actual, expected) < 1e-5
+        assert relative_difference(actual.flip(0), expected) > 1e-3  # the images mattered
+
+
+def test_gradients_equal_those_of_hugging_face(pair):
+    theirs, ours = pair
+    images = torch.randn(3, 3, 13, 13)
+    theirs.train(), ours.train()  # for the statistics of batches
+    for module in (*theirs.modules(), *ours.modules()):
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.0
+    theirs(pixel_values=images).logits.square().mean().backward()
+    ours({"pixel_values": images}).square().mean().backward()
+    gradients = theirs.state_dict() | {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    expected = convert_state_dict(gradients, type(theirs).__name__)
+    scale = max(parameter.grad.abs().max() for parameter in theirs.parameters())
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad / scale, expected[name] / scale, atol=1e-6, rtol=1e-3)
+    for name, statistic in ours.named_buffers():
+        torch.testing.assert_close(statistic, expected[name], atol=1e-6, rtol=1e-5)
+
+
+def test_every_parameter_and_statistic_is_converted(pair):
+    theirs, ours = pair
+    converted = convert_state_dict(theirs.state_dict(), type(theirs).__name__)
+    assert set(converted) == set(ours.state_dict())
+    assert len(converted) == len(theirs.state_dict())
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "num_parameters"), [(LEARNED, 62_255_848), (FOURIER, 48_440_627), (CONV, 48_646_522)]
+)
+def test_the_published_shapes_have_their_parameters(architecture, num_parameters):
+    config = transformers.PerceiverConfig(**PUBLISHED)
+    with torch.device("meta"):
+        ours, theirs = assemble(convert_config(config, architecture)), getattr(transformers, architecture)(config)
+    for model in (ours, theirs):
+        assert sum(parameter.numel() for parameter in model.parameters()) == num_parameters
+
+
+def test_the_encoder_is_that_of_the_class():
+    hf_config = transformers.PerceiverConfig(**BASE)
+    learned, fourier, conv = (convert_config(hf_config, name).encoder for name in (LEARNED, FOURIER, CONV))
+    assert (learned.image_size, learned.num_conv_channels, learned.num_position_channels) == ((13, 13), 256, 256)
+    assert (fourier.num_frequency_bands, fourier.max_resolution) == (64, (224, 224))
+    assert (conv.num_frequency_bands, conv.max_resolution, conv.num_conv_channels) == (64, (56, 56), 64)
+    for config, name in ((learned, LEARNED), (fourier, FOURIER), (conv, CONV)):
+        assert config.num_channels == 3
+        input_adapter, _ = build_adapters(convert_config(hf_config, name))
+        assert ARCHITECTURES[name].num_input_channels == input_adapter.num_input_channels
+
+
+def test_dropout_and_initialisation_are_taken_over():
+    config = convert_config(transformers.PerceiverConfig(**BASE, initializer_range=0.3), FOURIER)
+    assert (config.encoder.dropout, config.decoder.dropout) == (0.2, 0.2)
+    assert (config.encoder.init_scale, config.decoder.init_scale, config.init) == (0.3, 0.3, "normal")
+
+
+def test_label_names_are_taken_over_unless_they_are_made_up():
+    named = transformers.PerceiverConfig(num_cross_attention_heads=1, id2label={2: "cat", 0: "ant", 1: "bee"})
+    decoder = convert_config(named, FOURIER).decoder
+    assert (decoder.num_classes, decoder.label_names) == (3, ["ant", "bee", "cat"])
+    unnamed = transformers.PerceiverConfig(num_cross_attention_heads=1, num_labels=11)
+    decoder = convert_config(unnamed, FOURIER).decoder
+    assert (decoder.num_classes, decoder.label_names) == (11, None)
+
+
+def test_the_place_of_the_weights_can_be_given():
+    fresh = transformers.PerceiverConfig(**BASE)
+    assert convert_config(fresh, CONV, params="elsewhere").params == "elsewhere"
+    assert convert_config(fresh, CONV).params is None
+
+
+@pytest.fixture(params=list(ARCHITECTURES))
+def folder(request, peer, tmp_path) -> tuple[str, nn.Module]:
+    """A folder in the hub's layout, and the model that was saved there."""
+    names = dict(enumerate(["ant", "bee", "cat"]))
+    theirs = peer(request.param, id2label=names, num_labels=3)
+    theirs.save_pretrained(tmp_path / "saved")
+    return str(tmp_path / "saved"), theirs
+
+
+@torch.no_grad()
+def test_a_folder_in_the_hubs_layout_is_loaded_by_its_architecture(folder):
+    source, theirs = folder
+    config = published_config(source)
+    assert config.params == source
+    assert config.decoder.label_names == ["ant", "bee", "cat"]
+    assert config == convert_config(transformers.AutoConfig.from_pretrained(source))
+    ours = assemble(config).eval()
+    images = torch.randn(2, 3, 13, 13)
+    assert relative_difference(ours({"pixel_values": images}), theirs(pixel_values=images).logits) < 1e-5
+
+
+def refusal(function, source: str) -> str:
+    """The message with which ``source`` is refused: one line that names it."""
+    with pytest.raises(UserError) as error:
+        function(source)
+    message = str(error.value)
+    assert "\n" not in message
+    assert f"params={source!r}: " in message
+    return message
+
+
+@pytest.mark.parametrize("function", [published_config, convert_params])
+def test_what_is_no_perceiver_for_images_is_refused(function, tmp_path):
+    assert "no Perceiver for image classification can be loaded" in refusal(function, str(tmp_path / "missing"))
+    transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    assert "a model of type 'bert', not a Perceiver" in refusal(function, str(tmp_path))
+    transformers.PerceiverConfig(**BASE).save_pretrained(tmp_path)
+    assert "a Perceiver without a task, not a Perceiver for image" in refusal(function, str(tmp_path))
+    config = transformers.PerceiverConfig(**BASE, architectures=["PerceiverForMaskedLM"])
+    config.save_pretrained(tmp_path)
+    assert "a PerceiverForMaskedLM, not a Perceiver for image" in refusal(function, str(tmp_path))
+
+
+def test_weights_of_another_model_are_refused(peer, tmp_path):
+    peer(FOURIER).save_pretrained(tmp_path)
+    transformers.PerceiverConfig(**BASE, architectures=[CONV]).save_pretrained(tmp_path)
+    assert "no Perceiver for image classification can be loaded" in refusal(convert_params, str(tmp_path))
+    transformers.PerceiverModel(transformers.PerceiverConfig(**BASE, d_model=261)).save_pretrained(tmp_path)
+    transformers.PerceiverConfig(**BASE, architectures=[FOURIER]).save_pretrained(tmp_path)
+    assert "its weights lack 'perceiver.decoder.decoder." in refusal(convert_params, str(tmp_path))
+
+
+def test_what_cannot_be_converted_is_refused():
+    config = transformers.PerceiverConfig(**BASE)
+    with pytest.raises(ValueError, match=f"architecture='PerceiverForOpticalFlow': must be one of .*{CONV}"):
+        convert_config(config, "PerceiverForOpticalFlow")
+    with pytest.raises(ValueError, match="architecture=None: must be one of"):
+        convert_config(config)
+    config.hidden_act = "relu"
+    with pytest.raises(ValueError, match="hidden_act='relu'"):
+        convert_config(config, CONV)

@@ -1,0 +1,89 @@
+"""The table input adapter against its formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from perceiver_plugins.table import TableEncoderConfig, TableInputAdapter
+
+NAN = torch.nan
+
+
+@pytest.fixture
+def adapter(randomise) -> TableInputAdapter:
+    """An adapter of odd sizes with random weights."""
+    return randomise(TableInputAdapter.from_config(TableEncoderConfig(num_features=5, num_input_channels=7)))
+
+
+def test_a_column_is_number_times_weight_plus_column(adapter):
+    inputs = torch.randn(3, 5)
+    x, pad_mask = adapter({"inputs": inputs})
+    assert pad_mask is None
+    assert x.shape == (3, 5, adapter.num_input_channels) == (3, 5, 7)
+    for example in range(3):
+        for column in range(5):
+            expected = inputs[example, column] * adapter.weight[column] + adapter.columns[column]
+            torch.testing.assert_close(x[example, column], expected)
+
+
+def test_a_missing_number_is_a_vector_of_its_own(adapter):
+    inputs = torch.tensor([[0.5, NAN, -2.0, NAN, 0.0]])
+    x = adapter({"inputs": inputs}).x[0]
+    for column in (1, 3):
+        torch.testing.assert_close(x[column], adapter.missing + adapter.columns[column])
+    given = adapter({"inputs": torch.tensor([[0.5, 9.0, -2.0, 9.0, 0.0]])}).x[0]
+    for column in (0, 2, 4):
+        torch.testing.assert_close(x[column], given[column])
+
+
+def test_gradients_are_numbers_where_numbers_are_missing(adapter):
+    adapter({"inputs": torch.tensor([[0.5, NAN, -2.0, 1.0, NAN], [2.0, NAN, 1.0, 1.0, 3.0]])}).x.sum().backward()
+    # The sum's gradient of a weight is the sum of the numbers that it was multiplied with.
+    totals = torch.tensor([2.5, 0.0, -1.0, 2.0, 3.0])
+    torch.testing.assert_close(adapter.weight.grad, totals[:, None].expand(5, 7))
+    torch.testing.assert_close(adapter.missing.grad, torch.full((7,), 3.0))
+    torch.testing.assert_close(adapter.columns.grad, torch.full((5, 7), 2.0))
+
+
+def test_numbers_of_another_type_are_taken_as_the_weights(adapter):
+    inputs = torch.randn(2, 5, dtype=torch.float64)
+    assert adapter({"inputs": inputs}).x.dtype == torch.float32
+    assert adapter.double()({"inputs": inputs.float()}).x.dtype == torch.float64
+
+
+def test_weights_start_at_the_configured_scale():
+    adapter = TableInputAdapter.from_config(TableEncoderConfig(num_features=40, num_input_channels=90, init_scale=0.3))
+    assert adapter.weight.std().item() == pytest.approx(0.3, rel=0.05)
+    assert adapter.columns.std().item() == pytest.approx(0.3, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 6), (5,), (2, 5, 1)])
+def test_another_number_of_columns_is_refused(adapter, shape):
+    with pytest.raises(ValueError, match=r"inputs of shape .* num_features=5 columns"):
+        adapter({"inputs": torch.zeros(shape)})
+
+
+def test_data_of_another_number_of_columns_is_refused(adapter):
+    class Data:
+        num_features = 5
+
+    adapter.check_data(Data)
+    adapter.check_data(object())
+    Data.num_features = 6
+    with pytest.raises(ValueError, match="num_features=6 does not fit the model's num_features=5"):
+        adapter.check_data(Data)
+
+
+def test_an_example_batch_can_be_read_and_has_missing_numbers(adapter):
+    batch = adapter.example_batch(50, torch.Generator().manual_seed(1))
+    again = adapter.example_batch(50, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(batch["inputs"], again["inputs"], equal_nan=True)
+    assert 0 < batch["inputs"].isnan().float().mean() < 0.3
+    assert adapter(batch).x.isfinite().all()
+
+
+@pytest.mark.parametrize("field", ["num_features", "num_input_channels"])
+def test_sizes_must_be_positive(field):
+    with pytest.raises(ValueError, match=f"TableEncoderConfig.{field}=0: must be at least 1"):
+        TableEncoderConfig(**{field: 0})

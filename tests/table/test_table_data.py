@@ -1,0 +1,285 @@
+"""Data modules of tables: what is read, split and standardised, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_diabetes
+from sklearn.preprocessing import StandardScaler
+
+from perceiver_plugins.table import DiabetesDataModule, TableFilesDataModule
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.loading import IGNORED
+from perceiver_registry import UserError
+
+ROWS = [
+    {"age": 31, "name": 4.5, "label": 10.0},
+    {"age": 47, "name": None, "label": 12.5},
+    {"age": 29, "name": -1.5, "label": 11.0},
+    {"age": 61, "name": 3.0, "label": 15.0},
+    {"age": 38, "name": 0.25, "label": 9.0},
+]
+FORMATS = ["t.csv", "t.tsv", "t.jsonl", "t.parquet", "t.csv.gz"]
+
+
+def original(data, split: str) -> np.ndarray:
+    """The examples' features in their own units."""
+    return data.split_datasets[split].inputs.double().numpy() * data.columns.std + data.columns.mean
+
+
+# The embedded table
+
+
+def test_diabetes_is_split_in_a_fixed_way_without_overlap():
+    data, again = DiabetesDataModule(seed=1), DiabetesDataModule(seed=2)
+    data.setup()
+    again.setup()
+    sizes = {split: len(examples) for split, examples in data.split_datasets.items()}
+    assert sizes == {"train": 310, "validation": 66, "test": 66}
+    for split in sizes:
+        assert torch.equal(data.split_datasets[split].inputs, again.split_datasets[split].inputs)
+    features = np.concatenate([original(data, split) for split in sizes])
+    labels = torch.cat([data.split_datasets[split].labels for split in sizes])
+    found = np.column_stack([features, labels.numpy()])
+    patients = load_diabetes(scaled=False)
+    expected = np.column_stack([patients.data, patients.target])
+    order, expected_order = np.lexsort(found.round(3).T), np.lexsort(expected.round(3).T)
+    np.testing.assert_allclose(found[order], expected[expected_order], rtol=1e-4, atol=1e-4)
+
+
+def test_features_are_standardised_by_the_training_data_alone():
+    data = DiabetesDataModule()
+    data.setup()
+    train, validation = (data.split_datasets[split].inputs.double() for split in ("train", "validation"))
+    torch.testing.assert_close(train.mean(dim=0), torch.zeros(10).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(train.std(dim=0, correction=0), torch.ones(10).double(), atol=1e-6, rtol=0)
+    scaler = StandardScaler().fit(data.tables.splits["train"].features)
+    expected = scaler.transform(data.tables.splits["validation"].features)
+    np.testing.assert_allclose(validation.numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert abs(validation.mean()) > 1e-3  # not by its own
+
+
+def test_what_the_data_says_of_itself_is_there_at_once():
+    data = DiabetesDataModule()
+    assert (data.num_features, data.num_targets, data.target_names) == (10, 1, ["progression"])
+    assert data.feature_names[:4] == ["age", "sex", "bmi", "bp"]
+    targets = data.tables.splits["train"].labels
+    assert data.target_mean == pytest.approx([targets.mean()])
+    assert data.target_std == pytest.approx([targets.std()])
+    description = data.description()
+    assert json.loads(json.dumps(description)) == description
+    assert description["columns"]["names"] == data.feature_names
+
+
+def test_batches_are_dicts_of_single_precision():
+    data = DiabetesDataModule(batch_size=7, valid_batch_size=50)
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    assert {name: (tuple(value.shape), value.dtype) for name, value in batch.items()} == {
+        "inputs": ((7, 10), torch.float32),
+        "labels": ((7, 1), torch.float32),
+    }
+    assert [len(batch["labels"]) for batch in data.val_dataloader()] == [50, 16]
+    assert torch.equal(next(iter(data.test_dataloader()))["inputs"], data.split_datasets["test"].inputs[:50])
+
+
+# The user's files
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("feature_columns", [None, ["age", "name"]])
+def test_every_format_gives_the_same(write, name, feature_columns):
+    file = write(name, ROWS)
+    data = TableFilesDataModule(file, val_files=write(f"v-{name}", ROWS[:2]), feature_columns=feature_columns)
+    assert data.feature_names == ["age", "name"]
+    data.setup()
+    assert torch.equal(data.split_datasets["train"].labels, torch.tensor([[10.0], [12.5], [11.0], [15.0], [9.0]]))
+    assert torch.equal(data.split_datasets["validation"].labels, torch.tensor([[10.0], [12.5]]))
+    expected = [[row["age"], math.nan if row["name"] is None else row["name"]] for row in ROWS]
+    np.testing.assert_allclose(original(data, "train"), expected, rtol=1e-6)
+
+
+def test_the_mean_leaves_missing_numbers_out(write):
+    data = TableFilesDataModule(write("t.csv", ROWS), val_files=write("v.csv", ROWS[:1]))
+    given = [row["name"] for row in ROWS if row["name"] is not None]
+    assert data.columns.mean == pytest.approx([np.mean([row["age"] for row in ROWS]), np.mean(given)])
+    assert data.columns.std == pytest.approx([np.std([row["age"] for row in ROWS]), np.std(given)])
+
+
+@pytest.mark.parametrize("written", ["", " ", "NA", "nan", "n/a", "NULL"])
+def test_what_counts_as_missing(write, written):
+    data = TableFilesDataModule(
+        write("t.csv", [{"x": 1, "label": 1}, {"x": written, "label": written}]), val_fraction=0.5
+    )
+    tables = data.tables.splits
+    features = np.concatenate([tables["train"].features, tables["validation"].features])
+    labels = np.concatenate([tables["train"].labels, tables["validation"].labels])
+    assert np.isnan(features).sum() == np.isnan(labels).sum() == 1
+
+
+def test_columns_that_tell_nothing_do_no_harm(write):
+    rows = [{"same": 0.1, "none": None, "x": number, "label": number} for number in range(7)]
+    data = TableFilesDataModule(write("t.jsonl", rows), val_files=write("v.jsonl", rows[:2]))
+    data.setup()
+    inputs = data.split_datasets["train"].inputs
+    torch.testing.assert_close(inputs[:, 0], torch.zeros(7), atol=1e-6, rtol=0)
+    assert inputs[:, 1].isnan().all()
+    assert data.columns.std[:2] == [1.0, 1.0]
+
+
+def test_several_numbers_may_be_predicted_and_some_be_missing(write):
+    rows = [{"a": 1, "y": 2.0, "z": None}, {"a": 2, "y": 4.0, "z": 5.0}, {"a": 3, "y": 9.0, "z": 7.0}]
+    data = TableFilesDataModule(write("t.parquet", rows), val_files=write("v.csv", rows), label_column=["y", "z"])
+    assert (data.feature_names, data.target_names, data.num_targets) == (["a"], ["y", "z"], 2)
+    assert data.target_mean == pytest.approx([5.0, 6.0])
+    assert data.target_std == pytest.approx([np.std([2, 4, 9]), 1.0])
+    data.setup()
+    torch.testing.assert_close(
+        data.split_datasets["validation"].labels,
+        torch.tensor([[2.0, math.nan], [4.0, 5.0], [9.0, 7.0]]),
+        equal_nan=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "texts", "names"),
+    [
+        (["b", "a", "b", "c"], ["b", "a", "b", "c"], ["a", "b", "c"]),
+        ([10, 9, 9, 100], ["10", "9", "9", "100"], ["9", "10", "100"]),
+        (["10", "9", "-1", "100"], ["10", "9", "-1", "100"], ["-1", "9", "10", "100"]),
+        ([True, False, True, True], ["true", "false", "true", "true"], ["false", "true"]),
+        ([2.0, 1.0, 1.0, 2.0], ["2", "1", "1", "2"], ["1", "2"]),
+    ],
+)
+def test_classes_are_numbered_in_their_order(write, labels, texts, names):
+    rows = [{"x": number, "label": label} for number, label in enumerate(labels)]
+    data = TableFilesDataModule(write("t.jsonl", rows), val_files=write("v.jsonl", rows), target="class")
+    assert data.label_names == names
+    assert all(type(name) is str for name in data.label_names)  # NumPy's own would not go into a checkpoint
+    assert data.num_classes == len(names)
+    data.setup()
+    found = data.split_datasets["validation"].labels
+    assert found.dtype == torch.int64
+    assert [names[number] for number in found] == texts
+    assert data.class_counts == [texts.count(name) for name in names]
+
+
+def test_a_part_is_set_aside_whatever_the_seed(write):
+    file = write("t.csv", [{"x": number, "label": number} for number in range(40)])
+    parts = []
+    for seed in (0, 1):
+        data = TableFilesDataModule(file, val_fraction=0.25, seed=seed)
+        data.setup()
+        parts.append(
+            {split: set(data.split_datasets[split].labels[:, 0].tolist()) for split in ("train", "validation")}
+        )
+    assert parts[0] == parts[1]
+    assert {split: len(labels) for split, labels in parts[0].items()} == {"train": 30, "validation": 10}
+    assert parts[0]["train"] | parts[0]["validation"] == set(range(40))
+
+
+@pytest.mark.parametrize(("target", "nothing"), [("number", [math.nan]), ("class", IGNORED)])
+def test_beyond_the_end_there_is_nothing_to_predict(write, target, nothing):
+    data = TableFilesDataModule(write("t.csv", ROWS), val_files=write("v.csv", ROWS[:3]), target=target)
+    data.setup()
+    examples = data.split_datasets["validation"]
+    torch.testing.assert_close(examples[3]["labels"], torch.tensor(nothing), equal_nan=True)
+    assert examples[3]["inputs"].shape == (2,)
+    assert torch.equal(examples[2]["labels"], examples[(7, 2)]["labels"])
+    assert examples[2]["labels"].dtype == examples[3]["labels"].dtype
+
+
+# What is refused, in one line
+
+
+def refused(*args, **options) -> str:
+    """The one line that says what is wrong."""
+    with pytest.raises(UserError) as caught:
+        TableFilesDataModule(*args, **options).setup()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_all_columns_without_numbers_are_named(write):
+    rows = [{"age": 3, "sex": "f", "town": "Ulm", "label": 1}] * 2
+    message = refused(write("t.csv", rows))
+    assert "t.csv, line 2: sex: 'f' is no finite number; town: 'Ulm' is no finite number" in message
+    assert "feature_columns" in message
+    data = TableFilesDataModule(write("t.csv", rows), feature_columns=["age"])
+    assert data.num_features == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "parts"),
+    [
+        ([{"x": "1e999", "label": 1}], {}, ["t.csv, line 2", "x: '1e999' is no finite number"]),
+        ([{"x": 1, "label": "red"}], {}, ["t.csv, line 2", "label: 'red' is no finite number", "label_column"]),
+        ([{"x": 1, "y": 1}], {}, ["t.csv", "no column 'label'", "label_column must be one of: x, y"]),
+        (
+            [{"x": 1, "label": 1}],
+            {"feature_columns": ["xx"]},
+            ["no column 'xx'", "did you mean 'x'"],
+        ),
+        ([{"x": 1, "label": 1}], {"feature_columns": []}, ["feature_columns=[]"]),
+        ([{"x": 1, "label": 1}], {"feature_columns": ["label"]}, ["feature_columns: 'label' is the label_column"]),
+        ([{"label": 1}], {}, ["t.csv, line 2", "no column but for the label_column"]),
+        ([{"x": 1, "label": ""}], {"target": "class"}, ["t.csv, line 2", "the class in the column 'label' is missing"]),
+        ([{"x": 1, "label": "a"}], {"target": "class"}, ["are all a: there must be two"]),
+        ([{"x": 1, "label": 1}], {"target": "class", "label_column": ["x", "label"]}, ["label_column=['x', 'label']"]),
+        ([{"x": 1, "label": 1}], {"label_column": []}, ["label_column=[]"]),
+        ([{"x": 1, "label": 1}], {"target": "colour"}, ["target='colour' must be 'number' or 'class'"]),
+        ([{"x": 1, "label": 1}], {"val_fraction": 1.0}, ["val_fraction=1.0 must be more than 0 and less than 1"]),
+    ],
+)
+def test_what_is_wrong_is_named(write, rows, options, parts):
+    message = refused(write("t.csv", rows), **options)
+    for part in parts:
+        assert part in message
+
+
+def test_a_row_with_too_many_values_is_named(tmp_path):
+    (tmp_path / "t.csv").write_text("x,label\n1,2\n1,5,2\n")
+    assert "t.csv, line 3: there are more values than columns" in refused(str(tmp_path / "t.csv"))
+
+
+def test_a_class_that_is_new_in_validation_is_named(write):
+    train = write("t.csv", [{"x": 1, "label": "a"}, {"x": 2, "label": "b"}])
+    message = refused(train, val_files=write("v.csv", [{"x": 1, "label": "c"}]), target="class")
+    assert message == "val_files: the class 'c' does not occur in the training data"
+
+
+def test_a_number_is_no_class(write):
+    message = refused(write("t.jsonl", [{"x": 1, "label": 0.5}, {"x": 1, "label": 1.5}]), target="class")
+    assert "t.jsonl, line 1: 'label' is 0.5, which names no class; target=number predicts numbers" in message
+
+
+def test_a_table_without_rows_is_named(tmp_path):
+    (tmp_path / "t.csv").write_text("x,label\n")
+    assert f"{tmp_path / 't.csv'}: the file holds no row" in refused(str(tmp_path / "t.csv"))
+    assert "no rows for training" in refused(str(tmp_path / "t.csv"), feature_columns=["x"])
+
+
+def test_a_file_is_not_for_training_and_test(write):
+    file = write("t.csv", ROWS)
+    assert f"test_files: {file} is among train_files too" in refused(file, test_files=file)
+
+
+def test_too_little_to_set_aside_is_said_when_it_is_missed(write):
+    data = TableFilesDataModule(write("t.csv", ROWS), val_fraction=0.05)
+    data.setup()
+    with pytest.raises(DataError, match="no rows for validation: name files in val_files"):
+        data.val_dataloader()
+
+
+def test_numbers_are_no_classes_and_the_other_way_round(write):
+    data = TableFilesDataModule(write("t.csv", ROWS))
+    with pytest.raises(UserError, match="its target must be 'class'"):
+        _ = data.num_classes
+    data = TableFilesDataModule(write("t.csv", ROWS), target="class")
+    with pytest.raises(UserError, match="its target must be 'number'"):
+        _ = data.target_mean

@@ -1,0 +1,816 @@
+"""Text with labels: classes, numbers, and a class a token."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import datasets
+import jsonargparse
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from perceiver_plugins.text.data import (
+    HubTextDataModule,
+    ImdbDataModule,
+    LanguagesDataModule,
+    PythonCodeDataModule,
+    PythonDocsDataModule,
+    TextDataModule,
+    TextFilesDataModule,
+    WikiTextDataModule,
+)
+from perceiver_plugins.text.data.labelled import stratified
+from perceiver_plugins.text.data.labels import first_known
+from perceiver_plugins.text.data.languages import language_texts
+from perceiver_plugins.text.data.python_code import classify
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.loading import IGNORED
+from perceiver_registry.errors import UserError
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """A function that writes rows into a file of JSON lines and returns its name."""
+
+    def write(rows: Sequence[dict[str, Any]], name: str = "train.jsonl") -> str:
+        (tmp_path / name).write_text("\n".join(json.dumps(row) for row in rows))
+        return str(tmp_path / name)
+
+    return write
+
+
+def rows(*pairs: tuple[str, Any]) -> list[dict[str, Any]]:
+    return [{"text": text, "label": label} for text, label in pairs]
+
+
+def examples(module: TextDataModule, split: str = "train") -> list[tuple[str, Any]]:
+    """(text, labels) of each example of a split, by bytes."""
+    if not module.split_datasets:
+        module.setup()
+    dataset = module.split_datasets[split]
+    return [(text_of(ids), labels) for ids, labels in (dataset[index] for index in range(len(dataset)))]
+
+
+def text_of(ids: Any) -> str:
+    return bytes(int(token) - 6 for token in ids if token >= 6).decode()
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of few words, with [CLS] and [SEP] around a text."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##happy", "##ly", "new", "york", "is", "the"]
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        **{f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls", "sep", "mask")},
+    )
+
+
+# names of classes
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["b", "a", "c", "a"], ["a", "b", "c"]),
+        ([10, 9, 2, 9], ["2", "9", "10"]),
+        (["10", "9", "2", "9"], ["2", "9", "10"]),
+        ([True, False, False, True], ["false", "true"]),
+        ([1.0, 0.0, 1.0, 0.0], ["0", "1"]),
+        ([-1, 1, 0, 0], ["-1", "0", "1"]),
+        (["x", 1, "x", 1], ["1", "x"]),
+    ],
+)
+def test_names_are_those_of_the_training_data(labels: list[Any], names: list[str], write: Callable[..., str]) -> None:
+    train = write(rows(*((f"text {number}", label) for number, label in enumerate(labels))))
+    val = write(rows(("other", labels[0])), "val.jsonl")
+    module = TextFilesDataModule(train, val, target="class")
+    assert (module.label_names, module.num_classes) == (names, len(names))
+    expected = [names.index(str(int(label) if isinstance(label, float) else label).lower()) for label in labels]
+    assert [int(label) for _, label in examples(module)] == expected
+    assert module.class_counts == np.bincount(expected).tolist()
+    assert [int(label) for _, label in examples(module, "validation")] == expected[:1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        ([0, 2, 1], ["bad", "fair", "good"], [0, 2, 1]),
+        (["0", "2", "1"], ["bad", "fair", "good"], [0, 2, 1]),
+        ([False, True], ["no", "yes"], [0, 1]),
+        (["b", "a", "b"], ["b", "a", "z"], [0, 1, 0]),
+        ([5, 1, 5], ["1", "2", "3", "4", "5"], [4, 0, 4]),
+    ],
+)
+def test_given_names(labels: list[Any], names: list[str], expected: list[int], write: Callable[..., str]) -> None:
+    train = write(rows(*((f"text {number}", label) for number, label in enumerate(labels))))
+    module = TextFilesDataModule(train, train_copy(train), target="class", label_names=names)
+    assert module.label_names == names
+    assert [int(label) for _, label in examples(module)] == expected
+    assert module.class_counts == np.bincount(expected, minlength=len(names)).tolist()
+
+
+def train_copy(train: str) -> str:
+    path = Path(train).with_name("copy" + "".join(Path(train).suffixes))
+    path.write_bytes(Path(train).read_bytes())
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", [".csv", ".tsv", ".jsonl.xz", ".json", ".parquet"])
+def test_formats(kind: str, tmp_path: Path) -> None:
+    pairs = [(f"text, {number} é", ["ham", "spam"][number % 2]) for number in range(6)]
+    path = tmp_path / f"train{kind}"
+    if kind in (".csv", ".tsv"):
+        delimiter = {".csv": ",", ".tsv": "\t"}[kind]
+        path.write_text("\n".join(["body,kind".replace(",", delimiter), *(f'"{a}"{delimiter}{b}' for a, b in pairs)]))
+    elif kind == ".parquet":
+        pq.write_table(pa.table({"body": [a for a, _ in pairs], "kind": [b for _, b in pairs]}), path)
+    else:
+        objects = [{"body": a, "kind": b} for a, b in pairs]
+        text = json.dumps(objects) if kind == ".json" else "\n".join(map(json.dumps, objects))
+        path.write_bytes(lzma.compress(text.encode()) if kind.endswith(".xz") else text.encode())
+    columns = {"text_column": "body", "label_column": "kind"}
+    module = TextFilesDataModule(str(path), train_copy(str(path)), target="class", **columns)
+    assert examples(module) == [(text, int(label == "spam")) for text, label in pairs]
+    assert module.label_names == ["ham", "spam"]
+
+
+# examples and batches
+
+
+def test_batches_of_classes(write: Callable[..., str]) -> None:
+    train = write(rows(("long text", "b"), ("tiny", "a")))
+    module = TextFilesDataModule(train, train_copy(train), target="class", batch_size=2, padding_side="left")
+    module.setup()
+    batch = next(iter(module.val_dataloader()))
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert batch["input_ids"].shape == (2, 9)
+    assert batch["attention_mask"][1].tolist() == [0] * 5 + [1] * 4
+    assert text_of(batch["input_ids"][1]) == "tiny"
+    assert batch["labels"].tolist() == [1, 0]
+    assert {value.dtype for value in batch.values()} == {torch.int64}
+
+
+def test_numbers(write: Callable[..., str]) -> None:
+    values = [(1.5, 7), (None, "8"), (-2, 9.0), (4, "")]
+    train = write([{"text": f"t{n}", "a": a, "b": b} for n, (a, b) in enumerate(values)])
+    module = TextFilesDataModule(train, train_copy(train), target="number", label_column=["a", "b"], batch_size=4)
+    assert (module.num_targets, module.target_names) == (2, ["a", "b"])
+    assert module.target_mean == pytest.approx([np.mean([1.5, -2, 4]), 8])
+    assert module.target_std == pytest.approx([np.std([1.5, -2, 4]), np.std([7, 8, 9])])
+    module.setup()
+    labels = next(iter(module.val_dataloader()))["labels"]
+    assert (labels.dtype, labels.shape) == (torch.float32, (4, 2))
+    nan = float("nan")
+    expected = torch.tensor([[1.5, 7], [nan, 8], [-2, 9], [4, nan]])
+    torch.testing.assert_close(labels, expected, equal_nan=True)
+    single = TextFilesDataModule(train, train_copy(train), target="number", label_column="a")
+    assert examples(single)[0][1].tolist() == [1.5]
+
+
+def test_long_documents_are_cut(write: Callable[..., str]) -> None:
+    text = "".join(f"{number:03d}" for number in range(100))
+    train = write(rows((text, 0), ("short", 1)))
+    files = (train, train_copy(train))
+    options = {"target": "class", "max_seq_len": 30, "random_min_seq_len": 10}
+    assert [text for text, _ in examples(TextFilesDataModule(*files, **options))] == [text[:30], "short"]
+    end = TextFilesDataModule(*files, truncation_side="left", **options)
+    assert [text for text, _ in examples(end)] == [text[-30:], "short"]
+
+    shifted = TextFilesDataModule(*files, random_train_shift=True, **options)
+    assert [text for text, _ in examples(shifted, "validation")] == [text[:30], "short"]
+    dataset = shifted.split_datasets["train"]
+    drawn = [text_of(dataset[epoch, 0][0]) for epoch in range(200)]
+    assert all(len(part) == 30 and part in text for part in drawn)
+    assert len(set(drawn)) > 100
+    assert drawn == [text_of(dataset[epoch, 0][0]) for epoch in range(200)]
+    assert text_of(dataset[7, 1][0]) == "short"
+
+    truncated = TextFilesDataModule(*files, random_train_truncation=True, **options)
+    assert {len(text) for text, _ in examples(truncated, "validation")} == {30, 5}
+    lengths = {len(truncated.split_datasets["train"][epoch, 0][0]) for epoch in range(300)}
+    assert lengths == set(range(10, 31))
+
+
+def test_special_tokens_stay_around_a_document_that_is_cut(write: Callable[..., str]) -> None:
+    train = write(rows(("the new york is the new", 0), ("unhappyly", 1)))
+    tokenizer = word_tokenizer()
+    module = TextFilesDataModule(
+        train,
+        train_copy(train),
+        target="class",
+        tokenizer=tokenizer,  # type: ignore[arg-type]
+        max_seq_len=5,
+        add_special_tokens=True,
+    )
+    module.setup()
+    for index, text in enumerate(("the new york is the new", "unhappyly")):
+        expected = tokenizer(text, truncation=True, max_length=5)["input_ids"]
+        assert module.split_datasets["validation"][index][0].tolist() == expected
+    with pytest.raises(UserError, match="max_seq_len=2: the 2 special tokens leave no room"):
+        TextFilesDataModule(
+            train,
+            train_copy(train),
+            target="class",
+            tokenizer=tokenizer,  # type: ignore[arg-type]
+            max_seq_len=2,
+            add_special_tokens=True,
+        ).setup()
+
+
+def test_texts_without_a_token_are_left_out(write: Callable[..., str]) -> None:
+    pairs = [("new", 0), ("", 1), (None, 1), ("  ", 1), ("york", 1)]
+    train = write(rows(*pairs))
+    by_words = TextFilesDataModule(train, train_copy(train), target="class", tokenizer=word_tokenizer())  # type: ignore[arg-type]
+    by_words.setup()
+    assert [int(label) for _, label in map(by_words.split_datasets["train"].__getitem__, range(2))] == [0, 1]
+    assert by_words.class_counts == [1, 1]
+    assert [text for text, _ in examples(TextFilesDataModule(train, train_copy(train), target="class"))] == [
+        "new",
+        "  ",
+        "york",
+    ]
+
+
+def test_beyond_the_end_there_is_nothing_to_predict(write: Callable[..., str]) -> None:
+    train = write([{"text": "ab", "label": n, "x": n, "y": 2 * n, "tags": ["a", "b"]} for n in range(2)])
+    files = (train, train_copy(train))
+    for options, expected in (
+        ({"target": "class"}, [IGNORED] * 2),
+        ({"target": "number", "label_column": ["x", "y"]}, [[np.nan] * 2] * 2),
+        ({"target": "token", "label_column": "tags", "tokens_column": None}, [[IGNORED]] * 2),
+    ):
+        module = TextFilesDataModule(*files, **options)  # type: ignore[arg-type]
+        module.setup()
+        dataset = module.split_datasets["validation"]
+        labels = module.collate_fn([dataset[len(dataset)], dataset[len(dataset) + 5]])["labels"]
+        np.testing.assert_array_equal(labels.numpy(), np.array(expected))
+
+
+def test_the_order_does_not_depend_on_workers(write: Callable[..., str]) -> None:
+    train = write(rows(*((f"text {number} " * (number % 9 + 1), number % 3) for number in range(60))))
+    options = {"target": "class", "max_seq_len": 40, "batch_size": 8, "random_train_shift": True, "seed": 3}
+    batches = []
+    for workers, preparing in ((0, 1), (2, 2)):
+        module = TextFilesDataModule(
+            train, num_workers=workers, preproc_workers=preparing, cache_dir=train + str(workers), **options
+        )
+        module.setup()
+        batches.append(list(module.train_dataloader()))
+    assert len(batches[0]) == 7
+    for one, other in zip(*batches, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# tokens
+
+
+def test_words_by_bytes(write: Callable[..., str]) -> None:
+    train = write([{"tokens": ["Zoë", "is", "in", "Rome"], "tags": ["B-PER", "O", None, "B-LOC"]}])
+    module = TextFilesDataModule(train, train_copy(train), target="token", label_column="tags", batch_size=1)
+    assert module.label_names == ["B-LOC", "B-PER", "O"]
+    assert module.class_counts == [4, 4, 2]
+    module.setup()
+    batch = next(iter(module.val_dataloader()))
+    assert text_of(batch["input_ids"][0]) == "Zoë is in Rome"
+    gap = IGNORED
+    assert batch["labels"].tolist() == [[1] * 4 + [gap] + [2] * 2 + [gap] * 4 + [0] * 4]
+    assert batch["labels"].dtype == torch.int64
+
+
+def test_words_by_their_first_token(write: Callable[..., str]) -> None:
+    words = [["unhappyly", "is", "New", "York"], ["the", "unhappy"]]
+    tags = [["x", "y", "z", "x"], ["y", "z"]]
+    train = write([{"tokens": w, "tags": t} for w, t in zip(words, tags, strict=True)])
+    tokenizer = word_tokenizer()
+    module = TextFilesDataModule(
+        train,
+        train_copy(train),
+        target="token",
+        label_column="tags",
+        tokenizer=tokenizer,  # type: ignore[arg-type]
+        add_special_tokens=True,
+        batch_size=2,
+    )
+    module.setup()
+    batch = next(iter(module.val_dataloader()))
+    # the recipe of Hugging Face's course: word_ids, and -100 where the word is that of the token before, or None
+    encoded = tokenizer(words, is_split_into_words=True, padding=True)
+    expected = []
+    for row, own in enumerate(tags):
+        ids = encoded.word_ids(row)
+        firsts = [word is not None and word not in ids[:place] for place, word in enumerate(ids)]
+        expected.append(["xyz".index(own[word]) if first else -100 for word, first in zip(ids, firsts, strict=True)])
+    assert batch["input_ids"].tolist() == encoded["input_ids"]
+    assert batch["labels"].tolist() == expected
+
+
+def test_labels_of_characters(write: Callable[..., str]) -> None:
+    train = write([{"text": "é(b)", "tags": ["n", "o", "n", "o"]}, {"text": "", "tags": []}])
+    options = {"target": "token", "tokens_column": None, "label_column": "tags"}
+    module = TextFilesDataModule(train, train_copy(train), **options)
+    [(text, labels)] = examples(module)
+    assert (text, labels.tolist()) == ("é(b)", [0, 0, 1, 0, 1])
+    cut = TextFilesDataModule(train, train_copy(train), max_seq_len=4, random_min_seq_len=1, **options)
+    assert examples(cut)[0][1].tolist() == [0, 0, 1, 0]
+
+
+def test_first_known_label_of_a_span() -> None:
+    gap = IGNORED
+    characters = np.array([gap, 3, gap, gap, 5, 6])
+    spans = np.array([[0, 1], [0, 2], [1, 2], [2, 4], [2, 6], [5, 6], [6, 6]])
+    assert first_known(characters, spans).tolist() == [gap, 3, 3, gap, 5, 6, gap]
+    assert first_known(np.zeros(0, int), np.zeros((0, 2), int)).tolist() == []
+
+
+# splits
+
+
+def test_a_part_of_each_class_is_set_aside(write: Callable[..., str]) -> None:
+    sizes = {"a": 200, "b": 60, "c": 20, "d": 3}
+    pairs = [(f"{label} {number}", label) for label, size in sizes.items() for number in range(size)]
+    module = TextFilesDataModule(write(rows(*pairs)), target="class", val_fraction=0.1, seed=1)
+    held_out = examples(module, "validation")
+    assert Counter(module.label_names[label] for _, label in held_out) == {"a": 20, "b": 6, "c": 2}
+    texts = [text for text, _ in held_out] + [text for text, _ in examples(module)]
+    assert sorted(texts) == sorted(text for text, _ in pairs)
+    assert module.class_counts == [180, 54, 18, 3]
+    again = TextFilesDataModule(write(rows(*pairs[::-1]), "turned.jsonl"), target="class", val_fraction=0.1, seed=2)
+    assert sorted(examples(again, "validation")) == sorted(held_out)
+
+
+def test_equal_texts_stay_together(write: Callable[..., str]) -> None:
+    pairs = [(f"text {number % 40}", number % 2) for number in range(400)]
+    module = TextFilesDataModule(write(rows(*pairs)), target="class", val_fraction=0.3)
+    parts = [{text for text, _ in examples(module, split)} for split in ("train", "validation")]
+    assert not parts[0] & parts[1]
+    assert len(parts[1]) == 12
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "expected"),
+    [
+        ([10, 1], 0.5, [5, 0]),
+        ([10, 1], 0.99, [9, 0]),
+        ([4, 3], 0.05, [1, 0]),
+        ([1], 0.5, [0]),
+    ],
+)
+def test_stratified(sizes: list[int], fraction: float, expected: list[int]) -> None:
+    classes = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.random.default_rng(0).permutation(len(classes)).astype(np.uint64)
+    chosen = stratified(order, classes, fraction)
+    assert np.bincount(classes[chosen], minlength=len(sizes)).tolist() == expected
+    for number in range(len(sizes)):
+        ranks = np.sort(order[classes == number])
+        assert set(order[chosen & (classes == number)]) == set(ranks[: expected[number]])
+
+
+def test_a_part_is_set_aside_for_numbers_too(write: Callable[..., str]) -> None:
+    module = TextFilesDataModule(
+        write(rows(*((f"text {number}", number) for number in range(40)))), target="number", val_fraction=0.25
+    )
+    assert [len(examples(module, split)) for split in ("train", "validation")] == [30, 10]
+    labels = [label[0] for _, label in examples(module)]
+    assert module.target_mean == pytest.approx([np.mean(labels)])
+
+
+# the cache
+
+
+def test_the_cache(write: Callable[..., str]) -> None:
+    train = write(rows(*((f"text {number}", number % 2) for number in range(40))))
+    first = TextFilesDataModule(train, target="class")
+    assert first.label_names == ["0", "1"]
+    same = TextFilesDataModule(train, target="class", max_seq_len=9, mask_prob=0.5, add_special_tokens=True)
+    assert same.folder == first.folder
+    others = [
+        TextFilesDataModule(train, target="class", label_names=["a", "b"]),
+        TextFilesDataModule(train, target="number"),
+        TextFilesDataModule(train, target="class", val_fraction=0.2),
+        TextFilesDataModule(train),
+    ]
+    assert len({module.folder for module in (first, *others)}) == 5
+    assert others[0].label_names == ["a", "b"]
+    stamp = (first.folder / "labels.json").stat().st_mtime_ns
+    first_again = TextFilesDataModule(train, target="class")
+    assert first_again.class_counts == first.class_counts
+    assert (first.folder / "labels.json").stat().st_mtime_ns == stamp
+
+
+def test_a_bad_row_leaves_nothing_behind(write: Callable[..., str]) -> None:
+    module = TextFilesDataModule(write(rows(("a", 1), ("b", None))), target="class")
+    with pytest.raises(DataError):
+        module.prepare_data()
+    assert [path.suffix for path in module.folder.parent.iterdir()] == [".lock"]
+
+
+def test_no_mask_is_needed_for_labels(write: Callable[..., str]) -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]")), unk_token="[UNK]"
+    )
+    train = write(rows(("a", 0), ("b", 1)))
+    module = TextFilesDataModule(train, train_copy(train), target="class", tokenizer=tokenizer)  # type: ignore[arg-type]
+    assert module.num_classes == 2
+
+
+def test_what_a_target_does_not_have(write: Callable[..., str]) -> None:
+    train = write(rows(("a", 0), ("b", 1)))
+    module = TextFilesDataModule(train, train_copy(train), target="number")
+    with pytest.raises(UserError, match="no label_names with target=number: pass target=class"):
+        _ = module.label_names
+    with pytest.raises(UserError, match="no label_names with target=masked"):
+        _ = TextFilesDataModule(train).num_classes
+    with pytest.raises(UserError, match="no target_mean with target=class: pass target=number"):
+        _ = TextFilesDataModule(train, train_copy(train), target="class").target_mean
+    assert not hasattr(module, "class_counts")
+
+
+def test_description(write: Callable[..., str]) -> None:
+    train = write(rows(("a", 0), ("b", 1)))
+    module = TextFilesDataModule(train, target="class", truncation_side="left", add_eos_token=True)
+    description = module.description()
+    assert (description["target"], description["truncation_side"], description["add_eos_token"]) == (
+        "class",
+        "left",
+        True,
+    )
+    json.dumps(description)
+
+
+# data sets of the hub, and folders
+
+
+def labelled_set(names: list[str] | None = None) -> datasets.Dataset:
+    values = {"text": [f"text {number}" for number in range(20)], "label": [number % 2 for number in range(20)]}
+    data = datasets.Dataset.from_dict(values)
+    return data.cast_column("label", datasets.ClassLabel(names=names)) if names else data
+
+
+def test_class_names_of_a_data_set_are_kept(tmp_path: Path) -> None:
+    datasets.DatasetDict({"train": labelled_set(["pos", "neg"]), "test": labelled_set(["pos", "neg"])}).save_to_disk(
+        tmp_path / "data"
+    )
+    module = HubTextDataModule(str(tmp_path / "data"), target="class", val_fraction=0.2)
+    assert module.label_names == ["pos", "neg"]
+    assert module.class_counts == [8, 8]
+    assert examples(module, "test")[:2] == [("text 0", 0), ("text 1", 1)]
+    renamed = HubTextDataModule(str(tmp_path / "data"), target="class", label_names=["good", "bad"])
+    assert renamed.label_names == ["good", "bad"]
+    with pytest.raises(
+        DataError, match=r"data, split 'train': no column 'mood'; label_column must be one of: text, la"
+    ):
+        HubTextDataModule(str(tmp_path / "data"), target="class", label_column="mood").prepare_data()
+
+
+def test_classes_of_tokens_of_a_data_set(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {
+            "tokens": datasets.Sequence(datasets.Value("string")),
+            "ner_tags": datasets.Sequence(datasets.ClassLabel(names=["O", "B-LOC"])),
+        }
+    )
+    values = {"tokens": [["in", "Rome"], ["here"]], "ner_tags": [[0, 1], [0]]}
+    datasets.Dataset.from_dict(values, features).save_to_disk(tmp_path / "data")
+    module = HubTextDataModule(str(tmp_path / "data"), target="token", label_column="ner_tags", val_fraction=0.5)
+    assert module.label_names == ["O", "B-LOC"]
+    parts = {text: labels.tolist() for split in ("train", "validation") for text, labels in examples(module, split)}
+    assert parts == {"in Rome": [0, 0, IGNORED, 1, 1, 1, 1], "here": [0] * 4}
+
+
+def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, subset: str | None, split: str, **_: Any) -> datasets.Dataset:
+        asked.add(split)
+        return labelled_set(["neg", "pos"])
+
+    asked: set[str] = set()
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "test", "unsupervised"])
+    module = ImdbDataModule(target="class", val_fraction=0.2)
+    assert module.label_names == ["neg", "pos"]
+    module.setup()
+    assert {split: len(dataset) for split, dataset in module.split_datasets.items()} == {
+        "train": 16,
+        "validation": 4,
+        "test": 20,
+    }
+    assert asked == {"train", "test"}
+
+
+def test_a_folder_in_place_of_imdb(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        objects = [{"text": f"{split} {number}", "label": number % 2, "rating": number} for number in range(20)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, objects)))
+    (tmp_path / "train-README.txt").write_text("no review")
+    module = ImdbDataModule(str(tmp_path), target="class", label_names=["neg", "pos"], val_fraction=0.1)
+    assert (module.label_names, module.class_counts) == (["neg", "pos"], [9, 9])
+    assert [len(examples(module, split)) for split in ("validation", "test")] == [2, 20]
+    ratings = ImdbDataModule(str(tmp_path), target="number", label_column="rating", val_split="test")
+    assert ratings.target_mean == [9.5]
+
+
+def test_missing_labels_of_a_data_set(tmp_path: Path) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
+    data = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [0, -1]}, features)
+    data.save_to_disk(tmp_path / "data")
+    with pytest.raises(
+        DataError, match=r"split 'train', row 2: the label -1 is out of range: .* 0 to 1 \(-1 stands for"
+    ):
+        HubTextDataModule(str(tmp_path / "data"), target="class").prepare_data()
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (rows(("a", "x"), ("b", None)), {}, r"train.jsonl, line 2: the label in the column 'label' .* is missing"),
+        (rows(("a", "x"), ("b", "")), {}, r"line 2: the label in .*\(label_column\) is missing"),
+        (rows(("a", "x"), ("b", "x")), {}, "labels in the column 'label' .* are all 'x': .* two classes"),
+        (rows(("a", ["x"])), {}, "line 1: .* must hold texts, whole numbers or booleans .*not list"),
+        (rows(("a", 1.5)), {}, r"line 1: .*not float \(1.5\); to predict numbers, pass target=number"),
+        (rows(("a", 1)), {"label_column": "lable"}, "line 1: no column 'lable'; label_column must .*mean 'label'"),
+        (rows(("a", 1)), {"text_column": "body"}, "line 1: no column 'body'; text_column must be one of: text, label"),
+        (rows((3, 1)), {}, "line 1: 'text' is not text but int"),  # type: ignore[arg-type]
+        (rows(("", 1)), {}, "the train data is empty"),
+        ([], {}, "train.jsonl: the file holds no rows"),
+        (rows(("a", 2)), {"label_names": ["x", "y"]}, "line 1: the label 2 is out of range: .* labels 0 to 1$"),
+        (
+            rows(("a", "z")),
+            {"label_names": ["x", "y"]},
+            "line 1: the label 'z' is none of the label_names .known: x, y",
+        ),
+        (
+            rows(*((f"text {number}", f"answer {number}") for number in range(150))),
+            {},
+            "'label' .* has 150 different labels among 150 .* target=number .* or list the classes in label_names",
+        ),
+        (
+            rows(*((f"text {number}", number // 5) for number in range(6000))),
+            {},
+            "has 1,200 different labels among 6,000 in the training data",
+        ),
+        (rows(("a", "many")), {"target": "number"}, "line 1: 'label' is 'many', which is no number"),
+        (rows(("a", True)), {"target": "number"}, "line 1: 'label' is True, which is no number"),
+        (rows(("a", 1e300)), {"target": "number"}, "line 1: 'label' is 1e[+]300, which is no number"),
+        (rows(("a", 3), ("b", 3), ("c", None)), {"target": "number"}, "column 'label' of the training data are all 3"),
+        (rows(("a", None), ("b", "")), {"target": "number"}, "column 'label' of the training data are all missing"),
+        ([{"tokens": ["a", "b"], "label": ["x"]}], {"target": "token"}, "line 1: 1 labels in 'label' for 2 words"),
+        ([{"tokens": "a b", "label": ["x"]}], {"target": "token"}, "line 1: 'tokens' is not a list but str"),
+        ([{"tokens": ["a", ""], "label": ["x", "y"]}], {"target": "token"}, "'tokens' holds '', which is no word"),
+        (
+            [{"tokens": ["a"], "label": [None]}],
+            {"target": "token"},
+            "the labels .* of the training data are all missing",
+        ),
+        (rows(("a", 1)), {"target": "token"}, "line 1: no column 'tokens'; tokens_column must be one of: text, label"),
+        (
+            rows(("abc", ["x", "y"])),
+            {"target": "token", "tokens_column": None},
+            "line 1: 2 labels in 'label' for 3 characters",
+        ),
+    ],
+)
+def test_bad_data_is_one_line(
+    data: list[dict[str, Any]], options: dict[str, Any], message: str, write: Callable[..., str]
+) -> None:
+    module = TextFilesDataModule(write(data), **{"target": "class", **options})
+    with pytest.raises(DataError, match=message) as caught:
+        module.prepare_data()
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_label_that_training_lacks(write: Callable[..., str]) -> None:
+    train = write(rows(("a", "spam"), ("b", "ham")))
+    for split in ("val", "test"):
+        other = write(rows(("c", "ham"), ("d", "spm")), f"{split}.jsonl")
+        module = TextFilesDataModule(train, **{f"{split}_files": other}, target="class")
+        with pytest.raises(DataError, match=rf"{split}.jsonl, line 2: the label 'spm' .* training data .*'spam'"):
+            module.prepare_data()
+
+
+def test_many_classes_are_fine_where_they_have_examples_or_names(write: Callable[..., str]) -> None:
+    pairs = [(f"text {number}", number % 151) for number in range(604)]
+    train = write(rows(*pairs))
+    assert TextFilesDataModule(train, target="class").num_classes == 151
+    few = write(rows(*pairs[:151]), "few.jsonl")
+    names = [str(number) for number in range(151)]
+    assert TextFilesDataModule(few, target="class", label_names=names).num_classes == 151
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "clas"}, "target=clas: TextFilesDataModule has no such labels; it serves target=masked or class"),
+        (
+            {"target": "class", "label_column": ["a", "b"]},
+            r"label_column=\['a', 'b'\]: name one column for target=class",
+        ),
+        ({"target": "number", "label_column": ["a", "a"]}, "name one or several columns, each once"),
+        ({"target": "number", "label_column": []}, "name one or several columns"),
+        ({"target": "class", "label_column": "text"}, "label_column=text: names the column with the text"),
+        ({"target": "class", "label_names": ["a"]}, "label_names=.* at least two names"),
+        ({"target": "class", "label_names": ["a", "b", "a"]}, "label_names=.* each once"),
+        ({"truncation_side": "middle"}, "truncation_side='middle' must be 'left' or 'right'"),
+    ],
+)
+def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str, write: Callable[..., str]) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        TextFilesDataModule(write(rows(("a", 0))), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_data_without_labels(tmp_path: Path) -> None:
+    for make in (PythonDocsDataModule, WikiTextDataModule):
+        with pytest.raises(
+            UserError, match=f"target=class: {make.__name__} has no such labels; it serves target=masked$"
+        ):
+            make(target="class")
+    with pytest.raises(UserError, match="streaming goes with target=masked only"):
+        HubTextDataModule(str(tmp_path), streaming=True, target="class")
+    (tmp_path / "train.txt").write_text("text")
+    with pytest.raises(DataError, match=r"train\.txt: not a table; columns are read from .jsonl"):
+        TextFilesDataModule(str(tmp_path / "train.txt"), target="class").prepare_data()
+    with pytest.raises(DataError, match=r"labels are read from \.jsonl.* files, and there are none"):
+        HubTextDataModule(str(tmp_path), target="class").prepare_data()
+
+
+def test_columns_from_the_command_line() -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(TextFilesDataModule, "data")
+    arguments = ["--data.train_files=a.csv", "--data.target=number", "--data.label_column=[a,b]"]
+    assert parser.parse_args(arguments).data.label_column == ["a", "b"]
+    assert parser.parse_args([*arguments, "--data.label_column=c"]).data.label_column == "c"
+    assert parser.parse_args([*arguments, "--data.label_names=[neg,pos]"]).data.label_names == ["neg", "pos"]
+
+
+# embedded data
+
+
+def test_languages() -> None:
+    module = LanguagesDataModule()
+    assert (module.max_seq_len, module.num_classes) == (64, 32)
+    assert {"English", "Chinese", "Swahili"} < set(module.label_names)
+    assert min(module.class_counts) > 100
+    module.setup()
+    sizes = {split: len(dataset) for split, dataset in module.split_datasets.items()}
+    assert 12_000 < sum(sizes.values()) < 17_000
+    assert 0.75 < sizes["train"] / sum(sizes.values()) < 0.85
+    batch = next(iter(module.train_dataloader()))
+    assert batch["input_ids"].shape == (64, 64)
+    assert batch["labels"].shape == (64,)
+
+
+def test_a_name_is_in_one_text_and_one_language() -> None:
+    texts = list(language_texts())
+    assert texts == list(language_texts())
+    of_name: dict[str, tuple[str, str]] = {}
+    for split, text, language in texts:
+        for name in text.split(", "):
+            assert of_name.setdefault(name.casefold(), (split, language)) == (split, language)
+    names = Counter(name.casefold() for _, text, _ in texts for name in text.split(", "))
+    assert set(names.values()) == {1}
+    expected = {"donnerstag": "German", "giovedì": "Italian", "木曜日": "Japanese", "no such name": None}
+    assert {name: of_name.get(name, (None, None))[1] for name in expected} == expected
+
+
+def test_python_code() -> None:
+    module = PythonCodeDataModule()
+    assert module.label_names == ["space", "comment", "string", "number", "operator", "keyword", "builtin", "name"]
+    assert 1_000_000 < sum(module.class_counts) < 2_500_000
+    assert min(module.class_counts) > 5_000
+    module.setup()
+    assert set(module.split_datasets) == {"train", "validation", "test"}
+    batch = next(iter(module.train_dataloader()))
+    assert batch["input_ids"].shape == batch["labels"].shape == (64, 128)
+    assert ((batch["labels"] == IGNORED) == (batch["attention_mask"] == 0)).all()
+    classes: dict[str, set[int]] = {}
+    for text, labels in examples(module, "test"):
+        if text.isascii():
+            for character, label in zip(text, labels.tolist(), strict=False):
+                classes.setdefault(character, set()).add(label)
+    space, comment, string, number, operator, *words = range(8)
+    assert operator in classes["@"] <= {comment, string, operator}
+    assert comment in classes["#"] <= {comment, string}
+    assert classes["e"] >= {comment, string, *words}
+    assert number in classes["7"] <= {comment, string, number, words[2]}
+    assert {character for character, own in classes.items() if space in own} <= {" ", "\n", "\t", "\f", "\\"}
+
+
+def test_classes_of_code(tmp_path: Path) -> None:
+    code = 'def é(x):\n    return len(x) + 0x1F  # é\n\ns = f\'a{x}\' \\\n    """b\nc"""\n'
+    (tmp_path / "a.py").write_text(code, encoding="utf-8")
+    text, classes = classify(tmp_path / "a.py")
+    assert text == code
+    runs = [
+        ("".join(c for c, _ in run), kind) for kind, run in groupby(zip(text, classes, strict=True), lambda x: x[1])
+    ]
+    found = [run for run in runs if run[1] != "space"]
+    first_line = [("def", "keyword"), ("é", "name"), ("(", "operator"), ("x", "name"), ("):", "operator")]
+    second_line = [("return", "keyword"), ("len", "builtin"), ("(", "operator"), ("x", "name"), (")", "operator")]
+    second_line += [("+", "operator"), ("0x1F", "number"), ("# é", "comment")]
+    assert found[:13] == first_line + second_line
+    assert found[13:15] == [("s", "name"), ("=", "operator")]
+    assert found[-1] == ('"""b\nc"""', "string")
+    assert dict(found)["f'a{x}'" if ("f'a{x}'", "string") in found else "f'a"] == "string"
+
+
+def test_embedded_texts_serve_masked_language_modelling_too() -> None:
+    module = LanguagesDataModule(target="masked", mask_words=False, batch_size=4)
+    module.setup()
+    batch = next(iter(module.train_dataloader()))
+    assert batch["labels"].shape == (4, 64)
+    assert 0 < (batch["labels"] != IGNORED).float().mean() < 0.4
+    with pytest.raises(UserError, match="it serves target=token or masked"):
+        PythonCodeDataModule(target="class")
+
+
+# real data
+
+
+def shared(name: str) -> str:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "counts"),
+    [
+        (
+            {"train_files": "sst2/train.jsonl.xz", "val_files": "sst2/dev.jsonl.xz"},
+            ["0", "1"],
+            {"train": 6920, "validation": 872},
+        ),
+        ({"train_files": "ag-news-test/first-5600.jsonl.xz"}, ["0", "1", "2", "3"], {"all": 5600}),
+        ({"train_files": "banking77/train.jsonl.xz"}, 77, {"all": 10003}),
+        (
+            {"train_files": "clinc150/train.jsonl.xz", "val_files": "clinc150/val.jsonl.xz"},
+            150,
+            {"train": 15000, "validation": 3000},
+        ),
+        ({"train_files": "sms-spam/train.jsonl.xz"}, ["ham", "spam"], {"all": 4480}),
+        ({"train_files": "udhr-langid/train.jsonl.xz"}, 69, {"all": 3502}),
+        ({"train_files": "imdb/train.jsonl.xz"}, ["0", "1"], {"all": 25000}),
+    ],
+    ids=lambda value: value["train_files"] if isinstance(value, dict) and "train_files" in value else "",
+)
+def test_real_data(files: dict[str, str], names: list[str] | int, counts: dict[str, int]) -> None:
+    paths = {flag: shared(name) for flag, name in files.items()}
+    module = TextFilesDataModule(**paths, target="class")  # type: ignore[arg-type]
+    assert (module.num_classes if isinstance(names, int) else module.label_names) == names
+    module.setup()
+    sizes = {split: len(dataset) for split, dataset in module.split_datasets.items()}
+    assert sum(module.class_counts) == sizes["train"]
+    if "all" in counts:
+        assert sum(sizes.values()) == counts["all"]
+        assert sizes["validation"] == pytest.approx(0.05 * counts["all"], rel=0.1)
+    else:
+        assert sizes == counts
+    labels = np.concatenate([dataset.documents.labels for dataset in module.split_datasets.values()])
+    with lzma.open(paths["train_files"], "rt", encoding="utf-8") as file:
+        own = Counter(str(json.loads(line)["label"]) for line in file)
+    if "all" in counts:
+        assert Counter(module.label_names[label] for label in labels) == own
+    else:
+        assert dict(zip(module.label_names, module.class_counts, strict=True)) == own
+
+
+def test_a_class_of_its_own_for_what_is_out_of_scope() -> None:
+    files = {
+        split: [shared(f"clinc150/{part}.jsonl.xz") for part in (split, f"oos_{split}")] for split in ("train", "val")
+    }
+    module = TextFilesDataModule(files["train"], files["val"], target="class")
+    assert module.num_classes == 151
+    assert set(module.class_counts) == {100}
+    folder = HubTextDataModule(shared("clinc150"), target="class")
+    assert folder.class_counts == module.class_counts
+    folder.setup()
+    assert len(folder.split_datasets["validation"]) == 3100

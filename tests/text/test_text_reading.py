@@ -1,0 +1,272 @@
+"""Reading a person's texts for prediction, and drawing what was looked at."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PerceiverTokenizer, PreTrainedTokenizerFast
+
+from perceiver_plugins.text.adapters import TextInputAdapter
+from perceiver_plugins.text.data import TextFilesDataModule
+from perceiver_plugins.text.reading import TextReader
+from perceiver_registry.errors import UserError
+
+WORDS = "the film isn't worth seeing twice, naïve 日本 😀 unhappily"
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+
+
+def make_reader(tmp_path: Path, max_positions: int = 512, **options: Any) -> tuple[TextReader, TextFilesDataModule]:
+    """A reader, and the data module whose description it was made from, which validates on some texts."""
+    for name in ("train", "val"):
+        rows = [{"text": f"{WORDS} {number}", "label": number % 2} for number in range(4)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("train", "val")]
+    module = TextFilesDataModule(*files, **{"target": "class", "max_seq_len": 512, "batch_size": 4, **options})
+    description = json.loads(json.dumps(module.description()))
+    return TextReader(description, TextInputAdapter(300, max_positions, 8)), module
+
+
+def wordpiece() -> PreTrainedTokenizerFast:
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "un", "##happy", "##ily", "happy"]
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        **{f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls", "sep", "mask")},
+    )
+
+
+def byte_pairs() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator([WORDS] * 3, trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="!", mask_token="?")
+
+
+TOKENIZERS = {"bytes": PerceiverTokenizer, "wordpiece": wordpiece, "byte pairs": byte_pairs}
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("max_seq_len", [20, 512])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.filterwarnings("ignore:.*tokens. the model reads")
+def test_texts_are_read_as_in_training(
+    tokenizer: str, max_seq_len: int, side: str, special: bool, tmp_path: Path
+) -> None:
+    reader, module = make_reader(
+        tmp_path,
+        tokenizer=TOKENIZERS[tokenizer](),
+        max_seq_len=max_seq_len,
+        truncation_side=side,
+        padding_side=side,
+        add_special_tokens=special,
+        add_eos_token=special and tokenizer != "byte pairs",
+    )
+    module.setup()
+    expected = next(iter(module.val_dataloader()))
+    batch = reader.collate([reader.read(f"{WORDS} {number}") for number in range(4)])
+    assert set(batch) == {"input_ids", "attention_mask"}
+    assert all(torch.equal(batch[name], expected[name]) for name in batch)
+    assert batch["input_ids"].shape[1] <= max_seq_len
+
+
+def test_a_long_text_is_said_once_to_be_cut(tmp_path: Path) -> None:
+    reader, _ = make_reader(tmp_path, max_positions=10)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(reader.read("0123456789").input_ids) == 10
+        assert not caught
+        for _ in range(3):
+            assert reader.read("0123456789é").text == "0123456789é"
+    assert [str(warning.message) for warning in caught] == [
+        "'0123456789é' has 12 tokens: the model reads its beginning only, as its input is 10 tokens long; "
+        "so with other long texts"
+    ]
+
+
+# inputs
+
+
+def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, _ = make_reader(tmp_path)
+    folder = tmp_path / "texts"
+    (folder / "more").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    (folder / "b.txt").write_bytes("\ufeffZwei\r\nZeilen é".encode())
+    (folder / "a.txt.gz").write_bytes(gzip.compress(b"compressed"))
+    (folder / "more" / "c.txt").write_text("c")
+    (folder / "notes.md").write_text("# Notes")
+    (folder / "plain").write_text("no suffix")
+    texts = ["b.txt", "what is in b.txt", "more", "notes.md", "nothing.md", "Really?", "", "plain", "x" * 5000, "a\0b"]
+    assert reader.expand(texts) == texts
+    read = {name: reader.read(name).text for name in texts if name and len(name) < 100}
+    assert read == {
+        **{name: name for name in read},
+        "b.txt": "Zwei\nZeilen é",
+        "notes.md": "# Notes",
+        "plain": "no suffix",
+    }
+    assert reader.expand(["*.txt", "./more", "*.txt.gz"]) == ["b.txt", "more/c.txt", "a.txt.gz"]
+    everything = reader.expand([f"{folder}/"])
+    assert everything == [str(folder / name) for name in ("a.txt.gz", "b.txt", "more/c.txt")]
+    assert [reader.read(name).text for name in everything] == ["compressed", "Zwei\nZeilen é", "c"]
+    monkeypatch.setenv("HOME", str(folder))
+    assert reader.expand(["~/b.txt"]) == [str(folder / "b.txt")]
+
+
+def test_inputs_that_are_nothing(tmp_path: Path) -> None:
+    reader, _ = make_reader(tmp_path)
+    (tmp_path / "review.txt").write_text("good")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "binary.txt").write_bytes(b"\0\1")
+    (tmp_path / "latin.txt").write_bytes(b"\xe9t\xe9")
+    (tmp_path / "folder").mkdir()
+    for name, message in {
+        f"{tmp_path}/reviw.txt": "input: there is no file .*reviw.txt .*'review.txt'",
+        f"{tmp_path}/*.txt.xz": "input: no file matches",
+        f"{tmp_path}/folder": "there are no .txt files in the folder",
+    }.items():
+        with pytest.raises(UserError, match=message) as caught:
+            reader.expand(["a text", name])
+        assert "\n" not in str(caught.value)
+    for name, message in {
+        f"{tmp_path}/empty.txt": "holds no text",
+        f"{tmp_path}/binary.txt": "binary file",
+        f"{tmp_path}/latin.txt": "not UTF-8 text",
+        f"{tmp_path}/train.jsonl": "a table, not a text; .* --input=FILE",
+        "": "there is no text to read",
+        "caf\udce9": "not UTF-8 text",
+    }.items():
+        with pytest.raises(UserError, match=message) as caught:
+            reader.read(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_something_else() -> None:
+    with pytest.raises(UserError, match="names no tokenizer"):
+        TextReader({"image_size": [3, 3]}, SimpleNamespace())  # type: ignore[arg-type]
+
+
+# places and pictures
+
+
+def test_tokens_are_the_text(tmp_path: Path) -> None:
+    for name, make in TOKENIZERS.items():
+        reader, _ = make_reader(tmp_path, tokenizer=make())
+        for text in (WORDS, "日本", "e", " the  film\n", "happy unhappily film"):
+            example = reader.read(text)
+            tokens = reader.tokens(example)
+            assert len(tokens) == len(example.input_ids)
+            assert "".join(tokens) == (text.rstrip() if name == "wordpiece" else text).lstrip(
+                " " if name == "wordpiece" else ""
+            )
+
+
+def test_tokens_one_by_one(tmp_path: Path) -> None:
+    reader, _ = make_reader(tmp_path, add_special_tokens=True)
+    assert reader.tokens(reader.read("aé日")) == ["[CLS]", "a", "é", "", "日", "", "", "[SEP]"]
+    reader, _ = make_reader(tmp_path, tokenizer=wordpiece(), add_special_tokens=True)
+    assert reader.tokens(reader.read("The unhappy  film!")) == ["[CLS]", "The", " un", "happy", "  film", "!", "[SEP]"]
+    reader, _ = make_reader(tmp_path, max_seq_len=3, truncation_side="left")
+    with pytest.warns(UserWarning, match="reads its end only"):
+        example = reader.read("日b")
+    assert reader.tokens(example) == ["日", "", "b"]
+
+
+class Page(HTMLParser):
+    """What a page shows: its sections with (text, colour) of each span, its title, and all of its attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.sections: list[list[tuple[str, float]]] = []
+        self.texts: dict[str, str] = {}
+        self.attributes: list[str] = []
+        self.tags: set[str] = set()
+        self._open: list[str] = []
+        self._colour = 0.0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [name for name, _ in attrs]
+        if tag == "section":
+            self.sections.append([])
+        if tag == "span":
+            colour = re.search(r"rgba\(\d+,\d+,\d+,([\d.]+)\)", dict(attrs)["style"] or "")
+            assert colour
+            self._colour = float(colour[1])
+        if tag != "meta":
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        tag = self._open[-1] if self._open else ""
+        if tag == "span":
+            self.sections[-1].append((data, self._colour))
+        self.texts[tag] = data
+
+
+def test_attention_is_drawn(tmp_path: Path) -> None:
+    reader, _ = make_reader(tmp_path, add_special_tokens=True)
+    text = "<b>é & x"
+    example = reader.read(text)
+    weights = torch.arange(1.0, 14.0)  # 11 tokens, then padding
+    layers = [weights / weights.sum(), torch.full((13,), 1 / 13)]
+    path = reader.draw_attention(text, example, layers, tmp_path / "v1.5 text")
+    assert path == tmp_path / "v1.5 text.html"
+    source = path.read_text(encoding="utf-8")
+    page = Page(source)
+    assert page.texts["title"] == "Attention: <b>é & x"
+    assert page.texts["h1"] == text
+    pieces = ["[CLS]", *text, "[SEP]"]
+    assert [[piece for piece, _ in section] for section in page.sections] == [pieces] * 2
+    # the two bytes of é have its colour together
+    expected = [1, 2, 3, 4, 5 + 6, 7, 8, 9, 10, 11]
+    assert [colour for _, colour in page.sections[0]] == pytest.approx([value / 11 for value in expected], abs=1e-3)
+    assert [colour for _, colour in page.sections[1]] == pytest.approx([0.5] * 4 + [1.0] + [0.5] * 5, abs=1e-3)
+    assert not page.tags & {"script", "link", "img", "iframe"}
+    assert not {"src", "href"} & set(page.attributes)
+    assert "url(" not in source
+    assert "://" not in source
+
+
+def test_attention_beside_padding_on_the_left(tmp_path: Path) -> None:
+    reader, _ = make_reader(tmp_path, padding_side="left")
+    weights = torch.tensor([0.0, 0.0, 0.25, 0.75])
+    path = reader.draw_attention("ab", reader.read("ab"), [weights], tmp_path / "text")
+    [section] = Page(path.read_text(encoding="utf-8")).sections
+    assert section == [("a", pytest.approx(0.333)), ("b", 1.0)]
+
+
+def test_a_long_source_is_shortened_in_the_title(tmp_path: Path) -> None:
+    reader, _ = make_reader(tmp_path)
+    example = reader.read("word " * 50)
+    path = reader.draw_attention("word " * 50, example, [torch.zeros(250)], tmp_path / "text")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert len(page.texts["h1"]) == 63
+    assert "".join(piece for piece, _ in page.sections[0]) == "word " * 50

@@ -1,0 +1,278 @@
+"""The moving average of the weights: what it is, where it is used, and that a run with it is resumed to the bit."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from perceiver_cli.checkpoints import LastCheckpoint
+from perceiver_plugins.text import LitLanguageModel
+from perceiver_registry import UserError
+
+DECAY = 0.8
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*not resumable.*",
+    "ignore:.*many workers.*",
+    "ignore:.*exists and is.*",
+    "ignore:.*LeafSpec.*",
+    "ignore:.*could not find the monitored key.*",
+)
+
+
+def weights_of(module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def assert_same(state, expected, **tolerance) -> None:
+    torch.testing.assert_close(dict(state), dict(expected), **({"rtol": 0, "atol": 0} | tolerance))
+
+
+class DeathError(Exception):
+    """What happens to a run."""
+
+
+class Die(Callback):
+    """Ends a run at a step, or in the validation of a step."""
+
+    def __init__(self, step: int = -1, in_validation: int = -1):
+        self.step, self.in_validation = step, in_validation
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise DeathError
+
+    def on_validation_batch_start(self, trainer, *_):
+        if trainer.global_step == self.in_validation:
+            raise KeyboardInterrupt
+
+
+class Record(Callback):
+    """Keeps the weights after each step, those that each step and each validation begins with, and the losses."""
+
+    def __init__(self):
+        self.after_step, self.before_step, self.in_validation, self.losses = [], [], {}, {}
+
+    def on_train_batch_start(self, trainer, module, *_):
+        self.before_step.append(weights_of(module))
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.after_step.append(weights_of(module))
+
+    def on_validation_batch_start(self, trainer, module, *_):
+        if not trainer.sanity_checking:
+            self.in_validation[trainer.global_step] = weights_of(module)
+
+    def on_validation_end(self, trainer, module):
+        if not trainer.sanity_checking:
+            self.losses[trainer.global_step] = float(trainer.callback_metrics["val_loss"])
+
+    @property
+    def averages(self) -> list[dict[str, torch.Tensor]]:
+        """The average after each step, by its definition."""
+        averages = [{name: value.double() for name, value in self.after_step[0].items()}]
+        for weights in self.after_step[1:]:
+            last = averages[-1]
+            averages.append({name: DECAY * last[name] + (1 - DECAY) * weights[name].double() for name in weights})
+        return [{name: value.float() for name, value in average.items()} for average in averages]
+
+
+@pytest.fixture
+def module(tiny_config):
+    """A function that makes a small model that learns fast."""
+
+    def module(decay: float | None = DECAY, **config) -> LitLanguageModel:
+        optimizer = {"name": "AdamW", "lr": 0.02}
+        return LitLanguageModel.create(tiny_config(**config), optimizer=optimizer, num_samples=0, ema_decay=decay)
+
+    return module
+
+
+@pytest.fixture
+def train(module, tiny_data, tiny_trainer, tmp_path):
+    """Trains to the end or to death, from a checkpoint or not, and returns the trainer."""
+
+    def train(name: str, steps: int = 12, die: Die | None = None, resume: bool = False, callbacks=(), **options):
+        folder = tmp_path / name
+        seed_everything(99 if resume else 3, verbose=False)
+        lit_module = module(dropout=0.2)
+        best = ModelCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False)
+        saving = [best, LastCheckpoint(options.pop("every_n_steps", 2)), die or Die()]
+        intervals = {"val_check_interval": 3, "check_val_every_n_epoch": None}  # steps, across epochs
+        trainer = tiny_trainer(
+            max_steps=steps, callbacks=[*saving, *callbacks], enable_checkpointing=True, **(intervals | options)
+        )
+        try:
+            trainer.fit(
+                lit_module,
+                datamodule=tiny_data(seed=3),
+                ckpt_path=folder / "last.ckpt" if resume else None,
+                weights_only=True,
+            )
+        except DeathError:
+            assert trainer.global_step == die.step
+        except SystemExit:  # what Lightning makes of an interruption
+            assert trainer.global_step == die.in_validation
+        return trainer
+
+    return train
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function that reads the latest checkpoint of a run."""
+
+    def saved(name: str, file: str = "last") -> dict:
+        return torch.load(tmp_path / name / f"{file}.ckpt", weights_only=True)
+
+    return saved
+
+
+PARTS = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "global_step")
+
+
+def assert_same_run(one: dict, other: dict) -> None:
+    for part in PARTS:
+        torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
+
+
+def test_it_is_the_recursion_over_the_weights_of_each_step(train, saved):
+    trainer = train("run", steps=9, callbacks=[record := Record()])
+    assert len(record.after_step) == 9
+    average, checkpoint = record.averages[-1], saved("run")
+    assert_same(weights_of(trainer.lightning_module), average, rtol=1e-5, atol=1e-6)
+    assert_same({name: checkpoint["state_dict"][name] for name in average}, average, rtol=1e-5, atol=1e-6)
+    current = checkpoint["current_model_state"]
+    assert_same({name: current[name] for name in average}, record.after_step[-1])
+    difference = max((average[name] - current[name]).abs().max() for name in average)
+    assert difference > 0.01
+
+
+def test_with_accumulated_gradients_a_step_counts_once(train, saved):
+    intervals = {"val_check_interval": 1.0, "check_val_every_n_epoch": 1}
+    train("run", steps=4, accumulate_grad_batches=2, callbacks=[record := Record()], **intervals)
+    assert len(record.after_step) > 4
+    assert saved("run")["averaging_state"]["n_averaged"] == 4
+
+
+def test_validation_runs_on_the_average_and_training_does_not(train):
+    train("run", steps=9, callbacks=[record := Record()])
+    assert sorted(record.in_validation) == [3, 6, 9]
+    for step, weights in record.in_validation.items():
+        assert_same(weights, record.averages[step - 1], rtol=1e-5, atol=1e-6)
+    for after, before in zip(record.after_step, record.before_step[1:], strict=False):
+        assert_same(before, after)
+
+
+def test_the_best_checkpoint_holds_the_average_that_was_validated(train, module, tiny_data, tiny_trainer, tmp_path):
+    trainer = train("run", steps=9, callbacks=[record := Record()])
+    best = trainer.checkpoint_callback
+    step = min(record.losses, key=record.losses.get)
+    loaded = LitLanguageModel.load_from_checkpoint(tmp_path / "run" / "best.ckpt", weights_only=True)
+    assert_same(weights_of(loaded), record.in_validation[step])
+    (metrics,) = tiny_trainer().validate(loaded, datamodule=tiny_data(seed=3), verbose=False)
+    assert metrics["val_loss"] == pytest.approx(float(best.best_model_score), abs=1e-6)
+    other = module(None, params=str(tmp_path / "run" / "best.ckpt"))
+    assert_same(weights_of(other), record.in_validation[step])
+
+
+@pytest.mark.parametrize("step", [2, 3, 5, 7, 11])
+def test_a_run_goes_on_as_if_it_had_not_died(train, saved, step):
+    train("alone")
+    train("died", die=Die(step))
+    assert saved("died")["global_step"] < 12
+    train("died", resume=True)
+    assert_same_run(saved("died"), saved("alone"))
+
+
+def test_a_finished_run_goes_on_as_if_it_had_been_planned_longer(train, saved):
+    train("longer", steps=10)
+    train("short", steps=5)
+    train("short", steps=10, resume=True)
+    assert_same_run(saved("short"), saved("longer"))
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_run_that_is_interrupted_in_validation_goes_on(train, saved, step):
+    train("alone", steps=8, every_n_steps=0, callbacks=[record := Record()])
+    train("interrupted", steps=8, every_n_steps=0, die=Die(in_validation=step))
+    checkpoint = saved("interrupted")
+    assert checkpoint["global_step"] == step
+    names = record.averages[step - 1]
+    for part, expected in (
+        ("current_model_state", record.after_step[step - 1]),
+        ("state_dict", record.in_validation[step]),
+    ):
+        assert_same({name: checkpoint[part][name] for name in names}, expected)
+    trainer = train("interrupted", steps=8, every_n_steps=0, resume=True, callbacks=[resumed := Record()])
+    assert_same_run(saved("interrupted"), saved("alone"))
+    assert resumed.losses == {key: loss for key, loss in record.losses.items() if key >= step}
+    assert trainer.global_step == 8
+
+
+def test_a_checkpoint_that_is_saved_after_the_end_can_be_resumed(train, saved, tmp_path):
+    train("longer", steps=8)
+    trainer = train("run", steps=4)
+    trainer.save_checkpoint(tmp_path / "run" / "last.ckpt")
+    assert_same(
+        weights_of(trainer.lightning_module),
+        {name: saved("run")["state_dict"][name] for name, _ in trainer.lightning_module.named_parameters()},
+    )
+    train("run", steps=8, resume=True)
+    assert_same_run(saved("run"), saved("longer"))
+
+
+def test_where_nothing_is_left_to_train_the_module_holds_the_average_all_the_same(train, saved):
+    train("run", steps=4)
+    trainer = train("run", steps=4, resume=True)
+    state = saved("run")["state_dict"]
+    assert_same(
+        weights_of(trainer.lightning_module), {name: state[name] for name in weights_of(trainer.lightning_module)}
+    )
+
+
+def test_frozen_weights_are_their_own_average(tiny_config, tiny_data, tiny_trainer):
+    config = tiny_config()
+    config.encoder.freeze = True
+    lit_module = LitLanguageModel.create(config, num_samples=0, ema_decay=0.999)
+    before = copy.deepcopy(lit_module.model.encoder.state_dict())
+    tiny_trainer(max_steps=6).fit(lit_module, datamodule=tiny_data())
+    assert_same(lit_module.model.encoder.state_dict(), before)
+
+
+def test_a_run_without_an_average_goes_on_with_one(train, module, tiny_data, tiny_trainer, saved, tmp_path):
+    without = module(None)
+    trainer = tiny_trainer(max_steps=4)
+    trainer.fit(without, datamodule=tiny_data(seed=3))
+    (tmp_path / "run").mkdir()
+    trainer.save_checkpoint(tmp_path / "run" / "last.ckpt")
+    with pytest.warns(UserWarning, match="not created with WeightAveraging"):
+        train("run", steps=5, resume=True, callbacks=[record := Record()])
+    assert_same(record.before_step[0], weights_of(without))
+    assert_same({name: saved("run")["state_dict"][name] for name in record.after_step[0]}, record.after_step[0])
+
+
+@pytest.mark.parametrize("evaluate", ["validate", "test"])
+def test_evaluation_of_a_checkpoint_uses_the_average_and_says_nothing(
+    train, module, tiny_data, tiny_trainer, tmp_path, evaluate, recwarn
+):
+    train("run", steps=3, callbacks=[record := Record()])
+    recwarn.clear()
+    test_files = str(tmp_path / "val.txt")
+    data = tiny_data(seed=3, test_files=test_files)
+    (metrics,) = getattr(tiny_trainer(), evaluate)(
+        module(), datamodule=data, ckpt_path=tmp_path / "run" / "last.ckpt", weights_only=True, verbose=False
+    )
+    assert not [str(warning.message) for warning in recwarn if "Averaging" in str(warning.message)]
+    name = "val_loss" if evaluate == "validate" else "test_loss"
+    assert metrics[name] == pytest.approx(record.losses[3], abs=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -0.5, 2.0])
+def test_a_decay_out_of_range_is_refused(module, decay):
+    with pytest.raises(UserError, match=f"ema_decay={decay} must be more than 0 and less than 1"):
+        module(decay)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from perceiver_registry.assemble import config_types
 PARTS = ("encoder", "decoder")
 
 OF_THE_RUN = ("config", "optimizer", "lr_scheduler", "task")
-"""Arguments of a Lightning module that are sections of their own on the command line, or its choice."""
+"""Arguments of a task's Lightning module that are sections of their own on the command line, or its choice."""
 
 
 def fields_of_model(config: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -33,10 +32,14 @@ def fields_of_model(config: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def fields_of(target: type, skip: Iterable[str] = ()) -> list[dict[str, str]]:
-    """Name, type, default and documentation of each argument of a class, those of its base classes included."""
-    left_out = {*skip, *OF_THE_RUN} & {*inspect.signature(target).parameters}
+    """Name, type, default and documentation of each argument of a class, those of its base classes included.
+
+    Args:
+        target: the class.
+        skip: names of arguments that are left out.
+    """
     parser = ArgumentParser(add_help=False)
-    parser.add_class_arguments(target, "x", skip=left_out, fail_untyped=False, instantiate=False)
+    parser.add_class_arguments(target, "x", skip={*skip}, fail_untyped=False, instantiate=False)
     return [
         {
             "field": action.dest.removeprefix("x."),

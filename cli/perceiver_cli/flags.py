@@ -12,6 +12,7 @@ import jsonargparse
 import yaml
 from pytorch_lightning import Trainer
 
+from perceiver_cli.fields import OF_THE_RUN
 from perceiver_cli.layers import KINDS, NAME_KEYS, Run, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
 from perceiver_registry.assemble import config_types
@@ -100,7 +101,7 @@ def build_parser(command: str, run: Run) -> Parser:
 def _add_sections(parser: Parser, command: str, run: Run) -> None:
     assert run.task is not None
     module = run.task.resolve("module")
-    _add(parser, module, "task", skip={"config", "optimizer", "lr_scheduler", "task"})
+    _add(parser, module, "task", skip=OF_THE_RUN)
     encoder, decoder = (name_of(run.values, f"model.{part}") for part in ("encoder", "decoder"))
     if encoder is None or decoder is None:
         raise UserError(f"task {run.task.name!r} has no default adapters: give --model.encoder and --model.decoder")

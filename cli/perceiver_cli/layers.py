@@ -100,7 +100,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
 
     files = {path: _read_config_file(path) for path in given["config"]}
     user: Values = {}
-    named = nest({name: given[name] for name in (*NAME_KEYS, *PARAMS) if given[name] is not None})
+    flat = {name: given[name] for name in (*NAME_KEYS, *PARAMS) if given[name] is not None}
+    named = nest({name: None if value in NONE else value for name, value in flat.items()})
     for values in (*files.values(), named):
         _canonise(values)
         user = merge(user, values)
@@ -162,13 +163,22 @@ def _layers_of_encoder(encoder_name: str | None, params: str) -> Iterator[Values
     encoder = config["encoder"] | {"params": params, "freeze": False}
     latents = {key: config[key] for key in ("num_latents", "num_latent_channels")}
     yield {"model": {"encoder": Replacement(encoder), **latents}}
-    adapter = registry().get("input", encoder[NAME_KEYS["model.encoder"]])
+    adapter = registry().get("input", encoder[NAME_KEYS["model.encoder"]]).spec
     if is_checkpoint(params):
-        data = read_checkpoint(params)[KEY]["run"].get("data", {})
+        data = _data_of_checkpoint(read_checkpoint(params)[KEY])
     else:
         published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
-        data = {key: value for spec in published for key, value in nest(spec.defaults).get("data", {}).items()}
-    yield {"data": {option: data[option] for option in adapter.spec.data_options if option in data}}
+        data = {attribute: encoder[field] for field, attribute in adapter.links.items()}
+        data |= {key: value for spec in published for key, value in nest(spec.defaults).get("data", {}).items()}
+    yield {"data": {option: data[option] for option in adapter.data_options if option in data}}
+
+
+def _data_of_checkpoint(description: Mapping[str, Any]) -> Values:
+    """The options of the data that a model was trained on: also those that were left to its data module."""
+    options = {key: value for key, value in description["run"].get("data", {}).items() if value is not None}
+    # A tokenizer is described by what it is made of; as an option it has a name.
+    resolved = {key: value for key, value in description["data"].items() if not isinstance(value, Mapping)}
+    return resolved | options
 
 
 def _check_names(task: TaskSpec, values: Values) -> None:

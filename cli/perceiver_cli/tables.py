@@ -25,7 +25,9 @@ def print_csv(rows: Iterable[Mapping[str, str]]) -> None:
 def print_table(rows: Iterable[Mapping[str, str]], title: str | None = None) -> None:
     """Prints rows that have the same keys, which are the columns' titles."""
     rows = list(rows)
-    table = Table(*(rows[0] if rows else ()), title=title, title_justify="left", box=None, pad_edge=False)
+    if not rows:
+        return
+    table = Table(*rows[0], title=title, title_justify="left", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     console = Console(markup=False, highlight=False, soft_wrap=False)

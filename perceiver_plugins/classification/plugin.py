@@ -72,7 +72,7 @@ def perceiver_tasks() -> list[TaskSpec]:
             data="digits",
             defaults={
                 "data.target": "class",
-                "model.encoder": "image-pixels",
+                "model.encoder": "image-patches",
                 **SMALL_ENCODER,
                 "model.decoder": "classification",
                 "model.decoder.num_output_query_channels": 128,

@@ -75,16 +75,22 @@ def perceiver_tasks() -> list[TaskSpec]:
             summary="tell which class an image belongs to",
             data="digits",
             defaults={
-                "model.encoder": "image-pixels",
-                "model.encoder.num_frequency_bands": 32,
+                # Patches learn sooner than pixels, and large images have not too many of them for a CPU.
+                "model.encoder": "image-patches",
+                "model.encoder.patch_size": 8,
+                "model.encoder.num_patch_channels": 64,
+                "model.encoder.max_resolution": [28, 28],
                 "model.encoder.num_cross_attention_heads": 1,
                 "model.encoder.num_self_attention_heads": 4,
                 "model.encoder.num_self_attention_layers_per_block": 3,
+                "model.encoder.dropout": 0.1,
+                "model.encoder.init_scale": 0.1,
                 "model.num_latents": 32,
                 "model.num_latent_channels": 128,
                 "model.decoder": "classification",
                 "model.decoder.num_output_query_channels": 128,
                 "model.decoder.num_cross_attention_heads": 1,
+                "model.decoder.init_scale": 0.1,
                 "optimizer": "AdamW",
                 "optimizer.lr": 1e-3,
                 "lr_scheduler": "CosineWithWarmup",
@@ -108,6 +114,23 @@ def perceiver_data() -> list[DataSpec]:
         "image-folder": ("ImageFolderDataModule", "your own images: a folder or zip with a folder for each class"),
         "hub-images": ("HubImagesDataModule", "any image data set of the hub, or a local folder"),
     }
+    digits = {
+        "data.batch_size": 32,
+        "data.random_rotation": 10,
+        "model.encoder.patch_size": 2,
+        "model.encoder.max_resolution": [4, 4],
+        "model.encoder.num_frequency_bands": 4,
+        "task.label_smoothing": 0.1,
+        "task.ema_decay": 0.99,
+        "trainer.max_epochs": 40,
+    }
+    small = {
+        "data.valid_batch_size": 500,
+        "model.encoder.patch_size": 4,
+        "model.encoder.max_resolution": [8, 8],
+        "model.encoder.num_frequency_bands": 8,
+    }
+    defaults = {"digits": digits, "mnist": small, "fashion-mnist": small, "cifar10": small}
     return [
         DataSpec(
             name=name,
@@ -115,6 +138,7 @@ def perceiver_data() -> list[DataSpec]:
             tasks=("image-classification", "classification", "regression"),
             summary=summary,
             yields=("pixel_values",),
+            defaults=defaults.get(name, {}),
         )
         for name, (module, summary) in modules.items()
     ]

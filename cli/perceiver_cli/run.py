@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import io
 import json
 import logging
 import sys
@@ -125,6 +126,8 @@ def predict(chosen: Run, values: Values) -> None:
     options = {key: values[key] for key in inspect.signature(predictor_class).parameters if key not in OF_PREDICTION}
     predictor = predictor_class(module, reader, **options)
     predictions = predictor.predict(inputs)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes; in JSON, this is an escape
     if values["format"] == "json":
         print(json.dumps(predictions, ensure_ascii=False, indent=2))
     elif values["format"] == "csv":
@@ -156,7 +159,7 @@ def _inputs(values: Values) -> list[str]:
         given.extend(_lines_of(values["input"]))
     if "-" in given or not given:
         if sys.stdin is None or sys.stdin.isatty():
-            raise UserError("nothing to predict for: give texts, --input=FILE, or standard input")
+            raise UserError("nothing to predict for: give inputs, --input=FILE, or standard input")
         piped = [line for line in sys.stdin.read().splitlines() if line.strip()]
         given = [text for text in given if text != "-"] + piped
     if not given:
@@ -300,6 +303,7 @@ def _quiet() -> Iterator[None]:
     """Without the hints of Lightning that a person who runs a command can do nothing about."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # steps are counted across epochs
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")

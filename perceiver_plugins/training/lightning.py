@@ -115,6 +115,7 @@ class LitPerceiver(LightningModule):
         self._seed: int | None = None
         self._other_schedule = False
         self._num_tokens: Tensor | int = 0
+        self._measured_step = 0
         self._since = time.perf_counter()
 
     @classmethod
@@ -212,7 +213,10 @@ class LitPerceiver(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self._num_tokens = self._num_tokens + self.num_tokens(batch)
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        # When Lightning writes its logs: it counts steps across epochs. Several batches may make a step.
+        step = self.trainer.global_step
+        if step % self.trainer.log_every_n_steps == 0 and step != self._measured_step:  # type: ignore[attr-defined]
+            self._measured_step = step
             rate = float(self._num_tokens) * self.trainer.world_size / (time.perf_counter() - self._since)
             self.log(self.throughput, rate)
             self._restart_clock()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from perceiver_cli.main import main
 
@@ -32,6 +38,19 @@ TRAINER = (
     "--trainer.enable_model_summary=false",
 )
 STEPS_PER_EPOCH = 5
+
+TINY = (
+    "--model.num_latents=4",
+    "--model.num_latent_channels=16",
+    "--model.encoder.num_cross_attention_heads=1",
+    "--model.encoder.num_self_attention_layers_per_block=1",
+    # Otherwise all inputs would get the same answers, nearly.
+    "--model.encoder.init_scale=0.2",
+    "--model.decoder.init_scale=0.2",
+    "--lr_scheduler=none",
+    "--optimizer.lr=0.01",
+)
+CLASS_QUERY = "--model.decoder.num_output_query_channels=16"
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,13 @@ class TrainedRun:
     @property
     def last(self) -> Path:
         return self.folder / "checkpoints" / "last.ckpt"
+
+
+def folder_of(result: Result) -> Path:
+    """The folder of a run that was trained."""
+    assert result.code == 0, result.err
+    (line,) = [line for line in result.out.splitlines() if line.startswith("Latest state: ")]
+    return Path(line.removeprefix("Latest state: ")).parents[1]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -174,14 +200,118 @@ def trained(
     return TrainedRun(flags, cwd / "logs" / "mlm" / "version_0", result)
 
 
+# Small models of all kinds
+
+
+@pytest.fixture(scope="session")
+def train(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainedRun]:
+    """Trains in this process, in a folder of its own, which is not to be changed."""
+
+    def train(*argv: str) -> TrainedRun:
+        flags = [*argv, *TINY, *TRAINER]
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(tmp_path_factory.mktemp("run")),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            keep_surroundings(patch, environment)
+            result = Result(main(["fit", *flags]), out.getvalue(), err.getvalue())
+            return TrainedRun(flags, Path.cwd() / folder_of(result), result)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with seven of scikit-learn's digits, two of them in a folder below, and a photograph in colour."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "more").mkdir()
+    for number, pixels in enumerate(load_digits().images[:7]):
+        path = folder / ("more" if number > 4 else ".") / f"{number}.png"
+        Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(path)
+    colours = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(folder / "photo.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with labelled texts: 40 for training, 6 for validation and 9 for test; "gut" is the rarer class."""
+    folder = tmp_path_factory.mktemp("reviews")
+    for split, numbers in {"train": range(40), "val": range(40, 46), "test": range(46, 55)}.items():
+        texts = [(f"näht {n} <b>gut</b>", "gut") if n % 4 == 0 else (f"schlecht & {n}", "schlecht") for n in numbers]
+        rows = [json.dumps({"text": text, "label": label}) for text, label in texts]
+        (folder / f"{split}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labelled(reviews: Path) -> list[str]:
+    """The flags of their data."""
+    files = [f"--data.{split}_files={reviews / split}.jsonl" for split in ("train", "val", "test")]
+    return ["--data=text-files", *files, "--data.max_seq_len=32", "--data.batch_size=8"]
+
+
+@pytest.fixture(scope="session")
+def image_classifier(train: Callable[..., TrainedRun]) -> TrainedRun:
+    """A classifier of handwritten digits."""
+    pixels = ["--model.encoder=image-pixels", "--model.encoder.num_frequency_bands=3", CLASS_QUERY]
+    short = ["--trainer.max_steps=8", "--trainer.val_check_interval=4", "--trainer.limit_val_batches=2"]
+    return train("--task=image-classification", "--data=digits", "--task.ema_decay=null", *pixels, *short)
+
+
+@pytest.fixture(scope="session")
+def text_classifier(train: Callable[..., TrainedRun], labelled: list[str]) -> TrainedRun:
+    """A classifier of the reviews."""
+    channels = ["--model.encoder.num_input_channels=16", CLASS_QUERY]
+    return train("--task=text-classification", *labelled, *channels, "--trainer.max_epochs=3")
+
+
+@pytest.fixture(scope="session")
+def token_classifier(train: Callable[..., TrainedRun], tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A model that tells names of people and places from other words."""
+    file = tmp_path_factory.mktemp("words") / "train.jsonl"
+    labels = ["person", "other", "other", "place"]
+    places = ["Ulm", "Köln", "Bonn", "Kiel", "Trier", "Essen"]
+    rows = [{"tokens": ["Anna", "lives", "in", place], "label": labels} for place in places]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = ["--data=text-files", f"--data.train_files={file}", "--data.max_seq_len=32", "--data.batch_size=5"]
+    channels = "--model.encoder.num_input_channels=16"
+    return train("--task=token-classification", *data, channels, "--trainer.max_epochs=15")
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of numbers: y and z follow from a and b, and some of b are missing."""
+    file = tmp_path_factory.mktemp("table") / "train.csv"
+    rows = [f"{a},{'' if a % 7 == 3 else a % 5},{100 + 2 * a},{-a % 5 / 100}" for a in range(40)]
+    file.write_text("\n".join(["a,b,y,z", *rows]))
+    return file
+
+
+@pytest.fixture(scope="session")
+def regressor(train: Callable[..., TrainedRun], table: Path) -> TrainedRun:
+    """A model that predicts them."""
+    data = ["--data=table-files", f"--data.train_files={table}", '--data.label_column=["y", "z"]']
+    channels = ["--model.encoder.num_input_channels=16", CLASS_QUERY]
+    return train("--task=regression", *data, "--data.batch_size=12", *channels, "--trainer.max_epochs=3")
+
+
+def keep_surroundings(patch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """Lets a run use the tests' cache, and what it sets in the environment be taken back."""
+    patch.setenv("PERCEIVER_CACHE", environment["PERCEIVER_CACHE"])
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        patch.setenv(variable, "0")
+        patch.delenv(variable)
+
+
 @pytest.fixture(autouse=True)
 def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(HERE)
-    monkeypatch.setenv("PERCEIVER_CACHE", environment["PERCEIVER_CACHE"])
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
-        monkeypatch.setenv(variable, "0")
-        monkeypatch.delenv(variable)
+    keep_surroundings(monkeypatch, environment)
     handler = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
@@ -203,9 +333,6 @@ def fit(perceiver: Callable[..., Result]) -> Callable[..., Path]:
     """Trains in this process and returns the folder of the run."""
 
     def fit(*argv: str) -> Path:
-        result = perceiver("fit", *argv)
-        assert result.code == 0, result.err
-        (line,) = [line for line in result.out.splitlines() if line.startswith("Latest state: ")]
-        return Path(line.removeprefix("Latest state: ")).parents[1]
+        return folder_of(perceiver("fit", *argv))
 
     return fit

@@ -15,8 +15,6 @@ from perceiver_plugins.text.huggingface import convert_config
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_registry import registry
 
-NUM_PARAMETERS = 201_108_230
-
 
 def named_config(name: str) -> PerceiverConfig[TextEncoderConfig, TextDecoderConfig]:
     """The config of a named model, from the values by dotted field that its spec lists."""
@@ -40,16 +38,6 @@ def test_the_named_model_is_the_published_one():
     published = published_config()
     assert published.params == registry().get("model", "language-perceiver").spec.params
     assert named_config("language-perceiver") == dataclasses.replace(published, params=None)
-
-
-@pytest.mark.parametrize("name", [entry.name for entry in registry().entries("model") if entry.spec.task == "mlm"])
-def test_a_named_model_has_the_parameters_that_its_spec_says(name):
-    with torch.device("meta"):
-        model = LanguageModel(named_config(name))
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert num_parameters == registry().get("model", name).spec.num_parameters
-    if name == "language-perceiver":
-        assert num_parameters == NUM_PARAMETERS
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -1,0 +1,31 @@
+"""The zoo's exhibits are what they say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from perceiver_cli.layers import nest
+from perceiver_registry import assemble, config_from_dict, registry
+
+PUBLISHED = {
+    "language-perceiver": 201_108_230,
+    "language-perceiver-classifier": 206_098_690,
+    "vision-perceiver-fourier": 48_440_627,
+    "vision-perceiver-learned": 62_255_848,
+    "vision-perceiver-conv": 48_646_522,
+    "mnist-classifier": 907_212,
+}
+
+
+def test_the_published_models_are_there():
+    assert set(PUBLISHED) <= {entry.name for entry in registry().entries("model")}
+
+
+@pytest.mark.parametrize("entry", registry().entries("model"), ids=lambda entry: entry.name)
+def test_a_named_model_has_the_parameters_that_its_spec_says(entry):
+    with torch.device("meta"):
+        model = assemble(config_from_dict(nest(entry.spec.config)))
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert num_parameters == entry.spec.num_parameters
+    assert num_parameters == PUBLISHED.get(entry.name, num_parameters)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perceiver_core import Batch
 from perceiver_plugins.text import LitLanguageModel
-from perceiver_plugins.text.config import IGNORED
+from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry import read_checkpoint, registry
 from perceiver_registry.checkpoint import KEY
 

@@ -149,6 +149,7 @@ def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
         layers.extend(nest(spec.defaults) for spec in published)
         config = _config_of_params(encoder_name, params)
         if config is not None:
+            layers.append({"data": _data_of_params(config["encoder"], params)})
             layers.append({"model": Replacement(config | {"params": params})})
     if encoder_params:
         layers.extend(_layers_of_encoder(encoder_name, encoder_params))
@@ -163,6 +164,11 @@ def _layers_of_encoder(encoder_name: str | None, params: str) -> Iterator[Values
     encoder = config["encoder"] | {"params": params, "freeze": False}
     latents = {key: config[key] for key in ("num_latents", "num_latent_channels")}
     yield {"model": {"encoder": Replacement(encoder), **latents}}
+    yield {"data": _data_of_params(encoder, params)}
+
+
+def _data_of_params(encoder: Mapping[str, Any], params: str) -> Values:
+    """The options of data that the weights of an encoder depend on, as far as its source says what they were."""
     adapter = registry().get("input", encoder[NAME_KEYS["model.encoder"]]).spec
     if is_checkpoint(params):
         data = _data_of_checkpoint(read_checkpoint(params)[KEY])
@@ -170,7 +176,7 @@ def _layers_of_encoder(encoder_name: str | None, params: str) -> Iterator[Values
         published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
         data = {attribute: encoder[field] for field, attribute in adapter.links.items()}
         data |= {key: value for spec in published for key, value in nest(spec.defaults).get("data", {}).items()}
-    yield {"data": {option: data[option] for option in adapter.data_options if option in data}}
+    return {option: data[option] for option in adapter.data_options if option in data}
 
 
 def _data_of_checkpoint(description: Mapping[str, Any]) -> Values:

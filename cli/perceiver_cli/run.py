@@ -91,6 +91,9 @@ def _report(trainer: Trainer, last: LastCheckpoint) -> None:
     best = trainer.checkpoint_callback
     path = last.path(trainer)
     print(f"\nTrained for {trainer.global_step} steps.")
+    latest = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+    if latest:
+        print(f"Last validation: {', '.join(f'{name} {value:.4f}' for name, value in sorted(latest.items()))}")
     if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
         path = Path(best.best_model_path)
         print(f"Best validation loss {best.best_model_score:.4f}: {path}")

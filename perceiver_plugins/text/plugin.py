@@ -94,6 +94,8 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "model.decoder": "classification",
                 "model.decoder.num_output_query_channels": 128,
                 "model.decoder.num_cross_attention_heads": 1,
+                # The single query of a classifier passes too little back to the encoder if it starts small.
+                "model.decoder.init_scale": 0.1,
                 "model.num_latents": 32,
                 "model.num_latent_channels": 128,
                 "model.init": "local",
@@ -243,6 +245,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "decoder": "classification",
                 "decoder.num_output_query_channels": 128,
                 "decoder.num_cross_attention_heads": 1,
+                "decoder.init_scale": 0.1,
                 "num_latents": 256,
                 "num_latent_channels": 128,
                 "init": "local",

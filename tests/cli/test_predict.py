@@ -321,9 +321,12 @@ def test_attention_is_a_page_for_each_text(text_classifier, predictions, sentenc
     assert [file.name[:5] for file in files] == ["0000-", "0001-", "0002-", "0003-"]
     assert {file.suffix for file in files} == {".html"}
     for text, file in zip(sentences, files, strict=True):
-        page = Page(file.read_text(encoding="utf-8"))
+        content = file.read_text(encoding="utf-8")
+        page = Page(content)
         assert page.text == text
         assert not page.tags & {"b", "script"}
+        for sign, escaped in {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.items():
+            assert content.count(f">{escaped}</span>") == text.count(sign)  # each byte by itself
         assert sum(page.weights) == pytest.approx(1, abs=1e-3 * len(text))
     for a, b in zip(plain, drawn, strict=True):
         assert a["probability"] == pytest.approx(b["probability"], abs=1e-5)

@@ -46,6 +46,7 @@ def run(command: str, argv: Sequence[str]) -> None:
         UserError: if something is wrong with what was given.
         InterruptedRunError: if a person ended the run.
     """
+    warnings.formatwarning = _one_line
     chosen = read_run(command, argv)
     parser = build_parser(command, chosen)
     if chosen.help:
@@ -299,6 +300,11 @@ def _wrong_use() -> Iterator[None]:
         yield
     except (ValueError, MisconfigurationException, TypeError) as error:
         raise UserError(" ".join(str(error).split())) from error
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning as a person wants to read it: not where in the code it arose."""
+    return f"perceiver: {' '.join(str(message).split())}\n"
 
 
 @contextlib.contextmanager

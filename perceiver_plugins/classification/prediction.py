@@ -102,12 +102,17 @@ class TokenPredictor(Predictor):
     @staticmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
         """One row for each run of neighbours of one class."""
-        for number, prediction in enumerate(predictions, start=1):
+        for prediction in predictions:
             for label, run in groupby(prediction["tokens"], key=lambda token: token["label"]):
                 tokens = list(run)
                 probability = sum(token["probability"] for token in tokens) / len(tokens)
                 text = "".join(token["token"] for token in tokens)
-                yield {"input": str(number), "text": text, "label": label, "mean probability": f"{probability:.4f}"}
+                yield {
+                    "input": prediction["input"],
+                    "text": text,
+                    "label": label,
+                    "mean probability": f"{probability:.4f}",
+                }
 
 
 class NumberPredictor(Predictor):

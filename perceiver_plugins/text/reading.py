@@ -99,7 +99,7 @@ class TextReader(Reader):
         """The texts as they are, and the files that the other inputs name.
 
         Raises:
-            UserError: if something that can only be a file or a folder is not there.
+            UserError: if a pattern or folder stands for no file.
         """
         found: list[str] = []
         for name in inputs:
@@ -111,10 +111,10 @@ class TextReader(Reader):
                 found += map(str, files)
             elif os.path.isfile(path):
                 found.append(path)
-            elif name.lower().endswith(TEXT_FILES) and (glob.has_magic(name) or not any(map(str.isspace, name))):
+            elif name.lower().endswith(TEXT_FILES) and glob.has_magic(name):
                 found += map(str, find_files(name, "input"))
             else:
-                found.append(name)
+                found.append(path if _names_a_file(name) else name)
         return found
 
     def read(self, source: str) -> TextExample:
@@ -123,6 +123,8 @@ class TextReader(Reader):
         Raises:
             UserError: if it has none, or its file cannot be read.
         """
+        if _names_a_file(source) and not os.path.isfile(source):
+            find_files(source, "input")  # says what is near
         text = _text_of_file(Path(source)) if os.path.isfile(source) else source
         try:
             text.encode()
@@ -205,6 +207,11 @@ class TextReader(Reader):
             held = piece, special, weight
         if held:
             yield held
+
+
+def _names_a_file(source: str) -> bool:
+    """Whether an input can only be meant as a file, whether it is there or not."""
+    return source.lower().endswith(TEXT_FILES) and not any(map(str.isspace, source))
 
 
 def _text_of_file(path: Path) -> str:

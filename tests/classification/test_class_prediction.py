@@ -136,13 +136,13 @@ def test_a_row_for_each_run_of_a_class():
         "input": "x",
         "tokens": [{"token": token, "label": label, "probability": p} for token, label, p in tokens],
     }
-    rows = list(TokenPredictor.rows([prediction, prediction]))
+    rows = list(TokenPredictor.rows([prediction, prediction | {"input": "y"}]))
     assert [tuple(row.values()) for row in rows[:3]] == [
-        ("1", "NewYork", "B", "0.6000"),
-        ("1", " is", "O", "0.9000"),
-        ("1", "Ulm", "B", "1.0000"),
+        ("x", "NewYork", "B", "0.6000"),
+        ("x", " is", "O", "0.9000"),
+        ("x", "Ulm", "B", "1.0000"),
     ]
-    assert [row["input"] for row in rows] == ["1"] * 3 + ["2"] * 3
+    assert [row["input"] for row in rows] == ["x"] * 3 + ["y"] * 3
     assert list(rows[0]) == ["input", "text", "label", "mean probability"]
 
 

@@ -82,8 +82,8 @@ class RegressionDecoderConfig(DecoderConfig):
 
 
 def require_classes(config: DecoderConfig, num_classes: int, label_names: list[str] | None) -> None:
-    """Raises ValueError unless there are classes to choose from, and no names for them or as many as there are."""
-    require(num_classes >= 2, config, "num_classes", "must be at least 2")
+    """Raises ValueError unless there are classes, and no names for them or as many as there are."""
+    require(num_classes >= 1, config, "num_classes", "must be at least 1")
     require_names(config, label_names, num_classes)
 
 

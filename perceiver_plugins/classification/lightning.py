@@ -46,6 +46,8 @@ class LitClassifier(LitPerceiver):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        if self.num_classes < 2:
+            raise UserError("num_classes=1: there is nothing to tell apart; a classifier is trained on two or more")
         if not 0.0 <= label_smoothing < 1.0:
             raise UserError(f"label_smoothing={label_smoothing} must be at least 0 and less than 1")
         self.label_smoothing = label_smoothing

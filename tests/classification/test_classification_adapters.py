@@ -110,8 +110,8 @@ def test_a_config_survives_being_plain_data(model_config, name):
 @pytest.mark.parametrize(
     ("create", "message"),
     [
-        (lambda: ClassificationDecoderConfig(num_classes=1), r"\.num_classes=1: must be at least 2"),
-        (lambda: TokenClassificationDecoderConfig(num_classes=0), r"\.num_classes=0: must be at least 2"),
+        (lambda: ClassificationDecoderConfig(num_classes=0), r"\.num_classes=0: must be at least 1"),
+        (lambda: TokenClassificationDecoderConfig(num_classes=0), r"\.num_classes=0: must be at least 1"),
         (lambda: ClassificationDecoderConfig(num_output_queries=0), r"\.num_output_queries=0: must be at least 1"),
         (
             lambda: ClassificationDecoderConfig(num_classes=3, label_names=["ham", "spam"]),

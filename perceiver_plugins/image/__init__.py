@@ -1,4 +1,4 @@
-"""Images: their adapters. What is exported is imported when it is used."""
+"""Images: their adapters and their data. What is exported is imported when it is used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,18 @@ _EXPORTS = {
         "ImagePixelsEncoderConfig",
         "ImageTimmEncoderConfig",
     ),
+    "perceiver_plugins.image.data": (
+        "CIFAR10DataModule",
+        "DigitsDataModule",
+        "FashionMNISTDataModule",
+        "HubImagesDataModule",
+        "ImageDataModule",
+        "ImageFolderDataModule",
+        "ImageNetDataModule",
+        "MNISTDataModule",
+    ),
     "perceiver_plugins.image.huggingface": ("convert_config",),
+    "perceiver_plugins.image.reading": ("ImageReader",),
 }
 _PLACES = {name: module for module, names in _EXPORTS.items() for name in names}
 

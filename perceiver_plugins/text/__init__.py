@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from perceiver_plugins.lazy import lazy_exports
 
 _EXPORTS = {
     "perceiver_core": ("PerceiverConfig",),
@@ -28,13 +27,5 @@ _EXPORTS = {
     "perceiver_plugins.text.model": ("LanguageModel",),
     "perceiver_plugins.text.reading": ("TextReader",),
 }
-_PLACES = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = [*_PLACES]
-
-
-def __getattr__(name: str) -> Any:
-    # The plugin's specs live in this package, and listing them must not import torch.
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+__getattr__, __all__ = lazy_exports(__name__, _EXPORTS)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from torch import nn
 
 from perceiver_core import PerceiverConfig
@@ -57,3 +60,15 @@ def text_config() -> Callable[..., PerceiverConfig[TextEncoderConfig, TextDecode
         )
 
     return text_config
+
+
+@pytest.fixture
+def quiet_trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    """A function that makes a quiet trainer on the CPU."""
+
+    def quiet_trainer(**options: Any) -> Trainer:
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
+        plain = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+        return Trainer(default_root_dir=tmp_path, **(quiet | plain | options))
+
+    return quiet_trainer

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytorch_lightning import Trainer
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.text.data import TextFilesDataModule
@@ -46,15 +45,3 @@ def tiny_data(tmp_path: Path) -> Callable[..., TextFilesDataModule]:
         return TextFilesDataModule(**(files | sizes | options))
 
     return tiny_data
-
-
-@pytest.fixture
-def tiny_trainer(tmp_path: Path) -> Callable[..., Trainer]:
-    """A function that makes a quiet trainer on the CPU."""
-
-    def tiny_trainer(**options: Any) -> Trainer:
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
-        plain = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
-        return Trainer(default_root_dir=tmp_path, **(quiet | plain | options))
-
-    return tiny_trainer

@@ -93,7 +93,7 @@ def module(tiny_config):
 
 
 @pytest.fixture
-def train(module, tiny_data, tiny_trainer, tmp_path):
+def train(module, tiny_data, quiet_trainer, tmp_path):
     """Trains to the end or to death, from a checkpoint or not, and returns the trainer."""
 
     def train(name: str, steps: int = 12, die: Die | None = None, resume: bool = False, callbacks=(), **options):
@@ -103,7 +103,7 @@ def train(module, tiny_data, tiny_trainer, tmp_path):
         best = ModelCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False)
         saving = [best, LastCheckpoint(options.pop("every_n_steps", 2)), die or Die()]
         intervals = {"val_check_interval": 3, "check_val_every_n_epoch": None}  # steps, across epochs
-        trainer = tiny_trainer(
+        trainer = quiet_trainer(
             max_steps=steps, callbacks=[*saving, *callbacks], enable_checkpointing=True, **(intervals | options)
         )
         try:
@@ -168,13 +168,13 @@ def test_validation_runs_on_the_average_and_training_does_not(train):
         assert_same(before, after)
 
 
-def test_the_best_checkpoint_holds_the_average_that_was_validated(train, module, tiny_data, tiny_trainer, tmp_path):
+def test_the_best_checkpoint_holds_the_average_that_was_validated(train, module, tiny_data, quiet_trainer, tmp_path):
     trainer = train("run", steps=9, callbacks=[record := Record()])
     best = trainer.checkpoint_callback
     step = min(record.losses, key=record.losses.get)
     loaded = LitLanguageModel.load_from_checkpoint(tmp_path / "run" / "best.ckpt", weights_only=True)
     assert_same(weights_of(loaded), record.in_validation[step])
-    (metrics,) = tiny_trainer().validate(loaded, datamodule=tiny_data(seed=3), verbose=False)
+    (metrics,) = quiet_trainer().validate(loaded, datamodule=tiny_data(seed=3), verbose=False)
     assert metrics["val_loss"] == pytest.approx(float(best.best_model_score), abs=1e-6)
     other = module(None, params=str(tmp_path / "run" / "best.ckpt"))
     assert_same(weights_of(other), record.in_validation[step])
@@ -235,18 +235,18 @@ def test_where_nothing_is_left_to_train_the_module_holds_the_average_all_the_sam
     )
 
 
-def test_frozen_weights_are_their_own_average(tiny_config, tiny_data, tiny_trainer):
+def test_frozen_weights_are_their_own_average(tiny_config, tiny_data, quiet_trainer):
     config = tiny_config()
     config.encoder.freeze = True
     lit_module = LitLanguageModel.create(config, num_samples=0, ema_decay=0.999)
     before = copy.deepcopy(lit_module.model.encoder.state_dict())
-    tiny_trainer(max_steps=6).fit(lit_module, datamodule=tiny_data())
+    quiet_trainer(max_steps=6).fit(lit_module, datamodule=tiny_data())
     assert_same(lit_module.model.encoder.state_dict(), before)
 
 
-def test_a_run_without_an_average_goes_on_with_one(train, module, tiny_data, tiny_trainer, saved, tmp_path):
+def test_a_run_without_an_average_goes_on_with_one(train, module, tiny_data, quiet_trainer, saved, tmp_path):
     without = module(None)
-    trainer = tiny_trainer(max_steps=4)
+    trainer = quiet_trainer(max_steps=4)
     trainer.fit(without, datamodule=tiny_data(seed=3))
     (tmp_path / "run").mkdir()
     trainer.save_checkpoint(tmp_path / "run" / "last.ckpt")
@@ -258,13 +258,13 @@ def test_a_run_without_an_average_goes_on_with_one(train, module, tiny_data, tin
 
 @pytest.mark.parametrize("evaluate", ["validate", "test"])
 def test_evaluation_of_a_checkpoint_uses_the_average_and_says_nothing(
-    train, module, tiny_data, tiny_trainer, tmp_path, evaluate, recwarn
+    train, module, tiny_data, quiet_trainer, tmp_path, evaluate, recwarn
 ):
     train("run", steps=3, callbacks=[record := Record()])
     recwarn.clear()
     test_files = str(tmp_path / "val.txt")
     data = tiny_data(seed=3, test_files=test_files)
-    (metrics,) = getattr(tiny_trainer(), evaluate)(
+    (metrics,) = getattr(quiet_trainer(), evaluate)(
         module(), datamodule=data, ckpt_path=tmp_path / "run" / "last.ckpt", weights_only=True, verbose=False
     )
     assert not [str(warning.message) for warning in recwarn if "Averaging" in str(warning.message)]

@@ -32,22 +32,22 @@ class Record(Callback):
         self.losses.append(float(trainer.callback_metrics["train_loss"]))
 
 
-def test_it_trains_with_a_data_module(tiny_config, tiny_data, tiny_trainer):
+def test_it_trains_with_a_data_module(tiny_config, tiny_data, quiet_trainer):
     module = LitLanguageModel.create(tiny_config(dropout=0.0, init="local"), num_samples=0)
-    trainer = tiny_trainer(max_epochs=12, callbacks=[record := Record()])
+    trainer = quiet_trainer(max_epochs=12, callbacks=[record := Record()])
     trainer.fit(module, datamodule=tiny_data(static_masking=True))
     assert trainer.global_step == 60
     assert sum(record.losses[-5:]) < sum(record.losses[:5]) - 2
     assert trainer.callback_metrics["val_loss"] < record.losses[0]
 
 
-def test_it_trains_with_a_plain_loader(tiny_config, tiny_trainer):
+def test_it_trains_with_a_plain_loader(tiny_config, quiet_trainer):
     ids = torch.randint(6, 262, (4, 20))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.where(ids % 3 == 0, -100)}
     examples = [{name: values[i] for name, values in batch.items()} for i in range(4)]
     module = LitLanguageModel.create(tiny_config(dropout=0.0))
     before = copy.deepcopy(module.state_dict())
-    trainer = tiny_trainer(max_epochs=2, callbacks=[record := Record()])
+    trainer = quiet_trainer(max_epochs=2, callbacks=[record := Record()])
     trainer.fit(module, DataLoader(examples, batch_size=4), DataLoader(examples, batch_size=3))
     assert len(record.losses) == 2
     assert any(not torch.equal(before[key], value) for key, value in module.state_dict().items())
@@ -65,10 +65,10 @@ def test_a_batch_without_labels_has_no_loss(tiny_config):
     assert loss.mean.item() == 0
 
 
-def test_it_is_loaded_from_its_checkpoint(tiny_config, tiny_data, tiny_trainer, tmp_path):
+def test_it_is_loaded_from_its_checkpoint(tiny_config, tiny_data, quiet_trainer, tmp_path):
     optimizer = {"name": "SGD", "lr": 0.3}
     module = LitLanguageModel.create(tiny_config(), optimizer=optimizer)
-    trainer = tiny_trainer(max_steps=1)
+    trainer = quiet_trainer(max_steps=1)
     trainer.fit(module, datamodule=tiny_data())
     trainer.save_checkpoint(tmp_path / "m.ckpt")
     loaded = LitLanguageModel.load_from_checkpoint(tmp_path / "m.ckpt", weights_only=True)
@@ -99,25 +99,25 @@ def expected_cosine(steps: int, warmup: int, lr: float) -> list[float]:
         ({"max_epochs": 2, "limit_train_batches": 3}, 6),
     ],
 )
-def test_the_cosine_ends_with_the_run(tiny_config, tiny_data, tiny_trainer, options, steps):
+def test_the_cosine_ends_with_the_run(tiny_config, tiny_data, quiet_trainer, options, steps):
     schedule = {"name": "CosineWithWarmup", "warmup_steps": 2}
     optimizer = {"name": "AdamW", "lr": 0.5}
     module = LitLanguageModel.create(tiny_config(), optimizer=optimizer, lr_scheduler=schedule)
-    trainer = tiny_trainer(callbacks=[record := Record()], limit_val_batches=0, **options)
+    trainer = quiet_trainer(callbacks=[record := Record()], limit_val_batches=0, **options)
     trainer.fit(module, datamodule=tiny_data())
     assert trainer.global_step == steps
     assert record.rates == pytest.approx(expected_cosine(steps, 2, 0.5))
 
 
-def test_a_schedule_without_an_end_is_refused(tiny_config, tiny_data, tiny_trainer):
+def test_a_schedule_without_an_end_is_refused(tiny_config, tiny_data, quiet_trainer):
     module = LitLanguageModel.create(tiny_config(), lr_scheduler={"name": "CosineWithWarmup"})
     with pytest.raises(UserError, match="needs the number of steps"):
-        tiny_trainer(max_epochs=-1).fit(module, datamodule=tiny_data())
+        quiet_trainer(max_epochs=-1).fit(module, datamodule=tiny_data())
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_gradients_are_clipped_in_any_precision(tiny_config, tiny_data, tiny_trainer, precision, clip):
+def test_gradients_are_clipped_in_any_precision(tiny_config, tiny_data, quiet_trainer, precision, clip):
     norms = []
 
     class Norm(Callback):
@@ -127,7 +127,7 @@ def test_gradients_are_clipped_in_any_precision(tiny_config, tiny_data, tiny_tra
                 norms.append(float(torch.linalg.vector_norm(torch.stack([grad.norm() for grad in grads]))))
 
     module = LitLanguageModel.create(tiny_config())
-    trainer = tiny_trainer(max_steps=2, precision=precision, gradient_clip_val=clip, callbacks=[Norm()])
+    trainer = quiet_trainer(max_steps=2, precision=precision, gradient_clip_val=clip, callbacks=[Norm()])
     trainer.fit(module, datamodule=tiny_data())
     assert trainer.optimizers[0].defaults["fused"] is True
     assert norms
@@ -135,26 +135,26 @@ def test_gradients_are_clipped_in_any_precision(tiny_config, tiny_data, tiny_tra
         assert max(norms) <= clip * 1.001
 
 
-def test_data_that_does_not_fit_is_refused(tiny_config, tiny_data, tiny_trainer):
+def test_data_that_does_not_fit_is_refused(tiny_config, tiny_data, quiet_trainer):
     module = LitLanguageModel.create(tiny_config())
     with pytest.raises(UserError, match="max_seq_len=40 does not fit the model's max_seq_len=32"):
-        tiny_trainer(max_steps=1).fit(module, datamodule=tiny_data(max_seq_len=40))
+        quiet_trainer(max_steps=1).fit(module, datamodule=tiny_data(max_seq_len=40))
 
 
-def test_nothing_to_train_is_refused(tiny_config, tiny_data, tiny_trainer):
+def test_nothing_to_train_is_refused(tiny_config, tiny_data, quiet_trainer):
     config = tiny_config()
     config.encoder.freeze = config.decoder.freeze = True
     with pytest.raises(UserError, match="both frozen"):
-        tiny_trainer(max_steps=1).fit(LitLanguageModel.create(config), datamodule=tiny_data())
+        quiet_trainer(max_steps=1).fit(LitLanguageModel.create(config), datamodule=tiny_data())
 
 
-def test_dropout_depends_on_the_seed_alone(tiny_config, tiny_data, tiny_trainer):
+def test_dropout_depends_on_the_seed_alone(tiny_config, tiny_data, quiet_trainer):
     def train(seed: int, disturbance: int) -> list[float]:
         torch.manual_seed(7)
         module = LitLanguageModel.create(tiny_config(dropout=0.4))
         seed_everything(seed, verbose=False)
         data = tiny_data(seed=1)
-        trainer = tiny_trainer(max_steps=3, callbacks=[record := Record()], limit_val_batches=disturbance)
+        trainer = quiet_trainer(max_steps=3, callbacks=[record := Record()], limit_val_batches=disturbance)
         trainer.fit(module, datamodule=data)
         return record.losses
 

@@ -58,7 +58,7 @@ class Losses(Callback):
 
 
 @pytest.fixture
-def train(tiny_config, tiny_data, tiny_trainer, tmp_path):
+def train(tiny_config, tiny_data, quiet_trainer, tmp_path):
     """Trains to the end or to death, from a checkpoint or not; returns the steps, and the losses."""
 
     def train(name: str, patience: int | None = None, die: int = -1, resume: bool = False, **options):
@@ -69,7 +69,7 @@ def train(tiny_config, tiny_data, tiny_trainer, tmp_path):
         last = tmp_path / name / "last.ckpt"
         saving = [ModelCheckpoint(last.parent, save_top_k=0), LastCheckpoint(2)]  # the first one says where
         callbacks = [*saving, Die(die), losses := Losses()]
-        trainer = tiny_trainer(max_epochs=EPOCHS, enable_checkpointing=True, callbacks=callbacks, **options)
+        trainer = quiet_trainer(max_epochs=EPOCHS, enable_checkpointing=True, callbacks=callbacks, **options)
         try:
             data = tiny_data(seed=3, val_files=str(tmp_path / "val.txt"))
             trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)

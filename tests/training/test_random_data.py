@@ -73,9 +73,9 @@ def loss_of(module, batch) -> float:
 
 
 @pytest.mark.parametrize("task", DECODERS)
-def test_a_model_learns_the_training_examples_by_heart(module, tiny_trainer, task):
+def test_a_model_learns_the_training_examples_by_heart(module, quiet_trainer, task):
     lit_module, data = module(task), RandomDataModule(num_examples=16, batch_size=16, seed=1)
-    trainer = tiny_trainer(max_steps=120, num_sanity_val_steps=0, limit_val_batches=0)
+    trainer = quiet_trainer(max_steps=120, num_sanity_val_steps=0, limit_val_batches=0)
     data.trainer = trainer
     trainer.fit(lit_module, datamodule=data)
     examples = default_collate([data.examples("train")[i] for i in range(16)])
@@ -101,7 +101,7 @@ def fitting_pairs() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("encoder", "decoder", "task"), fitting_pairs())
-def test_any_input_trains_with_any_output_that_fits_it(tiny_trainer, encoder, decoder, task):
+def test_any_input_trains_with_any_output_that_fits_it(quiet_trainer, encoder, decoder, task):
     plain = {
         "encoder": {
             "num_cross_attention_heads": 1,
@@ -120,14 +120,14 @@ def test_any_input_trains_with_any_output_that_fits_it(tiny_trainer, encoder, de
     }
     lit_module = create_module(task, plain, optimizer={"name": "AdamW", "lr": 5e-3})
     data = RandomDataModule(num_examples=4, batch_size=4, seed=1)
-    trainer = tiny_trainer(max_steps=40, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[losses := Losses()])
+    trainer = quiet_trainer(max_steps=40, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[losses := Losses()])
     trainer.fit(lit_module, datamodule=data)
     assert min(losses.train) < 0.95 * losses.train[0]
 
 
 @pytest.mark.parametrize("task", DECODERS)
-def test_all_splits_can_be_evaluated(module, tiny_trainer, task):
-    trainer = tiny_trainer()
+def test_all_splits_can_be_evaluated(module, quiet_trainer, task):
+    trainer = quiet_trainer()
     data = RandomDataModule(num_examples=7, batch_size=3)
     (validated,) = trainer.validate(module(task), datamodule=data, verbose=False)
     (tested,) = trainer.test(module(task), datamodule=data, verbose=False)
@@ -135,24 +135,24 @@ def test_all_splits_can_be_evaluated(module, tiny_trainer, task):
     assert tested["test_loss"] > 0
 
 
-def test_several_output_queries_have_a_label_each(module, tiny_trainer):
+def test_several_output_queries_have_a_label_each(module, quiet_trainer):
     decoder = ClassificationDecoderConfig(2, num_classes=3, num_output_queries=4, num_output_query_channels=32)
     data = RandomDataModule(num_examples=5)
-    (metrics,) = tiny_trainer().validate(module("classification", decoder), datamodule=data, verbose=False)
+    (metrics,) = quiet_trainer().validate(module("classification", decoder), datamodule=data, verbose=False)
     assert data.examples("validation")[0]["labels"].shape == (4,)
     assert metrics["val_loss"] > 0
 
 
-def splits(module, tiny_trainer, seed: int) -> dict[str, dict]:
+def splits(module, quiet_trainer, seed: int) -> dict[str, dict]:
     data = RandomDataModule(num_examples=6, seed=seed)
-    data.trainer = trainer = tiny_trainer()
+    data.trainer = trainer = quiet_trainer()
     trainer.strategy.connect(module)
     data.setup("fit")
     return {split: data.examples(split).batch for split in ("train", "validation", "test")}
 
 
-def test_examples_depend_on_the_seed_and_the_split_alone(module, tiny_trainer):
-    one, again, other = (splits(module("classification"), tiny_trainer, seed) for seed in (1, 1, 2))
+def test_examples_depend_on_the_seed_and_the_split_alone(module, quiet_trainer):
+    one, again, other = (splits(module("classification"), quiet_trainer, seed) for seed in (1, 1, 2))
     torch.testing.assert_close(one, again, rtol=0, atol=0)
     inputs = [each[split]["input_ids"] for each in (one, other) for split in each]
     for i, left in enumerate(inputs):
@@ -160,8 +160,8 @@ def test_examples_depend_on_the_seed_and_the_split_alone(module, tiny_trainer):
             assert not torch.equal(left, right)
 
 
-def test_labels_lie_within_the_task(module, tiny_trainer):
-    sizes = {task: splits(module(task), tiny_trainer, 3)["train"] for task in DECODERS}
+def test_labels_lie_within_the_task(module, quiet_trainer):
+    sizes = {task: splits(module(task), quiet_trainer, 3)["train"] for task in DECODERS}
     assert set(sizes["classification"]["labels"].tolist()) == {0, 1, 2}
     assert sizes["regression"]["labels"].shape == (6, 2)
     real = sizes["token-classification"]["attention_mask"] == 1
@@ -197,11 +197,11 @@ def test_it_needs_a_trainer():
         RandomDataModule().setup()
 
 
-def test_an_adapter_without_examples_is_refused(module, tiny_trainer, monkeypatch):
+def test_an_adapter_without_examples_is_refused(module, quiet_trainer, monkeypatch):
     lit_module = module("classification")
     monkeypatch.delattr(type(lit_module.model.input_adapter), "example_batch")
     with pytest.raises(UserError, match=r"^TextInputAdapter makes no random inputs: it has no example_batch$"):
-        tiny_trainer(max_steps=1).fit(lit_module, datamodule=RandomDataModule())
+        quiet_trainer(max_steps=1).fit(lit_module, datamodule=RandomDataModule())
 
 
 @pytest.mark.parametrize("name", ["num_examples", "batch_size"])

@@ -30,7 +30,7 @@ class Die(Callback):
 
 
 @pytest.fixture
-def train(tiny_config, tiny_data, tiny_trainer, tmp_path):
+def train(tiny_config, tiny_data, quiet_trainer, tmp_path):
     """Trains to the end or to death, from a checkpoint or not, and returns the trainer."""
 
     def train(name: str, die: int = -1, resume: bool = False, data=None, **options):
@@ -44,7 +44,7 @@ def train(tiny_config, tiny_data, tiny_trainer, tmp_path):
         )
         saving = ModelCheckpoint(folder, save_last=True, every_n_train_steps=2, save_top_k=0)
         options = {"max_steps": STEPS, "callbacks": [saving, Die(die)], "enable_checkpointing": True, **options}
-        trainer = tiny_trainer(**options)
+        trainer = quiet_trainer(**options)
         path = folder / "last.ckpt" if resume and (folder / "last.ckpt").exists() else None
         try:
             datamodule = tiny_data(seed=3, random_train_shift=True, **(data or {}))

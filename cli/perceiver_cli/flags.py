@@ -12,6 +12,7 @@ import jsonargparse
 import yaml
 from pytorch_lightning import Trainer
 
+from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.fields import OF_THE_RUN
 from perceiver_cli.layers import KINDS, NAME_KEYS, Run, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
@@ -74,7 +75,6 @@ def build_parser(command: str, run: Run) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file of settings; may be given several times")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--ckpt_path", type=str | None, help='a checkpoint, or "last" or "best" of the newest run')
     parser.add_argument("--seed_everything", type=int, default=0, help="seed of all random numbers")
     if command == "fit":
@@ -176,6 +176,7 @@ def print_help(parser: Parser, run: Run) -> None:
     values = known_values(parser, run)
     parser.set_defaults({key: value for key, value in values.items() if key in parser.names()})
     parser.print_help()
+    print(f"\n{COMMON_HELP}")
 
 
 def parse(parser: Parser, run: Run) -> Values:

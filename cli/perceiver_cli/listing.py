@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from perceiver_cli.commands import SUMMARIES
+from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.tables import print_table
 from perceiver_registry import Entry, UnknownNameError, UserError, registry
 from perceiver_registry.errors import near
@@ -31,19 +33,24 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; perceiver {self.prog.split()[-1]} --help shows what there is")
 
 
-def listing(command: str, argv: Sequence[str], summary: str) -> None:
+def listing(command: str, argv: Sequence[str]) -> None:
     """Runs a command that shows what is installed.
 
     Args:
         command: one of :data:`KINDS`.
         argv: what follows it on the command line.
-        summary: what it does, in a line.
 
     Raises:
         UserError: if a name or flag is unknown.
     """
     kinds = KINDS[command]
-    parser = Parser(prog=f"perceiver {command}", description=summary, allow_abbrev=False)
+    parser = Parser(
+        prog=f"perceiver {command}",
+        description=SUMMARIES[command],
+        epilog=COMMON_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     if command == "describe":
         parser.add_argument("name", help="name of an adapter, task, data module or model, or of its class")
     else:
@@ -53,7 +60,6 @@ def listing(command: str, argv: Sequence[str], summary: str) -> None:
     if command in ("list-data", "list-models"):
         parser.add_argument("--task", help="only what is made for this task")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="form of the output")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     try:
         options = parser.parse_args(argv)
     except SystemExit:  # --help

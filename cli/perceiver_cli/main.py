@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from perceiver_cli.commands import COMMANDS, Command
+from perceiver_cli.common import COMMON_HELP, read_common_flags
 from perceiver_cli.errors import WRONG_USE, guarded
 from perceiver_registry.errors import near
-
-RUNS = {
-    "fit": "train a model",
-    "validate": "compute the validation metrics of a checkpoint",
-    "test": "compute the test metrics of a checkpoint",
-    "predict": "predict with a checkpoint",
-}
-LISTINGS = {
-    "list-adapters": "input and output adapters that are installed, and from which package",
-    "list-tasks": "tasks that are installed",
-    "list-data": "data modules that are installed",
-    "list-models": "named models that are installed",
-    "describe": "the fields of an adapter, task, data module or model",
-}
 
 USAGE = """\
 usage: perceiver COMMAND [options]
 
 A zoo of Perceiver models: any input x any output, from a config, in one command.
 
-run a model:
-{runs}
-
-see what is there:
-{listings}
+{commands}
 
 options:
   --version       show the version and exit
-  -h, --help      show this help and exit
-  --debug         (with any command) show the traceback of an error
+  -h, --help      show this help and exit, also after a command
+
+{common}
 
 examples:
   perceiver fit --task=mlm
@@ -49,11 +35,11 @@ examples:
 
 def usage() -> str:
     """The help of the whole command."""
-
-    def lines(commands: dict[str, str]) -> str:
-        return "\n".join(f"  {name:<15} {summary}" for name, summary in commands.items())
-
-    return USAGE.format(runs=lines(RUNS), listings=lines(LISTINGS))
+    groups = [
+        "\n".join([f"{title}:", *(f"  {name:<15} {command.summary}" for name, command in commands.items())])
+        for title, commands in COMMANDS.items()
+    ]
+    return USAGE.format(commands="\n\n".join(groups), common=COMMON_HELP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,23 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[0] == "--version":
         print(f"perceiver {version('perceiver-zoo')}")
         return 0
-    command, *rest = argv
-    if command in RUNS:
-
-        def action() -> None:
-            from perceiver_cli.run import run
-
-            run(command, rest)
-
-    elif command in LISTINGS:
-
-        def action() -> None:
-            from perceiver_cli.listing import listing
-
-            listing(command, rest, LISTINGS[command])
-
-    else:
-        known = near(command, [*RUNS, *LISTINGS])
-        print(f"perceiver: unknown command {command!r}; {known}", file=sys.stderr)
+    name, *rest = argv
+    commands = {name: command for group in COMMANDS.values() for name, command in group.items()}
+    if name not in commands:
+        print(f"perceiver: unknown command {name!r}; {near(name, commands)}", file=sys.stderr)
         return WRONG_USE
-    return guarded(action, debug="--debug" in rest)
+    return guarded(lambda: _call(name, commands[name], rest), debug="--debug" in rest)
+
+
+def _call(name: str, command: Command, argv: Sequence[str]) -> None:
+    _, rest = read_common_flags(argv)
+    module, _, function = command.place.partition(":")
+    getattr(importlib.import_module(module), function)(name, rest)

@@ -275,7 +275,7 @@ def _as_list(value: Any) -> list[Any]:
 
 def _saved(values: Values) -> Values:
     """The values that make up a run, without those that are only about this call."""
-    left_out = ("debug", "print_config", "inputs", "input", "format", "ckpt_path")
+    left_out = ("print_config", "inputs", "input", "format", "ckpt_path")
     return {key: value for key, value in values.items() if key not in left_out}
 
 

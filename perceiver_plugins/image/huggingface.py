@@ -1,4 +1,4 @@
-"""Exact conversion of Hugging Face's Perceivers for image classification, one for each kind of input."""
+"""Exact conversion of Hugging Face's Perceivers for image classification, both ways, one for each kind of input."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from perceiver_plugins.image.config import (
     ImagePixelsEncoderConfig,
 )
 from perceiver_plugins.training.huggingface import (
+    Conversion,
     Pairs,
     classification_decoder_pairs,
     classification_decoder_values,
+    classification_settings,
     count_layers,
     encoder_pairs,
     encoder_values,
@@ -41,12 +43,14 @@ class Architecture:
         num_input_channels: channels of the array that its encoder looks at.
         values: the values of the input adapter, some of which are from Hugging Face's configuration.
         parameters: the names of the input adapter's parameters and statistics here, and there.
+        settings: Hugging Face's settings that are about the input, from the encoder's configuration here.
     """
 
     encoder: type[ImageEncoderConfig]
     num_input_channels: int
     values: Callable[[transformers.PerceiverConfig], dict[str, Any]]
     parameters: Mapping[str, str]
+    settings: Callable[[Any], dict[str, Any]] = lambda encoder: {}
 
 
 ARCHITECTURES = {
@@ -65,6 +69,7 @@ ARCHITECTURES = {
             "positions_projection.weight": "positions_projection.weight",
             "positions_projection.bias": "positions_projection.bias",
         },
+        settings=lambda encoder: {"image_size": encoder.image_size[0]},
     ),
     "PerceiverForImageClassificationFourier": Architecture(
         encoder=ImagePixelsEncoderConfig,
@@ -153,6 +158,22 @@ def key_pairs(architecture: str, num_layers: int) -> Pairs:
         yield f"input_adapter.{ours}", f"perceiver.input_preprocessor.{theirs}"
     yield from encoder_pairs(num_layers)
     yield from classification_decoder_pairs()
+
+
+def _conversion(architecture: str) -> Conversion:
+    return Conversion(
+        architecture=architecture,
+        kind=KIND,
+        convert_config=lambda config: convert_config(config, architecture),
+        settings=lambda config: (
+            ARCHITECTURES[architecture].settings(config.encoder) | classification_settings(config.decoder)
+        ),
+        pairs=lambda config: key_pairs(architecture, config.encoder.num_self_attention_layers_per_block),
+    )
+
+
+CONVERSIONS = {architecture: _conversion(architecture) for architecture in ARCHITECTURES}
+"""By the names of Hugging Face's classes."""
 
 
 def _architecture_of(config: transformers.PerceiverConfig) -> str | None:

@@ -1,14 +1,21 @@
-"""Exact conversion of Hugging Face's Perceiver language models (``transformers.PerceiverForMaskedLM``)."""
+"""Exact conversion of Hugging Face's Perceivers for text, both ways."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import transformers
 from torch import Tensor
 
 from perceiver_core import PerceiverConfig
+from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_plugins.training.huggingface import (
+    Conversion,
     Pairs,
+    classification_decoder_pairs,
+    classification_decoder_values,
+    classification_settings,
     count_layers,
     encoder_pairs,
     encoder_values,
@@ -36,12 +43,6 @@ def convert_config(
     Raises:
         ValueError: if ``config`` asks for an activation other than the exact GELU.
     """
-    encoder = TextEncoderConfig(
-        vocab_size=config.vocab_size,
-        max_seq_len=config.max_position_embeddings,
-        num_input_channels=config.d_model,
-        **encoder_values(config, config.d_model),
-    )
     decoder = TextDecoderConfig(
         vocab_size=config.vocab_size,
         max_seq_len=config.max_position_embeddings,
@@ -54,7 +55,7 @@ def convert_config(
         init_scale=config.initializer_range,
     )
     return PerceiverConfig(
-        encoder,
+        _encoder(config),
         decoder,
         num_latents=config.num_latents,
         num_latent_channels=config.d_latents,
@@ -85,16 +86,57 @@ def convert_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {ours: state[theirs] for ours, theirs in key_pairs(count_layers(state))}
 
 
+def convert_classifier_config(
+    config: transformers.PerceiverConfig,
+) -> PerceiverConfig[TextEncoderConfig, ClassificationDecoderConfig]:
+    """The configuration of the model that ``transformers.PerceiverForSequenceClassification(config)`` builds.
+
+    Args:
+        config: Hugging Face's configuration.
+
+    Raises:
+        ValueError: if ``config`` asks for an activation other than the exact GELU.
+    """
+    return PerceiverConfig(
+        _encoder(config),
+        ClassificationDecoderConfig(**classification_decoder_values(config)),
+        num_latents=config.num_latents,
+        num_latent_channels=config.d_latents,
+    )
+
+
+def _encoder(config: transformers.PerceiverConfig) -> TextEncoderConfig:
+    return TextEncoderConfig(
+        vocab_size=config.vocab_size,
+        max_seq_len=config.max_position_embeddings,
+        num_input_channels=config.d_model,
+        **encoder_values(config, config.d_model),
+    )
+
+
+def _settings(config: PerceiverConfig[TextEncoderConfig, Any]) -> dict[str, Any]:
+    encoder = config.encoder
+    return {
+        "d_model": encoder.num_input_channels,
+        "vocab_size": encoder.vocab_size,
+        "max_position_embeddings": encoder.max_seq_len,
+    }
+
+
+def _input_pairs() -> Pairs:
+    theirs = "perceiver.input_preprocessor"
+    yield "input_adapter.token_embedding.weight", f"{theirs}.embeddings.weight"
+    yield "input_adapter.position_embedding.weight", f"{theirs}.position_embeddings.weight"
+
+
 def key_pairs(num_layers: int) -> Pairs:
     """Pairs of the names of a parameter in ``LanguageModel`` and in ``PerceiverForMaskedLM``.
 
     Args:
         num_layers: number of self-attention layers in a block.
     """
-    embedding = "perceiver.input_preprocessor.embeddings.weight"
-    yield "input_adapter.token_embedding.weight", embedding
-    yield "input_adapter.position_embedding.weight", "perceiver.input_preprocessor.position_embeddings.weight"
-    yield "output_adapter.embedding.weight", embedding
+    yield from _input_pairs()
+    yield "output_adapter.embedding.weight", "perceiver.input_preprocessor.embeddings.weight"
     yield "output_adapter.bias", "embedding_decoder.bias"
     yield (
         "output_adapter.query_provider.queries",
@@ -102,3 +144,30 @@ def key_pairs(num_layers: int) -> Pairs:
     )
     yield from encoder_pairs(num_layers)
     yield from layer_pairs("decoder.cross_attention_layer", "perceiver.decoder.decoding_cross_attention", cross=True)
+
+
+def _classifier_pairs(num_layers: int) -> Pairs:
+    yield from _input_pairs()
+    yield from encoder_pairs(num_layers)
+    yield from classification_decoder_pairs()
+
+
+def _num_layers(config: PerceiverConfig[Any, Any]) -> int:
+    return config.encoder.num_self_attention_layers_per_block
+
+
+MASKED_LM = Conversion(
+    architecture="PerceiverForMaskedLM",
+    kind=KIND,
+    convert_config=convert_config,
+    settings=_settings,
+    pairs=lambda config: key_pairs(_num_layers(config)),
+)
+
+SEQUENCE_CLASSIFICATION = Conversion(
+    architecture="PerceiverForSequenceClassification",
+    kind="Perceiver for classification of texts",
+    convert_config=convert_classifier_config,
+    settings=lambda config: _settings(config) | classification_settings(config.decoder),
+    pairs=lambda config: _classifier_pairs(_num_layers(config)),
+)

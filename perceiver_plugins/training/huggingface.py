@@ -1,21 +1,146 @@
-"""What the conversions of Hugging Face's Perceivers share: the generic encoder and the decoder of the classifiers.
+"""Exact conversion between Hugging Face's Perceivers and the models here, both ways.
 
-A "pair" is the name of a parameter here and in Hugging Face's model.
+A plugin describes each of Hugging Face's classes that its adapters make as a :class:`Conversion`. What these share, the
+generic encoder and the decoder of the classifiers, is here as well. A "pair" is the name of a parameter here and in
+Hugging Face's model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from torch import Tensor
 
 from perceiver_plugins.training.connection import hub
 from perceiver_plugins.training.errors import one_line
-from perceiver_registry import UserError
+from perceiver_registry import UserError, assemble
+
+if TYPE_CHECKING:
+    from perceiver_core import EncoderConfig, PerceiverConfig, PerceiverIO
 
 Pairs = Iterator[tuple[str, str]]
+
+FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading")
+"""Fields of a configuration that say how a model is trained, not what it computes."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Exact conversion between one of Hugging Face's classes and a model here, both ways.
+
+    Args:
+        architecture: name of Hugging Face's class, which its configurations give as ``architectures``.
+        kind: what a person calls such a model: "Perceiver language model".
+        convert_config: the configuration here of the model that Hugging Face's class builds of one of its own.
+        settings: Hugging Face's settings of a configuration here, besides those of :func:`encoder_settings`.
+        pairs: pairs of the names of all parameters and statistics of a model with that configuration.
+    """
+
+    architecture: str
+    kind: str
+    convert_config: Callable[[transformers.PerceiverConfig], PerceiverConfig[Any, Any]]
+    settings: Callable[[PerceiverConfig[Any, Any]], Mapping[str, Any]]
+    pairs: Callable[[PerceiverConfig[Any, Any]], Pairs]
+
+    @property
+    def model_type(self) -> Any:
+        """Hugging Face's class."""
+        return getattr(transformers, self.architecture)
+
+    def from_state(self, config: PerceiverConfig[Any, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Turns the state dict of Hugging Face's model into one of the model here that has ``config``."""
+        return {ours: state[theirs] for ours, theirs in self.pairs(config)}
+
+    def from_hugging_face(self, model: transformers.PreTrainedModel) -> PerceiverIO:
+        """The model here that computes what ``model`` does, with copies of its weights.
+
+        Raises:
+            ValueError: if ``model`` has an activation other than the exact GELU.
+        """
+        config = self.convert_config(model.config)
+        ours = assemble(config)
+        ours.load_state_dict(self.from_state(config, model.state_dict()))
+        return ours.train(model.training)
+
+    def to_hugging_face(self, model: PerceiverIO) -> Any:
+        """The model of Hugging Face's class that computes what ``model`` does, with copies of its weights.
+
+        Raises:
+            ValueError: if Hugging Face's class cannot be what ``model`` is; the message says in what they differ.
+        """
+        theirs = self.model_type(self.hugging_face_config(model.config))
+        state = model.state_dict()
+        try:
+            theirs.load_state_dict({hf_name: state[name] for name, hf_name in self.pairs(model.config)})
+        except RuntimeError as error:  # such as value channels that its self-attention does not have
+            raise ValueError(f"{self.architecture} cannot be what this model is: {one_line(error)}") from error
+        return theirs.train(model.training)
+
+    def hugging_face_config(self, config: PerceiverConfig[Any, Any]) -> transformers.PerceiverConfig:
+        """Hugging Face's configuration of the model that has ``config`` here.
+
+        Raises:
+            ValueError: if Hugging Face's class cannot be what ``config`` says; the message says which fields differ.
+        """
+        settings = encoder_settings(config) | dict(self.settings(config))
+        theirs = transformers.PerceiverConfig(**settings, architectures=[self.architecture])
+        # What does not come back is what Hugging Face's class has no setting for.
+        back = self.convert_config(theirs)
+        lost = [f"{name} is {ours!r}, there it is {other!r}" for name, ours, other in _differences(config, back)]
+        if lost:
+            raise ValueError(f"{self.architecture} cannot be what this model is: {'; '.join(lost)}")
+        return theirs
+
+
+def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Name and both values of each field that says what a model computes and differs between two configurations."""
+    if type(ours) is not type(theirs):
+        yield prefix.rstrip("."), type(ours).__name__, type(theirs).__name__
+        return
+    for field in fields(ours):
+        one, other = getattr(ours, field.name), getattr(theirs, field.name)
+        left_open = field.name.endswith(("_qk_channels", "_v_channels")) and None in (one, other)  # the shapes of weights will tell
+        if is_dataclass(one):
+            yield from _differences(one, other, f"{prefix}{field.name}.")
+        elif field.name not in FREE and one != other and not left_open:
+            yield f"{prefix}{field.name}", one, other
+
+
+def encoder_settings(config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
+    """Hugging Face's settings of the generic encoder, from the configuration of a model here."""
+    encoder: EncoderConfig = config.encoder
+    cross_qk_channels = encoder.num_cross_attention_qk_channels or config.num_latent_channels
+    cross_v_channels = encoder.num_cross_attention_v_channels or cross_qk_channels
+    self_qk_channels = encoder.num_self_attention_qk_channels or config.num_latent_channels
+    self_v_channels = encoder.num_self_attention_v_channels or self_qk_channels
+    # One setting is that of both attentions; where they differ, None leaves each its own default.
+    return {
+        "num_latents": config.num_latents,
+        "d_latents": config.num_latent_channels,
+        "qk_channels": cross_qk_channels if cross_qk_channels == self_qk_channels else None,
+        "v_channels": cross_v_channels if cross_v_channels == self_v_channels else None,
+        "cross_attention_shape_for_attention": "q" if cross_qk_channels == config.num_latent_channels else "kv",
+        "num_blocks": encoder.num_self_attention_blocks,
+        "num_self_attends_per_block": encoder.num_self_attention_layers_per_block,
+        "num_self_attention_heads": encoder.num_self_attention_heads,
+        "num_cross_attention_heads": encoder.num_cross_attention_heads,
+        "self_attention_widening_factor": encoder.self_attention_widening_factor,
+        "cross_attention_widening_factor": encoder.cross_attention_widening_factor,
+        "use_query_residual": encoder.cross_attention_residual,
+        "attention_probs_dropout_prob": encoder.dropout,
+        "initializer_range": encoder.init_scale,
+    }
+
+
+def classification_settings(decoder: Any) -> dict[str, Any]:
+    """Hugging Face's settings of a classifier, from its ``ClassificationDecoderConfig``."""
+    if decoder.label_names is None:
+        return {"num_labels": decoder.num_classes}
+    names = dict(enumerate(decoder.label_names))
+    return {"id2label": names, "label2id": {name: number for number, name in names.items()}}
 
 
 def encoder_values(config: transformers.PerceiverConfig, num_input_channels: int) -> dict[str, Any]:

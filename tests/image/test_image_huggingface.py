@@ -1,6 +1,8 @@
-"""Conversion of Hugging Face's image classifiers is exact."""
+"""Conversion of Hugging Face's image classifiers is exact, both ways."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from perceiver_core import PerceiverIO
 from perceiver_plugins.image.huggingface import (
     ARCHITECTURES,
+    CONVERSIONS,
     convert_config,
     convert_params,
     convert_state_dict,
@@ -120,6 +123,35 @@ def test_every_parameter_and_statistic_is_converted(pair):
     assert set(converted) == set(ours.state_dict())
     assert len(converted) == len(theirs.state_dict())
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+@torch.no_grad()
+def test_a_model_goes_there_and_back_again(pair, randomise):
+    theirs, _ = pair
+    conversion = CONVERSIONS[type(theirs).__name__]
+    images = torch.randn(2, 3, 13, 13)
+    ours = randomise(conversion.from_hugging_face(theirs))
+    changed = conversion.to_hugging_face(ours)
+    assert type(changed) is type(theirs)
+    assert relative_difference(changed(pixel_values=images).logits, ours({"pixel_values": images})) < 1e-5
+    assert relative_difference(changed(pixel_values=images).logits, theirs(pixel_values=images).logits) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "message"),
+    [
+        (LEARNED, {"image_size": (13, 14)}, "encoder.image_size is .13, 14., there it is .13, 13."),
+        (LEARNED, {"num_conv_channels": 32}, "encoder.num_conv_channels is 32, there it is 256"),
+        (FOURIER, {"max_resolution": (28, 28)}, "encoder.max_resolution is .28, 28., there it is .224, 224."),
+        (FOURIER, {"num_channels": 1}, "encoder.num_channels is 1, there it is 3"),
+        (CONV, {"num_frequency_bands": 8}, "encoder.num_frequency_bands is 8, there it is 64"),
+    ],
+)
+def test_what_hugging_faces_class_cannot_be_is_refused(architecture, changes, message):
+    config = convert_config(transformers.PerceiverConfig(**BASE), architecture)
+    changed = replace(config, encoder=replace(config.encoder, **changes))
+    with pytest.raises(ValueError, match=message):
+        CONVERSIONS[architecture].hugging_face_config(changed)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,22 @@
-"""Conversion from Hugging Face is exact."""
+"""Conversion from and to Hugging Face is exact."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 import transformers
 from torch import Tensor
 
-from perceiver_plugins.text.huggingface import convert_config, convert_state_dict, published_config
+from perceiver_core import PerceiverConfig
+from perceiver_plugins.text.huggingface import (
+    MASKED_LM,
+    SEQUENCE_CLASSIFICATION,
+    convert_config,
+    convert_state_dict,
+    published_config,
+)
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_registry import UserError
 
@@ -112,6 +121,62 @@ def test_every_parameter_is_converted(pair):
     theirs, ours = pair
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
     assert set(convert_state_dict(theirs.state_dict())) == set(ours.state_dict())
+
+
+@pytest.mark.parametrize("conversion", [MASKED_LM, SEQUENCE_CLASSIFICATION], ids=lambda conversion: conversion.kind)
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_a_model_goes_there_and_back_again(conversion, variant, randomise):
+    config = transformers.PerceiverConfig(**(BASE | VARIANTS[variant] | {"num_labels": 3}))
+    theirs = randomise(conversion.model_type(config)).eval()
+    ours = conversion.from_hugging_face(theirs)
+    batch = padded_batch(config, config.max_position_embeddings)
+    expected = theirs(**batch).logits
+    assert relative_difference(ours(batch), expected) < 1e-5
+    randomise(ours)
+    changed = conversion.to_hugging_face(ours)
+    assert type(changed) is type(theirs)
+    assert changed.config.architectures == [conversion.architecture]
+    assert relative_difference(changed(**batch).logits, ours(batch)) < 1e-5
+    assert relative_difference(ours(batch), expected) > 1e-2
+
+
+def test_names_of_classes_go_there_and_back_again():
+    names = {0: "negative", 1: "positive", 2: "neither"}
+    config = SEQUENCE_CLASSIFICATION.convert_config(transformers.PerceiverConfig(**BASE, id2label=names))
+    assert config.decoder.label_names == list(names.values())
+    assert SEQUENCE_CLASSIFICATION.hugging_face_config(config).id2label == names
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("encoder", "num_cross_attention_layers", 2, "encoder.num_cross_attention_layers is 2, there it is 1"),
+        ("encoder", "first_self_attention_block_shared", False, "there it is True"),
+        ("encoder", "num_self_attention_v_channels", 40, "encoder.num_self_attention_v_channels is 40, there it is 20"),
+        ("decoder", "num_cross_attention_heads", 4, "decoder.num_cross_attention_heads is 4, there it is 8"),
+        ("decoder", "cross_attention_residual", True, "decoder.cross_attention_residual is True, there it is False"),
+        ("decoder", "num_output_query_channels", 16, "PerceiverForMaskedLM cannot be what this model is"),
+    ],
+)
+def test_what_hugging_faces_class_cannot_be_is_refused(part, field, value, message):
+    config = convert_config(transformers.PerceiverConfig(**BASE | {"num_blocks": 2}))
+    changed = replace(config, **{part: replace(getattr(config, part), **{field: value})})
+    with pytest.raises(ValueError, match=message):
+        MASKED_LM.to_hugging_face(LanguageModel(changed))
+
+
+def test_how_a_model_was_trained_does_not_matter():
+    config = convert_config(transformers.PerceiverConfig(**BASE))
+    trained = PerceiverConfig(
+        replace(config.encoder, freeze=True),
+        config.decoder,
+        num_latents=config.num_latents,
+        num_latent_channels=config.num_latent_channels,
+        init="local",
+        activation_checkpointing=True,
+    )
+    assert convert_config(MASKED_LM.hugging_face_config(trained)) == config
 
 
 @pytest.fixture

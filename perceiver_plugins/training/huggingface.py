@@ -102,7 +102,8 @@ def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str
         return
     for field in fields(ours):
         one, other = getattr(ours, field.name), getattr(theirs, field.name)
-        left_open = field.name.endswith(("_qk_channels", "_v_channels")) and None in (one, other)  # the shapes of weights will tell
+        # Where channels are left open, the shapes of the weights will tell.
+        left_open = field.name.endswith(("_qk_channels", "_v_channels")) and None in (one, other)
         if is_dataclass(one):
             yield from _differences(one, other, f"{prefix}{field.name}.")
         elif field.name not in FREE and one != other and not left_open:

@@ -40,13 +40,13 @@ def prefers_onednn() -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias for x (..., c), weight (d, c) and bias (d), as :func:`torch.nn.functional.linear`."""
     if (
-        prefers_onednn()
+        not torch.compiler.is_compiling()  # first: a compiler cannot look into the file that tells the processor
+        and prefers_onednn()
         and x.dim() > 1
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.shape[0] >= MIN_PRODUCTS
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     ):
         return _OneDNNLinear.apply(x, weight, bias) if torch.is_grad_enabled() else _multiply(x, weight, bias)
     return nn.functional.linear(x, weight, bias)

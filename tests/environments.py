@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import site
 import subprocess
@@ -22,6 +23,22 @@ class Result:
     code: int
     out: str
     err: str
+
+
+IN_ONE_PROCESS = """
+import contextlib, io, json, sys
+from perceiver_cli.main import main
+
+commands, code = json.loads(sys.argv[1]), sys.argv[2]
+sys.argv[1:] = []
+results = {}
+for name, run in {"code": lambda: exec(code, {}), **{n: lambda a=a: main(a) for n, a in commands.items()}}.items():
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        result = run()
+    results[name] = [result, out.getvalue(), err.getvalue()]
+print(json.dumps(results))
+"""
 
 
 class FreshEnvironment:
@@ -56,6 +73,18 @@ class FreshEnvironment:
     def perceiver(self, *argv: str, cwd: Path | None = None, **variables: str) -> Result:
         """Runs the command in this environment."""
         return self._run(str(self.executable), "-m", "perceiver_cli", *argv, cwd=cwd, **variables)
+
+    def commands(self, commands: Mapping[str, list[str]], cwd: Path | None = None, code: str = "") -> dict[str, Result]:
+        """Runs several commands in one process of this environment, which imports torch once.
+
+        Args:
+            commands: their arguments, by any names; the results are returned by the same.
+            cwd: the folder to run in.
+            code: Python code that is run before, as if it were the command ``"code"``.
+        """
+        done = self.python("-c", IN_ONE_PROCESS, json.dumps(dict(commands)), code, cwd=cwd)
+        assert done.code == 0, done.err
+        return {name: Result(*result) for name, result in json.loads(done.out.splitlines()[-1]).items()}
 
     def python(self, *argv: str, cwd: Path | None = None, **variables: str) -> Result:
         """Runs this environment's Python."""

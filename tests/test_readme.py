@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,7 +47,7 @@ def test_python_examples_run(tmp_path, monkeypatch, published):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
     namespace: dict[str, object] = {}
-    examples = [block for block in blocks("python") if not block.startswith("# my_package")]
+    examples = [block for block in blocks("python") if not block.startswith("# my_adapters.py")]
     assert len(examples) == 3
     for example in examples:
         exec(example.replace("deepmind/language-perceiver", str(published)), namespace)
@@ -58,6 +56,8 @@ def test_python_examples_run(tmp_path, monkeypatch, published):
 
 def users_files(folder: Path) -> None:
     """The files that the README's user has."""
+    (own,) = (block for block in blocks("python") if block.startswith("# my_adapters.py"))
+    (folder / "my_adapters.py").write_text(own)
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text("some text")
     with gzip.open(folder / "reviews.jsonl.gz", "wt") as file:
@@ -69,7 +69,10 @@ def users_files(folder: Path) -> None:
         Image.new("RGB", (40, 30), (i, 2 * i, 3 * i)).save(path)
 
 
-@pytest.mark.parametrize("arguments", commands("perceiver fit"), ids=" ".join)
+ALONE = [command for command in commands("perceiver fit") if "--plugin=./my_adapters.py" not in command]
+
+
+@pytest.mark.parametrize("arguments", ALONE, ids=" ".join)
 def test_fit_commands_parse(arguments, tmp_path, monkeypatch, capsys, published):
     monkeypatch.chdir(tmp_path)
     if any(argument.startswith(("--config", "--ckpt_path")) for argument in arguments):
@@ -91,31 +94,19 @@ def test_fit_commands_parse(arguments, tmp_path, monkeypatch, capsys, published)
         assert yaml.safe_load(capsys.readouterr().out)["task"]["name"] == task
 
 
-def test_a_strangers_adapter_is_found_and_works(tmp_path):
-    for block in blocks("python"):
-        if block.startswith("# my_package"):
-            path = tmp_path / block.splitlines()[0].removeprefix("# ")
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(block)
-    (tmp_path / "my_package" / "__init__.py").touch()
-    entry_point = re.search(r'^my_package = "(.*)"', blocks("toml")[0], flags=re.MULTILINE).group(1)
-    info = tmp_path / "my_package-2.5.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 2.5\n")
-    (info / "entry_points.txt").write_text(f"[perceiver]\nmy_package = {entry_point}\n")
+def test_the_adapter_in_a_file_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    users_files(tmp_path)
+    (command,) = (command for command in commands("perceiver fit") if "--plugin=./my_adapters.py" in command)
+    small = ["--model.num_latents=4", "--trainer.max_steps=2", "--trainer.enable_progress_bar=false"]
+    assert main([*command[1:], *small, "--trainer.accelerator=cpu"]) == 0
+    assert "Trained for 2 steps." in capsys.readouterr().out
 
-    assembling = re.search(r"`(perceiver_registry\.assemble\(.*?\))`", README, flags=re.DOTALL).group(1)
-    script = f"""
-import json, torch, perceiver_registry
-from my_package.adapter import SpectrogramEncoderConfig
-from perceiver_core import PerceiverConfig
-from perceiver_plugins.text import TextDecoderConfig
-model = {assembling}
-output = model({{"spectrogram": torch.randn(2, 9, 80)}}, positions=torch.tensor([[0, 3, 5]]))
-entry = perceiver_registry.registry().get("input", "spectrogram")
-print(json.dumps([list(output.shape), entry.plugin.distribution, entry.plugin.version]))
-"""
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[2, 3, 262], "my-package", "2.5"]
+
+def test_the_entry_point_is_that_of_a_new_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (command,) = commands("perceiver new-plugin")
+    assert main(command[1:]) == 0
+    made = tomllib.loads((tmp_path / command[2] / "pyproject.toml").read_text())
+    shown = tomllib.loads(blocks("toml")[0])
+    assert made["project"]["entry-points"] == shown["project"]["entry-points"]

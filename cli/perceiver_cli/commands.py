@@ -32,7 +32,18 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "list-tasks": Command("tasks that are installed", LISTING),
         "list-data": Command("data modules that are installed", LISTING),
         "list-models": Command("named models that are installed", LISTING),
+        "plugins": Command(
+            "plugins that were found, what they provide, and why one failed", "perceiver_cli.plugins:plugins"
+        ),
         "describe": Command("the fields of an adapter, task, data module or model", LISTING),
+    },
+    "make your own": {
+        "new-plugin": Command("make a package with adapters and data of your own", "perceiver_cli.scaffold:new_plugin"),
+    },
+    "set up your shell": {
+        "completion": Command(
+            "print a script that completes names and flags in bash or zsh", "perceiver_cli.completion:completion"
+        ),
     },
 }
 """All subcommands, by what a person wants to do."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, NoReturn
+from enum import Enum
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import jsonargparse
 import yaml
-from pytorch_lightning import Trainer
+from jsonargparse import Namespace
+from pytorch_lightning import LightningDataModule, Trainer
 
+from perceiver_cli import allowed
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.fields import OF_THE_RUN
 from perceiver_cli.layers import KINDS, NAME_KEYS, Run, Values, flatten, name_of, nest
@@ -23,6 +27,20 @@ OPEN_ENDED = ("trainer.logger", "trainer.callbacks", "trainer.plugins", "trainer
 """Arguments that take any class: the keys below them are those of the class, which only the parser knows."""
 
 
+class RefusedError(UserError):
+    """A value names what it must not.
+
+    Args:
+        flag: the flag of the value.
+        path: the dotted path that is refused.
+        given: what the value says, where it is not that path but leads to it.
+    """
+
+    def __init__(self, flag: str, path: str, given: str):
+        super().__init__(f"{flag}: {allowed.refusal(path)}")
+        self.given = given
+
+
 class Parser(jsonargparse.ArgumentParser):
     """An argument parser whose errors are one line that says which name is near."""
 
@@ -31,13 +49,23 @@ class Parser(jsonargparse.ArgumentParser):
         if unknown:
             raise UserError(self._unknown(unknown.group(1).partition("=")[0])) from ex
         line = " ".join(message.replace("Parser key", "").split())
-        flag = re.match(r'\s*"([\w.]+)":', line)
-        if flag:
-            line = line.replace(flag.group(0), f"--{flag.group(1)}:", 1)
-        if flag and "Union subtypes" in line:  # pages of what was tried
-            given = re.findall(r"(?:Got|Given) value: (\S+)", line)
-            line = f"--{flag.group(1)}: {given[-1] if given else 'this'} is not a value that it takes; see --help"
-        raise UserError(line[:400]) from ex
+        key = re.match(r'\s*"([\w.]+)":', line)
+        flag = f"--{key.group(1)}" if key else "a value"
+        self._check_refused(flag, line, ex)
+        if key and "Union subtypes" in line:
+            raise UserError(f"{flag}{_reason(message)}") from ex
+        raise UserError((line.replace(key.group(0), f"{flag}:", 1) if key else line)[:400]) from ex
+
+    @staticmethod
+    def _check_refused(flag: str, line: str, ex: Exception | None) -> None:
+        # The second is what a refusal has become within the list of all that was tried.
+        refused = re.search(r"Importing '([\w.]+)' is not allowed|([\w.]+) is refused", line)
+        if refused:
+            path = refused.group(1) or refused.group(2)
+            given = re.search(r"Problem with given class_path '(\S+)'", line)
+            file = re.search(r"Unable to load config '([^']+)'", line)
+            where = f"{flag}={file.group(1)}" if file else flag
+            raise RefusedError(where, path, given.group(1) if given else path) from ex
 
     def _unknown(self, argument: str) -> str:
         if not argument.startswith("-"):
@@ -56,6 +84,18 @@ class Parser(jsonargparse.ArgumentParser):
         return names - {name.rpartition(".")[0] for name in names}
 
 
+def _reason(message: str) -> str:
+    """What is wrong with a value, of pages that list each type that it could have had."""
+    problem = re.search(r"Problem with given class_path '(\S+)':\s+(.+)", message)
+    if problem:
+        return f": {problem.group(1)}: {problem.group(2)}"
+    missing = re.search(r"the following arguments are required: ([\w.]+)", message)
+    if missing:
+        return f".{missing.group(1)} is missing"
+    given = re.findall(r"(?:Got|Given) value: (\S+)", message)
+    return f": {given[-1] if given else 'this'} is not a value that it takes; see --help"
+
+
 def build_parser(command: str, run: Run) -> Parser:
     """The parser of what :func:`~perceiver_cli.layers.read_run` left over.
 
@@ -66,6 +106,7 @@ def build_parser(command: str, run: Run) -> Parser:
     Raises:
         UserError: if an optimizer, a schedule or a class cannot be found.
     """
+    allowed.enforce()
     inputs = "[INPUT ...] " if command == "predict" else ""
     parser = Parser(
         prog=f"perceiver {command}",
@@ -145,20 +186,49 @@ def _choices(section: str) -> str:
     return f"also --{section}=NAME; known: {names}"
 
 
+def choices_of(parser: Parser, run: Run) -> dict[str, list[str]]:
+    """The flags of a parser, each with the values that it may have; none where any may be given."""
+    choices = {
+        f"--{action.dest}": _values_of(getattr(action, "_typehint", None) or action.type)
+        for action in parser._actions
+        if action.option_strings and not re.search(r"\b(help|print_config)$", action.dest)
+    }
+    for section, key in NAME_KEYS.items():
+        choices[f"--{section}"] = choices.pop(f"--{section}.{key}", [])
+    if run.task is not None:
+        module = run.task.resolve("module")
+        choices["--optimizer"] = [*module.known_optimizers()]
+        choices["--lr_scheduler"] = [*module.known_lr_schedulers(), "none"]
+    return choices
+
+
+def _values_of(hint: Any) -> list[str]:
+    if hint is bool:
+        return ["true", "false"]
+    if hint is type(None):
+        return ["null"]
+    if inspect.isclass(hint) and issubclass(hint, Enum):
+        return [each.name for each in hint]
+    if get_origin(hint) is Literal:
+        return [str(each) for each in get_args(hint)]
+    if get_origin(hint) in (Union, UnionType):
+        values = [value for each in get_args(hint) for value in _values_of(each)]
+        return [] if values == ["null"] else values  # as if nothing else were possible
+    return []
+
+
 def data_class(name: str) -> Any:
     """The data module of a registered name or a dotted path.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or if the path is not allowed.
     """
     entry = registry().find("data", name)
     if entry is not None:
         return entry.resolve("module")
-    module, _, attribute = name.replace(":", ".").rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--data={name}: cannot be imported: {error}") from error
+    parser = Parser(exit_on_error=False)
+    parser.add_argument("--data", type=type[LightningDataModule])
+    return parser.parse_args([f"--data={name.replace(':', '.')}"]).data
 
 
 def known_values(parser: Parser, run: Run) -> Values:
@@ -196,7 +266,30 @@ def parse(parser: Parser, run: Run) -> Values:
                 raise UserError(f"--config={path}: unknown key {key!r}; {near(key, names)}")
     config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *run.flags])
     config.pop("config", None)
-    return config.as_dict()
+    # Options of the trainer's classes may be of any type, such as a strategy's timeout.
+    plain = yaml.safe_load(parser.dump(Namespace(trainer=config.trainer), skip_unset=False, skip_validation=True))
+    return config.as_dict() | plain
+
+
+@contextlib.contextmanager
+def naming_source(run: Run) -> Iterator[None]:
+    """Says of a value that is refused within this context whether a config file or a checkpoint brought it."""
+    try:
+        yield
+    except RefusedError as error:
+        source = _source(error.given, run)
+        if source is None:
+            raise
+        raise UserError(f"{source}: {error}") from error
+
+
+def _source(value: str, run: Run) -> str | None:
+    for path, values in run.config_files.items():
+        if value in str(values):
+            return f"--config={path}"
+    if run.description is not None and value in str(run.description["run"]):
+        return str(run.checkpoint)
+    return None
 
 
 def trainer_options(values: Mapping[str, Any]) -> Values:

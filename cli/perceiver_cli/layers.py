@@ -17,8 +17,18 @@ from typing import Any, NoReturn
 
 import yaml
 
-from perceiver_registry import AdapterSpec, Entry, TaskSpec, UserError, config_to_dict, read_checkpoint, registry
-from perceiver_registry.checkpoint import KEY
+from perceiver_registry import (
+    AdapterSpec,
+    AmbiguousNameError,
+    Entry,
+    Plugin,
+    TaskSpec,
+    UserError,
+    config_to_dict,
+    read_checkpoint,
+    registry,
+)
+from perceiver_registry.checkpoint import KEY, require
 from perceiver_registry.params import is_checkpoint, is_published
 
 Values = dict[str, Any]
@@ -112,41 +122,47 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     checkpoint = find_checkpoint(ckpt_path, user, flags) if ckpt_path else None
     description = read_checkpoint(checkpoint)[KEY] if checkpoint else None
     base = _values_of_checkpoint(command, description) if description else {}
+    if checkpoint and description and not name_of(user, "data"):
+        for used in description["plugins"]:
+            if used["kind"] == "data":
+                require(used, checkpoint)
 
     task_name = name_of(user, "task") or name_of(base, "task") or _task_of_model(name_of(user, "model"))
     if task_name is None and not given["help"]:
-        names = ", ".join(entry.name for entry in registry().entries("task"))
-        raise UserError(f"--task is missing; known: {names}")
+        raise UserError(f"--task is missing; known: {', '.join(registry().names('task'))}")
     task = registry().get("task", task_name) if task_name else None
     values = _gather(task, base, user) if task else user
     if task:
-        _check_names(task.spec, values)
+        _check_names(task, values)
     return Run(task, values, flags, checkpoint, description, files, given["print_config"], given["help"])
 
 
 def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
     """The values of all layers, the later ones over the earlier ones."""
     model_name = name_of(user, "model")
-    model = registry().get("model", model_name).spec if model_name else None
-    of_model = nest(model.defaults) if model else {}
+    model = registry().get("model", model_name) if model_name else None
+    of_model = _of_spec(model, model.spec.defaults) if model else {}
     # The name of the data that is used in the end, so that a named model's defaults for data hold for any data.
-    data_name = name_of(user, "data") or name_of(base, "data") or name_of(of_model, "data") or task.spec.data
-    layers = [nest({"task": task.name, "data": data_name, **task.spec.defaults})]
+    of_task = _of_spec(task, {"data": task.spec.data})
+    data_name = next(filter(None, (name_of(layer, "data") for layer in (user, base, of_model, of_task))))
+    named = nest({"task": registry().short_name(task), "data": data_name})
+    layers = [_merged([named, _of_spec(task, task.spec.defaults)])]
 
     data = registry().find("data", data_name)
     if data is not None:
-        layers.append(nest(data.spec.defaults))
+        layers.append(_of_spec(data, data.spec.defaults))
 
     chosen = user.get("model", {})
     params, encoder_params = chosen.get("params"), chosen.get("encoder", {}).get("params")
     if model is not None:
         of_model.get("data", {}).pop(NAME_KEYS["data"], None)
         layers.append(of_model)
-        layers.append({"model": Replacement({"name": model.name, **nest(model.config)})})
+        config = _of_spec(model, {f"model.{field}": value for field, value in model.spec.config.items()})["model"]
+        layers.append({"model": Replacement({"name": model_name, **config})})
     encoder_name = name_of(_merged([*layers, base, user]), "model.encoder")
     if params and not model_name:
-        published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
-        layers.extend(nest(spec.defaults) for spec in published)
+        published = [entry for entry in registry().entries("model") if entry.spec.params == params]
+        layers.extend(_of_spec(entry, entry.spec.defaults) for entry in published)
         config = _config_of_params(encoder_name, params)
         if config is not None:
             layers.append({"data": _data_of_params(config["encoder"], params)})
@@ -154,6 +170,13 @@ def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
     if encoder_params:
         layers.extend(_layers_of_encoder(encoder_name, encoder_params))
     return _merged([*layers, base, user])
+
+
+def _of_spec(entry: Entry[Any], flat: Mapping[str, Any]) -> Values:
+    """Nested values that stand in a spec, in which names mean what the spec's own distribution registers first."""
+    values = nest(flat)
+    _canonise(values, entry.plugin)
+    return values
 
 
 def _layers_of_encoder(encoder_name: str | None, params: str) -> Iterator[Values]:
@@ -187,17 +210,20 @@ def _data_of_checkpoint(description: Mapping[str, Any]) -> Values:
     return resolved | options
 
 
-def _check_names(task: TaskSpec, values: Values) -> None:
+def _check_names(chosen: Entry[TaskSpec], values: Values) -> None:
     """Checks that what is chosen by name goes together, as far as the specs say.
 
     Raises:
         UserError: if it does not.
     """
+    task = chosen.spec
+    own_decoder = name_of(_of_spec(chosen, task.defaults), "model.decoder")
     encoder, decoder, data = (
         registry().find(kind, name) if (name := name_of(values, section)) else None
         for section, kind in (("model.encoder", "input"), ("model.decoder", "output"), ("data", "data"))
     )
-    if decoder is not None and decoder.spec.tasks and task.name not in decoder.spec.tasks:
+    is_own = name_of(values, "model.decoder") == own_decoder  # a task may be built on the output of others
+    if decoder is not None and not is_own and decoder.spec.tasks and task.name not in decoder.spec.tasks:
         raise UserError(
             f"the output adapter {decoder.name!r} does not go with task {task.name!r}, but with: "
             f"{', '.join(decoder.spec.tasks)}"
@@ -220,7 +246,7 @@ def _check_names(task: TaskSpec, values: Values) -> None:
 
 def _data_for(task: TaskSpec, encoder: Entry[AdapterSpec] | None) -> str:
     fitting = [
-        entry.name
+        registry().short_name(entry)
         for entry in registry().entries("data")
         if entry.spec.serves(task.name) and (encoder is None or entry.spec.feeds(encoder.spec))
     ]
@@ -324,22 +350,35 @@ def normalise(values: Mapping[str, Any], section: str = "") -> Values:
     return normal
 
 
-def _canonise(values: Values) -> None:
+def _canonise(values: Values, home: Plugin | None = None) -> None:
     """Puts the registered name in the place of a class's name, wherever ``values`` choose by name.
+
+    A name that several distributions claim comes with its distribution, so that equal names mean equal things.
+
+    Args:
+        values: nested values, which are changed.
+        home: the plugin whose spec they stand in; what it names may be missing, as long as it is not used.
 
     Raises:
         UnknownNameError: if nothing is registered under a name. Data modules may also be dotted paths of classes.
+        AmbiguousNameError: if several distributions register it.
     """
     for section, kind in KINDS.items():
         name = name_of(values, section)
         if name is None:
             continue
-        if kind == "data" and "." in name and registry().find(kind, name) is None:
+        try:
+            entry = registry().find(kind, name, home)
+        except AmbiguousNameError:
+            if home is None:
+                raise
+            entry = None
+        if entry is None and (home is not None or (kind == "data" and "." in name)):
             continue
         node = values
         for key in section.split("."):
             node = node[key]
-        node[NAME_KEYS[section]] = registry().get(kind, name).name  # type: ignore[call-overload]
+        node[NAME_KEYS[section]] = registry().short_name(entry or registry().get(kind, name))  # type: ignore[call-overload]
 
 
 def _plain_flag(argument: str) -> str:
@@ -369,7 +408,10 @@ def _read_config_file(path: str) -> Values:
 
 
 def _task_of_model(model_name: str | None) -> str | None:
-    return registry().get("model", model_name).spec.task if model_name else None
+    if not model_name:
+        return None
+    model = registry().get("model", model_name)
+    return registry().short_name(registry().get("task", model.spec.task, model.plugin))
 
 
 def _config_of_params(encoder_name: str | None, params: str) -> Values | None:
@@ -408,7 +450,8 @@ def find_checkpoint(ckpt_path: str, user: Values, flags: list[str]) -> Path:
     found = sorted(root.glob(f"*/*/checkpoints/{ckpt_path}.ckpt"), key=lambda path: path.stat().st_mtime)
     name = name_of(user, "task")
     if name:
-        found = [path for path in found if path.parents[2].name == _logger_option("name", user, flags, name)]
+        folder = _logger_option("name", user, flags, registry().get("task", name).name)
+        found = [path for path in found if path.parents[2].name == folder]
     if not found:
         raise UserError(f"--ckpt_path={ckpt_path}: no run with a checkpoint in {root}")
     return found[-1]

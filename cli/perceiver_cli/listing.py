@@ -33,6 +33,19 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; perceiver {self.prog.split()[-1]} --help shows what there is")
 
 
+def create_parser(command: str) -> Parser:
+    """A parser of what all commands take that show what is installed."""
+    parser = Parser(
+        prog=f"perceiver {command}",
+        description=SUMMARIES[command],
+        epilog=COMMON_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="form of the output")
+    return parser
+
+
 def listing(command: str, argv: Sequence[str]) -> None:
     """Runs a command that shows what is installed.
 
@@ -44,13 +57,7 @@ def listing(command: str, argv: Sequence[str]) -> None:
         UserError: if a name or flag is unknown.
     """
     kinds = KINDS[command]
-    parser = Parser(
-        prog=f"perceiver {command}",
-        description=SUMMARIES[command],
-        epilog=COMMON_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = create_parser(command)
     if command == "describe":
         parser.add_argument("name", help="name of an adapter, task, data module or model, or of its class")
     else:
@@ -59,7 +66,6 @@ def listing(command: str, argv: Sequence[str]) -> None:
         parser.add_argument("--kind", choices=kinds, help="only this kind")
     if command in ("list-data", "list-models"):
         parser.add_argument("--task", help="only what is made for this task")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="form of the output")
     try:
         options = parser.parse_args(argv)
     except SystemExit:  # --help
@@ -79,14 +85,15 @@ def _list(kinds: Iterable[str], pattern: str, task: str | None, form: str) -> No
         _facts(entry)
         for kind in kinds
         for entry in registry().entries(kind)  # type: ignore[call-overload]
-        if fnmatch.fnmatch(entry.name, pattern) and (task is None or not _tasks(entry).isdisjoint((task, ANY_TASK)))
+        if any(fnmatch.fnmatch(name, pattern) for name in (entry.name, entry.full_name))
+        and (task is None or not _tasks(entry).isdisjoint((task, ANY_TASK)))
     ]
     if form == "json":
         print(json.dumps(rows, indent=2))
     elif rows:
         print_table({key: str(value) for key, value in row.items()} for row in rows)
     else:
-        print(f"nothing is called like {pattern!r}")
+        print("there is none" if pattern == "*" else f"nothing is called like {pattern!r}")
 
 
 def _tasks(entry: Entry[Any]) -> set[str]:
@@ -105,10 +112,10 @@ def _facts(entry: Entry[Any]) -> dict[str, Any]:
 
 
 def _describe(name: str, kinds: Iterable[str], form: str) -> None:
-    found = [entry for kind in kinds if (entry := registry().find(kind, name)) is not None]
+    found = [entry for kind in kinds for entry in registry().matches(kind, name)]
     if not found:
-        names = {entry.name for kind in kinds for entry in registry().entries(kind)}  # type: ignore[call-overload]
-        raise UnknownNameError(f"nothing is called {name!r}; {near(name, names)}")
+        names = {known for kind in kinds for known in registry().names(kind)}
+        raise UnknownNameError(f"nothing is called {name!r}; {near(name, names)}{registry().not_loaded(name)}")
     descriptions = [_facts(entry) | {"details": _details(entry), "fields": _fields(entry)} for entry in found]
     if form == "json":
         print(json.dumps(descriptions, indent=2, default=str))

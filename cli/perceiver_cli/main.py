@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from perceiver_cli.allowed import allow
 from perceiver_cli.commands import COMMANDS, Command
 from perceiver_cli.common import COMMON_HELP, read_common_flags
 from perceiver_cli.errors import WRONG_USE, guarded
+from perceiver_registry import registry
 from perceiver_registry.errors import near
 
 USAGE = """\
@@ -31,6 +35,10 @@ examples:
   perceiver predict --ckpt_path=best "Return the [MASK][MASK][MASK][MASK][MASK] of the list."
   perceiver fit --task=mlm --help
 """
+
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Environment variables by which launchers number the processes of a run."""
 
 
 def usage() -> str:
@@ -63,6 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _call(name: str, command: Command, argv: Sequence[str]) -> None:
-    _, rest = read_common_flags(argv)
-    module, _, function = command.place.partition(":")
-    getattr(importlib.import_module(module), function)(name, rest)
+    flags, rest = read_common_flags(argv)
+    allow(flags.allowed)
+    with flags.selecting():
+        _report_failures(flags.debug)
+        module, _, function = command.place.partition(":")
+        getattr(importlib.import_module(module), function)(name, rest)
+
+
+def _report_failures(debug: bool) -> None:
+    """Says which plugins failed, unless this is one of several processes of a run and another one says it."""
+    failures = registry().failures
+    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+        return
+    for loaded in failures:
+        if debug:
+            traceback.print_exception(loaded.error)
+        print(f"perceiver: {loaded} (perceiver plugins --debug shows where)", file=sys.stderr)

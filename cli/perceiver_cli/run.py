@@ -22,9 +22,18 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from perceiver_cli.allowed import as_flag
 from perceiver_cli.checkpoints import AtomicCheckpointIO, LastCheckpoint, SaveConfig, best_checkpoint
 from perceiver_cli.errors import INTERRUPTED, TERMINATED, IncompleteRunError, InterruptedRunError
-from perceiver_cli.flags import build_parser, data_class, linked_fields, parse, print_help, trainer_options
+from perceiver_cli.flags import (
+    build_parser,
+    data_class,
+    linked_fields,
+    naming_source,
+    parse,
+    print_help,
+    trainer_options,
+)
 from perceiver_cli.layers import Run, Values, name_of, read_run
 from perceiver_cli.tables import print_csv, print_table
 from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
@@ -48,11 +57,12 @@ def run(command: str, argv: Sequence[str]) -> None:
     """
     warnings.formatwarning = _one_line
     chosen = read_run(command, argv)
-    parser = build_parser(command, chosen)
-    if chosen.help:
-        print_help(parser, chosen)
-        return
-    values = parse(parser, chosen)
+    with naming_source(chosen):
+        parser = build_parser(command, chosen)
+        if chosen.help:
+            print_help(parser, chosen)
+            return
+        values = parse(parser, chosen)
     with _wrong_use():
         if command == "predict":
             predict(chosen, values)
@@ -81,7 +91,7 @@ def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: 
             trainer.fit(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
     except (SystemExit, KeyboardInterrupt) as error:  # what Lightning makes of SIGTERM and Ctrl-C
         if last is not None and last.path(trainer).exists():
-            _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}")
+            _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}{as_flag()}")
         raise InterruptedRunError(TERMINATED if isinstance(error, SIGTERMException) else INTERRUPTED) from error
     if last is not None:
         _report(trainer, last)
@@ -100,7 +110,7 @@ def _report(trainer: Trainer, last: LastCheckpoint) -> None:
         print(f"Best validation loss {best.best_model_score:.4f}: {path}")
     print(f"Latest state: {last.path(trainer)}")
     print(f"\nUse it:    perceiver predict --ckpt_path={path} ...")
-    print(f"Go on:     perceiver fit --ckpt_path={last.path(trainer)} --trainer.max_steps=N")
+    print(f"Go on:     perceiver fit --ckpt_path={last.path(trainer)}{as_flag()} --trainer.max_steps=N")
     if isinstance(trainer.logger, TensorBoardLogger):
         print(f"Look at it: tensorboard --logdir={trainer.logger.save_dir}")
 
@@ -122,7 +132,10 @@ def predict(chosen: Run, values: Values) -> None:
     assert chosen.checkpoint is not None
     inputs = _inputs(values)
     module = chosen.task.resolve("module").load_from_checkpoint(
-        chosen.checkpoint, map_location="cpu", weights_only=True
+        chosen.checkpoint,
+        map_location="cpu",
+        weights_only=True,
+        _instantiator=None,  # a function that the checkpoint may name, which older Lightnings import and call
     )
     module.to(_device(values["trainer"])).eval()
     reader = _create_reader(chosen, module.model.input_adapter)
@@ -212,7 +225,7 @@ def _create_module(chosen: Run, values: Values) -> Any:
     for section in ("optimizer", "lr_scheduler"):
         plain = values.get(section) or {}
         options[section] = plain if plain.get("name") else None
-    module = create_module(chosen.task.name, config_from_dict(config), **options)
+    module = create_module(values["task"]["name"], config_from_dict(config), **options)
     module.run_config = _saved(values)
     if chosen.checkpoint is not None:
         # Lightning would say so in many lines, one for each parameter.

@@ -27,21 +27,27 @@ class LinearOutputAdapter(OutputAdapter):
         query_provider: the output queries, f channels each.
         num_outputs: numbers that are made of each answer.
         init_scale: standard deviation of the normal initialisation.
+        one_place: whether there is one output query, so that the output has no dimension for its place.
     """
 
-    def __init__(self, query_provider: QueryProvider, num_outputs: int, init_scale: float = 0.02):
+    def __init__(
+        self, query_provider: QueryProvider, num_outputs: int, init_scale: float = 0.02, one_place: bool = False
+    ):
         super().__init__(query_provider)
+        self.one_place = one_place
         self.linear = Linear(query_provider.num_query_channels, num_outputs)
         nn.init.normal_(self.linear.weight, 0.0, init_scale)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, decoded: Tensor) -> Tensor:
-        """Returns (..., ``num_outputs``) for the decoder's output (..., f)."""
-        return self.linear(decoded)
+        """Returns (..., ``num_outputs``) for the decoder's output (..., f); for one place (b, ``num_outputs``)."""
+        output = self.linear(decoded)
+        # Answers that were chosen by a mask, (p, f), have no dimension for the place already.
+        return output.squeeze(-2) if self.one_place and decoded.dim() == 3 else output
 
 
 class ClassificationOutputAdapter(LinearOutputAdapter):
-    """Logits of the classes that the whole input may belong to."""
+    """Logits of the classes that the whole input may belong to: (b, classes), or (b, q, classes) for q > 1 queries."""
 
     @classmethod
     def from_config(
@@ -50,12 +56,7 @@ class ClassificationOutputAdapter(LinearOutputAdapter):
         queries = TrainableQueryProvider(
             config.num_output_queries, config.num_output_query_channels, config.init_scale, ordered=False
         )
-        return cls(queries, config.num_classes, config.init_scale)
-
-    def forward(self, decoded: Tensor) -> Tensor:
-        """Returns logits (b, classes) for the decoder's output (b, 1, f), or (b, q, classes) for q > 1 queries."""
-        logits = super().forward(decoded)
-        return logits.squeeze(-2) if logits.shape[-2] == 1 else logits
+        return cls(queries, config.num_classes, config.init_scale, one_place=config.num_output_queries == 1)
 
 
 class TokenClassificationOutputAdapter(LinearOutputAdapter):
@@ -90,7 +91,7 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         std: list[float] | None = None,
         init_scale: float = 0.02,
     ):
-        super().__init__(query_provider, num_outputs, init_scale)
+        super().__init__(query_provider, num_outputs, init_scale, one_place=True)
         # Not stored: they stand in the configuration.
         self.register_buffer("mean", torch.tensor(mean or [0.0] * num_outputs), persistent=False)
         self.register_buffer("std", torch.tensor(std or [1.0] * num_outputs), persistent=False)
@@ -102,4 +103,4 @@ class RegressionOutputAdapter(LinearOutputAdapter):
 
     def forward(self, decoded: Tensor) -> Tensor:
         """Returns (b, t) for the decoder's output (b, 1, f)."""
-        return super().forward(decoded).squeeze(-2) * self.std + self.mean
+        return super().forward(decoded) * self.std + self.mean

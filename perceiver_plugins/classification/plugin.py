@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from perceiver_registry import AdapterSpec, TaskSpec, hookimpl
 
+PERCEIVER_INTERFACE = "1.0"
+
 PLUGIN = "perceiver_plugins.classification"
 
 

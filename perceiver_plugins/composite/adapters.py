@@ -27,13 +27,24 @@ class CompositeInputAdapter(InputAdapter):
         {"pixel_values": ..., "input_ids": ..., "attention_mask": ..., "labels": ...}
         {"image": {"pixel_values": ...}, "text": {"input_ids": ..., "attention_mask": ...}, "labels": ...}
 
+    Places of a modality may be hidden from the encoder: the modality's mask token, a learned vector, stands there
+    instead. A mask token, or an embedding, that never counts requires no gradient.
+
     Args:
         parts: the input adapters by the names of their modalities.
         min_padding: channels of the embedding of the modality with the most channels.
-        init_scale: standard deviation of the normal initialisation of the embeddings.
+        init_scale: standard deviation of the normal initialisation of the embeddings and mask tokens.
+        mask_probabilities: modalities that have a mask token, each with the probability with which a place is hidden
+            in training. In evaluation no place is, but where the probability is 1 all are, always.
     """
 
-    def __init__(self, parts: Mapping[str, InputAdapter], min_padding: int = 4, init_scale: float = 0.02):
+    def __init__(
+        self,
+        parts: Mapping[str, InputAdapter],
+        min_padding: int = 4,
+        init_scale: float = 0.02,
+        mask_probabilities: Mapping[str, float] | None = None,
+    ):
         super().__init__(max(part.num_input_channels for part in parts.values()) + min_padding)
         ordered = dict(sorted(parts.items()))
         self.parts: Mapping[str, InputAdapter] = nn.ModuleDict(ordered)  # type: ignore[assignment]
@@ -43,6 +54,16 @@ class CompositeInputAdapter(InputAdapter):
                 for modality, part in ordered.items()
             }
         )
+        self.mask_probabilities = dict(sorted((mask_probabilities or {}).items()))
+        self.mask_tokens = nn.ParameterDict(
+            {
+                modality: torch.empty(self.num_input_channels).normal_(0.0, init_scale)
+                for modality in self.mask_probabilities
+            }
+        )
+        for modality, probability in self.mask_probabilities.items():
+            self.mask_tokens[modality].requires_grad_(probability > 0)
+            self.embeddings[modality].requires_grad_(probability < 1)
 
     @classmethod
     def from_config(cls, config: CompositeEncoderConfig) -> CompositeInputAdapter:
@@ -50,7 +71,7 @@ class CompositeInputAdapter(InputAdapter):
             modality: registry().adapter_of("input", part).resolve("adapter").from_config(part)
             for modality, part in config.part_configs().items()
         }
-        return cls(parts, config.min_padding, config.init_scale)
+        return cls(parts, config.min_padding, config.init_scale, config.mask_probabilities)
 
     def check_data(self, data: Any) -> None:
         for part in self.parts.values():
@@ -64,11 +85,25 @@ class CompositeInputAdapter(InputAdapter):
 
     def forward(self, batch: Batch) -> AdaptedInput:
         adapted = {modality: part(_entries(batch, modality)) for modality, part in self.parts.items()}
-        arrays = [
-            torch.cat([x, self.embeddings[modality].expand(*x.shape[:2], -1)], dim=-1)
-            for modality, (x, _) in adapted.items()
-        ]
+        arrays = [self._embedded(modality, x) for modality, (x, _) in adapted.items()]
         return AdaptedInput(torch.cat(arrays, dim=1), _joined_masks(list(adapted.values())))
+
+    def mask_probability(self, modality: str) -> float:
+        """The probability with which a place of a modality is hidden now, in training or in evaluation."""
+        probability = self.mask_probabilities.get(modality, 0.0)
+        return probability if self.training or probability == 1 else 0.0
+
+    def _embedded(self, modality: str, x: Tensor) -> Tensor:
+        """A modality's array (b, m, own channels), filled up to the common channels, with the mask token in places."""
+        embedding, probability = self.embeddings[modality], self.mask_probability(modality)
+        x = torch.cat([x.to(embedding.dtype), embedding.expand(*x.shape[:2], -1)], dim=-1)
+        if probability == 0:
+            return x
+        if probability == 1:
+            hidden = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        else:
+            hidden = torch.rand(x.shape[:2], device=x.device) < probability
+        return torch.where(hidden[..., None], self.mask_tokens[modality], x)
 
 
 def _entries(batch: Batch, modality: str) -> Batch:

@@ -28,15 +28,21 @@ class CompositeEncoderConfig(EncoderConfig):
             "text", "vocab_size": 262}}``. ``init_scale`` is the composite's where it is not among them.
         min_padding: channels of the modality embedding of the widest input. The others' embeddings are longer, so
             that all inputs have the same number of channels in the end.
+        mask_probabilities: modalities of which each place is hidden from the encoder with a probability in training:
+            ``{"text": 0.15}``. In evaluation nothing is hidden, but with a probability of 1 it always is.
     """
 
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     min_padding: int = 4
+    mask_probabilities: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "min_padding")
         require(bool(self.inputs), self, "inputs", "must name at least one input adapter")
+        for modality, probability in self.mask_probabilities.items():
+            require(modality in self.inputs, self, "mask_probabilities", f"there is no input {modality!r}")
+            require(0 <= probability <= 1, self, "mask_probabilities", "must be from 0 to 1")
         self.part_configs()  # so that what is wrong with one shows at once
 
     def part_configs(self) -> dict[str, EncoderConfig]:

@@ -19,6 +19,7 @@ from perceiver_plugins.image.config import (
 )
 from perceiver_plugins.training.huggingface import (
     Conversion,
+    Conversions,
     Pairs,
     classification_decoder_pairs,
     classification_decoder_values,
@@ -26,10 +27,7 @@ from perceiver_plugins.training.huggingface import (
     count_layers,
     encoder_pairs,
     encoder_values,
-    load_config,
-    load_state,
 )
-from perceiver_registry import UserError
 
 KIND = "Perceiver for image classification"
 
@@ -109,7 +107,7 @@ def convert_config(
             :data:`ARCHITECTURES`.
     """
     if architecture is None:
-        architecture = _architecture_of(config)
+        architecture = next(iter(config.architectures or ()), None)
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture={architecture!r}: must be one of {', '.join(ARCHITECTURES)}")
     theirs = ARCHITECTURES[architecture]
@@ -120,26 +118,6 @@ def convert_config(
         num_latent_channels=config.d_latents,
         params=params or config.name_or_path or None,
     )
-
-
-def published_config(source: str) -> PerceiverConfig[ImageEncoderConfig, ClassificationDecoderConfig]:
-    """The configuration of the published model at ``source`` (a hub id or a local folder in the hub's layout).
-
-    Raises:
-        UserError: if there is no Perceiver for image classification at ``source``, or the hub cannot be reached.
-    """
-    config = load_config(source, KIND)
-    return convert_config(config, _known_architecture(config, source), source)
-
-
-def convert_params(source: str) -> dict[str, Tensor]:
-    """The weights of the published model at ``source``, as a state dict of the model that its configuration makes.
-
-    Raises:
-        UserError: if there is no Perceiver for image classification at ``source``, or the hub cannot be reached.
-    """
-    architecture = _known_architecture(load_config(source, KIND), source)
-    return convert_state_dict(load_state(getattr(transformers, architecture), source, KIND), architecture)
 
 
 def convert_state_dict(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]:
@@ -172,16 +150,4 @@ def _conversion(architecture: str) -> Conversion:
     )
 
 
-CONVERSIONS = {architecture: _conversion(architecture) for architecture in ARCHITECTURES}
-"""By the names of Hugging Face's classes."""
-
-
-def _architecture_of(config: transformers.PerceiverConfig) -> str | None:
-    return next(iter(config.architectures or ()), None)
-
-
-def _known_architecture(config: transformers.PerceiverConfig, source: str) -> str:
-    architecture = _architecture_of(config)
-    if architecture not in ARCHITECTURES:
-        raise UserError(f"params={source!r}: a {architecture or 'Perceiver without a task'}, not a {KIND}")
-    return architecture
+CONVERSIONS = Conversions(KIND, tuple(map(_conversion, ARCHITECTURES)))

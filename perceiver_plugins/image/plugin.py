@@ -6,6 +6,8 @@ from typing import Any
 
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
+PERCEIVER_INTERFACE = "1.0"
+
 PLUGIN = "perceiver_plugins.image"
 
 CHANNELS = {"num_channels": "num_channels"}
@@ -58,8 +60,8 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("pixel_values",),
             reader=f"{PLUGIN}.reading:ImageReader",
             data_options=("image_size", "num_channels", "mean", "std", "crop_pct"),
-            convert_config=f"{PLUGIN}.huggingface:published_config",
-            convert_params=f"{PLUGIN}.huggingface:convert_params",
+            convert_config=f"{PLUGIN}.huggingface:CONVERSIONS.published_config",
+            convert_params=f"{PLUGIN}.huggingface:CONVERSIONS.convert_params",
             example={f"model.encoder.{field}": value for field, value in (example | {"num_channels": 1}).items()},
         )
         for name, (prefix, summary, links, example) in ADAPTERS.items()

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
-from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming
+from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
 from perceiver_plugins.image.data.transforms import ImageFormat, to_pixels
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
@@ -82,7 +82,7 @@ class ImageReader(Reader):
             DataError: if it is not there, or no image, or damaged.
         """
         with naming(source):
-            image = decode(Image.open(source), self.image_format.num_channels)
+            image = decode(open_image(source), self.image_format.num_channels)
         pixels = to_pixels([self.image_format.cut(image)])
         box = self.image_format.centre(image)
         width, height = box[2] - box[0], box[3] - box[1]

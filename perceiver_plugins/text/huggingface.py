@@ -12,6 +12,7 @@ from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_plugins.training.huggingface import (
     Conversion,
+    Conversions,
     Pairs,
     classification_decoder_pairs,
     classification_decoder_values,
@@ -20,11 +21,7 @@ from perceiver_plugins.training.huggingface import (
     encoder_pairs,
     encoder_values,
     layer_pairs,
-    load_config,
-    load_state,
 )
-
-KIND = "Perceiver language model"
 
 NUM_DECODER_HEADS = 8
 NUM_DECODER_QK_CHANNELS = 256
@@ -61,24 +58,6 @@ def convert_config(
         num_latent_channels=config.d_latents,
         params=params or config.name_or_path or None,
     )
-
-
-def published_config(source: str) -> PerceiverConfig[TextEncoderConfig, TextDecoderConfig]:
-    """The configuration of the published model at ``source`` (a hub id or a local folder in the hub's layout).
-
-    Raises:
-        UserError: if there is no Perceiver at ``source``, or the hub cannot be reached.
-    """
-    return convert_config(load_config(source, KIND), source)
-
-
-def convert_params(source: str) -> dict[str, Tensor]:
-    """The weights of the published model at ``source``, as a state dict of ``LanguageModel``.
-
-    Raises:
-        UserError: if there is no Perceiver language model at ``source``, or the hub cannot be reached.
-    """
-    return convert_state_dict(load_state(transformers.PerceiverForMaskedLM, source, KIND))
 
 
 def convert_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -158,7 +137,7 @@ def _num_layers(config: PerceiverConfig[Any, Any]) -> int:
 
 MASKED_LM = Conversion(
     architecture="PerceiverForMaskedLM",
-    kind=KIND,
+    kind="Perceiver language model",
     convert_config=convert_config,
     settings=_settings,
     pairs=lambda config: key_pairs(_num_layers(config)),
@@ -171,3 +150,5 @@ SEQUENCE_CLASSIFICATION = Conversion(
     settings=lambda config: _settings(config) | classification_settings(config.decoder),
     pairs=lambda config: _classifier_pairs(_num_layers(config)),
 )
+
+CONVERSIONS = Conversions("Perceiver for text", (MASKED_LM, SEQUENCE_CLASSIFICATION))

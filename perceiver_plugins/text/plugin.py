@@ -6,6 +6,8 @@ from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hooki
 
 DATA = "perceiver_plugins.text.data"
 
+PERCEIVER_INTERFACE = "1.0"
+
 
 @hookimpl
 def perceiver_adapters() -> list[AdapterSpec]:
@@ -20,8 +22,8 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("input_ids", "attention_mask"),
             reader="perceiver_plugins.text.reading:TextReader",
             data_options=("tokenizer", "max_seq_len", "padding_side", "add_special_tokens"),
-            convert_config="perceiver_plugins.text.huggingface:published_config",
-            convert_params="perceiver_plugins.text.huggingface:convert_params",
+            convert_config="perceiver_plugins.text.huggingface:CONVERSIONS.published_config",
+            convert_params="perceiver_plugins.text.huggingface:CONVERSIONS.convert_params",
             example={
                 "model.encoder.vocab_size": 40,
                 "model.encoder.max_seq_len": 12,

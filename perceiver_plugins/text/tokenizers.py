@@ -43,7 +43,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise TokenizerError(f"tokenizer {name!r} is not a folder: name a folder with a saved tokenizer, or a hub id")
     try:
         with hub():
-            return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(name))
+            return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(name, trust_remote_code=False))
     # whatever goes wrong in there (no network, no such repository, damaged or foreign files), it is the
     # name's fault
     except Exception as error:

@@ -8,7 +8,7 @@ Hugging Face's model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import transformers
@@ -54,7 +54,7 @@ class Conversion:
         """Turns the state dict of Hugging Face's model into one of the model here that has ``config``."""
         return {ours: state[theirs] for ours, theirs in self.pairs(config)}
 
-    def from_hugging_face(self, model: transformers.PreTrainedModel) -> PerceiverIO:
+    def from_hugging_face(self, model: Any) -> PerceiverIO:
         """The model here that computes what ``model`` does, with copies of its weights.
 
         Raises:
@@ -93,6 +93,64 @@ class Conversion:
         if lost:
             raise ValueError(f"{self.architecture} cannot be what this model is: {'; '.join(lost)}")
         return theirs
+
+
+@dataclass(frozen=True)
+class Conversions:
+    """Hugging Face's classes that the models of an input adapter convert from and to.
+
+    Args:
+        kind: what a person calls such models: "Perceiver for text".
+        members: one for each class.
+    """
+
+    kind: str
+    members: tuple[Conversion, ...]
+
+    def of(self, architecture: str | None) -> Conversion | None:
+        """The conversion of Hugging Face's class of that name, or None."""
+        return next((member for member in self.members if member.architecture == architecture), None)
+
+    def published_config(self, source: str) -> PerceiverConfig[Any, Any]:
+        """The configuration here of the published model at ``source`` (a hub id, or a folder in the hub's layout).
+
+        Raises:
+            UserError: if there is no such model at ``source``, or the hub cannot be reached.
+        """
+        conversion, config = self._read(source)
+        return replace(conversion.convert_config(config), params=source)
+
+    def convert_params(self, source: str) -> dict[str, Tensor]:
+        """The weights of the published model at ``source``, as a state dict of the model that its configuration makes.
+
+        Raises:
+            UserError: if there is no such model at ``source``, or the hub cannot be reached.
+        """
+        conversion, config = self._read(source)
+        state = load_state(conversion.model_type, source, conversion.kind)
+        return conversion.from_state(conversion.convert_config(config), state)
+
+    def to_hugging_face(self, model: PerceiverIO) -> Any:
+        """The model of the one of Hugging Face's classes that can be what ``model`` is, with copies of its weights.
+
+        Raises:
+            ValueError: if there is none; the message says why.
+        """
+        reasons = []
+        for member in self.members:
+            try:
+                return member.to_hugging_face(model)
+            except ValueError as error:
+                reasons.append(str(error))
+        raise ValueError("; ".join(reasons))
+
+    def _read(self, source: str) -> tuple[Conversion, transformers.PerceiverConfig]:
+        config = load_config(source, self.kind)
+        architecture = next(iter(config.architectures or ()), None)
+        conversion = self.of(architecture)
+        if conversion is None:
+            raise UserError(f"params={source!r}: a {architecture or 'Perceiver without a task'}, not a {self.kind}")
+        return conversion, config
 
 
 def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -266,7 +324,7 @@ def load_config(source: str, what: str) -> transformers.PerceiverConfig:
     """
     try:
         with hub():
-            config = transformers.AutoConfig.from_pretrained(source)
+            config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _not_loadable(source, what, error) from error
     if not isinstance(config, transformers.PerceiverConfig):

@@ -23,9 +23,12 @@ from perceiver_plugins.training.optimizers import (
     find_lr_scheduler,
     find_optimizer,
     follow_schedule,
+    lr_schedulers,
+    optimizers,
     override_state,
 )
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, describe
+from perceiver_registry.assemble import full_name, own_task
 from perceiver_registry.checkpoint import KEY
 
 DEFAULT_OPTIMIZER: Mapping[str, Any] = {NAME: "AdamW", "lr": 1e-3}
@@ -93,7 +96,7 @@ class LitPerceiver(LightningModule):
             raise UserError(f"ema_decay={ema_decay} must be more than 0 and less than 1")
         if patience is not None and patience < 1:
             raise UserError(f"patience={patience} must be at least 1")
-        self.task = task or self.task
+        self.task = task or own_task(type(self))
         self.ema_decay = ema_decay
         self.patience = patience
         self.config = config_from_dict(config) if isinstance(config, Mapping) else config
@@ -102,10 +105,10 @@ class LitPerceiver(LightningModule):
         # For ``load_from_checkpoint``: weights come from the checkpoint, not from ``params`` once more.
         self.save_hyperparameters(
             {
-                "config": config_to_dict(self.config.without_params()),
+                "config": config_to_dict(self.config.without_params(), full_names=True),
                 "optimizer": self.optimizer_config,
                 "lr_scheduler": self.lr_scheduler_config,
-                "task": self.task,
+                "task": full_name("task", self.task),
             },
             logger=False,
         )
@@ -125,6 +128,8 @@ class LitPerceiver(LightningModule):
 
     find_optimizer = staticmethod(find_optimizer)
     find_lr_scheduler = staticmethod(find_lr_scheduler)
+    known_optimizers = staticmethod(optimizers)
+    known_lr_schedulers = staticmethod(lr_schedulers)
 
     def configure_callbacks(self) -> list[Callback]:
         callbacks: list[Callback] = []

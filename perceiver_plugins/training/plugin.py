@@ -5,6 +5,8 @@ from __future__ import annotations
 from perceiver_registry import DataSpec, hookimpl
 from perceiver_registry.specs import ANY_TASK
 
+PERCEIVER_INTERFACE = "1.0"
+
 
 @hookimpl
 def perceiver_data() -> list[DataSpec]:

@@ -2,16 +2,21 @@
 
 from perceiver_registry.assemble import assemble, build_adapters, config_from_dict, config_to_dict, create_module
 from perceiver_registry.checkpoint import describe, read_checkpoint
-from perceiver_registry.errors import PluginError, UnknownNameError, UserError
+from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, UserError
 from perceiver_registry.hooks import hookimpl
 from perceiver_registry.params import load_params, load_pretrained
-from perceiver_registry.registry import Entry, Plugin, Registry, registry
+from perceiver_registry.plugins import INTERFACE_VERSION, LoadedPlugin, Plugin
+from perceiver_registry.registry import Entry, Registry, registry
 from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
+from perceiver_registry.zoo import create_model, list_models, load_model
 
 __all__ = [
+    "INTERFACE_VERSION",
     "AdapterSpec",
+    "AmbiguousNameError",
     "DataSpec",
     "Entry",
+    "LoadedPlugin",
     "ModelSpec",
     "Plugin",
     "PluginError",
@@ -23,9 +28,12 @@ __all__ = [
     "build_adapters",
     "config_from_dict",
     "config_to_dict",
+    "create_model",
     "create_module",
     "describe",
     "hookimpl",
+    "list_models",
+    "load_model",
     "load_params",
     "load_pretrained",
     "read_checkpoint",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from perceiver_registry.errors import UserError, near
+from perceiver_registry.errors import UnknownNameError, UserError, near
 from perceiver_registry.registry import registry
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 ADAPTER_KEY = "adapter"
 """Under this key a plain encoder or decoder config names its adapter."""
+
+PARTS = {"encoder": "input", "decoder": "output"}
+"""The parts of a model that have an adapter, and the kind of it."""
 
 
 def build_adapters(config: PerceiverConfig) -> tuple[InputAdapter, OutputAdapter]:
@@ -56,7 +59,7 @@ def create_module(task: str, config: PerceiverConfig | Mapping[str, Any], **opti
         UnknownNameError: if there is no such task, or no adapter for the config.
     """
     entry = registry().get("task", task)
-    return entry.resolve("module")(config, task=entry.name, **options)
+    return entry.resolve("module")(config, task=registry().short_name(entry), **options)
 
 
 def config_types(encoder: str, decoder: str) -> dict[str, type]:
@@ -78,13 +81,56 @@ def config_types(encoder: str, decoder: str) -> dict[str, type]:
     }
 
 
-def config_to_dict(config: PerceiverConfig) -> dict[str, Any]:
-    """``config`` as plain data: nested dicts in which encoder and decoder name their adapters."""
+def config_to_dict(config: PerceiverConfig, full_names: bool = False) -> dict[str, Any]:
+    """``config`` as plain data: nested dicts in which encoder and decoder name their adapters.
+
+    Args:
+        config: the configuration.
+        full_names: name the adapters with their distributions (``perceiver-zoo:text``), for what is kept: another
+            plugin that is installed later may claim a name. False: only those whose name several distributions claim.
+    """
     plain = asdict(config)
-    for part, kind in (("encoder", "input"), ("decoder", "output")):
+    for part, kind in PARTS.items():
         entry = registry().adapter_of(kind, getattr(config, part))  # type: ignore[arg-type]
-        plain[part] = {ADAPTER_KEY: entry.name, **plain[part]}
+        named = {ADAPTER_KEY: entry.full_name, **plain[part]}
+        name = full_name if full_names else short_name
+        plain[part] = with_names(named, lambda written, kind=kind, name=name: name(kind, written))  # type: ignore[misc]
     return plain
+
+
+def short_name(kind: str, name: str) -> str:
+    """The shortest name of what ``name`` means now, or ``name`` itself if nothing is registered under it."""
+    entry = registry().find(kind, name)
+    return name if entry is None else registry().short_name(entry)
+
+
+def full_name(kind: str, name: str) -> str:
+    """The same with its distribution, so that it means the same when others claim the name later.
+
+    A local file has no name that lasts, as what is tried out in one may be installed later: the short name stays.
+    """
+    entry = registry().find(kind, name)
+    return short_name(kind, name) if entry is None or entry.plugin.is_local else entry.full_name
+
+
+def own_task(module_type: Any) -> str:
+    """The short name of the task that a Lightning module's class says it serves, or what it says if there is none."""
+    try:
+        return registry().short_name(registry().task_of(module_type))
+    except UnknownNameError:
+        return module_type.task
+
+
+def with_names(plain: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """An encoder's or decoder's plain configuration with other names of adapters, those of its parts included."""
+    return {
+        key: with_names(value, rename)
+        if isinstance(value, Mapping)
+        else rename(value)
+        if key == ADAPTER_KEY and isinstance(value, str)
+        else value
+        for key, value in plain.items()
+    }
 
 
 def config_from_dict(plain: Mapping[str, Any]) -> PerceiverConfig:
@@ -98,7 +144,7 @@ def config_from_dict(plain: Mapping[str, Any]) -> PerceiverConfig:
     from perceiver_core import PerceiverConfig
 
     plain = dict(plain)
-    for part, kind in (("encoder", "input"), ("decoder", "output")):
+    for part, kind in PARTS.items():
         values = dict(plain.get(part) or {})
         if ADAPTER_KEY not in values:
             raise UserError(f"the model's {part} names no {ADAPTER_KEY}")

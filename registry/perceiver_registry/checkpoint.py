@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perceiver_registry.assemble import ADAPTER_KEY, config_to_dict
+from perceiver_registry.assemble import ADAPTER_KEY, PARTS, config_to_dict, with_names
 from perceiver_registry.errors import PluginError, UserError
+from perceiver_registry.plugins import LOCAL
 from perceiver_registry.registry import NOUNS, Entry, registry
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ def describe(
 ) -> dict[str, Any]:
     """A checkpoint's description of itself, as plain data.
 
+    Its names mean what the distributions under ``"plugins"`` register, whatever is installed when it is read.
+
     Args:
         task: name of the task that the model was trained for.
         config: the model's configuration. ``params`` is left out: the checkpoint holds the weights.
@@ -32,37 +36,42 @@ def describe(
         run: the run's whole configuration, from which it can be resumed.
     """
     model = config_to_dict(config.without_params())
-    chosen: dict[str, Entry[Any]] = {
-        "task": registry().get("task", task),
-        "input": registry().get("input", model["encoder"][ADAPTER_KEY]),
-        "output": registry().get("output", model["decoder"][ADAPTER_KEY]),
-    }
-    used = [*chosen.items(), *(("input", registry().get("input", name)) for name in _parts(model["encoder"]))]
+    task_entry = registry().get("task", task)
+    named = [(kind, name) for part, kind in PARTS.items() for name in _adapters_in(model[part])]
+    named += [("data", name) for name in [_data_of(run or {})] if name]
+    found = (registry().find(kind, name) for kind, name in named)
+    used: list[Entry[Any]] = [task_entry, *(entry for entry in found if entry is not None)]
     return {
         "format": FORMAT,
-        "task": task,
+        "task": registry().short_name(task_entry),
         "model": model,
         "data": dict(data or {}),
         "run": dict(run or {}),
         "plugins": [
             {
-                "kind": kind,
+                "kind": entry.kind,
                 "name": entry.name,
                 "distribution": entry.plugin.distribution,
                 "version": entry.plugin.version,
             }
-            for kind, entry in used
+            for entry in used
         ],
     }
 
 
-def _parts(encoder: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the adapters that an encoder's configuration is composed of, if it is."""
-    for value in encoder.values():
-        if isinstance(value, Mapping):
-            if ADAPTER_KEY in value:
-                yield value[ADAPTER_KEY]
-            yield from _parts(value)
+def _adapters_in(part: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the adapters in an encoder's or decoder's plain configuration: its own, and those of its parts."""
+    for key, value in part.items():
+        if key == ADAPTER_KEY and isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _adapters_in(value)
+
+
+def _data_of(run: Mapping[str, Any]) -> str | None:
+    """The name of the data module in a run's configuration."""
+    data = run.get("data")
+    return data.get("name") if isinstance(data, Mapping) else None
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -83,6 +92,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a file that is something else fails in any way
+        code = re.search(r"\bGLOBAL ([\w.]+)", str(error))
+        if code:
+            reason = f"its pickle calls {code[1]}, and plain data is all that is ever read"
+            raise UserError(f"{path}: not a readable checkpoint: {reason}") from error
         raise UserError(f"{path}: not a readable checkpoint: it is truncated, or no checkpoint of perceiver") from error
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise UserError(f"{path}: a checkpoint, but not one of perceiver: it does not describe itself")
@@ -90,9 +103,60 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if description["format"] > FORMAT:
         raise UserError(f"{path}: written by a newer perceiver (format {description['format']}); please upgrade")
     for used in description["plugins"]:
-        if registry().find(used["kind"], used["name"]) is None:
-            raise PluginError(
-                f"{path}: needs the {NOUNS[used['kind']]} {used['name']!r} of {used['distribution']} "
-                f"{used['version']}: pip install {used['distribution']}"
-            )
-    return checkpoint
+        if used["kind"] != "data":
+            require(used, path)
+    return checkpoint | {KEY: _with_names_of_today(description)}
+
+
+def require(used: Mapping[str, str], path: str | Path) -> None:
+    """Checks that something that a checkpoint needs is there.
+
+    Args:
+        used: one of what its description lists under ``"plugins"``.
+        path: the checkpoint, for the message.
+
+    Raises:
+        PluginError: if it is not; the message says what to install, or what is wrong with what is installed.
+    """
+    if _find(used) is not None:
+        return
+    distribution, version = used["distribution"], used["version"]
+    needs = f"{path}: needs the {NOUNS[used['kind']]} {used['name']!r} of {distribution}"
+    if version == LOCAL:
+        raise PluginError(f"{needs}, a file that is not installed: give it with --plugin=PATH/{distribution}")
+    installed = [loaded for loaded in registry().plugins if loaded.plugin.is_of(distribution)]
+    left_out = [loaded for loaded in installed if loaded.status != "ok"]
+    if left_out:
+        raise PluginError(f"{needs} {version}, but {'; '.join(map(str, left_out))}")
+    pip = f"pip install {distribution}" + ("" if "+" in version else f"=={version}")
+    instead = f"; {distribution} {installed[0].plugin.version}, which is installed, has none" if installed else ""
+    raise PluginError(f"{needs} {version}{instead}: {pip}")
+
+
+def _find(used: Mapping[str, str]) -> Entry[Any] | None:
+    """What is registered now of what a description lists."""
+    full_name = f"{used['distribution']}:{used['name']}"
+    found = registry().find(used["kind"], full_name)
+    # What was tried out in a file may be installed now.
+    return registry().find(used["kind"], used["name"]) if found is None and used["version"] == LOCAL else found
+
+
+def _with_names_of_today(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with names that mean the same now, when others may have claimed them too."""
+    today = {
+        (used["kind"], used["name"]): registry().short_name(entry)
+        for used in description["plugins"]
+        if (entry := _find(used)) is not None
+    }
+
+    def name(kind: str, written: str) -> str:
+        return today.get((kind, written), written)
+
+    model = dict(description["model"])
+    for part, kind in PARTS.items():
+        model[part] = with_names(model[part], lambda written, kind=kind: name(kind, written))  # type: ignore[misc]
+    run = dict(description["run"])
+    data_module = _data_of(run)
+    if data_module:
+        run["data"] = run["data"] | {"name": name("data", data_module)}
+    return {**description, "task": name("task", description["task"]), "model": model, "run": run}

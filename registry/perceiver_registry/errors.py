@@ -17,8 +17,22 @@ class UnknownNameError(UserError, LookupError):
     """No object of that kind is registered under the name that was given."""
 
 
+class AmbiguousNameError(UserError, LookupError):
+    """Several distributions register an object of that kind under the name that was given."""
+
+
 class PluginError(UserError):
-    """A plugin could not be imported, or what it registered breaks the registry's rules."""
+    """A plugin could not be imported, what it registered breaks the registry's rules, or it is missing."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """The type and the message of any error, in one line that a terminal shows as it is."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # not even that need work in a stranger's error
+        message = ""
+    printable = "".join(char if char.isprintable() else "?" for char in message)
+    return f"{type(error).__name__}: {printable[:300]}" if printable else type(error).__name__
 
 
 def near(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:

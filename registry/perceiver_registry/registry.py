@@ -1,20 +1,19 @@
-"""Discovery of plugins, and look-up of what they registered."""
+"""Look-up of what plugins register."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, Literal, TypeVar, get_args, overload
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeVar, overload
 
-import pluggy
-
-from perceiver_registry import hooks
-from perceiver_registry.errors import PluginError, UnknownNameError, near
-from perceiver_registry.specs import AdapterKind, AdapterSpec, DataSpec, ModelSpec, TaskSpec
+from perceiver_registry.discovery import Selection, discover
+from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, in_one_line, near
+from perceiver_registry.plugins import LoadedPlugin, Plugin, load
+from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
 
 S = TypeVar("S", AdapterSpec, DataSpec, TaskSpec, ModelSpec)
 
@@ -27,30 +26,8 @@ NOUNS = {
 }
 """The kinds of specs, and what a person calls them."""
 
-SPEC_TYPES: dict[str, type] = {
-    "perceiver_adapters": AdapterSpec,
-    "perceiver_tasks": TaskSpec,
-    "perceiver_data": DataSpec,
-    "perceiver_models": ModelSpec,
-}
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """Where a spec came from.
-
-    Attributes:
-        name: name of the plugin, that of its entry point.
-        distribution: name of the installed distribution that declares the entry point.
-        version: version of that distribution.
-    """
-
-    name: str
-    distribution: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"plugin {self.name!r} of {self.distribution} {self.version}"
+LISTED = 3
+"""How many plugins an error lists."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +42,11 @@ class Entry(Generic[S]):
         return self.spec.name
 
     @property
+    def full_name(self) -> str:
+        """The name with the distribution, which means this entry whatever else is installed."""
+        return f"{self.plugin.distribution}:{self.name}"
+
+    @property
     def kind(self) -> str:
         return self.spec.kind
 
@@ -77,10 +59,14 @@ class Entry(Generic[S]):
         place = getattr(self.spec, field)
         module_name, _, attribute = place.partition(":")
         try:
-            return functools.reduce(getattr, attribute.split("."), importlib.import_module(module_name))
-        except (ImportError, AttributeError) as error:
+            with contextlib.redirect_stdout(sys.stderr):  # what it prints must not get into a command's output
+                return functools.reduce(getattr, attribute.split("."), importlib.import_module(module_name))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's module may do anything
             raise PluginError(
-                f"{NOUNS[self.kind]} {self.name!r} ({self.plugin}): cannot import its {field} {place!r}: {error}"
+                f"{NOUNS[self.kind]} {self.name!r} ({self.plugin}): cannot import its {field} {place!r}: "
+                f"{in_one_line(error)}"
             ) from error
 
     def answers_to(self, name: str) -> bool:
@@ -91,61 +77,60 @@ class Entry(Generic[S]):
 
 
 class Registry:
-    """What the installed plugins offer.
+    """What plugins offer.
+
+    A name may be that of several entries if these are of different distributions; then ``distribution:name`` selects
+    one, everywhere a name may stand.
 
     Args:
-        points: the entry points to load; None: those of the group ``perceiver`` that are installed.
+        plugins: the plugins, as they were loaded. Of one that failed nothing is registered.
 
-    Raises:
-        PluginError: if a plugin cannot be imported or registers what it must not: something that is no spec of that
-            hook, or a name that is taken.
+    Attributes:
+        plugins: all of them.
     """
 
-    def __init__(self, points: Iterable[EntryPoint] | None = None):
-        self.manager = pluggy.PluginManager(hooks.PROJECT)
-        self.manager.add_hookspecs(hooks)
-        self._entries: dict[str, dict[str, Entry[Any]]] = {kind: {} for kind in NOUNS}
-        for point in entry_points(group=hooks.PROJECT) if points is None else points:
-            self._load(point)
-
-    def _load(self, point: EntryPoint) -> None:
-        plugin = Plugin(point.name, point.dist.name if point.dist else "?", point.dist.version if point.dist else "?")
-        try:
-            module = point.load()
-        except Exception as error:
-            raise PluginError(f"{plugin}: cannot import {point.value!r}: {error}") from error
-        self.register(module, plugin)
+    def __init__(self, plugins: Iterable[LoadedPlugin] = ()):
+        self.plugins: list[LoadedPlugin] = []
+        self._entries: dict[str, list[Entry[Any]]] = {kind: [] for kind in NOUNS}
+        for loaded in plugins:
+            self._add(loaded)
 
     def register(self, implementation: object, plugin: Plugin) -> None:
-        """Registers the hooks that ``implementation`` (a module or an object) implements, on behalf of ``plugin``."""
-        try:
-            self.manager.register(implementation, name=plugin.name)
-            self.manager.check_pending()
-        except (ValueError, pluggy.PluginValidationError) as error:
-            raise PluginError(f"{plugin}: {error}") from error
-        for hook, spec_type in SPEC_TYPES.items():
-            callers = [
-                caller for caller in getattr(self.manager.hook, hook).get_hookimpls() if caller.plugin is implementation
-            ]
-            for caller in callers:
-                try:
-                    specs = list(caller.function())
-                except Exception as error:
-                    raise PluginError(f"{plugin}: {hook} failed: {error!r}") from error
-                for spec in specs:
-                    if not isinstance(spec, spec_type):
-                        raise PluginError(f"{plugin}: {hook} returned {spec!r}, which is no {spec_type.__name__}")
-                    self._add(Entry(spec, plugin))
+        """Registers the hooks that ``implementation`` (a module or an object) implements, on behalf of ``plugin``.
 
-    def _add(self, entry: Entry[Any]) -> None:
-        if isinstance(entry.spec, AdapterSpec) and entry.kind not in get_args(AdapterKind):
-            kinds = " or ".join(get_args(AdapterKind))
-            raise PluginError(f"{entry.plugin}: adapter {entry.name!r} has kind {entry.kind!r}, which must be {kinds}")
-        taken = self._entries[entry.kind].setdefault(entry.name, entry)
-        if taken is not entry:
-            raise PluginError(
-                f"{NOUNS[entry.kind]} {entry.name!r} is registered twice: by {taken.plugin} and by {entry.plugin}"
-            )
+        Raises:
+            PluginError: if a hook fails or registers what it must not: something that is no spec of that hook, or a
+                name that is taken within the distribution.
+        """
+        loaded = self._add(load(plugin, lambda: implementation))
+        if loaded.error is not None:
+            raise PluginError(f"{plugin}: {loaded.error}") from loaded.error
+
+    def _add(self, loaded: LoadedPlugin) -> LoadedPlugin:
+        everything = [entry for kind in NOUNS for entry in self._entries[kind]]
+        taken = {
+            (entry.kind, entry.name): entry.plugin
+            for entry in everything
+            if entry.plugin.is_of(loaded.plugin.distribution)
+        }
+        for spec in loaded.specs:
+            owner = taken.get((spec.kind, spec.name))
+            if owner is not None:
+                error = PluginError(f"{NOUNS[spec.kind]} {spec.name!r} is registered twice, first by {owner}")
+                loaded = replace(loaded, specs=(), error=error)
+                break
+            taken[spec.kind, spec.name] = loaded.plugin
+        for spec in loaded.specs:
+            entries = self._entries[spec.kind]
+            entries.append(Entry(spec, loaded.plugin))
+            entries.sort(key=lambda entry: (entry.name, entry.plugin.distribution))
+        self.plugins.append(loaded)
+        return loaded
+
+    @property
+    def failures(self) -> list[LoadedPlugin]:
+        """The plugins that failed."""
+        return [loaded for loaded in self.plugins if loaded.error is not None]
 
     @overload
     def entries(self, kind: Literal["input", "output"]) -> list[Entry[AdapterSpec]]: ...
@@ -157,53 +142,163 @@ class Registry:
     def entries(self, kind: Literal["model"]) -> list[Entry[ModelSpec]]: ...
     def entries(self, kind: str) -> list[Any]:
         """All that is registered of a kind ("input", "output", "task", "data" or "model"), by name."""
-        return sorted(self._entries[kind].values(), key=lambda entry: entry.name)
+        return list(self._entries[kind])
 
     @overload
-    def get(self, kind: Literal["input", "output"], name: str) -> Entry[AdapterSpec]: ...
+    def get(self, kind: Literal["input", "output"], name: str, home: Plugin | None = None) -> Entry[AdapterSpec]: ...
     @overload
-    def get(self, kind: Literal["task"], name: str) -> Entry[TaskSpec]: ...
+    def get(self, kind: Literal["task"], name: str, home: Plugin | None = None) -> Entry[TaskSpec]: ...
     @overload
-    def get(self, kind: Literal["data"], name: str) -> Entry[DataSpec]: ...
+    def get(self, kind: Literal["data"], name: str, home: Plugin | None = None) -> Entry[DataSpec]: ...
     @overload
-    def get(self, kind: Literal["model"], name: str) -> Entry[ModelSpec]: ...
-    def get(self, kind: Any, name: str) -> Any:
-        """The entry of a kind that answers to ``name``: its registered name, or the name or path of its class.
+    def get(self, kind: Literal["model"], name: str, home: Plugin | None = None) -> Entry[ModelSpec]: ...
+    def get(self, kind: Any, name: str, home: Plugin | None = None) -> Any:
+        """The entry of a kind that answers to ``name``.
+
+        Args:
+            kind: "input", "output", "task", "data" or "model".
+            name: its registered name, or the name or path of its class, or one of these after its distribution's
+                (``strange-audio:wave``).
+            home: the plugin that says the name in a spec of its own. What its distribution registers comes first.
 
         Raises:
-            UnknownNameError: if there is none; the message says which names are near.
+            UnknownNameError: if there is none; the message says which names are near, and what is not loaded.
+            AmbiguousNameError: if there are several, of different distributions.
         """
-        found = self.find(kind, name)
+        found = self.find(kind, name, home)
         if found is None:
-            names: Sequence[str] = [entry.name for entry in self.entries(kind)]
-            if name[:1].isupper():  # written like a class: compare it with classes
-                names = [place.partition(":")[2] for entry in self.entries(kind) for place in entry.spec.places]
-            raise UnknownNameError(f"unknown {NOUNS[kind]} {name!r}; {near(name, names)}")
+            raise UnknownNameError(self._unknown(kind, name))
         return found
 
-    def find(self, kind: Any, name: str) -> Entry[Any] | None:
+    def find(self, kind: Any, name: str, home: Plugin | None = None) -> Entry[Any] | None:
         """As :meth:`get`, but None if there is no such entry."""
-        exact = self._entries[kind].get(name)
-        return exact or next((entry for entry in self.entries(kind) if entry.answers_to(name)), None)
+        found = self.matches(kind, name, home)
+        owners = dict.fromkeys(f"{entry.plugin.distribution} {entry.plugin.version}" for entry in found)
+        if len(owners) > 1:
+            choices = " or ".join(f"{entry.plugin.distribution}:{name}" for entry in found)
+            raise AmbiguousNameError(f"{NOUNS[kind]} {name!r} is in {' and '.join(owners)}; write {choices}")
+        return found[0] if found else None
+
+    def matches(self, kind: Any, name: str, home: Plugin | None = None) -> list[Entry[Any]]:
+        """All entries that :meth:`get` may mean; those that are registered by the name hide those of its class."""
+        entries: Sequence[Entry[Any]] = self._entries[kind]
+        distribution, _, short = name.partition(":")
+        if short and any(loaded.plugin.is_of(distribution) for loaded in self.plugins):
+            entries = [entry for entry in entries if entry.plugin.is_of(distribution)]
+            name = short
+        at_home = [entry for entry in entries if home is not None and entry.plugin.is_of(home.distribution)]
+        for group in (at_home, entries):
+            registered = [entry for entry in group if entry.name == name]
+            found = registered or [entry for entry in group if entry.answers_to(name)]
+            if found:
+                return found
+        return []
+
+    def short_name(self, entry: Entry[Any]) -> str:
+        """The shortest name that means ``entry`` as long as no other plugin is installed."""
+        alone = [other for other in self._entries[entry.kind] if other.name == entry.name] == [entry]
+        return entry.name if alone else entry.full_name
+
+    def names(self, kind: str) -> list[str]:
+        """The short names of all that is registered of a kind."""
+        return [self.short_name(entry) for entry in self._entries[kind]]
+
+    def _unknown(self, kind: str, name: str) -> str:
+        known = listed = self.names(kind)
+        if name[:1].isupper():  # written like a class: compare it with classes
+            known = listed = [place.partition(":")[2] for entry in self._entries[kind] for place in entry.spec.places]
+        elif ":" in name:
+            known = [entry.full_name for entry in self._entries[kind]]
+        return f"unknown {NOUNS[kind]} {name!r}; {near(name, known, listed)}{self.not_loaded(name)}"
+
+    def not_loaded(self, name: str) -> str:
+        """What to say, after that a name is unknown, of plugins that may have it: those that failed or are disabled.
+
+        Args:
+            name: the unknown name; if it begins with a distribution, that one's plugins are the ones in question.
+        """
+        distribution, _, short = name.partition(":")
+        missing = [loaded for loaded in self.plugins if loaded.status != "ok"]
+        if short:
+            missing = [loaded for loaded in missing if loaded.plugin.is_of(distribution)] or missing
+        failed = [str(loaded) for loaded in missing if loaded.error]
+        disabled = [loaded.plugin.name for loaded in missing if loaded.disabled]
+        facts = failed[:LISTED]
+        if len(failed) > LISTED:
+            facts.append(f"{len(failed) - LISTED} more plugins failed")
+        if disabled:
+            facts.append(f"disabled plugins: {', '.join(disabled[:LISTED])}")
+        if len(disabled) > LISTED:
+            facts.append(f"{len(disabled) - LISTED} more plugins are disabled")
+        return "".join(f"; {fact}" for fact in facts)
 
     def adapter_of(self, kind: Literal["input", "output"], config: object) -> Entry[AdapterSpec]:
         """The adapter that the type of ``config`` selects.
 
+        Of several that register one type, the adapter that lies in the type's own package is meant: nobody can take
+        another's over.
+
         Raises:
             UnknownNameError: if no plugin registered that type.
+            AmbiguousNameError: if several did.
         """
         config_type = type(config)
-        for entry in self.entries(kind):
-            # A config of that type exists, so the module that the spec names is imported if the spec means this type.
-            module_name, _, attribute = entry.spec.config.partition(":")
-            if getattr(sys.modules.get(module_name), attribute, None) is config_type:
-                return entry
-        raise UnknownNameError(
-            f"no plugin registers an {NOUNS[kind]} for {config_type.__module__}.{config_type.__qualname__}"
-        )
+        # A config of that type exists, so the module that a spec names is imported if the spec means this type.
+        found = [entry for entry in self.entries(kind) if _is_at(entry.spec.config, config_type)]
+        if len(found) > 1:
+            package = config_type.__module__.partition(".")[0]
+            found = [e for e in found if e.spec.adapter.replace(":", ".").partition(".")[0] == package] or found
+        path = f"{config_type.__module__}.{config_type.__qualname__}"
+        if not found:
+            raise UnknownNameError(f"no plugin registers an {NOUNS[kind]} for {path}{self.not_loaded('')}")
+        if len(found) > 1:
+            raise AmbiguousNameError(f"{path} is the config of {' and '.join(entry.full_name for entry in found)}")
+        return found[0]
+
+    def task_of(self, module_type: type) -> Entry[TaskSpec]:
+        """The task that a Lightning module's class says it serves, by its attribute ``task``.
+
+        Raises:
+            UnknownNameError: if no plugin registers it.
+            AmbiguousNameError: if several do, none of them with this class or one that it is derived from.
+        """
+        name: str = module_type.task  # type: ignore[attr-defined]
+        found = [
+            entry
+            for entry in self.matches("task", name)
+            if any(_is_at(entry.spec.module, each) for each in module_type.__mro__)
+        ]
+        return found[0] if len(found) == 1 else self.get("task", name)
+
+
+def _is_at(place: str, thing: object) -> bool:
+    """Whether ``place`` is that of ``thing``, as far as what is imported tells."""
+    module, _, attribute = place.partition(":")
+    try:
+        return getattr(sys.modules.get(module), attribute, None) is thing
+    except Exception:  # a module may have a __getattr__ of its own
+        return False
+
+
+def registry() -> Registry:
+    """The registry of what is installed, discovered at the first call.
+
+    A plugin that fails is no error; it stands under :attr:`Registry.failures`. The environment variables
+    ``PERCEIVER_PLUGINS``, ``PERCEIVER_DISABLE_PLUGINS`` and ``PERCEIVER_PLUGIN_FILES`` say what is loaded
+    (:class:`~perceiver_registry.discovery.Selection`).
+
+    Raises:
+        UserError: if they name a plugin that there is not.
+        PluginError: if a plugin from a file fails: it was asked for.
+    """
+    return _registry(Selection.of_environment())
 
 
 @functools.cache
-def registry() -> Registry:
-    """The registry of what is installed, discovered at the first call."""
-    return Registry()
+def _registry(selection: Selection) -> Registry:
+    found = Registry(discover(selection))
+    files = [loaded for loaded in found.plugins if loaded.plugin.is_local]
+    for path, loaded in zip(selection.files, files, strict=True):
+        if loaded.error is not None:
+            raise PluginError(f"--plugin={path}: {loaded.error}") from loaded.error
+    return found

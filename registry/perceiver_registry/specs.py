@@ -1,22 +1,99 @@
 """What a plugin registers: names with a summary and the dotted places of what they stand for.
 
 A place is written ``package.module:Name`` and resolved only when it is used, so that registering imports nothing.
+
+Names in a spec (``data``, ``task``, and those in ``defaults`` and ``config``) mean what the spec's own distribution
+registers under them, if it does. ``tasks`` are names as their specs say them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, get_args
 
 AdapterKind = Literal["input", "output"]
+Name = str
+Reference = str
+Place = str
+Names = tuple[str, ...]
 
 ANY_TASK = "*"
 """Stands for all tasks."""
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w./+-]+", value) is not None
+
+
+def _is_reference(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w./:+-]+", value) is not None
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value) is not None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_kind(value: object) -> bool:
+    return isinstance(value, str) and value in get_args(AdapterKind)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_is_text, value))
+
+
+def _are_values(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value))
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, (*value, *value.values())))
+
+
+RULES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "Name": (_is_name, "a name of letters, digits and ._/+-"),
+    "Reference": (_is_reference, "a name, or one written 'distribution:name'"),
+    "AdapterKind": (_is_kind, "'input' or 'output'"),
+    "Place": (_is_place, "a place written 'package.module:Name'"),
+    "str": (_is_text, "a text"),
+    "int": (_is_count, "a whole number"),
+    "Names": (_are_names, "a tuple of names"),
+    "Mapping[str, str]": (_are_texts, "a mapping of texts to texts"),
+    "Mapping[str, Any]": (_are_values, "a mapping with texts as its keys"),
+}
+"""What a field of a declared type must be, and how a person says it."""
+
+ANYTHING = (lambda _: True, "")
+"""The rule of fields that a subclass adds."""
+
+
+class _Checked:
+    """Refuses values that are not of the type that their fields declare: strangers write specs."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            declared, _, optional = str(each.type).partition(" | ")
+            is_right, expected = RULES.get(declared, ANYTHING)
+            if not is_right(value) and not (optional and value is None):
+                name = f" {reprlib.repr(self.name)}" if each.name != "name" else ""  # type: ignore[attr-defined]
+                raise ValueError(
+                    f"{type(self).__name__}{name}: {each.name} is {reprlib.repr(value)}, must be {expected}"
+                )
+
+
 @dataclass(frozen=True)
-class AdapterSpec:
+class AdapterSpec(_Checked):
     """An adapter and the config whose type selects it.
 
     Args:
@@ -41,27 +118,27 @@ class AdapterSpec:
             tests and trials.
     """
 
-    name: str
+    name: Name
     kind: AdapterKind
-    adapter: str
-    config: str
+    adapter: Place
+    config: Place
     summary: str
     links: Mapping[str, str] = field(default_factory=dict)
-    tasks: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
-    reader: str | None = None
-    data_options: tuple[str, ...] = ()
-    convert_config: str | None = None
-    convert_params: str | None = None
+    tasks: Names = ()
+    reads: Names = ()
+    reader: Place | None = None
+    data_options: Names = ()
+    convert_config: Place | None = None
+    convert_params: Place | None = None
     example: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def places(self) -> tuple[str, ...]:
+    def places(self) -> Names:
         return (self.adapter, self.config)
 
 
 @dataclass(frozen=True)
-class DataSpec:
+class DataSpec(_Checked):
     """A data module: a LightningDataModule that yields dict batches with the Hugging Face names.
 
     Args:
@@ -73,11 +150,11 @@ class DataSpec:
         defaults: default values by dotted flag that go with it (``{"trainer.max_steps": 1000}``).
     """
 
-    name: str
-    module: str
-    tasks: tuple[str, ...]
+    name: Name
+    module: Place
+    tasks: Names
     summary: str
-    yields: tuple[str, ...] = ()
+    yields: Names = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     kind: ClassVar[str] = "data"
@@ -91,12 +168,12 @@ class DataSpec:
         return not self.yields or set(adapter.reads) <= set(self.yields)
 
     @property
-    def places(self) -> tuple[str, ...]:
+    def places(self) -> Names:
         return (self.module,)
 
 
 @dataclass(frozen=True)
-class TaskSpec:
+class TaskSpec(_Checked):
     """What ``--task=NAME`` means.
 
     Args:
@@ -110,23 +187,23 @@ class TaskSpec:
             ``perceiver_plugins.training.prediction.Predictor``, or None.
     """
 
-    name: str
-    module: str
+    name: Name
+    module: Place
     summary: str
-    data: str
-    reads: tuple[str, ...] = ()
+    data: Reference
+    reads: Names = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    predictor: str | None = None
+    predictor: Place | None = None
 
     kind: ClassVar[str] = "task"
 
     @property
-    def places(self) -> tuple[str, ...]:
+    def places(self) -> Names:
         return (self.module,)
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(_Checked):
     """A named, complete configuration: one of the zoo's exhibits.
 
     Args:
@@ -139,8 +216,8 @@ class ModelSpec:
         defaults: default values by dotted flag that go with it (``{"data.max_seq_len": 2048}``).
     """
 
-    name: str
-    task: str
+    name: Name
+    task: Reference
     config: Mapping[str, Any]
     num_parameters: int
     summary: str
@@ -148,7 +225,7 @@ class ModelSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     kind: ClassVar[str] = "model"
-    places: ClassVar[tuple[str, ...]] = ()
+    places: ClassVar[Names] = ()
 
 
 Spec = AdapterSpec | DataSpec | TaskSpec | ModelSpec

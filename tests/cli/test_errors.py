@@ -30,7 +30,7 @@ def error(perceiver, small):
         ("--model.decoder=txt", "unknown output adapter 'txt'; did you mean 'text'?"),
         ("--data=wikipdia", "unknown data module 'wikipdia'; did you mean 'wikipedia'"),
         ("--data=TextFileDataModule", "did you mean 'TextFilesDataModule'"),
-        ("--data=no.such.Module", "--data=no.such.Module: cannot be imported"),
+        ("--data=no.such.Module", "no.such.Module is refused: only classes of plugins, torch"),
         ("--optimizer=AdmW", "unknown optimizer 'AdmW'; did you mean 'AdamW'"),
         (
             "--lr_scheduler=CosineWarmup",
@@ -244,7 +244,7 @@ def test_a_model_that_does_not_fit_the_checkpoint(trained, perceiver, flag, mess
 
 
 def test_a_failing_run_is_no_wrong_use(perceiver, small):
-    failed = perceiver("fit", *small, "--trainer.max_steps=1", "--trainer.callbacks=stopping.Fail")
+    failed = perceiver("fit", *small, "--trainer.max_steps=1", "--trainer.callbacks=stopping.Fail", "--allow=stopping")
     assert failed.code == 1
     line = failed.err.splitlines()[-1]
     assert line == "perceiver: the run failed: RuntimeError: the machine is on fire (--debug shows more)"
@@ -260,7 +260,7 @@ def test_a_place_that_cannot_be_written_to_is_a_failure(perceiver, small, tmp_pa
 
 
 def test_debug_shows_the_traceback(perceiver, small):
-    for flags, code in ((["--task=mml"], 2), (["--trainer.callbacks=stopping.Fail"], 1)):
+    for flags, code in ((["--task=mml"], 2), (["--trainer.callbacks=stopping.Fail", "--allow=stopping"], 1)):
         shown = perceiver("fit", *small, "--trainer.max_steps=1", *flags, "--debug")
         assert shown.code == code
         assert "Traceback (most recent call last)" in shown.err

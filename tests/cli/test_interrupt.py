@@ -16,6 +16,8 @@ that follows a step at which a checkpoint is due."""
 
 INTERRUPTED = "within 7 SIGINT"
 
+ALLOW = "--allow=stopping"
+
 CHECKPOINTS = Path("logs", "mlm", "version_0", "checkpoints")
 
 
@@ -28,6 +30,7 @@ def flags(small) -> list[str]:
         *chance,
         "--trainer.max_steps=12",
         "--trainer.callbacks=stopping.Stop",
+        ALLOW,
         "--checkpoint.every_n_steps=2",
     ]
 
@@ -69,7 +72,7 @@ def test_a_killed_run_goes_on_as_one_left_alone(resumable, whole, fit, load, ass
     step = int(place.split()[1])
     at_death = load(CHECKPOINTS / "last.ckpt")
     assert 0 <= step - at_death["global_step"] <= 2
-    folder = fit("--ckpt_path=last")
+    folder = fit("--ckpt_path=last", ALLOW)
     assert folder.name == "version_0", "a resumed run goes on in its own folder"
     for name in ("last.ckpt", "best.ckpt"):
         assert_same_training_state(CHECKPOINTS / name, whole / name)
@@ -78,7 +81,7 @@ def test_a_killed_run_goes_on_as_one_left_alone(resumable, whole, fit, load, ass
 
 def test_a_resumed_run_logs_where_it_left_off(resumable, fit):
     resumable("train 3 SIGKILL")
-    folder = fit("--ckpt_path=last")
+    folder = fit("--ckpt_path=last", ALLOW)
     events = EventAccumulator(str(folder)).Reload()
     assert {event.step for event in events.Scalars("train_loss")} == set(range(12))
     assert [event.step for event in events.Scalars("val_loss")] == [4, 9]
@@ -90,12 +93,12 @@ def test_a_run_can_be_resumed_by_the_path_of_its_checkpoint_from_elsewhere(
     resumable("train 3 SIGKILL")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    folder = fit(f"--ckpt_path={tmp_path / CHECKPOINTS / 'last.ckpt'}")
+    folder = fit(f"--ckpt_path={tmp_path / CHECKPOINTS / 'last.ckpt'}", ALLOW)
     assert_same_training_state(folder / "checkpoints" / "last.ckpt", whole / "last.ckpt")
 
 
 def assert_ends_as_one_left_alone(fit, whole, assert_same) -> None:
-    fit("--ckpt_path=last")
+    fit("--ckpt_path=last", ALLOW)
     for name in ("last.ckpt", "best.ckpt"):
         assert_same(CHECKPOINTS / name, whole / name)
 
@@ -103,7 +106,7 @@ def assert_ends_as_one_left_alone(fit, whole, assert_same) -> None:
 def assert_clean_end(result, code: int = 130) -> None:
     assert result.code == code
     assert result.err.splitlines()[-1] == "perceiver: interrupted"
-    assert f"perceiver fit --ckpt_path={CHECKPOINTS / 'last.ckpt'}" in result.err
+    assert f"perceiver fit --ckpt_path={CHECKPOINTS / 'last.ckpt'} {ALLOW}" in result.err
     assert "Traceback" not in result.err
 
 
@@ -148,7 +151,7 @@ def go_on(resumable, fit, load):
 
     def go_on(*argv: str):
         resumable("train 3 SIGKILL")
-        folder = fit("--ckpt_path=last", "--trainer.max_steps=4", *argv)
+        folder = fit("--ckpt_path=last", "--trainer.max_steps=4", ALLOW, *argv)
         return folder, load(folder / "checkpoints" / "last.ckpt")
 
     return go_on

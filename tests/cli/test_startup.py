@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import pytest
 
-LIGHT = ["--help", "--version", "list-adapters", "list-tasks", "list-data", "list-models"]
+LIGHT = ["--help", "--version", "list-adapters", "list-tasks", "list-data", "list-models", "plugins"]
 
 IMPORTS = """
 import json, sys

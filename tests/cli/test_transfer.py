@@ -346,8 +346,8 @@ def test_nothing_to_train(refusal):
     [
         ("missing.ckpt", "missing.ckpt: no such checkpoint"),
         ("missing.safetensors", "encoder.params='missing.safetensors': no such file"),
-        ("./missing", "params='./missing': no Perceiver language model can be loaded from there"),
-        ("empty", "params='empty': no Perceiver language model can be loaded from there"),
+        ("./missing", "params='./missing': no Perceiver for text can be loaded from there"),
+        ("empty", "params='empty': no Perceiver for text can be loaded from there"),
         ("text.ckpt", "text.ckpt: not a readable checkpoint"),
     ],
 )

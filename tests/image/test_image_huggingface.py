@@ -14,9 +14,7 @@ from perceiver_plugins.image.huggingface import (
     ARCHITECTURES,
     CONVERSIONS,
     convert_config,
-    convert_params,
     convert_state_dict,
-    published_config,
 )
 from perceiver_registry import UserError, assemble, build_adapters
 
@@ -128,7 +126,7 @@ def test_every_parameter_and_statistic_is_converted(pair):
 @torch.no_grad()
 def test_a_model_goes_there_and_back_again(pair, randomise):
     theirs, _ = pair
-    conversion = CONVERSIONS[type(theirs).__name__]
+    conversion = CONVERSIONS.of(type(theirs).__name__)
     images = torch.randn(2, 3, 13, 13)
     ours = randomise(conversion.from_hugging_face(theirs))
     changed = conversion.to_hugging_face(ours)
@@ -151,7 +149,7 @@ def test_what_hugging_faces_class_cannot_be_is_refused(architecture, changes, me
     config = convert_config(transformers.PerceiverConfig(**BASE), architecture)
     changed = replace(config, encoder=replace(config.encoder, **changes))
     with pytest.raises(ValueError, match=message):
-        CONVERSIONS[architecture].hugging_face_config(changed)
+        CONVERSIONS.of(architecture).hugging_face_config(changed)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +208,7 @@ def folder(request, peer, tmp_path) -> tuple[str, nn.Module]:
 @torch.no_grad()
 def test_a_folder_in_the_hubs_layout_is_loaded_by_its_architecture(folder):
     source, theirs = folder
-    config = published_config(source)
+    config = CONVERSIONS.published_config(source)
     assert config.params == source
     assert config.decoder.label_names == ["ant", "bee", "cat"]
     assert config == convert_config(transformers.AutoConfig.from_pretrained(source))
@@ -229,7 +227,7 @@ def refusal(function, source: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("function", [published_config, convert_params])
+@pytest.mark.parametrize("function", [CONVERSIONS.published_config, CONVERSIONS.convert_params])
 def test_what_is_no_perceiver_for_images_is_refused(function, tmp_path):
     assert "no Perceiver for image classification can be loaded" in refusal(function, str(tmp_path / "missing"))
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
@@ -244,10 +242,10 @@ def test_what_is_no_perceiver_for_images_is_refused(function, tmp_path):
 def test_weights_of_another_model_are_refused(peer, tmp_path):
     peer(FOURIER).save_pretrained(tmp_path)
     transformers.PerceiverConfig(**BASE, architectures=[CONV]).save_pretrained(tmp_path)
-    assert "no Perceiver for image classification can be loaded" in refusal(convert_params, str(tmp_path))
+    assert "no Perceiver for image classification can be loaded" in refusal(CONVERSIONS.convert_params, str(tmp_path))
     transformers.PerceiverModel(transformers.PerceiverConfig(**BASE, d_model=261)).save_pretrained(tmp_path)
     transformers.PerceiverConfig(**BASE, architectures=[FOURIER]).save_pretrained(tmp_path)
-    assert "its weights lack 'perceiver.decoder.decoder." in refusal(convert_params, str(tmp_path))
+    assert "its weights lack 'perceiver.decoder.decoder." in refusal(CONVERSIONS.convert_params, str(tmp_path))
 
 
 def test_what_cannot_be_converted_is_refused():

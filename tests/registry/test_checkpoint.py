@@ -9,7 +9,10 @@ import re
 import pytest
 import torch
 
-from perceiver_registry import PluginError, UserError, config_from_dict, describe, read_checkpoint
+from perceiver_core import PerceiverConfig
+from perceiver_plugins.composite import CompositeEncoderConfig
+from perceiver_plugins.text import TextDecoderConfig
+from perceiver_registry import PluginError, UserError, config_from_dict, config_to_dict, describe, read_checkpoint
 
 
 class Foreign:
@@ -97,6 +100,56 @@ def test_a_newer_format_is_refused(description, path):
 def test_a_missing_plugin_is_an_error_that_names_what_to_install(description, path):
     description["plugins"][1] |= {"name": "spectrogram", "distribution": "perceiver-audio", "version": "0.3"}
     torch.save({"perceiver": description}, path)
+    needs = f"{path}: needs the input adapter 'spectrogram' of perceiver-audio 0.3"
+    assert refusal(path, PluginError) == f"{needs}: pip install perceiver-audio==0.3"
+
+
+def test_what_another_distribution_registers_under_the_name_is_not_meant(description, path):
+    description["plugins"][1] |= {"distribution": "perceiver-audio", "version": "0.3"}
+    torch.save({"perceiver": description}, path)
+    assert "needs the input adapter 'text' of perceiver-audio 0.3: pip install" in refusal(path, PluginError)
+
+
+def test_what_was_tried_out_in_a_file_may_be_installed_later(description, path):
+    description["plugins"][1] |= {"distribution": "my_adapters.py", "version": "local file"}
+    torch.save({"perceiver": description}, path)
+    assert read_checkpoint(path)["perceiver"] == description
+
+
+def test_an_older_version_without_the_name_is_said_to_be_installed(description, path):
+    description["plugins"][1] |= {"name": "spectrogram", "version": "9.0"}
+    torch.save({"perceiver": description}, path)
     message = refusal(path, PluginError)
-    assert "input adapter 'spectrogram' of perceiver-audio 0.3" in message
-    assert "pip install perceiver-audio" in message
+    assert re.search(r"of perceiver-zoo 9.0; perceiver-zoo [\d.]+, which is installed, has none: pip install", message)
+    assert message.endswith("perceiver-zoo==9.0")
+
+
+def test_a_missing_data_module_does_not_hinder_the_use_of_a_model(text_config, path):
+    description = describe("mlm", text_config(), run={"data": {"name": "python-docs"}})
+    used = description["plugins"][-1]
+    assert (used["kind"], used["name"], used["distribution"]) == ("data", "python-docs", "perceiver-zoo")
+    used |= {"distribution": "perceiver-audio", "version": "0.3"}
+    torch.save({"perceiver": description}, path)
+    assert read_checkpoint(path)["perceiver"] == description
+
+
+def test_full_names_are_read_like_short_ones(text_config):
+    config = text_config()
+    short, full = config_to_dict(config), config_to_dict(config, full_names=True)
+    assert [short[part]["adapter"] for part in ("encoder", "decoder")] == ["text", "text"]
+    assert [full[part]["adapter"] for part in ("encoder", "decoder")] == ["perceiver-zoo:text"] * 2
+    assert config_from_dict(full) == config_from_dict(short) == config
+
+
+def test_names_of_parts_are_full_too():
+    inputs = {"words": {"adapter": "TextInputAdapter"}, "table": {"adapter": "table"}}
+    config = PerceiverConfig(CompositeEncoderConfig(inputs=inputs), TextDecoderConfig())
+    full = config_to_dict(config, full_names=True)["encoder"]
+    assert full["adapter"] == "perceiver-zoo:composite"
+    assert {name: part["adapter"] for name, part in full["inputs"].items()} == {
+        "words": "perceiver-zoo:text",
+        "table": "perceiver-zoo:table",
+    }
+    described = describe("mlm", config)
+    assert described["model"]["encoder"]["inputs"]["words"] == {"adapter": "text"}
+    assert [used["name"] for used in described["plugins"]] == ["mlm", "composite", "text", "table", "text"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,9 @@ from perceiver_core import DecoderConfig, EncoderConfig
 from perceiver_plugins.text.adapters import TextInputAdapter, TextOutputAdapter
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_registry import (
+    INTERFACE_VERSION,
     AdapterSpec,
+    AmbiguousNameError,
     DataSpec,
     ModelSpec,
     Plugin,
@@ -38,7 +39,7 @@ def plugin(**hooks) -> SimpleNamespace:
 
 @pytest.fixture
 def empty() -> Registry:
-    return Registry([])
+    return Registry()
 
 
 def test_the_built_in_plugin_is_found_by_its_entry_point():
@@ -148,18 +149,106 @@ def test_one_name_may_be_taken_once_in_each_kind(empty):
         assert empty.get(kind, "strange").plugin == STRANGER
 
 
-def test_a_name_that_is_taken_is_refused_with_both_plugins(empty):
+OTHER = Plugin("second", "second_dist", "0.1")
+
+
+@pytest.fixture
+def claimed(empty) -> Registry:
+    """A registry in which two distributions claim the name of an input adapter, and one of them a task as well."""
+    task = TaskSpec("strange", "strange:Lit", "a task", data="strange")
     empty.register(plugin(perceiver_adapters=[ADAPTER]), STRANGER)
-    other = dataclasses.replace(ADAPTER, summary="another")
+    other = dataclasses.replace(ADAPTER, adapter="other:Input", config="other:Config", summary="another")
+    empty.register(plugin(perceiver_adapters=[other], perceiver_tasks=[task]), OTHER)
+    return empty
+
+
+def test_a_name_that_two_distributions_claim_means_neither(claimed):
+    for look_up in (claimed.get, claimed.find):
+        with pytest.raises(AmbiguousNameError) as error:
+            look_up("input", "strange")
+        assert str(error.value) == (
+            "input adapter 'strange' is in second_dist 0.1 and strange-dist 1.2.3; "
+            "write second_dist:strange or strange-dist:strange"
+        )
+    assert claimed.get("task", "strange").plugin is OTHER
+
+
+def test_a_name_with_its_distribution_selects_one(claimed):
+    assert claimed.get("input", "strange-dist:strange").plugin is STRANGER
+    for written in ("second_dist:strange", "second-dist:strange", "Second.Dist:strange", "second_dist:Input"):
+        assert claimed.get("input", written).plugin is OTHER
+    assert claimed.get("input", "other:Input").plugin is OTHER  # a place
+    assert claimed.find("output", "strange-dist:strange") is None
+    with pytest.raises(UnknownNameError, match=r"'strange-dist:strag'; .* 'strange-dist:strange'"):
+        claimed.get("input", "strange-dist:strag")
+
+
+def test_a_name_in_a_spec_means_that_of_its_own_distribution(claimed):
+    for home in (STRANGER, OTHER):
+        assert claimed.get("input", "strange", home).plugin is home
+        assert claimed.get("task", "strange", home).plugin is OTHER
+    third = Plugin("third", "third-dist", "1")
+    with pytest.raises(AmbiguousNameError):
+        claimed.get("input", "strange", third)
+
+
+def test_both_are_listed_and_named_by_what_tells_them_apart(claimed):
+    assert [entry.plugin for entry in claimed.entries("input")] == [OTHER, STRANGER]
+    assert claimed.matches("input", "strange") == claimed.entries("input")
+    assert claimed.names("input") == ["second_dist:strange", "strange-dist:strange"]
+    assert claimed.names("task") == ["strange"]
+    for kind in ("input", "task"):
+        for entry in claimed.entries(kind):
+            assert claimed.get(kind, claimed.short_name(entry)) is entry
+            assert claimed.get(kind, entry.full_name) is entry
+
+
+def test_a_name_is_registered_once_in_a_distribution(empty):
+    empty.register(plugin(perceiver_adapters=[ADAPTER]), STRANGER)
+    again = dataclasses.replace(STRANGER, name="again", distribution="Strange_Dist")
+    new = dataclasses.replace(ADAPTER, name="new")
     with pytest.raises(PluginError) as error:
-        empty.register(plugin(perceiver_adapters=[other]), Plugin("second", "second-dist", "0.1"))
-    for part in (
-        "input adapter 'strange'",
-        "registered twice",
-        "'strange' of strange-dist 1.2.3",
-        "'second' of second-",
-    ):
+        empty.register(plugin(perceiver_adapters=[new, ADAPTER]), again)
+    for part in ("'again' of Strange_Dist", "input adapter 'strange' is registered twice", "first by plugin 'strange'"):
         assert part in str(error.value)
+    assert empty.names("input") == ["strange"]
+
+
+def test_nobody_takes_over_the_config_of_another(empty):
+    text = registry().get("input", "text").spec
+    empty.register(plugin(perceiver_adapters=[dataclasses.replace(ADAPTER, config=text.config)]), STRANGER)
+    assert empty.adapter_of("input", TextEncoderConfig()).plugin is STRANGER
+    empty.register(plugin(perceiver_adapters=[text]), OTHER)
+    assert empty.adapter_of("input", TextEncoderConfig()).plugin is OTHER
+    empty.register(
+        plugin(perceiver_adapters=[dataclasses.replace(text, name="more")]), dataclasses.replace(OTHER, name="x")
+    )
+    with pytest.raises(AmbiguousNameError, match="TextEncoderConfig is the config of second_dist:more and second_dist"):
+        empty.adapter_of("input", TextEncoderConfig())
+
+
+class OurTask:
+    task = "strange"
+
+
+class TheirTask:
+    task = "strange"
+
+
+class Derived(OurTask):
+    pass
+
+
+def test_a_modules_class_tells_tasks_of_one_name_apart(empty):
+    for each, cls in ((STRANGER, OurTask), (OTHER, TheirTask)):
+        spec = TaskSpec("strange", f"{__name__}:{cls.__name__}", "a task", data="strange")
+        empty.register(plugin(perceiver_tasks=[spec]), each)
+    for cls, owner in ((OurTask, STRANGER), (Derived, STRANGER), (TheirTask, OTHER)):
+        assert empty.task_of(cls).plugin is owner
+    with pytest.raises(AmbiguousNameError):
+        empty.task_of(type("Foreign", (), {"task": "strange"}))
+    with pytest.raises(UnknownNameError):
+        empty.task_of(type("Foreign", (), {"task": "unknown"}))
 
 
 @pytest.mark.parametrize(
@@ -167,13 +256,9 @@ def test_a_name_that_is_taken_is_refused_with_both_plugins(empty):
     [
         ({"perceiver_adapters": ["text"]}, "perceiver_adapters returned 'text', which is no AdapterSpec"),
         ({"perceiver_tasks": [ADAPTER]}, "which is no TaskSpec"),
-        (
-            {"perceiver_adapters": [dataclasses.replace(ADAPTER, kind="sideways")]},
-            "kind 'sideways', which must be input or output",
-        ),
-        ({"perceiver_adapters": [dataclasses.replace(ADAPTER, kind="task")]}, "kind 'task', which must"),
         ({"perceiver_adapters": None}, "perceiver_adapters failed: TypeError"),
         ({"perceiver_adaptors": [ADAPTER]}, "perceiver_adaptors"),
+        ({}, "registers nothing"),
     ],
 )
 def test_what_is_no_spec_of_a_hook_is_refused_with_the_plugin(empty, hooks, message):
@@ -181,6 +266,71 @@ def test_what_is_no_spec_of_a_hook_is_refused_with_the_plugin(empty, hooks, mess
         empty.register(plugin(**hooks), STRANGER)
     assert "plugin 'strange' of strange-dist 1.2.3" in str(error.value)
     assert message in str(error.value)
+    assert all(empty.entries(kind) == [] for kind in ("input", "output", "task", "data", "model"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "value", "expected"),
+    [
+        (ADAPTER, "name", "", "must be a name of letters"),
+        (ADAPTER, "name", "a:b", "must be a name of letters"),
+        (ADAPTER, "kind", "sideways", "AdapterSpec 'strange': kind is 'sideways', must be 'input' or 'output'"),
+        (ADAPTER, "kind", "task", "must be 'input' or 'output'"),
+        (ADAPTER, "kind", ["input"], "must be 'input' or 'output'"),
+        (ADAPTER, "config", "strange.Config", "must be a place written 'package.module:Name'"),
+        (ADAPTER, "config", None, "must be a place"),
+        (ADAPTER, "reader", "", "must be a place"),
+        (ADAPTER, "tasks", "mlm", "must be a tuple of names"),
+        (ADAPTER, "reads", ["wave"], "must be a tuple of names"),
+        (ADAPTER, "links", {"a": 1}, "must be a mapping of texts to texts"),
+        (ADAPTER, "example", {1: "a"}, "must be a mapping with texts as its keys"),
+        (DataSpec("d", "a:B", (), ""), "module", "a", "DataSpec 'd': module is 'a', must be a place"),
+        (TaskSpec("t", "a:B", "", data="d"), "data", "d d", "must be a name, or one written 'distribution:name'"),
+        (ModelSpec("m", "t", {}, 1, ""), "num_parameters", True, "must be a whole number"),
+    ],
+)
+def test_a_spec_refuses_values_of_other_types(spec, field, value, expected):
+    with pytest.raises(ValueError, match=r"is .*, must be ") as error:
+        dataclasses.replace(spec, **{field: value})
+    assert expected in str(error.value)
+    assert field in str(error.value)
+
+
+def test_what_may_be_none_or_name_another_distribution_is_no_error():
+    assert dataclasses.replace(ADAPTER, reader=None, convert_config=None).reader is None
+    assert TaskSpec("t", "a:B", "", data="other-dist:d").data == "other-dist:d"
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("1.0", None),
+        (None, None),
+        ("1.1", "upgrade perceiver-zoo"),
+        ("2.0", "upgrade perceiver-zoo"),
+        ("0.9", "upgrade it"),
+    ],
+)
+def test_a_plugin_for_another_interface_is_refused(empty, monkeypatch, version, message):
+    monkeypatch.setattr("perceiver_registry.plugins.INTERFACE_VERSION", "1.0")
+    declared = plugin(perceiver_adapters=[ADAPTER])
+    if version:
+        declared.PERCEIVER_INTERFACE = version
+    if message is None:
+        empty.register(declared, STRANGER)
+        assert empty.names("input") == ["strange"]
+        assert empty.plugins[0].interface == version
+    else:
+        with pytest.raises(PluginError, match=message):
+            empty.register(declared, STRANGER)
+
+
+def test_a_later_minor_version_takes_plugins_of_an_earlier_one(empty, monkeypatch):
+    monkeypatch.setattr("perceiver_registry.plugins.INTERFACE_VERSION", "1.10")
+    declared = plugin(perceiver_adapters=[ADAPTER])
+    declared.PERCEIVER_INTERFACE = "1.9"
+    empty.register(declared, STRANGER)
+    assert empty.names("input") == ["strange"]
 
 
 def test_a_hook_that_fails_is_an_error_of_its_plugin(empty):
@@ -194,10 +344,10 @@ def test_a_hook_that_fails_is_an_error_of_its_plugin(empty):
         empty.register(SimpleNamespace(perceiver_adapters=perceiver_adapters), STRANGER)
 
 
-def test_a_plugin_that_cannot_be_imported_is_named():
-    point = EntryPoint("broken", "no_such_package.plugin", "perceiver")
-    with pytest.raises(PluginError, match=r"plugin 'broken' of .*cannot import 'no_such_package.plugin'"):
-        Registry([point])
+def test_the_built_in_plugins_declare_the_interface():
+    ours = [loaded for loaded in registry().plugins if loaded.plugin.distribution == "perceiver-zoo"]
+    assert len(ours) > 5
+    assert {loaded.interface for loaded in ours} == {INTERFACE_VERSION}
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.text.huggingface import (
+    CONVERSIONS,
     MASKED_LM,
     SEQUENCE_CLASSIFICATION,
     convert_config,
     convert_state_dict,
-    published_config,
 )
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_registry import UserError
@@ -193,7 +193,7 @@ def test_a_folder_in_the_hubs_layout_is_loaded_by_its_config(folder):
     config = convert_config(transformers.AutoConfig.from_pretrained(source))
     assert config.params == source
     batch = padded_batch(theirs.config, 19)
-    for loaded in (config, published_config(source)):
+    for loaded in (config, CONVERSIONS.published_config(source)):
         assert relative_difference(LanguageModel(loaded).eval()(**batch), theirs(**batch).logits) < 1e-5
 
 
@@ -221,13 +221,13 @@ def assert_one_line_about(error: pytest.ExceptionInfo[UserError], source: str) -
 
 def test_a_missing_folder_is_one_line_of_error(tmp_path):
     source = str(tmp_path / "missing")
-    with pytest.raises(UserError, match="no Perceiver language model can be loaded") as error:
-        published_config(source)
+    with pytest.raises(UserError, match="no Perceiver for text can be loaded") as error:
+        CONVERSIONS.published_config(source)
     assert_one_line_about(error, source)
 
 
 def test_a_model_of_another_type_is_one_line_of_error(tmp_path):
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="a model of type 'bert', not a Perceiver") as error:
-        published_config(str(tmp_path))
+        CONVERSIONS.published_config(str(tmp_path))
     assert_one_line_about(error, str(tmp_path))

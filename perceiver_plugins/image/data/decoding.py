@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,8 +15,22 @@ from perceiver_plugins.training.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 """What names of image files end in."""
 
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow calls the formats that images may be in, whatever they are named. Of all that it knows, EPS is a program,
+which it has Ghostscript run.
+"""
+
 MODES = {1: "L", 3: "RGB"}
 """Pillow's name of the mode of images with so many channels."""
+
+
+def open_image(source: str | Path | IO[bytes]) -> Image.Image:
+    """Opens an image, of which nothing but the beginning is read.
+
+    Raises:
+        Exception: of any kind, if it is no image of one of :data:`FORMATS`.
+    """
+    return Image.open(source, formats=FORMATS)
 
 
 def decode(image: Image.Image, num_channels: int) -> Image.Image:
@@ -23,7 +39,7 @@ def decode(image: Image.Image, num_channels: int) -> Image.Image:
     Colours become grey as ITU-R 601-2 weighs them. Of 16 bits, the upper 8 are kept. Transparency is left out.
 
     Args:
-        image: what ``Image.open`` returned; it is closed.
+        image: what :func:`open_image` returned; it is closed.
         num_channels: 1 or 3.
 
     Raises:

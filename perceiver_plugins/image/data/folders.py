@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
 
-from perceiver_plugins.image.data.decoding import SUFFIXES
+from perceiver_plugins.image.data.decoding import SUFFIXES, open_image
 from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, set_aside
 from perceiver_plugins.training.errors import DataError
@@ -31,6 +31,9 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 """Which split a folder of that name holds."""
+
+LARGEST_FILE = 2**30
+"""Bytes that a file in an archive may have. A few kilobytes of an archive can claim to be any number of gigabytes."""
 
 SKIP_HINT = "; skip_unreadable=true leaves such images out"
 
@@ -141,7 +144,7 @@ class FolderTree(Tree):
         super().__init__(path, files, folders)
 
     def open(self, name: str) -> Image.Image:
-        return Image.open(self.path / name)
+        return open_image(self.path / name)
 
 
 class ZipTree(Tree):
@@ -161,7 +164,10 @@ class ZipTree(Tree):
         super().__init__(path, [name for name in names if not name.endswith("/")], folders)
 
     def open(self, name: str) -> Image.Image:
-        return Image.open(io.BytesIO(self._archive().read(name)))
+        entry = self._archive().getinfo(name)
+        if entry.file_size > LARGEST_FILE:  # as the archive says itself; it is not read any further
+            raise ValueError(f"it says that it has {entry.file_size:,} bytes, which no image has")
+        return open_image(io.BytesIO(self._archive().read(entry)))
 
     def _archive(self) -> zipfile.ZipFile:
         # An open file has one position, which processes that were forked would share.

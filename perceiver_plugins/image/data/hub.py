@@ -13,6 +13,7 @@ import timm.data
 import torch
 from PIL import Image
 
+from perceiver_plugins.image.data.decoding import open_image
 from perceiver_plugins.image.data.folders import SKIP_HINT, check_fraction, find, load_class_folders
 from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, set_aside
@@ -229,7 +230,7 @@ class TableStore(ImageStore):
         image = self.table[number][self.column]
         if image is None:
             raise ValueError("there is none")
-        return Image.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]))
+        return open_image(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]))
 
     def place(self, number: int) -> str:
         return f"{self.name}, row {number}"

@@ -1,0 +1,181 @@
+"""One plugin: where it is from, and what comes of loading it. What it does wrong gets no further than here."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import reprlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import pluggy
+
+from perceiver_registry import hooks
+from perceiver_registry.errors import PluginError, in_one_line, near
+from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, Spec, TaskSpec
+
+INTERFACE_VERSION = "1.0"
+"""Version of the interface that plugins are written for: the hooks, the specs, and the public names of
+``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.training``. A greater minor version has more of them;
+another major version breaks plugins.
+"""
+
+DECLARATION = "PERCEIVER_INTERFACE"
+"""The name, in a plugin's module, of the version that it was written for."""
+
+LOCAL = "local file"
+"""Stands for the version of a plugin that is a file, which has none."""
+
+SPEC_TYPES: dict[str, type[Spec]] = {
+    "perceiver_adapters": AdapterSpec,
+    "perceiver_tasks": TaskSpec,
+    "perceiver_data": DataSpec,
+    "perceiver_models": ModelSpec,
+}
+"""The hooks, and what each returns."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """Where a spec came from.
+
+    Attributes:
+        name: name of the plugin, that of its entry point.
+        distribution: name of the installed distribution that declares the entry point, or of a local file.
+        version: version of that distribution, or :data:`LOCAL`.
+    """
+
+    name: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        version = f"({LOCAL})" if self.is_local else self.version
+        return f"plugin {self.name!r} of {self.distribution} {version}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file that is not installed."""
+        return self.version == LOCAL
+
+    def is_of(self, distribution: str) -> bool:
+        """Whether it is of that distribution, whose name may be written in any way that pip takes."""
+        return _normal(self.distribution) == _normal(distribution)
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@dataclass(frozen=True)
+class LoadedPlugin:
+    """What came of a plugin that was found.
+
+    Attributes:
+        plugin: the plugin.
+        specs: what it registers; nothing if it failed or is disabled.
+        interface: the version of the interface that it declares, or None.
+        seconds: how long it took to load.
+        error: why it failed, or None.
+        disabled: whether it was not to be loaded.
+    """
+
+    plugin: Plugin
+    specs: tuple[Spec, ...] = ()
+    interface: str | None = None
+    seconds: float = 0.0
+    error: PluginError | None = None
+    disabled: bool = False
+
+    @property
+    def status(self) -> Literal["ok", "disabled", "failed"]:
+        if self.error is not None:
+            return "failed"
+        return "disabled" if self.disabled else "ok"
+
+    def __str__(self) -> str:
+        return f"{self.plugin} {'failed: ' if self.error else 'is '}{self.error or self.status}"
+
+
+def load(plugin: Plugin, import_it: Callable[[], object]) -> LoadedPlugin:
+    """Loads a plugin. Whatever goes wrong, be it that the plugin ends the process, is its ``error``.
+
+    Args:
+        plugin: where it is from.
+        import_it: returns the module, or object, that implements the hooks.
+    """
+    start = time.perf_counter()
+    specs: tuple[Spec, ...] = ()
+    interface = error = None
+    try:
+        # What a plugin prints must not get into a command's output.
+        with contextlib.redirect_stdout(sys.stderr):
+            with _blamed("cannot be imported"):
+                implementation = import_it()
+            interface = _interface_of(implementation)
+            specs = tuple(_specs_of(implementation))
+    except PluginError as failure:
+        error, specs = failure, ()
+    return LoadedPlugin(plugin, specs, interface, time.perf_counter() - start, error)
+
+
+@contextlib.contextmanager
+def _blamed(what: str) -> Iterator[None]:
+    """Turns all that a plugin's code raises into an error that begins with ``what``."""
+    try:
+        yield
+    except (PluginError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit, too, and what test frameworks raise
+        raise PluginError(f"{what}: {in_one_line(error)}") from error
+
+
+def _interface_of(implementation: object) -> str | None:
+    """The interface version that a plugin declares, or None.
+
+    Raises:
+        PluginError: if it is not compatible with ours: of another major version, or of a greater minor one.
+    """
+    with _blamed(DECLARATION):
+        version = getattr(implementation, DECLARATION, None)
+    if version is None:
+        return None
+    if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+", version):
+        raise PluginError(f"{DECLARATION} = {reprlib.repr(version)}: expected is a text like {INTERFACE_VERSION!r}")
+    theirs, ours = (tuple(map(int, each.split("."))) for each in (version, INTERFACE_VERSION))
+    if theirs[0] != ours[0] or theirs > ours:
+        outdated = "perceiver-zoo" if theirs > ours else "it"
+        raise PluginError(
+            f"it was written for interface {version}, but this is {INTERFACE_VERSION}: upgrade {outdated}"
+        )
+    return version
+
+
+def _specs_of(implementation: object) -> Iterator[Spec]:
+    """What the hooks of a plugin return.
+
+    Raises:
+        PluginError: if there is no hook in it, or an unknown one, or if one fails or returns what it must not.
+    """
+    # A manager for each plugin: pluggy keeps what is left of one that it refuses.
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    with _blamed("its hooks cannot be read"):
+        manager.register(implementation, name="plugin")
+        callers = {caller.name: caller for caller in manager.get_hookcallers(implementation) or ()}
+    if not callers:
+        raise PluginError("it registers nothing: no function in it is marked with @hookimpl")
+    for name, caller in callers.items():
+        if name not in SPEC_TYPES and not all(each.optionalhook for each in caller.get_hookimpls()):
+            raise PluginError(f"there is no hook {name!r}; {near(name, SPEC_TYPES)}")
+    for name, spec_type in SPEC_TYPES.items():
+        for implemented in callers[name].get_hookimpls() if name in callers else ():
+            with _blamed(f"{name} failed"):
+                specs = list(implemented.function())  # type: ignore[call-overload]
+            for spec in specs:
+                if not isinstance(spec, spec_type):
+                    raise PluginError(f"{name} returned {reprlib.repr(spec)}, which is no {spec_type.__name__}")
+                yield spec

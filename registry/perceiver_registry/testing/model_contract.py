@@ -1,0 +1,508 @@
+"""What the contract says of adapters at work in a model. A docstring is the contract's sentence."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+from unittest import SkipTest
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_core import AdaptedInput, InputAdapter, OutputAdapter, PerceiverIO
+from perceiver_registry.testing.batches import clone, difference, map_tensors, move, rows, tensors_of
+from perceiver_registry.testing.checks import Contract, expect, expect_none
+from perceiver_registry.testing.subjects import BATCH_SIZE, AdapterSubject
+
+CONTRACT = Contract()
+
+WORKS = ("output_is_finite",)
+"""What most promises need: a model that runs."""
+
+REPEATABLE = (*WORKS, "is_deterministic")
+"""What promises need that compare two runs."""
+
+TRIES = 4
+"""Random batches until a gradient, or padding, must have been among them."""
+
+
+# Inputs and outputs
+
+
+@CONTRACT.promise(kind="input", needs=["builds_from_config"])
+def example_batch_is_a_batch(subject: AdapterSubject) -> None:
+    """`example_batch` makes a batch of random inputs by name, as many examples as it is asked for, drawn from the
+    generator alone."""
+    adapter = subject.model().input_adapter
+
+    def batch(size: int) -> Any:
+        return adapter.example_batch(size, torch.Generator().manual_seed(size))
+
+    for size in (1, BATCH_SIZE):
+        found = batch(size)
+        expect(isinstance(found, Mapping) and list(tensors_of(found)), f"it returns {type(found).__name__}, no batch")
+        sizes = {len(tensor) for tensor in tensors_of(found)}
+        expect(sizes == {size}, f"asked for {size} examples, it makes {', '.join(map(str, sorted(sizes)))}")
+        wrong = difference(found, batch(size))
+        expect(wrong is None, f"two generators with one seed draw two batches: {wrong}")
+
+
+@CONTRACT.promise(kind="input", needs=["example_batch_is_a_batch"])
+def array_has_its_shape(subject: AdapterSubject) -> None:
+    """`forward` returns AdaptedInput(x, pad_mask): x is a floating point array (b, m, c) with c = num_input_channels,
+    pad_mask is None or booleans (b, m), for one example as for several."""
+    adapter = subject.model().input_adapter
+    for size in (1, BATCH_SIZE):
+        adapted = adapter(subject.batch(size))
+        expect(isinstance(adapted, AdaptedInput), f"forward returns {type(adapted).__name__}, no AdaptedInput")
+        x, pad_mask = adapted
+        shape = tuple(x.shape)
+        expect(x.dim() == 3 and x.is_floating_point(), f"x is {x.dtype} of shape {shape}, not floating point (b, m, c)")
+        expect(shape[0] == size, f"x has shape {shape} for {size} examples")
+        channels = adapter.num_input_channels
+        expect(shape[2] == channels, f"x has {shape[2]} channels, num_input_channels says {channels}")
+        if pad_mask is not None:
+            found = f"{pad_mask.dtype} of shape {tuple(pad_mask.shape)}"
+            expect(pad_mask.dtype == torch.bool, f"pad_mask is {found}, not booleans")
+            expect(pad_mask.shape == x.shape[:2], f"pad_mask is {found}, x has shape {shape}")
+
+
+@CONTRACT.promise(kind="output", needs=["builds_from_config"])
+def queries_have_their_shape(subject: AdapterSubject) -> None:
+    """The query provider returns (b or 1, o, f) with f = num_query_channels, and for positions (b, p) those queries:
+    (b, p, f)."""
+    model = subject.model()
+    adapted = model.input_adapter(subject.batch())
+    provider = model.output_adapter.query_provider
+    queries = provider(adapted)
+    shape, channels = tuple(queries.shape), provider.num_query_channels
+    fits = queries.dim() == 3 and shape[0] in (1, BATCH_SIZE) and shape[2] == channels
+    expect(fits, f"queries of shape {shape} for {BATCH_SIZE} examples and num_query_channels={channels}")
+    positions = _positions(shape[1])
+    found = provider(adapted, positions)
+    expected = queries.expand(BATCH_SIZE, -1, -1).gather(1, positions[..., None].expand(-1, -1, channels))
+    wrong = difference(found, expected)
+    expect(
+        wrong is None, f"for positions {tuple(positions.shape)} the queries are others than all queries there: {wrong}"
+    )
+
+
+@CONTRACT.promise(needs=["builds_from_config", "array_has_its_shape", "queries_have_their_shape"])
+def output_is_finite(subject: AdapterSubject) -> None:
+    """A model of the adapter runs, and makes finite numbers of random inputs."""
+    model = subject.model()
+    with torch.no_grad():
+        output = model(subject.batch())
+        finite = model.input_adapter(subject.batch()).x.isfinite().all()
+    expect(finite, "the input array holds numbers that are not finite")
+    found = list(tensors_of(output))
+    expect(found, f"the output is {type(output).__name__}, which holds no tensors")
+    expect(all(tensor.isfinite().all() for tensor in found), "the output holds numbers that are not finite")
+
+
+@CONTRACT.promise(kind="input", needs=[*WORKS, "inputs_stay_as_they_are"])
+def reads_what_it_says(subject: AdapterSubject) -> None:
+    """`reads` names the entries of a batch that the adapter reads, so that data and tasks can be told which fit. It
+    may be empty for an adapter that is composed of others."""
+    adapter = subject.model().input_adapter
+    batch = _Recorder(subject.batch())
+    adapter(batch)
+    read, said = batch.read, set(subject.spec.reads)
+    if not said and _is_composed(adapter):
+        raise SkipTest("the adapters that it is composed of say what they read")
+    expect(not read - said, f"it reads {_listed(read - said)}, which `reads`={subject.spec.reads} does not name")
+    expect(not said - read, f"`reads` names {_listed(said - read)}, which it does not read")
+
+
+@CONTRACT.promise(kind="input", needs=WORKS)
+def missing_entry_is_named(subject: AdapterSubject) -> None:
+    """An entry that the adapter needs and a batch does not have is a KeyError that names it."""
+    adapter = subject.model().input_adapter
+    batch = subject.batch()
+    nested = [name for value in batch.values() if isinstance(value, Mapping) for name in value]
+    _expect_key_error(adapter, {}, [*batch, *nested])
+    for name, value in batch.items():
+        rest = {other: entry for other, entry in batch.items() if other != name}
+        _expect_key_error(adapter, rest, list(value) if isinstance(value, Mapping) else [name])
+
+
+def _expect_key_error(adapter: nn.Module, batch: Any, names: list[str]) -> None:
+    """Expects a KeyError that holds one of the names, or none at all if there are other entries to make do with."""
+    missing = " or ".join(map(repr, names))
+    try:
+        adapter(batch)
+    except KeyError as error:
+        expect(any(name in str(error) for name in names), f"the KeyError does not name {missing}: {error}")
+    except Exception as error:
+        raise AssertionError(f"without {missing} it raises {type(error).__name__}: {error}") from error
+    else:
+        expect(batch, "it takes an empty batch")
+
+
+@CONTRACT.promise(kind="input", needs=[*WORKS, "links_name_fields"])
+def accepts_fitting_data(subject: AdapterSubject) -> None:
+    """`check_data` accepts a data module whose attributes are those of the config's links, and one without them: what
+    it does not have says nothing."""
+    adapter, config = subject.model().input_adapter, subject.config()
+    linked = {attribute: getattr(config, field) for field, attribute in subject.spec.links.items()}
+    for attributes in ({}, linked):
+        try:
+            adapter.check_data(SimpleNamespace(**attributes))
+        except Exception as error:
+            raise AssertionError(f"check_data refuses data with {attributes or 'no attributes'}: {error}") from error
+
+
+# One result, whatever stands beside it
+
+
+@CONTRACT.promise(needs=WORKS)
+def is_deterministic(subject: AdapterSubject) -> None:
+    """In evaluation mode a model says the same of the same batch each time."""
+    model = subject.model()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        wrong = difference(model(subject.batch()), model(subject.batch()))
+    expect(wrong is None, f"two runs differ: {wrong}")
+
+
+@CONTRACT.promise(needs=WORKS)
+def inputs_stay_as_they_are(subject: AdapterSubject) -> None:
+    """What an adapter is given, it does not change: the batch, the adapted input, the decoder's output."""
+    for training in (False, True):
+        model = subject.model().train(training)
+        with torch.no_grad():
+            if subject.kind == "input":
+                _expect_unchanged(model.input_adapter, subject.batch())
+            else:
+                adapted = model.input_adapter(subject.batch())
+                queries = model.output_adapter.query_provider(adapted)
+                _expect_unchanged(model.output_adapter.query_provider, adapted)
+                _expect_unchanged(model.output_adapter, model.decoder(queries, model.encoder(adapted)))
+
+
+def _expect_unchanged(module: nn.Module, given: Any) -> None:
+    before = clone(given)
+    module(given)
+    if isinstance(given, Mapping):
+        names = [_listed(set(batch)) for batch in (before, given)]
+        expect(names[0] == names[1], f"the batch had the entries {names[0]}, and has {names[1]} afterwards")
+    wrong = difference(given, before)
+    expect(wrong is None, f"it writes to what it is given: {wrong}")
+
+
+@CONTRACT.promise(needs=REPEATABLE)
+def examples_are_independent(subject: AdapterSubject) -> None:
+    """In evaluation mode an example's result does not depend on the other examples of its batch."""
+    model = subject.model()
+    with torch.no_grad():
+        together = model(subject.batch())
+        for number in range(BATCH_SIZE):
+            one = slice(number, number + 1)
+            wrong = difference(model(rows(subject.batch(), one)), rows(together, one))
+            expect(wrong is None, f"an example's output is another without the rest of the batch: {wrong}")
+
+
+@CONTRACT.promise(kind="input", needs=[*REPEATABLE, "examples_are_independent"])
+def padding_is_ignored(subject: AdapterSubject) -> None:
+    """What stands at padded places does not change what the model makes of an example. Padded is where a mask of the
+    batch (an entry with "mask" in its name) is 0 or, in a batch without, where pad_mask is True."""
+    model = subject.model()
+    with torch.no_grad():
+        for seed in range(TRIES):
+            batch = subject.batch(seed=seed)
+            adapted = model.input_adapter(subject.batch(seed=seed))
+            other = _with_other_padding(batch, adapted.pad_mask)
+            changed = model.input_adapter(clone(other))
+            defines_padding = difference(changed.pad_mask, adapted.pad_mask) is not None  # a token that means padding
+            if defines_padding or difference(other, batch) is None:
+                continue
+            real = slice(None) if adapted.pad_mask is None else ~adapted.pad_mask.all(dim=1)
+            wrong = difference(model.encoder(changed)[real], model.encoder(adapted)[real])
+            expect(wrong is None, f"the latents are others where only padding is: {wrong}")
+            return
+    raise SkipTest("no example batch has padding that can be told from its content")
+
+
+def _with_other_padding(batch: Mapping[str, Any], pad_mask: Tensor | None) -> dict[str, Any]:
+    """The batch with content from elsewhere at padded places."""
+    masks = [value for name, value in batch.items() if "mask" in name and isinstance(value, Tensor)]
+    paddings = [~mask.bool() for mask in masks] or ([] if pad_mask is None else [pad_mask])
+    changed = {}
+    for name, value in batch.items():
+        if isinstance(value, Mapping):
+            value = _with_other_padding(value, None)
+        elif isinstance(value, Tensor) and "mask" not in name:
+            own = [padding for padding in paddings if padding.shape == value.shape[: padding.dim()]]
+            if own:
+                value = _refilled(value, functools.reduce(torch.logical_and, own))
+        changed[name] = value
+    return changed
+
+
+def _refilled(value: Tensor, padding: Tensor) -> Tensor:
+    """An entry (b, m, ...) of a batch with content of its real places at padded ones (b, m)."""
+    content = value[~padding]
+    if not len(content):
+        return value
+    value = value.clone()
+    number = int(padding.sum())
+    value[padding] = content[torch.randint(len(content), (number,), generator=torch.Generator().manual_seed(0))]
+    return value
+
+
+@CONTRACT.promise(kind="output", needs=REPEATABLE)
+def places_are_decoded_alone(subject: AdapterSubject) -> None:
+    """An output adapter works place by place: a model's output for positions, given as numbers (b, p) or as a mask
+    (b, o), is its whole output at these places."""
+    model = subject.model()
+
+    def expect_output(positions: Tensor, part: Callable[[Tensor], Tensor], where: str) -> None:
+        wrong = difference(model(subject.batch(), positions=positions), map_tensors(whole, part))
+        expect(wrong is None, f"{where} it is another than the whole output: {wrong}")
+
+    with torch.no_grad():
+        whole = model(subject.batch())
+        num_places = model.output_adapter.query_provider(model.input_adapter(subject.batch())).shape[1]
+        several = _positions(num_places)
+        for positions in (several[:, :1], several) if num_places > 1 else (several[:, :1],):
+            part = functools.partial(_at, positions=positions, num_places=num_places)
+            expect_output(positions, part, f"at {positions.shape[1]} positions")
+        every_other = torch.arange(BATCH_SIZE * num_places).view(BATCH_SIZE, num_places) % 2 == 1
+        for mask in (every_other, _one_place(num_places)):
+            part = functools.partial(_where, mask=mask, num_places=num_places)
+            expect_output(mask, part, f"at {int(mask.sum())} places of a mask")
+
+
+def _one_place(num_places: int) -> Tensor:
+    """A mask that chooses a single place of a single example."""
+    mask = torch.zeros(BATCH_SIZE, num_places, dtype=torch.bool)
+    mask[1, -1] = True
+    return mask
+
+
+def _positions(num_places: int) -> Tensor:
+    """Some places of each example, in no order, some of them twice."""
+    return (torch.arange(BATCH_SIZE)[:, None] * 2 + torch.tensor([3, 0, 3, 1])) % num_places
+
+
+def _at(whole: Tensor, positions: Tensor, num_places: int) -> Tensor:
+    if num_places == 1:  # the dimension of the places may be left out
+        return whole
+    return whole[torch.arange(len(positions))[:, None], positions]
+
+
+def _where(whole: Tensor, mask: Tensor, num_places: int) -> Tensor:
+    keeps_places = whole.shape[:2] == mask.shape and (num_places > 1 or whole.dim() > 2)
+    return whole[mask] if keeps_places else whole[mask[:, 0]]
+
+
+# Dtypes and devices
+
+
+@CONTRACT.promise(needs=WORKS)
+def follows_dtype(subject: AdapterSubject) -> None:
+    """After `model.to(dtype)` the model takes inputs of that dtype, and the input array is of it."""
+    for dtype in (torch.float64, torch.bfloat16):
+        model, batch = subject.model().to(dtype), move(subject.batch(), dtype)
+        with torch.no_grad():
+            if subject.kind == "input":
+                found = model.input_adapter(batch).x.dtype
+                expect(found == dtype, f"after to({dtype}) the input array is {found}")
+            model(batch)
+
+
+@CONTRACT.promise(needs=WORKS)
+def runs_in_mixed_precision(subject: AdapterSubject) -> None:
+    """Under torch.autocast with bfloat16 the model runs and makes finite numbers."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        output = subject.model()(subject.batch())
+    expect(all(tensor.isfinite().all() for tensor in tensors_of(output)), "the output is not finite")
+
+
+@CONTRACT.promise(needs=WORKS)
+def follows_device(subject: AdapterSubject) -> None:
+    """All tensors that an adapter keeps are parameters or buffers, so that `model.to(device)` moves them, and what it
+    makes in a forward pass is made on the input's device."""
+    expect_none(
+        f"{name} holds a tensor that is neither a parameter nor a buffer (register_buffer, persistent=False if it is "
+        "no part of the state)"
+        for name in _stray_tensors(subject.adapter(subject.model()))
+    )
+    for device in ("meta", *_accelerators()):
+        _run_on(device, subject.model(), subject.batch())
+
+
+def _run_on(device: str, model: PerceiverIO, batch: Any) -> None:
+    try:
+        with torch.no_grad():
+            outputs = list(tensors_of(model.to(device)(move(batch, device))))
+    except (RuntimeError, NotImplementedError) as error:
+        # On "meta" there are no values that control flow could depend on; that is no fault.
+        if device == "meta" and "cpu" not in str(error):
+            return
+        raise AssertionError(f"moved to {device!r} it fails: {' '.join(str(error).split())[:200]}") from error
+    left = {str(tensor.device) for tensor in outputs if tensor.device.type != torch.device(device).type}
+    expect(not left, f"moved to {device!r}, its output is on {_listed(left)}")
+
+
+def _accelerators() -> list[str]:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return [accelerator.type] if accelerator else []
+
+
+def _stray_tensors(module: nn.Module) -> Iterator[str]:
+    for name, child in module.named_modules():
+        kept = {id(tensor) for tensor in (*child.parameters(), *child.buffers())}
+        for attribute, value in vars(child).items():
+            registered = attribute in ("_parameters", "_buffers", "_modules")
+            if not registered and any(id(tensor) not in kept for tensor in tensors_of(value)):
+                yield f"{type(module).__name__}.{name + '.' if name else ''}{attribute}"
+
+
+# State
+
+
+@CONTRACT.promise(needs=REPEATABLE)
+def state_dict_restores(subject: AdapterSubject) -> None:
+    """The state dict is all that a model needs: written and read with `weights_only=True` and loaded strictly into a
+    new model from the same config, it gives the same outputs."""
+    model, file = subject.model(seed=1), io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other = subject.model(seed=2)
+    other.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    with torch.no_grad():
+        wrong = difference(other(subject.batch()), model(subject.batch()))
+    expect(wrong is None, f"a model with the same state says another thing: {wrong}")
+
+
+@CONTRACT.promise(needs=REPEATABLE)
+def can_be_copied(subject: AdapterSubject) -> None:
+    """A model can be copied and pickled, after it was used too, and the copy gives the same outputs: averages of
+    weights and processes of their own need that."""
+    model = subject.model()
+    with torch.no_grad():
+        expected = model(subject.batch())
+        copies = {"deepcopy": copy.deepcopy, "pickle": lambda each: pickle.loads(pickle.dumps(each))}
+        for name, function in copies.items():
+            try:
+                copied = function(model)
+            except Exception as error:
+                raise AssertionError(f"{name} fails: {type(error).__name__}: {error}") from error
+            wrong = difference(copied(subject.batch()), expected)
+            expect(wrong is None, f"the copy by {name} says another thing: {wrong}")
+
+
+@CONTRACT.promise(needs=WORKS)
+def gradients_flow(subject: AdapterSubject) -> None:
+    """In training each parameter that requires a gradient gets a finite one that is not zero everywhere, and so does
+    the encoder."""
+    model = subject.model().train()
+    of_adapter = {name: each for name, each in subject.adapter(model).named_parameters() if each.requires_grad}
+    parameters = {**of_adapter, "the encoder's latents": model.encoder.latents}
+    silent = set(parameters)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for seed in range(TRIES):
+            model.zero_grad()
+            _random_loss(model(subject.batch(2 * BATCH_SIZE, seed))).backward()
+            for name, parameter in parameters.items():
+                if parameter.grad is not None:
+                    expect(parameter.grad.isfinite().all(), f"the gradient of {name} is not finite")
+                    if parameter.grad.any():
+                        silent.discard(name)
+            if not silent:
+                return
+            with torch.no_grad():  # what starts at zero may keep others silent
+                for parameter in of_adapter.values():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    raise AssertionError(f"no gradient reaches {_listed(silent)}")
+
+
+def _random_loss(output: Any) -> Tensor:
+    losses = [(tensor * torch.randn_like(tensor)).sum() for tensor in tensors_of(output) if tensor.requires_grad]
+    expect(losses, "the output has no gradient")
+    return torch.stack(losses).sum()
+
+
+@CONTRACT.promise(needs=WORKS)
+def can_start_local(subject: AdapterSubject) -> None:
+    """A `position_table` (m, c) or `query_table` (o, f) is a parameter itself, which init="local" can write to."""
+    model = subject.model()
+    adapter = subject.adapter(model)
+    table = adapter.position_table if isinstance(adapter, InputAdapter) else adapter.query_provider.query_table
+    if table is None:
+        raise SkipTest("it has no learned places")
+    expect(
+        any(table is each for each in model.parameters()), "the table is no parameter: what is written to it is lost"
+    )
+    if model.input_adapter.position_table is None:
+        raise SkipTest("the input that it is tried with has no learned places")
+    with torch.no_grad():
+        output = subject.model(init="local")(subject.batch())
+    expect(all(tensor.isfinite().all() for tensor in tensors_of(output)), 'with init="local" the output is not finite')
+
+
+# Compilers
+
+
+@CONTRACT.promise(needs=REPEATABLE)
+def exports(subject: AdapterSubject) -> None:
+    """`torch.export.export` makes a program of the model that gives the same outputs. (Skip this check for an adapter
+    whose control flow depends on values.)"""
+    model, batch = subject.model(), subject.batch()
+    with torch.no_grad():
+        program = torch.export.export(model, (batch,), strict=False)
+        wrong = difference(program.module()(batch), model(batch))
+    expect(wrong is None, f"the exported program says another thing: {wrong}")
+
+
+@CONTRACT.promise(needs=REPEATABLE)
+def compiles(subject: AdapterSubject) -> None:
+    """The adapter gives the same outputs under `torch.compile`."""
+    model, batch = subject.model(), subject.batch()
+    adapter: Any = subject.adapter(model)
+    with torch.no_grad():
+        if isinstance(adapter, OutputAdapter):
+            adapted = model.input_adapter(batch)
+            given = model.decoder(adapter.query_provider(adapted), model.encoder(adapted))
+        else:
+            given = batch
+        expected = adapter(given)
+        torch.compiler.reset()
+        wrong = difference(torch.compile(adapter, backend="eager")(given), expected)
+    expect(wrong is None, f"the compiled adapter says another thing: {wrong}")
+
+
+# Odds and ends
+
+
+class _Recorder(Mapping[str, Any]):
+    """A batch that remembers which of its entries were read."""
+
+    def __init__(self, batch: Mapping[str, Any]):
+        self.batch = batch
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.batch[name]
+        self.read.add(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.batch)
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+def _is_composed(adapter: nn.Module) -> bool:
+    return any(isinstance(module, InputAdapter) for module in adapter.modules() if module is not adapter)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names))

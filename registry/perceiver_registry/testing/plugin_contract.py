@@ -1,0 +1,273 @@
+"""What the contract says of a plugin. A docstring is the contract's sentence."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from perceiver_core import PerceiverConfig, PerceiverIO
+from perceiver_registry.assemble import create_config
+from perceiver_registry.errors import near
+from perceiver_registry.hooks import PROJECT
+from perceiver_registry.plugins import DECLARATION, INTERFACE_VERSION, SPEC_TYPES
+from perceiver_registry.registry import NOUNS, registry
+from perceiver_registry.specs import ANY_TASK, AdapterSpec, DataSpec, ModelSpec, TaskSpec
+from perceiver_registry.testing.checks import Contract, expect, expect_none
+from perceiver_registry.testing.spec_contract import problems_of_flags, problems_of_places, problems_of_summary
+from perceiver_registry.testing.subjects import (
+    BATCH_SIZE,
+    NUM_LATENT_CHANNELS,
+    NUM_LATENTS,
+    AdapterSubject,
+    PluginSubject,
+    resolve,
+)
+
+CONTRACT = Contract()
+
+MARK = f"{PROJECT}_impl"
+"""What pluggy marks the implementation of a hook with."""
+
+HEAVY = ("torch", "numpy", "pytorch_lightning", "transformers", "datasets", "timm", "torchvision")
+"""What takes its time to import."""
+
+IMPORTED = """
+import importlib, sys
+module = importlib.import_module(sys.argv[1])
+for name in sys.argv[2:]:
+    list(getattr(module, name)())
+print("imported:", *sys.modules)
+"""
+"""Imports a plugin, calls its hooks, and says what is imported then."""
+
+LOADS = ("loads",)
+"""What all else needs."""
+
+PARTS = {"input": "encoder", "output": "decoder"}
+"""The adapters' kinds, and the parts of a model that they belong to."""
+
+OF_A_TASK = ("check_data", "example_labels", "find_lr_scheduler", "find_optimizer", "loss_sum")
+"""What a task's module has beside Lightning's methods."""
+
+FLAGS = ("data", "model", "task", "optimizer", "lr_scheduler", "trainer", "checkpoint", "seed_everything")
+"""Sections of the command's flags, for which `defaults` hold values."""
+
+
+@CONTRACT.promise()
+def loads(subject: PluginSubject) -> None:
+    """The plugin's module can be imported, its hooks are marked with @hookimpl and return the specs that belong to
+    them, each name once in each kind, and the version of the interface that it was written for is compatible."""
+    if subject.loaded.error is not None:
+        raise subject.loaded.error
+    for kind in NOUNS:
+        counts = Counter(spec.name for spec in subject.specs(kind))
+        expect_none(f"{NOUNS[kind]} {name!r} is registered twice" for name, times in counts.items() if times > 1)
+
+
+@CONTRACT.promise(needs=LOADS)
+def declares_its_interface(subject: PluginSubject) -> None:
+    """The plugin's module says for which version of the interface it was written, `PERCEIVER_INTERFACE = "1.0"`."""
+    declared = subject.loaded.interface
+    expect(declared is not None, f"{subject.module_name} says nothing; add {DECLARATION} = {INTERFACE_VERSION!r}")
+
+
+@CONTRACT.promise(needs=LOADS)
+def hooks_are_marked(subject: PluginSubject) -> None:
+    """Each function with the name of a hook is marked with @hookimpl: others are never called."""
+    expect_none(
+        f"{name} is not marked with @hookimpl" for name in _hooks(subject) if not hasattr(_hooks(subject)[name], MARK)
+    )
+
+
+def _hooks(subject: PluginSubject) -> dict[str, Any]:
+    return {name: value for name, value in vars(subject.module).items() if name in SPEC_TYPES}
+
+
+@CONTRACT.promise(needs=LOADS)
+def summaries_are_lines(subject: PluginSubject) -> None:
+    """The summary of each task, data module and model is one line that says what it is."""
+    expect_none(
+        problem
+        for kind in ("task", "data", "model")
+        for spec in subject.specs(kind)
+        for problem in problems_of_summary(spec)
+    )
+
+
+@CONTRACT.promise(needs=LOADS)
+def imports_nothing_heavy(subject: PluginSubject) -> None:
+    """Importing the plugin's module and calling its hooks imports no torch and nothing else that is slow: listings and
+    --help answer at once."""
+    command = [sys.executable, "-c", IMPORTED, subject.module_name, *_hooks(subject)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    expect(done.returncode == 0, f"it cannot be imported in a new process: {done.stderr.strip().splitlines()[-1:]}")
+    imported = done.stdout.rpartition("imported:")[2].split()
+    heavy = [name for name in HEAVY if name in imported]
+    expect(not heavy, f"it imports {', '.join(heavy)}; name places in specs, and import in the modules that these name")
+
+
+@CONTRACT.promise(needs=LOADS)
+def tasks_are_modules(subject: PluginSubject) -> None:
+    """A task's module is a LitPerceiver of `perceiver_plugins.training.lightning`, with a loss and random labels of its
+    own, and its predictor a class with `predict`."""
+    from pytorch_lightning import LightningModule
+
+    for spec in subject.specs("task"):
+        expect_none(problems_of_places(spec, "module", "predictor"))
+        module = resolve(spec.module)
+        is_module = inspect.isclass(module) and issubclass(module, LightningModule)
+        expect(is_module, f"{spec.name}: module={spec.module!r} is no LightningModule")
+        missing = [name for name in OF_A_TASK if not callable(getattr(module, name, None))]
+        expect(not missing, f"{spec.name}: module={spec.module!r} is no LitPerceiver: it has no {', '.join(missing)}")
+        if spec.predictor is not None:
+            predicts = callable(getattr(resolve(spec.predictor), "predict", None))
+            expect(predicts, f"{spec.name}: predictor={spec.predictor!r} has no method 'predict'")
+
+
+@CONTRACT.promise(needs=["tasks_are_modules"])
+def tasks_can_be_chosen(subject: PluginSubject) -> None:
+    """A task names data that exists and serves it, and its defaults name adapters that exist and fields of their
+    configs, so that `--task=NAME` is a complete command."""
+    expect_none(problem for spec in subject.specs("task") for problem in _problems_of_task(subject, spec))
+
+
+def _problems_of_task(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
+    data = subject.find("data", spec.data)
+    if data is None:
+        yield f"{spec.name}: data={spec.data!r} is no data module"
+    elif not data.serves(spec.name):
+        yield f"{spec.name}: data={spec.data!r} serves {', '.join(data.tasks)}, and not this task"
+    yield from _unknown_flags(spec)
+    for kind, part in PARTS.items():
+        chosen = spec.defaults.get(f"model.{part}")
+        adapter = subject.find(kind, chosen) if chosen else None
+        if chosen and adapter is None:
+            yield f"{spec.name}: the default model.{part}={chosen!r} is no {NOUNS[kind]}"
+        elif adapter is not None:
+            known = {field.name for field in fields(resolve(adapter.config))}
+            prefix = f"model.{part}."
+            for flag in spec.defaults:
+                if flag.startswith(prefix) and flag.removeprefix(prefix) not in known:
+                    yield f"{spec.name}: the default {flag} is no field; {near(flag.removeprefix(prefix), known)}"
+
+
+def _unknown_flags(spec: TaskSpec | DataSpec | ModelSpec) -> Iterator[str]:
+    for flag in spec.defaults:
+        if flag.partition(".")[0] not in FLAGS:
+            yield f"{spec.name}: the default {flag!r} is no flag; flags begin with {', '.join(FLAGS)}"
+
+
+@CONTRACT.promise(needs=["tasks_can_be_chosen"])
+def tasks_train(subject: PluginSubject) -> None:
+    """A task's module, with its default adapters (if they are installed) made small, has a finite loss on random inputs
+    and the random labels of its `example_labels`, and gradients."""
+    expect_none(problem for spec in subject.specs("task") for problem in _problems_of_training(subject, spec))
+
+
+def _problems_of_training(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
+    chosen = [subject.find(kind, spec.defaults.get(f"model.{part}", "")) for kind, part in PARTS.items()]
+    if None in chosen or any(not _is_registered(adapter) for adapter in chosen):
+        return
+    encoder, decoder = (AdapterSubject(adapter, {}) for adapter in chosen)
+    config = PerceiverConfig(encoder.config(), decoder.config(), NUM_LATENTS, NUM_LATENT_CHANNELS)
+    module = resolve(spec.module)(config, task=spec.name)
+    generator = torch.Generator().manual_seed(0)
+    batch = dict(module.model.input_adapter.example_batch(BATCH_SIZE, generator))
+    batch["labels"] = module.example_labels(batch, generator)
+    loss = module.loss_sum(batch).mean
+    if loss.dim() or not loss.isfinite():
+        yield f"{spec.name}: the loss of random examples is {loss}"
+    else:
+        loss.backward()
+        if not any(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters()):
+            yield f"{spec.name}: the loss has no gradient"
+
+
+def _is_registered(spec: AdapterSpec) -> bool:
+    """Whether the registry has that very spec; a plugin need not be installed to be checked."""
+    return any(entry.spec == spec for entry in registry().entries(spec.kind))
+
+
+@CONTRACT.promise(needs=LOADS)
+def data_modules_are_modules(subject: PluginSubject) -> None:
+    """A data module is a LightningDataModule whose arguments are typed and documented, as they are flags; its tasks
+    exist, and it says what its batches hold unless it serves all tasks."""
+    expect_none(problem for spec in subject.specs("data") for problem in _problems_of_data(subject, spec))
+
+
+def _problems_of_data(subject: PluginSubject, spec: DataSpec) -> Iterator[str]:
+    from pytorch_lightning import LightningDataModule
+
+    if problems := list(problems_of_places(spec, "module")):
+        yield from problems
+        return
+    module = resolve(spec.module)
+    if not (inspect.isclass(module) and issubclass(module, LightningDataModule)):
+        yield f"{spec.name}: module={spec.module!r} is no LightningDataModule"
+        return
+    yield from (f"{spec.name}: {problem}" for problem in problems_of_flags(module))
+    for task in spec.tasks:
+        if task != ANY_TASK and subject.find("task", task) is None:
+            yield f"{spec.name}: it serves the task {task!r}, which there is not"
+    if not spec.tasks:
+        yield f"{spec.name}: `tasks` is empty: no task can use it"
+    if not spec.yields and ANY_TASK not in spec.tasks:
+        yield f"{spec.name}: `yields` is empty: say which entries its batches hold beside the labels"
+    yield from _unknown_flags(spec)
+
+
+@CONTRACT.promise(needs=LOADS)
+def adapters_name_tasks(subject: PluginSubject) -> None:
+    """The tasks that an output adapter names exist."""
+    expect_none(
+        f"{spec.name}: tasks names {task!r}, which there is not"
+        for spec in subject.specs("output")
+        for task in spec.tasks
+        if subject.find("task", task) is None
+    )
+
+
+@CONTRACT.promise(needs=LOADS)
+def models_are_what_they_say(subject: PluginSubject) -> None:
+    """A named model is of a task that exists, its config names adapters and their fields, and the model that it makes
+    has the number of parameters that the spec says."""
+    expect_none(problem for spec in subject.specs("model") for problem in _problems_of_model(subject, spec))
+
+
+def _problems_of_model(subject: PluginSubject, spec: ModelSpec) -> Iterator[str]:
+    if subject.find("task", spec.task) is None:
+        yield f"{spec.name}: task={spec.task!r} is no task"
+    yield from _unknown_flags(spec)
+    try:
+        with torch.device("meta"):
+            model = _build(subject, spec.config)
+    except Exception as error:
+        yield f"{spec.name}: no model can be made of its config: {type(error).__name__}: {error}"
+        return
+    counted = sum(parameter.numel() for parameter in model.parameters())
+    if counted != spec.num_parameters:
+        yield f"{spec.name}: num_parameters={spec.num_parameters:_}, but the model has {counted:_}"
+
+
+def _build(subject: PluginSubject, config: Mapping[str, Any]) -> PerceiverIO:
+    """The model of a config by dotted field."""
+    parts: dict[str, Any] = {}
+    adapters: list[Any] = []
+    for kind, part in PARTS.items():
+        spec = subject.find(kind, config[part])
+        expect(spec is not None, f"{part}={config[part]!r} is no {NOUNS[kind]}")
+        prefix = f"{part}."
+        values = {name.removeprefix(prefix): value for name, value in config.items() if name.startswith(prefix)}
+        parts[part] = create_config(resolve(spec.config), values, part)
+        adapters.append(resolve(spec.adapter).from_config(parts[part], *adapters))
+    values = {name: value for name, value in config.items() if name not in parts and "." not in name}
+    return PerceiverIO(create_config(PerceiverConfig, values | parts, "model"), *adapters)

@@ -1,0 +1,191 @@
+"""What is on trial: an adapter within a small model, or a plugin's module."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from perceiver_core import PerceiverConfig, PerceiverIO
+from perceiver_registry import hooks
+from perceiver_registry.assemble import create_config
+from perceiver_registry.errors import AmbiguousNameError, UnknownNameError, UserError, near
+from perceiver_registry.plugins import LOCAL, Plugin, load
+from perceiver_registry.registry import NOUNS, registry
+from perceiver_registry.specs import AdapterSpec
+from perceiver_registry.testing.batches import clone
+from perceiver_registry.testing.partners import NUMBERS, VECTORS
+
+SECTIONS = {"input": "model.encoder.", "output": "model.decoder."}
+"""What the flags of an adapter's config begin with."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "input": {
+        "num_cross_attention_heads": 1,
+        "num_cross_attention_qk_channels": 16,
+        "num_self_attention_heads": 2,
+        "num_self_attention_layers_per_block": 1,
+        "init_scale": 0.2,
+    },
+    "output": {"num_cross_attention_heads": 1, "num_cross_attention_qk_channels": 16, "init_scale": 0.2},
+}
+"""Values of every encoder's and decoder's config with which models are small, and no signal vanishes."""
+
+NUM_LATENTS, NUM_LATENT_CHANNELS = 4, 16
+
+BATCH_SIZE = 3
+
+
+def resolve(place: str) -> Any:
+    """What the place ``module:Name`` names."""
+    module, _, attribute = place.partition(":")
+    return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+
+
+class AdapterSubject:
+    """An adapter, built on its spec's example, within a small model.
+
+    Args:
+        spec: what is registered, or to be registered.
+        example: values by dotted flag over those of the spec.
+        partner: the input adapter that an output adapter is tried with.
+    """
+
+    def __init__(self, spec: AdapterSpec, example: Mapping[str, Any], partner: AdapterSpec | None = None):
+        self.spec = spec
+        self.kind = spec.kind
+        self.example = {**spec.example, **example}
+        self.section = SECTIONS.get(spec.kind, "model.")
+        self._partner = partner
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}-{self.spec.name}"
+
+    def __str__(self) -> str:
+        return f"{NOUNS.get(self.kind, 'adapter')} {self.spec.name!r}"
+
+    @property
+    def adapter_type(self) -> Any:
+        return resolve(self.spec.adapter)
+
+    @property
+    def config_type(self) -> Any:
+        return resolve(self.spec.config)
+
+    def config(self, **values: Any) -> Any:
+        """A new config of the example, or with other values."""
+        example = {flag.removeprefix(self.section): value for flag, value in self.example.items()}
+        return create_config(self.config_type, {**SMALL[self.kind], **example, **values}, str(self))
+
+    @functools.cached_property
+    def partner(self) -> AdapterSpec:
+        """The adapter at the other end of the model."""
+        if self.kind == "input":
+            return NUMBERS
+        if self._partner is not None:
+            return self._partner
+        try:
+            partner = AdapterSubject(VECTORS, {})
+            self.adapter_type.from_config(self.config(), partner.adapter_type.from_config(partner.config()))
+        except (ValueError, UserError):  # it goes with a certain input, perhaps
+            entry = registry().find("input", self.spec.name)
+            return VECTORS if entry is None else entry.spec
+        return VECTORS
+
+    def model(self, seed: int = 0, init: Any = "normal") -> PerceiverIO:
+        """A new model of the adapter and its partner, in evaluation mode, the same for each seed."""
+        other = AdapterSubject(self.partner, {})
+        first, second = (self, other) if self.kind == "input" else (other, self)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder, decoder = first.config(), second.config()
+            input_adapter = first.adapter_type.from_config(encoder)
+            output_adapter = second.adapter_type.from_config(decoder, input_adapter)
+            config = PerceiverConfig(encoder, decoder, NUM_LATENTS, NUM_LATENT_CHANNELS, init=init)
+            return PerceiverIO(config, input_adapter, output_adapter).eval()
+
+    def adapter(self, model: PerceiverIO) -> Any:
+        """The adapter itself, in a model."""
+        return model.input_adapter if self.kind == "input" else model.output_adapter
+
+    def batch(self, batch_size: int = BATCH_SIZE, seed: int = 0) -> Any:
+        """A new batch for the model, the same for each seed."""
+        if (batch_size, seed) not in self._batches:
+            generator = torch.Generator().manual_seed(seed)
+            self._batches[batch_size, seed] = self.model().input_adapter.example_batch(batch_size, generator)
+        return clone(self._batches[batch_size, seed])
+
+    @functools.cached_property
+    def _batches(self) -> dict[tuple[int, int], Any]:
+        return {}
+
+
+class PluginSubject:
+    """A plugin's module and what its hooks return.
+
+    Args:
+        plugin: the module, or the name of its entry point.
+
+    Attributes:
+        loaded: what came of loading it, as the registry does.
+
+    Raises:
+        UnknownNameError: if there is no such entry point, or if there are several.
+    """
+
+    def __init__(self, plugin: str | ModuleType):
+        if isinstance(plugin, ModuleType):
+            origin, self.module_name = Plugin(plugin.__name__, plugin.__name__, LOCAL), plugin.__name__
+        else:
+            origin, self.module_name = _installed(plugin)
+        self.loaded = load(origin, functools.partial(importlib.import_module, self.module_name))
+
+    @property
+    def id(self) -> str:
+        return self.loaded.plugin.name
+
+    def __str__(self) -> str:
+        return f"plugin {self.id!r}"
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(self.module_name)
+
+    def specs(self, kind: str) -> list[Any]:
+        """What it registers of a kind: "input", "output", "task", "data" or "model"; nothing if it fails."""
+        return [spec for spec in self.loaded.specs if spec.kind == kind]
+
+    def partner(self, spec: AdapterSpec) -> AdapterSpec | None:
+        """Its input adapter of an output adapter's name, which the two may have for belonging together."""
+        if spec.kind == "input":
+            return None
+        return next((own for own in self.specs("input") if own.name == spec.name), None)
+
+    def find(self, kind: str, name: str) -> Any:
+        """The spec of a name: the plugin's own, or another's that is installed; None if there is none."""
+        own = next((spec for spec in self.specs(kind) if spec.name == name), None)
+        entry = None if own else registry().find(kind, name)
+        return entry.spec if entry else own
+
+
+def _installed(name: str) -> tuple[Plugin, str]:
+    """An installed plugin, and the name of its module."""
+    found = {
+        Plugin(point.name, point.dist.name, point.dist.version): point.module
+        for point in entry_points(group=hooks.PROJECT)
+        if point.dist is not None
+    }
+    distribution, _, short = name.rpartition(":")
+    meant = [plugin for plugin in found if plugin.name == short and (not distribution or plugin.is_of(distribution))]
+    if not meant:
+        raise UnknownNameError(f"no plugin {name!r} is installed; {near(short, {plugin.name for plugin in found})}")
+    if len(meant) > 1:
+        choices = " or ".join(f"{plugin.distribution}:{plugin.name}" for plugin in meant)
+        raise AmbiguousNameError(f"several plugins are called {name!r}; write {choices}")
+    return meant[0], found[meant[0]]

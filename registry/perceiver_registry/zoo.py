@@ -1,0 +1,103 @@
+"""The zoo from Python: its models by name or by where their weights lie."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from perceiver_registry.assemble import ADAPTER_KEY, PARTS, assemble, config_from_dict
+from perceiver_registry.checkpoint import KEY, read_checkpoint
+from perceiver_registry.errors import UserError
+from perceiver_registry.params import is_checkpoint
+from perceiver_registry.registry import Entry, registry
+from perceiver_registry.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from perceiver_core import PerceiverConfig, PerceiverIO
+
+
+def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
+    """The names of the named models that are installed.
+
+    Args:
+        pattern: only names like this (``"vision*"``).
+        pretrained: only those with published weights.
+    """
+    return [
+        registry().short_name(entry)
+        for entry in registry().entries("model")
+        if fnmatch.fnmatch(entry.name, pattern) and (entry.spec.params or not pretrained)
+    ]
+
+
+def create_model(name: str, pretrained: bool = False, **overrides: Any) -> PerceiverIO:
+    """A named model.
+
+    Args:
+        name: its name, as :func:`list_models` has it.
+        pretrained: start from its published weights.
+        overrides: fields of its ``PerceiverConfig`` with other values; ``encoder`` and ``decoder`` take mappings of
+            theirs: ``create_model("mnist-classifier", num_latents=64, decoder={"num_classes": 26})``.
+
+    Raises:
+        UnknownNameError: if there is no such model.
+        UserError: if a field is unknown, or if the model has no published weights and these are asked for.
+        ValueError: if a value is out of range.
+    """
+    entry = registry().get("model", name)
+    if pretrained and entry.spec.params is None:
+        known = ", ".join(list_models(pretrained=True)) or "none"
+        raise UserError(f"model {name!r} ({entry.plugin}) has no published weights; those that have: {known}")
+    config = model_config(entry, **overrides)
+    return assemble(replace(config, params=entry.spec.params) if pretrained else config)
+
+
+def model_config(entry: Entry[ModelSpec], **overrides: Any) -> PerceiverConfig:
+    """The configuration of a named model.
+
+    Args:
+        entry: the named model.
+        overrides: as for :func:`create_model`.
+
+    Raises:
+        UserError: if a field is unknown.
+        ValueError: if a value is out of range.
+    """
+    plain: dict[str, Any] = {part: {} for part in PARTS}
+    for dotted, value in entry.spec.config.items():
+        part, _, field = dotted.partition(".")
+        if part not in PARTS:
+            plain[part] = value
+        elif field:
+            plain[part][field] = value
+        else:
+            kind = PARTS[part]
+            plain[part][ADAPTER_KEY] = registry().get(kind, value, entry.plugin).full_name  # type: ignore[call-overload]
+    for field, value in overrides.items():
+        plain[field] = {**plain[field], **value} if isinstance(value, Mapping) and field in PARTS else value
+    return config_from_dict(plain)
+
+
+def load_model(source: str) -> PerceiverIO:
+    """A model with its weights, in evaluation mode.
+
+    Args:
+        source: a checkpoint of this project, or the id or folder of a published model.
+
+    Raises:
+        UserError: if there is no model at ``source``.
+        PluginError: if it needs something that is not installed.
+    """
+    if is_checkpoint(source):
+        config = config_from_dict(read_checkpoint(source)[KEY]["model"])
+        return assemble(replace(config, params=source)).eval()
+    reasons = []
+    for entry in registry().entries("input"):
+        if entry.spec.convert_config:
+            try:
+                return assemble(entry.resolve("convert_config")(source)).eval()
+            except UserError as error:
+                reasons.append(str(error))
+    raise UserError(reasons[-1] if reasons else f"{source}: no plugin reads published models")

@@ -1,0 +1,526 @@
+"""Sound adapters, and broken ones: each breaks one sentence of the contract, in the way that people do."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from perceiver_core import (
+    AdaptedInput,
+    DecoderConfig,
+    EncoderConfig,
+    InputAdapter,
+    OutputAdapter,
+    QueryProvider,
+    TrainableQueryProvider,
+)
+from perceiver_core.config import require_positive
+from perceiver_plugins.training.reading import Reader
+from perceiver_registry import AdapterSpec
+
+# Sound ones
+
+
+@dataclass
+class FramesEncoderConfig(EncoderConfig):
+    """An encoder of frames of a spectrogram.
+
+    Args:
+        num_bins: numbers in a frame.
+        max_frames: the longest sequence.
+    """
+
+    num_bins: int = 5
+    max_frames: int = 7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "num_bins", "max_frames")
+
+
+class Frames(InputAdapter):
+    """Floating point numbers, with padding."""
+
+    def __init__(self, num_bins: int, max_frames: int):
+        super().__init__(num_input_channels=8)
+        self.linear = nn.Linear(num_bins, 8)
+        self.positions = nn.Parameter(torch.randn(max_frames, 8))
+        self.register_buffer("window", torch.linspace(0.5, 2.0, num_bins), persistent=False)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(config.num_bins, config.max_frames)
+
+    @property
+    def position_table(self):
+        return self.positions
+
+    def check_data(self, data):
+        theirs = getattr(data, "num_bins", None)
+        if theirs not in (None, self.linear.in_features):
+            raise ValueError(f"num_bins={theirs}")
+
+    def example_batch(self, batch_size, generator):
+        length, bins = len(self.positions), self.linear.in_features
+        lengths = torch.randint(2, length + 1, (batch_size, 1), generator=generator)
+        return {
+            "frames": torch.randn(batch_size, length, bins, generator=generator),
+            "attention_mask": (torch.arange(length) < lengths).long(),
+        }
+
+    def forward(self, batch):
+        return AdaptedInput(self.embed(batch["frames"]), ~batch["attention_mask"].bool())
+
+    def embed(self, frames):
+        return self.linear(frames * self.window) + self.positions[: frames.shape[1]]
+
+
+@dataclass
+class NotesEncoderConfig(EncoderConfig):
+    """An encoder of notes of a melody.
+
+    Args:
+        num_pitches: number of pitches.
+    """
+
+    num_pitches: int = 11
+
+
+class Notes(InputAdapter):
+    """Whole numbers, without padding, as many as there are."""
+
+    def __init__(self, num_pitches: int):
+        super().__init__(num_input_channels=6)
+        self.pitches = nn.Embedding(num_pitches, 6)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(config.num_pitches)
+
+    def example_batch(self, batch_size, generator):
+        return {"notes": torch.randint(self.pitches.num_embeddings, (batch_size, 9), generator=generator)}
+
+    def forward(self, batch):
+        notes = batch["notes"]
+        times = torch.linspace(-1, 1, notes.shape[1]).to(self.pitches.weight)
+        return AdaptedInput(self.pitches(notes) + times[:, None])
+
+
+@dataclass
+class ChordsDecoderConfig(DecoderConfig):
+    """A decoder of chords.
+
+    Args:
+        num_chords: number of chords.
+    """
+
+    num_chords: int = 4
+
+
+class Chords(OutputAdapter):
+    """A chord and its volume for each of several places."""
+
+    def __init__(self, queries: QueryProvider, num_chords: int):
+        super().__init__(queries)
+        self.linear = nn.Linear(queries.num_query_channels, num_chords + 1)
+
+    @classmethod
+    def from_config(cls, config, input_adapter):
+        return cls(TrainableQueryProvider(5, 12, init_scale=1.0), config.num_chords)
+
+    def forward(self, decoded):
+        output = self.linear(decoded)
+        return {"chord": output[..., 1:], "volume": output[..., 0]}
+
+
+FRAMES = AdapterSpec(
+    name="frames",
+    kind="input",
+    adapter="faults:Frames",
+    config="faults:FramesEncoderConfig",
+    summary="frames of a spectrogram",
+    links={"num_bins": "num_bins"},
+    reads=("frames", "attention_mask"),
+    reader="faults:FramesReader",
+    example={"model.encoder.num_bins": 3},
+)
+NOTES = AdapterSpec("notes", "input", "faults:Notes", "faults:NotesEncoderConfig", "a melody", reads=("notes",))
+CHORDS = AdapterSpec("chords", "output", "faults:Chords", "faults:ChordsDecoderConfig", "chords", tasks=("harmony",))
+
+
+class FramesReader(Reader):
+    def read(self, source):
+        return torch.zeros(2, 3)
+
+    def collate(self, examples):
+        return {"frames": torch.stack(examples)}
+
+
+# Faults of specs and configs
+
+
+class UnfinishedReader(Reader):
+    def read(self, source):
+        return source
+
+
+class UndecoratedConfig(FramesEncoderConfig):
+    window: str = "hann"
+
+
+@dataclass
+class CarelessConfig(FramesEncoderConfig):
+    """Forgets the base class."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_bins")
+
+
+@dataclass
+class TupleConfig(FramesEncoderConfig):
+    """Is another one after YAML, which has lists.
+
+    Args:
+        band: lowest and highest frequency.
+    """
+
+    band: tuple[int, int] = (20, 4000)
+
+
+@dataclass
+class UndocumentedConfig(FramesEncoderConfig):
+    """An encoder of frames."""
+
+    window: str = "hann"
+
+
+# Faults of input adapters
+
+
+class NeedsMore(Frames):
+    @classmethod
+    def from_config(cls, config, vocabulary):
+        return cls(config.num_bins, config.max_frames)
+
+
+class ChangesConfig(Frames):
+    @classmethod
+    def from_config(cls, config):
+        config.max_frames += 1
+        return cls(config.num_bins, config.max_frames)
+
+
+class NoExample(Frames):
+    def example_batch(self, batch_size, generator):
+        return InputAdapter.example_batch(self, batch_size, generator)
+
+
+class DrawsElsewhere(Frames):
+    def example_batch(self, batch_size, generator):
+        return super().example_batch(batch_size, torch.default_generator)
+
+
+class AlwaysFour(Frames):
+    def example_batch(self, batch_size, generator):
+        return super().example_batch(4, generator)
+
+
+class ForgetsPositions(Frames):
+    """Says fewer channels than there are."""
+
+    def embed(self, frames):
+        return torch.cat([super().embed(frames), frames[..., :1]], dim=-1)
+
+
+class Squeezes(Frames):
+    """Loses the batch of one example."""
+
+    def embed(self, frames):
+        return super().embed(frames).squeeze()
+
+
+class NumbersAsMask(Frames):
+    def forward(self, batch):
+        return AdaptedInput(self.embed(batch["frames"]), 1 - batch["attention_mask"])
+
+
+class ReturnsTensor(Frames):
+    def forward(self, batch):
+        return self.embed(batch["frames"])
+
+
+class Logarithm(Frames):
+    def embed(self, frames):
+        return super().embed(frames.log())
+
+
+class ToleratesNone(Frames):
+    def forward(self, batch):
+        frames, mask = batch.get("frames"), batch.get("attention_mask")
+        return AdaptedInput(self.embed(frames), ~mask.bool())
+
+
+class AsksData(Frames):
+    def check_data(self, data):
+        if data.num_bins != self.linear.in_features:
+            raise ValueError(f"num_bins={data.num_bins}")
+
+
+class RefusesItsOwn(Frames):
+    def check_data(self, data):
+        if getattr(data, "num_bins", None) == self.linear.in_features:
+            raise ValueError(f"num_bins={data.num_bins}")
+
+
+class Noise(Frames):
+    def embed(self, frames):
+        return super().embed(frames + 0.1 * torch.randn_like(frames))
+
+
+class WritesToBatch(Frames):
+    def forward(self, batch):
+        batch["frames"].mul_(0.5)
+        return super().forward(batch)
+
+
+class TakesFromBatch(Frames):
+    def forward(self, batch):
+        batch.setdefault("lengths", batch["attention_mask"].sum(dim=1))
+        return super().forward(batch)
+
+
+class BatchStatistics(Frames):
+    def embed(self, frames):
+        return super().embed(frames - frames.mean(dim=0))
+
+
+class NormalisesPadding(Frames):
+    """Its mean over time counts padded frames."""
+
+    def embed(self, frames):
+        return super().embed(frames - frames.mean(dim=1, keepdim=True))
+
+
+class InvertedMask(Frames):
+    def forward(self, batch):
+        return AdaptedInput(self.embed(batch["frames"]), batch["attention_mask"].bool())
+
+
+class IgnoresMask(Frames):
+    def forward(self, batch):
+        return AdaptedInput(self.embed(batch["frames"] + 0 * batch["attention_mask"][..., None]))
+
+
+class SinglePrecision(Frames):
+    def embed(self, frames):
+        return super().embed(frames) + torch.linspace(0, 1, 8, device=frames.device)
+
+
+class FillsIn(Frames):
+    """Writes what is computed in low precision into an array of the input's dtype."""
+
+    def forward(self, batch):
+        real = batch["attention_mask"].bool()
+        x = torch.zeros(*real.shape, 8, dtype=batch["frames"].dtype, device=real.device)
+        x[real] = self.linear(batch["frames"] * self.window)[real]
+        return AdaptedInput(x + self.positions, ~real)
+
+
+class KeepsTensor(Frames):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.order = {"backwards": torch.arange(self.linear.in_features).flip(0)}
+
+    def embed(self, frames):
+        return super().embed(frames[..., self.order["backwards"]])
+
+
+class MakesOnCpu(Frames):
+    def embed(self, frames):
+        return super().embed(frames) + torch.zeros(8, dtype=frames.dtype)
+
+
+class ForgetsState(Frames):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_buffer("window", torch.rand(self.linear.in_features), persistent=False)
+
+
+class HoldsFunction(Frames):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.activation = lambda x: x.tanh()
+
+    def embed(self, frames):
+        return self.activation(super().embed(frames))
+
+
+class UnusedParameter(Frames):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.scale = nn.Parameter(torch.ones(8))
+
+
+class Detaches(Frames):
+    def embed(self, frames):
+        return self.linear(frames).detach() + self.positions
+
+
+class InfiniteGradient(Frames):
+    """The square root of what is zero."""
+
+    def embed(self, frames):
+        x = super().embed(frames)
+        return x + (x - x).abs().sqrt()
+
+
+class ComputedTable(Frames):
+    @property
+    def position_table(self):
+        return 1.0 * self.positions
+
+
+class DependsOnValues(Frames):
+    def embed(self, frames):
+        return super().embed(frames if frames.sum() > 0 else -1 * -frames)
+
+
+class FastPath(Frames):
+    """What is meant for the compiler forgets something."""
+
+    def embed(self, frames):
+        return self.linear(frames * self.window) if torch.compiler.is_dynamo_compiling() else super().embed(frames)
+
+
+# Faults of output adapters
+
+
+class NoQueries(Chords):
+    def __init__(self, queries, num_chords):
+        super().__init__(queries, num_chords)
+        self.query_provider = nn.Identity()
+        self.query_provider.num_query_channels = queries.num_query_channels
+
+
+class WholeQueries(TrainableQueryProvider):
+    def forward(self, adapted, positions=None):
+        return self.queries[None]
+
+
+class IgnoresPositions(Chords):
+    @classmethod
+    def from_config(cls, config, input_adapter):
+        return cls(WholeQueries(5, 12, init_scale=1.0), config.num_chords)
+
+
+class AcrossPlaces(Chords):
+    def forward(self, decoded):
+        return self.linear(decoded).softmax(dim=-2)
+
+
+class SqueezesPlaces(Chords):
+    def forward(self, decoded):
+        return self.linear(decoded).squeeze(-2)
+
+
+class WritesToDecoded(Chords):
+    def forward(self, decoded):
+        return self.linear(decoded.mul_(0.5))
+
+
+class Decides(Chords):
+    def forward(self, decoded):
+        return self.linear(decoded).argmax(dim=-1)
+
+
+class MakesNothing(Chords):
+    def forward(self, decoded):
+        return None
+
+
+def _changed(spec: AdapterSpec, **fields: Any) -> AdapterSpec:
+    return dataclasses.replace(spec, **fields)
+
+
+def _input(adapter: type) -> AdapterSpec:
+    return _changed(FRAMES, adapter=f"faults:{adapter.__name__}")
+
+
+def _encoder(config: type) -> AdapterSpec:
+    return _changed(FRAMES, config=f"faults:{config.__name__}")
+
+
+def _output(adapter: type) -> AdapterSpec:
+    return _changed(CHORDS, adapter=f"faults:{adapter.__name__}")
+
+
+FAULTS: list[tuple[str, AdapterSpec, str]] = [
+    ("spec_is_complete", _changed(FRAMES, summary=" "), "summary=' '"),
+    ("spec_is_complete", _changed(FRAMES, summary="two\nlines"), "two\\nlines"),
+    ("spec_is_complete", _changed(CHORDS, tasks=()), "`tasks` is empty"),
+    ("places_can_be_imported", _changed(FRAMES, adapter="no_such_module:Frames"), "No module named 'no_such_module'"),
+    ("places_can_be_imported", _changed(FRAMES, convert_params="faults:convert"), "convert_params='faults:convert'"),
+    ("classes_are_of_the_kind", _changed(FRAMES, adapter="faults:Chords"), "no subclass of InputAdapter"),
+    ("classes_are_of_the_kind", _changed(CHORDS, config="faults:FramesEncoderConfig"), "no subclass of DecoderConfig"),
+    ("classes_are_of_the_kind", _encoder(UndecoratedConfig), "lacks its own @dataclass"),
+    ("reader_can_read", _changed(FRAMES, reader="faults:UnfinishedReader"), "does not implement collate"),
+    ("reader_can_read", _changed(FRAMES, reader="faults:Frames"), "no method 'expand'"),
+    ("links_name_fields", _changed(FRAMES, links={"bins": "num_bins"}), "'bins', which is no field"),
+    ("example_makes_a_config", _changed(FRAMES, example={"model.encoder.bins": 3}), "'model.encoder.bins'"),
+    ("example_makes_a_config", _changed(FRAMES, example={"num_bins": 3}), "flags begin with 'model.encoder.'"),
+    ("example_makes_a_config", _changed(FRAMES, example={"model.encoder.num_bins": 0}), "must be at least 1"),
+    ("config_checks_its_values", _encoder(CarelessConfig), "num_cross_attention_heads=0) is accepted"),
+    ("config_is_plain_data", _encoder(TupleConfig), "band=(20, 4000) became [20, 4000]"),
+    ("config_fields_are_flags", _encoder(UndocumentedConfig), "'window' is not documented"),
+    ("builds_from_config", _input(NeedsMore), "missing 1 required positional argument: 'vocabulary'"),
+    ("builds_from_config", _input(ChangesConfig), "max_frames=7 became 8"),
+    ("builds_from_config", _output(NoQueries), "query_provider is Identity"),
+    ("example_batch_is_a_batch", _input(NoExample), "NoExample.example_batch"),
+    ("example_batch_is_a_batch", _input(DrawsElsewhere), "two generators with one seed"),
+    ("example_batch_is_a_batch", _input(AlwaysFour), "asked for 1 examples, it makes 4"),
+    ("array_has_its_shape", _input(ForgetsPositions), "9 channels, num_input_channels says 8"),
+    ("array_has_its_shape", _input(Squeezes), "not floating point (b, m, c)"),
+    ("array_has_its_shape", _input(NumbersAsMask), "not booleans"),
+    ("array_has_its_shape", _input(ReturnsTensor), "forward returns Tensor"),
+    ("queries_have_their_shape", _output(IgnoresPositions), "others than all queries there"),
+    ("output_is_finite", _input(Logarithm), "not finite"),
+    ("output_is_finite", _output(MakesNothing), "holds no tensors"),
+    ("reads_what_it_says", _changed(FRAMES, reads=("frames",)), "it reads attention_mask"),
+    ("reads_what_it_says", _changed(FRAMES, reads=()), "it reads attention_mask, frames"),
+    (
+        "reads_what_it_says",
+        _changed(NOTES, reads=("notes", "attention_mask")),
+        "attention_mask, which it does not read",
+    ),
+    ("missing_entry_is_named", _input(ToleratesNone), "raises TypeError"),
+    ("accepts_fitting_data", _input(AsksData), "refuses data with no attributes"),
+    ("accepts_fitting_data", _input(RefusesItsOwn), "refuses data with {'num_bins': 3}"),
+    ("is_deterministic", _input(Noise), "two runs differ"),
+    ("inputs_stay_as_they_are", _input(WritesToBatch), "writes to what it is given"),
+    ("inputs_stay_as_they_are", _input(TakesFromBatch), "attention_mask, frames, lengths afterwards"),
+    ("inputs_stay_as_they_are", _output(WritesToDecoded), "writes to what it is given"),
+    ("examples_are_independent", _input(BatchStatistics), "without the rest of the batch"),
+    ("padding_is_ignored", _input(NormalisesPadding), "where only padding is"),
+    ("padding_is_ignored", _input(InvertedMask), "where only padding is"),
+    ("padding_is_ignored", _input(IgnoresMask), "where only padding is"),
+    ("places_are_decoded_alone", _output(AcrossPlaces), "another than the whole output"),
+    ("places_are_decoded_alone", _output(SqueezesPlaces), "the shape is"),
+    ("follows_dtype", _input(SinglePrecision), "after to(torch.bfloat16) the input array is torch.float32"),
+    ("runs_in_mixed_precision", _input(FillsIn), "RuntimeError"),
+    ("follows_device", _input(KeepsTensor), "KeepsTensor.order holds a tensor"),
+    ("follows_device", _input(MakesOnCpu), "moved to 'meta' it fails"),
+    ("state_dict_restores", _input(ForgetsState), "says another thing"),
+    ("can_be_copied", _input(HoldsFunction), "pickle fails"),
+    ("gradients_flow", _input(UnusedParameter), "no gradient reaches scale"),
+    ("gradients_flow", _input(Detaches), "linear.bias, linear.weight"),
+    ("gradients_flow", _input(InfiniteGradient), "not finite"),
+    ("gradients_flow", _output(Decides), "no gradient"),
+    ("can_start_local", _input(ComputedTable), "the table is no parameter"),
+    ("exports", _input(DependsOnValues), "The contract"),
+    ("compiles", _input(FastPath), "the compiled adapter"),
+]
+"""The check that is to find it, the spec of what is broken, and what the message says."""

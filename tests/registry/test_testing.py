@@ -1,0 +1,366 @@
+"""The contract as code: sound adapters and plugins pass, and every fault is found by the check that is meant for it."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import re
+import subprocess
+import sys
+from unittest import SkipTest
+
+import faults
+import pytest
+
+from perceiver_registry import AdapterSpec, UnknownNameError, registry
+from perceiver_registry.testing import adapter_checks, check_adapter, check_plugin, plugin_checks
+
+pytest_plugins = ["pytester"]
+
+SLOW = {"exports", "compiles"}
+"""Checks that take longer than all others together."""
+
+
+def broken(checks) -> dict[str, str]:
+    """The message of each check that fails, by name."""
+    return {check.name: str(check.outcome) for check in checks if isinstance(check.outcome, AssertionError)}
+
+
+# Adapters
+
+
+@pytest.mark.parametrize("spec", [faults.FRAMES, faults.NOTES, faults.CHORDS], ids=lambda spec: spec.name)
+def test_a_sound_adapter_passes(spec):
+    check_adapter(spec)
+
+
+def test_what_can_be_checked_of_a_sound_adapter_is_checked():
+    without = {"reader_can_read", "padding_is_ignored", "can_start_local"}  # of these notes have nothing
+    for spec, skipped in ((faults.FRAMES, set()), (faults.NOTES, without), (faults.CHORDS, set())):
+        checks = adapter_checks(spec, skip=SLOW)
+        assert {check.name for check in checks if isinstance(check.outcome, SkipTest)} == skipped
+
+
+def name_of_fault(fault) -> str:
+    spec: AdapterSpec = fault[1]
+    return f"{fault[0]}-{spec.adapter.partition(':')[2]}"
+
+
+@pytest.mark.parametrize("fault", faults.FAULTS, ids=name_of_fault)
+def test_a_planted_fault_is_found_by_its_check_and_by_no_other(fault):
+    name, spec, message = fault
+    found = broken(adapter_checks(spec, skip=SLOW - {name}))
+    assert set(found) == {name}
+    assert message in found[name]
+    assert repr(spec.name) in found[name]
+    assert "\n" not in found[name]
+
+
+def test_each_check_of_adapters_has_a_planted_fault():
+    checks = [*adapter_checks(faults.FRAMES), *adapter_checks(faults.CHORDS)]
+    assert {name for name, _, _ in faults.FAULTS} == {check.name for check in checks}
+
+
+# Plugins
+
+SOUND = """
+from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
+
+PERCEIVER_INTERFACE = "1.0"
+
+@hookimpl
+def perceiver_adapters():
+    return [
+        AdapterSpec("notes", "input", "faults:Notes", "faults:NotesEncoderConfig", "a melody", reads=("notes",)),
+        AdapterSpec(
+            "chords", "output", "faults:Chords", "faults:ChordsDecoderConfig", "chords", tasks=("melody-mood",)
+        ),
+    ]
+
+@hookimpl
+def perceiver_tasks():
+    return [
+        TaskSpec(
+            name="melody-mood",
+            module="perceiver_plugins.classification.lightning:LitClassifier",
+            summary="the mood of a melody",
+            data="melodies",
+            defaults={
+                "model.encoder": "table", "model.encoder.num_features": 4, "model.decoder": "classification"
+            },
+            predictor="perceiver_plugins.classification.prediction:ClassPredictor",
+        )
+    ]
+
+@hookimpl
+def perceiver_data():
+    return [
+        DataSpec(
+            name="melodies",
+            module="perceiver_plugins.training.random_data:RandomDataModule",
+            tasks=("melody-mood", "classification"),
+            summary="some melodies",
+            yields=("notes",),
+            defaults={"trainer.max_epochs": 1},
+        )
+    ]
+
+@hookimpl
+def perceiver_models():
+    return [
+        ModelSpec(
+            name="small-listener",
+            task="melody-mood",
+            config={
+                "encoder": "notes",
+                "encoder.num_pitches": 20,
+                "encoder.num_cross_attention_heads": 1,
+                "encoder.num_self_attention_heads": 1,
+                "encoder.num_self_attention_layers_per_block": 1,
+                "decoder": "chords",
+                "decoder.num_cross_attention_heads": 1,
+                "num_latents": 2,
+                "num_latent_channels": 4,
+                "init": "normal",
+            },
+            num_parameters=1353,
+            summary="a small one",
+        )
+    ]
+"""
+
+LATE = """
+
+from perceiver_plugins.classification.lightning import LitClassifier, LossSum
+from pytorch_lightning import LightningDataModule, LightningModule
+
+class Bare(LightningModule):
+    pass
+
+class Lost(LitClassifier):
+    def loss_sum(self, batch):
+        loss = super().loss_sum(batch)
+        return LossSum(loss.total * float("nan"), loss.count)
+
+class Silent(LitClassifier):
+    def loss_sum(self, batch):
+        loss = super().loss_sum(batch)
+        return LossSum((0 * self.model.encoder.latents).sum(), loss.count)
+
+class Undocumented(LightningDataModule):
+    def __init__(self, path: str = "."):
+        super().__init__()
+"""
+"""Classes in a module beside the plugin's."""
+
+
+@pytest.fixture
+def write_plugin(tmp_path, monkeypatch):
+    """A function that writes a package with a plugin's text and returns the plugin's module."""
+    monkeypatch.syspath_prepend(tmp_path)
+    numbers = itertools.count()
+
+    def write_plugin(text: str):
+        package = tmp_path / f"{tmp_path.name}_{next(numbers)}".replace("-", "_")
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "plugin.py").write_text(text.replace("HERE", package.name))
+        (package / "late.py").write_text(LATE)
+        importlib.invalidate_caches()
+        return f"{package.name}.plugin"
+
+    return write_plugin
+
+
+def test_a_sound_plugin_passes(write_plugin):
+    check_plugin(importlib.import_module(write_plugin(SOUND)), skip=SLOW)
+
+
+PLUGIN_FAULTS = [
+    ("loads", 'PERCEIVER_INTERFACE = "1.0"', 'PERCEIVER_INTERFACE = "9.0"', "written for interface 9.0"),
+    ("loads", "    return [\n        TaskSpec(", "    return [\n        AdapterSpec(", "perceiver_tasks failed"),
+    ("loads", 'name="melodies"', 'name="melodies", colour="red"', "perceiver_data failed"),
+    ("loads", '"chords", tasks=("melody-mood",)', '"chords", tasks="melody-mood"', "must be a tuple of names"),
+    ("loads", "def perceiver_models", "def perceiver_modles", "there is no hook 'perceiver_modles'"),
+    ("loads", '"chords", "output"', '"notes", "input"', "'notes' is registered twice"),
+    ("loads", "    return [\n        DataSpec(", "    raise OSError('gone')\n    return [\n        DataSpec(", "gone"),
+    ("declares_its_interface", 'PERCEIVER_INTERFACE = "1.0"', "", "PERCEIVER_INTERFACE = '1.0'"),
+    ("hooks_are_marked", "@hookimpl\ndef perceiver_models", "def perceiver_models", "perceiver_models is not marked"),
+    ("summaries_are_lines", '"a small one"', '""', "small-listener: summary=''"),
+    ("imports_nothing_heavy", "from perceiver_registry", "import numpy\nfrom perceiver_registry", "imports numpy"),
+    (
+        "imports_nothing_heavy",
+        "    return [\n        TaskSpec(",
+        "    import torch\n    return [\n        TaskSpec(",
+        "torch",
+    ),
+    (
+        "tasks_are_modules",
+        "classification.lightning:LitClassifier",
+        "training.data:PerceiverDataModule",
+        "no Lightning",
+    ),
+    (
+        "tasks_are_modules",
+        "perceiver_plugins.classification.lightning:LitClassifier",
+        "HERE.late:Bare",
+        "no LitPerceiver",
+    ),
+    ("tasks_are_modules", "classification.prediction:ClassPredictor", "training.reading:Reader", "no method 'predict'"),
+    ("tasks_can_be_chosen", 'data="melodies"', 'data="digits"', "and not this task"),
+    ("tasks_can_be_chosen", 'data="melodies"', 'data="meldies"', "data='meldies' is no data module"),
+    ("tasks_can_be_chosen", "encoder.num_features", "encoder.num_feature", "did you mean 'num_features'"),
+    ("tasks_can_be_chosen", '"model.encoder": "table"', '"model.encoder": "tabel"', "is no input adapter"),
+    ("tasks_can_be_chosen", '"model.encoder.num_features"', '"encoder.num_features"', "is no flag"),
+    ("tasks_train", "perceiver_plugins.classification.lightning:LitClassifier", "HERE.late:Lost", "is nan"),
+    ("tasks_train", "perceiver_plugins.classification.lightning:LitClassifier", "HERE.late:Silent", "no gradient"),
+    (
+        "data_modules_are_modules",
+        "training.random_data:RandomDataModule",
+        "training.reading:Reader",
+        "no LightningData",
+    ),
+    ("data_modules_are_modules", "training.random_data:Random", "training.random_data:Radnom", "cannot be imported"),
+    (
+        "data_modules_are_modules",
+        "perceiver_plugins.training.random_data:RandomDataModule",
+        "HERE.late:Undocumented",
+        "'path' is not documented",
+    ),
+    ("data_modules_are_modules", '"classification"),', '"clasification"),', "'clasification', which there is not"),
+    ("data_modules_are_modules", 'yields=("notes",)', "yields=()", "`yields` is empty"),
+    ("adapters_name_tasks", '"chords", tasks=("melody-mood",)', '"chords", tasks=("moods",)', "'moods'"),
+    ("models_are_what_they_say", "num_parameters=1353", "num_parameters=1354", "the model has 1_353"),
+    ("models_are_what_they_say", 'task="melody-mood"', 'task="mood"', "task='mood' is no task"),
+    ("models_are_what_they_say", '"encoder.num_pitches"', '"encoder.num_pitch"', "did you mean 'num_pitches'"),
+    ("models_are_what_they_say", '"encoder": "notes"', '"encoder": "noets"', "is no input adapter"),
+]
+"""The check that is to find it, what is replaced in the sound plugin and by what, and what the message says."""
+
+
+def of_plugins(checks):
+    return [check for check in checks if check.name not in {each.name for each in ALL_OF_ADAPTERS}]
+
+
+ALL_OF_ADAPTERS = [*adapter_checks(faults.FRAMES), *adapter_checks(faults.CHORDS)]
+
+
+@pytest.mark.parametrize("fault", PLUGIN_FAULTS, ids=lambda fault: fault[0])
+def test_a_fault_of_a_plugin_is_found_by_its_check_and_by_no_other(fault, write_plugin):
+    name, sound, wrong, message = fault
+    assert sound in SOUND
+    module = write_plugin(SOUND.replace(sound, wrong))
+    slow = {"imports_nothing_heavy"} - {name}
+    found = broken(of_plugins(plugin_checks(importlib.import_module(module), skip=slow)))
+    assert set(found) == {name}
+    assert message in found[name]
+    assert "\n" not in found[name]
+
+
+def test_each_check_of_plugins_has_a_planted_fault(write_plugin):
+    checks = of_plugins(plugin_checks(importlib.import_module(write_plugin(SOUND))))
+    assert {name for name, *_ in PLUGIN_FAULTS} == {check.name for check in checks}
+
+
+# How they are called
+
+
+def test_all_that_is_wrong_is_one_error(write_plugin):
+    wrong = SOUND.replace('PERCEIVER_INTERFACE = "1.0"', "").replace('faults:Notes"', 'faults:Nonsense"')
+    with pytest.raises(AssertionError) as error:
+        check_plugin(importlib.import_module(write_plugin(wrong.replace("1353", "7"))), skip=SLOW)
+    head, *lines = str(error.value).splitlines()
+    assert re.fullmatch(r"3 of \d+ checks failed, 2\d more cannot be judged until then:", head)
+    for line, parts in zip(
+        lines,
+        [
+            ("- plugin ", "declares_its_interface", "The contract: The plugin's module says"),
+            ("- plugin ", "models_are_what_they_say", "Nonsense"),
+            ("- input adapter 'notes': ", "places_can_be_imported", "Nonsense"),
+        ],
+        strict=True,
+    ):
+        assert all(part in line for part in parts), line
+
+
+def test_a_name_stands_for_the_adapters_of_both_kinds():
+    kinds = [{check.subject.kind for check in adapter_checks("text", kind)} for kind in (None, "input", "output")]
+    assert kinds == [{"input", "output"}, {"input"}, {"output"}]
+    assert {check.subject.kind for check in adapter_checks(registry().get("output", "text"))} == {"output"}
+
+
+def test_unknown_names_are_errors_that_say_what_is_near():
+    for call, near in (
+        (lambda: check_adapter("txet"), "did you mean 'text'"),
+        (lambda: check_adapter("txet", "input"), "did you mean 'text'"),
+        (lambda: check_plugin("iamge"), "did you mean 'image'"),
+        (lambda: check_adapter("text", skip={"export"}), "did you mean 'exports'"),
+    ):
+        with pytest.raises(UnknownNameError, match=near):
+            call()
+
+
+def test_a_plugin_may_be_named_with_its_distribution():
+    (check, *_) = plugin_checks("perceiver-zoo:table")
+    assert check.subject.module_name == "perceiver_plugins.table.plugin"
+    with pytest.raises(UnknownNameError):
+        plugin_checks("another-zoo:table")
+
+
+def test_checks_are_tests_of_their_own_in_pytest(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+        from perceiver_registry.testing import adapter_checks
+
+        @pytest.mark.parametrize("check", adapter_checks("table", skip=["exports", "compiles"]))
+        def test_contract(check):
+            check()
+        """
+    )
+    result = pytester.runpytest_inprocess("-v")
+    assert result.parseoutcomes().keys() == {"passed", "skipped"}
+    result.stdout.fnmatch_lines(["*test_contract[[]input-table-follows_dtype[]] PASSED*"])
+    result.stdout.fnmatch_lines(["*test_contract[[]input-table-padding_is_ignored[]] SKIPPED*"])
+
+
+def test_importing_it_imports_no_torch():
+    code = "import sys, perceiver_registry.testing; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+# What is built in
+
+
+@pytest.mark.parametrize(
+    "name", [loaded.plugin.name for loaded in registry().plugins if loaded.plugin.is_of("perceiver-zoo")]
+)
+def test_every_built_in_plugin_passes(name):
+    check_plugin(f"perceiver-zoo:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "example"),
+    [
+        ("text", "output", {"model.decoder.num_output_query_channels": 12}),
+        ("classification", "output", {"model.decoder.num_output_queries": 3}),
+        ("regression", "output", {"model.decoder.target_mean": [1.0, 2.0], "model.decoder.target_std": [3.0, 0.5]}),
+        ("image-patches", "input", {"model.encoder.patch_size": 3}),
+        ("image-learned", "input", {"model.encoder.num_channels": 3, "model.encoder.image_size": [5, 7]}),
+        ("image-timm", "input", {"model.encoder.freeze_backbone": True}),
+        ("image-timm", "input", {"model.encoder.timm_model": "test_vit", "model.encoder.image_size": [32, 32]}),
+        (
+            "composite",
+            "input",
+            {
+                "model.encoder.inputs": {
+                    "left": {"adapter": "table", "num_features": 3, "num_input_channels": 6},
+                    "right": {"adapter": "table", "num_features": 2, "num_input_channels": 9},
+                }
+            },
+        ),
+    ],
+)
+def test_other_configurations_of_built_in_adapters_pass(name, kind, example):
+    check_adapter(name, kind, example=example, skip=SLOW)

@@ -1,0 +1,87 @@
+"""The zoo from Python."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from perceiver_registry import (
+    UnknownNameError,
+    UserError,
+    create_model,
+    describe,
+    list_models,
+    load_model,
+    registry,
+)
+from perceiver_registry.zoo import model_config
+
+SMALL = {"num_latents": 3, "num_latent_channels": 16}
+CLASSIFIER = {"num_output_query_channels": 16, "num_cross_attention_qk_channels": 16}
+
+
+def num_parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_models_are_listed_by_pattern():
+    assert list_models("vision*") == [f"vision-perceiver-{name}" for name in ("conv", "fourier", "learned")]
+    assert set(list_models(pretrained=True)) < set(list_models())
+    assert "mnist-classifier" in set(list_models()) - set(list_models(pretrained=True))
+    assert list_models("nothing*") == []
+
+
+def test_a_named_model_is_what_its_spec_says():
+    for name in list_models():
+        entry = registry().get("model", name)
+        with torch.device("meta"):
+            assert num_parameters(create_model(name)) == entry.spec.num_parameters, name
+
+
+def test_fields_are_overridden():
+    model = create_model("mnist-classifier", num_latents=5, decoder={"num_classes": 26}, encoder={"dropout": 0.3})
+    assert model.config.num_latents == 5
+    assert (model.config.encoder.dropout, model.config.decoder.num_classes) == (0.3, 26)
+    plain = model_config(registry().get("model", "mnist-classifier"))
+    assert model.config.encoder.max_resolution == plain.encoder.max_resolution
+    batch = {"pixel_values": torch.randn(2, 1, 28, 28)}
+    assert model(batch).shape == (2, 26)
+
+
+def test_what_is_wrong_is_said():
+    with pytest.raises(UnknownNameError, match="unknown model 'mnist-clasifier'; did you mean 'mnist-classifier'"):
+        create_model("mnist-clasifier")
+    with pytest.raises(UserError, match="model has no field 'num_latent'; did you mean 'num_latents'"):
+        create_model("mnist-classifier", num_latent=3)
+    with pytest.raises(UserError, match="decoder has no field 'classes'"):
+        create_model("mnist-classifier", decoder={"classes": 3})
+    with pytest.raises(UserError, match=r"'mnist-classifier' .* has no published weights; those that have: language"):
+        create_model("mnist-classifier", pretrained=True)
+    with pytest.raises(UserError, match=r"missing\.ckpt: no such checkpoint"):
+        load_model("missing.ckpt")
+
+
+@torch.no_grad()
+def test_a_published_model_is_loaded_by_its_folder(randomise, tmp_path):
+    config = transformers.PerceiverConfig(
+        d_latents=16, num_latents=3, num_self_attends_per_block=1, num_cross_attention_heads=1, image_size=13
+    )
+    theirs = randomise(transformers.PerceiverForImageClassificationLearned(config)).eval()
+    theirs.save_pretrained(tmp_path / "hub")
+    ours = load_model(str(tmp_path / "hub"))
+    images = torch.randn(2, 3, 13, 13)
+    expected = theirs(pixel_values=images).logits
+    torch.testing.assert_close(ours({"pixel_values": images}), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_checkpoint_is_loaded_with_its_weights(randomise, tmp_path):
+    model = randomise(create_model("mnist-classifier", **SMALL, decoder=CLASSIFIER)).eval()
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    description = describe("image-classification", model.config)
+    torch.save({"state_dict": state, "perceiver": description}, tmp_path / "a.ckpt")
+    loaded = load_model(str(tmp_path / "a.ckpt"))
+    assert not loaded.training
+    batch = {"pixel_values": torch.randn(2, 1, 9, 7)}
+    torch.testing.assert_close(loaded(batch), model(batch), rtol=0, atol=0)

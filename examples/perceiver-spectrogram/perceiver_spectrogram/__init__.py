@@ -1,0 +1,1 @@
+"""Sound as an input of Perceiver models: a plugin of perceiver."""

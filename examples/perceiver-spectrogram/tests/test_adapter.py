@@ -1,0 +1,70 @@
+"""The spectrogram beside an implementation of another hand, and what must not change it."""
+
+import numpy as np
+import pytest
+import torch
+from transformers.audio_utils import mel_filter_bank, spectrogram
+
+from perceiver_spectrogram.adapter import (
+    SpectrogramEncoderConfig,
+    SpectrogramInputAdapter,
+    mel_filters,
+)
+from perceiver_spectrogram.clips import to_batch
+
+
+@pytest.fixture
+def adapter():
+    return SpectrogramInputAdapter(SpectrogramEncoderConfig())
+
+
+@pytest.mark.parametrize(
+    ("num_bands", "num_bins", "sample_rate"), [(40, 201, 8000), (23, 257, 16000)]
+)
+def test_mel_filters_are_those_of_another_library(num_bands, num_bins, sample_rate):
+    theirs = mel_filter_bank(num_bins, num_bands, 0, sample_rate / 2, sample_rate, mel_scale="htk")
+    ours = mel_filters(num_bands, num_bins, sample_rate)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert (ours.sum(dim=0) > 0).all()
+
+
+def test_log_mel_is_that_of_another_library(adapter):
+    sound = torch.randn(1234)
+    theirs = spectrogram(
+        sound.numpy(),
+        np.hanning(201)[:-1],
+        frame_length=200,
+        hop_length=80,
+        fft_length=400,
+        power=1.0,
+        pad_mode="constant",
+        mel_filters=adapter.filters.numpy(),
+        mel_floor=0.0,
+    )
+    np.testing.assert_allclose(adapter.log_mel(sound[None])[0].T, np.log(theirs + 1e-3), atol=1e-3)
+
+
+@pytest.mark.parametrize("length", [1, 79, 80, 81, 1600, 1601])
+def test_a_clip_is_the_same_alone_and_beside_a_longer_one(adapter, length):
+    clip, longer = torch.randn(length), torch.randn(3000)
+    alone, both = adapter(to_batch([clip])), adapter(to_batch([clip, longer]))
+    num_frames = -(-length // 80)
+    assert alone.x.shape == (1, num_frames, 73)
+    assert not alone.pad_mask.any()
+    assert both.pad_mask.tolist() == [
+        [False] * num_frames + [True] * (38 - num_frames),
+        [False] * 38,
+    ]
+    torch.testing.assert_close(both.x[:1, :num_frames], alone.x, rtol=1e-3, atol=1e-3)
+
+
+def test_loudness_does_not_count_and_time_does(adapter):
+    sound = torch.randn(2400)
+    usual, loud = adapter(to_batch([sound])).x, adapter(to_batch([sound * 7])).x
+    torch.testing.assert_close(usual, loud, rtol=0.05, atol=0.05)
+    times = usual[0, :, 40:]
+    assert torch.cdist(times, times).fill_diagonal_(1).min() > 0.1
+
+
+def test_silence_is_finite(adapter):
+    assert adapter(to_batch([torch.zeros(500)])).x.isfinite().all()

@@ -1,0 +1,122 @@
+"""Recordings are read, split and varied as the data module says."""
+
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_wav
+from perceiver_registry import UserError
+
+from perceiver_spectrogram.clips import decode
+from perceiver_spectrogram.data import SpokenDigitsDataModule
+
+
+def test_takes_are_held_back_and_no_clip_is_in_two_splits(tones):
+    data = SpokenDigitsDataModule(str(tones))
+    data.setup()
+    splits = {
+        split: [examples[index] for index in range(len(examples))]
+        for split, examples in data.split_datasets.items()
+    }
+    sizes = {split: len(examples) for split, examples in splits.items()}
+    assert sizes == {"train": 24, "validation": 6, "test": 10}
+    clips = [tuple(samples.tolist()) for examples in splits.values() for samples, _ in examples]
+    assert len(set(clips)) == 40
+    assert data.label_names == ["high", "low"]
+    assert [label for _, label in splits["validation"]] == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_zip_archive_holds_the_same_as_its_folder(tones, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "tones"), "zip", tones)
+    in_folder, in_archive = (SpokenDigitsDataModule(str(path)).clips for path in (tones, archive))
+    for split, clips in in_folder.items():
+        assert [word for _, word in clips] == [word for _, word in in_archive[split]]
+        for (ours, _), (theirs, _) in zip(clips, in_archive[split], strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_samples_are_those_that_were_written(tmp_path):
+    sound = np.array([[0.0, 0.5], [-1.0, 0.0], [0.25, 0.25]])
+    write_wav(tmp_path / "a.wav", sound)
+    samples = decode((tmp_path / "a.wav").read_bytes(), "a.wav", 8000)
+    assert samples.tolist() == [0.25, -0.5, 0.25]
+
+
+def test_a_delay_is_silence_and_depends_on_seed_epoch_and_index_alone(tones):
+    data = SpokenDigitsDataModule(str(tones), max_delay_ms=100, seed=3)
+    data.setup()
+    train = data.split_datasets["train"]
+    clip, _ = train[5]
+    delays = [len(train[epoch, 5][0]) - len(clip) for epoch in range(20)]
+    assert delays == [len(train[epoch, 5][0]) - len(clip) for epoch in range(20)]
+    assert 0 <= min(delays) < max(delays) <= 800
+    delayed, _ = train[0, 5]
+    assert torch.equal(delayed, torch.cat([torch.zeros(delays[0]), clip]))
+
+
+def wrong_rate(folder):
+    write_wav(folder / "1_a_7.wav", np.zeros(9), rate=44100)
+
+
+def wrong_width(folder):
+    write_wav(folder / "1_a_7.wav", np.zeros(9), width=1)
+
+
+def no_sound(folder):
+    write_wav(folder / "1_a_7.wav", np.zeros(0))
+
+
+def no_wav(folder):
+    (folder / "1_a_7.wav").write_text("no sound at all")
+
+
+def cut_off(folder):
+    (folder / "1_a_7.wav").write_bytes(b"RIFF")
+
+
+def half_written(folder):
+    write_wav(folder / "1_a_7.wav", np.zeros(9))
+    (folder / "1_a_7.wav").write_bytes((folder / "1_a_7.wav").read_bytes()[:-3])
+
+
+def wrong_name(folder):
+    write_wav(folder / "seven.wav", np.zeros(9))
+
+
+def nothing(folder):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (wrong_rate, "1_a_7.wav: 16 bits, 44100 Hz; expected is sound of 16 bits, 8000 Hz"),
+        (wrong_width, "1_a_7.wav: 8 bits, 8000 Hz; expected is"),
+        (no_sound, "1_a_7.wav: there is no sound in it"),
+        (half_written, "1_a_7.wav: .*the file ends too early"),
+        (no_wav, "1_a_7.wav: not a .wav file"),
+        (cut_off, "1_a_7.wav: not a .wav file .it ends too early"),
+        (wrong_name, "seven.wav: expected is a name like 7_jackson_32.wav"),
+        (nothing, "there are no .wav files in"),
+    ],
+)
+def test_what_is_no_recording_is_an_error_that_names_the_file(spoil, message, tmp_path):
+    spoil(tmp_path)
+    with pytest.raises(UserError, match=message):
+        _ = SpokenDigitsDataModule(str(tmp_path)).clips
+
+
+def test_a_path_that_is_neither_folder_nor_archive_is_an_error(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    for name in ("notes.txt", "missing"):
+        with pytest.raises(UserError, match=f"{name} is neither a folder nor a zip archive"):
+            _ = SpokenDigitsDataModule(str(tmp_path / name)).clips
+
+
+def test_an_archive_without_recordings_is_an_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    with pytest.raises(UserError, match="there are no .wav files"):
+        _ = SpokenDigitsDataModule(str(tmp_path / "empty.zip")).clips

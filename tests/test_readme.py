@@ -48,10 +48,11 @@ def test_python_examples_run(tmp_path, monkeypatch, published):
     monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
     namespace: dict[str, object] = {}
     examples = [block for block in blocks("python") if not block.startswith("# my_adapters.py")]
-    assert len(examples) == 3
+    assert len(examples) == 5
     for example in examples:
         exec(example.replace("deepmind/language-perceiver", str(published)), namespace)
     assert namespace["model"].config.num_latents == 4
+    assert type(namespace["theirs"]) is transformers.PerceiverForMaskedLM
 
 
 def users_files(folder: Path) -> None:

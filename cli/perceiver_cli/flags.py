@@ -228,7 +228,10 @@ def data_class(name: str) -> Any:
         return entry.resolve("module")
     parser = Parser(exit_on_error=False)
     parser.add_argument("--data", type=type[LightningDataModule])
-    return parser.parse_args([f"--data={name.replace(':', '.')}"]).data
+    try:
+        return parser.parse_args([f"--data={name.replace(':', '.')}"]).data
+    except ImportError as error:  # of a package that is allowed
+        raise UserError(f"--data={name}: cannot be imported: {error}") from error
 
 
 def known_values(parser: Parser, run: Run) -> Values:

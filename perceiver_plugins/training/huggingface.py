@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Pairs = Iterator[tuple[str, str]]
 
-FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading")
+FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading", "label_mask_probability")
 """Fields of a configuration that say how a model is trained, not what it computes."""
 
 

@@ -50,6 +50,7 @@ def test_checkpoints_are_plain_data_and_describe_themselves(trained, load, name)
         ("task", "mlm"),
         ("input", "text"),
         ("output", "text"),
+        ("data", "text-files"),
     }
     for each in described["plugins"]:
         assert (each["distribution"], each["version"]) == ("perceiver-zoo", version("perceiver-zoo"))

@@ -42,6 +42,8 @@ class SpectrogramEncoderConfig(EncoderConfig):
 class SpectrogramInputAdapter(InputAdapter):
     """A place of the input is a frame: its log-mel spectrum, and Fourier features of its time."""
 
+    filters: Tensor
+
     def __init__(self, config: SpectrogramEncoderConfig):
         super().__init__(num_input_channels=config.num_mel_bands + 2 * config.num_time_bands + 1)
         self.config = config

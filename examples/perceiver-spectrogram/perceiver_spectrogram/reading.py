@@ -10,11 +10,14 @@ from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
 from torch import Tensor
 
+from perceiver_spectrogram.adapter import SpectrogramInputAdapter
 from perceiver_spectrogram.clips import decode, find_clips, to_batch
 
 
 class SpectrogramReader(Reader):
     """Reads .wav files; a folder stands for all that are in it."""
+
+    input_adapter: SpectrogramInputAdapter
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
         clips: list[str] = []

@@ -1,0 +1,103 @@
+"""Exact conversion of Hugging Face's Perceiver for optical flow, both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from torch import Tensor
+
+from perceiver_core import PerceiverConfig
+from perceiver_plugins.flow.adapters import extract_patches
+from perceiver_plugins.flow.config import FlowPatchesEncoderConfig, OpticalFlowDecoderConfig
+from perceiver_plugins.training.huggingface import (
+    Conversion,
+    Conversions,
+    Pairs,
+    encoder_pairs,
+    encoder_values,
+    layer_pairs,
+    module_pairs,
+)
+
+KIND = "Perceiver for optical flow"
+
+NUM_INPUT_CHANNELS = 64 + 2 * (2 * 64 + 1)
+"""Channels of the array that its encoder looks at: 64 of the patches, and positions of 64 bands in two dimensions."""
+
+
+def convert_config(
+    config: transformers.PerceiverConfig, params: str | None = None
+) -> PerceiverConfig[FlowPatchesEncoderConfig, OpticalFlowDecoderConfig]:
+    """The configuration of the model that ``transformers.PerceiverForOpticalFlow(config)`` builds.
+
+    Args:
+        config: Hugging Face's configuration.
+        params: where to load weights from. None: where ``config`` was loaded from, if it was.
+
+    Raises:
+        ValueError: if ``config`` asks for an activation other than the exact GELU.
+    """
+    # Its decoder is told no channels; the setting that chooses them is meant for the encoder, and serves here as well.
+    attention_channels = {"kv": config.d_latents, "q": NUM_INPUT_CHANNELS}[config.cross_attention_shape_for_attention]
+    height, width = config.train_size
+    return PerceiverConfig(
+        FlowPatchesEncoderConfig(image_size=(height, width), **encoder_values(config, NUM_INPUT_CHANNELS)),
+        OpticalFlowDecoderConfig(
+            num_cross_attention_heads=1,
+            num_cross_attention_qk_channels=attention_channels,
+            num_cross_attention_v_channels=attention_channels,
+            cross_attention_widening_factor=1,
+            cross_attention_residual=False,
+            dropout=config.attention_probs_dropout_prob,
+            init_scale=config.initializer_range,
+        ),
+        num_latents=config.num_latents,
+        num_latent_channels=config.d_latents,
+        params=params or config.name_or_path or None,
+    )
+
+
+def key_pairs(num_layers: int) -> Pairs:
+    """Pairs of the names of a parameter here and in Hugging Face's model.
+
+    Args:
+        num_layers: number of self-attention layers in a block.
+    """
+    theirs = "perceiver.decoder.decoder"
+    yield from module_pairs("input_adapter.linear", "perceiver.input_preprocessor.conv_after_patches")
+    yield from encoder_pairs(num_layers)
+    yield from layer_pairs("decoder.cross_attention_layer", f"{theirs}.decoding_cross_attention", cross=True)
+    yield from module_pairs("output_adapter.linear", f"{theirs}.final_layer")
+
+
+def _settings(config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
+    decoder_channels = config.decoder.num_cross_attention_qk_channels or NUM_INPUT_CHANNELS
+    return {
+        "train_size": list(config.encoder.image_size),
+        "cross_attention_shape_for_attention": "kv" if decoder_channels == config.num_latent_channels else "q",
+    }
+
+
+OPTICAL_FLOW = Conversion(
+    architecture="PerceiverForOpticalFlow",
+    kind=KIND,
+    convert_config=convert_config,
+    settings=_settings,
+    pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),
+)
+
+
+CONVERSIONS = Conversions(KIND, (OPTICAL_FLOW,))
+
+
+def patched_inputs(frames: Tensor) -> Tensor:
+    """What Hugging Face's model takes as ``inputs``, of frames as the model here takes them.
+
+    Args:
+        frames: (b, 2, 3, h, w).
+
+    Returns:
+        (b, 2, 27, h, w): the 3x3 patch around each pixel.
+    """
+    return extract_patches(frames, 3).permute(0, 1, 4, 2, 3)

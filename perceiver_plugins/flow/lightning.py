@@ -1,0 +1,153 @@
+"""Training of optical flow models with Lightning."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from perceiver_core import Batch, PerceiverIO
+from perceiver_plugins.training.data import check_positive
+from perceiver_plugins.training.lightning import LitPerceiver, LossSum
+from perceiver_registry import UserError
+
+DECODED_TOGETHER = 2**14
+"""Places that are decoded at once where no gradient is needed: memory does not grow with the frames."""
+
+
+class LitOpticalFlow(LitPerceiver):
+    """Predicts for each pixel of a frame where it moves to in the next one.
+
+    The loss is the end-point error, the mean distance in pixels between where a pixel moves to and where the model says
+    it does. It is logged for whole epochs as ``train_epe``, ``val_epe`` and ``test_epe``, and beside it as
+    ``val_zero_epe`` and ``test_zero_epe`` that of a model that sees no motion anywhere. Pixels whose flow is unknown
+    (NaN) are left out.
+
+    Args:
+        args: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        num_places: how many places of each example, drawn at random, are decoded in training: less work and memory, the
+            same loss on average. None: all of them.
+        kwargs: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+    """
+
+    task = "optical-flow"
+    throughput = "pairs_per_second"
+
+    def __init__(self, *args: Any, num_places: int | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        check_positive(num_places=num_places)
+        self.num_places = num_places
+        names = ("train_epe", "val_epe", "val_zero_epe", "test_epe", "test_zero_epe")
+        self.metrics = torch.nn.ModuleDict({name: MeanMetric() for name in names})
+
+    @property
+    def pixels(self) -> float:
+        """How many pixels 1 of the model's output stands for."""
+        return getattr(self.config.decoder, "flow_scale_factor", 1.0)
+
+    def num_tokens(self, batch: Batch) -> Tensor | int:
+        return len(batch["labels"])
+
+    def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """One random motion for all pixels of an example."""
+        frames: Tensor = batch["frames"]
+        motion = self.pixels * torch.randn(len(frames), 2, 1, 1, generator=generator)
+        return motion.expand(-1, -1, *frames.shape[3:]).contiguous()
+
+    def flow(self, frames: Tensor) -> Tensor:
+        """The flow between frames.
+
+        Args:
+            frames: (b, 2, 3, h, w), from -1 to 1.
+
+        Returns:
+            (b, 2, h, w), to the right and down, in pixels. It has no gradient.
+        """
+        with torch.no_grad():
+            output = decode_in_chunks(cast(PerceiverIO, self.model), {"frames": frames})
+        return self._by_rows(output, frames) * self.pixels
+
+    def loss_sum(self, batch: Batch) -> LossSum:
+        """The summed end-point error of all places, or of ``num_places`` of each example.
+
+        Args:
+            batch: what the input adapter reads, and ``labels`` (b, 2, h, w), NaN where the flow is unknown.
+        """
+        targets = batch["labels"].flatten(2).transpose(1, 2)
+        positions = None
+        if self.num_places is not None and self.num_places < targets.shape[1]:
+            positions = torch.randint(targets.shape[1], (len(targets), self.num_places), device=targets.device)
+            targets = targets.gather(1, positions[..., None].expand(-1, -1, 2))
+        output = self.model(batch, positions)
+        if positions is None:
+            self._check_places(output, batch["frames"])
+        loss = end_point_errors(output.float() * self.pixels, targets)
+        self._update("train_epe", loss)
+        return loss
+
+    def evaluate(self, batch: Batch, stage: str) -> LossSum:
+        """The summed end-point error of all places; updates the metrics."""
+        targets: Tensor = batch["labels"]
+        loss, without_motion = (
+            end_point_errors(flow.movedim(1, -1), targets.movedim(1, -1))
+            for flow in (self.flow(batch["frames"]).float(), torch.zeros_like(targets))
+        )
+        self._update(f"{stage}_epe", loss)
+        self._update(f"{stage}_zero_epe", without_motion)
+        return loss
+
+    def _update(self, name: str, errors: LossSum) -> None:
+        cast(MeanMetric, self.metrics[name]).update(errors.mean.detach(), errors.count)
+
+    def on_train_epoch_end(self) -> None:
+        self._log_metrics("train_epe")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val_epe", "val_zero_epe")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test_epe", "test_zero_epe")
+
+    def _log_metrics(self, *names: str) -> None:
+        for name in names:
+            metric = cast(MeanMetric, self.metrics[name])
+            if metric.update_called:
+                self.log(name, metric.compute(), prog_bar=True, sync_dist=True)  # all processes have the same
+            metric.reset()
+
+    def _by_rows(self, output: Tensor, frames: Tensor) -> Tensor:
+        self._check_places(output, frames)
+        return output.transpose(1, 2).unflatten(2, tuple(frames.shape[3:]))
+
+    def _check_places(self, output: Tensor, frames: Tensor) -> None:
+        height, width = frames.shape[3:]
+        if output.shape[1] != height * width:
+            raise UserError(
+                f"the model answers for {output.shape[1]} places of frames of {height}x{width} pixels: optical flow "
+                "needs an input adapter with one place for each pixel"
+            )
+
+
+def end_point_errors(flow: Tensor, targets: Tensor) -> LossSum:
+    """The summed distances between flow and targets, both (..., 2), where the targets are known."""
+    known = targets.isfinite().all(dim=-1)
+    differences = torch.where(known[..., None], flow - targets, 0.0)
+    return LossSum(torch.linalg.vector_norm(differences, dim=-1).sum(), known.sum())
+
+
+def decode_in_chunks(model: PerceiverIO, batch: Batch, chunk: int = DECODED_TOGETHER) -> Tensor:
+    """A model's output for all places, (b, o, ...), ``chunk`` of them at a time: what a forward pass returns.
+
+    Args:
+        model: a model whose output adapter answers place by place.
+        batch: what its input adapter reads.
+        chunk: places that are decoded together.
+    """
+    adapted = model.input_adapter(batch)
+    latents = model.encoder(adapted)
+    queries = model.output_adapter.query_provider(adapted)
+    return torch.cat(
+        [model.output_adapter(model.decoder(part, latents)) for part in queries.split(chunk, dim=1)], dim=1
+    )

@@ -1,0 +1,213 @@
+"""Frames that a person gives to ``perceiver predict``: images, folders of images, videos."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from perceiver_core import Batch, InputAdapter
+from perceiver_plugins.flow.data.pairs import frames_tensor
+from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming
+from perceiver_plugins.training.errors import DataError, one_line
+from perceiver_plugins.training.reading import Reader
+from perceiver_registry import UserError
+
+IMAGES = tuple(suffix for suffix in SUFFIXES if suffix != ".gif")
+"""What names of files end in that hold one frame; any other file is taken for a video."""
+
+
+class Frame(NamedTuple):
+    """Where a frame is found.
+
+    Attributes:
+        path: an image, or a video.
+        number: which frame of the video, from 0; None for an image.
+    """
+
+    path: Path
+    number: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.number is None else f"{self.path}#{self.number}"
+
+
+class FramePair(str):
+    """Two frames as one input: the text that a person sees, and where the frames are.
+
+    Args:
+        first: the first frame.
+        second: the second frame.
+    """
+
+    first: Frame
+    second: Frame
+
+    def __new__(cls, first: Frame, second: Frame) -> FramePair:
+        pair = super().__new__(cls, f"{first} {second}")
+        pair.first, pair.second = first, second
+        return pair
+
+
+class FrameReader(Reader):
+    """Reads pairs of frames: each frame that is given, with the one that follows it.
+
+    Args:
+        data: the ``description()`` of the data module.
+        input_adapter: the model's input adapter.
+    """
+
+    def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
+        super().__init__(data, input_adapter)
+        self._video: Video | None = None
+
+    def expand(self, inputs: Sequence[str]) -> list[str]:
+        """The pairs of neighbours among the frames of each sequence.
+
+        A folder of images is a sequence, and so are the images that match a pattern, the frames of a video, and images
+        that are named one after the other. Numbers in names count as such: ``frame_10`` comes after ``frame_9``.
+
+        Raises:
+            UserError: if there are no images in a folder or for a pattern, if a video cannot be read, or if a sequence
+                has one frame only.
+        """
+        sequences: list[list[Frame]] = []
+        in_a_row = False
+        for name in inputs:
+            path = Path(name).expanduser()
+            is_image = not path.is_dir() and not _is_pattern(name) and path.suffix.lower() in IMAGES
+            if is_image and in_a_row:
+                sequences[-1].append(Frame(path))
+            else:
+                sequences.append([Frame(path)] if is_image else _sequence(name))
+            in_a_row = is_image
+        for frames in sequences:
+            if len(frames) < 2:
+                raise UserError(
+                    f"{frames[0]}: a single frame; optical flow is between two, so give the next one as well"
+                )
+        return [FramePair(*pair) for frames in sequences for pair in pairwise(frames)]
+
+    def read(self, source: str) -> Tensor:
+        """The two frames of a pair, (2, 3, h, w), as the model takes them.
+
+        Raises:
+            UserError: if one cannot be read, or if they are of different sizes.
+        """
+        if not isinstance(source, FramePair):
+            raise UserError(f"{source}: not a pair of frames")
+        first, second = self._pixels(source.first), self._pixels(source.second)
+        if first.shape != second.shape:
+            sizes = " and ".join(f"{height}x{width}" for height, width, _ in (first.shape, second.shape))
+            raise UserError(f"{source}: frames of different sizes, {sizes} pixels")
+        return frames_tensor(first, second)
+
+    def collate(self, examples: Sequence[Tensor]) -> Batch:
+        """``frames`` (b, 2, 3, h, w).
+
+        Raises:
+            UserError: if the pairs are of different sizes.
+        """
+        if len({example.shape for example in examples}) > 1:
+            raise UserError("pairs of frames of different sizes do not make a batch")
+        return {"frames": torch.stack(list(examples))}
+
+    def _pixels(self, frame: Frame) -> np.ndarray:
+        if frame.number is None:
+            with naming(str(frame)):
+                return np.asarray(decode(Image.open(frame.path), 3))
+        if self._video is None or self._video.path != frame.path:
+            self._video = Video(frame.path)
+        return self._video.read(frame.number)
+
+
+class Video:
+    """The frames of a video, of which the latest two are kept, so that reading one after the other decodes each once.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._images = video_frames(path)
+        self._next = 0
+        self._latest: dict[int, np.ndarray] = {}
+
+    def read(self, number: int) -> np.ndarray:
+        """A frame, (h, w, 3), uint8.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        if number < self._next and number not in self._latest:
+            self._images, self._next, self._latest = video_frames(self.path), 0, {}
+        while number not in self._latest:
+            image = next(self._images, None)
+            if image is None:
+                raise DataError(f"{self.path}: the video ends before frame {number}")
+            pixels = np.rot90(image.to_ndarray(format="rgb24"), round(image.rotation / 90) % 4)
+            before = {key: kept for key, kept in self._latest.items() if key == self._next - 1}
+            self._latest = before | {self._next: pixels}
+            self._next += 1
+        return self._latest[number]
+
+
+def video_frames(path: Path) -> Iterator[Any]:
+    """The frames of a video, as PyAV has them.
+
+    Raises:
+        DataError: if the file is missing, or no video, or damaged.
+    """
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise DataError(f"{path}: there is no video in the file")
+            yield from container.decode(video=0)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file") from error
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{path}: neither an image nor a video that can be read ({reason})") from error
+
+
+def in_order(paths: Sequence[Path]) -> list[Path]:
+    """Files sorted by their names, numbers in these by their value."""
+
+    def key(path: Path) -> list[tuple[int, str]]:
+        parts = re.split(r"(\d+)", str(path))
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+    return sorted(paths, key=key)
+
+
+def _is_pattern(name: str) -> bool:
+    return glob.has_magic(name) and not Path(name).expanduser().exists()
+
+
+def _sequence(name: str) -> list[Frame]:
+    """The frames in a folder, of a pattern or of a video."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        images = [file for file in path.iterdir() if file.suffix.lower() in IMAGES and not file.name.startswith(".")]
+        if not images:
+            raise UserError(f"{path}: there are no images ({', '.join(IMAGES)}) in the folder")
+    elif _is_pattern(name):
+        images = [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.suffix.lower() in IMAGES]
+        if not images:
+            raise UserError(f"no image matches {name!r}")
+    else:
+        number = sum(1 for _ in video_frames(path))
+        if number == 0:
+            raise UserError(f"{path}: there are no frames in the video")
+        return [Frame(path, each) for each in range(number)]
+    return [Frame(file) for file in in_order(images)]

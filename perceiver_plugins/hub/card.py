@@ -1,0 +1,159 @@
+"""The model card: what is known of a model and of the run that trained it, for those who find it on the hub."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from perceiver_plugins.hub.pipelines import OWN_PIPELINES
+from perceiver_registry import registry
+from perceiver_registry.checkpoint import KEY
+
+if TYPE_CHECKING:
+    from perceiver_plugins.hub.models import ZooModel
+
+TEMPLATE = Path(__file__).with_name("card.md")
+
+SECTIONS = ("data", "task", "optimizer", "lr_scheduler")
+"""Sections of a run's configuration that its model card shows, and those fields of the trainer:"""
+
+OF_THE_TRAINER = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val")
+
+SPLITS = {"val": "validation", "test": "test"}
+
+OURS = "perceiver-zoo"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of the run that trained a model.
+
+    Attributes:
+        settings: its configuration, without what stands in the model's own.
+        metrics: its results, by their logged names (``val_loss``).
+        steps: how many steps the model was trained for.
+        versions: the distributions that took part, with their versions then.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    steps: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Mapping[str, Any], path: Path) -> Run:
+        """What a checkpoint knows of its run, and the events that were logged beside it.
+
+        Args:
+            checkpoint: what ``read_checkpoint`` returned.
+            path: the checkpoint's place.
+        """
+        description, steps = checkpoint[KEY], checkpoint["global_step"]
+        run = description["run"]
+        settings = {name: run[name] for name in SECTIONS if run.get(name)}
+        trainer = run.get("trainer") or {}
+        settings["trainer"] = {name: trainer[name] for name in OF_THE_TRAINER if trainer.get(name) not in (None, -1)}
+        versions = {used["distribution"]: used["version"] for used in description["plugins"]}
+        return cls(
+            settings={name: _public(section) for name, section in settings.items() if section},
+            metrics=dict(_monitored(checkpoint)) | dict(_logged(path.absolute().parents[1], steps)),
+            steps=steps,
+            versions=versions | {"pytorch-lightning": checkpoint["pytorch-lightning_version"]},
+        )
+
+    @property
+    def data(self) -> str | None:
+        """Name of the data set: that of the hub, or that of the data module."""
+        section = self.settings.get("data") or {}
+        return section.get("dataset") or section.get("name")
+
+
+def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
+    """The card of a model.
+
+    Args:
+        model: the model.
+        run: the run that trained it.
+        name: id of the model on the hub, or what else it is called.
+    """
+    task = registry().get("task", model.config.task)
+    kind = model.pipeline_tag or task.name
+    data = run.data or "unknown data"
+    results = [
+        EvalResult(
+            task_type=kind,
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split=SPLITS[metric.partition("_")[0]],
+            metric_type=metric.partition("_")[2],
+            metric_value=round(value, 6),
+        )
+        for metric, value in sorted(run.metrics.items())
+    ]
+    dataset = (run.settings.get("data") or {}).get("dataset")
+    card_data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=model.pipeline_tag,
+        tags=["perceiver", OURS],
+        datasets=[dataset] if dataset else None,
+        model_name=name,
+        eval_results=results or None,
+    )
+    return ModelCard.from_template(
+        card_data,
+        template_path=str(TEMPLATE),
+        name=name,
+        task=task.name,
+        summary=task.spec.summary,
+        pipeline=model.pipeline_tag or next((each.tag for each, _ in OWN_PIPELINES if each.tag == task.name), None),
+        num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        adapters=[model.config.perceiver["model"][part]["adapter"] for part in ("encoder", "decoder")],
+        distributions=" ".join(
+            dict.fromkeys([OURS, *(used["distribution"] for used in model.config.perceiver["plugins"])])
+        ),
+        data=run.data,
+        steps=f"{run.steps:,}",
+        results=[(result.dataset_split, result.metric_type, f"{result.metric_value:.4g}") for result in results],
+        settings=yaml.safe_dump({**run.settings}, sort_keys=False).strip(),
+        model_settings=yaml.safe_dump(model.config.perceiver["model"], sort_keys=False).strip(),
+        versions={**run.versions, **{each: importlib.metadata.version(each) for each in ("torch", "transformers")}},
+    )
+
+
+def _monitored(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The metric that checkpoints were chosen by, as it was when this one was saved."""
+    for state in (checkpoint.get("callbacks") or {}).values():
+        if isinstance(state, Mapping) and state.get("monitor") and state.get("current_score") is not None:
+            yield state["monitor"], float(state["current_score"])
+
+
+def _logged(folder: Path, steps: int) -> Iterator[tuple[str, float]]:
+    """The validation and test metrics that TensorBoard's events in a run's folder say a model had at a step."""
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
+
+    if not any(folder.glob("events.out.tfevents.*")):
+        return
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    for name in events.Tags()["scalars"]:
+        values = [event.value for event in events.Scalars(name) if event.step <= steps]
+        if name.partition("_")[0] in SPLITS and values:
+            yield name, values[-1]
+
+
+def _public(value: Any) -> Any:
+    """A run's settings without those that are not given, and without the folders of a person's machine."""
+    if isinstance(value, Mapping):
+        return {name: _public(each) for name, each in value.items() if each is not None}
+    if isinstance(value, list | tuple):
+        return [_public(each) for each in value]
+    if isinstance(value, str) and (value.startswith("~") or PurePath(value).is_absolute()):
+        return PurePath(value).name
+    return value

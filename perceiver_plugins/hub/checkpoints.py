@@ -1,0 +1,81 @@
+"""From checkpoints of this project to models of ``transformers``, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from perceiver_core import PerceiverConfig, PerceiverIO
+from perceiver_plugins.hub.card import Run
+from perceiver_plugins.hub.config import ZooConfig
+from perceiver_plugins.hub.images import ZooImageProcessor
+from perceiver_plugins.hub.models import ZooForMaskedLM, ZooModel, model_class
+from perceiver_plugins.hub.text import tokenizer_of
+from perceiver_plugins.hub.tokenizer import ZooTokenizer
+from perceiver_plugins.text.tokenizers import serialize_tokenizer
+from perceiver_plugins.training.connection import hub
+from perceiver_plugins.training.errors import one_line
+from perceiver_registry import UserError, load_params, read_checkpoint
+from perceiver_registry.checkpoint import KEY
+
+
+def from_checkpoint(path: str | Path) -> ZooModel:
+    """The model in a checkpoint, in the class of its task, with its tokenizer or image processor and its model card.
+
+    ``from_checkpoint("best.ckpt").save_pretrained("folder")`` writes all of it.
+
+    Args:
+        path: the checkpoint.
+
+    Raises:
+        UserError: if there is no checkpoint of this project.
+        PluginError: if it needs an adapter that is not installed; the message says what to install.
+    """
+    checkpoint = read_checkpoint(path)
+    description = checkpoint[KEY]
+    config = ZooConfig.from_description(description)
+    model_config = config.model_config()
+    model = model_class(model_config)(config)
+    load_params(model.perceiver, str(path))
+    model.processor = _processor(model, model_config, description["data"])
+    model.run = Run.of_checkpoint(checkpoint, Path(path))
+    return model.eval()
+
+
+def load(source: str | Path) -> tuple[PerceiverIO, dict[str, Any]]:
+    """The model in a folder that ``save_pretrained`` wrote, or at a hub id, as it was before it was wrapped.
+
+    Returns:
+        The model, and the description of a checkpoint with it.
+
+    Raises:
+        UserError: if there is no such model at ``source``, or the hub cannot be reached.
+        PluginError: if it needs an adapter that is not installed; the message says what to install.
+    """
+    source = str(source)
+    try:
+        with hub():
+            model = ZooModel.from_pretrained(source)
+            description = {**model.config.perceiver}
+            data = description["data"]
+            if "tokenizer" in data and data["tokenizer"] is None:
+                # It puts special tokens around a text by itself, those at its end included.
+                tokenizer = serialize_tokenizer(ZooTokenizer.from_pretrained(source))
+                data = {**data, "tokenizer": tokenizer, "add_special_tokens": True, "add_eos_token": False}
+    except UserError:
+        raise
+    except Exception as error:  # files that are something else fail in any way
+        raise UserError(f"{source}: no model of the zoo can be loaded from there: {one_line(error)}") from error
+    return model.perceiver.eval(), {**description, "data": data, "run": {}}
+
+
+def _processor(model: ZooModel, config: PerceiverConfig[Any, Any], data: Mapping[str, Any]) -> Any:
+    """What turns texts or images into batches, if the checkpoint says how."""
+    if model.main_input_name == "input_ids" and "tokenizer" in data:
+        limits = (data.get("max_seq_len"), getattr(config.encoder, "max_seq_len", None))
+        max_length = min(limit for limit in (*limits, 2**31 - 1) if limit)
+        return tokenizer_of(data, max_length, masks=isinstance(model, ZooForMaskedLM))
+    if model.main_input_name == "pixel_values" and "image_size" in data:
+        return ZooImageProcessor.from_description(data)
+    return None

@@ -1,0 +1,386 @@
+"""Models of the zoo as ``transformers`` knows models: their weights in safetensors, its forward signatures and outputs.
+
+Each wraps the :class:`~perceiver_core.PerceiverIO` that its configuration describes, under the name ``perceiver``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from huggingface_hub import HfApi
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from perceiver_core import DecoderConfig, PerceiverConfig
+from perceiver_plugins.classification.config import ClassificationDecoderConfig, TokenClassificationDecoderConfig
+from perceiver_plugins.hub.card import Run, model_card
+from perceiver_plugins.hub.config import ZooConfig
+from perceiver_plugins.hub.outputs import (
+    ZooImageClassifierOutput,
+    ZooMaskedLMOutput,
+    ZooOutput,
+    ZooSequenceClassifierOutput,
+    ZooTokenClassifierOutput,
+)
+from perceiver_plugins.text.config import TextDecoderConfig
+from perceiver_registry import UserError, assemble, registry
+
+
+class ZooModel(PreTrainedModel):
+    """A model of any task: what its input adapter reads goes in, what its output adapter returns comes out.
+
+    Args:
+        config: describes the model.
+
+    Attributes:
+        perceiver: the model itself.
+        processor: the tokenizer or image processor that goes with it, where it is known. It is saved with the model.
+        run: what is known of the run that trained it. Its model card is saved with the model.
+
+    Raises:
+        UserError: if the configuration is that of another kind of model.
+        PluginError: if it needs an adapter or a task that is not installed; the message says what to install.
+    """
+
+    config_class = ZooConfig
+    base_model_prefix = "perceiver"
+    supports_gradient_checkpointing = True
+    pipeline_tag: ClassVar[str | None] = None
+    """What the hub calls what the model can do."""
+
+    def __init__(self, config: ZooConfig):
+        super().__init__(config)
+        model_config = config.model_config()
+        if not self.fits(model_config):
+            raise UserError(
+                f"{config.name_or_path or 'config.json'}: a model for {config.task}, which is a "
+                f"{model_class(model_config).__name__} and no {type(self).__name__}"
+            )
+        self.processor: Any = None
+        self.run: Run | None = None
+        self.main_input_name = next(iter(_reads(model_config)), self.main_input_name)
+        dtype = torch.get_default_dtype()
+        with _as_elsewhere():
+            self.perceiver = assemble(model_config).to(dtype)
+        self._constants = _constants(self.perceiver)
+        self._tied_weights_keys = _tied_weights(self)
+        self.post_init()
+
+    @classmethod
+    def fits(cls, config: PerceiverConfig[Any, Any]) -> bool:
+        """Whether a model with that configuration is one for this class."""
+        return True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As for all of ``transformers``, but that weights that are missing, or of other shapes, are an error.
+
+        Raises:
+            UserError: if they are.
+            PluginError: if the model needs an adapter that is not installed; the message says what to install.
+        """
+        with_info = kwargs.pop("output_loading_info", False)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        if lacking := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
+            raise UserError(
+                f"{pretrained_model_name_or_path}: its weights are not those of the model that its config.json "
+                f"describes: {lacking[0]!r} is missing or has another shape; {len(lacking)} in all"
+            )
+        return (model, info) if with_info else model
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Weights are drawn where the model is assembled. transformers 5 empties what is no part of a folder's weights.
+        for name, value in self._constants.get(module, {}).items():
+            module.get_buffer(name).copy_(value)
+
+    def forward(self, output_attentions: bool | None = None, return_dict: bool | None = None, **batch: Any) -> Any:
+        """Runs the model.
+
+        Args:
+            output_attentions: also return the attention weights.
+            return_dict: return a :class:`~perceiver_plugins.hub.outputs.ZooOutput` (true) or a tuple.
+            batch: what the input adapter reads.
+        """
+        output, attentions = self._run(batch, output_attentions)
+        return self._returned(ZooOutput(output=output, **attentions), return_dict)
+
+    def _run(
+        self, batch: Mapping[str, Any], output_attentions: bool | None, positions: Tensor | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        if not (self.config.output_attentions if output_attentions is None else output_attentions):
+            return self.perceiver(batch, positions), {}
+        output, weights = self.perceiver(batch, positions, return_attention=True)
+        return output, {
+            "attentions": tuple(weights.encoder_self),
+            "cross_attentions": (*weights.encoder_cross, weights.decoder),
+        }
+
+    def _returned(self, output: Any, return_dict: bool | None) -> Any:
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding of tokens.
+
+        Raises:
+            NotImplementedError: if the model's input is not made of tokens.
+        """
+        embedding = getattr(self.perceiver.input_adapter, "token_embedding", None)
+        if embedding is None:
+            raise NotImplementedError(f"{type(self.perceiver.input_adapter).__name__} embeds no tokens")
+        return embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        raise NotImplementedError("the number of tokens is that of the model's configuration")
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        return self.perceiver.encoder.activations.checkpointing
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Recomputes activations in the backward pass; whatever the arguments, in the one way that there is here."""
+        self._recompute(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        self._recompute(False)
+
+    def _recompute(self, checkpointing: bool) -> None:
+        for part in (self.perceiver.encoder, self.perceiver.decoder):
+            part.activations = replace(part.activations, checkpointing=checkpointing)
+
+    def save_pretrained(
+        self, save_directory: Any, *args: Any, push_to_hub: bool = False, repo_id: str | None = None, **kwargs: Any
+    ) -> None:
+        """As for all of ``transformers``; what goes with the model, its processor and its card, is saved beside it.
+
+        Args:
+            save_directory: the folder.
+            args: as for ``transformers.PreTrainedModel``.
+            push_to_hub: also upload the folder.
+            repo_id: where it is, or is to be, on the hub. None: the folder's name.
+            kwargs: as for ``transformers.PreTrainedModel``, and with ``push_to_hub`` for ``huggingface_hub``.
+        """
+        options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        super().save_pretrained(save_directory, *args, **kwargs)
+        repo_id = repo_id or Path(save_directory).resolve().name
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory)
+        if self.run is not None:
+            model_card(self, self.run, repo_id).save(Path(save_directory) / "README.md")
+        if push_to_hub:
+            _upload(save_directory, repo_id, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:  # type: ignore[override]
+        """Uploads the model with what goes with it.
+
+        Args:
+            repo_id: ``name`` or ``owner/name``; it is created if need be.
+            options: ``token``, ``private``, ``revision``, ``commit_message``, ``commit_description`` and
+                ``create_pr``, as for ``huggingface_hub``; any others as for :meth:`save_pretrained`.
+
+        Returns:
+            What ``huggingface_hub`` says of the commit.
+        """
+        of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, repo_id=repo_id, **options)
+            return _upload(folder, repo_id, **of_hub)
+
+
+class _Labelled(ZooModel):
+    """A model that is trained on labels.
+
+    Attributes:
+        reads: what its forward takes, the first of which it needs.
+        decoder_type: the type of its decoder's configuration.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    decoder_type: ClassVar[type[DecoderConfig]]
+    output_type: ClassVar[type[Any]]
+
+    @classmethod
+    def fits(cls, config: PerceiverConfig[Any, Any]) -> bool:
+        reads = _reads(config)
+        return isinstance(config.decoder, cls.decoder_type) and cls.reads[0] in reads and {*reads} <= {*cls.reads}
+
+    def _answer(
+        self,
+        batch: Mapping[str, Any],
+        labels: Tensor | None,
+        output_attentions: bool | None,
+        return_dict: bool | None,
+        positions: Tensor | None = None,
+    ) -> Any:
+        logits, attentions = self._run(batch, output_attentions, positions)
+        loss = None
+        if labels is not None:
+            parts_of_labels = labels if labels.is_floating_point() else labels.flatten()
+            loss = cross_entropy(logits.float().flatten(0, -2), parts_of_labels)
+        return self._returned(self.output_type(loss=loss, logits=logits, **attentions), return_dict)
+
+
+class _OfText(_Labelled):
+    """A model that reads tokens."""
+
+    main_input_name = "input_ids"
+    reads = ("input_ids", "attention_mask")
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Predicts from tokens.
+
+        Args:
+            input_ids: (b, n).
+            attention_mask: (b, n), 1 at tokens and 0 at padding. None: no padding.
+            labels: the right answers; -100 where there is none.
+            output_attentions: also return the attention weights.
+            return_dict: return an output (true) or a tuple.
+
+        Returns:
+            ``loss``, the mean cross-entropy of the labels, and ``logits``: (b, n, vocabulary) of a masked language
+            model, (b, classes) of a sequence classifier, (b, n, classes) of a token classifier.
+        """
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return self._answer(batch, labels, output_attentions, return_dict, self._positions(input_ids))
+
+    def _positions(self, input_ids: Tensor) -> Tensor | None:
+        return None
+
+
+class ZooForMaskedLM(_OfText):
+    """Predicts masked tokens."""
+
+    pipeline_tag = "fill-mask"
+    decoder_type = TextDecoderConfig
+    output_type = ZooMaskedLMOutput
+
+    def _positions(self, input_ids: Tensor) -> Tensor:
+        return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+
+
+class ZooForSequenceClassification(_OfText):
+    """Tells which class a text belongs to."""
+
+    pipeline_tag = "text-classification"
+    decoder_type = ClassificationDecoderConfig
+    output_type = ZooSequenceClassifierOutput
+
+
+class ZooForTokenClassification(_OfText):
+    """Tells which class each token of a text belongs to."""
+
+    pipeline_tag = "token-classification"
+    decoder_type = TokenClassificationDecoderConfig
+    output_type = ZooTokenClassifierOutput
+
+
+class ZooForImageClassification(_Labelled):
+    """Tells which class an image belongs to."""
+
+    pipeline_tag = "image-classification"
+    main_input_name = "pixel_values"
+    reads = ("pixel_values",)
+    decoder_type = ClassificationDecoderConfig
+    output_type = ZooImageClassifierOutput
+
+    def forward(  # type: ignore[override]
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Predicts from images.
+
+        Args:
+            pixel_values: (b, channels, height, width).
+            labels: (b), class numbers, or (b, classes), parts of labels that are mixed of several.
+            output_attentions: also return the attention weights.
+            return_dict: return an output (true) or a tuple.
+
+        Returns:
+            ``loss``, the mean cross-entropy of the labels, and ``logits`` (b, classes).
+        """
+        return self._answer({"pixel_values": pixel_values}, labels, output_attentions, return_dict)
+
+
+MODELS: tuple[type[_Labelled], ...] = (
+    ZooForMaskedLM,
+    ZooForSequenceClassification,
+    ZooForImageClassification,
+    ZooForTokenClassification,
+)
+
+HUB_OPTIONS = ("token", "private", "revision", "commit_message", "commit_description", "create_pr")
+
+
+def model_class(config: PerceiverConfig[Any, Any]) -> type[ZooModel]:
+    """The class for models with that configuration: the generic one where no other fits."""
+    return next((each for each in MODELS if each.fits(config)), ZooModel)
+
+
+def _reads(config: PerceiverConfig[Any, Any]) -> tuple[str, ...]:
+    """The entries of a batch that a model reads, as far as its input adapter says."""
+    return registry().adapter_of("input", config.encoder).spec.reads
+
+
+@contextlib.contextmanager
+def _as_elsewhere() -> Iterator[None]:
+    """Lets models be built as they are elsewhere, in 32 bits and on a device.
+
+    transformers builds what it loads in the precision that is asked for, and on the meta device from version 5 on:
+    that is for models of which it knows that they can be. An adapter may be anybody's.
+    """
+    dtype, on_meta = torch.get_default_dtype(), torch.get_default_device().type == "meta"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu") if on_meta else contextlib.nullcontext():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def _constants(model: nn.Module) -> dict[nn.Module, dict[str, Tensor]]:
+    """The buffers of each module that are not stored with its weights."""
+    return {
+        module: {name: value for name, value in module.named_buffers(recurse=False) if name not in module.state_dict()}
+        for module in model.modules()
+    }
+
+
+def _tied_weights(model: nn.Module) -> dict[str, str]:
+    """Names of parameters that are another one's too, with the name that stands first."""
+    first: dict[Tensor, str] = {}
+    return {
+        name: first[parameter]
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if first.setdefault(parameter, name) != name
+    }
+
+
+def _upload(
+    folder: str | Path,
+    repo_id: str,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    **options: Any,
+) -> Any:
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    message = commit_message or "Upload a model of perceiver-zoo"
+    return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, **options)

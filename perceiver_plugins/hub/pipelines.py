@@ -1,0 +1,142 @@
+"""Pipelines for what ``transformers`` has none for: optical flow, and clips of video with audio.
+
+What is particular to these is imported where it is used: registering them costs nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+from transformers import AutoModel, Pipeline, pipelines
+from transformers.image_utils import load_image
+from transformers.pipelines import PIPELINE_REGISTRY
+
+
+class _OwnPipeline(Pipeline):
+    """A pipeline that reads its inputs itself."""
+
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
+
+    tag: ClassVar[str]
+    """What it is called."""
+
+    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if parameters:
+            raise TypeError(f"{self.tag} has no parameter {min(parameters)!r}")
+        return {}, {}, {}
+
+
+class OpticalFlowPipeline(_OwnPipeline):
+    """Where each pixel of a frame moves to in the next one, for frames of any size.
+
+    ``pipeline("optical-flow", model=...)((first, second))``, each an image, a file or an address; a list of such pairs
+    gives a list. The result is ``{"flow": (height, width, 2)}``, a numpy array of pixels to the right and down.
+    """
+
+    tag = "optical-flow"
+
+    def preprocess(self, input_: Any, **_: Any) -> dict[str, Any]:
+        from perceiver_plugins.flow.data.pairs import frames_tensor
+
+        first, second = (np.asarray(load_image(image).convert("RGB")) for image in input_)
+        if first.shape != second.shape:
+            sizes = " and ".join(f"{height}x{width}" for height, width, _ in (first.shape, second.shape))
+            raise ValueError(f"optical flow needs two frames of one size, not of {sizes} pixels")
+        return {"frames": frames_tensor(first, second)}
+
+    def _forward(self, input_tensors: dict[str, Any], **_: Any) -> Any:
+        from perceiver_plugins.flow.parts import flow_of_frames
+
+        model: Any = self.model.perceiver
+        config: Any = self.model.config
+        frames: Tensor = input_tensors["frames"]
+        height, width = frames.shape[2:]
+        # As in training: the model sees frames of that size, and its flow is enlarged accordingly.
+        factor = config.perceiver["data"].get("downscale", 1)
+        small = avg_pool2d(frames, factor, ceil_mode=True)
+        flow = flow_of_frames(self._flow_of_parts, small, tuple(model.config.encoder.image_size))
+        flow = flow * model.config.decoder.flow_scale_factor * factor
+        if factor > 1:
+            flow = interpolate(flow[None], scale_factor=factor, mode="bilinear")[0]
+        return {"flow": flow[:, :height, :width]}
+
+    def _flow_of_parts(self, frames: Tensor) -> Tensor:
+        from perceiver_plugins.flow.lightning import decode_in_chunks
+
+        model: Any = self.model.perceiver
+        moved = decode_in_chunks(model, {"frames": frames})
+        return moved.transpose(1, 2).unflatten(2, frames.shape[3:])
+
+    def postprocess(self, model_outputs: dict[str, Tensor], **_: Any) -> dict[str, np.ndarray]:
+        return {"flow": model_outputs["flow"].permute(1, 2, 0).float().numpy()}
+
+
+class MultimodalAutoencodingPipeline(_OwnPipeline):
+    """What a model makes of a clip of video with audio: the clip itself, and which class it is of.
+
+    ``pipeline("multimodal-autoencoding", model=...)`` takes a video file, of which it looks at the part in the middle,
+    or a clip as ``{"frames": (frames, height, width, 3), "samples": (samples)}``: numpy arrays, bytes from 0 to 255 and
+    floating point numbers from -1 to 1. The result has ``frames`` and ``samples`` of the same kinds, and ``classes``, a
+    list of ``label`` and ``score``, the most probable one first.
+    """
+
+    tag = "multimodal-autoencoding"
+
+    def preprocess(self, input_: Any, **_: Any) -> dict[str, Any]:
+        from perceiver_plugins.multimodal.data.format import Clip, ClipFormat, to_batch
+
+        if isinstance(input_, str | Path):
+            from perceiver_plugins.multimodal.data.files import read_clip
+
+            config: Any = self.model.config
+            clip = read_clip(input_, ClipFormat.from_description(config.perceiver["data"]))
+        else:
+            frames = torch.as_tensor(np.ascontiguousarray(input_["frames"])).permute(0, 3, 1, 2)
+            clip = Clip(frames, torch.as_tensor(np.asarray(input_["samples"], np.float32)))
+        return to_batch([clip])
+
+    def _forward(self, input_tensors: dict[str, Any], **_: Any) -> Any:
+        from perceiver_plugins.multimodal.decoding import reconstruct
+
+        model: Any = self.model.perceiver
+        return reconstruct(model, input_tensors)._asdict()
+
+    def postprocess(self, model_outputs: dict[str, Tensor], **_: Any) -> dict[str, Any]:
+        from perceiver_plugins.multimodal.data.format import from_batch
+
+        [clip] = from_batch(model_outputs["pixel_values_videos"], model_outputs["input_values"])
+        config: Any = self.model.config
+        scores = model_outputs["logits"][0].float().softmax(dim=-1)
+        ranked = scores.argsort(descending=True).tolist()
+        return {
+            "frames": clip.frames.permute(0, 2, 3, 1).numpy(),
+            "samples": clip.samples.numpy(),
+            "classes": [{"label": config.id2label[number], "score": float(scores[number])} for number in ranked],
+        }
+
+
+OWN_PIPELINES: tuple[tuple[type[_OwnPipeline], str], ...] = (
+    (OpticalFlowPipeline, "image"),
+    (MultimodalAutoencodingPipeline, "multimodal"),
+)
+"""Pipelines of the tasks that are called as they are, and the kind of each."""
+
+
+def register_pipelines() -> None:
+    """Registers them. Once more does no harm."""
+    for pipeline, kind in OWN_PIPELINES:
+        if pipeline.tag not in PIPELINE_REGISTRY.supported_tasks:
+            PIPELINE_REGISTRY.register_pipeline(pipeline.tag, pipeline_class=pipeline, pt_model=AutoModel, type=kind)
+        # transformers 4 reads here, and not in the class, what a pipeline can do without.
+        for needless in ("NO_TOKENIZER_TASKS", "NO_IMAGE_PROCESSOR_TASKS", "NO_FEATURE_EXTRACTOR_TASKS"):
+            tasks: set[str] = getattr(pipelines, needless, set())
+            tasks.add(pipeline.tag)

@@ -1,0 +1,42 @@
+"""Makes the zoo's models known to ``transformers``."""
+
+from __future__ import annotations
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+from perceiver_plugins.hub.config import ZooConfig
+from perceiver_plugins.hub.images import ZooImageProcessor
+from perceiver_plugins.hub.models import (
+    ZooForImageClassification,
+    ZooForMaskedLM,
+    ZooForSequenceClassification,
+    ZooForTokenClassification,
+    ZooModel,
+)
+from perceiver_plugins.hub.pipelines import register_pipelines
+from perceiver_plugins.hub.tokenizer import ZooTokenizer
+
+
+def register() -> None:
+    """Registers the zoo's models with the Auto classes and pipelines, and its own pipelines. Once more does no harm."""
+    AutoConfig.register(ZooConfig.model_type, ZooConfig, exist_ok=True)
+    AutoTokenizer.register(ZooConfig, fast_tokenizer_class=ZooTokenizer, exist_ok=True)
+    AutoImageProcessor.register(ZooConfig, slow_image_processor_class=ZooImageProcessor, exist_ok=True)
+    for auto_class, model in (
+        (AutoModel, ZooModel),
+        (AutoModelForMaskedLM, ZooForMaskedLM),
+        (AutoModelForSequenceClassification, ZooForSequenceClassification),
+        (AutoModelForTokenClassification, ZooForTokenClassification),
+        (AutoModelForImageClassification, ZooForImageClassification),
+    ):
+        auto_class.register(ZooConfig, model, exist_ok=True)
+    register_pipelines()

@@ -1,0 +1,63 @@
+"""Tokenizers of checkpoints as fast tokenizers of ``transformers``, which do by themselves what the data module did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from perceiver_plugins.hub.tokenizer import ZooTokenizer
+from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.text.tokenizers import byte_offset, deserialize_tokenizer
+
+
+def tokenizer_of(data: Mapping[str, Any], max_length: int, masks: bool) -> ZooTokenizer:
+    """The tokenizer of a checkpoint. Called with a text alone, it returns what the model was trained on.
+
+    Args:
+        data: what the checkpoint says of its data.
+        max_length: the longest sequence that the model takes.
+        masks: whether texts for prediction have masks in them. Otherwise what spells a special token of a byte
+            tokenizer is text like any other, and documents end as they did in training.
+    """
+    original = deserialize_tokenizer(data["tokenizer"])
+    end_token = bool(data.get("add_eos_token", False)) and not masks
+    around = DocumentEncoder(original, False, bool(data.get("add_special_tokens", False)), end_token)
+    of_bytes = around.offset is not None
+    backend = _byte_tokenizer(original) if of_bytes else Tokenizer.from_str(data["tokenizer"]["json"])
+    prefix, suffix = (list(map(backend.id_to_token, ids)) for ids in (around.prefix, around.suffix))
+    backend.post_processor = TemplateProcessing(
+        single=[*prefix, "$A", *suffix],
+        special_tokens=list(dict(zip([*prefix, *suffix], [*around.prefix, *around.suffix], strict=True)).items()),
+    )
+    known = {*backend.get_vocab(with_added_tokens=True)}
+    special = {kind: token for kind, token in data["tokenizer"]["special_tokens"].items() if token in known}
+    return ZooTokenizer(
+        tokenizer_object=backend,
+        **special,
+        padding_side=data.get("padding_side", "right"),
+        truncation_side=data.get("truncation_side", "right"),
+        model_max_length=max_length,
+        split_special_tokens=of_bytes and not masks,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _byte_tokenizer(original: PreTrainedTokenizerBase) -> Tokenizer:
+    """A fast tokenizer with the tokens of a slow one that splits text into its bytes."""
+    offset = byte_offset(original)
+    assert offset is not None
+    special = {str(original.convert_ids_to_tokens(number)): number for number in sorted(original.all_special_ids)}
+    bytes_ = {char: offset + byte for byte, char in bytes_to_unicode().items()}
+    tokenizer = Tokenizer(BPE(vocab={**special, **bytes_}, merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return tokenizer

@@ -1,0 +1,255 @@
+"""Adapters from clips to a Perceiver: audio, video, both, and both with a label as one input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from perceiver_core import AdaptedInput, Batch, FourierPositions, InputAdapter
+from perceiver_plugins.composite.adapters import CompositeInputAdapter
+from perceiver_plugins.multimodal.config import (
+    NUM_COLOURS,
+    AudioPatchesEncoderConfig,
+    AudioVideoLabelEncoderConfig,
+    VideoPatchesEncoderConfig,
+)
+from perceiver_plugins.training.loading import IGNORED
+
+AUDIO, VIDEO, LABEL = "audio", "image", "label"
+"""Names of the modalities, as in Hugging Face's model: their order is that of arrays one after the other."""
+
+
+def space_to_depth(frames: Tensor, patch_size: Sequence[int]) -> Tensor:
+    """Turns the patches of a video into channels.
+
+    Args:
+        frames: (b, time, channels, height, width), each length a multiple of the patch's.
+        patch_size: time t, height h and width w of a patch.
+
+    Returns:
+        (b, time / t, height / h, width / w, t h w channels), the channels in the order (t, h, w, channel).
+    """
+    t, h, w = patch_size
+    patches = frames.unflatten(4, (-1, w)).unflatten(3, (-1, h)).unflatten(1, (-1, t))
+    return patches.permute(0, 1, 4, 6, 2, 5, 7, 3).flatten(4)
+
+
+class AudioPatchesInputAdapter(InputAdapter):
+    """Patches of raw audio with their Fourier positions appended. Reads ``input_values`` of a batch.
+
+    Args:
+        num_samples: samples of the recordings that it is meant for, though it may take others.
+        samples_per_patch: samples that make a place of the input array.
+        num_bands: frequencies of the positions.
+        max_resolution: what the positions resolve, in samples.
+    """
+
+    def __init__(self, num_samples: int, samples_per_patch: int, num_bands: int, max_resolution: int):
+        fourier_positions = FourierPositions(num_bands, (max_resolution,))
+        super().__init__(samples_per_patch + fourier_positions.num_channels)
+        self.num_samples = num_samples
+        self.samples_per_patch = samples_per_patch
+        self.fourier_positions = fourier_positions
+
+    @classmethod
+    def from_config(cls, config: AudioPatchesEncoderConfig) -> AudioPatchesInputAdapter:
+        assert config.max_resolution is not None
+        return cls(
+            config.num_audio_samples, config.samples_per_patch, config.num_frequency_bands, config.max_resolution
+        )
+
+    def check_data(self, data: Any) -> None:
+        """Checks that the recordings of a data module can be cut into patches.
+
+        Raises:
+            ValueError: if they cannot.
+        """
+        number = getattr(data, "num_audio_samples", None)
+        if number is not None and number % self.samples_per_patch:
+            raise ValueError(
+                f"the data's num_audio_samples={number} is no multiple of the model's "
+                f"samples_per_patch={self.samples_per_patch}"
+            )
+
+    def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
+        return {"input_values": 2 * torch.rand(batch_size, self.num_samples, generator=generator) - 1}
+
+    def forward(self, batch: Batch) -> AdaptedInput:
+        """Adapts ``batch["input_values"]`` (b, samples), floating point, of any length that patches make up.
+
+        Raises:
+            ValueError: if it has another shape or type.
+        """
+        samples: Tensor = batch["input_values"]
+        if samples.dim() != 2 or samples.shape[1] % self.samples_per_patch:
+            raise ValueError(
+                f"input_values of shape {tuple(samples.shape)}: must be (recordings, samples), the samples a multiple "
+                f"of samples_per_patch={self.samples_per_patch}"
+            )
+        if not samples.is_floating_point():
+            raise ValueError(f"input_values of type {samples.dtype}: must be floating point numbers")
+        patches = samples.unflatten(1, (-1, self.samples_per_patch))
+        return AdaptedInput(_with_positions(patches, self.fourier_positions, patches.shape[1:2]))
+
+
+class VideoPatchesInputAdapter(InputAdapter):
+    """Patches of a video with their Fourier positions appended. Reads ``pixel_values_videos`` of a batch.
+
+    Args:
+        num_frames: frames of the videos that it is meant for, though it may take others.
+        frame_size: their height and width.
+        patch_size: frames, height and width of what makes a place of the input array.
+        num_bands: frequencies of the positions in each dimension.
+        max_resolution: what the positions resolve in time, height and width.
+    """
+
+    def __init__(
+        self,
+        num_frames: int,
+        frame_size: tuple[int, int],
+        patch_size: tuple[int, int, int],
+        num_bands: int,
+        max_resolution: tuple[int, int, int],
+    ):
+        fourier_positions = FourierPositions(num_bands, max_resolution)
+        time, height, width = patch_size
+        super().__init__(time * height * width * NUM_COLOURS + fourier_positions.num_channels)
+        self.shape = (num_frames, *frame_size)
+        self.patch_size = patch_size
+        self.fourier_positions = fourier_positions
+
+    @classmethod
+    def from_config(cls, config: VideoPatchesEncoderConfig) -> VideoPatchesInputAdapter:
+        assert config.max_resolution is not None
+        return cls(
+            config.num_frames, config.frame_size, config.patch_size, config.num_frequency_bands, config.max_resolution
+        )
+
+    def check_data(self, data: Any) -> None:
+        """Checks that the videos of a data module can be cut into patches.
+
+        Raises:
+            ValueError: if they cannot.
+        """
+        num_frames, frame_size = getattr(data, "num_frames", None), getattr(data, "frame_size", None)
+        if num_frames is not None and frame_size is not None and not self._fits((num_frames, *frame_size)):
+            raise ValueError(
+                f"the data's num_frames={num_frames} and frame_size={tuple(frame_size)} are no multiples of the "
+                f"model's patch_size={self.patch_size}"
+            )
+
+    def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
+        time, *size = self.shape
+        return {"pixel_values_videos": torch.rand(batch_size, time, NUM_COLOURS, *size, generator=generator)}
+
+    def forward(self, batch: Batch) -> AdaptedInput:
+        """Adapts ``batch["pixel_values_videos"]`` (b, frames, 3, height, width), floating point, of any size.
+
+        Raises:
+            ValueError: if it has another shape or type, or if patches do not make it up.
+        """
+        frames: Tensor = batch["pixel_values_videos"]
+        is_video = frames.dim() == 5 and frames.shape[2] == NUM_COLOURS
+        if not is_video or not self._fits((frames.shape[1], *frames.shape[3:])):
+            raise ValueError(
+                f"pixel_values_videos of shape {tuple(frames.shape)}: must be (videos, frames, {NUM_COLOURS}, height, "
+                f"width); frames, height and width multiples of patch_size={self.patch_size}"
+            )
+        if not frames.is_floating_point():
+            raise ValueError(f"pixel_values_videos of type {frames.dtype}: must be floating point numbers")
+        patches = space_to_depth(frames, self.patch_size)
+        return AdaptedInput(_with_positions(patches.flatten(1, 3), self.fourier_positions, patches.shape[1:4]))
+
+    def _fits(self, shape: Sequence[int]) -> bool:
+        return all(length % part == 0 for length, part in zip(shape, self.patch_size, strict=True))
+
+
+class LabelInputAdapter(InputAdapter):
+    """A label as a one-hot vector, at a single place without a position. Reads ``labels`` of a batch.
+
+    Args:
+        num_classes: number of classes.
+    """
+
+    def __init__(self, num_classes: int):
+        super().__init__(num_classes)
+
+    def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
+        return {"labels": torch.randint(self.num_input_channels, (batch_size,), generator=generator)}
+
+    def forward(self, batch: Batch) -> AdaptedInput:
+        """Adapts ``batch["labels"]`` (b), numbers of classes; one that is not known (-100) becomes zeros."""
+        labels: Tensor = batch["labels"]
+        known = (labels != IGNORED)[:, None]
+        return AdaptedInput((one_hot(labels.clamp(min=0), self.num_input_channels) * known)[:, None].float())
+
+
+class AudioVideoLabelInputAdapter(CompositeInputAdapter):
+    """Audio, video and a label as one input: arrays one after the other, filled up with modality embeddings.
+
+    Each modality has a mask token, which takes the place of what is hidden from the encoder. The label is hidden in
+    evaluation, so that the model has to tell it: it is read (``labels``, as class numbers) in training alone, and only
+    where ``label_mask_probability`` is less than 1.
+
+    Args:
+        config: the encoder's configuration.
+    """
+
+    def __init__(self, config: AudioVideoLabelEncoderConfig):
+        assert config.audio_max_resolution is not None
+        assert config.video_max_resolution is not None
+        parts: dict[str, InputAdapter] = {
+            AUDIO: AudioPatchesInputAdapter(
+                config.num_audio_samples,
+                config.samples_per_patch,
+                config.num_audio_frequency_bands,
+                config.audio_max_resolution,
+            ),
+            VIDEO: VideoPatchesInputAdapter(
+                config.num_frames,
+                config.frame_size,
+                config.patch_size,
+                config.num_video_frequency_bands,
+                config.video_max_resolution,
+            ),
+            LABEL: LabelInputAdapter(config.num_classes),
+        }
+        probabilities = {
+            AUDIO: config.audio_mask_probability,
+            VIDEO: config.video_mask_probability,
+            LABEL: config.label_mask_probability,
+        }
+        super().__init__(parts, config.min_padding, config.init_scale, probabilities)
+        for vectors in (self.embeddings, self.mask_tokens):
+            for modality, vector in vectors.items():
+                # A row, as Hugging Face keeps it.
+                vectors[modality] = nn.Parameter(vector.detach()[None], requires_grad=vector.requires_grad)
+
+    @classmethod
+    def from_config(cls, config: AudioVideoLabelEncoderConfig) -> AudioVideoLabelInputAdapter:  # type: ignore[override]
+        return cls(config)
+
+    def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
+        batch = dict(super().example_batch(batch_size, generator))
+        del batch["labels"]  # what labels are is the task's to say
+        return batch
+
+    def mask_probability(self, modality: str) -> float:
+        return 1.0 if modality == LABEL and not self.training else super().mask_probability(modality)
+
+    def forward(self, batch: Batch) -> AdaptedInput:
+        if self.mask_probability(LABEL) < 1:
+            return super().forward(batch)
+        samples: Tensor = batch["input_values"]
+        unknown = torch.full((len(samples),), IGNORED, device=samples.device)
+        return super().forward({AUDIO: batch, VIDEO: batch, LABEL: {"labels": unknown}})
+
+
+def _with_positions(patches: Tensor, fourier_positions: FourierPositions, grid: Sequence[int]) -> Tensor:
+    """Patches (b, m, c) of a grid with m places, and the positions of these, which are appended to their channels."""
+    positions = fourier_positions(grid, patches.device, patches.dtype)
+    return torch.cat([patches, positions.expand(len(patches), -1, -1)], dim=-1)

@@ -1,0 +1,242 @@
+"""Configurations of the adapters of clips: video, audio and a label.
+
+The modalities are called "audio", "image" (the video) and "label", as in Hugging Face's model: where arrays stand one
+after the other, they are in the order of these names.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from perceiver_core.config import DecoderConfig, EncoderConfig, require, require_positive
+
+NUM_COLOURS = 3
+"""Channels of a video: red, green and blue."""
+
+
+def require_shape(config: Any, field: str, num_dimensions: int) -> None:
+    """Makes ``field`` a tuple of lengths.
+
+    Raises:
+        ValueError: if it is something else than so many whole numbers of at least 1.
+    """
+    value = getattr(config, field)
+    is_shape = isinstance(value, list | tuple) and len(value) == num_dimensions
+    is_shape = is_shape and all(type(length) is int and length >= 1 for length in value)
+    require(is_shape, config, field, f"must be {num_dimensions} whole numbers of at least 1")
+    setattr(config, field, tuple(value))
+
+
+def require_multiple(config: Any, field: str, factor: int | tuple[int, ...], of: str) -> None:
+    """Raises ValueError unless ``field``, a number or a shape, is a multiple of ``factor``, which is called ``of``."""
+    value = getattr(config, field)
+    pairs = zip(value, factor, strict=True) if isinstance(factor, tuple) else [(value, factor)]
+    require(all(length % part == 0 for length, part in pairs), config, field, f"must be a multiple of {of}={factor}")
+
+
+@dataclass
+class AudioPatchesEncoderConfig(EncoderConfig):
+    """An encoder of raw audio in patches, with Fourier positions (Perceiver IO, arXiv 2107.14795, section 4.3).
+
+    Args:
+        num_audio_samples: samples of the recordings that it is meant for, though it may take others.
+        samples_per_patch: samples that make a place of the input array.
+        num_frequency_bands: frequencies of the positions, each a sine and a cosine.
+        max_resolution: what the positions resolve, in samples: their highest frequency is half of it. None:
+            ``num_audio_samples``.
+    """
+
+    num_audio_samples: int = 30720
+    samples_per_patch: int = 16
+    num_frequency_bands: int = 192
+    max_resolution: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "num_audio_samples", "samples_per_patch", "num_frequency_bands", "max_resolution")
+        require_multiple(self, "num_audio_samples", self.samples_per_patch, "samples_per_patch")
+        self.max_resolution = self.max_resolution or self.num_audio_samples
+
+
+@dataclass
+class VideoPatchesEncoderConfig(EncoderConfig):
+    """An encoder of video in patches of space and time, with Fourier positions (Perceiver IO, section 4.3).
+
+    Args:
+        num_frames: frames of the videos that it is meant for, though it may take others.
+        frame_size: their height and width.
+        patch_size: frames, height and width of what makes a place of the input array.
+        num_frequency_bands: frequencies of the positions in each of the three dimensions; each is a sine and a cosine.
+        max_resolution: what the positions resolve in time, height and width: their highest frequency is half of it.
+            None: the number of patches in each.
+    """
+
+    num_frames: int = 16
+    frame_size: tuple[int, int] = (224, 224)
+    patch_size: tuple[int, int, int] = (1, 4, 4)
+    num_frequency_bands: int = 32
+    max_resolution: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "num_frames", "num_frequency_bands")
+        require_shape(self, "frame_size", 2)
+        require_shape(self, "patch_size", 3)
+        require_multiple(self, "num_frames", self.patch_size[0], "patch_size[0]")
+        require_multiple(self, "frame_size", self.patch_size[1:], "patch_size[1:]")
+        if self.max_resolution is None:
+            self.max_resolution = grid_of((self.num_frames, *self.frame_size), self.patch_size)
+        require_shape(self, "max_resolution", 3)
+
+
+@dataclass
+class ClipConfig:
+    """What encoder and decoder of a clip have in common: its shape, and the Fourier features of places in it.
+
+    Args:
+        num_frames: frames of the video.
+        frame_size: their height and width.
+        num_audio_samples: samples of the audio.
+        samples_per_patch: samples of audio that make a place of the array.
+        num_classes: number of classes that the label may be.
+        num_audio_frequency_bands: frequencies of the positions in the audio; each is a sine and a cosine.
+        num_video_frequency_bands: the same for each of the three dimensions of the video.
+        audio_max_resolution: what the positions in the audio resolve, in samples: their highest frequency is half of
+            it. None: ``num_audio_samples``.
+        video_max_resolution: the same in time, height and width of the video. None: the number of places in each, of
+            patches in an encoder and of pixels in a decoder.
+    """
+
+    num_frames: int = 16
+    frame_size: tuple[int, int] = (224, 224)
+    num_audio_samples: int = 30720
+    samples_per_patch: int = 16
+    num_classes: int = 2
+    num_audio_frequency_bands: int = 192
+    num_video_frequency_bands: int = 32
+    audio_max_resolution: int | None = None
+    video_max_resolution: tuple[int, int, int] | None = None
+
+    def complete(self, patch_size: tuple[int, int, int] = (1, 1, 1)) -> None:
+        """Checks the fields and fills in what is None.
+
+        Args:
+            patch_size: frames, height and width that make a place of the video's array.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        bands = ("num_audio_frequency_bands", "num_video_frequency_bands")
+        require_positive(self, "num_frames", "num_audio_samples", "samples_per_patch", "num_classes", *bands)
+        require_positive(self, "audio_max_resolution")
+        require_shape(self, "frame_size", 2)
+        require_multiple(self, "num_audio_samples", self.samples_per_patch, "samples_per_patch")
+        require_multiple(self, "num_frames", patch_size[0], "patch_size[0]")
+        require_multiple(self, "frame_size", patch_size[1:], "patch_size[1:]")
+        self.audio_max_resolution = self.audio_max_resolution or self.num_audio_samples
+        if self.video_max_resolution is None:
+            self.video_max_resolution = grid_of((self.num_frames, *self.frame_size), patch_size)
+        require_shape(self, "video_max_resolution", 3)
+
+    @property
+    def audio_position_channels(self) -> int:
+        """Channels of the Fourier features of a place in the audio."""
+        return 2 * self.num_audio_frequency_bands + 1
+
+    @property
+    def video_position_channels(self) -> int:
+        """Channels of the Fourier features of a place in the video."""
+        return 3 * (2 * self.num_video_frequency_bands + 1)
+
+    @property
+    def num_audio_patches(self) -> int:
+        """Places of the audio."""
+        return self.num_audio_samples // self.samples_per_patch
+
+    @property
+    def video_shape(self) -> tuple[int, int, int]:
+        """Frames, height and width."""
+        return (self.num_frames, *self.frame_size)
+
+
+@dataclass
+class AudioVideoLabelEncoderConfig(ClipConfig, EncoderConfig):
+    """An encoder of audio, video and a label as one input (Perceiver IO, section 4.3 and appendix I).
+
+    Args:
+        patch_size: frames, height and width of what makes a place of the video's array.
+        min_padding: channels of the modality embedding of the modality with the most channels; the others' are longer,
+            so that all have the same number of channels in the end.
+        audio_mask_probability: probability with which a place of the audio is hidden from the encoder in training. 1:
+            all of them always are, in evaluation too; otherwise none is in evaluation.
+        video_mask_probability: the same for the video.
+        label_mask_probability: probability with which the label is hidden from the encoder in training; in evaluation
+            it always is. The paper trained with 0.5, Hugging Face's model has 1.
+    """
+
+    patch_size: tuple[int, int, int] = (1, 4, 4)
+    min_padding: int = 4
+    audio_mask_probability: float = 0.0
+    video_mask_probability: float = 0.0
+    label_mask_probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_shape(self, "patch_size", 3)
+        self.complete(self.patch_size)
+        require_positive(self, "min_padding")
+        for modality in ("audio", "video", "label"):
+            field = f"{modality}_mask_probability"
+            require(0 <= getattr(self, field) <= 1, self, field, "must be from 0 to 1")
+
+    @property
+    def num_input_channels(self) -> int:
+        """Channels of the array that the encoder looks at."""
+        audio = self.samples_per_patch + self.audio_position_channels
+        video = NUM_COLOURS * math.prod(self.patch_size) + self.video_position_channels
+        return max(audio, video, self.num_classes) + self.min_padding
+
+
+@dataclass
+class AudioVideoLabelDecoderConfig(ClipConfig, DecoderConfig):
+    """A decoder of audio, video and a label (Perceiver IO, section 4.3 and appendix I).
+
+    Args:
+        num_cross_attention_heads: heads of the cross-attention.
+        cross_attention_residual: whether the output queries are added to what the cross-attention found.
+        num_label_query_channels: channels of the learned query of the label.
+        num_output_channels: channels of the answers, from which each modality's own output is projected.
+        min_padding: channels of the modality embedding of the modality whose queries have the most channels.
+        label_names: what the classes are called, in the order of their numbers.
+    """
+
+    num_cross_attention_heads: int = 1
+    cross_attention_residual: bool = False
+    num_label_query_channels: int = 1024
+    num_output_channels: int = 512
+    min_padding: int = 2
+    label_names: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.complete()
+        require_positive(self, "num_label_query_channels", "num_output_channels", "min_padding")
+        names = self.label_names
+        if names is not None and len(names) != self.num_classes:
+            raise ValueError(
+                f"{type(self).__name__}.label_names: {len(names)} names do not go with num_classes={self.num_classes}"
+            )
+
+    @property
+    def num_query_channels(self) -> int:
+        """Channels of the output queries."""
+        own = (self.audio_position_channels, self.video_position_channels, self.num_label_query_channels)
+        return max(own) + self.min_padding
+
+
+def grid_of(shape: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[int, int, int]:
+    """How many patches there are in each of three dimensions."""
+    time, height, width = (length // part for length, part in zip(shape, patch_size, strict=True))
+    return time, height, width

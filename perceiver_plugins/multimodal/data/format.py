@@ -1,0 +1,94 @@
+"""What clips are like, in memory and as a model takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from perceiver_registry.errors import UserError
+
+
+class Clip(NamedTuple):
+    """A video and its audio.
+
+    Attributes:
+        frames: (frames, 3, height, width), uint8, red, green and blue.
+        samples: (samples), float32, from -1 to 1.
+    """
+
+    frames: Tensor
+    samples: Tensor
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """What the clips are like that a model takes.
+
+    Args:
+        num_frames: frames of a clip.
+        frame_size: their height and width.
+        frame_rate: frames a second.
+        samples_per_frame: samples of audio for each frame.
+    """
+
+    num_frames: int
+    frame_size: tuple[int, int]
+    frame_rate: int
+    samples_per_frame: int
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> ClipFormat:
+        """The format that :meth:`description` described.
+
+        Raises:
+            UserError: If it describes something else.
+        """
+        try:
+            return cls(
+                description["num_frames"],
+                tuple(description["frame_size"]),
+                description["frame_rate"],
+                description["samples_per_frame"],
+            )
+        except KeyError as error:
+            raise UserError(
+                f"the model was not trained on clips: what it says of its data lacks {error.args[0]!r}"
+            ) from error
+
+    def description(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return asdict(self) | {"frame_size": list(self.frame_size)}
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second."""
+        return self.frame_rate * self.samples_per_frame
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of a clip."""
+        return self.num_frames * self.samples_per_frame
+
+    @property
+    def duration(self) -> float:
+        """Seconds of a clip."""
+        return self.num_frames / self.frame_rate
+
+
+def to_batch(clips: Sequence[Clip]) -> dict[str, Tensor]:
+    """``pixel_values_videos`` (b, frames, 3, height, width) from 0 to 1, and ``input_values`` (b, samples)."""
+    return {
+        "pixel_values_videos": torch.stack([clip.frames for clip in clips]).float().div_(255),
+        "input_values": torch.stack([clip.samples for clip in clips]),
+    }
+
+
+def from_batch(pixel_values_videos: Tensor, input_values: Tensor) -> list[Clip]:
+    """The clips that a batch, or a model's output in its shape, stands for; what is out of range is cut off."""
+    frames = (pixel_values_videos.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    samples = input_values.float().clamp(-1, 1).cpu()
+    return [Clip(*clip) for clip in zip(frames, samples, strict=True)]

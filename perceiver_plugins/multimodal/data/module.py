@@ -1,0 +1,201 @@
+"""The data module that all data modules of clips share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from perceiver_plugins.multimodal.data.format import Clip, ClipFormat, to_batch
+from perceiver_plugins.training.data import PerceiverDataModule, check_positive
+from perceiver_plugins.training.loading import IGNORED, Key, example_rng
+from perceiver_registry.errors import UserError
+
+Example = tuple[Clip, int]
+"""A clip and the number of its class."""
+
+
+class LabelledClips(ABC):
+    """The clips of a split.
+
+    Args:
+        labels: (n,) int64, the classes that they belong to.
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, index: int, place: float) -> Clip:
+        """A clip.
+
+        Args:
+            index: its number.
+            place: which part of a longer recording, from 0 (the first) to 1 (the last).
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class ClipSplits:
+    """A data set.
+
+    Args:
+        label_names: what the classes are called, in the order of their labels.
+        clips: those of "train" and, as far as there are any, "validation" and "test".
+    """
+
+    label_names: list[str]
+    clips: dict[str, LabelledClips]
+
+
+class ClipExamples(Dataset[Example]):
+    """The examples of a split: in training parts of recordings at random places, otherwise those in the middle.
+
+    Args:
+        clips: the clips.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, clips: LabelledClips, seed: int) -> None:
+        self.clips = clips
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: Key | int) -> Example:
+        """An example. An index beyond the end asks for one with the label IGNORED.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        index = key[1] if isinstance(key, tuple) else key
+        place = example_rng(self.seed, *key).random() if isinstance(key, tuple) else 0.5
+        inside = min(index, len(self) - 1)
+        return self.clips.read(inside, place), int(self.clips.labels[inside]) if index == inside else IGNORED
+
+
+def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """``pixel_values_videos``, ``input_values`` and ``labels`` (b,) int64 of some examples."""
+    clips, labels = zip(*examples, strict=True)
+    return {**to_batch(clips), "labels": torch.tensor(labels)}
+
+
+class ClipDataModule(PerceiverDataModule):
+    """Video clips with audio and a label each.
+
+    Batches are dicts of ``pixel_values_videos`` (b, frames, 3, height, width), float32 from 0 to 1, ``input_values``
+    (b, samples), float32 from -1 to 1, and ``labels`` (b,), int64.
+
+    Subclasses say where clips come from: :meth:`load`.
+
+    Args:
+        num_frames: Frames of a clip.
+        frame_size: Height and width of a frame, or one number for both.
+        frame_rate: Frames a second.
+        samples_per_frame: Samples of audio for each frame: 1920 of them 25 times a second are 48 kHz.
+        batch_size: Examples per batch and device, in training.
+        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
+        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
+            the cores.
+        seed: Seed of order and chance; null: the seed of the run (seed_everything), or 0 if there is none.
+    """
+
+    missing_split: ClassVar[dict[str, str]] = {
+        "train": "there are no clips for training",
+        "validation": "there are too few clips to set some aside for validation",
+        "test": "there is no test data",
+    }
+    """What to say where there is nothing in a split."""
+
+    def __init__(
+        self,
+        num_frames: int = 16,
+        frame_size: int | tuple[int, int] = 64,
+        frame_rate: int = 25,
+        samples_per_frame: int = 1920,
+        batch_size: int = 16,
+        valid_batch_size: int | None = None,
+        num_workers: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, valid_batch_size, num_workers, seed)
+        check_positive(num_frames=num_frames, frame_rate=frame_rate, samples_per_frame=samples_per_frame)
+        height, width = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
+        if min(height, width) < 1:
+            raise UserError(f"frame_size={frame_size} must be a height and a width of at least 1, or one number")
+        self.clip_format = ClipFormat(num_frames, (height, width), frame_rate, samples_per_frame)
+        """What the clips are like that the model sees."""
+
+    # what subclasses say
+
+    @abstractmethod
+    def load(self) -> ClipSplits:
+        """The clips of all splits and the names of their classes.
+
+        Raises:
+            DataError: If they cannot be found, or are not what they should be.
+        """
+
+    # what models and tasks ask
+
+    @cached_property
+    def splits(self) -> ClipSplits:
+        """The data set, loaded at the first use."""
+        return self.load()
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a clip."""
+        return self.clip_format.num_frames
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        return self.clip_format.frame_size
+
+    @property
+    def num_audio_samples(self) -> int:
+        """Samples of audio of a clip."""
+        return self.clip_format.num_samples
+
+    @property
+    def label_names(self) -> list[str]:
+        """What the classes are called."""
+        return self.splits.label_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """How often each class occurs in the training data."""
+        return torch.bincount(self.splits.clips["train"].labels, minlength=self.num_classes).tolist()
+
+    def description(self) -> dict[str, Any]:
+        """What prediction needs to know about the data, as plain data: it goes into checkpoints."""
+        return self.clip_format.description()
+
+    # loading
+
+    def setup(self, stage: str | None = None) -> None:
+        """Makes the data sets of all splits."""
+        self.split_datasets = {split: ClipExamples(clips, self.seed) for split, clips in self.splits.clips.items()}
+
+    @property
+    def collate_fn(self) -> Callable[[Sequence[Example]], dict[str, Tensor]]:
+        return collate

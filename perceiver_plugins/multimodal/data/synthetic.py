@@ -1,0 +1,125 @@
+"""Clips that need no download: shapes that move, each with a tone of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from perceiver_plugins.multimodal.data.format import Clip, ClipFormat
+from perceiver_plugins.multimodal.data.module import ClipDataModule, ClipSplits, LabelledClips
+from perceiver_plugins.training.data import check_positive
+
+SHAPES = ("circle", "cross", "diamond", "square")
+"""The classes."""
+
+SEMITONES = 4
+"""How far the tones of two neighbouring classes are apart."""
+
+LOWEST_TONE = 1 / 16
+"""Frequency of the first class's tone, in cycles per sample."""
+
+
+class SyntheticClipsDataModule(ClipDataModule):
+    """Clips of a shape that moves in a straight line before a plain background, with a tone.
+
+    The shape (a circle, a cross, a diamond or a square) is the class, and so is the pitch of the tone, four semitones
+    higher from one class to the next. Colours, size, way, loudness and phase are drawn at random, always the same
+    ones. The classes are equally frequent.
+
+    Args:
+        num_clips: Clips for training; for validation, and for test, there is an eighth of them each.
+        num_frames: Frames of a clip.
+        frame_size: Height and width of a frame, or one number for both.
+        frame_rate: Frames a second.
+        samples_per_frame: Samples of audio for each frame.
+        batch_size: Examples per batch and device, in training.
+        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
+        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
+            the cores.
+        seed: Seed of order and chance; null: the seed of the run (seed_everything), or 0 if there is none.
+    """
+
+    def __init__(
+        self,
+        num_clips: int = 1024,
+        num_frames: int = 8,
+        frame_size: int | tuple[int, int] = 32,
+        frame_rate: int = 8,
+        samples_per_frame: int = 128,
+        batch_size: int = 32,
+        valid_batch_size: int | None = None,
+        num_workers: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            num_frames, frame_size, frame_rate, samples_per_frame, batch_size, valid_batch_size, num_workers, seed
+        )
+        check_positive(num_clips=num_clips)
+        self.num_clips = num_clips
+
+    def load(self) -> ClipSplits:
+        aside = max(1, self.num_clips // 8)
+        sizes = {"train": self.num_clips, "validation": aside, "test": aside}
+        return ClipSplits(
+            list(SHAPES),
+            {
+                split: SyntheticClips(size, self.clip_format, seed=number)
+                for number, (split, size) in enumerate(sizes.items())
+            },
+        )
+
+
+class SyntheticClips(LabelledClips):
+    """Clips that are drawn when they are asked for: each is a function of its number and the seed.
+
+    Args:
+        size: how many there are.
+        clip_format: what they are like.
+        seed: decides what they show.
+    """
+
+    def __init__(self, size: int, clip_format: ClipFormat, seed: int) -> None:
+        super().__init__(torch.arange(size) % len(SHAPES))
+        self.clip_format = clip_format
+        self.seed = seed
+
+    def read(self, index: int, place: float = 0.5) -> Clip:
+        return draw_clip(int(self.labels[index]), self.clip_format, np.random.default_rng([self.seed, index]))
+
+
+def draw_clip(label: int, clip_format: ClipFormat, rng: np.random.Generator) -> Clip:
+    """A clip of a class.
+
+    Args:
+        label: number of the class.
+        clip_format: what it is like.
+        rng: draws all that is left to chance.
+    """
+    height, width = clip_format.frame_size
+    radius = rng.uniform(0.15, 0.3) * min(height, width)
+    margin = np.array([radius, radius])
+    begin, end = rng.uniform(margin, np.array([height, width]) - margin, size=(2, 2))
+    background, colour = rng.uniform(size=(2, 3))
+    way = np.linspace(begin, end, clip_format.num_frames)
+    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+    down = rows[:, None] - way[:, 0, None, None]
+    across = columns[None, :] - way[:, 1, None, None]
+    inside = _distance(SHAPES[label], np.abs(down), np.abs(across), radius)
+    cover = (inside + 0.5).clip(0, 1)[:, None]  # soft edges, a pixel wide
+    pixels = background[:, None, None] + cover * (colour - background)[:, None, None]
+    frequency = LOWEST_TONE * 2 ** (label * SEMITONES / 12)
+    phases = 2 * np.pi * (frequency * np.arange(clip_format.num_samples) + rng.uniform())
+    samples = rng.uniform(0.3, 0.9) * np.sin(phases)
+    return Clip(torch.from_numpy((255 * pixels).round().astype(np.uint8)), torch.from_numpy(samples.astype(np.float32)))
+
+
+def _distance(shape: str, down: NDArray, across: NDArray, radius: float) -> NDArray:
+    """How far within a shape around the origin places are; negative outside."""
+    if shape == "circle":
+        return radius - np.hypot(down, across)
+    if shape == "square":
+        return 0.85 * radius - np.maximum(down, across)
+    if shape == "diamond":
+        return (1.2 * radius - (down + across)) / np.sqrt(2)
+    return np.minimum(radius - np.maximum(down, across), radius / 3 - np.minimum(down, across))

@@ -1,0 +1,124 @@
+"""What autoencoders of clips say in ``perceiver predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceiver_core import Batch
+from perceiver_plugins.multimodal.adapters import LABEL
+from perceiver_plugins.multimodal.data.files import write_clip
+from perceiver_plugins.multimodal.data.format import from_batch
+from perceiver_plugins.multimodal.decoding import reconstruct
+from perceiver_plugins.multimodal.lightning import LitMultimodalAutoencoder
+from perceiver_plugins.multimodal.reading import ClipReader
+from perceiver_plugins.training.prediction import Prediction, Predictor
+from perceiver_registry import UserError
+
+
+class ClipPredictor(Predictor):
+    """Predicts the class of each clip, and may write down what the model makes of the clip itself.
+
+    Args:
+        module: the autoencoder.
+        reader: reads the clips.
+        top_k: how many classes to show, the most probable one first.
+        reconstructions: a folder, made if need be, to write the reconstructed clips to, as .mp4 files. Null: nothing
+            is reconstructed.
+        batch_size: clips that go through the model together.
+        attention: a folder, made if need be, to draw into what the model looked at in each clip. Null: nothing is
+            drawn.
+    """
+
+    module: LitMultimodalAutoencoder
+    reader: ClipReader
+
+    def __init__(
+        self,
+        module: LitMultimodalAutoencoder,
+        reader: ClipReader,
+        top_k: int = 3,
+        reconstructions: str | None = None,
+        batch_size: int = 4,
+        attention: str | None = None,
+    ):
+        super().__init__(module, reader, batch_size, attention)
+        if top_k < 1:
+            raise UserError(f"top_k={top_k} must be at least 1")
+        self.label_names = module.label_names
+        self.top_k = min(top_k, len(self.label_names))
+        self.reconstructions = Path(reconstructions).expanduser() if reconstructions else None
+
+    def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
+        read: list[tuple[int, str, Any]] = []
+        for number, source in enumerate(sources, start):
+            try:
+                read.append((number, source, self.reader.read(source)))
+            except UserError as error:
+                self.failures.append(str(error))
+        if not read:
+            return []
+        examples = [example for _, _, example in read]
+        batch = {name: value.to(self.module.device) for name, value in self.reader.collate(examples).items()}
+        answers = self.answers(self._logits(batch, read), examples)
+        if self.reconstructions is not None:
+            files = self._reconstruct(batch, read)
+            answers = [{**answer, "reconstruction": file} for answer, file in zip(answers, files, strict=True)]
+        return [{"input": source, **answer} for (_, source, _), answer in zip(read, answers, strict=True)]
+
+    def _logits(self, batch: Batch, read: Sequence[tuple[int, str, Any]]) -> Tensor:
+        """The label alone is decoded."""
+        model: Any = self.module.model
+        adapter = self.module.adapter
+        place = torch.tensor([[adapter.places[LABEL].start]], device=self.module.device).expand(len(read), 1)
+        if self.attention is None:
+            output = model(batch, place)
+        else:
+            output, attentions = model(batch, place, return_attention=True)
+            self._draw(attentions, read)
+        return output[:, 0, adapter.channels[LABEL]]
+
+    def _reconstruct(self, batch: Batch, read: Sequence[tuple[int, str, Any]]) -> list[str]:
+        """Writes what the model makes of the clips, and returns the files' names."""
+        assert self.reconstructions is not None
+        try:
+            self.reconstructions.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"reconstructions={str(self.reconstructions)!r}: no folder can be made there: {error.strerror}"
+            ) from error
+        made = reconstruct(self.module.model, batch, self.module.chunk_size)  # type: ignore[arg-type]
+        clips = from_batch(made.pixel_values_videos, made.input_values)
+        files = [self.reconstructions / f"{number:04d}-{Path(source).stem}.mp4" for number, source, _ in read]
+        for file, clip in zip(files, clips, strict=True):
+            write_clip(file, clip, self.reader.clip_format)
+        return [str(file) for file in files]
+
+    def answers(self, output: Tensor, examples: Sequence[Any]) -> list[Prediction]:
+        best, numbers = output.float().softmax(dim=-1).topk(self.top_k)
+        return [
+            {
+                "label": self.label_names[row[0]],
+                "probability": probabilities[0],
+                "top": [
+                    {"label": self.label_names[number], "probability": probability}
+                    for number, probability in zip(row, probabilities, strict=True)
+                ],
+            }
+            for row, probabilities in zip(numbers.tolist(), best.tolist(), strict=True)
+        ]
+
+    @staticmethod
+    def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
+        for prediction in predictions:
+            row = {"input": prediction["input"]}
+            for place, guess in enumerate(prediction["top"], start=1):
+                number = "" if place == 1 else f" {place}"
+                row |= {f"label{number}": guess["label"], f"probability{number}": f"{guess['probability']:.4f}"}
+            if "reconstruction" in prediction:
+                row["reconstruction"] = prediction["reconstruction"]
+            yield row

@@ -1,0 +1,287 @@
+"""``perceiver predict`` for optical flow: which pairs of frames it reads, what it says and writes."""
+
+from __future__ import annotations
+
+import json
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from perceiver_cli.main import main
+from perceiver_plugins.flow.data.pairs import frames_tensor
+from perceiver_plugins.flow.files import draw_flow, read_flo, write_flo
+from perceiver_plugins.flow.parts import flow_of_frames
+from perceiver_plugins.flow.prediction import FlowPredictor
+from perceiver_plugins.flow.reading import FrameReader, Video
+from perceiver_plugins.training.errors import DataError
+from perceiver_registry import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, frames):
+    """Three frames, whose order is that of their numbers."""
+    place = tmp_path / "walk"
+    place.mkdir()
+    for number, pixels in zip((2, 9, 10), frames(3, 8, 12), strict=True):
+        Image.fromarray(pixels).save(place / f"frame_{number}.png")
+    return place
+
+
+@pytest.fixture
+def video(tmp_path, frames):
+    """Five frames, which a video holds without loss."""
+    path = tmp_path / "walk.mkv"
+    pictures = frames(5, 16, 24)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=5)
+        stream.height, stream.width, stream.pix_fmt = 16, 24, "bgr0"
+        for pixels in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+        container.mux(stream.encode(None))
+    return path, pictures
+
+
+@pytest.fixture
+def reader(flow_module) -> FrameReader:
+    return FrameReader({}, flow_module().model.input_adapter)
+
+
+# Reading
+
+
+def names(reader: FrameReader, *inputs: object) -> list[str]:
+    pairs = reader.expand([str(name) for name in inputs])
+    return [" ".join(part.rpartition("/")[2] for part in pair.split(" ")) for pair in pairs]
+
+
+def test_each_frame_goes_with_the_one_that_follows(reader, folder):
+    files = [folder / f"frame_{number}.png" for number in (2, 9, 10)]
+    in_order = ["frame_2.png frame_9.png", "frame_9.png frame_10.png"]
+    assert names(reader, folder) == in_order
+    assert names(reader, folder / "frame_*.png") == in_order
+    assert names(reader, *files) == in_order
+    assert names(reader, files[2], files[0]) == ["frame_10.png frame_2.png"]
+    # A folder, or a pattern, is a sequence of its own.
+    assert names(reader, files[0], files[1], folder, files[1], files[2]) == [in_order[0], *in_order, in_order[1]]
+
+
+def test_the_frames_of_a_video_are_read_one_after_the_other(reader, video):
+    path, pictures = video
+    pairs = reader.expand([str(path)])
+    assert [pair.rpartition("/")[2] for pair in pairs] == [f"walk.mkv#{number}" for number in (1, 2, 3, 4)]
+    for number in (0, 1, 2, 3, 1):
+        expected = frames_tensor(pictures[number], pictures[number + 1])
+        torch.testing.assert_close(reader.read(pairs[number]), expected, rtol=0, atol=0)
+
+
+def test_a_video_is_decoded_once(video, monkeypatch):
+    path, pictures = video
+    opened = []
+    monkeypatch.setattr(av, "open", lambda *args, real=av.open, **options: opened.append(1) or real(*args, **options))
+    frames = Video(path)
+    for number in (0, 1, 1, 2, 2, 3, 3, 4):
+        np.testing.assert_array_equal(frames.read(number), pictures[number])
+    assert len(opened) == 1
+    np.testing.assert_array_equal(frames.read(0), pictures[0])
+    assert len(opened) == 2
+    with pytest.raises(DataError, match=r"walk\.mkv: the video ends before frame 5"):
+        frames.read(5)
+
+
+def test_an_animated_picture_is_a_video(reader, tmp_path):
+    pictures = [Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (0, 100, 255)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=100)
+    pairs = reader.expand([str(tmp_path / "a.gif")])
+    values = [[int((frame.mean() + 1) * 127.5 + 0.5) for frame in reader.read(pair)] for pair in pairs]
+    np.testing.assert_allclose(values, [[0, 100], [100, 255]], atol=2)
+
+
+def test_what_cannot_be_read_is_said_in_one_line(reader, folder, tmp_path, frames):
+    one = folder / "frame_2.png"
+    Image.fromarray(frames(1, 5, 7)[0]).save(tmp_path / "other.png")
+    (tmp_path / "notes.txt").write_text("no video")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"frame_2\.png: a single frame; optical flow is between two"):
+        reader.expand([str(one)])
+    with pytest.raises(UserError, match=r"there are no images \(\.jpg, .*\) in the folder"):
+        reader.expand([str(tmp_path / "empty")])
+    with pytest.raises(UserError, match=r"no image matches '.*\*\.jpg'"):
+        reader.expand([f"{tmp_path}/*.jpg"])
+    with pytest.raises(UserError, match=r"notes\.txt: neither an image nor a video that can be read"):
+        reader.expand([str(tmp_path / "notes.txt")])
+    with pytest.raises(UserError, match=r"none\.mp4: there is no such file"):
+        reader.expand([str(tmp_path / "none.mp4")])
+    (pair,) = reader.expand([str(one), str(tmp_path / "none.png")])
+    with pytest.raises(UserError, match=r"none\.png: the image cannot be read \(No such file"):
+        reader.read(pair)
+    (pair,) = reader.expand([str(one), str(tmp_path / "other.png")])
+    with pytest.raises(UserError, match="frames of different sizes, 8x12 and 5x7 pixels"):
+        reader.read(pair)
+    with pytest.raises(UserError, match="pairs of frames of different sizes"):
+        reader.collate([torch.zeros(2, 3, 8, 12), torch.zeros(2, 3, 5, 7)])
+    with pytest.raises(UserError, match=r"frame_2\.png: not a pair of frames"):
+        reader.read(str(one))
+
+
+# Predicting
+
+
+def counted(module) -> list[int]:
+    """How many parts the module computes together, each time."""
+    counts: list[int] = []
+    module.model.encoder.register_forward_hook(lambda encoder, inputs, output: counts.append(len(inputs[0].x)))
+    return counts
+
+
+def test_a_frame_of_the_training_size_runs_once(flow_module, reader, folder):
+    module = flow_module()
+    counts = counted(module)
+    predictor = FlowPredictor(module, reader)
+    predictions = predictor.predict([str(folder)])
+    assert counts == [1, 1]
+    for prediction, pair in zip(predictions, reader.expand([str(folder)]), strict=True):
+        flow = module.flow(reader.read(pair)[None])[0]
+        length = flow.square().sum(dim=0).sqrt()
+        assert prediction == {
+            "input": str(pair),
+            "height": 8,
+            "width": 12,
+            "mean_to_the_right": pytest.approx(float(flow[0].mean()), rel=1e-4),
+            "mean_down": pytest.approx(float(flow[1].mean()), rel=1e-4),
+            "mean_length": pytest.approx(float(length.mean()), rel=1e-4),
+            "max_length": pytest.approx(float(length.max()), rel=1e-4),
+        }
+    assert predictions[0] != predictions[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_larger_frames_run_in_parts_and_are_written(flow_module, reader, video, tmp_path, batch_size):
+    module = flow_module()
+    path, pictures = video
+    counts = counted(module)
+    output = tmp_path / "new" / "flow"
+    predictor = FlowPredictor(module, reader, output=str(output), overlap=2, batch_size=batch_size)
+    predictions = predictor.predict([str(path)])
+    assert (len(predictions), sum(counts), max(counts)) == (4, 4 * 3 * 3, batch_size)
+    for number, prediction in enumerate(predictions):
+        frames = frames_tensor(pictures[number], pictures[number + 1])
+        expected = flow_of_frames(module.flow, frames, (8, 12), overlap=2)
+        written = torch.from_numpy(read_flo(prediction["flow"])).permute(2, 0, 1)
+        torch.testing.assert_close(written, expected, rtol=1e-4, atol=1e-5)
+        picture = np.asarray(Image.open(prediction["picture"])).astype(int)
+        assert np.abs(picture - np.asarray(draw_flow(expected))).max() <= 1
+    assert sorted(file.name for file in output.iterdir()) == [
+        f"{number:04d}-walk.{suffix}" for number in range(4) for suffix in ("flo", "png")
+    ]
+
+
+def test_frames_are_averaged_down_as_in_training(flow_module, video):
+    module = flow_module()
+    _, pictures = video
+    predictor = FlowPredictor(module, FrameReader({"downscale": 2}, module.model.input_adapter))
+    flow = predictor.flow(frames_tensor(pictures[0], pictures[1]))
+    assert flow.shape == (2, 16, 24)
+    means = pictures[:2].reshape(2, 8, 2, 12, 2, 3).mean(axis=(2, 4))
+    small = module.flow(torch.from_numpy(means).permute(0, 3, 1, 2)[None].float() / 127.5 - 1)[0]
+    # Halfway between two pixels of the enlarged flow, twice that of the small one.
+    torch.testing.assert_close(
+        flow.unflatten(2, (12, 2)).unflatten(1, (8, 2)).mean(dim=(2, 4))[:, 1:-1, 1:-1].mean(dim=(1, 2)),
+        2 * small[:, 1:-1, 1:-1].mean(dim=(1, 2)),
+        rtol=0.1,
+        atol=0.05,
+    )
+    assert FlowPredictor(module, predictor.reader, downscale=1).downscale == 1
+    odd = predictor.flow(torch.randn(2, 3, 17, 25))
+    assert odd.shape == (2, 17, 25)
+
+
+def test_the_error_is_that_against_the_true_flow(flow_module, reader, folder, tmp_path):
+    module = flow_module()
+    pairs = reader.expand([str(folder)])
+    flows = [module.flow(reader.read(pair)[None])[0].permute(1, 2, 0).numpy() for pair in pairs]
+    truths = tmp_path / "truths"
+    truths.mkdir()
+    for number, flow in zip((9, 10), flows, strict=True):
+        true = flow + np.array([3.0, -4.0], np.float32)
+        true[:2] = np.nan
+        write_flo(truths / f"{number}.flo", true)
+    predictions = FlowPredictor(module, reader, flow=str(truths)).predict([str(folder)])
+    for prediction, flow in zip(predictions, flows, strict=True):
+        assert prediction["end_point_error"] == pytest.approx(5.0, rel=1e-4)
+        still = np.linalg.norm(flow + np.array([3.0, -4.0]), axis=-1)[2:].mean()
+        assert prediction["without_motion"] == pytest.approx(still, rel=1e-4)
+    rows = list(FlowPredictor.rows(predictions))
+    assert [row["end point error"] for row in rows] == ["5.000", "5.000"]
+    one = FlowPredictor(module, reader, flow=str(truths / "10.flo"))
+    (prediction,) = one.predict([str(folder / f"frame_{number}.png") for number in (9, 10)])
+    assert prediction["end_point_error"] == pytest.approx(5.0, rel=1e-4)
+    with pytest.raises(UserError, match=r"flow: 1 \.flo files for 2 pairs of frames; one each is needed"):
+        one.predict([str(folder)])
+
+
+def test_what_cannot_be_read_is_left_out(flow_module, reader, folder, tmp_path):
+    module = flow_module()
+    (folder / "frame_9.png").write_bytes(b"damaged")
+    Image.open(folder / "frame_2.png").save(folder / "frame_11.png")
+    predictor = FlowPredictor(module, reader)
+    assert [prediction["input"].count("frame") for prediction in predictor.predict([str(folder)])] == [2]
+    assert len(predictor.failures) == 2
+    assert all("frame_9.png: not an image" in failure for failure in predictor.failures)
+    write_flo(tmp_path / "small.flo", np.zeros((3, 4, 2), np.float32))
+    predictor = FlowPredictor(module, reader, flow=str(tmp_path / "small.flo"))
+    assert predictor.predict([str(folder / f"frame_{number}.png") for number in (2, 10)]) == []
+    assert "small.flo: a flow of 3x4 pixels, where the frames have 8x12" in predictor.failures[0]
+
+
+def test_impossible_options_are_refused(flow_module, reader, folder, tmp_path):
+    module = flow_module()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for options, message in (
+        ({"overlap": -1}, "overlap=-1 must be at least 0"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"downscale": 0}, "downscale=0 must be at least 1"),
+        ({"flow": str(tmp_path / "empty")}, "there are no .flo files in the folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            FlowPredictor(module, reader, **options)
+    predictor = FlowPredictor(module, reader, output=str(tmp_path / "file"))
+    with pytest.raises(UserError, match="no folder can be made there: File exists"):
+        predictor.predict([str(folder)])
+
+
+# Through the command
+
+
+def test_fit_and_predict_through_the_command(chairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = chairs(3)
+    small = {
+        "model.num_latents": 4,
+        "model.num_latent_channels": 16,
+        "model.encoder.num_self_attention_layers_per_block": 1,
+        "model.encoder.num_frequency_bands": 3,
+        "model.decoder.num_cross_attention_qk_channels": 16,
+        "data.image_size": "[8, 12]",
+        "data.downscale": 1,
+        "trainer.max_steps": 2,
+        "trainer.accelerator": "cpu",
+        "trainer.enable_progress_bar": "false",
+        "trainer.enable_model_summary": "false",
+    }
+    flags = [f"--{name}={value}" for name, value in small.items()]
+    assert main(["fit", "--task=optical-flow", "--data=flying-chairs", f"--data.path={root}", *flags]) == 0
+    assert "val_epe" in capsys.readouterr().out
+    frames = [str(root / "data" / f"00001_img{number}.ppm") for number in (1, 2)]
+    truth = str(root / "data" / "00001_flow.flo")
+    predict = ["predict", "--ckpt_path=last", *frames, f"--flow={truth}", "--output=out", "--format=json"]
+    assert main(predict) == 0
+    (prediction,) = json.loads(capsys.readouterr().out)
+    assert (prediction["input"], prediction["height"], prediction["width"]) == (" ".join(frames), 10, 14)
+    error = np.linalg.norm(read_flo(prediction["flow"]) - read_flo(truth), axis=-1).mean()
+    assert prediction["end_point_error"] == pytest.approx(float(error), rel=1e-4)
+    assert prediction["without_motion"] == pytest.approx(2**0.5, rel=1e-5)
+    assert Image.open(prediction["picture"]).size == (14, 10)

@@ -1,0 +1,91 @@
+"""Tokenizers for the hub give, called with a text alone, what models were trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+from transformers import PerceiverTokenizer
+
+from perceiver_plugins.hub import ZooTokenizer
+from perceiver_plugins.hub.text import tokenizer_of
+from perceiver_plugins.text.reading import TextReader
+from perceiver_plugins.text.tokenizers import load_tokenizer, serialize_tokenizer
+
+LONGEST = 40
+TEXTS = [
+    "plain",
+    "ä€😀 \t\n\x00\x7f\u2028 ende",
+    " starts and ends with spaces ",
+    "[CLS] a [SEP][PAD]",
+    "der Bär näht " * 9,
+]
+
+
+def description(tokenizer: Any, **values: Any) -> dict[str, Any]:
+    """What a data module says of its data."""
+    plain = {"max_seq_len": LONGEST, "padding_side": "right", "truncation_side": "right"}
+    return {"tokenizer": serialize_tokenizer(tokenizer), **plain, **values}
+
+
+def saved(data: dict[str, Any], folder: Path, masks: bool = False) -> ZooTokenizer:
+    """The tokenizer, saved and loaded again."""
+    tokenizer_of(data, LONGEST, masks).save_pretrained(folder)
+    return ZooTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("truncation_side", ["left", "right"])
+@pytest.mark.parametrize("end_token", [False, True])
+@pytest.mark.parametrize("special_tokens", [False, True])
+@pytest.mark.parametrize("kind", ["bytes", "subwords"])
+def test_texts_become_the_batches_that_the_reader_makes(
+    kind: str,
+    special_tokens: bool,
+    end_token: bool,
+    truncation_side: str,
+    padding_side: str,
+    subwords: Path,
+    tmp_path: Path,
+) -> None:
+    original = PerceiverTokenizer() if kind == "bytes" else load_tokenizer(str(subwords))
+    ends = {"add_special_tokens": special_tokens, "add_eos_token": end_token}
+    data = description(original, padding_side=padding_side, truncation_side=truncation_side, **ends)
+    ours = saved(data, tmp_path)(TEXTS, truncation=True, padding=True, return_tensors="pt")
+    reader = TextReader(data, nn.Identity())  # type: ignore[arg-type]
+    expected = reader.collate([reader.read(text) for text in TEXTS])
+    assert {*ours} == {*expected} == {"input_ids", "attention_mask"}
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], expected[name])
+    assert ours["input_ids"].shape[1] == LONGEST
+
+
+def test_bytes_are_those_of_the_tokenizer_that_they_were_learned_with(tmp_path: Path) -> None:
+    original = PerceiverTokenizer()
+    ours = saved(description(original), tmp_path, masks=True)
+    assert len(ours) == len(original) == 262
+    for text in ("a [MASK] cat", "[MASK][MASK]näht", "Ende [MASK]", *TEXTS):
+        ids = ours(text)["input_ids"]
+        assert ids == original(text, add_special_tokens=False)["input_ids"], text
+        assert ours.decode(ids) == original.decode(ids)
+        assert ours.decode(ids, skip_special_tokens=True) == original.decode(ids, skip_special_tokens=True)
+    assert ours.mask_token_id == original.mask_token_id
+    assert ours.pad_token_id == original.pad_token_id
+    chance = np.random.default_rng(0)
+    for _ in range(20):
+        text = "".join(map(chr, chance.integers(1, 0xD7FF, size=30)))
+        assert ours(text)["input_ids"] == original(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_text_with_masks_has_no_end(tmp_path: Path) -> None:
+    """As ``perceiver predict`` fills masks: what goes on after the text is open."""
+    data = description(PerceiverTokenizer(), add_eos_token=True)
+    assert saved(data, tmp_path, masks=True)("a")["input_ids"] == [6 + ord("a")]
+    assert saved(data, tmp_path, masks=False)("a")["input_ids"] == [6 + ord("a"), 2]
+
+
+def test_the_longest_sequence_is_known(tmp_path: Path) -> None:
+    assert saved(description(PerceiverTokenizer()), tmp_path).model_max_length == LONGEST

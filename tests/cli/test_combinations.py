@@ -74,7 +74,7 @@ def test_every_input_trains_with_every_output(perceiver, tmp_path, monkeypatch, 
 
 def embedded() -> list[Any]:
     """Data that comes with the packages, with each task that it serves."""
-    names = ("digits", "diabetes", "languages", "python-code", "python-docs")
+    names = ("digits", "diabetes", "languages", "python-code", "python-docs", "stereo-pair", "synthetic-clips")
     specs: list[DataSpec] = [registry().get("data", name).spec for name in names]
     return [pytest.param(spec.name, task, id=f"{spec.name}-{task}") for spec in specs for task in spec.tasks]
 

@@ -82,9 +82,11 @@ def embedded() -> list[Any]:
 @pytest.mark.parametrize(("data", "task"), embedded())
 def test_embedded_data_serves_its_tasks(perceiver, tmp_path, monkeypatch, data, task):
     monkeypatch.chdir(tmp_path)
-    encoder = next(
-        e for e in registry().entries("input") if e.spec.reads and registry().get("data", data).spec.feeds(e.spec)
+    spec, task_spec = registry().get("data", data).spec, registry().get("task", task).spec
+    fitting = (
+        e for e in registry().entries("input") if e.spec.reads and spec.feeds(e.spec) and fits(e.spec, task_spec)
     )
+    encoder = next(fitting)
     budget = {"trainer.max_steps": 2, "trainer.val_check_interval": 1.0, "trainer.limit_val_batches": 1}
     trainer = {name: value for name, value in SMALL.items() if name.startswith("trainer.")}
     latents = {"model.num_latents": 4, "data.batch_size": 2}

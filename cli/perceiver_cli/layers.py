@@ -425,8 +425,8 @@ def _config_of_params(encoder_name: str | None, params: str) -> Values | None:
         return dict(read_checkpoint(params)[KEY]["model"])
     if is_published(params) and encoder_name:
         entry = registry().get("input", encoder_name)
-        if entry.spec.convert_config:
-            return config_to_dict(entry.resolve("convert_config")(params))
+        if entry.spec.conversions:
+            return config_to_dict(entry.resolve("conversions").published_config(params))
     return None
 
 

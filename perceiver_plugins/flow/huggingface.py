@@ -82,6 +82,8 @@ def _settings(config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
 OPTICAL_FLOW = Conversion(
     architecture="PerceiverForOpticalFlow",
     kind=KIND,
+    encoder=FlowPatchesEncoderConfig,
+    decoder=OpticalFlowDecoderConfig,
     convert_config=convert_config,
     settings=_settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),

@@ -22,8 +22,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("frames",),
             reader=f"{PLUGIN}.reading:FrameReader",
             data_options=("image_size",),
-            convert_config=f"{PLUGIN}.huggingface:CONVERSIONS.published_config",
-            convert_params=f"{PLUGIN}.huggingface:CONVERSIONS.convert_params",
+            conversions=f"{PLUGIN}.huggingface:CONVERSIONS",
             example={
                 "model.encoder.image_size": [6, 8],
                 "model.encoder.num_patch_channels": 8,

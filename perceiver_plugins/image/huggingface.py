@@ -142,6 +142,8 @@ def _conversion(architecture: str) -> Conversion:
     return Conversion(
         architecture=architecture,
         kind=KIND,
+        encoder=ARCHITECTURES[architecture].encoder,
+        decoder=ClassificationDecoderConfig,
         convert_config=lambda config: convert_config(config, architecture),
         settings=lambda config: (
             ARCHITECTURES[architecture].settings(config.encoder) | classification_settings(config.decoder)

@@ -60,8 +60,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("pixel_values",),
             reader=f"{PLUGIN}.reading:ImageReader",
             data_options=("image_size", "num_channels", "mean", "std", "crop_pct"),
-            convert_config=f"{PLUGIN}.huggingface:CONVERSIONS.published_config",
-            convert_params=f"{PLUGIN}.huggingface:CONVERSIONS.convert_params",
+            conversions=f"{PLUGIN}.huggingface:CONVERSIONS",
             example={f"model.encoder.{field}": value for field, value in (example | {"num_channels": 1}).items()},
         )
         for name, (prefix, summary, links, example) in ADAPTERS.items()

@@ -119,6 +119,8 @@ def key_pairs(num_layers: int) -> Pairs:
 MULTIMODAL = Conversion(
     architecture="PerceiverForMultimodalAutoencoding",
     kind=KIND,
+    encoder=AudioVideoLabelEncoderConfig,
+    decoder=AudioVideoLabelDecoderConfig,
     convert_config=convert_config,
     settings=settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),

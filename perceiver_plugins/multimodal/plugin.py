@@ -40,8 +40,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("input_values", "pixel_values_videos"),
             reader=f"{PLUGIN}.reading:ClipReader",
             data_options=CLIP_OPTIONS,
-            convert_config=f"{PLUGIN}.huggingface:CONVERSIONS.published_config",
-            convert_params=f"{PLUGIN}.huggingface:CONVERSIONS.convert_params",
+            conversions=f"{PLUGIN}.huggingface:CONVERSIONS",
             example={f"model.encoder.{name}": value for name, value in TINY_CLIP.items()},
         ),
         AdapterSpec(

@@ -138,6 +138,8 @@ def _num_layers(config: PerceiverConfig[Any, Any]) -> int:
 MASKED_LM = Conversion(
     architecture="PerceiverForMaskedLM",
     kind="Perceiver language model",
+    encoder=TextEncoderConfig,
+    decoder=TextDecoderConfig,
     convert_config=convert_config,
     settings=_settings,
     pairs=lambda config: key_pairs(_num_layers(config)),
@@ -146,6 +148,8 @@ MASKED_LM = Conversion(
 SEQUENCE_CLASSIFICATION = Conversion(
     architecture="PerceiverForSequenceClassification",
     kind="Perceiver for classification of texts",
+    encoder=TextEncoderConfig,
+    decoder=ClassificationDecoderConfig,
     convert_config=convert_classifier_config,
     settings=lambda config: _settings(config) | classification_settings(config.decoder),
     pairs=lambda config: _classifier_pairs(_num_layers(config)),

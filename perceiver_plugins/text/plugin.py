@@ -22,8 +22,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("input_ids", "attention_mask"),
             reader="perceiver_plugins.text.reading:TextReader",
             data_options=("tokenizer", "max_seq_len", "padding_side", "add_special_tokens"),
-            convert_config="perceiver_plugins.text.huggingface:CONVERSIONS.published_config",
-            convert_params="perceiver_plugins.text.huggingface:CONVERSIONS.convert_params",
+            conversions="perceiver_plugins.text.huggingface:CONVERSIONS",
             example={
                 "model.encoder.vocab_size": 40,
                 "model.encoder.max_seq_len": 12,

@@ -19,7 +19,7 @@ from perceiver_plugins.training.errors import one_line
 from perceiver_registry import UserError, assemble
 
 if TYPE_CHECKING:
-    from perceiver_core import EncoderConfig, PerceiverConfig, PerceiverIO
+    from perceiver_core import DecoderConfig, EncoderConfig, PerceiverConfig, PerceiverIO
 
 Pairs = Iterator[tuple[str, str]]
 
@@ -34,6 +34,8 @@ class Conversion:
     Args:
         architecture: name of Hugging Face's class, which its configurations give as ``architectures``.
         kind: what a person calls such a model: "Perceiver language model".
+        encoder: the class of its encoder's configuration here.
+        decoder: that of its decoder's.
         convert_config: the configuration here of the model that Hugging Face's class builds of one of its own.
         settings: Hugging Face's settings of a configuration here, besides those of :func:`encoder_settings`.
         pairs: pairs of the names of all parameters and statistics of a model with that configuration.
@@ -41,6 +43,8 @@ class Conversion:
 
     architecture: str
     kind: str
+    encoder: type[EncoderConfig]
+    decoder: type[DecoderConfig]
     convert_config: Callable[[transformers.PerceiverConfig], PerceiverConfig[Any, Any]]
     settings: Callable[[PerceiverConfig[Any, Any]], Mapping[str, Any]]
     pairs: Callable[[PerceiverConfig[Any, Any]], Pairs]
@@ -85,6 +89,13 @@ class Conversion:
         Raises:
             ValueError: if Hugging Face's class cannot be what ``config`` says; the message says which fields differ.
         """
+        for part, expected in (("encoder", self.encoder), ("decoder", self.decoder)):
+            actual = type(getattr(config, part))
+            if actual is not expected:
+                raise ValueError(
+                    f"{self.architecture} cannot be what this model is: its {part} is of {actual.__name__}, "
+                    f"there it is of {expected.__name__}"
+                )
         settings = encoder_settings(config) | dict(self.settings(config))
         theirs = transformers.PerceiverConfig(**settings, architectures=[self.architecture])
         # What does not come back is what Hugging Face's class has no setting for.
@@ -136,13 +147,10 @@ class Conversions:
         Raises:
             ValueError: if there is none; the message says why.
         """
-        reasons = []
-        for member in self.members:
-            try:
-                return member.to_hugging_face(model)
-            except ValueError as error:
-                reasons.append(str(error))
-        raise ValueError("; ".join(reasons))
+        config = model.config
+        kinds = [each for each in self.members if each.encoder is type(config.encoder)]
+        fitting = [each for each in kinds if each.decoder is type(config.decoder)]
+        return (fitting or kinds or self.members)[0].to_hugging_face(model)
 
     def _read(self, source: str) -> tuple[Conversion, transformers.PerceiverConfig]:
         config = load_config(source, self.kind)
@@ -155,9 +163,6 @@ class Conversions:
 
 def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Name and both values of each field that says what a model computes and differs between two configurations."""
-    if type(ours) is not type(theirs):
-        yield prefix.rstrip("."), type(ours).__name__, type(theirs).__name__
-        return
     for field in fields(ours):
         one, other = getattr(ours, field.name), getattr(theirs, field.name)
         # Where channels are left open, the shapes of the weights will tell.

@@ -8,7 +8,7 @@ from perceiver_registry.params import load_params, load_pretrained
 from perceiver_registry.plugins import INTERFACE_VERSION, LoadedPlugin, Plugin
 from perceiver_registry.registry import Entry, Registry, registry
 from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
-from perceiver_registry.zoo import create_model, list_models, load_model
+from perceiver_registry.zoo import create_model, from_hugging_face, list_models, load_model, to_hugging_face
 
 __all__ = [
     "INTERFACE_VERSION",
@@ -31,6 +31,7 @@ __all__ = [
     "create_model",
     "create_module",
     "describe",
+    "from_hugging_face",
     "hookimpl",
     "list_models",
     "load_model",
@@ -38,4 +39,5 @@ __all__ = [
     "load_pretrained",
     "read_checkpoint",
     "registry",
+    "to_hugging_face",
 ]

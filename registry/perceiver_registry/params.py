@@ -51,7 +51,7 @@ def load_pretrained(model: PerceiverIO) -> None:
     if config.params is not None and config.encoder.params is not None:
         raise UserError("model.params and model.encoder.params: give one of the two; the first has an encoder as well")
     entry = registry().adapter_of("input", config.encoder)
-    convert = entry.resolve("convert_params") if entry.spec.convert_params else None
+    convert = entry.resolve("conversions").convert_params if entry.spec.conversions else None
     if config.params is not None:
         load_params(model, config.params, convert)
     else:

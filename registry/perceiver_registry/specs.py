@@ -110,10 +110,8 @@ class AdapterSpec(_Checked):
             person's inputs for ``perceiver predict``, or None.
         data_options: input adapters: options of the data module that its weights depend on (``("tokenizer",)``).
             An encoder that is taken over from a checkpoint brings them along.
-        convert_config: input adapters: place of a function that turns the id or folder of a published model into a
-            ``PerceiverConfig``, or None.
-        convert_params: input adapters: place of a function that turns the same into a state dict of the whole model,
-            or None.
+        conversions: input adapters: place of a ``perceiver_plugins.training.huggingface.Conversions``, Hugging Face's
+            classes that its models convert from and to, or None.
         example: values by dotted flag with which it makes a small model (``{"model.encoder.vocab_size": 40}``), for
             tests and trials.
     """
@@ -128,8 +126,7 @@ class AdapterSpec(_Checked):
     reads: Names = ()
     reader: Place | None = None
     data_options: Names = ()
-    convert_config: Place | None = None
-    convert_params: Place | None = None
+    conversions: Place | None = None
     example: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -95,9 +95,44 @@ def load_model(source: str) -> PerceiverIO:
         return assemble(replace(config, params=source)).eval()
     reasons = []
     for entry in registry().entries("input"):
-        if entry.spec.convert_config:
+        if entry.spec.conversions:
             try:
-                return assemble(entry.resolve("convert_config")(source)).eval()
+                return assemble(entry.resolve("conversions").published_config(source)).eval()
             except UserError as error:
                 reasons.append(str(error))
     raise UserError(reasons[-1] if reasons else f"{source}: no plugin reads published models")
+
+
+def from_hugging_face(model: Any) -> PerceiverIO:
+    """The model here that computes what one of transformers' Perceivers does, with copies of its weights.
+
+    Args:
+        model: a model of one of the classes that plugins convert, such as ``transformers.PerceiverForMaskedLM``.
+
+    Raises:
+        UserError: if no plugin converts its class.
+        ValueError: if its configuration is none that can be converted.
+    """
+    architecture = type(model).__name__
+    known = []
+    for entry in registry().entries("input"):
+        if entry.spec.conversions:
+            conversions = entry.resolve("conversions")
+            conversion = conversions.of(architecture)
+            if conversion is not None:
+                return conversion.from_hugging_face(model)
+            known += [member.architecture for member in conversions.members]
+    raise UserError(f"no plugin converts a {architecture}, but {', '.join(known) or 'no class at all'}")
+
+
+def to_hugging_face(model: PerceiverIO) -> Any:
+    """The model of one of transformers' classes that computes what a model here does, with copies of its weights.
+
+    Raises:
+        UserError: if the plugin of its input adapter converts to no class.
+        ValueError: if none of these classes can be what it is; the message says in what they differ.
+    """
+    entry = registry().adapter_of("input", model.config.encoder)
+    if not entry.spec.conversions:
+        raise UserError(f"the input adapter {entry.name!r} ({entry.plugin}) converts to no class of transformers")
+    return entry.resolve("conversions").to_hugging_face(model)

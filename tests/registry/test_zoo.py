@@ -9,11 +9,15 @@ import transformers
 from perceiver_registry import (
     UnknownNameError,
     UserError,
+    assemble,
+    config_from_dict,
     create_model,
     describe,
+    from_hugging_face,
     list_models,
     load_model,
     registry,
+    to_hugging_face,
 )
 from perceiver_registry.zoo import model_config
 
@@ -85,3 +89,41 @@ def test_a_checkpoint_is_loaded_with_its_weights(randomise, tmp_path):
     assert not loaded.training
     batch = {"pixel_values": torch.randn(2, 1, 9, 7)}
     torch.testing.assert_close(loaded(batch), model(batch), rtol=0, atol=0)
+
+
+CLASSES = {
+    "PerceiverForMaskedLM": "language-perceiver",
+    "PerceiverForSequenceClassification": "language-perceiver-classifier",
+    "PerceiverForImageClassificationLearned": "vision-perceiver-learned",
+    "PerceiverForImageClassificationFourier": "vision-perceiver-fourier",
+    "PerceiverForImageClassificationConvProcessing": "vision-perceiver-conv",
+    "PerceiverForOpticalFlow": "optical-flow-perceiver",
+    "PerceiverForMultimodalAutoencoding": "multimodal-perceiver",
+}
+
+
+@pytest.mark.parametrize(("architecture", "name"), CLASSES.items())
+def test_all_seven_published_shapes_go_there_and_back_again(architecture, name):
+    """At full size, without their weights: the parity of small ones is tested with each plugin."""
+    with torch.device("meta"):
+        model = create_model(name)
+        theirs = to_hugging_face(model)
+        assert type(theirs) is getattr(transformers, architecture)
+        assert num_parameters(theirs) == num_parameters(model)
+        again = from_hugging_face(theirs)
+    assert {key: value.shape for key, value in again.state_dict().items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+
+
+def test_what_cannot_be_converted_is_said():
+    with pytest.raises(UserError, match=r"no plugin converts a BertModel, but .*PerceiverForMaskedLM"):
+        from_hugging_face(transformers.BertModel(transformers.BertConfig(num_hidden_layers=1)))
+    with pytest.raises(ValueError, match=r"encoder.num_channels is 1, there it is 3"):
+        to_hugging_face(create_model("mnist-classifier", num_latents=3))
+    odd = {"encoder": {"adapter": "text"}, "decoder": {"adapter": "token-classification"}}
+    with pytest.raises(ValueError, match=r"its decoder is of TokenClassificationDecoderConfig, there it is of Text"):
+        to_hugging_face(assemble(config_from_dict(odd)))
+    table = {"encoder": {"adapter": "table", "num_features": 4}, "decoder": {"adapter": "classification"}}
+    with pytest.raises(UserError, match=r"the input adapter 'table' .* converts to no class of transformers"):
+        to_hugging_face(assemble(config_from_dict(table)))

@@ -21,7 +21,7 @@ CONTRACT = Contract()
 BASES: dict[str, tuple[type, type]] = {"input": (InputAdapter, EncoderConfig), "output": (OutputAdapter, DecoderConfig)}
 """What adapter and config are subclasses of, by kind."""
 
-PLACES = ("adapter", "config", "reader", "convert_config", "convert_params")
+PLACES = ("adapter", "config", "reader", "conversions")
 
 
 @CONTRACT.promise()

@@ -26,6 +26,12 @@ Pairs = Iterator[tuple[str, str]]
 FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading", "label_mask_probability")
 """Fields of a configuration that say how a model is trained, not what it computes."""
 
+OF_REPEATED = {
+    "first_cross_attention_layer_shared": "num_cross_attention_layers",
+    "first_self_attention_block_shared": "num_self_attention_blocks",
+}
+"""Fields that mean something only where another one is more than 1."""
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -167,9 +173,11 @@ def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str
         one, other = getattr(ours, field.name), getattr(theirs, field.name)
         # Where channels are left open, the shapes of the weights will tell.
         left_open = field.name.endswith(("_qk_channels", "_v_channels")) and None in (one, other)
+        repeats = OF_REPEATED.get(field.name)
+        means_nothing = field.name in FREE or (repeats is not None and getattr(ours, repeats) == 1)
         if is_dataclass(one):
             yield from _differences(one, other, f"{prefix}{field.name}.")
-        elif field.name not in FREE and one != other and not left_open:
+        elif one != other and not (left_open or means_nothing):
             yield f"{prefix}{field.name}", one, other
 
 

@@ -179,6 +179,13 @@ def test_how_a_model_was_trained_does_not_matter():
     assert convert_config(MASKED_LM.hugging_face_config(trained)) == config
 
 
+def test_what_is_said_of_repetitions_does_not_matter_where_there_are_none():
+    config = convert_config(transformers.PerceiverConfig(**BASE))
+    said = {"first_cross_attention_layer_shared": True, "first_self_attention_block_shared": False}
+    same = replace(config, encoder=replace(config.encoder, **said))
+    assert convert_config(MASKED_LM.hugging_face_config(same)) == config
+
+
 @pytest.fixture
 def folder(peer, tmp_path):
     """A folder in the hub's layout, and the model that was saved there."""

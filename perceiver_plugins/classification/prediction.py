@@ -10,7 +10,7 @@ from torch import Tensor
 
 from perceiver_plugins.classification.lightning import LitClassifier, LitTokenClassifier
 from perceiver_plugins.classification.regression import LitRegressor
-from perceiver_plugins.training.prediction import Prediction, Predictor
+from perceiver_plugins.training.prediction import Prediction, Predictor, best_classes, class_row
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
 
@@ -46,27 +46,11 @@ class ClassPredictor(Predictor):
             raise UserError(
                 "a model with several output queries classifies each input several times: no table for that"
             )
-        best, numbers = output.float().softmax(dim=-1).topk(self.top_k)
-        return [
-            {
-                "label": self.label_names[row[0]],
-                "probability": probabilities[0],
-                "top": [
-                    {"label": self.label_names[number], "probability": probability}
-                    for number, probability in zip(row, probabilities, strict=True)
-                ],
-            }
-            for row, probabilities in zip(numbers.tolist(), best.tolist(), strict=True)
-        ]
+        return best_classes(output, self.label_names, self.top_k)
 
     @staticmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
-        for prediction in predictions:
-            row = {"input": prediction["input"]}
-            for place, guess in enumerate(prediction["top"], start=1):
-                number = "" if place == 1 else f" {place}"
-                row |= {f"label{number}": guess["label"], f"probability{number}": f"{guess['probability']:.4f}"}
-            yield row
+        return map(class_row, predictions)
 
 
 class TokenPredictor(Predictor):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
 from perceiver_plugins.image.data.transforms import ImageFormat, to_pixels
-from perceiver_plugins.training.reading import Reader
+from perceiver_plugins.training.reading import Reader, files_named
 from perceiver_registry import UserError
 
 PICTURE_SIZE = 448
@@ -58,22 +57,7 @@ class ImageReader(Reader):
         Raises:
             UserError: if there is no image in a folder, or if nothing matches a pattern.
         """
-        found: list[str] = []
-        for name in inputs:
-            path = Path(name).expanduser()
-            if path.is_dir():
-                files = [file for file in sorted(path.rglob("*")) if _is_image(file.relative_to(path))]
-                if not files:
-                    raise UserError(f"{path}: there are no images ({', '.join(SUFFIXES)}) in the folder")
-                found += map(str, files)
-            elif glob.has_magic(name) and not path.exists():
-                matches = [match for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
-                if not matches:
-                    raise UserError(f"no file matches {name!r}")
-                found += matches
-            else:
-                found.append(str(path))
-        return list(dict.fromkeys(found))
+        return files_named(inputs, SUFFIXES, "images")
 
     def read(self, source: str) -> ImageExample:
         """Reads a file.
@@ -144,7 +128,3 @@ class ImageReader(Reader):
             raise UserError(f"{type(self.input_adapter).__name__}: its input has no places in an image")
         height, width = example.pixel_values.shape[1:]
         return grid(height, width)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)

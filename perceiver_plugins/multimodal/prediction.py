@@ -16,7 +16,7 @@ from perceiver_plugins.multimodal.data.format import from_batch
 from perceiver_plugins.multimodal.decoding import reconstruct
 from perceiver_plugins.multimodal.lightning import LitMultimodalAutoencoder
 from perceiver_plugins.multimodal.reading import ClipReader
-from perceiver_plugins.training.prediction import Prediction, Predictor
+from perceiver_plugins.training.prediction import Prediction, Predictor, Read, best_classes, class_row
 from perceiver_registry import UserError
 
 
@@ -53,36 +53,16 @@ class ClipPredictor(Predictor):
         self.top_k = min(top_k, len(self.label_names))
         self.reconstructions = Path(reconstructions).expanduser() if reconstructions else None
 
-    def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
-        read: list[tuple[int, str, Any]] = []
-        for number, source in enumerate(sources, start):
-            try:
-                read.append((number, source, self.reader.read(source)))
-            except UserError as error:
-                self.failures.append(str(error))
-        if not read:
-            return []
-        examples = [example for _, _, example in read]
-        batch = {name: value.to(self.module.device) for name, value in self.reader.collate(examples).items()}
-        answers = self.answers(self._logits(batch, read), examples)
-        if self.reconstructions is not None:
-            files = self._reconstruct(batch, read)
-            answers = [{**answer, "reconstruction": file} for answer, file in zip(answers, files, strict=True)]
-        return [{"input": source, **answer} for (_, source, _), answer in zip(read, answers, strict=True)]
-
-    def _logits(self, batch: Batch, read: Sequence[tuple[int, str, Any]]) -> Tensor:
-        """The label alone is decoded."""
-        model: Any = self.module.model
+    def ask(
+        self, batch: Batch, read: Sequence[Read], positions: Tensor | None = None
+    ) -> tuple[Tensor, list[str] | None]:
+        """The logits of the label, which alone is decoded, and the files of the reconstructions, if there are any."""
         adapter = self.module.adapter
-        place = torch.tensor([[adapter.places[LABEL].start]], device=self.module.device).expand(len(read), 1)
-        if self.attention is None:
-            output = model(batch, place)
-        else:
-            output, attentions = model(batch, place, return_attention=True)
-            self._draw(attentions, read)
-        return output[:, 0, adapter.channels[LABEL]]
+        label = torch.tensor([[adapter.places[LABEL].start]], device=self.module.device).expand(len(read), 1)
+        logits = super().ask(batch, read, label)[:, 0, adapter.channels[LABEL]]
+        return logits, None if self.reconstructions is None else self._reconstruct(batch, read)
 
-    def _reconstruct(self, batch: Batch, read: Sequence[tuple[int, str, Any]]) -> list[str]:
+    def _reconstruct(self, batch: Batch, read: Sequence[Read]) -> list[str]:
         """Writes what the model makes of the clips, and returns the files' names."""
         assert self.reconstructions is not None
         try:
@@ -98,27 +78,17 @@ class ClipPredictor(Predictor):
             write_clip(file, clip, self.reader.clip_format)
         return [str(file) for file in files]
 
-    def answers(self, output: Tensor, examples: Sequence[Any]) -> list[Prediction]:
-        best, numbers = output.float().softmax(dim=-1).topk(self.top_k)
-        return [
-            {
-                "label": self.label_names[row[0]],
-                "probability": probabilities[0],
-                "top": [
-                    {"label": self.label_names[number], "probability": probability}
-                    for number, probability in zip(row, probabilities, strict=True)
-                ],
-            }
-            for row, probabilities in zip(numbers.tolist(), best.tolist(), strict=True)
-        ]
+    def answers(self, output: tuple[Tensor, list[str] | None], examples: Sequence[Any]) -> list[Prediction]:
+        logits, files = output
+        answers = best_classes(logits, self.label_names, self.top_k)
+        if files is None:
+            return answers
+        return [{**answer, "reconstruction": file} for answer, file in zip(answers, files, strict=True)]
 
     @staticmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
         for prediction in predictions:
-            row = {"input": prediction["input"]}
-            for place, guess in enumerate(prediction["top"], start=1):
-                number = "" if place == 1 else f" {place}"
-                row |= {f"label{number}": guess["label"], f"probability{number}": f"{guess['probability']:.4f}"}
+            row = class_row(prediction)
             if "reconstruction" in prediction:
                 row["reconstruction"] = prediction["reconstruction"]
             yield row

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.multimodal.data.files import SUFFIXES, read_clip
 from perceiver_plugins.multimodal.data.format import Clip, ClipFormat, to_batch
-from perceiver_plugins.training.reading import Reader
-from perceiver_registry import UserError
+from perceiver_plugins.training.reading import Reader, files_named
 
 
 class ClipReader(Reader):
@@ -35,22 +32,7 @@ class ClipReader(Reader):
         Raises:
             UserError: if there is no video in a folder, or if nothing matches a pattern.
         """
-        found: list[str] = []
-        for name in inputs:
-            path = Path(name).expanduser()
-            if path.is_dir():
-                files = [file for file in sorted(path.rglob("*")) if _is_video(file.relative_to(path))]
-                if not files:
-                    raise UserError(f"{path}: there are no clips ({', '.join(SUFFIXES)}) in the folder")
-                found += map(str, files)
-            elif glob.has_magic(name) and not path.exists():
-                matches = [match for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
-                if not matches:
-                    raise UserError(f"no file matches {name!r}")
-                found += matches
-            else:
-                found.append(str(path))
-        return list(dict.fromkeys(found))
+        return files_named(inputs, SUFFIXES, "clips")
 
     def read(self, source: str) -> Clip:
         """Reads a file.
@@ -63,7 +45,3 @@ class ClipReader(Reader):
     def collate(self, examples: Sequence[Clip]) -> Batch:
         """``pixel_values_videos`` (b, frames, 3, height, width) and ``input_values`` (b, samples)."""
         return to_batch(examples)
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)

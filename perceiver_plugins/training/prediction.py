@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from perceiver_core import Attentions
+from perceiver_core import Attentions, Batch
 from perceiver_plugins.training.lightning import LitPerceiver
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
@@ -24,6 +24,9 @@ LONGEST_NAME = 40
 
 Prediction = dict[str, Any]
 """What is predicted for one input, as plain data."""
+
+Read = tuple[int, str, Any]
+"""An input that was read: its number, what it is called, and the example that the reader made of it."""
 
 
 class Predictor(ABC):
@@ -76,7 +79,7 @@ class Predictor(ABC):
         return predictions
 
     def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
-        read: list[tuple[int, str, Any]] = []
+        read: list[Read] = []
         for number, source in enumerate(sources, start):
             try:
                 read.append((number, source, self.reader.read(source)))
@@ -87,16 +90,25 @@ class Predictor(ABC):
         examples = [example for _, _, example in read]
         device = self.module.device
         batch = {name: value.to(device) for name, value in self.reader.collate(examples).items()}
-        model: Any = self.module.model
-        if self.attention is None:
-            output = model(batch)
-        else:
-            output, attentions = model(batch, return_attention=True)
-            self._draw(attentions, read)
-        answers = self.answers(output, examples)
+        answers = self.answers(self.ask(batch, read), examples)
         return [{"input": source, **answer} for (_, source, _), answer in zip(read, answers, strict=True)]
 
-    def _draw(self, attentions: Attentions, read: Sequence[tuple[int, str, Any]]) -> None:
+    def ask(self, batch: Batch, read: Sequence[Read], positions: Tensor | None = None) -> Any:
+        """What the model makes of a batch; draws what it looked at, if that is asked for.
+
+        Args:
+            batch: the batch, on the model's device.
+            read: what it was made of.
+            positions: the output places to decode. None: all.
+        """
+        model: Any = self.module.model
+        if self.attention is None:
+            return model(batch, positions)
+        output, attentions = model(batch, positions, return_attention=True)
+        self._draw(attentions, read)
+        return output
+
+    def _draw(self, attentions: Attentions, read: Sequence[Read]) -> None:
         assert self.attention is not None
         try:
             self.attention.mkdir(parents=True, exist_ok=True)
@@ -123,3 +135,34 @@ def looked_at(attentions: Attentions) -> list[Tensor]:
     of_latents = attentions.decoder.float().mean(dim=(1, 2))
     maps = [torch.einsum("bn,bnm->bm", of_latents, layer.float().mean(dim=1)) for layer in attentions.encoder_cross]
     return [each / each.sum(dim=1, keepdim=True) for each in maps]
+
+
+def best_classes(logits: Tensor, label_names: Sequence[str], top_k: int) -> list[Prediction]:
+    """The most probable classes of each example.
+
+    Args:
+        logits: (b, classes).
+        label_names: what the classes are called.
+        top_k: how many are told, the most probable one first.
+    """
+    best, numbers = logits.float().softmax(dim=-1).topk(top_k)
+    return [
+        {
+            "label": label_names[row[0]],
+            "probability": probabilities[0],
+            "top": [
+                {"label": label_names[number], "probability": probability}
+                for number, probability in zip(row, probabilities, strict=True)
+            ],
+        }
+        for row, probabilities in zip(numbers.tolist(), best.tolist(), strict=True)
+    ]
+
+
+def class_row(prediction: Prediction) -> dict[str, str]:
+    """What :func:`best_classes` says of an input, as a row of a table."""
+    row = {"input": prediction["input"]}
+    for place, guess in enumerate(prediction["top"], start=1):
+        number = "" if place == 1 else f" {place}"
+        row |= {f"label{number}": guess["label"], f"probability{number}": f"{guess['probability']:.4f}"}
+    return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,3 +78,36 @@ class Reader(ABC):
             UserError: if there is no picture of this modality.
         """
         raise UserError(f"attention: {type(self).__name__} has no picture of what a model looks at")
+
+
+def files_named(inputs: Sequence[str], suffixes: Sequence[str], noun: str) -> list[str]:
+    """The files that inputs name: each file, all of a kind in a folder and below, all files that match a pattern.
+
+    Args:
+        inputs: files, folders and patterns.
+        suffixes: what the names of files of the kind end in, in lower case. Hidden ones do not count.
+        noun: what such files are called, for messages: "images".
+
+    Raises:
+        UserError: if there is no such file in a folder, or if nothing matches a pattern.
+    """
+
+    def is_meant(path: Path) -> bool:
+        return path.suffix.lower() in suffixes and not any(part.startswith(".") for part in path.parts)
+
+    found: list[str] = []
+    for name in inputs:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            files = [file for file in sorted(path.rglob("*")) if is_meant(file.relative_to(path))]
+            if not files:
+                raise UserError(f"{path}: there are no {noun} ({', '.join(suffixes)}) in the folder")
+            found += map(str, files)
+        elif glob.has_magic(name) and not path.exists():
+            matches = [match for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
+            if not matches:
+                raise UserError(f"no file matches {name!r}")
+            found += matches
+        else:
+            found.append(str(path))
+    return list(dict.fromkeys(found))

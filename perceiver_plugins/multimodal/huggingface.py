@@ -124,6 +124,7 @@ MULTIMODAL = Conversion(
     convert_config=convert_config,
     settings=settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),
+    free=("label_mask_probability",),
 )
 
 CONVERSIONS = Conversions(KIND, (MULTIMODAL,))

@@ -7,7 +7,7 @@ Hugging Face's model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Pairs = Iterator[tuple[str, str]]
 
-FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading", "label_mask_probability")
-"""Fields of a configuration that say how a model is trained, not what it computes."""
+FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading")
+"""Fields of every configuration that say how a model is trained, not what it computes."""
 
 OF_REPEATED = {
     "first_cross_attention_layer_shared": "num_cross_attention_layers",
@@ -45,6 +45,7 @@ class Conversion:
         convert_config: the configuration here of the model that Hugging Face's class builds of one of its own.
         settings: Hugging Face's settings of a configuration here, besides those of :func:`encoder_settings`.
         pairs: pairs of the names of all parameters and statistics of a model with that configuration.
+        free: fields of the two that say how a model is trained, not what it computes.
     """
 
     architecture: str
@@ -54,6 +55,7 @@ class Conversion:
     convert_config: Callable[[transformers.PerceiverConfig], PerceiverConfig[Any, Any]]
     settings: Callable[[PerceiverConfig[Any, Any]], Mapping[str, Any]]
     pairs: Callable[[PerceiverConfig[Any, Any]], Pairs]
+    free: tuple[str, ...] = ()
 
     @property
     def model_type(self) -> Any:
@@ -106,7 +108,9 @@ class Conversion:
         theirs = transformers.PerceiverConfig(**settings, architectures=[self.architecture])
         # What does not come back is what Hugging Face's class has no setting for.
         back = self.convert_config(theirs)
-        lost = [f"{name} is {ours!r}, there it is {other!r}" for name, ours, other in _differences(config, back)]
+        lost = [
+            f"{name} is {ours!r}, there it is {other!r}" for name, ours, other in _differences(config, back, self.free)
+        ]
         if lost:
             raise ValueError(f"{self.architecture} cannot be what this model is: {'; '.join(lost)}")
         return theirs
@@ -167,16 +171,16 @@ class Conversions:
         return conversion, config
 
 
-def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _differences(ours: Any, theirs: Any, free: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Name and both values of each field that says what a model computes and differs between two configurations."""
     for field in fields(ours):
         one, other = getattr(ours, field.name), getattr(theirs, field.name)
         # Where channels are left open, the shapes of the weights will tell.
         left_open = field.name.endswith(("_qk_channels", "_v_channels")) and None in (one, other)
         repeats = OF_REPEATED.get(field.name)
-        means_nothing = field.name in FREE or (repeats is not None and getattr(ours, repeats) == 1)
+        means_nothing = field.name in (*FREE, *free) or (repeats is not None and getattr(ours, repeats) == 1)
         if is_dataclass(one):
-            yield from _differences(one, other, f"{prefix}{field.name}.")
+            yield from _differences(one, other, free, f"{prefix}{field.name}.")
         elif one != other and not (left_open or means_nothing):
             yield f"{prefix}{field.name}", one, other
 

@@ -221,6 +221,12 @@ def test_what_hugging_faces_class_cannot_be_is_refused(peer, part, changes, mess
         MULTIMODAL.hugging_face_config(dataclasses.replace(config, **{part: changed}))
 
 
+def test_how_often_the_label_was_masked_in_training_does_not_matter(peer):
+    config = convert_config(peer().config)
+    trained = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, label_mask_probability=0.5))
+    assert convert_config(MULTIMODAL.hugging_face_config(trained)) == config
+
+
 # Places in the hub's layout
 
 

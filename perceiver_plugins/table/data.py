@@ -10,12 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from perceiver_plugins.table.columns import Columns
 from perceiver_plugins.training.data import PerceiverDataModule
 from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import IGNORED
+from perceiver_plugins.training.loading import IGNORED, BatchDataset
 from perceiver_registry import UserError
 
 
@@ -51,7 +50,7 @@ class Tables:
     splits: dict[str, Table]
 
 
-class Examples(Dataset[dict[str, Tensor]]):
+class Examples(BatchDataset):
     """The examples of a split, and beyond their end one with nothing to predict.
 
     Args:
@@ -66,12 +65,11 @@ class Examples(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Tensor]:
-        index = key[1] if isinstance(key, tuple) else key
-        if index < len(self):
-            return {"inputs": self.inputs[index], "labels": self.labels[index]}
-        nothing = torch.nan if self.labels.is_floating_point() else IGNORED
-        return {"inputs": self.inputs[-1], "labels": torch.full_like(self.labels[-1], nothing)}
+    def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Tensor]:
+        inside = np.minimum(indices, len(self) - 1)
+        labels = self.labels[inside]
+        labels[indices != inside] = torch.nan if labels.is_floating_point() else IGNORED
+        return {"inputs": self.inputs[inside], "labels": labels}
 
 
 class TableDataModule(PerceiverDataModule):

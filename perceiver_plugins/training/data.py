@@ -8,10 +8,17 @@ from functools import partial
 from typing import Any, ClassVar
 
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import EpochSampler, EvaluationSampler, batches_trained, loader_generator
+from perceiver_plugins.training.loading import (
+    BatchDataset,
+    EpochSampler,
+    EvaluationSampler,
+    as_it_is,
+    batches_trained,
+    loader_generator,
+)
 from perceiver_registry.errors import UserError
 
 MAX_WORKERS = 8
@@ -27,11 +34,12 @@ def check_positive(**values: int | None) -> None:
 class PerceiverDataModule(LightningDataModule):
     """Loads a data set's splits so that runs can be repeated, resumed, and shared among processes.
 
-    Subclasses fill :attr:`split_datasets` in ``setup`` and say in :attr:`collate_fn` how examples become a batch.
-    Their data sets are asked for ``(epoch, index)`` in training, so that what is drawn by chance can depend on these
-    and on the seed alone (:func:`~perceiver_plugins.training.loading.example_rng`), and for ``index`` in evaluation.
-    There, an index beyond the end asks for an example with nothing to predict (the label ``IGNORED``, or a target
-    that is no number), which fills up the last batch of a process.
+    Subclasses fill :attr:`split_datasets` in ``setup``. Their data sets either make whole batches
+    (:class:`~perceiver_plugins.training.loading.BatchDataset`, the faster way), or :attr:`collate_fn` says how examples
+    become a batch. They are asked for ``(epoch, index)`` in training, so that what is drawn by chance can depend on
+    these and on the seed alone (:func:`~perceiver_plugins.training.loading.example_rng`), and for ``index`` in
+    evaluation. There, an index beyond the end asks for an example with nothing to predict (the label ``IGNORED``, or a
+    target that is no number), which fills up the last batch of a process.
 
     Args:
         batch_size: Examples per batch and device, in training.
@@ -72,7 +80,7 @@ class PerceiverDataModule(LightningDataModule):
 
     @property
     def collate_fn(self) -> Callable[[list[Any]], Any] | None:
-        """Makes a batch of examples; None: torch's own way."""
+        """Makes a batch of the examples of a data set that makes none itself; None: torch's own way."""
         return None
 
     def train_dataloader(self) -> DataLoader:
@@ -91,7 +99,7 @@ class PerceiverDataModule(LightningDataModule):
             limit_batches=self.trainer.limit_train_batches if self.trainer else 1.0,
             progress=partial(batches_trained, self.trainer) if self.trainer else None,
         )
-        return DataLoader(dataset, sampler=sampler, batch_size=self.batch_size, **self.loader_options())
+        return self._loader(dataset, sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
         """In order, the same each time.
@@ -112,7 +120,13 @@ class PerceiverDataModule(LightningDataModule):
     def _evaluation_loader(self, split: str) -> DataLoader:
         dataset = self.examples(split)
         sampler = EvaluationSampler(len(dataset), self.num_replicas, self.rank)
-        return DataLoader(dataset, sampler=sampler, batch_size=self.valid_batch_size, **self.loader_options())
+        return self._loader(dataset, sampler, self.valid_batch_size)
+
+    def _loader(self, dataset: Any, sampler: Sampler[Any], batch_size: int) -> DataLoader:
+        options = self.loader_options()
+        if isinstance(dataset, BatchDataset):
+            options["collate_fn"] = as_it_is
+        return DataLoader(dataset, sampler=sampler, batch_size=batch_size, **options)
 
     def examples(self, split: str) -> Any:
         """The data set of a split.

@@ -7,12 +7,13 @@ of an epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -41,6 +42,45 @@ def example_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     # and no two examples share a stream (the lowest counter word counts the draws).
     key = np.array([seed % 2**64, (epoch + 1) % 2**64], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, index, 0]))
+
+
+class BatchDataset(Dataset[dict[str, Any]], ABC):
+    """Examples that are made a batch at a time, by operations on whole arrays; :func:`as_it_is` collates them.
+
+    torch's loaders ask for all examples of a batch at once (``__getitems__``). All are of one epoch.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    @abstractmethod
+    def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Any]:
+        """A batch: a dict of tensors, and of dicts of these.
+
+        Args:
+            epoch: Epoch from 0; -1 in evaluation.
+            indices: (b,) int64. One beyond the end asks for an example with nothing to predict.
+        """
+
+    def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Any]:
+        """A batch of the examples with these keys (epoch, index), or indices alone, in evaluation."""
+        if isinstance(keys[0], tuple):
+            return self.batch(keys[0][0], np.array([index for _, index in cast("Sequence[Key]", keys)]))
+        return self.batch(-1, np.array(keys))
+
+    def __getitem__(self, key: Key | int) -> dict[str, Any]:
+        """A single example, without the first dimension."""
+        return cast("dict[str, Any]", _first(self.__getitems__([key])))
+
+
+def _first(batch: Any) -> Any:
+    return {name: _first(value) for name, value in batch.items()} if isinstance(batch, dict) else batch[0]
+
+
+def as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    """What collates examples that are a batch already."""
+    return batch
 
 
 def loader_generator(seed: int) -> torch.Generator:

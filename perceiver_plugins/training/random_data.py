@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
 
 from perceiver_plugins.training.data import PerceiverDataModule, check_positive
 from perceiver_plugins.training.lightning import LitPerceiver
+from perceiver_plugins.training.loading import BatchDataset
 from perceiver_registry import UserError
 
 
@@ -45,23 +47,22 @@ class RandomDataModule(PerceiverDataModule):
             self.split_datasets[split] = Rows(batch)
 
 
-class Rows(Dataset[dict[str, Any]]):
+class Rows(BatchDataset):
     """The examples of one large batch.
 
     Args:
-        batch: tensors, and dicts of these, whose first dimension is the example.
+        examples: tensors, and dicts of these, whose first dimension is the example.
     """
 
-    def __init__(self, batch: dict[str, Any]) -> None:
-        self.batch = batch
+    def __init__(self, examples: dict[str, Any]) -> None:
+        self.examples = examples
 
     def __len__(self) -> int:
-        return len(self.batch["labels"])
+        return len(self.examples["labels"])
 
-    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
-        index = key[1] if isinstance(key, tuple) else key
+    def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Any]:
         # Beyond the end, only among several processes: an example counts twice.
-        return cast(dict[str, Any], _row(self.batch, index % len(self)))
+        return cast("dict[str, Any]", _rows(self.examples, torch.from_numpy(indices % len(self))))
 
 
 def num_examples(batch: Mapping[str, Any]) -> int:
@@ -70,7 +71,7 @@ def num_examples(batch: Mapping[str, Any]) -> int:
     return num_examples(first) if isinstance(first, Mapping) else len(first)
 
 
-def _row(batch: Any, index: int) -> Any:
+def _rows(batch: Any, indices: Tensor) -> Any:
     if isinstance(batch, dict):
-        return {name: _row(value, index) for name, value in batch.items()}
-    return batch[index]
+        return {name: _rows(value, indices) for name, value in batch.items()}
+    return batch[indices]

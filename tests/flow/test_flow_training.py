@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from perceiver_plugins.flow.data import FlyingChairsDataModule
 from perceiver_plugins.flow.lightning import LitOpticalFlow, end_point_errors
+from perceiver_plugins.training.loading import as_it_is
 from perceiver_plugins.training.random_data import Rows
 from perceiver_registry import UserError
 
@@ -96,7 +97,7 @@ def test_metrics_are_means_over_all_known_places(flow_module, quiet_trainer):
     batch = random_batch(5)
     expected = by_hand(module.flow(batch["frames"]).numpy(), batch["labels"].numpy())
     zero = by_hand(np.zeros((5, 2, 8, 12)), batch["labels"].numpy())
-    loader = DataLoader(Rows(batch), batch_size=2)
+    loader = DataLoader(Rows(batch), batch_size=2, collate_fn=as_it_is)
     trainer = quiet_trainer()
     (validated,) = trainer.validate(module, loader, verbose=False)
     assert validated["val_loss"] == pytest.approx(validated["val_epe"], rel=1e-5)
@@ -150,8 +151,8 @@ def test_a_model_begins_to_learn_flying_chairs_by_heart(flow_config, quiet_train
         num_latents=32,
         num_latent_channels=64,
     )
-    module = LitOpticalFlow(config, optimizer={"name": "AdamW", "lr": 0.005}, num_places=256)
-    trainer = quiet_trainer(max_steps=60, check_val_every_n_epoch=60, gradient_clip_val=1.0)
+    module = LitOpticalFlow(config, optimizer={"name": "AdamW", "lr": 0.002}, num_places=256)
+    trainer = quiet_trainer(max_steps=120, check_val_every_n_epoch=120, gradient_clip_val=1.0)
     trainer.fit(module, data)
     metrics = trainer.callback_metrics
-    assert metrics["val_epe"] < 0.7 * metrics["val_zero_epe"]
+    assert metrics["val_epe"] < 0.5 * metrics["val_zero_epe"]

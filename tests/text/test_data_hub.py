@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,6 +29,7 @@ from perceiver_plugins.text.data import (
     WikipediaDataModule,
     WikiTextDataModule,
 )
+from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader
@@ -70,7 +70,7 @@ def ready(module: TextDataModule) -> dict[str, str]:
     module.prepare_data()
     module.setup()
     return {
-        split: bytes((dataset.stream.slice(0, 10**9)[0].astype(int) - 6).tolist()).decode()
+        split: bytes((dataset.tokens.input_ids.astype(int) - 6).tolist()).decode()
         for split, dataset in module.split_datasets.items()
     }
 
@@ -237,7 +237,7 @@ def stream(documents: int, shards: int, **options: Any) -> StreamedChunks:
     masker = Masker(TOKENIZER.mask_token_id, TOKENIZER.all_special_ids, len(TOKENIZER))
     values = {"max_seq_len": 4, "shuffle_buffer": 7, **options}
     return StreamedChunks(
-        source.to_iterable_dataset(num_shards=shards), "text", DocumentEncoder(TOKENIZER), masker, **values
+        source.to_iterable_dataset(num_shards=shards), "text", DocumentEncoder(TOKENIZER), masker, Collator(0), **values
     )
 
 
@@ -252,9 +252,10 @@ def test_each_document_goes_to_one_part(parts: int, shards: int) -> None:
     assert passes[0] == [list(stream(50, shards, seed=3).documents(0, part, parts)) for part in range(parts)]
 
 
-def original(example: tuple[np.ndarray, np.ndarray]) -> str:
-    input_ids, labels = example
-    return bytes((np.where(labels == IGNORED, input_ids, labels) - 6).tolist()).decode()
+def originals(batch: dict[str, torch.Tensor]) -> list[str]:
+    """The texts of a batch before masking."""
+    tokens = torch.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"]) - 6
+    return [bytes(row[row >= 0].tolist()).decode() for row in tokens]
 
 
 @pytest.mark.parametrize("shards", [1, 4])
@@ -263,9 +264,9 @@ def test_ranks_and_workers_share_a_pass(workers: int, shards: int) -> None:
     seen: Counter[str] = Counter()
     for rank in range(2):
         chunks = stream(24, shards, batch_size=2, rank=rank, num_replicas=2)
-        loader = StreamLoader(chunks, lambda: 0, batch_size=2, num_workers=workers, collate_fn=list)
+        loader = StreamLoader(chunks, lambda: 0, num_workers=workers)
         batches = iter(loader)
-        seen.update(original(example) for _ in range(6) for example in next(batches))
+        seen.update(text for _ in range(6) for text in originals(next(batches)))
     assert seen == Counter(f"{number:04d}" for number in range(24))
 
 
@@ -273,8 +274,8 @@ def test_ranks_and_workers_share_a_pass(workers: int, shards: int) -> None:
 def test_a_stream_goes_on_where_it_was(workers: int) -> None:
     def take(start: int, count: int) -> list[list[str]]:
         chunks = stream(30, 1, batch_size=2, truncate=True)
-        batches = iter(StreamLoader(chunks, lambda: start, batch_size=2, num_workers=workers, collate_fn=list))
-        return [[original(example) for example in next(batches)] for _ in range(count)]
+        batches = iter(StreamLoader(chunks, lambda: start, num_workers=workers))
+        return [originals(next(batches)) for _ in range(count)]
 
     alone = take(0, 24)  # more than one pass
     for start in (1, 2, 5, 16):
@@ -304,8 +305,7 @@ class Seen(BoringModel):
 
     @staticmethod
     def texts(batch: dict[str, torch.Tensor]) -> list[str]:
-        rows = zip(batch["input_ids"].numpy(), batch["labels"].numpy(), strict=True)
-        return [original(row) for row in rows]
+        return originals(batch)
 
 
 class SaveEach(Callback):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import jsonargparse
@@ -25,7 +25,7 @@ from perceiver_plugins.text.data import PythonDocsDataModule, TextDataModule, Te
 from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.masking import Masker
-from perceiver_plugins.text.data.prepared import TokenStream, prepare, split_documents, write_documents
+from perceiver_plugins.text.data.prepared import Tokens, prepare, split_documents, write_documents
 from perceiver_plugins.text.tokenizers import deserialize_tokenizer
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.files import Piece
@@ -50,24 +50,24 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def stream(text: str) -> TokenStream:
+def tokens_of(text: str) -> Tokens:
     encoded = DocumentEncoder(TOKENIZER)({"text": [text]})
-    return TokenStream(encoded["input_ids"], encoded["word_parts"])
+    return Tokens(encoded["input_ids"][0], encoded["word_parts"][0])
 
 
-def chunks(text: str, **options: Any) -> MaskedChunks:
+def chunks(text: str, side: Literal["left", "right"] = "right", **options: Any) -> MaskedChunks:
     masker = Masker(TOKENIZER.mask_token_id, TOKENIZER.all_special_ids, len(TOKENIZER))
-    return MaskedChunks(stream(text), masker, **options)
+    return MaskedChunks(tokens_of(text), masker, Collator(0, side), **options)
 
 
-def original(example: tuple[np.ndarray, np.ndarray]) -> bytes:
+def original(example: dict[str, torch.Tensor]) -> bytes:
     """The text of an example before masking."""
-    input_ids, labels = example
-    return bytes((np.where(labels == IGNORED, input_ids, labels) - 6).tolist())
+    input_ids, labels = example["input_ids"], example["labels"]
+    return bytes((torch.where(labels == IGNORED, input_ids, labels) - 6).tolist())
 
 
 def text_of(module: TextDataModule, split: str) -> str:
-    tokens, _ = module.split_datasets[split].stream.slice(0, 10**9)
+    tokens = module.split_datasets[split].tokens.input_ids
     return bytes((tokens.astype(int) - 6).tolist()).decode()
 
 
@@ -90,7 +90,7 @@ def assert_same(one: list[dict[str, torch.Tensor]], two: list[dict[str, torch.Te
 )
 def test_chunks_at_the_borders(length: int, expected: list[int]) -> None:
     dataset = chunks("x" * length, max_seq_len=10, min_seq_len=4)
-    assert [len(dataset[index][0]) for index in range(len(dataset))] == expected
+    assert [len(dataset[index]["labels"]) for index in range(len(dataset))] == expected
 
 
 def test_chunks_cover_the_text_in_order() -> None:
@@ -99,22 +99,14 @@ def test_chunks_cover_the_text_in_order() -> None:
     assert b"".join(original(dataset[index]) for index in range(len(dataset))).decode() == text
 
 
-def test_stream_slices_across_pieces() -> None:
-    ids = [np.arange(0, 5), np.arange(0), np.arange(5, 6), np.arange(6, 20)]
-    tokens = TokenStream(ids, [piece.astype(np.uint8) for piece in ids])
-    assert len(tokens) == 20
-    for start in range(21):
-        for stop in range(start, 23):
-            assert tokens.slice(start, stop)[0].tolist() == list(range(start, min(stop, 20)))
-
-
 def test_masks_are_dynamic_or_static() -> None:
     text = "some words to mask " * 20
     dynamic, static = chunks(text, max_seq_len=64, seed=1), chunks(text, max_seq_len=64, seed=1, static=True)
-    assert (dynamic[(0, 2)][1] != dynamic[(1, 2)][1]).any()
-    assert (dynamic[(1, 2)][1] == dynamic[(1, 2)][1]).all()
-    assert (static[(0, 2)][1] == static[(1, 2)][1]).all()
-    assert (static[(0, 2)][1] != chunks(text, max_seq_len=64, seed=2, static=True)[(0, 2)][1]).any()
+    other = chunks(text, max_seq_len=64, seed=2, static=True)
+    assert (dynamic[(0, 2)]["labels"] != dynamic[(1, 2)]["labels"]).any()
+    assert (dynamic[(1, 2)]["labels"] == dynamic[(1, 2)]["labels"]).all()
+    assert (static[(0, 2)]["labels"] == static[(1, 2)]["labels"]).all()
+    assert (static[(0, 2)]["labels"] != other[(0, 2)]["labels"]).any()
 
 
 def test_shift_moves_each_chunk_within_the_next() -> None:
@@ -133,19 +125,38 @@ def test_shift_moves_each_chunk_within_the_next() -> None:
 
 def test_truncation_draws_lengths_within_the_bounds() -> None:
     dataset = chunks("x" * 100, max_seq_len=20, min_seq_len=15, truncate=True)
-    lengths = [len(dataset[(epoch, 1)][0]) for epoch in range(100)]
+    lengths = [len(dataset[(epoch, 1)]["labels"]) for epoch in range(100)]
     assert set(lengths) == set(range(15, 21))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_batches_are_padded_to_their_longest(side: str) -> None:
-    examples = [(np.array([7, 8, 9]), np.array([-100, 5, -100])), (np.array([6]), np.array([4]))]
-    batch = Collator(0, side)(examples)  # type: ignore[arg-type]
+def test_batches_are_padded_to_their_longest(side: Literal["left", "right"]) -> None:
+    input_ids, labels = np.array([[7, 8, 9], [6, 1, 1]]), np.array([[-100, 5, -100], [4, 1, 1]])
+    inside = np.array([[True, True, True], [True, False, False]])
+    batch = Collator(0, side)(input_ids, inside, labels)
     expected = {"left": [[7, 8, 9], [0, 0, 6]], "right": [[7, 8, 9], [6, 0, 0]]}[side]
     assert batch["input_ids"].tolist() == expected
     assert batch["attention_mask"].tolist() == [[1, 1, 1], {"left": [0, 0, 1], "right": [1, 0, 0]}[side]]
     assert batch["labels"].tolist() == [[-100, 5, -100], {"left": [-100, -100, 4], "right": [4, -100, -100]}[side]]
     assert {value.dtype for value in batch.values()} == {torch.int64}
+    rows = Collator(0, side).inputs([np.array([7, 8, 9], np.uint16), np.array([6], np.uint16)])
+    assert all(torch.equal(rows[name], batch[name]) for name in rows)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("options", [{}, {"static": True}, {"shift": True}, {"shift": True, "truncate": True}], ids=str)
+def test_a_batch_is_what_its_examples_are_alone(options: dict[str, Any], side: Literal["left", "right"]) -> None:
+    dataset = chunks("wörter und 日本語, some more words " * 9, side, max_seq_len=16, min_seq_len=2, seed=4, **options)
+    keys = [(3, index) for index in (5, 0, len(dataset) - 1, 9)]
+    batch = dataset.__getitems__(keys)
+    longest = batch["labels"].shape[1]
+    for row, key in enumerate(keys):
+        alone = dataset[key]
+        missing = longest - len(alone["labels"])
+        for name, fill in (("input_ids", 0), ("attention_mask", 0), ("labels", IGNORED)):
+            padding = [fill] * missing
+            values = alone[name].tolist()
+            assert batch[name][row].tolist() == (padding + values if side == "left" else values + padding)
 
 
 # the embedded text
@@ -158,7 +169,7 @@ def test_python_docs() -> None:
     module.prepare_data()
     assert time.monotonic() - started < 60
     module.setup("fit")
-    sizes = {split: len(dataset.stream) for split, dataset in module.split_datasets.items()}
+    sizes = {split: len(dataset.tokens.input_ids) for split, dataset in module.split_datasets.items()}
     assert 1_000_000 < sizes["train"] < 4_000_000
     assert sizes["validation"] > 20_000
     assert sizes["test"] > 20_000
@@ -243,7 +254,7 @@ def test_end_tokens_and_special_tokens(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps({"text": text}) for text in ("ab", "c")))
     module = TextFilesDataModule(str(path), add_eos_token=True)
     module.setup()
-    tokens = module.split_datasets["train"].stream.slice(0, 99)[0].tolist()
+    tokens = module.split_datasets["train"].tokens.input_ids.tolist()
     assert tokens.count(TOKENIZER.eos_token_id) == 1  # one character each is for validation: "b" and "c"
     assert tokens == [ord("a") + 6, TOKENIZER.eos_token_id]
 
@@ -410,7 +421,8 @@ def test_two_runs_prepare_once_and_a_killed_one_does_no_harm(tmp_path: Path) -> 
     outputs = sorted(process.communicate(timeout=60)[0] for process in both)
     assert outputs == ["done\n", "loading\ndone\n"]
     assert sorted(path.name for path in folder.parent.iterdir()) == [".data.lock", "data"]
-    assert sorted(path.name for path in folder.iterdir()) == ["train.arrow"]
+    assert sorted(path.name for path in folder.iterdir()) == ["train"]
+    assert sorted(path.name for path in (folder / "train").iterdir()) == ["input_ids.npy", "word_parts.npy"]
 
 
 def test_prepared_data_is_not_prepared_again(tmp_path: Path) -> None:
@@ -445,6 +457,5 @@ def test_every_flag_is_known_and_explained(name: str) -> None:
 
 def test_beyond_the_end_there_is_nothing_to_predict():
     dataset = chunks("some text", max_seq_len=4)
-    input_ids, labels = dataset[len(dataset)]
-    assert len(input_ids) == len(labels) == 1
-    assert (labels == IGNORED).all()
+    batch = dataset.__getitems__([1, len(dataset), len(dataset) + 5])
+    assert (batch["labels"] != IGNORED).any(dim=1).tolist() == [True, False, False]

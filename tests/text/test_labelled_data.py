@@ -67,7 +67,8 @@ def examples(module: TextDataModule, split: str = "train") -> list[tuple[str, An
     if not module.split_datasets:
         module.setup()
     dataset = module.split_datasets[split]
-    return [(text_of(ids), labels) for ids, labels in (dataset[index] for index in range(len(dataset)))]
+    rows = (dataset[index] for index in range(len(dataset)))
+    return [(text_of(row["input_ids"]), row["labels"].numpy()) for row in rows]
 
 
 def text_of(ids: Any) -> str:
@@ -204,15 +205,15 @@ def test_long_documents_are_cut(write: Callable[..., str]) -> None:
     shifted = TextFilesDataModule(*files, random_train_shift=True, **options)
     assert [text for text, _ in examples(shifted, "validation")] == [text[:30], "short"]
     dataset = shifted.split_datasets["train"]
-    drawn = [text_of(dataset[epoch, 0][0]) for epoch in range(200)]
+    drawn = [text_of(dataset[epoch, 0]["input_ids"]) for epoch in range(200)]
     assert all(len(part) == 30 and part in text for part in drawn)
     assert len(set(drawn)) > 100
-    assert drawn == [text_of(dataset[epoch, 0][0]) for epoch in range(200)]
-    assert text_of(dataset[7, 1][0]) == "short"
+    assert drawn == [text_of(dataset[epoch, 0]["input_ids"]) for epoch in range(200)]
+    assert text_of(dataset[7, 1]["input_ids"]) == "short"
 
     truncated = TextFilesDataModule(*files, random_train_truncation=True, **options)
     assert {len(text) for text, _ in examples(truncated, "validation")} == {30, 5}
-    lengths = {len(truncated.split_datasets["train"][epoch, 0][0]) for epoch in range(300)}
+    lengths = {len(truncated.split_datasets["train"][epoch, 0]["input_ids"]) for epoch in range(300)}
     assert lengths == set(range(10, 31))
 
 
@@ -230,7 +231,7 @@ def test_special_tokens_stay_around_a_document_that_is_cut(write: Callable[..., 
     module.setup()
     for index, text in enumerate(("the new york is the new", "unhappyly")):
         expected = tokenizer(text, truncation=True, max_length=5)["input_ids"]
-        assert module.split_datasets["validation"][index][0].tolist() == expected
+        assert module.split_datasets["validation"][index]["input_ids"].tolist() == expected
     with pytest.raises(UserError, match="max_seq_len=2: the 2 special tokens leave no room"):
         TextFilesDataModule(
             train,
@@ -247,7 +248,7 @@ def test_texts_without_a_token_are_left_out(write: Callable[..., str]) -> None:
     train = write(rows(*pairs))
     by_words = TextFilesDataModule(train, train_copy(train), target="class", tokenizer=word_tokenizer())  # type: ignore[arg-type]
     by_words.setup()
-    assert [int(label) for _, label in map(by_words.split_datasets["train"].__getitem__, range(2))] == [0, 1]
+    assert by_words.split_datasets["train"].__getitems__([0, 1])["labels"].tolist() == [0, 1]
     assert by_words.class_counts == [1, 1]
     assert [text for text, _ in examples(TextFilesDataModule(train, train_copy(train), target="class"))] == [
         "new",
@@ -262,12 +263,12 @@ def test_beyond_the_end_there_is_nothing_to_predict(write: Callable[..., str]) -
     for options, expected in (
         ({"target": "class"}, [IGNORED] * 2),
         ({"target": "number", "label_column": ["x", "y"]}, [[np.nan] * 2] * 2),
-        ({"target": "token", "label_column": "tags", "tokens_column": None}, [[IGNORED]] * 2),
+        ({"target": "token", "label_column": "tags", "tokens_column": None}, [[IGNORED] * 2] * 2),
     ):
         module = TextFilesDataModule(*files, **options)  # type: ignore[arg-type]
         module.setup()
         dataset = module.split_datasets["validation"]
-        labels = module.collate_fn([dataset[len(dataset)], dataset[len(dataset) + 5]])["labels"]
+        labels = dataset.__getitems__([len(dataset), len(dataset) + 5])["labels"]
         np.testing.assert_array_equal(labels.numpy(), np.array(expected))
 
 

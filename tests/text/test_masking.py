@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import PerceiverTokenizer
 
-from perceiver_plugins.text.data.encoding import NO_WORD, DocumentEncoder
+from perceiver_plugins.text.data.encoding import NO_WORD, WORD_START, DocumentEncoder
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.training.loading import IGNORED, example_rng
 
@@ -23,6 +23,68 @@ def masker(whole_words: bool, mask_prob: float = 0.15) -> Masker:
     return Masker(TOKENIZER.mask_token_id, TOKENIZER.all_special_ids, len(TOKENIZER), mask_prob, whole_words)
 
 
+def mask_one(masker: Masker, ids: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
+    """Masks a batch of one example."""
+    shown, labels = masker(ids[None], parts[None], np.ones((1, len(ids)), bool), [rng])
+    return shown[0], labels[0]
+
+
+def plain_masks(masker: Masker, ids: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
+    """The rules of masking, unit by unit, drawing what the masker is to draw."""
+    ordinary = [not masker.special[token] for token in ids]
+    words: list[list[int]] = []
+    for place, part in enumerate(parts):
+        if masker.whole_words and part != NO_WORD and ordinary[place]:
+            if part == WORD_START or not words or words[-1][-1] != place - 1:
+                words.append([])
+            words[-1].append(place)
+    units = words or [[place] for place in range(len(ids)) if ordinary[place]]
+    chosen = [draw < masker.mask_prob for draw in rng.random(len(units))]
+    if units and not any(chosen):
+        chosen[rng.integers(len(units))] = True
+    fates = rng.random(len(units))
+    shown, labels = ids.astype(np.int64), np.full(len(ids), IGNORED)
+    others = []
+    for unit, is_chosen, fate in zip(units, chosen, fates, strict=True):
+        if is_chosen:
+            labels[unit] = ids[unit]
+            if fate < 0.8:
+                shown[unit] = masker.mask_token_id
+            elif fate < 0.9:
+                others += unit
+    if others:
+        shown[others] = rng.choice(masker.replacements, size=len(others))
+    return shown, labels
+
+
+@pytest.mark.parametrize("whole_words", [True, False])
+@pytest.mark.parametrize("mask_prob", [0.01, 0.15, 0.7, 1.0])
+def test_a_batch_is_masked_as_the_rules_say(whole_words: bool, mask_prob: float) -> None:
+    ids, parts = encode(TEXT)
+    mask = masker(whole_words, mask_prob)
+    rows = [(0, 61), (61, 90), (95, 95), (7, 8), (200, 261), (3, 4)]
+    ids, parts = ids.copy(), parts.copy()
+    ids[210:215], parts[210:215] = TOKENIZER.eos_token_id, NO_WORD
+    blank = ord(" ") + 6
+    ids[3], parts[3] = blank, NO_WORD  # a row of nothing but white space
+    parts[[4, 215]] = WORD_START
+    longest = max(stop - start for start, stop in rows)
+    batch_ids, batch_parts = np.full((len(rows), longest), 77), np.ones((len(rows), longest), np.uint8)
+    inside = np.zeros((len(rows), longest), bool)
+    for row, (start, stop) in enumerate(rows):
+        batch_ids[row, : stop - start], batch_parts[row, : stop - start] = ids[start:stop], parts[start:stop]
+        inside[row, : stop - start] = True
+    for epoch in range(20):
+        rngs, same = ([example_rng(5, epoch, row) for row in range(len(rows))] for _ in range(2))
+        shown, labels = mask(batch_ids, batch_parts, inside, rngs)
+        for row, (start, stop) in enumerate(rows):
+            expected = plain_masks(mask, ids[start:stop], parts[start:stop], same[row])
+            assert (shown[row, : stop - start] == expected[0]).all()
+            assert (labels[row, : stop - start] == expected[1]).all()
+        assert (labels[~inside] == IGNORED).all()
+        assert all(one.random() == two.random() for one, two in zip(rngs, same, strict=True))
+
+
 @pytest.mark.parametrize("whole_words", [True, False])
 @pytest.mark.parametrize("mask_prob", [0.15, 0.5])
 def test_rates(whole_words: bool, mask_prob: float) -> None:
@@ -31,7 +93,7 @@ def test_rates(whole_words: bool, mask_prob: float) -> None:
     eligible = chosen = masked = kept = 0
     replacements = []
     for index in range(40):
-        shown, labels = mask(ids, parts, example_rng(0, 0, index))
+        shown, labels = mask_one(mask, ids, parts, example_rng(0, 0, index))
         predicted = labels != IGNORED
         assert (labels[predicted] == ids[predicted]).all()
         assert (shown[~predicted] == ids[~predicted]).all()
@@ -52,7 +114,7 @@ def test_words_are_hidden_as_a_whole() -> None:
     ids, parts = encode(TEXT)
     words = np.split(np.arange(len(ids)), np.flatnonzero(parts != 2)[1:])
     for index in range(20):
-        shown, labels = masker(True)(ids, parts, example_rng(1, 0, index))
+        shown, labels = mask_one(masker(True), ids, parts, example_rng(1, 0, index))
         for word in words:
             predicted = labels[word] != IGNORED
             assert predicted.all() or not predicted.any()
@@ -66,7 +128,7 @@ def test_words_are_hidden_as_a_whole() -> None:
 def test_something_is_always_asked(text: str, whole_words: bool) -> None:
     ids, parts = encode(text)
     for index in range(30):
-        assert (masker(whole_words, 0.01)(ids, parts, example_rng(0, 0, index))[1] != IGNORED).any()
+        assert (mask_one(masker(whole_words, 0.01), ids, parts, example_rng(0, 0, index))[1] != IGNORED).any()
 
 
 def test_pieces_of_a_word_at_the_borders_are_words() -> None:
@@ -75,7 +137,7 @@ def test_pieces_of_a_word_at_the_borders_are_words() -> None:
     ids, parts = ids[1:-2], parts[1:-2]
     seen = set()
     for index in range(50):
-        labels = masker(True, 0.5)(ids, parts, example_rng(0, 0, index))[1]
+        labels = mask_one(masker(True, 0.5), ids, parts, example_rng(0, 0, index))[1]
         seen.add(tuple(np.flatnonzero(labels != IGNORED)))
     first, second = tuple(range(8)), (9, 10, 11)
     assert seen == {first, second, first + second}
@@ -84,23 +146,23 @@ def test_pieces_of_a_word_at_the_borders_are_words() -> None:
 def test_special_tokens_are_never_asked() -> None:
     ids = np.array([4, 5, 0, 2, 3], dtype=np.uint16)
     for whole_words in (True, False):
-        shown, labels = masker(whole_words, 1.0)(ids, np.zeros(5, np.uint8), example_rng(0, 0, 0))
+        shown, labels = mask_one(masker(whole_words, 1.0), ids, np.zeros(5, np.uint8), example_rng(0, 0, 0))
         assert shown.tolist() == ids.tolist()
         assert (labels == IGNORED).all()
 
 
 def test_all_can_be_asked_and_nothing_may_be_there() -> None:
     ids, parts = encode("a b c")
-    assert (masker(True, 1.0)(ids, parts, example_rng(0, 0, 0))[1] != IGNORED).sum() == 3
-    shown, labels = masker(True)(ids[:0], parts[:0], example_rng(0, 0, 0))
+    assert (mask_one(masker(True, 1.0), ids, parts, example_rng(0, 0, 0))[1] != IGNORED).sum() == 3
+    shown, labels = mask_one(masker(True), ids[:0], parts[:0], example_rng(0, 0, 0))
     assert len(shown) == len(labels) == 0
 
 
 def test_same_generator_same_mask_and_no_global_chance() -> None:
     ids, parts = encode(TEXT)
     state = np.random.get_state()[1].copy()
-    one, two = (masker(True)(ids, parts, example_rng(3, 1, 7)) for _ in range(2))
+    one, two = (mask_one(masker(True), ids, parts, example_rng(3, 1, 7)) for _ in range(2))
     assert (one[0] == two[0]).all()
     assert (one[1] == two[1]).all()
-    assert (one[1] != masker(True)(ids, parts, example_rng(3, 2, 7))[1]).any()
+    assert (one[1] != mask_one(masker(True), ids, parts, example_rng(3, 2, 7))[1]).any()
     assert (np.random.get_state()[1] == state).all()

@@ -14,8 +14,10 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from torch.utils.data import DataLoader, Dataset
 
 from perceiver_plugins.training.loading import (
+    BatchDataset,
     EpochSampler,
     EvaluationSampler,
+    as_it_is,
     batches_trained,
     example_rng,
     loader_generator,
@@ -95,6 +97,30 @@ def test_example_rng_is_a_function_of_its_arguments() -> None:
     assert abs(uniform.mean() - 0.5) < 0.03
     assert abs(np.corrcoef(uniform[1:], uniform[:-1])[0, 1]) < 0.1
     assert (np.random.get_state()[1] == state).all()
+
+
+class Squares(BatchDataset):
+    def __len__(self) -> int:
+        return 7
+
+    def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Any]:
+        return {"epoch": torch.full((len(indices),), epoch), "of": {"square": torch.from_numpy(indices**2)}}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_asks_for_whole_batches(workers: int) -> None:
+    sampler = EpochSampler(7, 3, seed=4)
+    expected = keys(sampler, 5)
+    loader = DataLoader(Squares(), sampler=sampler, batch_size=3, num_workers=workers, collate_fn=as_it_is)
+    batches = list(loader)
+    assert [batch["epoch"].tolist() for batch in batches] == [[5] * 3] * 2
+    assert [number for batch in batches for number in batch["of"]["square"]] == [index**2 for _, index in expected]
+
+
+def test_a_single_example_has_no_first_dimension() -> None:
+    example = Squares()[4, 6]
+    assert (example["epoch"].shape, example["of"]["square"].item()) == ((), 36)
+    assert int(Squares()[3]["epoch"]) == -1  # evaluation
 
 
 # With Lightning: interrupted and resumed at any step, training sees what it sees if left alone.

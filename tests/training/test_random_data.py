@@ -148,7 +148,7 @@ def splits(module, quiet_trainer, seed: int) -> dict[str, dict]:
     data.trainer = trainer = quiet_trainer()
     trainer.strategy.connect(module)
     data.setup("fit")
-    return {split: data.examples(split).batch for split in ("train", "validation", "test")}
+    return {split: data.examples(split).examples for split in ("train", "validation", "test")}
 
 
 def test_examples_depend_on_the_seed_and_the_split_alone(module, quiet_trainer):

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from perceiver_plugins.image.data.sources import ArrayStore, LabelledImages
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, chance, to_pixels
-from perceiver_plugins.training.loading import IGNORED, Key
+from perceiver_plugins.training.loading import IGNORED, BatchDataset
 
 ImageBatch = dict[str, Tensor]
 """``pixel_values`` (b, channels, height, width), float32, and ``labels`` (b,), int64, or (b, classes) if mixed."""
 
 
-class ImageExamples(Dataset[ImageBatch]):
-    """The examples of a split, which are asked for in batches: a batch is a function of its keys and the seed.
+class ImageExamples(BatchDataset):
+    """The examples of a split: a batch is a function of the epoch, its indices and the seed.
 
     Args:
         images: the images.
@@ -41,26 +39,17 @@ class ImageExamples(Dataset[ImageBatch]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: Key | int) -> ImageBatch:
-        """A single example, without the first dimension."""
-        return {name: values[0] for name, values in self.__getitems__([key]).items()}
-
-    def __getitems__(self, keys: Sequence[Key | int]) -> ImageBatch:
+    def batch(self, epoch: int, indices: np.ndarray) -> ImageBatch:
         """A batch. An index beyond the end asks for an example with the label IGNORED.
-
-        Args:
-            keys: (epoch, index) of each example, or its index alone.
 
         Raises:
             DataError: If an image cannot be read.
         """
-        pairs = [key if isinstance(key, tuple) else (-1, key) for key in keys]
-        indices = torch.tensor([index for _, index in pairs])
-        inside = indices.clamp(max=len(self) - 1)
-        labels = torch.where(indices == inside, self.images.labels[inside], IGNORED)
+        inside = torch.from_numpy(np.minimum(indices, len(self) - 1))
+        labels = torch.where(torch.from_numpy(indices) == inside, self.images.labels[inside], IGNORED)
         if self.augmentation is None:
             return {"pixel_values": self.image_format.normalize(self._pixels(inside)), "labels": labels}
-        with chance(self.seed, *pairs[0]):
+        with chance(self.seed, epoch, int(indices[0])):
             pixel_values, labels = self.augmentation.batch(self._pixels(inside), labels)
         return {"pixel_values": pixel_values, "labels": labels}
 
@@ -79,8 +68,3 @@ class ImageExamples(Dataset[ImageBatch]):
             return None
         as_wanted = store.pixels.shape[1:] == (wanted.num_channels, *wanted.image_size) and wanted.crop_pct == 1
         return store.pixels if as_wanted else None
-
-
-def as_it_is(batch: ImageBatch) -> ImageBatch:
-    """What collates examples that are a batch already."""
-    return batch

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 
 from perceiver_plugins.image.data.decoding import MODES
-from perceiver_plugins.image.data.examples import ImageBatch, ImageExamples, as_it_is
+from perceiver_plugins.image.data.examples import ImageExamples
 from perceiver_plugins.image.data.sources import ImageSplits, without_unreadable
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, match_channels, timm_augmentation
 from perceiver_plugins.training.data import PerceiverDataModule
@@ -245,11 +244,6 @@ class ImageDataModule(PerceiverDataModule):
         for split, images in self.splits.images.items():
             changes = augmentation if split == "train" else None
             self.split_datasets[split] = ImageExamples(images, self.image_format, changes, self.seed)
-
-    @property
-    def collate_fn(self) -> Callable[[ImageBatch], ImageBatch]:  # type: ignore[override]
-        """Leaves batches as they are."""
-        return as_it_is
 
 
 def _check_range(low: float, high: float | None, **values: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def byte_word_parts(data: np.ndarray) -> np.ndarray:
     space = ((data >= 9) & (data <= 13)) | ((data >= 28) & (data <= 32))
     # All other white space begins with one of these four bytes, which are rare in most scripts: look at those
     # places only.
-    leads = np.flatnonzero((data == 0xC2) | (data == 0xE1) | (data == 0xE2) | (data == 0xE3))
+    leads = np.flatnonzero((data == 0xC2) | ((data >= 0xE1) & (data <= 0xE3)))
     if leads.size:
         padded = np.concatenate([data, np.zeros(2, data.dtype)])
         first, second, third = padded[leads], padded[leads + 1], padded[leads + 2]
@@ -46,10 +47,11 @@ def byte_word_parts(data: np.ndarray) -> np.ndarray:
         for places, length in ((leads[two], 2), (leads[three], 3)):
             for shift in range(length):
                 space[places + shift] = True
+    # In arithmetic, which is several times faster than choosing: 2, or 1 after white space, and 0 where there is some.
     parts = np.full(data.size, WORD_REST, dtype=np.uint8)
     parts[:1] = WORD_START
-    parts[1:][space[:-1]] = WORD_START
-    parts[space] = NO_WORD
+    parts[1:] -= space[:-1]
+    parts *= ~space
     return parts
 
 
@@ -110,37 +112,40 @@ class DocumentEncoder:
         texts = [text or "" for text in batch["text"]]
         if not texts:
             return {"input_ids": [], "word_parts": []}
-        first = batch.get("first") or [True] * len(texts)
-        last = batch.get("last") or [True] * len(texts)
-        rows = self.encode(texts)
-        ids, parts = [], []
-        for (row_ids, row_parts), begins, ends in zip(rows, first, last, strict=True):
-            for special, wanted in ((self.prefix, begins), (None, True), (self.suffix, ends)):
-                if special is None:
-                    ids.append(row_ids)
-                    parts.append(row_parts)
-                elif special and wanted:
-                    ids.append(np.array(special, dtype=self.dtype))
-                    parts.append(np.full(len(special), NO_WORD, dtype=np.uint8))
-        return {"input_ids": [np.concatenate(ids)], "word_parts": [np.concatenate(parts)]}
+        ids, parts, lengths = self.encode(texts)
+        if self.prefix or self.suffix:
+            first, last = (np.array(batch.get(name) or [True] * len(texts)) for name in ("first", "last"))
+            stops = np.cumsum(lengths)
+            sizes = [len(self.prefix), len(self.suffix)]
+            wanted = np.repeat(np.stack([first, last], axis=1), sizes, axis=1)
+            places = np.repeat(np.stack([stops - lengths, stops], axis=1), sizes, axis=1)[wanted]
+            special = np.tile([*self.prefix, *self.suffix], (len(texts), 1))[wanted]
+            ids, parts = np.insert(ids, places, special), np.insert(parts, places, NO_WORD)
+        return {"input_ids": [ids], "word_parts": [parts]}
 
-    def encode(self, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Tokens and word parts of each text, (n,) each, without the special tokens around it."""
+    def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens and word parts of texts, one after the other, without the special tokens around them.
+
+        Returns:
+            The tokens (n,), the word parts (n,), and how many of both are each text's (texts,).
+        """
         if self.offset is not None:
             return self._encode_bytes(texts, self.offset)
         encoded = self.tokenizer(
             texts, add_special_tokens=False, truncation=False, return_attention_mask=False, verbose=False
         )
-        rows = []
-        for index, input_ids in enumerate(encoded["input_ids"]):
-            ids = np.array(input_ids, dtype=self.dtype)
-            if self.words:
-                parts = word_parts_of_ids(encoded.word_ids(index))
-            else:
-                parts = np.full(len(ids), WORD_START, dtype=np.uint8)
-            parts[np.isin(ids, self.special_ids)] = NO_WORD
-            rows.append((ids, parts))
-        return rows
+        rows = encoded["input_ids"]
+        ids = np.array(list(chain.from_iterable(rows)), dtype=self.dtype)
+        parts = np.full(len(ids), WORD_START, dtype=np.uint8)
+        if self.words:
+            parts = np.concatenate([word_parts_of_ids(encoded.word_ids(index)) for index in range(len(rows))])
+        parts[np.isin(ids, self.special_ids)] = NO_WORD
+        return ids, parts, np.array([len(row) for row in rows])
+
+    def rows(self, texts: list[str]) -> list[np.ndarray]:
+        """The tokens of each text, (n,) each, without the special tokens around them."""
+        ids, _, lengths = self.encode(texts)
+        return np.split(ids, np.cumsum(lengths)[:-1])
 
     def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of a text, without the special tokens around it, and which characters each is made of.
@@ -153,24 +158,21 @@ class DocumentEncoder:
             encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             spans = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
             return np.array(encoded["input_ids"], dtype=self.dtype), spans
-        [(ids, _)] = self._encode_bytes([text], self.offset)
+        ids, _, _ = self._encode_bytes([text], self.offset)
         begins = np.cumsum(((ids - self.offset) & 0xC0) != 0x80) - 1
         return ids, np.stack([begins, begins + 1], axis=1)
 
-    def _encode_bytes(self, texts: list[str], offset: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        # One pass over all texts together: a few array operations for a batch instead of for each text.
+    def _encode_bytes(self, texts: list[str], offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        lengths = np.array([len(text) for text in encoded])
         data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        ends = np.cumsum([len(text) for text in encoded])
-        ids = data.astype(self.dtype) + np.array(offset, dtype=self.dtype)
-        if self.words and data.size:
-            parts = byte_word_parts(data)
-            starts = np.concatenate([[0], ends[:-1]])
-            starts = starts[starts < data.size]
-            parts[starts] = np.where(parts[starts] == WORD_REST, WORD_START, parts[starts])
-        else:
-            parts = np.full(data.size, WORD_START, dtype=np.uint8)
-        return list(zip(np.split(ids, ends[:-1]), np.split(parts, ends[:-1]), strict=True))
+        ids = np.add(data, offset, dtype=self.dtype)
+        if not self.words:
+            return ids, np.full(data.size, WORD_START, dtype=np.uint8), lengths
+        parts = byte_word_parts(data)
+        starts = (np.cumsum(lengths) - lengths)[lengths > 0]
+        parts[starts] = np.where(parts[starts] == NO_WORD, NO_WORD, WORD_START)
+        return ids, parts, lengths
 
 
 def _affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

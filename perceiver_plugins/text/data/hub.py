@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from perceiver_plugins.text.data.labels import Target
 from perceiver_plugins.text.data.module import TextDataModule
-from perceiver_plugins.text.data.prepared import TokenStream, split_documents, write_documents
+from perceiver_plugins.text.data.prepared import Tokens, split_documents, write_documents
 from perceiver_plugins.text.data.splits import Splits, file_states, open_splits
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader, fingerprint
 from perceiver_plugins.training.data import check_positive
@@ -182,9 +182,9 @@ class HubTextDataModule(TextDataModule):
             raise DataError(f"{self.dataset}: the split {split!r} has no text in the column {column!r}")
         return head
 
-    def _encode(self, texts: list[str]) -> TokenStream:
+    def _encode(self, texts: list[str]) -> Tokens:
         encoded = self.encoder({"text": texts})
-        return TokenStream(encoded["input_ids"], encoded["word_parts"])
+        return Tokens(encoded["input_ids"][0], encoded["word_parts"][0])
 
     def train_dataloader(self) -> DataLoader:
         if not self.streaming:
@@ -200,6 +200,7 @@ class HubTextDataModule(TextDataModule):
             column,
             self.encoder,
             self.masker,
+            self.collator,
             self.max_seq_len,
             self.random_min_seq_len,
             self.random_train_truncation,
@@ -213,7 +214,7 @@ class HubTextDataModule(TextDataModule):
         progress = partial(batches_trained, trainer) if trainer else int
         # workers that lived on would not learn where the next iteration starts
         options = {**self.loader_options(), "persistent_workers": False}
-        return StreamLoader(stream, progress, batch_size=self.batch_size, **options)
+        return StreamLoader(stream, progress, **options)
 
 
 class WikipediaDataModule(HubTextDataModule):

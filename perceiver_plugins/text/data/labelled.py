@@ -12,26 +12,29 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from perceiver_plugins.text.data.chunks import Collator, Example, truncated_length
+from perceiver_plugins.text.data.chunks import Collator, truncated_length, windows
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.labels import Labels
 from perceiver_plugins.text.data.prepared import (
-    TokenStream,
     encode,
+    flat_column,
     make_folder,
+    open_arrays,
     quiet_datasets,
-    split_files,
+    store,
     write_documents,
 )
 from perceiver_plugins.text.data.streaming import fingerprint
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.files import Row
-from perceiver_plugins.training.loading import IGNORED, Key, example_rng
+from perceiver_plugins.training.loading import IGNORED, BatchDataset, example_rng
 
 FACTS = "labels.json"
 """The file in a prepared folder with what models need to know of the labels."""
+
+BY_DOCUMENT, BY_TOKEN = "labels", "token_labels"
+"""What the labels of a split are stored as: one or some numbers for each document, or one for each token."""
 
 
 def prepare_labelled(
@@ -74,9 +77,10 @@ def prepare_labelled(
         features["labels"] = labels.feature
         for split, part in documents.items():
             if len(part):
-                label = LabelledEncoder(encoder, labels)
-                encode(part, label, features, result / f"{split}.arrow", workers, batch_size)
-        facts = labels.facts(open_documents(result, "train").all_labels())
+                file = work / "encoded" / f"{split}.arrow"
+                encoded = encode(part, LabelledEncoder(encoder, labels), features, file, workers, batch_size)
+                store_documents(result / split, encoded, labels.by_token)
+        facts = labels.facts(open_documents(result, "train").labels)
         (result / FACTS).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
 
     make_folder(folder, make)
@@ -153,47 +157,51 @@ def stratified(order: np.ndarray, classes: np.ndarray, fraction: float) -> np.nd
 
 
 class Documents(NamedTuple):
-    """The documents of a split.
+    """The documents of a split, in long arrays that may be memory-mapped files.
 
-    Args:
-        tokens: Their tokens in a row; with their labels, if each token has one.
+    Attributes:
+        input_ids: (tokens,) their tokens, one document after the other.
         starts: (documents + 1,) where each begins, and where the last one ends.
-        labels: (documents,) or (documents, numbers): what is to be predicted; None: see ``tokens``.
+        labels: what is to be predicted: (documents,), (documents, numbers) or, if each token has a label, (tokens,).
+        by_token: whether each token has a label.
     """
 
-    tokens: TokenStream
+    input_ids: np.ndarray
     starts: np.ndarray
-    labels: np.ndarray | None
-
-    def all_labels(self) -> np.ndarray:
-        """The labels of all documents, or of all tokens if each has one."""
-        return self.tokens.slice(0, len(self.tokens))[1] if self.labels is None else self.labels
+    labels: np.ndarray
+    by_token: bool
 
 
 def open_documents(folder: Path, split: str) -> Documents:
     """Map the documents of a split in a prepared folder; none if there is no such split."""
-    files = split_files(folder, split)
-    loaded = [datasets.Dataset.from_file(str(file)) for file in files]
-    chunks = [chunk for part in loaded for chunk in part.data.column("input_ids").chunks]
-    lengths = [np.zeros(1, np.int64), *(chunk.value_lengths().to_numpy() for chunk in chunks)]
-    starts = np.cumsum(np.concatenate(lengths), dtype=np.int64)
-    label_chunks = [chunk for part in loaded for chunk in part.data.column("labels").chunks]
-    if label_chunks and pa.types.is_integer(label_chunks[0].type):
-        labels = np.concatenate([chunk.to_numpy() for chunk in label_chunks])
-    elif label_chunks and pa.types.is_floating(label_chunks[0].type.value_type):
-        labels = np.concatenate([chunk.flatten().to_numpy() for chunk in label_chunks]).reshape(len(starts) - 1, -1)
-    else:
-        return Documents(TokenStream.open(files, "input_ids", "labels"), starts, None)
-    return Documents(TokenStream.open(files, "input_ids"), starts, labels)
+    arrays = open_arrays(folder / split)
+    if not arrays:
+        return Documents(np.zeros(0, np.uint16), np.zeros(1, np.int64), np.zeros(0, np.int64), False)
+    by_token = BY_TOKEN in arrays
+    return Documents(arrays["input_ids"], arrays["starts"], arrays[BY_TOKEN if by_token else BY_DOCUMENT], by_token)
 
 
-class LabelledDocuments(Dataset[Example]):
-    """Documents of at most ``max_seq_len`` tokens, special ones around them included, with labels.
+def store_documents(folder: Path, encoded: datasets.Dataset, by_token: bool) -> None:
+    """Write what :class:`LabelledEncoder` makes of the documents of a split, for :func:`open_documents`."""
+    chunks = encoded.data.column("input_ids").chunks
+    starts = np.cumsum(np.concatenate([[0], *(chunk.value_lengths().to_numpy() for chunk in chunks)]))
+    labels = flat_column(encoded, "labels")
+    if not by_token:
+        documents = [piece.reshape(len(chunk), -1) for piece, chunk in zip(labels, chunks, strict=True)]
+        single = isinstance(encoded.features["labels"], datasets.Value)
+        labels = [piece[:, 0] for piece in documents] if single else documents
+    name = BY_TOKEN if by_token else BY_DOCUMENT
+    store(folder, {"input_ids": flat_column(encoded, "input_ids"), "starts": [starts], name: labels})
+
+
+class LabelledDocuments(BatchDataset):
+    """Documents of at most ``max_seq_len`` tokens, special ones around them included, with labels; a batch at a time.
 
     Of a longer one, a piece is taken. Chance depends on (seed, epoch, index) alone.
 
     Args:
         documents: The documents.
+        collator: Pads those that are shorter than others.
         max_seq_len: Tokens per example, at most.
         prefix: Special tokens before each.
         suffix: Special tokens after each.
@@ -207,6 +215,7 @@ class LabelledDocuments(Dataset[Example]):
     def __init__(
         self,
         documents: Documents,
+        collator: Collator,
         max_seq_len: int,
         prefix: Sequence[int] = (),
         suffix: Sequence[int] = (),
@@ -217,6 +226,7 @@ class LabelledDocuments(Dataset[Example]):
         truncate: bool = False,
     ) -> None:
         self.documents = documents
+        self.collator = collator
         self.max_seq_len = max_seq_len
         self.prefix = np.array(prefix, dtype=np.int64)
         self.suffix = np.array(suffix, dtype=np.int64)
@@ -229,43 +239,57 @@ class LabelledDocuments(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.documents.starts) - 1
 
-    def __getitem__(self, key: Key | int) -> Example:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        tokens, _, labels = self.documents
-        if index >= len(self):  # what evens out the ranks in evaluation
-            ids, unknown = tokens.slice(0, 1)[0], np.full(1, IGNORED)
-            return ids.astype(np.int64), unknown if labels is None else _nothing(labels[0])
-        ids, *own_labels = tokens.slice(*self._window(epoch, index))
-        input_ids = np.concatenate([self.prefix, ids, self.suffix])
-        if labels is not None:
-            return input_ids, labels[index]
-        before, after = (np.full(len(special), IGNORED) for special in (self.prefix, self.suffix))
-        return input_ids, np.concatenate([before, *own_labels, after])
+    def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` (b, n) int64, and ``labels``: (b,) or (b, n) int64, or (b, numbers)."""
+        beyond = indices >= len(self)  # what evens out the ranks in evaluation
+        indices = np.where(beyond, 0, indices)
+        tokens, _, labels, by_token = self.documents
+        starts, lengths = self._pieces(epoch, indices)
+        places, _ = windows(starts, lengths)
+        input_ids = enclosed(tokens[places], lengths, self.prefix, self.suffix)
+        inside = np.arange(input_ids.shape[1]) < (lengths + len(self.prefix) + len(self.suffix))[:, None]
+        if by_token:
+            around = (np.full(len(special), IGNORED) for special in (self.prefix, self.suffix))
+            own = enclosed(labels[places], lengths, *around)
+            own[beyond] = IGNORED
+            return self.collator(input_ids, inside, own)
+        own = labels[indices]
+        own[beyond] = IGNORED if np.issubdtype(own.dtype, np.integer) else np.nan
+        return {**self.collator(input_ids, inside), "labels": torch.from_numpy(own)}
 
-    def _window(self, epoch: int, index: int) -> tuple[int, int]:
-        """Where the piece of the document that is used begins and ends."""
-        start, stop = self.documents.starts[index : index + 2].tolist()
-        rng = example_rng(self.seed, epoch, index)
-        length = truncated_length(self.min_seq_len, self.max_seq_len, rng) if self.truncate else self.max_seq_len
-        most = max(1, length - len(self.prefix) - len(self.suffix))
-        spare = stop - start - most
-        if spare <= 0:
-            return start, stop
+    def _pieces(self, epoch: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the piece of each document that is used begins (b,), and how long it is (b,)."""
+        starts, stops = self.documents.starts[indices], self.documents.starts[indices + 1]
+        drawn = self.shift or self.truncate
+        chances = [example_rng(self.seed, epoch, index) for index in indices.tolist()] if drawn else []
+        longest = np.full(len(indices), self.max_seq_len)
+        if self.truncate:
+            longest = np.array([truncated_length(self.min_seq_len, self.max_seq_len, chance) for chance in chances])
+        longest = np.maximum(1, longest - len(self.prefix) - len(self.suffix))
+        spare = np.maximum(0, stops - starts - longest)
         if self.shift:
-            start += int(rng.integers(spare + 1))
+            pairs = zip(chances, spare.tolist(), strict=True)
+            starts = starts + [int(chance.integers(most + 1)) if most else 0 for chance, most in pairs]
         elif self.truncation_side == "left":
-            start += spare
-        return start, start + most
+            starts = starts + spare
+        return starts, np.minimum(stops - starts, longest)
 
 
-def _nothing(label: Any) -> Any:
-    """A label of the same kind that says that nothing is to be predicted."""
-    return np.full_like(label, np.nan if np.issubdtype(label.dtype, np.floating) else IGNORED)
+def enclosed(values: np.ndarray, lengths: np.ndarray, prefix: np.ndarray, suffix: np.ndarray) -> np.ndarray:
+    """Rows with something before and after each.
 
+    Args:
+        values: (b, n) the rows.
+        lengths: (b,) how long each is; after that, it does not matter what stands there.
+        prefix: (p,) what comes before each.
+        suffix: (s,) what comes after each.
 
-class DocumentCollator(Collator):
-    """Joins examples with one label, or some numbers, for each document into a batch."""
-
-    def labels(self, rows: Sequence[np.ndarray]) -> Tensor:
-        """The labels (b,) int64, or numbers (b, numbers) float32."""
-        return torch.from_numpy(np.stack(rows))
+    Returns:
+        (b, p + n + s) int64.
+    """
+    size = len(values)
+    room = np.zeros((size, len(suffix)), np.int64)
+    wide = np.concatenate([np.tile(prefix, (size, 1)), values, room], axis=1, dtype=np.int64)
+    after = len(prefix) + lengths[:, None] + np.arange(len(suffix))
+    np.put_along_axis(wide, after, suffix[None], axis=1)
+    return wide

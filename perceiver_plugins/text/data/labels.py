@@ -48,6 +48,9 @@ class Labels(ABC):
     feature: ClassVar[Any]
     """Type of what :meth:`encode` returns for a document."""
 
+    by_token: ClassVar[bool] = False
+    """Whether that is a label for each token."""
+
     def __init__(self, columns: Mapping[str, str]) -> None:
         self.columns = columns
 
@@ -211,7 +214,7 @@ class ClassLabels(Labels):
         self.classes.settle()
 
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
-        return [ids for ids, _ in encoder.encode(texts)], [self.classes.numbers[name] for name in values]
+        return encoder.rows(texts), [self.classes.numbers[name] for name in values]
 
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
         return self.classes.facts(labels)
@@ -241,7 +244,7 @@ class NumberLabels(Labels):
         """Nothing depends on it."""
 
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
-        return [ids for ids, _ in encoder.encode(texts)], values
+        return encoder.rows(texts), values
 
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
         """Names, means and standard deviations, missing numbers left out.
@@ -279,6 +282,7 @@ class TokenLabels(Labels):
     # Consecutive characters of the same class together: of a word, or of the text.
     stored = pa.list_(pa.struct({"name": pa.string(), "length": pa.int32()}))
     feature = datasets.Sequence(datasets.Value("int64"))
+    by_token = True
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -43,49 +43,62 @@ class Masker:
         self.replacements = np.flatnonzero(~self.special)
 
     def __call__(
-        self, input_ids: np.ndarray, word_parts: np.ndarray, rng: np.random.Generator
+        self,
+        input_ids: np.ndarray,
+        word_parts: np.ndarray,
+        inside: np.ndarray,
+        chances: Sequence[np.random.Generator],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mask one example.
+        """Mask a batch of examples.
 
         Args:
-            input_ids: (n,) the tokens.
-            word_parts: (n,) what each is part of, see :mod:`perceiver_plugins.text.data.encoding`.
-            rng: Where chance comes from; nothing else is drawn from.
+            input_ids: (b, n) the tokens, each example from its beginning on.
+            word_parts: (b, n) what each is part of, see :mod:`perceiver_plugins.text.data.encoding`.
+            inside: (b, n) bool, False after the end of an example that is shorter than others.
+            chances: (b) where each example's chance comes from; nothing else is drawn from. So what becomes of an
+                example does not depend on the others.
 
         Returns:
-            What the model sees, and what it is to predict: (n,) int64 each, the latter -100 where it is not
+            What the model sees, and what it is to predict: (b, n) int64 each, the latter -100 where it is not
             asked.
         """
         shown = input_ids.astype(np.int64)
-        labels = np.full(len(shown), IGNORED, dtype=np.int64)
-        units = self._units(shown, word_parts)
-        count = int(units.max(initial=-1)) + 1
-        if count == 0:
-            return shown, labels
+        units, counts = self._units(shown, word_parts, inside)
+        chosen, fate = np.empty((2, counts.sum()))
+        ends = np.cumsum(counts)
+        for rng, begin, end in zip(chances, (ends - counts).tolist(), ends.tolist(), strict=True):
+            rng.random(out=chosen[begin:end])
+            if begin < end and chosen[begin:end].min() >= self.mask_prob:
+                chosen[begin + rng.integers(end - begin)] = 0.0
+            rng.random(out=fate[begin:end])
 
-        chosen = rng.random(count) < self.mask_prob
-        if not chosen.any():
-            chosen[rng.integers(count)] = True
-        fate = rng.random(count)
-
-        inside = units >= 0
-        predicted = inside & chosen[units]
-        masked = predicted & (fate[units] < 0.8)
-        replaced = predicted & ~masked & (fate[units] < 0.9)
-        labels[predicted] = shown[predicted]
-        shown[masked] = self.mask_token_id
-        shown[replaced] = rng.choice(self.replacements, size=int(replaced.sum()))
+        # The last ones are those of what is no unit.
+        chosen, fate = np.append(chosen, 1.0)[units], np.append(fate, 1.0)[units]
+        predicted = chosen < self.mask_prob
+        labels = np.where(predicted, shown, IGNORED)
+        shown[predicted & (fate < 0.8)] = self.mask_token_id
+        replaced = predicted & (fate >= 0.8) & (fate < 0.9)
+        numbers = zip(chances, replaced.sum(axis=1).tolist(), strict=True)
+        drawn = [rng.integers(len(self.replacements), size=number) for rng, number in numbers if number]
+        shown[replaced] = self.replacements[np.concatenate([*drawn, np.zeros(0, np.int64)])]
         return shown, labels
 
-    def _units(self, input_ids: np.ndarray, word_parts: np.ndarray) -> np.ndarray:
-        """(n,) the number of the word or token that each token belongs to, counted from 0; -1: none."""
-        ordinary = ~self.special[input_ids]
+    def _units(
+        self, input_ids: np.ndarray, word_parts: np.ndarray, inside: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The words or tokens that may be chosen.
+
+        Returns:
+            The number (b, n) of the one that each token belongs to, counted from 0 through all examples, -1: none; and
+            how many there are in each example (b,).
+        """
+        ordinary = ~self.special[input_ids] & inside
+        members = starts = ordinary
         if self.whole_words:
-            inside = (word_parts != NO_WORD) & ordinary
-            if inside.any():
-                # A chunk may begin within a word; what is left of it there is a word too.
-                starts = word_parts == WORD_START
-                starts[0] |= inside[0]
-                return np.where(inside, np.cumsum(starts) - 1, -1)
-            # nothing but white space: its tokens, so that there is something to predict
-        return np.where(ordinary, np.cumsum(ordinary) - 1, -1)
+            words = (word_parts != NO_WORD) & ordinary
+            first = word_parts == WORD_START
+            first[:, :1] = True  # a chunk may begin within a word; what is left of it there is a word too
+            # Where there is nothing but white space, its tokens, so that there is something to predict.
+            blank = ~words.any(axis=1, keepdims=True)
+            members, starts = np.where(blank, ordinary, words), np.where(blank, ordinary, words & first)
+        return np.where(members, np.cumsum(starts).reshape(starts.shape) - 1, -1), starts.sum(axis=1)

@@ -16,7 +16,6 @@ from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.labelled import (
     FACTS,
-    DocumentCollator,
     LabelledDocuments,
     open_documents,
     prepare_labelled,
@@ -24,7 +23,7 @@ from perceiver_plugins.text.data.labelled import (
 from perceiver_plugins.text.data.labels import Labels, Target, make_labels
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.prepared import (
-    TokenStream,
+    Tokens,
     cache_folder,
     cache_root,
     open_split,
@@ -355,6 +354,7 @@ class TextDataModule(PerceiverDataModule):
             )
         return LabelledDocuments(
             open_documents(self.folder, split),
+            self.collator,
             self.max_seq_len,
             prefix,
             suffix,
@@ -365,11 +365,12 @@ class TextDataModule(PerceiverDataModule):
             truncate=self.random_train_truncation and split == "train",
         )
 
-    def chunks(self, stream: TokenStream, train: bool) -> MaskedChunks:
+    def chunks(self, tokens: Tokens, train: bool) -> MaskedChunks:
         """The examples of a split."""
         return MaskedChunks(
-            stream,
+            tokens,
             self.masker,
+            self.collator,
             self.max_seq_len,
             self.random_min_seq_len,
             self.seed,
@@ -379,7 +380,6 @@ class TextDataModule(PerceiverDataModule):
         )
 
     @cached_property
-    def collate_fn(self) -> Collator:
-        """Pads examples to the longest of them."""
-        collator = DocumentCollator if self.target in ("class", "number") else Collator
-        return collator(int(self.tokenizer.pad_token_id or 0), self.padding_side)
+    def collator(self) -> Collator:
+        """Pads examples to the longest of a batch."""
+        return Collator(int(self.tokenizer.pad_token_id or 0), self.padding_side)

@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -21,7 +21,7 @@ from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.files import Piece
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is stored, and of how documents become tokens; to be raised when either changes."""
 
 SMALL = 64 * 2**20
@@ -37,45 +37,16 @@ Load = Callable[[Path], dict[str, datasets.Dataset]]
 may come in pieces, ``first`` and ``last``."""
 
 
-class TokenStream:
+class Tokens(NamedTuple):
     """A split's tokens, one document after the other, in long arrays that may be memory-mapped files.
 
-    Args:
-        columns: What there is of each token: the token itself first, then what goes with it, such as its word part
-            (see :mod:`perceiver_plugins.text.data.encoding`) or its label. Each in consecutive pieces, the same for
-            all.
+    Attributes:
+        input_ids: (tokens,) the tokens.
+        word_parts: (tokens,) uint8, what each is part of, see :mod:`perceiver_plugins.text.data.encoding`.
     """
 
-    def __init__(self, *columns: list[np.ndarray]) -> None:
-        self._pieces = [piece for piece in zip(*columns, strict=True) if len(piece[0])]
-        self._ends = np.cumsum([len(piece[0]) for piece in self._pieces], dtype=np.int64)
-        self._empty = tuple(np.zeros(0, np.int64) for _ in columns)
-
-    @classmethod
-    def open(cls, files: Iterable[Path], *columns: str) -> TokenStream:
-        """Map columns of the Arrow files of a split, in the order given."""
-        tables = [datasets.Dataset.from_file(str(file)).data for file in files]
-        return cls(*([flat for table in tables for flat in _flat_chunks(table, column)] for column in columns))
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def slice(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
-        """Each column from ``start`` up to ``stop`` (or the end): (n,)."""
-        piece = int(np.searchsorted(self._ends, start, side="right"))
-        found = []
-        while start < stop and piece < len(self._pieces):
-            begin = int(self._ends[piece]) - len(self._pieces[piece][0])
-            found.append([values[start - begin : stop - begin] for values in self._pieces[piece]])
-            start = int(self._ends[piece])
-            piece += 1
-        if len(found) == 1:
-            return tuple(found[0])
-        return tuple(np.concatenate(column) for column in zip(*found, strict=True)) if found else self._empty
-
-
-def _flat_chunks(table: Any, column: str) -> list[np.ndarray]:
-    return [chunk.flatten().to_numpy() for chunk in table.column(column).chunks]
+    input_ids: np.ndarray
+    word_parts: np.ndarray
 
 
 def cache_root(cache_dir: str | None) -> Path:
@@ -109,7 +80,8 @@ def prepare(
         features = {name: datasets.Sequence(datasets.Value(dtype)) for name, dtype in columns.items()}
         for split, documents in splits.items():
             if len(documents):
-                encode(documents, encoder, features, tokens / f"{split}.arrow", workers, batch_size)
+                encoded = encode(documents, encoder, features, work / "encoded" / f"{split}.arrow", workers, batch_size)
+                store(tokens / split, {name: flat_column(encoded, name) for name in columns})
 
     make_folder(folder, make)
 
@@ -152,14 +124,34 @@ def make_folder(folder: Path, make: Callable[[Path, Path], None]) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
-    """The files of a split in a prepared folder; none if there is no such split."""
-    return sorted(folder.glob(f"{split}*.arrow"))
+def flat_column(encoded: datasets.Dataset, name: str) -> list[np.ndarray]:
+    """The numbers of a column, of lists or of single ones, in consecutive pieces."""
+    chunks = encoded.data.column(name).chunks
+    return [(chunk.flatten() if pa.types.is_list(chunk.type) else chunk).to_numpy() for chunk in chunks]
 
 
-def open_split(folder: Path, split: str) -> TokenStream:
+def store(folder: Path, columns: Mapping[str, list[np.ndarray]]) -> None:
+    """Write numbers into a file for each column, from which :func:`open_arrays` maps them as one array.
+
+    Args:
+        folder: Where the files will be.
+        columns: The numbers of each column, in consecutive pieces.
+    """
+    folder.mkdir(parents=True)
+    for name, pieces in columns.items():
+        shape = (sum(map(len, pieces)), *pieces[0].shape[1:])
+        np.concatenate(pieces, out=np.lib.format.open_memmap(folder / f"{name}.npy", "w+", pieces[0].dtype, shape))
+
+
+def open_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Map the arrays that :func:`store` wrote into a folder, by name; none if there is no such folder."""
+    return {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in folder.glob("*.npy")}
+
+
+def open_split(folder: Path, split: str) -> Tokens:
     """The tokens and word parts of a split of a prepared folder; empty if there is no such split."""
-    return TokenStream.open(split_files(folder, split), "input_ids", "word_parts")
+    arrays = open_arrays(folder / split)
+    return Tokens(**arrays) if arrays else Tokens(np.zeros(0, np.uint16), np.zeros(0, np.uint8))
 
 
 def write_documents(path: Path, documents: Iterable[Sequence[Any]], schema: pa.Schema = SCHEMA) -> datasets.Dataset:
@@ -245,8 +237,8 @@ def encode(
     path: Path,
     workers: int | None = None,
     batch_size: int = 1000,
-) -> None:
-    """Write into a file, or several beside it, what an encoder makes of documents.
+) -> datasets.Dataset:
+    """What an encoder makes of documents, in a file that is mapped, or several.
 
     Args:
         documents: The documents of a split, which the file is named by.
@@ -256,10 +248,11 @@ def encode(
         workers: Processes; None: one for small documents, up to eight cores for large ones.
         batch_size: Documents per batch.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     large = documents.data.nbytes > SMALL
     processes = min(workers or (min(8, os.cpu_count() or 1) if large else 1), len(documents))
     with quiet_datasets(not large):
-        documents.map(
+        return documents.map(
             encoder,
             batched=True,
             batch_size=batch_size,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import datasets
 import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from perceiver_plugins.text.data.chunks import Example, truncated_length
+from perceiver_plugins.text.data.chunks import Collator, truncated_length
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.training.errors import DataError
@@ -26,8 +28,8 @@ def fingerprint(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-class StreamedChunks(IterableDataset[Example]):
-    """An endless stream of masked chunks, shared between ranks and the worker processes of each.
+class StreamedChunks(IterableDataset[dict[str, Tensor]]):
+    """An endless stream of batches of masked chunks, shared between ranks and the worker processes of each.
 
     In each pass over the documents, every document goes to exactly one worker of one rank: by files (shards)
     if there are at least as many as workers in all, otherwise in turn. Each pass shuffles anew. The stream
@@ -41,6 +43,7 @@ class StreamedChunks(IterableDataset[Example]):
         column: Name of the column with the text.
         encoder: Makes tokens of them.
         masker: Chooses what is to be predicted.
+        collator: Makes batches.
         max_seq_len: Tokens per chunk.
         min_seq_len: Shortest length for ``truncate``.
         truncate: Shorten chunks to a length drawn by chance.
@@ -58,6 +61,7 @@ class StreamedChunks(IterableDataset[Example]):
         column: str,
         encoder: DocumentEncoder,
         masker: Masker,
+        collator: Collator,
         max_seq_len: int,
         min_seq_len: int = 1,
         truncate: bool = False,
@@ -72,6 +76,7 @@ class StreamedChunks(IterableDataset[Example]):
         self.column = column
         self.encoder = encoder
         self.masker = masker
+        self.collator = collator
         self.max_seq_len = max_seq_len
         self.min_seq_len = min_seq_len
         self.truncate = truncate
@@ -121,7 +126,7 @@ class StreamedChunks(IterableDataset[Example]):
                 raise DataError(f"too few documents to stream to {parts} processes: use fewer workers, or no streaming")
             epoch += 1
 
-    def __iter__(self) -> Iterator[Example]:
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         workers = worker.num_workers if worker else 1
         # Workers deliver batches in turn, beginning with the first: after a restart, that one is to be the
@@ -129,12 +134,23 @@ class StreamedChunks(IterableDataset[Example]):
         number = ((worker.id if worker else 0) + self.start) % workers
         delivered = self.start // workers + (number < self.start % workers)
         part, parts = self.rank * workers + number, self.num_replicas * workers
-        for index, (ids, words) in enumerate(self.chunks(part, parts)):
-            if index < delivered * self.batch_size:
-                continue
-            rng = example_rng(self.seed, part, index)
-            length = truncated_length(self.min_seq_len, self.max_seq_len, rng) if self.truncate else len(ids)
-            yield self.masker(ids[:length], words[:length], rng)
+        chunks = self.chunks(part, parts)
+        for batch in itertools.count():
+            input_ids, word_parts = map(np.stack, zip(*islice(chunks, self.batch_size), strict=True))
+            if batch >= delivered:
+                yield self._masked(input_ids, word_parts, part, batch * self.batch_size)
+
+    def _masked(self, input_ids: np.ndarray, word_parts: np.ndarray, part: int, first: int) -> dict[str, Tensor]:
+        """A batch of the chunks (b, max_seq_len) of a part, the first of which has the number ``first``."""
+        size, longest = input_ids.shape
+        chances = [example_rng(self.seed, part, first + number) for number in range(size)]
+        lengths = np.full(size, longest)
+        if self.truncate:
+            lengths = np.array([truncated_length(self.min_seq_len, longest, chance) for chance in chances])
+        inside = np.arange(lengths.max()) < lengths[:, None]
+        input_ids, word_parts = (values[:, : lengths.max()] for values in (input_ids, word_parts))
+        shown, labels = self.masker(input_ids, word_parts, inside, chances)
+        return self.collator(shown, inside, labels)
 
 
 class StreamLoader(DataLoader[Any]):
@@ -143,11 +159,11 @@ class StreamLoader(DataLoader[Any]):
     Args:
         stream: The stream.
         progress: Returns the number of batches that were trained on.
-        options: The DataLoader's own.
+        options: The DataLoader's own, but for those of batches, which the stream makes itself.
     """
 
     def __init__(self, stream: StreamedChunks, progress: Callable[[], int], **options: Any) -> None:
-        super().__init__(stream, **options)
+        super().__init__(stream, batch_size=None, **options)
         self.stream = stream
         self.progress = progress
 

@@ -19,7 +19,7 @@ MIN_PRODUCTS = 2**22
 
 
 @functools.cache
-def prefers_onednn() -> bool:
+def onednn_is_faster() -> bool:
     """Whether this machine's CPU multiplies faster with oneDNN than with MKL, and torch offers it."""
     cpu_info = Path("/proc/cpuinfo")
     vendor = cpu_info.read_text() if cpu_info.is_file() else platform.processor()
@@ -37,19 +37,28 @@ def prefers_onednn() -> bool:
     return faster
 
 
+def prefers_onednn(*tensors: Tensor) -> bool:
+    """Whether products of these are faster with oneDNN, if they are large."""
+    return (
+        not torch.compiler.is_compiling()  # first: a compiler cannot look into the file that tells the processor
+        and onednn_is_faster()
+        and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias for x (..., c), weight (d, c) and bias (d), as :func:`torch.nn.functional.linear`."""
-    if (
-        not torch.compiler.is_compiling()  # first: a compiler cannot look into the file that tells the processor
-        and prefers_onednn()
-        and x.dim() > 1
-        and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.numel() * weight.shape[0] >= MIN_PRODUCTS
-        and not torch.is_autocast_enabled("cpu")
-    ):
+    if prefers_onednn(x, weight) and x.dim() > 1 and x.numel() * weight.shape[0] >= MIN_PRODUCTS:
         return _OneDNNLinear.apply(x, weight, bias) if torch.is_grad_enabled() else _multiply(x, weight, bias)
     return nn.functional.linear(x, weight, bias)
+
+
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """x y^T, (h, n, m), for each of h pairs of x (h, n, c) and y (h, m, c); it has no gradient of its own."""
+    if len(x) == 1 and prefers_onednn(x, y):
+        return _multiply(x[0], y[0], None)[None]
+    return torch.matmul(x, y.transpose(-2, -1))
 
 
 class Linear(nn.Linear):
@@ -60,6 +69,8 @@ class Linear(nn.Linear):
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()  # weights with gaps are multiplied a hundred times as slowly
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 

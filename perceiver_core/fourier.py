@@ -27,8 +27,19 @@ def grid_positions(shape: Sequence[int], device: torch.device | None = None) -> 
     Returns:
         (m, d), m the product of ``shape``; the last dimension of the grid runs fastest.
     """
-    axes = [torch.linspace(-1.0, 1.0, length, device=device) for length in shape]
+    axes = [_axis(length, device) for length in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+
+def _axis(length: int | torch.SymInt, device: torch.device | None) -> Tensor:
+    """``length`` places from -1 to 1, both included; a single one is at -1."""
+    if isinstance(length, int):
+        return torch.linspace(-1.0, 1.0, length, device=device)
+    # A length that an export leaves open: linspace would fix it. The same formula, from both ends.
+    places = torch.arange(length, device=device, dtype=torch.float32)
+    last = places[-1].clamp(min=1.0)
+    step = 2.0 / last
+    return torch.where(places < last / 2, places * step - 1.0, 1.0 - (last - places) * step)
 
 
 def fourier_features(positions: Tensor, num_bands: int, max_resolution: Sequence[int]) -> Tensor:

@@ -13,6 +13,9 @@ from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.init import init_local, init_normal
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 
+DECODED_TOGETHER = 2**15
+"""Output queries that are asked at once where no gradient is needed."""
+
 
 class Attentions(NamedTuple):
     """Attention weights of one forward pass, each (b, heads, queries, keys).
@@ -224,10 +227,23 @@ class PerceiverIO(nn.Module):
         if return_attention:
             latents, encoder_cross, encoder_self = self.encoder(adapted, return_attention=True)
             decoded, decoder_cross = self.decoder(queries, latents, return_attention=True)
-        else:
-            decoded = self.decoder(queries, self.encoder(adapted))
-        output = self.output_adapter(decoded if chosen is None else decoded[chosen])
-        return (output, Attentions(encoder_cross, encoder_self, decoder_cross)) if return_attention else output
+            output = self.output_adapter(decoded if chosen is None else decoded[chosen])
+            return output, Attentions(encoder_cross, encoder_self, decoder_cross)
+        latents = self.encoder(adapted)
+        if chosen is not None:
+            return self.output_adapter(self.decoder(queries, latents)[chosen])
+        return self.decode(queries, latents)
+
+    def decode(self, queries: Tensor, latents: Tensor) -> Any:
+        """The output for ``queries`` (b or 1, o, f), asked of ``latents`` (b, n, d).
+
+        Where no gradient is needed, :data:`DECODED_TOGETHER` of them are asked at a time, so that what they need in
+        between does not grow with their number.
+        """
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or queries.shape[1] <= DECODED_TOGETHER:
+            return self.output_adapter(self.decoder(queries, latents))
+        parts = queries.split(DECODED_TOGETHER, dim=1)
+        return torch.cat([self.output_adapter(self.decoder(part, latents)) for part in parts], dim=1)
 
 
 def positions_of(mask: Tensor) -> tuple[Tensor, Tensor]:

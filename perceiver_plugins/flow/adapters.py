@@ -81,7 +81,7 @@ class FlowPatchesInputAdapter(InputAdapter):
         patches = extract_patches(frames, self.patch_size).permute(0, 2, 3, 1, 4).flatten(3)
         features = self.linear(patches).flatten(1, 2)
         positions = self.fourier_positions(frames.shape[3:], features.device, features.dtype)
-        return AdaptedInput(torch.cat([features, positions.expand(len(features), -1, -1)], dim=-1))
+        return AdaptedInput(torch.cat([features, positions.expand(features.shape[0], -1, -1)], dim=-1))
 
 
 class OpticalFlowOutputAdapter(LinearOutputAdapter):

@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from perceiver_core import Batch, PerceiverIO
+from perceiver_core import Batch
 from perceiver_plugins.training.data import check_positive
 from perceiver_plugins.training.lightning import LitPerceiver, LossSum
 from perceiver_registry import UserError
-
-DECODED_TOGETHER = 2**14
-"""Places that are decoded at once where no gradient is needed: memory does not grow with the frames."""
 
 
 class LitOpticalFlow(LitPerceiver):
@@ -66,7 +63,7 @@ class LitOpticalFlow(LitPerceiver):
             (b, 2, h, w), to the right and down, in pixels. It has no gradient.
         """
         with torch.no_grad():
-            output = decode_in_chunks(cast(PerceiverIO, self.model), {"frames": frames})
+            output = self.model({"frames": frames})
         return self._by_rows(output, frames) * self.pixels
 
     def loss_sum(self, batch: Batch) -> LossSum:
@@ -135,19 +132,3 @@ def end_point_errors(flow: Tensor, targets: Tensor) -> LossSum:
     known = targets.isfinite().all(dim=-1)
     differences = torch.where(known[..., None], flow - targets, 0.0)
     return LossSum(torch.linalg.vector_norm(differences, dim=-1).sum(), known.sum())
-
-
-def decode_in_chunks(model: PerceiverIO, batch: Batch, chunk: int = DECODED_TOGETHER) -> Tensor:
-    """A model's output for all places, (b, o, ...), ``chunk`` of them at a time: what a forward pass returns.
-
-    Args:
-        model: a model whose output adapter answers place by place.
-        batch: what its input adapter reads.
-        chunk: places that are decoded together.
-    """
-    adapted = model.input_adapter(batch)
-    latents = model.encoder(adapted)
-    queries = model.output_adapter.query_provider(adapted)
-    return torch.cat(
-        [model.output_adapter(model.decoder(part, latents)) for part in queries.split(chunk, dim=1)], dim=1
-    )

@@ -70,10 +70,8 @@ class OpticalFlowPipeline(_OwnPipeline):
         return {"flow": flow[:, :height, :width]}
 
     def _flow_of_parts(self, frames: Tensor) -> Tensor:
-        from perceiver_plugins.flow.lightning import decode_in_chunks
-
         model: Any = self.model.perceiver
-        moved = decode_in_chunks(model, {"frames": frames})
+        moved = model({"frames": frames})
         return moved.transpose(1, 2).unflatten(2, frames.shape[3:])
 
     def postprocess(self, model_outputs: dict[str, Tensor], **_: Any) -> dict[str, np.ndarray]:

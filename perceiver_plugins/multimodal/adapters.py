@@ -245,11 +245,11 @@ class AudioVideoLabelInputAdapter(CompositeInputAdapter):
         if self.mask_probability(LABEL) < 1:
             return super().forward(batch)
         samples: Tensor = batch["input_values"]
-        unknown = torch.full((len(samples),), IGNORED, device=samples.device)
+        unknown = torch.full((samples.shape[0],), IGNORED, device=samples.device)
         return super().forward({AUDIO: batch, VIDEO: batch, LABEL: {"labels": unknown}})
 
 
 def _with_positions(patches: Tensor, fourier_positions: FourierPositions, grid: Sequence[int]) -> Tensor:
     """Patches (b, m, c) of a grid with m places, and the positions of these, which are appended to their channels."""
     positions = fourier_positions(grid, patches.device, patches.dtype)
-    return torch.cat([patches, positions.expand(len(patches), -1, -1)], dim=-1)
+    return torch.cat([patches, positions.expand(patches.shape[0], -1, -1)], dim=-1)

@@ -1,23 +1,29 @@
-"""Both paths of attention against the formula, and each other."""
+"""All paths of attention against the formula, and each other."""
 
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceiver_core import MultiHeadAttention, attend
+from perceiver_core.attention import Path, choose_path, forced
 
 
-def formula(q, k, v, pad_mask=None):
+def formula(q, k, v, pad_mask=None, key_bias=None):
     """softmax(q k^T / sqrt(d)) v in float64, head by head and example by example."""
     q, k, v = (x.double() for x in (q, k, v))
     outputs, weights = [], []
     for b in range(k.shape[0]):
         for h in range(k.shape[1]):
             scores = q[b if q.shape[0] > 1 else 0, h] @ k[b, h].T / math.sqrt(q.shape[-1])
+            if key_bias is not None:
+                scores = scores + key_bias[b]
             if pad_mask is not None:
+                scores = scores.clone()
                 scores[:, pad_mask[b]] = -math.inf
             exponentials = (scores - scores.amax(-1, keepdim=True)).exp()
             weights.append(exponentials / exponentials.sum(-1, keepdim=True))
@@ -30,6 +36,14 @@ def arrays(d=5, e=5, q_batch=3):
     return torch.randn(q_batch, 2, 7, d), torch.randn(3, 2, 11, d), torch.randn(3, 2, 11, e)
 
 
+@pytest.fixture(params=[None, *get_args(Path)])
+def path(request, monkeypatch):
+    """Each path in turn, and the one that is chosen; chunks are of two queries."""
+    monkeypatch.setattr("perceiver_core.attention._rows", lambda q, k: 2)
+    with forced(request.param):
+        yield request.param
+
+
 @pytest.fixture
 def pad_mask():
     mask = torch.zeros(3, 11, dtype=torch.bool)
@@ -38,12 +52,11 @@ def pad_mask():
     return mask
 
 
-# With equal widths the fused kernel runs, with others the plain formula.
 @pytest.mark.parametrize("e", [5, 3])
 @pytest.mark.parametrize("q_batch", [1, 3])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("grad", [False, True])
-def test_each_path_equals_the_formula(e, q_batch, padded, grad, pad_mask):
+def test_each_path_equals_the_formula(path, e, q_batch, padded, grad, pad_mask):
     q, k, v = arrays(e=e, q_batch=q_batch)
     mask = pad_mask if padded else None
     with torch.set_grad_enabled(grad):
@@ -58,24 +71,34 @@ def test_each_path_equals_the_formula(e, q_batch, padded, grad, pad_mask):
     torch.testing.assert_close(returned_weights.sum(-1), torch.ones(3, 2, 7))
 
 
-def test_gradients_of_both_paths_equal_those_of_the_formula(pad_mask):
-    q, k, v = (x.double().requires_grad_() for x in arrays())
-    expected = torch.autograd.grad(formula(q, k, v, pad_mask)[0].square().sum(), (q, k, v))
-    for return_attention in (False, True):
-        output, _ = attend(q, k, v, pad_mask, return_attention=return_attention)
-        torch.testing.assert_close(torch.autograd.grad(output.square().sum(), (q, k, v)), expected)
+@pytest.mark.parametrize("q_batch", [1, 3])
+@pytest.mark.parametrize("return_attention", [False, True])
+def test_gradients_of_each_path_equal_those_of_the_formula(path, q_batch, return_attention, pad_mask):
+    bias = torch.randn(3, 11, dtype=torch.float64, requires_grad=True)
+    inputs = (*(x.double().requires_grad_() for x in arrays(q_batch=q_batch)), bias)
+    expected = torch.autograd.grad(formula(*inputs[:3], pad_mask, bias)[0].square().sum(), inputs)
+    output, _ = attend(*inputs[:3], pad_mask, return_attention=return_attention, key_bias=bias)
+    torch.testing.assert_close(torch.autograd.grad(output.square().sum(), inputs), expected)
+
+
+def test_only_the_gradients_that_are_needed_are_made(path):
+    q, k, v = arrays()
+    v.requires_grad_()
+    attend(q, k, v)[0].sum().backward()
+    assert (q.grad, k.grad) == (None, None)
+    torch.testing.assert_close(v.grad, formula(q, k, v)[1].float().sum(2)[..., None].expand_as(v), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("e", [5, 3])
 @pytest.mark.parametrize("return_attention", [False, True])
-def test_scores_are_scaled_as_asked(e, return_attention):
+def test_scores_are_scaled_as_asked(path, e, return_attention):
     q, k, v = arrays(e=e)
     expected, _ = formula(q * 0.3 * math.sqrt(5), k, v)
     output, _ = attend(q, k, v, return_attention=return_attention, scale=0.3)
     torch.testing.assert_close(output.double(), expected, atol=2e-6, rtol=1e-5)
 
 
-def test_inputs_are_left_as_they_are_without_gradients():
+def test_inputs_are_left_as_they_are_without_gradients(path):
     inputs = arrays(e=3)
     copies = [x.clone() for x in inputs]
     with torch.no_grad():
@@ -84,7 +107,7 @@ def test_inputs_are_left_as_they_are_without_gradients():
 
 
 @pytest.mark.parametrize("e", [5, 3])
-def test_padding_gets_no_weight_and_does_not_matter(e, pad_mask):
+def test_padding_gets_no_weight_and_does_not_matter(path, e, pad_mask):
     q, k, v = arrays(e=e)
     output, _ = attend(q, k, v, pad_mask)
     _, weights = attend(q, k, v, pad_mask, return_attention=True)
@@ -96,7 +119,7 @@ def test_padding_gets_no_weight_and_does_not_matter(e, pad_mask):
 
 @pytest.mark.parametrize("e", [5, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_row_of_padding_alone_is_finite(e, dtype, pad_mask):
+def test_a_row_of_padding_alone_is_finite(path, e, dtype, pad_mask):
     pad_mask[1] = True
     q, k, v = (x.abs().add(3).to(dtype) for x in arrays(e=e))
     k = -k  # all scores are far below zero, where a mask that is added would overflow
@@ -112,6 +135,87 @@ def test_dropout_drops_the_given_share_of_weights_and_scales_the_rest():
     is_dropped = dropped == 0
     assert is_dropped.float().mean().item() == pytest.approx(0.3, abs=0.02)
     torch.testing.assert_close(dropped[~is_dropped], kept[~is_dropped] / 0.7)
+
+
+def test_dropout_of_each_path_drops_the_given_share(path):
+    """Values that are ones find the sum of the weights that are kept, 1 in the mean."""
+    q, k, v = torch.randn(1, 2, 50, 5), torch.randn(1, 2, 100, 5), torch.ones(1, 2, 100, 3)
+    output, _ = attend(q, k, v, dropout=0.3)
+    assert output.mean().item() == pytest.approx(1.0, abs=0.05)
+    assert output.std().item() > 0.05
+    torch.testing.assert_close(output[..., 0], output[..., 1])
+
+
+def test_the_backward_pass_of_chunks_drops_the_same_weights(monkeypatch):
+    monkeypatch.setattr("perceiver_core.attention._rows", lambda q, k: 2)
+    q, k, v = (x.double().requires_grad_() for x in arrays())
+    with forced("chunked"):
+        output, _ = attend(q, k, v, dropout=0.4)
+        (grad_v,) = torch.autograd.grad(output[0, 0, 3, 0], v)
+    # The output of a query is linear in the values: their gradient holds its weights.
+    torch.testing.assert_close((grad_v * v).sum(), output[0, 0, 3, 0])
+    assert 0 < (grad_v[0, 0, :, 0] == 0).sum() < 11
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("e", [8, 4])
+def test_many_scores_never_exist_at_once(monkeypatch, grad, dropout, e):
+    """The largest tensor of a pass over 300 x 400 scores, where 10,000 may exist at once, is no larger than these."""
+    monkeypatch.setattr("perceiver_core.attention.MAX_SCORES", 10_000)
+    monkeypatch.setattr("perceiver_core.attention._rows", lambda q, k: 25)
+    monkeypatch.setattr("perceiver_core.dense.onednn_is_faster", lambda: False)
+    q, k, v = (torch.randn(1, 1, n, c, requires_grad=grad) for n, c in ((300, 8), (400, 8), (400, e)))
+    largest = Largest()
+    with largest:
+        output, _ = attend(q, k, v, dropout=dropout)
+        if grad:
+            output.sum().backward()
+    assert largest.size <= 10_000
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that an operation makes."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        outputs = func(*args, **(kwargs or {}))
+        for output in outputs if isinstance(outputs, tuple | list) else (outputs,):
+            if isinstance(output, torch.Tensor):
+                self.size = max(self.size, output.numel())
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("shape", "onednn", "path"),
+    [
+        ((1, 1, 2048, 322, 2048, 322), True, "chunked"),
+        ((1, 1, 2048, 322, 2048, 322), False, "fused"),
+        ((1, 8, 256, 32, 2048, 160), True, "chunked"),
+        ((1, 8, 256, 32, 2048, 160), False, "plain"),
+        ((32, 4, 32, 16, 128, 16), True, "fused"),
+        ((32, 4, 32, 16, 128, 8), True, "plain"),
+        ((64, 8, 256, 32, 2048, 160), False, "chunked"),
+    ],
+    ids=str,
+)
+def test_the_path_follows_from_shape_and_machine(monkeypatch, shape, onednn, path):
+    monkeypatch.setattr("perceiver_core.dense.onednn_is_faster", lambda: onednn)
+    b, heads, n, d, m, e = shape
+    q, k, v = (torch.empty(1).expand(b, heads, *last) for last in ((n, d), (m, d), (m, e)))
+    assert choose_path(q, k, v) == path
+
+
+def test_an_unknown_path_is_refused():
+    with pytest.raises(ValueError, match="path='flash': must be one of fused, plain, chunked"), forced("flash"):
+        pass
+    with forced("plain"):
+        with forced(absorption="none"):
+            pass
+    with pytest.raises(ValueError, match="absorption='all': must be one of none, inputs, queries"):
+        with forced(absorption="all"):
+            pass
 
 
 def test_dropout_is_applied_in_training_only():

@@ -10,7 +10,6 @@ import torch
 from perceiver_core import fourier_features, grid_positions
 from perceiver_plugins.flow.adapters import FlowPatchesInputAdapter, extract_patches
 from perceiver_plugins.flow.config import FlowPatchesEncoderConfig, OpticalFlowDecoderConfig
-from perceiver_plugins.flow.lightning import decode_in_chunks
 from perceiver_registry import assemble
 
 
@@ -73,8 +72,6 @@ def test_some_places_are_decoded_as_all_of_them(flow_module):
     places = torch.randint(96, (3, 5))
     expected = whole.gather(1, places[..., None].expand(-1, -1, 2))
     torch.testing.assert_close(model(batch, positions=places), expected)
-    for chunk in (1, 7, 96, 1000):
-        torch.testing.assert_close(decode_in_chunks(model, batch, chunk), whole)
 
 
 @torch.no_grad()

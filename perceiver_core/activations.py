@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
@@ -18,7 +19,8 @@ class ActivationPolicy:
 
     Args:
         checkpointing: keep the layer's inputs only and recompute the rest in the backward pass.
-        offloading: keep whatever is kept in CPU memory. With ``checkpointing`` these are the layers' inputs.
+        offloading: keep whatever is kept in CPU memory, but for the weights, which are on the device in any case.
+            With ``checkpointing`` these are the layers' inputs.
     """
 
     checkpointing: bool = False
@@ -28,8 +30,26 @@ class ActivationPolicy:
         """``layer(*args)``."""
         if not torch.is_grad_enabled():
             return layer(*args)
-        offload = save_on_cpu(pin_memory=torch.cuda.is_available()) if self.offloading else contextlib.nullcontext()
-        with offload:
+        with _Offloading(layer) if self.offloading else contextlib.nullcontext():
             if self.checkpointing:
                 return checkpoint(layer, *args, use_reentrant=False)
             return layer(*args)
+
+
+class _Offloading(save_on_cpu):
+    """Moves what a layer keeps for its backward pass to the CPU, but for its weights."""
+
+    def __init__(self, layer: Callable[..., Any]):
+        super().__init__(pin_memory=torch.cuda.is_available())
+        # What is kept of a weight may be a view of it, such as its transpose.
+        parameters = layer.parameters() if isinstance(layer, nn.Module) else ()
+        weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        move, fetch = self.pack_hook, self.unpack_hook
+
+        def pack(tensor: Tensor) -> Any:
+            return tensor if tensor.untyped_storage().data_ptr() in weights else move(tensor)
+
+        def unpack(kept: Any) -> Tensor:
+            return kept if isinstance(kept, Tensor) else fetch(kept)
+
+        self.pack_hook, self.unpack_hook = pack, unpack

@@ -160,6 +160,8 @@ class PerceiverConfig(Generic[E, D]):
             cross-attentions, so that attention starts out local: small models learn much sooner.
         params: where to load weights from: the id of a published model, a local folder in the hub's layout, a
             checkpoint of this project, or a safetensors file. None: fresh weights.
+        compile: compile each attention layer when the model is trained (``torch.compile``, which needs a C++ compiler):
+            meant for GPUs, on CPUs it does not pay. Nothing else changes: not checkpoints, not predictions.
     """
 
     encoder: E
@@ -170,6 +172,7 @@ class PerceiverConfig(Generic[E, D]):
     activation_offloading: bool = False
     init: Init = "normal"
     params: str | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         require_positive(self, "num_latents", "num_latent_channels")

@@ -27,11 +27,19 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "test": Command("compute the test metrics of a checkpoint", RUN),
         "predict": Command("predict with a checkpoint", RUN),
     },
+    "take it elsewhere": {
+        "convert": Command(
+            "write a model in another format: checkpoint, safetensors, folder for the hub",
+            "perceiver_cli.convert:convert",
+        ),
+        "export": Command("write a model as a file for serving: torch.export or ONNX", "perceiver_cli.export:export"),
+    },
     "see what is there": {
         "list-adapters": Command("input and output adapters that are installed, and from which package", LISTING),
         "list-tasks": Command("tasks that are installed", LISTING),
         "list-data": Command("data modules that are installed", LISTING),
         "list-models": Command("named models that are installed", LISTING),
+        "list-formats": Command("formats that models are read from and written in", LISTING),
         "plugins": Command(
             "plugins that were found, what they provide, and why one failed", "perceiver_cli.plugins:plugins"
         ),

@@ -156,7 +156,7 @@ def _runs(command: str) -> bool:
 
 def _registered(section: str, given: Sequence[str], value: str) -> list[str] | None:
     """The names that a section is chosen by, those alone that go with the task; None if none are registered for it."""
-    from perceiver_cli.layers import KINDS
+    from perceiver_cli.values import KINDS
 
     section = re.sub(r"\.(class_path|name|adapter)$", "", section)
     if section not in KINDS:
@@ -235,18 +235,25 @@ def _chosen_flags(command: str, given: Sequence[str], common: CommonFlags) -> Fl
 
 def _choosing(given: Sequence[str]) -> Iterator[str]:
     """The words that decide which flags there are, each as ``--flag=value``."""
-    from perceiver_cli.layers import NAME_KEYS, PARAMS, find_checkpoint
+    from perceiver_cli.sources import find_checkpoint
+    from perceiver_cli.values import NAME_KEYS
 
     name = re.compile(rf"--({'|'.join(map(re.escape, NAME_KEYS))})(\.(class_path|name|adapter))?")
     for word, following in itertools.zip_longest(given, given[1:], fillvalue=""):
         flag, equals, value = word.partition("=")
         value = value if equals else following
         if flag == "--ckpt_path":
-            yield f"{flag}={find_checkpoint(value, {}, [])}"  # the newest is another one after each run
-        elif name.fullmatch(flag) or flag == "--config":
+            place = find_checkpoint(value, {}, [])  # the newest is another one after each run
+            if place.exists():  # for others, the hub would have to be asked
+                yield f"{flag}={place}"
+        elif name.fullmatch(flag) or flag == "--config" or _is_file_of_params(flag, value):
             yield f"{flag}={value}"
-        elif flag.removeprefix("--") in PARAMS and Path(value).expanduser().is_file():
-            yield f"{flag}={value}"  # for others, the hub would have to be asked
+
+
+def _is_file_of_params(flag: str, value: str) -> bool:
+    from perceiver_cli.layers import PARAMS
+
+    return flag.removeprefix("--") in PARAMS and Path(value).expanduser().is_file()
 
 
 def _parsers_flags(command: str, chosen: Sequence[str], common: CommonFlags) -> Flags:

@@ -18,10 +18,20 @@ from pytorch_lightning import LightningDataModule, Trainer
 from perceiver_cli import allowed
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.fields import OF_THE_RUN
-from perceiver_cli.layers import KINDS, NAME_KEYS, Run, Values, flatten, name_of, nest
+from perceiver_cli.layers import OF_PREDICTION, OF_TRAINER, Run
+from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
 from perceiver_registry.assemble import config_types
 from perceiver_registry.errors import near
+
+OF_SOURCE = {
+    "fit": 'a checkpoint to go on with, or "last" or "best" of the newest run',
+    "predict": 'a checkpoint, a folder or a hub id of a model, or "last" or "best" of the newest run; none: the '
+    "published model of the task or name",
+} | dict.fromkeys(
+    ("validate", "test"), 'a checkpoint, a folder or a hub id of a model, or "last" or "best" of the newest run'
+)
+"""What ``--ckpt_path`` takes in each command."""
 
 OPEN_ENDED = ("trainer.logger", "trainer.callbacks", "trainer.plugins", "trainer.strategy", "trainer.profiler")
 """Arguments that take any class: the keys below them are those of the class, which only the parser knows."""
@@ -116,7 +126,10 @@ def build_parser(command: str, run: Run) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file of settings; may be given several times")
-    parser.add_argument("--ckpt_path", type=str | None, help='a checkpoint, or "last" or "best" of the newest run')
+    parser.add_argument("--ckpt_path", type=str | None, help=OF_SOURCE[command])
+    if command == "predict":
+        _add_flags_of_prediction(parser, run)
+        return parser
     parser.add_argument("--seed_everything", type=int, default=0, help="seed of all random numbers")
     if command == "fit":
         parser.add_argument(
@@ -125,21 +138,32 @@ def build_parser(command: str, run: Run) -> Parser:
             default=200,
             help="optimizer steps between two updates of last.ckpt; 0: only after validations and at the end",
         )
-    if command == "predict":
-        parser.add_argument("inputs", nargs="*", type=str, help="what to predict for; '-' or none: standard input")
-        parser.add_argument("--input", type=str | None, help="a file of inputs, one a line")
-        parser.add_argument(
-            "--format", type=Literal["table", "json", "csv"], default="table", help="form of the output"
-        )
     for section, key in NAME_KEYS.items():
         parser.add_argument(f"--{section}.{key}", type=str | None, help=_choices(section))
     if run.task is not None:
-        _add_sections(parser, command, run)
+        _add_sections(parser, run)
     parser.add_class_arguments(Trainer, "trainer", instantiate=False)
     return parser
 
 
-def _add_sections(parser: Parser, command: str, run: Run) -> None:
+def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
+    parser.add_argument("inputs", nargs="*", type=str, help="what to predict for; '-' or none: standard input")
+    parser.add_argument("--input", type=str | None, help="a file of inputs, one a line")
+    parser.add_argument("--format", type=Literal["table", "json", "csv"], default="table", help="form of the output")
+    parser.add_argument(
+        "--quantize",
+        type=Literal["int8"] | None,
+        help="multiply 8-bit integers: faster on CPUs, and not exact; none: as the model was trained",
+    )
+    for section in OF_PREDICTION:
+        parser.add_argument(f"--{section}.{NAME_KEYS[section]}", type=str | None, help=_choices(section))
+    if run.task is not None and run.task.spec.predictor:
+        _add(parser, run.task.resolve("predictor"), None, skip={"module", "reader"})
+    others = {name for name in inspect.signature(Trainer).parameters if name not in OF_TRAINER}
+    parser.add_class_arguments(Trainer, "trainer", skip=others, instantiate=False)
+
+
+def _add_sections(parser: Parser, run: Run) -> None:
     assert run.task is not None
     module = run.task.resolve("module")
     _add(parser, module, "task", skip=OF_THE_RUN)
@@ -154,13 +178,18 @@ def _add_sections(parser: Parser, command: str, run: Run) -> None:
     optimizer, lr_scheduler = name_of(run.values, "optimizer"), name_of(run.values, "lr_scheduler")
     if optimizer is not None:
         _add(parser, module.find_optimizer(optimizer), "optimizer", skip={"params"})
+        parser.add_argument(
+            "--optimizer.in_backward",
+            type=bool,
+            default=False,
+            help="step inside the backward pass, which saves the memory of the gradients; on one device, and without "
+            "clipping and accumulation",
+        )
     if lr_scheduler is not None:
         _add(parser, module.find_lr_scheduler(lr_scheduler), "lr_scheduler", skip={"optimizer"})
         parser.add_argument(
             "--lr_scheduler.interval", type=Literal["step", "epoch"] | None, help="how often the schedule advances"
         )
-    if command == "predict" and run.task.spec.predictor:
-        _add(parser, run.task.resolve("predictor"), None, skip={"module", "reader"})
 
 
 def linked_fields(values: Values) -> Iterator[tuple[str, str, str]]:
@@ -194,8 +223,9 @@ def choices_of(parser: Parser, run: Run) -> dict[str, list[str]]:
         if action.option_strings and not re.search(r"\b(help|print_config)$", action.dest)
     }
     for section, key in NAME_KEYS.items():
-        choices[f"--{section}"] = choices.pop(f"--{section}.{key}", [])
-    if run.task is not None:
+        if f"--{section}.{key}" in choices:
+            choices[f"--{section}"] = choices.pop(f"--{section}.{key}")
+    if run.task is not None and "--optimizer" in choices:
         module = run.task.resolve("module")
         choices["--optimizer"] = [*module.known_optimizers()]
         choices["--lr_scheduler"] = [*module.known_lr_schedulers(), "none"]

@@ -9,14 +9,15 @@ files; flags.
 from __future__ import annotations
 
 import argparse
-import copy
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
+from perceiver_cli.sources import find_source, look_at
+from perceiver_cli.values import KINDS, NAME_KEYS, NONE, Replacement, Values, merge, name_of, nest, normalise
 from perceiver_registry import (
     AdapterSpec,
     AmbiguousNameError,
@@ -24,34 +25,35 @@ from perceiver_registry import (
     Plugin,
     TaskSpec,
     UserError,
-    config_to_dict,
-    read_checkpoint,
     registry,
 )
-from perceiver_registry.checkpoint import KEY, require
-from perceiver_registry.params import is_checkpoint, is_published
-
-Values = dict[str, Any]
-
-NAME_KEYS = {
-    "task": "name",
-    "model": "name",
-    "model.encoder": "adapter",
-    "model.decoder": "adapter",
-    "data": "name",
-    "optimizer": "name",
-    "lr_scheduler": "name",
-}
-"""The sections that are chosen by name, and the key under which each holds it."""
-
-KINDS = {"task": "task", "model": "model", "model.encoder": "input", "model.decoder": "output", "data": "data"}
-"""The sections whose names are registered, and the registry's kind of each."""
+from perceiver_registry.checkpoint import require
+from perceiver_registry.formats import format_of
 
 PARAMS = ("model.params", "model.encoder.params")
 """Weights to start from, which bring the model's, or the encoder's, architecture along."""
 
-NONE = ("none", "null")
-"""What a flag may say for "no such thing"."""
+UNUSED_IN_PREDICTION = (
+    "model",
+    "data",
+    "optimizer",
+    "lr_scheduler",
+    "task",
+    "trainer",
+    "checkpoint",
+    "seed_everything",
+    "print_config",
+)
+"""Sections of other commands. A config file may be one of theirs and is read without them; as flags they are wrong."""
+
+OF_PREDICTION = ("task", "model")
+"""What chooses the model that predicts."""
+
+OF_TRAINER = ("accelerator", "devices", "default_root_dir", "logger")
+"""The trainer's arguments that say where to compute and where runs lie."""
+
+WEIGHTS_ALONE = ".safetensors"
+"""What the names of files end in that hold weights, and may not say of what model."""
 
 
 class NamesParser(argparse.ArgumentParser):
@@ -69,8 +71,9 @@ class Run:
         task: the registered task, or None if none is named (which only ``--help`` can do without).
         values: the values of all layers but the remaining flags.
         flags: the flags that are yet to be parsed.
-        checkpoint: path of the checkpoint to load, or None.
-        description: that checkpoint's description of itself, or None.
+        source: where the model is read from that is used or goes on, or None.
+        checkpoint: the same, if it is a checkpoint of a run, or None.
+        description: what the source says of its model, as a checkpoint describes itself, or None.
         config_files: the contents of each config file, to be checked.
         print_config: whether to print the configuration instead of running it.
         help: whether to print the help instead of running.
@@ -79,6 +82,7 @@ class Run:
     task: Entry[TaskSpec] | None
     values: Values
     flags: list[str]
+    source: str | None
     checkpoint: Path | None
     description: Mapping[str, Any] | None
     config_files: dict[str, Values]
@@ -109,6 +113,9 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     given = vars(known)
 
     files = {path: _read_config_file(path) for path in given["config"]}
+    if command == "predict":
+        _refuse_unused({name for name, value in given.items() if value}, flags)
+        files = {path: _for_prediction(values) for path, values in files.items()}
     user: Values = {}
     flat = {name: given[name] for name in (*NAME_KEYS, *PARAMS) if given[name] is not None}
     named = nest({name: None if value in NONE else value for name, value in flat.items()})
@@ -116,13 +123,15 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
         _canonise(values)
         user = merge(user, values)
 
-    ckpt_path = given["ckpt_path"] or user.get("ckpt_path")
-    if command == "predict" and not ckpt_path and not given["help"]:
-        raise UserError("--ckpt_path is missing: which checkpoint shall predict?")
-    checkpoint = find_checkpoint(ckpt_path, user, flags) if ckpt_path else None
-    description = read_checkpoint(checkpoint)[KEY] if checkpoint else None
-    base = _values_of_checkpoint(command, description) if description else {}
-    if checkpoint and description and not name_of(user, "data"):
+    source = find_source(command, given["ckpt_path"] or user.get("ckpt_path"), named, user, flags, given["help"])
+    checkpoint, description = look_at(source) if source else (None, None)
+    if command == "fit" and source and not checkpoint:
+        raise UserError(
+            f"--ckpt_path={source}: no checkpoint of a run to go on with; --model.params={source} begins one with "
+            "these weights"
+        )
+    base = _values_of_source(command, source, checkpoint, description) if source and description else {}
+    if checkpoint and description and command != "predict" and not name_of(user, "data"):
         for used in description["plugins"]:
             if used["kind"] == "data":
                 require(used, checkpoint)
@@ -131,10 +140,32 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     if task_name is None and not given["help"]:
         raise UserError(f"--task is missing; known: {', '.join(registry().names('task'))}")
     task = registry().get("task", task_name) if task_name else None
-    values = _gather(task, base, user) if task else user
-    if task:
+    values = user
+    if task and command != "predict":
+        values = _gather(task, base, user)
         _check_names(task, values)
-    return Run(task, values, flags, checkpoint, description, files, given["print_config"], given["help"])
+    return Run(task, values, flags, source, checkpoint, description, files, given["print_config"], given["help"])
+
+
+def _refuse_unused(given: Iterable[str], flags: Iterable[str]) -> None:
+    """Raises an error if prediction has no use for one of the names that are given, or of the remaining flags."""
+    named = [flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")]
+    for name in (*given, *named):
+        section, _, option = name.partition(".")
+        used = name in OF_PREDICTION or (section == "trainer" and option.partition(".")[0] in OF_TRAINER)
+        if section in UNUSED_IN_PREDICTION and not used:
+            raise UserError(
+                f"--{name} changes nothing in predict, which takes a model as it was trained; perceiver predict --help "
+                "shows what it takes"
+            )
+
+
+def _for_prediction(values: Mapping[str, Any]) -> Values:
+    """A config file's values without those that prediction has no use for: it may be that of a training run."""
+    kept = {key: value for key, value in values.items() if key not in UNUSED_IN_PREDICTION}
+    trainer = {key: value for key, value in (values.get("trainer") or {}).items() if key in OF_TRAINER}
+    task = name_of(values, "task")
+    return kept | ({"trainer": trainer} if trainer else {}) | ({"task": {NAME_KEYS["task"]: task}} if task else {})
 
 
 def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
@@ -152,23 +183,22 @@ def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
     if data is not None:
         layers.append(_of_spec(data, data.spec.defaults))
 
-    chosen = user.get("model", {})
+    chosen = merge(base.get("model", {}), user.get("model", {}), "model")
     params, encoder_params = chosen.get("params"), chosen.get("encoder", {}).get("params")
     if model is not None:
         of_model.get("data", {}).pop(NAME_KEYS["data"], None)
         layers.append(of_model)
         config = _of_spec(model, {f"model.{field}": value for field, value in model.spec.config.items()})["model"]
         layers.append({"model": Replacement({"name": model_name, **config})})
-    encoder_name = name_of(_merged([*layers, base, user]), "model.encoder")
     if params and not model_name:
         published = [entry for entry in registry().entries("model") if entry.spec.params == params]
         layers.extend(_of_spec(entry, entry.spec.defaults) for entry in published)
-        config = _config_of_params(encoder_name, params)
-        if config is not None:
-            layers.append({"data": _data_of_params(config["encoder"], params)})
-            layers.append({"model": Replacement(config | {"params": params})})
+        description = _description_of(params)
+        if description is not None:
+            layers.append({"data": _data_of_params(description, params)})
+            layers.append({"model": Replacement(description["model"] | {"params": params})})
     if encoder_params:
-        layers.extend(_layers_of_encoder(encoder_name, encoder_params))
+        layers.extend(_layers_of_encoder(encoder_params))
     return _merged([*layers, base, user])
 
 
@@ -179,34 +209,33 @@ def _of_spec(entry: Entry[Any], flat: Mapping[str, Any]) -> Values:
     return values
 
 
-def _layers_of_encoder(encoder_name: str | None, params: str) -> Iterator[Values]:
+def _layers_of_encoder(params: str) -> Iterator[Values]:
     """What comes with an encoder that is taken over: its architecture, and the options of data that it depends on."""
-    config = _config_of_params(encoder_name, params)
-    if config is None:
+    description = _description_of(params)
+    if description is None:
         return
-    encoder = config["encoder"] | {"params": params, "freeze": False}
+    config = description["model"]
     latents = {key: config[key] for key in ("num_latents", "num_latent_channels")}
-    yield {"model": {"encoder": Replacement(encoder), **latents}}
-    yield {"data": _data_of_params(encoder, params)}
+    yield {"model": {"encoder": Replacement(config["encoder"] | {"params": params, "freeze": False}), **latents}}
+    yield {"data": _data_of_params(description, params)}
 
 
-def _data_of_params(encoder: Mapping[str, Any], params: str) -> Values:
-    """The options of data that the weights of an encoder depend on, as far as its source says what they were."""
+def _data_of_params(description: Mapping[str, Any], params: str) -> Values:
+    """The options of data that the weights of an encoder depend on, as far as their source says what they were."""
+    encoder = description["model"]["encoder"]
     adapter = registry().get("input", encoder[NAME_KEYS["model.encoder"]]).spec
-    if is_checkpoint(params):
-        data = _data_of_checkpoint(read_checkpoint(params)[KEY])
-    else:
-        published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
-        data = {attribute: encoder[field] for field, attribute in adapter.links.items()}
-        data |= {key: value for spec in published for key, value in nest(spec.defaults).get("data", {}).items()}
+    published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
+    data = {attribute: encoder[field] for field, attribute in adapter.links.items()}
+    data |= {key: value for spec in published for key, value in nest(spec.defaults).get("data", {}).items()}
+    data |= _data_of_description(description)
     return {option: data[option] for option in adapter.data_options if option in data}
 
 
-def _data_of_checkpoint(description: Mapping[str, Any]) -> Values:
+def _data_of_description(description: Mapping[str, Any]) -> Values:
     """The options of the data that a model was trained on: also those that were left to its data module."""
-    options = {key: value for key, value in description["run"].get("data", {}).items() if value is not None}
+    options = {key: value for key, value in description.get("run", {}).get("data", {}).items() if value is not None}
     # A tokenizer is described by what it is made of; as an option it has a name.
-    resolved = {key: value for key, value in description["data"].items() if not isinstance(value, Mapping)}
+    resolved = {key: value for key, value in description.get("data", {}).items() if not isinstance(value, Mapping)}
     return resolved | options
 
 
@@ -258,96 +287,6 @@ def _merged(layers: Iterable[Values]) -> Values:
     for layer in layers:
         values = merge(values, layer)
     return values
-
-
-class Replacement(dict[str, Any]):
-    """Values that replace a section as a whole, instead of being merged into it."""
-
-
-def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "") -> Values:
-    """``upper``'s values over ``lower``'s. Where ``upper`` names another thing, the options of ``lower``'s go.
-
-    Args:
-        lower: nested values.
-        upper: nested values that win.
-        section: dotted name of the section that the two are.
-    """
-    name_key = NAME_KEYS.get(section)
-    if isinstance(upper, Replacement):
-        return copy.deepcopy(dict(upper))
-    if name_key is not None and name_key in upper and section != "model":
-        name = upper[name_key]
-        if name is None or lower.get(name_key) not in (None, name):
-            return copy.deepcopy(dict(upper))
-    merged = copy.deepcopy(dict(lower))
-    for key, value in upper.items():
-        if isinstance(value, Mapping):
-            below = merged.get(key)
-            merged[key] = merge(below if isinstance(below, Mapping) else {}, value, f"{section}.{key}".lstrip("."))
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
-
-
-def nest(flat: Mapping[str, Any]) -> Values:
-    """Nested values from values by dotted name, in which a section's own name stands for its choice by name."""
-    values: Values = {}
-    for dotted, value in flat.items():
-        *path, key = dotted.split(".")
-        if dotted in NAME_KEYS or f"model.{dotted}" in NAME_KEYS:
-            path, key = [*path, key], NAME_KEYS.get(dotted) or NAME_KEYS[f"model.{dotted}"]
-            value = None if value in NONE else value
-        node = values
-        for part in path:
-            node = node.setdefault(part, {})
-        node[key] = value
-    return values
-
-
-def flatten(values: Mapping[str, Any], whole: Container[str] = (), prefix: str = "") -> Values:
-    """Values by dotted name from nested ones.
-
-    Args:
-        values: the nested values.
-        whole: dotted names of values that are mappings themselves, and stay what they are.
-        prefix: what all dotted names begin with.
-    """
-    flat: Values = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value and name not in whole:
-            flat.update(flatten(value, whole, f"{name}."))
-        else:
-            flat[name] = value
-    return flat
-
-
-def name_of(values: Mapping[str, Any], section: str) -> str | None:
-    """The name that ``values`` choose for a section, or None."""
-    for key in section.split("."):
-        values = values.get(key) or {}
-    return values.get(NAME_KEYS[section])
-
-
-def normalise(values: Mapping[str, Any], section: str = "") -> Values:
-    """A config file's values with each section that is chosen by name in one form.
-
-    ``data: wikipedia`` and Lightning's ``data: {class_path: ..., init_args: {...}}`` become ``data: {name: ...}``.
-    """
-    normal: Values = {}
-    for key, value in values.items():
-        child = f"{section}.{key}".lstrip(".")
-        name_key = NAME_KEYS.get(child)
-        if name_key is None:
-            normal[key] = value
-            continue
-        if isinstance(value, str):
-            value = {name_key: value}
-        value = normalise(value or {name_key: None}, child)
-        if "class_path" in value:
-            value = {name_key: value.pop("class_path"), **(value.pop("init_args", None) or {}), **value}
-        normal[key] = value
-    return normal
 
 
 def _canonise(values: Values, home: Plugin | None = None) -> None:
@@ -414,66 +353,22 @@ def _task_of_model(model_name: str | None) -> str | None:
     return registry().short_name(registry().get("task", model.spec.task, model.plugin))
 
 
-def _config_of_params(encoder_name: str | None, params: str) -> Values | None:
-    """The model's configuration that comes with the weights at ``params``, or None if none does.
-
-    Args:
-        encoder_name: the input adapter, which knows the published models of its kind.
-        params: a checkpoint, or the id or folder of a published model.
-    """
-    if is_checkpoint(params):
-        return dict(read_checkpoint(params)[KEY]["model"])
-    if is_published(params) and encoder_name:
-        entry = registry().get("input", encoder_name)
-        if entry.spec.conversions:
-            return config_to_dict(entry.resolve("conversions").published_config(params))
-    return None
+def _description_of(params: str) -> Mapping[str, Any] | None:
+    """What the source of weights says of their model, or None if it is a file of weights alone."""
+    try:
+        return format_of(params).resolve("format")().description(params)
+    except UserError:
+        if params.endswith(WEIGHTS_ALONE):  # should the file be damaged, loading it says so
+            return None
+        raise
 
 
-def _values_of_checkpoint(command: str, description: Mapping[str, Any]) -> Values:
-    """What a checkpoint says of the run: all of it to go on with, or what is needed to use its model."""
+def _values_of_source(command: str, source: str, checkpoint: Path | None, description: Mapping[str, Any]) -> Values:
+    """What a model's source says of the run: all of it to go on with, or what is needed to use its model."""
+    task = {"task": {"name": description["task"]}}
+    if checkpoint is None:
+        return task | {"model": {"params": source}}
     run = dict(description["run"])
     if command != "fit":
         run = {key: run[key] for key in ("data",) if key in run}
-    return merge(run, {"task": {"name": description["task"]}, "model": Replacement(description["model"])})
-
-
-def find_checkpoint(ckpt_path: str, user: Values, flags: list[str]) -> Path:
-    """The checkpoint that ``--ckpt_path`` means: a path, or "last" or "best" for the newest of that name.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if ckpt_path not in ("last", "best"):
-        return Path(ckpt_path).expanduser()
-    root = runs_folder(user, flags)
-    found = sorted(root.glob(f"*/*/checkpoints/{ckpt_path}.ckpt"), key=lambda path: path.stat().st_mtime)
-    name = name_of(user, "task")
-    if name:
-        folder = _logger_option("name", user, flags, registry().get("task", name).name)
-        found = [path for path in found if path.parents[2].name == folder]
-    if not found:
-        raise UserError(f"--ckpt_path={ckpt_path}: no run with a checkpoint in {root}")
-    return found[-1]
-
-
-def runs_folder(user: Values, flags: list[str]) -> Path:
-    """The folder in which loggers keep their runs."""
-    default = _flag("trainer.default_root_dir", flags) or user.get("trainer", {}).get("default_root_dir") or "."
-    return Path(_logger_option("save_dir", user, flags, str(Path(default) / "logs")))
-
-
-def _logger_option(option: str, user: Values, flags: list[str], default: str) -> str:
-    logger = user.get("trainer", {}).get("logger")
-    configured = logger.get("init_args", {}).get(option) if isinstance(logger, Mapping) else None
-    flag = _flag(f"trainer.logger.{option}", flags) or _flag(f"trainer.logger.init_args.{option}", flags)
-    return flag or configured or default
-
-
-def _flag(name: str, flags: list[str]) -> str | None:
-    """The value of a flag that is yet to be parsed, written with "=" or as the next word."""
-    for i, flag in enumerate(flags):
-        written, equals, value = flag.partition("=")
-        if written == f"--{name}":
-            return value if equals else next(iter(flags[i + 1 :]), None)
-    return None
+    return merge(run, task | {"model": Replacement(description["model"])})

@@ -1,17 +1,17 @@
-"""``list-adapters``, ``list-tasks``, ``list-data``, ``list-models`` and ``describe``."""
+"""``list-adapters``, ``list-tasks``, ``list-data``, ``list-models``, ``list-formats`` and ``describe``."""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from perceiver_cli.commands import SUMMARIES
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.tables import print_table
-from perceiver_registry import Entry, UnknownNameError, UserError, registry
+from perceiver_registry import Entry, ModelSpec, UnknownNameError, UserError, registry
 from perceiver_registry.errors import near
 from perceiver_registry.registry import NOUNS
 from perceiver_registry.specs import ANY_TASK
@@ -21,9 +21,12 @@ KINDS = {
     "list-tasks": ("task",),
     "list-data": ("data",),
     "list-models": ("model",),
+    "list-formats": ("format",),
     "describe": tuple(NOUNS),
 }
 """The kinds of specs that a command is about."""
+
+LISTS = "perceiver list-adapters, list-tasks, list-data, list-models and list-formats show all names"
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,7 +62,7 @@ def listing(command: str, argv: Sequence[str]) -> None:
     kinds = KINDS[command]
     parser = create_parser(command)
     if command == "describe":
-        parser.add_argument("name", help="name of an adapter, task, data module or model, or of its class")
+        parser.add_argument("name", help="name of an adapter, task, data module, model or format, or of its class")
     else:
         parser.add_argument("pattern", nargs="?", default="*", help="only names like this ('text*')")
     if len(kinds) > 1:
@@ -108,6 +111,9 @@ def _facts(entry: Entry[Any]) -> dict[str, Any]:
     if entry.kind == "model":
         facts["parameters"] = entry.spec.num_parameters
         facts["weights"] = entry.spec.params or ""
+    if entry.kind == "format":
+        facts["form"] = ", ".join(entry.spec.suffixes) or "folder"
+        facts["ways"] = ", ".join(way for way in ("reads", "writes") if getattr(entry.spec, way))
     return facts | {"distribution": entry.plugin.distribution, "version": entry.plugin.version}
 
 
@@ -115,7 +121,7 @@ def _describe(name: str, kinds: Iterable[str], form: str) -> None:
     found = [entry for kind in kinds for entry in registry().matches(kind, name)]
     if not found:
         names = {known for kind in kinds for known in registry().names(kind)}
-        raise UnknownNameError(f"nothing is called {name!r}; {near(name, names)}{registry().not_loaded(name)}")
+        raise UnknownNameError(f"nothing is called {name!r}; {near(name, names, LISTS)}{registry().not_loaded(name)}")
     descriptions = [_facts(entry) | {"details": _details(entry), "fields": _fields(entry)} for entry in found]
     if form == "json":
         print(json.dumps(descriptions, indent=2, default=str))
@@ -146,14 +152,25 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
         "links",
         "reader",
         "predictor",
-        "params",
+        "format",
         "num_parameters",
         "task",
     )
     details = {key: getattr(entry.spec, key) for key in shown if getattr(entry.spec, key, None)}
     if entry.kind == "model":
         del details["config"]  # its values stand among the fields
+        details |= _ends(entry)
+        details["weights"] = entry.spec.params or "none are published"
     return {key: _plain(value) for key, value in details.items()}
+
+
+def _ends(entry: Entry[ModelSpec]) -> Iterator[tuple[str, str]]:
+    """What goes into a named model, and what comes out."""
+    for title, kind, part in (("inputs", "input", "encoder"), ("outputs", "output", "decoder")):
+        adapter = registry().find(kind, entry.spec.config[part], entry.plugin)
+        if adapter is not None:
+            reads = f" ({', '.join(adapter.spec.reads)})" if adapter.spec.reads else ""
+            yield title, f"{adapter.name}: {adapter.spec.summary}{reads}"
 
 
 def _plain(value: Any) -> Any:
@@ -166,6 +183,8 @@ def _fields(entry: Entry[Any]) -> list[dict[str, str]]:
     """The flags that an entry's class has, with types, defaults and documentation."""
     from perceiver_cli.fields import OF_THE_RUN, fields_of, fields_of_model
 
+    if entry.kind == "format":
+        return []
     if entry.kind == "model":
         return fields_of_model(entry.spec.config)
     if entry.kind == "task":

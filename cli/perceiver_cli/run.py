@@ -8,6 +8,8 @@ import inspect
 import io
 import json
 import logging
+import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +36,12 @@ from perceiver_cli.flags import (
     print_help,
     trainer_options,
 )
-from perceiver_cli.layers import Run, Values, name_of, read_run
+from perceiver_cli.layers import Run, read_run
 from perceiver_cli.tables import print_csv, print_table
+from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
 from perceiver_registry.assemble import config_types
+from perceiver_registry.discovery import Selection
 from perceiver_registry.params import check_fits
 
 OF_PREDICTION = ("module", "reader")
@@ -91,7 +95,7 @@ def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: 
             trainer.fit(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
     except (SystemExit, KeyboardInterrupt) as error:  # what Lightning makes of SIGTERM and Ctrl-C
         if last is not None and last.path(trainer).exists():
-            _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}{as_flag()}")
+            _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}{_flags_again()}")
         raise InterruptedRunError(TERMINATED if isinstance(error, SIGTERMException) else INTERRUPTED) from error
     if last is not None:
         _report(trainer, last)
@@ -109,8 +113,8 @@ def _report(trainer: Trainer, last: LastCheckpoint) -> None:
         path = Path(best.best_model_path)
         print(f"Best validation loss {best.best_model_score:.4f}: {path}")
     print(f"Latest state: {last.path(trainer)}")
-    print(f"\nUse it:    perceiver predict --ckpt_path={path} ...")
-    print(f"Go on:     perceiver fit --ckpt_path={last.path(trainer)}{as_flag()} --trainer.max_steps=N")
+    print(f"\nUse it:    perceiver predict --ckpt_path={path}{_plugin_flags()} ...")
+    print(f"Go on:     perceiver fit --ckpt_path={last.path(trainer)}{_flags_again()} --trainer.max_steps=N")
     if isinstance(trainer.logger, TensorBoardLogger):
         print(f"Look at it: tensorboard --logdir={trainer.logger.save_dir}")
 
@@ -129,15 +133,12 @@ def predict(chosen: Run, values: Values) -> None:
     assert chosen.task is not None
     if not chosen.task.spec.predictor:
         raise UserError(f"task {chosen.task.name!r} predicts nothing from the command line")
-    assert chosen.checkpoint is not None
     inputs = _inputs(values)
-    module = chosen.task.resolve("module").load_from_checkpoint(
-        chosen.checkpoint,
-        map_location="cpu",
-        weights_only=True,
-        _instantiator=None,  # a function that the checkpoint may name, which older Lightnings import and call
-    )
+    module = _load_module(chosen)
     module.to(_device(values["trainer"])).eval()
+    if values["quantize"]:
+        module.quantize()
+        _say(f"perceiver: predicting with {values['quantize']} weights: near the model's own predictions, not equal")
     reader = _create_reader(chosen, module.model.input_adapter)
     predictor_class = chosen.task.resolve("predictor")
     options = {key: values[key] for key in inspect.signature(predictor_class).parameters if key not in OF_PREDICTION}
@@ -155,10 +156,24 @@ def predict(chosen: Run, values: Values) -> None:
         raise IncompleteRunError(predictor.failures)
 
 
-def _create_reader(chosen: Run, input_adapter: Any) -> Any:
-    name = name_of(chosen.values, "model.encoder")
-    assert name is not None
+def _load_module(chosen: Run) -> Any:
+    assert chosen.task is not None
     assert chosen.description is not None
+    if chosen.checkpoint is None:
+        config = config_from_dict(dict(chosen.description["model"]) | {"params": chosen.source})
+        return create_module(registry().short_name(chosen.task), config)
+    return chosen.task.resolve("module").load_from_checkpoint(
+        chosen.checkpoint,
+        map_location="cpu",
+        weights_only=True,
+        _instantiator=None,  # a function that the checkpoint may name, which older Lightnings import and call
+    )
+
+
+def _create_reader(chosen: Run, input_adapter: Any) -> Any:
+    assert chosen.description is not None
+    name = name_of({"model": chosen.description["model"]}, "model.encoder")
+    assert name is not None
     entry = registry().get("input", name)
     if not entry.spec.reader:
         raise UserError(
@@ -293,7 +308,8 @@ def _saved(values: Values) -> Values:
 
 
 def _device(trainer_values: Mapping[str, Any]) -> torch.device:
-    options = {"accelerator": trainer_values["accelerator"], "devices": 1}
+    devices = trainer_values["devices"]  # one that is named, or the first one
+    options = {"accelerator": trainer_values["accelerator"], "devices": devices if isinstance(devices, list) else 1}
     return _new_trainer(options | {"logger": False, "enable_checkpointing": False}).strategy.root_device
 
 
@@ -332,6 +348,18 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*could not find the monitored key.*")  # no validation yet
         warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
         yield
+
+
+def _flags_again() -> str:
+    """What to add to a command that goes on with this run, a space before it; nothing if nothing is needed."""
+    return _plugin_flags() + as_flag()
+
+
+def _plugin_flags() -> str:
+    """The flags by which another command loads the plugins that are files, as this one does."""
+    here = f"{os.getcwd()}{os.sep}"
+    files = [file.removeprefix(here) for file in Selection.of_environment().files]
+    return "".join(f" {shlex.quote(f'--plugin={file}')}" for file in files)
 
 
 @rank_zero_only

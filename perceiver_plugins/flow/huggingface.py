@@ -87,6 +87,9 @@ OPTICAL_FLOW = Conversion(
     convert_config=convert_config,
     settings=_settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),
+    task="optical-flow",
+    their_outputs=lambda theirs, batch: theirs(inputs=patched_inputs(batch["frames"])).logits.flatten(1, 2),
+    data=lambda config, source: {"image_size": list(config.train_size), "downscale": 1},
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "1.1"
 PLUGIN = "perceiver_plugins.flow"
 TASK = "optical-flow"
 
@@ -78,6 +78,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "task.num_places": 480,
             },
             predictor=f"{PLUGIN}.prediction:FlowPredictor",
+            published="optical-flow-perceiver",
         )
     ]
 

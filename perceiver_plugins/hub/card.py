@@ -13,7 +13,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from perceiver_plugins.hub.pipelines import OWN_PIPELINES
 from perceiver_registry import registry
-from perceiver_registry.checkpoint import KEY
 
 if TYPE_CHECKING:
     from perceiver_plugins.hub.models import ZooModel
@@ -47,25 +46,18 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_checkpoint(cls, checkpoint: Mapping[str, Any], path: Path) -> Run:
-        """What a checkpoint knows of its run, and the events that were logged beside it.
-
-        Args:
-            checkpoint: what ``read_checkpoint`` returned.
-            path: the checkpoint's place.
-        """
-        description, steps = checkpoint[KEY], checkpoint["global_step"]
-        run = description["run"]
+    def of_description(cls, description: Mapping[str, Any]) -> Run:
+        """What a description says of the run, and the events that were logged in its folder."""
+        run, results = description.get("run") or {}, description.get("results") or {}
         settings = {name: run[name] for name in SECTIONS if run.get(name)}
         trainer = run.get("trainer") or {}
         settings["trainer"] = {name: trainer[name] for name in OF_THE_TRAINER if trainer.get(name) not in (None, -1)}
         versions = {used["distribution"]: used["version"] for used in description["plugins"]}
-        return cls(
-            settings={name: _public(section) for name, section in settings.items() if section},
-            metrics=dict(_monitored(checkpoint)) | dict(_logged(path.absolute().parents[1], steps)),
-            steps=steps,
-            versions=versions | {"pytorch-lightning": checkpoint["pytorch-lightning_version"]},
-        )
+        steps, metrics = results.get("steps", 0), dict(results.get("metrics", {}))
+        if results:
+            metrics |= dict(_logged(Path(results["logs"]), steps))
+            versions["pytorch-lightning"] = results["lightning"]
+        return cls({name: _public(section) for name, section in settings.items() if section}, metrics, steps, versions)
 
     @property
     def data(self) -> str | None:
@@ -117,6 +109,7 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
         distributions=" ".join(
             dict.fromkeys([OURS, *(used["distribution"] for used in model.config.perceiver["plugins"])])
         ),
+        trained=bool(run.steps or run.settings),
         data=run.data,
         steps=f"{run.steps:,}",
         results=[(result.dataset_split, result.metric_type, f"{result.metric_value:.4g}") for result in results],
@@ -126,21 +119,14 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
     )
 
 
-def _monitored(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The metric that checkpoints were chosen by, as it was when this one was saved."""
-    for state in (checkpoint.get("callbacks") or {}).values():
-        if isinstance(state, Mapping) and state.get("monitor") and state.get("current_score") is not None:
-            yield state["monitor"], float(state["current_score"])
-
-
 def _logged(folder: Path, steps: int) -> Iterator[tuple[str, float]]:
     """The validation and test metrics that TensorBoard's events in a run's folder say a model had at a step."""
+    if not any(folder.glob("events.out.tfevents.*")):
+        return
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         EventAccumulator,
     )
 
-    if not any(folder.glob("events.out.tfevents.*")):
-        return
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     for name in events.Tags()["scalars"]:
         values = [event.value for event in events.Scalars(name) if event.step <= steps]

@@ -1,8 +1,9 @@
-"""From checkpoints of this project to models of ``transformers``, and back."""
+"""From models here to models of ``transformers``, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from perceiver_plugins.hub.tokenizer import ZooTokenizer
 from perceiver_plugins.text.tokenizers import serialize_tokenizer
 from perceiver_plugins.training.connection import hub
 from perceiver_plugins.training.errors import one_line
-from perceiver_registry import UserError, load_params, read_checkpoint
-from perceiver_registry.checkpoint import KEY
+from perceiver_plugins.training.huggingface import quiet
+from perceiver_registry import LoadedModel, UserError, read_model
+from perceiver_registry.checkpoint import understood
 
 
 def from_checkpoint(path: str | Path) -> ZooModel:
@@ -26,20 +28,23 @@ def from_checkpoint(path: str | Path) -> ZooModel:
     ``from_checkpoint("best.ckpt").save_pretrained("folder")`` writes all of it.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or a model in any other format that is read.
 
     Raises:
-        UserError: if there is no checkpoint of this project.
+        UserError: if there is no model.
         PluginError: if it needs an adapter that is not installed; the message says what to install.
     """
-    checkpoint = read_checkpoint(path)
-    description = checkpoint[KEY]
-    config = ZooConfig.from_description(description)
+    return wrap(read_model(str(path)))
+
+
+def wrap(loaded: LoadedModel) -> ZooModel:
+    """A model in the class of its task, with copies of its weights, its tokenizer or image processor, and its run."""
+    config = ZooConfig.from_description(loaded.description)
     model_config = config.model_config()
     model = model_class(model_config)(config)
-    load_params(model.perceiver, str(path))
-    model.processor = _processor(model, model_config, description["data"])
-    model.run = Run.of_checkpoint(checkpoint, Path(path))
+    model.perceiver.load_state_dict(loaded.model.state_dict())
+    model.processor = _processor(model, model_config, loaded.description["data"])
+    model.run = Run.of_description(loaded.description)
     return model.eval()
 
 
@@ -54,20 +59,41 @@ def load(source: str | Path) -> tuple[PerceiverIO, dict[str, Any]]:
         PluginError: if it needs an adapter that is not installed; the message says what to install.
     """
     source = str(source)
+    with _reading(source):
+        model = ZooModel.from_pretrained(source)
+        return model.perceiver.eval(), _description(model.config, source)
+
+
+def description_at(source: str) -> dict[str, Any]:
+    """The description of the model that :func:`load` loads.
+
+    Raises:
+        UserError: as of :func:`load`.
+    """
+    with _reading(source):
+        config = ZooConfig.from_pretrained(source)
+        config.model_config()  # which says what is missing
+        return _description(config, source)
+
+
+@contextlib.contextmanager
+def _reading(source: str) -> Iterator[None]:
     try:
-        with hub():
-            model = ZooModel.from_pretrained(source)
-            description = {**model.config.perceiver}
-            data = description["data"]
-            if "tokenizer" in data and data["tokenizer"] is None:
-                # It puts special tokens around a text by itself, those at its end included.
-                tokenizer = serialize_tokenizer(ZooTokenizer.from_pretrained(source))
-                data = {**data, "tokenizer": tokenizer, "add_special_tokens": True, "add_eos_token": False}
+        with hub(), quiet(source):
+            yield
     except UserError:
         raise
     except Exception as error:  # files that are something else fail in any way
         raise UserError(f"{source}: no model of the zoo can be loaded from there: {one_line(error)}") from error
-    return model.perceiver.eval(), {**description, "data": data, "run": {}}
+
+
+def _description(config: ZooConfig, source: str) -> dict[str, Any]:
+    data = config.perceiver["data"]
+    if "tokenizer" in data and data["tokenizer"] is None:
+        # It puts special tokens around a text by itself, those at its end included.
+        tokenizer = serialize_tokenizer(ZooTokenizer.from_pretrained(source))
+        data = {**data, "tokenizer": tokenizer, "add_special_tokens": True, "add_eos_token": False}
+    return understood({**config.perceiver, "data": data, "run": {}}, source)
 
 
 def _processor(model: ZooModel, config: PerceiverConfig[Any, Any], data: Mapping[str, Any]) -> Any:

@@ -9,10 +9,11 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from perceiver_core import PerceiverConfig
+from perceiver_plugins.hub.formats import MODEL_TYPE
 from perceiver_registry import UserError, config_from_dict, config_to_dict, registry
 from perceiver_registry.checkpoint import FORMAT, require
 
-LEFT_OUT = ("run", "seed")
+LEFT_OUT = ("run", "results", "seed")
 """What a checkpoint's description holds for a run that is to be resumed."""
 
 
@@ -26,7 +27,7 @@ class ZooConfig(PretrainedConfig):
         kwargs: as for ``transformers.PretrainedConfig``.
     """
 
-    model_type = "perceiver-zoo"
+    model_type = MODEL_TYPE
 
     def __init__(self, perceiver: Mapping[str, Any] | None = None, **kwargs: Any):
         # What may be tied is; whether weights are shared, the configuration of the decoder says.

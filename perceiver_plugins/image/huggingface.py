@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import transformers
 from torch import Tensor
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
@@ -17,6 +19,8 @@ from perceiver_plugins.image.config import (
     ImageLearnedEncoderConfig,
     ImagePixelsEncoderConfig,
 )
+from perceiver_plugins.image.data.transforms import ImageFormat
+from perceiver_plugins.training.errors import one_line
 from perceiver_plugins.training.huggingface import (
     Conversion,
     Conversions,
@@ -28,8 +32,13 @@ from perceiver_plugins.training.huggingface import (
     encoder_pairs,
     encoder_values,
 )
+from perceiver_plugins.training.places import file_of
+from perceiver_registry import UserError
 
 KIND = "Perceiver for image classification"
+
+CROP_PCT = 224 / 256
+"""The part of an image that Hugging Face's image processor cuts out of the middle, if nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,40 @@ def key_pairs(architecture: str, num_layers: int) -> Pairs:
     yield from classification_decoder_pairs()
 
 
+def _data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
+    """What prediction must know of images: what the model's image processor says, or Hugging Face's own by default."""
+    file = file_of(source, "preprocessor_config.json")
+    try:
+        said = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+        size = _sides(said.get("size") or (224 if said else config.image_size))
+        crop = said.get("crop_size")
+        crop_pct = size[0] / _sides(crop)[0] if crop else CROP_PCT
+        mean, std = said.get("image_mean", IMAGENET_DEFAULT_MEAN), said.get("image_std", IMAGENET_DEFAULT_STD)
+        described = ImageFormat(size, 3, tuple(map(float, mean)), tuple(map(float, std)), crop_pct)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{source}: its preprocessor_config.json cannot be read: {one_line(error)}") from error
+    return described.description() | ({"crop_pct": 1.0} if said.get("do_center_crop") is False else {})
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width, which older files say in one number."""
+    height, width = (size["height"], size["width"]) if isinstance(size, Mapping) else (size, size)
+    return int(height), int(width)
+
+
+def _processor(config: PerceiverConfig[Any, Any], data: Mapping[str, Any]) -> Any:
+    if data.get("num_channels") != 3 or "image_size" not in data:
+        return None
+    of_data = ImageFormat.from_description(data)
+    size, crop_size = (
+        dict(zip(("height", "width"), (round(side / part) for side in of_data.image_size), strict=True))
+        for part in (1.0, of_data.crop_pct)
+    )
+    return transformers.PerceiverImageProcessor(
+        size=size, crop_size=crop_size, image_mean=list(of_data.mean), image_std=list(of_data.std)
+    )
+
+
 def _conversion(architecture: str) -> Conversion:
     return Conversion(
         architecture=architecture,
@@ -149,6 +192,10 @@ def _conversion(architecture: str) -> Conversion:
             ARCHITECTURES[architecture].settings(config.encoder) | classification_settings(config.decoder)
         ),
         pairs=lambda config: key_pairs(architecture, config.encoder.num_self_attention_layers_per_block),
+        task="image-classification",
+        their_outputs=lambda theirs, batch: theirs(inputs=batch["pixel_values"]).logits,
+        data=_data,
+        processor=_processor,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "1.1"
 
 PLUGIN = "perceiver_plugins.image"
 
@@ -100,6 +100,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "trainer.gradient_clip_val": 1.0,
             },
             predictor="perceiver_plugins.classification.prediction:ClassPredictor",
+            published="vision-perceiver-conv",
         )
     ]
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 import transformers
+from torch import Tensor
 
-from perceiver_core import PerceiverConfig
+from perceiver_core import Batch, PerceiverConfig, PerceiverIO
 from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, AudioVideoLabelEncoderConfig
+from perceiver_plugins.multimodal.data.format import ClipFormat
+from perceiver_plugins.multimodal.decoding import decode
 from perceiver_plugins.training.huggingface import (
     Conversion,
     Conversions,
@@ -23,6 +28,12 @@ KIND = "Perceiver for multimodal autoencoding"
 
 FIXED = {"num_audio_frequency_bands": 192, "num_video_frequency_bands": 32}
 """What Hugging Face's class fixes in its code, besides padding, patches and masks, which are the defaults here."""
+
+FRAME_RATE = 25
+"""Frames a second of the clips that the published model was trained on, whose audio has 1920 samples for each."""
+
+NUM_COMPARED = 256
+"""How many output places of a modality are compared with Hugging Face's model."""
 
 Config = PerceiverConfig[AudioVideoLabelEncoderConfig, AudioVideoLabelDecoderConfig]
 
@@ -116,6 +127,41 @@ def key_pairs(num_layers: int) -> Pairs:
     yield from layer_pairs("decoder.cross_attention_layer", f"{theirs}.decoder.decoding_cross_attention", cross=True)
 
 
+def _data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
+    """What prediction must know of clips."""
+    num_frames, height, width = config.output_shape[1:]
+    num_samples = config.num_frames * config.audio_samples_per_frame
+    if num_samples % num_frames:
+        return {}
+    return ClipFormat(num_frames, (height, width), FRAME_RATE, num_samples // num_frames).description()
+
+
+def _places(config: Config) -> dict[str, Tensor | None]:
+    """The output places that are compared: some of all parts of a clip. Hugging Face's model cannot decode all."""
+    encoder = config.encoder
+    numbers = {
+        "audio": encoder.num_audio_samples // encoder.samples_per_patch,
+        "image": encoder.num_frames * math.prod(encoder.frame_size),
+    }
+    some = {name: torch.linspace(0, each - 1, min(each, NUM_COMPARED)).long() for name, each in numbers.items()}
+    return {**some, "label": None}
+
+
+def _our_outputs(model: PerceiverIO, batch: Batch) -> dict[str, Tensor]:
+    found = decode(model, batch, _places(model.config))
+    return {"audio": found["audio"].flatten(1), "image": found["image"], "label": found["label"][:, 0]}
+
+
+def _their_outputs(theirs: Any, batch: Batch) -> dict[str, Tensor]:
+    inputs = {
+        "audio": batch["input_values"][..., None],
+        "image": batch["pixel_values_videos"],
+        "label": batch["input_values"].new_zeros(len(batch["input_values"]), theirs.config.num_labels),
+    }
+    places = _places(convert_config(theirs.config))
+    return dict(theirs(inputs=inputs, subsampled_output_points=places).logits)
+
+
 MULTIMODAL = Conversion(
     architecture="PerceiverForMultimodalAutoencoding",
     kind=KIND,
@@ -124,6 +170,10 @@ MULTIMODAL = Conversion(
     convert_config=convert_config,
     settings=settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),
+    task="multimodal-autoencoding",
+    their_outputs=_their_outputs,
+    our_outputs=_our_outputs,
+    data=_data,
     free=("label_mask_probability",),
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "1.1"
 
 PLUGIN = "perceiver_plugins.multimodal"
 
@@ -126,6 +126,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "trainer.gradient_clip_val": 1.0,
             },
             predictor=f"{PLUGIN}.prediction:ClipPredictor",
+            published="multimodal-perceiver",
         )
     ]
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import transformers
 from torch import Tensor
 
-from perceiver_core import PerceiverConfig
+from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
+from perceiver_plugins.text.tokenizers import (
+    TokenizerError,
+    deserialize_tokenizer,
+    load_tokenizer,
+    serialize_tokenizer,
+)
 from perceiver_plugins.training.huggingface import (
     Conversion,
     Conversions,
@@ -135,6 +142,37 @@ def _num_layers(config: PerceiverConfig[Any, Any]) -> int:
     return config.encoder.num_self_attention_layers_per_block
 
 
+def _data(target: str) -> Callable[[transformers.PerceiverConfig, str], dict[str, Any]]:
+    """What prediction must know of the texts of a published model: its own tokenizer, used as Hugging Face does."""
+
+    def data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
+        try:
+            tokenizer = load_tokenizer(source)
+        except TokenizerError:
+            return {}
+        if len(tokenizer) > config.vocab_size:  # not the model's own: transformers makes one up where there is none
+            return {}
+        return {
+            "tokenizer": serialize_tokenizer(tokenizer),
+            "max_seq_len": config.max_position_embeddings,
+            "padding_side": tokenizer.padding_side,
+            "truncation_side": tokenizer.truncation_side,
+            "add_special_tokens": True,
+            "add_eos_token": False,
+            "target": target,
+        }
+
+    return data
+
+
+def _processor(config: PerceiverConfig[TextEncoderConfig, Any], data: Mapping[str, Any]) -> Any:
+    return deserialize_tokenizer(data["tokenizer"]) if data.get("tokenizer") else None
+
+
+def _logits(theirs: Any, batch: Batch) -> Tensor:
+    return theirs(inputs=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+
+
 MASKED_LM = Conversion(
     architecture="PerceiverForMaskedLM",
     kind="Perceiver language model",
@@ -143,6 +181,10 @@ MASKED_LM = Conversion(
     convert_config=convert_config,
     settings=_settings,
     pairs=lambda config: key_pairs(_num_layers(config)),
+    task="mlm",
+    their_outputs=_logits,
+    data=_data("masked"),
+    processor=_processor,
 )
 
 SEQUENCE_CLASSIFICATION = Conversion(
@@ -153,6 +195,10 @@ SEQUENCE_CLASSIFICATION = Conversion(
     convert_config=convert_classifier_config,
     settings=lambda config: _settings(config) | classification_settings(config.decoder),
     pairs=lambda config: _classifier_pairs(_num_layers(config)),
+    task="text-classification",
+    their_outputs=_logits,
+    data=_data("class"),
+    processor=_processor,
 )
 
 CONVERSIONS = Conversions("Perceiver for text", (MASKED_LM, SEQUENCE_CLASSIFICATION))

@@ -6,7 +6,7 @@ from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hooki
 
 DATA = "perceiver_plugins.text.data"
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "1.1"
 
 
 @hookimpl
@@ -76,6 +76,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "trainer.gradient_clip_val": 1.0,
             },
             predictor="perceiver_plugins.text.fill_mask:MaskPredictor",
+            published="language-perceiver",
         ),
         TaskSpec(
             name="text-classification",

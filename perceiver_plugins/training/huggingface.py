@@ -7,23 +7,26 @@ Hugging Face's model.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import transformers
 from torch import Tensor
 
 from perceiver_plugins.training.connection import hub
 from perceiver_plugins.training.errors import one_line
-from perceiver_registry import UserError, assemble
+from perceiver_registry import UserError, assemble, describe, registry
 
 if TYPE_CHECKING:
-    from perceiver_core import DecoderConfig, EncoderConfig, PerceiverConfig, PerceiverIO
+    from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig, PerceiverIO
 
 Pairs = Iterator[tuple[str, str]]
 
-FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading")
+FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading", "compile")
 """Fields of every configuration that say how a model is trained, not what it computes."""
 
 OF_REPEATED = {
@@ -45,6 +48,14 @@ class Conversion:
         convert_config: the configuration here of the model that Hugging Face's class builds of one of its own.
         settings: Hugging Face's settings of a configuration here, besides those of :func:`encoder_settings`.
         pairs: pairs of the names of all parameters and statistics of a model with that configuration.
+        task: name of the task here that such a model does.
+        their_outputs: what Hugging Face's model computes for a batch of the model here, in the structure that
+            ``our_outputs`` returns.
+        our_outputs: what the model here computes for it.
+        data: what prediction must know of the data (a data module's ``description()``), from Hugging Face's
+            configuration and the place (folder or hub id) of the files beside it.
+        processor: Hugging Face's tokenizer or image processor, from a configuration and such a description; None where
+            there is none.
         free: fields of the two that say how a model is trained, not what it computes.
     """
 
@@ -55,12 +66,38 @@ class Conversion:
     convert_config: Callable[[transformers.PerceiverConfig], PerceiverConfig[Any, Any]]
     settings: Callable[[PerceiverConfig[Any, Any]], Mapping[str, Any]]
     pairs: Callable[[PerceiverConfig[Any, Any]], Pairs]
+    task: str
+    their_outputs: Callable[[Any, Batch], Any]
+    our_outputs: Callable[[PerceiverIO, Batch], Any] = lambda model, batch: model(batch)
+    data: Callable[[transformers.PerceiverConfig, str], Mapping[str, Any]] = lambda config, source: {}
+    processor: Callable[[PerceiverConfig[Any, Any], Mapping[str, Any]], Any] = lambda config, data: None
     free: tuple[str, ...] = ()
 
     @property
     def model_type(self) -> Any:
         """Hugging Face's class."""
         return getattr(transformers, self.architecture)
+
+    def ours(self, config: transformers.PerceiverConfig) -> PerceiverConfig[Any, Any]:
+        """The configuration of the model here, which takes no weights from anywhere.
+
+        Raises:
+            UserError: if it cannot be converted.
+        """
+        try:
+            return self.convert_config(config).without_params()
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{config.name_or_path or self.architecture}: its configuration cannot be converted: {one_line(error)}"
+            ) from error
+
+    def description(self, config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
+        """The description, as of a checkpoint, of the model with Hugging Face's ``config`` at ``source``.
+
+        Raises:
+            UserError: if the configuration cannot be converted, or if the task is not installed.
+        """
+        return describe(self.task, self.ours(config), data=self.data(config, source))
 
     def from_state(self, config: PerceiverConfig[Any, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Turns the state dict of Hugging Face's model into one of the model here that has ``config``."""
@@ -83,13 +120,28 @@ class Conversion:
         Raises:
             ValueError: if Hugging Face's class cannot be what ``model`` is; the message says in what they differ.
         """
+        self.check(model)
         theirs = self.model_type(self.hugging_face_config(model.config))
         state = model.state_dict()
-        try:
-            theirs.load_state_dict({hf_name: state[name] for name, hf_name in self.pairs(model.config)})
-        except RuntimeError as error:  # such as value channels that its self-attention does not have
-            raise ValueError(f"{self.architecture} cannot be what this model is: {one_line(error)}") from error
+        theirs.load_state_dict({hf_name: state[name] for name, hf_name in self.pairs(model.config)})
         return theirs.train(model.training)
+
+    def check(self, model: PerceiverIO) -> None:
+        """Checks that Hugging Face's class can be what ``model`` is.
+
+        Raises:
+            ValueError: if it cannot; the message says in what they differ.
+        """
+        with torch.device("meta"):
+            theirs = self.model_type(self.hugging_face_config(model.config)).state_dict()
+        state = model.state_dict()
+        for name, hf_name in self.pairs(model.config):
+            # Such as value channels that its self-attention does not have.
+            if state[name].shape != theirs[hf_name].shape:
+                raise ValueError(
+                    f"{self.architecture} cannot be what this model is: {name} has shape {tuple(state[name].shape)}, "
+                    f"there it has {tuple(theirs[hf_name].shape)}"
+                )
 
     def hugging_face_config(self, config: PerceiverConfig[Any, Any]) -> transformers.PerceiverConfig:
         """Hugging Face's configuration of the model that has ``config`` here.
@@ -157,10 +209,14 @@ class Conversions:
         Raises:
             ValueError: if there is none; the message says why.
         """
+        return self.nearest(model).to_hugging_face(model)
+
+    def nearest(self, model: PerceiverIO) -> Conversion:
+        """The conversion of the class that is the likeliest to be what ``model`` is."""
         config = model.config
         kinds = [each for each in self.members if each.encoder is type(config.encoder)]
         fitting = [each for each in kinds if each.decoder is type(config.decoder)]
-        return (fitting or kinds or self.members)[0].to_hugging_face(model)
+        return (fitting or kinds or self.members)[0]
 
     def _read(self, source: str) -> tuple[Conversion, transformers.PerceiverConfig]:
         config = load_config(source, self.kind)
@@ -169,6 +225,49 @@ class Conversions:
         if conversion is None:
             raise UserError(f"params={source!r}: a {architecture or 'Perceiver without a task'}, not a {self.kind}")
         return conversion, config
+
+
+def conversion_of(architecture: str | None) -> Conversion | None:
+    """The conversion of Hugging Face's class of that name, whichever plugin brings it along, or None."""
+    return next((found for each in _installed() if (found := each.of(architecture))), None)
+
+
+def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig]:
+    """The conversion of the published model at ``source``, which its configuration decides, and that configuration.
+
+    Args:
+        source: a folder in the hub's layout, or a hub id.
+
+    Raises:
+        UserError: if there is no such model, if no plugin converts its class, or if the hub cannot be reached.
+    """
+    config = load_config(source, "Perceiver")
+    architecture = next(iter(config.architectures or ()), None)
+    conversion = conversion_of(architecture)
+    if conversion is None:
+        known = ", ".join(member.architecture for each in _installed() for member in each.members)
+        raise UserError(
+            f"{source}: a {architecture or 'Perceiver without a task'}, which no plugin converts; known: {known}"
+        )
+    return conversion, config
+
+
+def conversion_for(model: PerceiverIO) -> Conversion:
+    """The conversion of the class that is the likeliest to be what ``model`` is.
+
+    Raises:
+        UserError: if the plugin of its input adapter converts to no class.
+    """
+    entry = registry().adapter_of("input", model.config.encoder)
+    if not entry.spec.conversions:
+        raise UserError(f"the input adapter {entry.name!r} ({entry.plugin}) converts to no class of transformers")
+    return entry.resolve("conversions").nearest(model)
+
+
+def _installed() -> list[Conversions]:
+    """The conversions of all plugins."""
+    entries = [entry for entry in registry().entries("input") if entry.spec.conversions]
+    return list({entry.spec.conversions: entry.resolve("conversions") for entry in entries}.values())
 
 
 def _differences(ours: Any, theirs: Any, free: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -361,13 +460,29 @@ def load_state(model_type: Any, source: str, what: str) -> dict[str, Tensor]:
         UserError: if there is no such model at ``source``, or the hub cannot be reached.
     """
     try:
-        with hub():
+        with hub(), quiet(source):
             model, report = model_type.from_pretrained(source, output_loading_info=True)
     except Exception as error:  # a file that is something else fails in any way
         raise _not_loadable(source, what, error) from error
     if report["missing_keys"]:
         raise UserError(f"params={source!r}: not a {what}: its weights lack {min(report['missing_keys'])!r}")
     return model.state_dict()
+
+
+@contextlib.contextmanager
+def quiet(source: str) -> Iterator[None]:
+    """Without what transformers says and shows while it loads or saves a folder; downloads are shown."""
+    messages = transformers.utils.logging
+    level, shown = messages.get_verbosity(), messages.is_progress_bar_enabled()
+    messages.set_verbosity_error()
+    if Path(source).exists():
+        messages.disable_progress_bar()
+    try:
+        yield
+    finally:
+        messages.set_verbosity(level)
+        if shown:
+            messages.enable_progress_bar()
 
 
 def _not_loadable(source: str, what: str, error: Exception) -> UserError:

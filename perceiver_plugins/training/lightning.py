@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from perceiver_core import Batch, PerceiverConfig
-from perceiver_plugins.training.callbacks import MovingAverage, Patience
+from perceiver_plugins.training.callbacks import MovingAverage, OptimizerInBackward, Patience
+from perceiver_plugins.training.compilation import compile_layers
 from perceiver_plugins.training.loading import batches_trained
 from perceiver_plugins.training.optimizers import (
+    IN_BACKWARD,
     NAME,
     create_lr_scheduler,
     create_optimizer,
@@ -27,6 +29,7 @@ from perceiver_plugins.training.optimizers import (
     optimizers,
     override_state,
 )
+from perceiver_plugins.training.quantization import quantize
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, describe
 from perceiver_registry.assemble import full_name, own_task
 from perceiver_registry.checkpoint import KEY
@@ -68,7 +71,8 @@ class LitPerceiver(LightningModule):
     Args:
         config: the model's configuration, or the same as plain data (``config_to_dict``).
         optimizer: name (under ``"name"``) and arguments of the optimizer: ``{"name": "Lamb", "lr": 1e-3}``.
-            None: AdamW with a learning rate of 1e-3.
+            None: AdamW with a learning rate of 1e-3. With ``"in_backward": True`` it steps inside the backward pass
+            (:class:`~perceiver_plugins.training.callbacks.OptimizerInBackward`).
         lr_scheduler: name and arguments of the learning rate schedule. None: the learning rate stays constant.
         task: name of the registered task that the module serves. None: the class's own.
         ema_decay: validate, test and save an exponential moving average of the weights, of which this part is kept
@@ -137,6 +141,8 @@ class LitPerceiver(LightningModule):
             callbacks.append(MovingAverage(decay=self.ema_decay))
         if self.patience is not None:
             callbacks.append(Patience("val_loss", patience=self.patience, check_on_train_epoch_end=False))
+        if self.optimizer_config.get(IN_BACKWARD):
+            callbacks.append(OptimizerInBackward())
         return callbacks
 
     def check_data(self, datamodule: Any) -> None:
@@ -165,6 +171,14 @@ class LitPerceiver(LightningModule):
         """Builds the model."""
         return assemble(config)
 
+    def quantize(self) -> None:
+        """Lets the model predict with 8-bit integers: faster on a CPU, not exact, and the end of its training.
+
+        Raises:
+            UserError: if the model is not on a CPU.
+        """
+        quantize(self.model)  # type: ignore[arg-type]
+
     def loss_sum(self, batch: Batch) -> LossSum:
         """The summed loss of a batch and the number of predictions in it."""
         raise NotImplementedError(f"{type(self).__name__}.loss_sum")
@@ -190,6 +204,8 @@ class LitPerceiver(LightningModule):
     def setup(self, stage: str) -> None:
         if self.trainer.datamodule is not None:  # type: ignore[attr-defined]
             self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+        if stage == "fit" and self.config.compile:
+            compile_layers(self.model, self.trainer.strategy.root_device)
 
     def on_fit_start(self) -> None:
         # The seed that was set, or the one that torch drew; that of the checkpoint if the run is resumed.

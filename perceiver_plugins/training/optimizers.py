@@ -19,6 +19,9 @@ from perceiver_registry.errors import UserError, near
 NAME = "name"
 """Under this key a plain config names its optimizer or schedule; the other keys are its arguments."""
 
+IN_BACKWARD = "in_backward"
+"""Under this key an optimizer's plain config says whether it steps inside the backward pass; no argument of its own."""
+
 
 def constant_with_warmup(optimizer: Optimizer, warmup_steps: int = 0) -> LRScheduler:
     """A learning rate that rises linearly from 0, then stays.
@@ -105,7 +108,7 @@ def create_optimizer(
     """Creates an optimizer.
 
     Args:
-        config: its name under ``"name"``, and its arguments.
+        config: its name under ``"name"``, and its arguments. ``"in_backward"`` is left to the trainer's callback.
         parameters: the parameters to optimize.
         prefer_fused: take the fused kernel of an optimizer that has one, unless ``config`` says ``fused`` or
             ``foreach``: it is the fastest on CPU and GPU.
@@ -114,6 +117,7 @@ def create_optimizer(
         UserError: if the name is unknown, or an argument is not one of the optimizer's or out of range.
     """
     options = dict(config)
+    options.pop(IN_BACKWARD, None)
     optimizer = find_optimizer(options.pop(NAME))
     has_fused = "fused" in inspect.signature(optimizer).parameters
     if has_fused and options.get("fused") is None and not options.get("foreach"):
@@ -160,7 +164,8 @@ def override_state(saved: Mapping[str, Any], current: Mapping[str, Any], checkpo
         current: the optimizer config of this run.
         checkpoint: the checkpoint, whose optimizer states and schedules are changed in place.
     """
-    changed = {key: value for key, value in current.items() if key != NAME and saved.get(key) != value}
+    arguments = {key: value for key, value in current.items() if key not in (NAME, IN_BACKWARD)}
+    changed = {key: value for key, value in arguments.items() if saved.get(key) != value}
     for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
         if "lr" in changed:
             # The schedule has taken the learning rate somewhere: it goes on from there, on the new scale.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from perceiver_registry import DataSpec, hookimpl
+from perceiver_registry import DataSpec, FormatSpec, hookimpl
+from perceiver_registry.checkpoint import SUFFIXES
 from perceiver_registry.specs import ANY_TASK
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "1.1"
 
 
 @hookimpl
@@ -18,4 +19,33 @@ def perceiver_data() -> list[DataSpec]:
             summary="random inputs and labels for any model: to try out an adapter, or a model's speed",
             defaults={"trainer.max_epochs": 10},
         )
+    ]
+
+
+@hookimpl
+def perceiver_formats() -> list[FormatSpec]:
+    return [
+        FormatSpec(
+            name="checkpoint",
+            format="perceiver_plugins.training.formats:CheckpointFormat",
+            summary="a checkpoint that describes itself: weights, configuration, task, data",
+            reads=True,
+            writes=True,
+            suffixes=SUFFIXES,
+        ),
+        FormatSpec(
+            name="safetensors",
+            format="perceiver_plugins.training.formats:SafetensorsFormat",
+            summary="weights alone; written here, with what model they are of",
+            reads=True,
+            writes=True,
+            suffixes=(".safetensors",),
+        ),
+        FormatSpec(
+            name="huggingface",
+            format="perceiver_plugins.training.formats:HuggingFaceFormat",
+            summary="the layout of transformers' own Perceivers: a folder, or a hub id",
+            reads=True,
+            writes=True,
+        ),
     ]

@@ -1,13 +1,14 @@
-"""Registry of the installed adapters, tasks, data modules and models. Importing it imports no torch."""
+"""Registry of the installed adapters, tasks, data modules, models and formats. Importing it imports no torch."""
 
 from perceiver_registry.assemble import assemble, build_adapters, config_from_dict, config_to_dict, create_module
 from perceiver_registry.checkpoint import describe, read_checkpoint
 from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, UserError
+from perceiver_registry.formats import Format, LoadedModel, read_model, write_model
 from perceiver_registry.hooks import hookimpl
 from perceiver_registry.params import load_params, load_pretrained
 from perceiver_registry.plugins import INTERFACE_VERSION, LoadedPlugin, Plugin
 from perceiver_registry.registry import Entry, Registry, registry
-from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
 from perceiver_registry.zoo import create_model, from_hugging_face, list_models, load_model, to_hugging_face
 
 __all__ = [
@@ -16,6 +17,9 @@ __all__ = [
     "AmbiguousNameError",
     "DataSpec",
     "Entry",
+    "Format",
+    "FormatSpec",
+    "LoadedModel",
     "LoadedPlugin",
     "ModelSpec",
     "Plugin",
@@ -38,6 +42,8 @@ __all__ = [
     "load_params",
     "load_pretrained",
     "read_checkpoint",
+    "read_model",
     "registry",
     "to_hugging_face",
+    "write_model",
 ]

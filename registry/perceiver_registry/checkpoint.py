@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.assemble import ADAPTER_KEY, PARTS, config_to_dict, with_names
-from perceiver_registry.errors import PluginError, UserError
+from perceiver_registry.errors import PluginError, UserError, in_one_line
 from perceiver_registry.plugins import LOCAL
 from perceiver_registry.registry import NOUNS, Entry, registry
 
@@ -20,6 +20,12 @@ KEY = "perceiver"
 
 FORMAT = 1
 """Version of the description's layout."""
+
+SUFFIXES = (".ckpt", ".pt")
+"""What the names of checkpoints end in."""
+
+NOT_OURS = "{source}: a checkpoint, but not one of perceiver: it does not describe itself"
+"""The message about checkpoints of other projects."""
 
 
 def describe(
@@ -84,6 +90,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: if the file is missing, truncated, or no checkpoint of this project.
         PluginError: if it needs something that is not installed; the message says what to install.
     """
+    checkpoint = open_checkpoint(path)
+    if KEY not in checkpoint:
+        raise UserError(NOT_OURS.format(source=path))
+    return checkpoint | {KEY: understood(checkpoint[KEY], path)}
+
+
+def open_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What any checkpoint holds, as far as torch's restricted unpickler reads it. The weights stay on disk until used.
+
+    Raises:
+        UserError: if the file is missing, truncated, or no checkpoint.
+    """
     import torch
 
     path = Path(path)
@@ -97,15 +115,33 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             reason = f"its pickle calls {code[1]}, and plain data is all that is ever read"
             raise UserError(f"{path}: not a readable checkpoint: {reason}") from error
         raise UserError(f"{path}: not a readable checkpoint: it is truncated, or no checkpoint of perceiver") from error
-    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
-        raise UserError(f"{path}: a checkpoint, but not one of perceiver: it does not describe itself")
-    description = checkpoint[KEY]
-    if description["format"] > FORMAT:
-        raise UserError(f"{path}: written by a newer perceiver (format {description['format']}); please upgrade")
-    for used in description["plugins"]:
-        if used["kind"] != "data":
-            require(used, path)
-    return checkpoint | {KEY: _with_names_of_today(description)}
+    if not isinstance(checkpoint, dict):
+        raise UserError(NOT_OURS.format(source=path))
+    return checkpoint
+
+
+def understood(description: Any, source: str | Path) -> dict[str, Any]:
+    """A description that was read, with names that mean the same now, when others may have claimed them too.
+
+    Args:
+        description: what :func:`describe` returned when it was written.
+        source: where it stands, for messages.
+
+    Raises:
+        UserError: if it is damaged, or was written by a newer version of this project.
+        PluginError: if it needs something that is not installed; the message says what to install.
+    """
+    try:
+        if description["format"] > FORMAT:
+            raise UserError(f"{source}: written by a newer perceiver (format {description['format']}); please upgrade")
+        for used in description["plugins"]:
+            if used["kind"] != "data":
+                require(used, source)
+        return _with_names_of_today(description)
+    except (LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):  # of which some are look-up errors
+            raise
+        raise UserError(f"{source}: its description of the model is damaged: {in_one_line(error)}") from error
 
 
 def require(used: Mapping[str, str], path: str | Path) -> None:
@@ -144,9 +180,10 @@ def _find(used: Mapping[str, str]) -> Entry[Any] | None:
 def _with_names_of_today(description: Mapping[str, Any]) -> dict[str, Any]:
     """A description with names that mean the same now, when others may have claimed them too."""
     today = {
-        (used["kind"], used["name"]): registry().short_name(entry)
+        (used["kind"], written): registry().short_name(entry)
         for used in description["plugins"]
         if (entry := _find(used)) is not None
+        for written in (used["name"], f"{used['distribution']}:{used['name']}")
     }
 
     def name(kind: str, written: str) -> str:

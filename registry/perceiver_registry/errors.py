@@ -35,16 +35,18 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {printable[:300]}" if printable else type(error).__name__
 
 
-def near(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
+def near(name: str, known: Iterable[str], listed: Iterable[str] | str | None = None) -> str:
     """What to say after an unknown ``name``: the nearest of the ``known`` names or, if none is near, a list of names.
 
     Args:
         name: the unknown name.
         known: the known names.
-        listed: what is listed if none is near. None: all known names.
+        listed: what is listed if none is near, or a text that says where they are. None: all known names.
     """
     known = sorted(known)
     matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if matches:
         return f"did you mean {' or '.join(map(repr, matches))}?"
+    if isinstance(listed, str):
+        return listed
     return f"known: {', '.join(known if listed is None else sorted(listed)) or 'none'}"

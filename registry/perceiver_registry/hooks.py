@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
 
 PROJECT = "perceiver"
 """The name of the pluggy project, and of the entry-point group that plugins are found in."""
@@ -33,3 +33,8 @@ def perceiver_data() -> Iterable[DataSpec]:  # type: ignore[empty-body]
 @hookspec
 def perceiver_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
     """The named models of this plugin."""
+
+
+@hookspec
+def perceiver_formats() -> Iterable[FormatSpec]:  # type: ignore[empty-body]
+    """The formats of models of this plugin."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from perceiver_registry.checkpoint import read_checkpoint
-from perceiver_registry.errors import UserError
-from perceiver_registry.registry import registry
+from perceiver_registry.errors import PluginError, UserError
+from perceiver_registry.formats import format_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,23 +15,11 @@ if TYPE_CHECKING:
 
     Convert = Callable[[str], Mapping[str, Tensor]]
 
-CHECKPOINT_SUFFIXES = (".ckpt", ".pt")
-
 OF_ENCODER = ("input_adapter.", "encoder.")
 """What the names of an encoder's weights begin with."""
 
 LISTED = 6
 """How many misfits an error lists."""
-
-
-def is_checkpoint(source: str) -> bool:
-    """Whether ``source`` names a checkpoint file by its suffix."""
-    return source.endswith(CHECKPOINT_SUFFIXES)
-
-
-def is_published(source: str) -> bool:
-    """Whether ``source`` is a folder or the id of a published model, not a file of weights."""
-    return not (is_checkpoint(source) or source.endswith(".safetensors"))
 
 
 def load_pretrained(model: PerceiverIO) -> None:
@@ -50,12 +36,10 @@ def load_pretrained(model: PerceiverIO) -> None:
         return
     if config.params is not None and config.encoder.params is not None:
         raise UserError("model.params and model.encoder.params: give one of the two; the first has an encoder as well")
-    entry = registry().adapter_of("input", config.encoder)
-    convert = entry.resolve("conversions").convert_params if entry.spec.conversions else None
     if config.params is not None:
-        load_params(model, config.params, convert)
+        load_params(model, config.params)
     else:
-        load_encoder(model, config.encoder.params, convert)
+        load_encoder(model, config.encoder.params)
 
 
 def load_params(model: nn.Module, source: str, convert: Convert | None = None) -> None:
@@ -63,26 +47,24 @@ def load_params(model: nn.Module, source: str, convert: Convert | None = None) -
 
     Args:
         model: the model, whose parameters are overwritten.
-        source: a checkpoint of this project, a safetensors file, or, where ``convert`` is given, a folder in the
-            hub's layout or a hub id.
-        convert: turns a folder or id into a state dict of ``model``.
+        source: a model in any format that is read: a checkpoint, a safetensors file, a folder, a hub id.
+        convert: turns ``source`` into a state dict of ``model``. None: the format that recognises it does.
 
     Raises:
         UserError: if there is nothing at ``source``, or if its weights do not fit the model.
     """
     where = f"params={source!r}"
-    state = _read_state(source, where, convert)
+    state = _weights(source, where) if convert is None else convert(source)
     check_fits(model.state_dict(), state, where)
     model.load_state_dict(state, strict=False)
 
 
-def load_encoder(model: nn.Module, source: str, convert: Convert | None = None) -> None:
+def load_encoder(model: nn.Module, source: str) -> None:
     """Loads the weights of ``model``'s input adapter and encoder from a model that may have another decoder.
 
     Args:
         model: the model, whose parameters are overwritten.
         source: as in :func:`load_params`.
-        convert: turns a folder or id into a state dict of a whole model.
 
     Raises:
         UserError: if there is nothing at ``source``, or if its encoder is not of the model's kind and shape.
@@ -90,34 +72,19 @@ def load_encoder(model: nn.Module, source: str, convert: Convert | None = None) 
     where = f"encoder.params={source!r}"
     state, expected = (
         {key: value for key, value in whole.items() if key.startswith(OF_ENCODER)}
-        for whole in (_read_state(source, where, convert), model.state_dict())
+        for whole in (_weights(source, where), model.state_dict())
     )
     check_fits(expected, state, where)
     model.load_state_dict(state, strict=False)
 
 
-def _read_state(source: str, where: str, convert: Convert | None) -> Mapping[str, Tensor]:
-    if source.endswith(".safetensors"):
-        return _read_safetensors(source, where)
-    if is_checkpoint(source):
-        prefix = "model."
-        weights = read_checkpoint(source)["state_dict"].items()
-        return {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}
-    if convert is None:
-        raise UserError(f"{where}: not a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) or safetensors file")
-    return convert(source)
-
-
-def _read_safetensors(source: str, where: str) -> Mapping[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not Path(source).is_file():
-        raise UserError(f"{where}: no such file")
+def _weights(source: str, where: str) -> Mapping[str, Tensor]:
     try:
-        return load_file(source)
-    except SafetensorError as error:
-        raise UserError(f"{where}: not a readable safetensors file: {error}") from error
+        return format_of(source).resolve("format")().weights(source)
+    except PluginError:
+        raise
+    except UserError as error:
+        raise UserError(f"{where}: {str(error).removeprefix(f'{source}: ')}") from error
 
 
 def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:

@@ -15,9 +15,9 @@ import pluggy
 
 from perceiver_registry import hooks
 from perceiver_registry.errors import PluginError, in_one_line, near
-from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, Spec, TaskSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, Spec, TaskSpec
 
-INTERFACE_VERSION = "1.0"
+INTERFACE_VERSION = "1.1"
 """Version of the interface that plugins are written for: the hooks, the specs, and the public names of
 ``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.training``. A greater minor version has more of them;
 another major version breaks plugins.
@@ -34,6 +34,7 @@ SPEC_TYPES: dict[str, type[Spec]] = {
     "perceiver_tasks": TaskSpec,
     "perceiver_data": DataSpec,
     "perceiver_models": ModelSpec,
+    "perceiver_formats": FormatSpec,
 }
 """The hooks, and what each returns."""
 

@@ -13,9 +13,9 @@ from typing import Any, Generic, Literal, TypeVar, overload
 from perceiver_registry.discovery import Selection, discover
 from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, in_one_line, near
 from perceiver_registry.plugins import LoadedPlugin, Plugin, load
-from perceiver_registry.specs import AdapterSpec, DataSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
 
-S = TypeVar("S", AdapterSpec, DataSpec, TaskSpec, ModelSpec)
+S = TypeVar("S", AdapterSpec, DataSpec, TaskSpec, ModelSpec, FormatSpec)
 
 NOUNS = {
     "input": "input adapter",
@@ -23,6 +23,7 @@ NOUNS = {
     "task": "task",
     "data": "data module",
     "model": "model",
+    "format": "format",
 }
 """The kinds of specs, and what a person calls them."""
 
@@ -140,8 +141,10 @@ class Registry:
     def entries(self, kind: Literal["data"]) -> list[Entry[DataSpec]]: ...
     @overload
     def entries(self, kind: Literal["model"]) -> list[Entry[ModelSpec]]: ...
+    @overload
+    def entries(self, kind: Literal["format"]) -> list[Entry[FormatSpec]]: ...
     def entries(self, kind: str) -> list[Any]:
-        """All that is registered of a kind ("input", "output", "task", "data" or "model"), by name."""
+        """All that is registered of a kind ("input", "output", "task", "data", "model" or "format"), by name."""
         return list(self._entries[kind])
 
     @overload
@@ -152,11 +155,13 @@ class Registry:
     def get(self, kind: Literal["data"], name: str, home: Plugin | None = None) -> Entry[DataSpec]: ...
     @overload
     def get(self, kind: Literal["model"], name: str, home: Plugin | None = None) -> Entry[ModelSpec]: ...
+    @overload
+    def get(self, kind: Literal["format"], name: str, home: Plugin | None = None) -> Entry[FormatSpec]: ...
     def get(self, kind: Any, name: str, home: Plugin | None = None) -> Any:
         """The entry of a kind that answers to ``name``.
 
         Args:
-            kind: "input", "output", "task", "data" or "model".
+            kind: "input", "output", "task", "data", "model" or "format".
             name: its registered name, or the name or path of its class, or one of these after its distribution's
                 (``strange-audio:wave``).
             home: the plugin that says the name in a spec of its own. What its distribution registers comes first.

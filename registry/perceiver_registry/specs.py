@@ -44,6 +44,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_kind(value: object) -> bool:
     return isinstance(value, str) and value in get_args(AdapterKind)
 
@@ -67,6 +71,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "Place": (_is_place, "a place written 'package.module:Name'"),
     "str": (_is_text, "a text"),
     "int": (_is_count, "a whole number"),
+    "bool": (_is_flag, "True or False"),
     "Names": (_are_names, "a tuple of names"),
     "Mapping[str, str]": (_are_texts, "a mapping of texts to texts"),
     "Mapping[str, Any]": (_are_values, "a mapping with texts as its keys"),
@@ -182,6 +187,7 @@ class TaskSpec(_Checked):
         reads: the entries of a batch that its module reads itself, so that the input adapter must, too.
         predictor: place of the class that serves ``perceiver predict``, a subclass of
             ``perceiver_plugins.training.prediction.Predictor``, or None.
+        published: name of the model with published weights that predicts where no other is given, or None.
     """
 
     name: Name
@@ -191,6 +197,7 @@ class TaskSpec(_Checked):
     reads: Names = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     predictor: Place | None = None
+    published: Reference | None = None
 
     kind: ClassVar[str] = "task"
 
@@ -225,4 +232,31 @@ class ModelSpec(_Checked):
     places: ClassVar[Names] = ()
 
 
-Spec = AdapterSpec | DataSpec | TaskSpec | ModelSpec
+@dataclass(frozen=True)
+class FormatSpec(_Checked):
+    """A way in which a model lies on disk, or at the hub.
+
+    Args:
+        name: what flags call it (``--format=NAME``).
+        format: place of the subclass of ``perceiver_registry.Format``, which is called without arguments.
+        summary: one line for listings.
+        reads: whether models are read from it.
+        writes: whether models are written in it.
+        suffixes: of its files, the usual one first (``(".onnx",)``); none: it is a folder.
+    """
+
+    name: Name
+    format: Place
+    summary: str
+    reads: bool = False
+    writes: bool = False
+    suffixes: Names = ()
+
+    kind: ClassVar[str] = "format"
+
+    @property
+    def places(self) -> Names:
+        return (self.format,)
+
+
+Spec = AdapterSpec | DataSpec | TaskSpec | ModelSpec | FormatSpec

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.assemble import ADAPTER_KEY, PARTS, assemble, config_from_dict
-from perceiver_registry.checkpoint import KEY, read_checkpoint
+from perceiver_registry.checkpoint import describe
 from perceiver_registry.errors import UserError
-from perceiver_registry.params import is_checkpoint
+from perceiver_registry.formats import LoadedModel, read_model
 from perceiver_registry.registry import Entry, registry
 from perceiver_registry.specs import ModelSpec
 
@@ -84,23 +84,30 @@ def load_model(source: str) -> PerceiverIO:
     """A model with its weights, in evaluation mode.
 
     Args:
-        source: a checkpoint of this project, or the id or folder of a published model.
+        source: a model in any format that is read: a checkpoint, a safetensors file of ours, a folder, a hub id.
 
     Raises:
         UserError: if there is no model at ``source``.
         PluginError: if it needs something that is not installed.
     """
-    if is_checkpoint(source):
-        config = config_from_dict(read_checkpoint(source)[KEY]["model"])
-        return assemble(replace(config, params=source)).eval()
-    reasons = []
-    for entry in registry().entries("input"):
-        if entry.spec.conversions:
-            try:
-                return assemble(entry.resolve("conversions").published_config(source)).eval()
-            except UserError as error:
-                reasons.append(str(error))
-    raise UserError(reasons[-1] if reasons else f"{source}: no plugin reads published models")
+    return read_model(source).model
+
+
+def load_weights(name: str, source: str) -> LoadedModel:
+    """A named model with weights that need not say what they are of.
+
+    Args:
+        name: the named model.
+        source: the weights, in any format that is read.
+
+    Raises:
+        UnknownNameError: if there is no such model.
+        UserError: if there are no weights at ``source``, or if they do not fit the model.
+    """
+    entry = registry().get("model", name)
+    task = registry().get("task", entry.spec.task, entry.plugin)
+    model = create_model(name, params=source).eval()
+    return LoadedModel(model, describe(registry().short_name(task), model.config))
 
 
 def from_hugging_face(model: Any) -> PerceiverIO:

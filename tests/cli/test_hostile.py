@@ -388,7 +388,7 @@ def _says_yes(monkeypatch):
 
 def test_a_published_model_with_pickled_code_is_refused(refused):
     write_published(Path("published"))
-    assert "params='published': no " in refused("--model.params=published")
+    assert "published: no model in any format that is read" in refused("--model.params=published")
 
 
 @pytest.mark.usefixtures("_says_yes")
@@ -396,7 +396,7 @@ def test_a_published_model_with_code_of_its_own_is_refused(refused):
     names = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoModelForMaskedLM": "evil.Evil"}
     write_published(Path("published"), model_type="evil", auto_map=names)
     Path("published", "evil.py").write_text(EVIL_CODE)
-    assert "params='published': no " in refused("--model.params=published")
+    assert "published: no model in any format that is read" in refused("--model.params=published")
 
 
 @pytest.mark.usefixtures("_says_yes")

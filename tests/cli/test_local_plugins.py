@@ -185,6 +185,8 @@ def test_several_are_loaded(fresh):
 def test_it_trains_with_worker_processes_and_is_used_again(results):
     assert results["fit"].code == 0, results["fit"].err
     assert "my adapters" not in results["fit"].out
+    assert "last.ckpt --plugin=mine/my_adapters.py ...\n" in results["fit"].out  # how to predict with it
+    assert "last.ckpt --plugin=mine/my_adapters.py --trainer.max_steps=N\n" in results["fit"].out
     assert results["validate"].code == 0, results["validate"].err
     assert "val_loss" in results["validate"].out
 
@@ -223,7 +225,7 @@ def test_its_classes_are_found_in_processes_that_begin_anew(fresh):
         ("raising.py", "cannot be imported: ValueError: no luck"),
         ("leaving.py", "cannot be imported: SystemExit"),
         ("empty.py", "it registers nothing: no function in it is marked with @hookimpl"),
-        ("newer.py", "it was written for interface 9.0, but this is 1.0: upgrade perceiver-zoo"),
+        ("newer.py", "it was written for interface 9.0, but this is 1.1: upgrade perceiver-zoo"),
     ],
 )
 def test_one_that_fails_is_an_error(fresh, file, reason):

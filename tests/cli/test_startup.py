@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import pytest
 
-LIGHT = ["--help", "--version", "list-adapters", "list-tasks", "list-data", "list-models", "plugins"]
+LIGHT = ["--help", "--version", "list-adapters", "list-tasks", "list-data", "list-models", "list-formats", "plugins"]
 
 IMPORTS = """
 import json, sys
@@ -49,6 +49,7 @@ def test_no_command_is_wrong_use(perceiver):
         ("list-tasks", {("mlm", "task")}),
         ("list-data", {("python-docs", "data"), ("text-files", "data"), ("wikipedia", "data")}),
         ("list-models", {("language-perceiver", "model")}),
+        ("list-formats", {("checkpoint", "format"), ("huggingface", "format"), ("zoo", "format")}),
     ],
 )
 def test_listings_say_what_comes_from_where(perceiver, command, expected):
@@ -92,6 +93,8 @@ def test_listings_are_filtered(perceiver):
         (["describe"], "the following arguments are required: name"),
         (["describe", "language-percever"], "did you mean 'language-perceiver'"),
         (["describe", "text", "--kind=model"], "nothing is called 'text'"),
+        (["describe", "qqqqqqqq"], "nothing is called 'qqqqqqqq'; perceiver list-adapters, list-tasks, list-data, "),
+        (["list-format"], "did you mean 'list-formats'"),
         (["list-adapter"], "did you mean 'list-adapters'"),
         (["fti"], "did you mean 'fit'?"),
     ],
@@ -134,6 +137,22 @@ def test_describe_shows_a_models_facts(perceiver):
     assert "deepmind/language-perceiver" in shown
     assert "optimizer: Lamb" in shown
     assert re.search(r"^encoder.num_self_attention_layers_per_block +int +26 ", shown, flags=re.MULTILINE)
+    assert "inputs: text: tokens or UTF-8 bytes with learned positions (input_ids, attention_mask)" in shown
+    assert "outputs: text: a token for each place of a sequence" in shown
+    assert "weights: none are published" in perceiver("describe", "mnist-classifier").out
+
+
+def test_formats_are_described(perceiver):
+    shown = perceiver("describe", "safetensors").out
+    assert shown.startswith("format safetensors: weights alone")
+    (row,) = json.loads(perceiver("list-formats", "checkpoint", "--format=json").out)
+    assert (row["form"], row["ways"]) == (".ckpt, .pt", "reads, writes")
+
+
+def test_the_help_of_convert_imports_nothing_slow():
+    convert = IMPORTS.replace("main([argument])", 'main(["convert", argument])')
+    finished = subprocess.run([sys.executable, "-c", convert, "--help"], capture_output=True, text=True, check=True)
+    assert json.loads(finished.stdout.splitlines()[-1]) == [[0], []]
 
 
 def test_help_of_a_run_shows_the_flags_of_what_was_chosen(perceiver):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
 SAVERS = [(True, False), (False, True), (True, True)]
 REPEATED = {"num_cross_attention_layers": 2, "num_self_attention_blocks": 3}
@@ -66,20 +66,24 @@ def test_checkpointing_keeps_less(build, batch):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_offloading_takes_over_what_the_layers_keep(build, batch, monkeypatch, checkpointing):
-    packed = []
+def test_offloading_takes_over_what_the_layers_keep_but_no_weights(build, batch, monkeypatch, checkpointing):
+    moved = []
+    init = save_on_cpu.__init__
 
-    class Recorder(torch.autograd.graph.save_on_cpu):
-        def __init__(self, pin_memory=False):
-            super().__init__(pin_memory)
-            pack = self.pack_hook
-            self.pack_hook = lambda tensor: (packed.append(tensor.shape), pack(tensor))[1]
+    def recording(self, pin_memory=False):
+        init(self, pin_memory)
+        move = self.pack_hook
+        self.pack_hook = lambda tensor: (moved.append(tensor), move(tensor))[1]
 
-    monkeypatch.setattr("perceiver_core.activations.save_on_cpu", Recorder)
+    monkeypatch.setattr(save_on_cpu, "__init__", recording)
     model = build(activation_checkpointing=checkpointing, activation_offloading=True)
     before = kept_bytes(build(activation_checkpointing=checkpointing), batch)
-    assert not packed
+    assert not moved
     assert kept_bytes(model, batch) < 0.5 * before
     # The inputs of the two cross-attentions are kept in any case.
-    assert (3, 13, 10) in packed
-    assert (3, 5, 9) in packed
+    shapes = [tensor.shape for tensor in moved]
+    assert (3, 13, 10) in shapes
+    assert (3, 5, 9) in shapes
+    layers = [parameter for name, parameter in model.named_parameters() if "attention" in name]
+    weights = {parameter.untyped_storage().data_ptr() for parameter in layers}
+    assert not [tensor.shape for tensor in moved if tensor.untyped_storage().data_ptr() in weights]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from perceiver_plugins.image.huggingface import (
     convert_config,
     convert_state_dict,
 )
-from perceiver_registry import UserError, assemble, build_adapters
+from perceiver_registry import UserError, assemble, build_adapters, read_model
 
 LEARNED, FOURIER, CONV = (f"PerceiverForImageClassification{name}" for name in ("Learned", "Fourier", "ConvProcessing"))
 BASE = {
@@ -82,8 +83,10 @@ def pair(request, peer) -> tuple[nn.Module, PerceiverIO]:
 
 
 @torch.no_grad()
-def test_logits_equal_those_of_hugging_face(pair):
+def test_logits_equal_those_of_hugging_face(pair, request):
     theirs, ours = pair
+    if type(theirs).__name__ == LEARNED:
+        request.getfixturevalue("needs_interpolation")
     for size in ((13, 13), (20, 28), (33, 17)):
         images = torch.randn(3, 3, *size) + 3 * torch.randn(3, 3, 1, 1)
         # Only the model with learned positions has the option to interpolate them, and needs it.
@@ -257,3 +260,23 @@ def test_what_cannot_be_converted_is_refused():
     config.hidden_act = "relu"
     with pytest.raises(ValueError, match="hidden_act='relu'"):
         convert_config(config, CONV)
+
+
+@pytest.mark.parametrize(
+    ("said", "size", "crop_pct"),
+    [
+        ({"size": {"height": 16, "width": 12}, "crop_size": {"height": 20, "width": 15}}, [16, 12], 0.8),
+        ({"size": 14, "crop_size": 16}, [14, 14], 0.875),  # older files say both sides in one number
+        ({"size": 14, "crop_size": 16, "do_center_crop": False}, [14, 14], 1.0),
+        ({}, [13, 13], 0.875),
+    ],
+    ids=str,
+)
+def test_what_the_image_processor_says_comes_along(peer, tmp_path, said, size, crop_pct):
+    source = str(tmp_path / "model")
+    peer(FOURIER).save_pretrained(source)
+    if said:
+        (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(said | {"image_mean": [0.1, 0.2, 0.3]}))
+    data = read_model(source).description["data"]
+    assert (list(data["image_size"]), data["crop_pct"]) == (size, crop_pct)
+    assert data["mean"] == pytest.approx([0.1, 0.2, 0.3] if said else [0.485, 0.456, 0.406])

@@ -8,6 +8,8 @@ import re
 import pytest
 from environments import FreshEnvironment, Result, write_wheel
 
+from perceiver_registry import INTERFACE_VERSION as OURS
+
 ABOVE = """
 import sys
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
@@ -66,10 +68,19 @@ BROKEN = {
         "its hooks cannot be read: PluginValidationError",
     ),
     "no-hooks": ("del perceiver_models", "it registers nothing: no function in it is marked with @hookimpl"),
-    "newer": ("PERCEIVER_INTERFACE = '1.99'", "written for interface 1.99, but this is 1.0: upgrade perceiver-zoo"),
-    "much-newer": ("PERCEIVER_INTERFACE = '2.0'", "written for interface 2.0, but this is 1.0: upgrade perceiver-zoo"),
-    "older": ("PERCEIVER_INTERFACE = '0.9'", "written for interface 0.9, but this is 1.0: upgrade it"),
-    "number-of-interface": ("PERCEIVER_INTERFACE = 1.0", "PERCEIVER_INTERFACE = 1.0: expected is a text like '1.0'"),
+    "newer": (
+        "PERCEIVER_INTERFACE = '1.99'",
+        f"written for interface 1.99, but this is {OURS}: upgrade perceiver-zoo",
+    ),
+    "much-newer": (
+        "PERCEIVER_INTERFACE = '2.0'",
+        f"written for interface 2.0, but this is {OURS}: upgrade perceiver-zoo",
+    ),
+    "older": ("PERCEIVER_INTERFACE = '0.9'", f"written for interface 0.9, but this is {OURS}: upgrade it"),
+    "number-of-interface": (
+        "PERCEIVER_INTERFACE = 1.0",
+        f"PERCEIVER_INTERFACE = 1.0: expected is a text like {OURS!r}",
+    ),
 }
 """What is wrong with a plugin, and what is said of it."""
 

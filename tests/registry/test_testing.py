@@ -12,7 +12,7 @@ from unittest import SkipTest
 import faults
 import pytest
 
-from perceiver_registry import AdapterSpec, UnknownNameError, registry
+from perceiver_registry import INTERFACE_VERSION, AdapterSpec, UnknownNameError, registry
 from perceiver_registry.testing import adapter_checks, check_adapter, check_plugin, plugin_checks
 
 pytest_plugins = ["pytester"]
@@ -64,7 +64,7 @@ def test_each_check_of_adapters_has_a_planted_fault():
 # Plugins
 
 SOUND = """
-from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
+from perceiver_registry import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec, hookimpl
 
 PERCEIVER_INTERFACE = "1.0"
 
@@ -127,7 +127,41 @@ def perceiver_models():
             summary="a small one",
         )
     ]
+
+@hookimpl
+def perceiver_formats():
+    return [
+        FormatSpec("score", "HERE.formats:Score", "sheets of music", reads=True, writes=True, suffixes=(".score",)),
+    ]
 """
+
+FORMATS = """
+from pathlib import Path
+
+from perceiver_registry import Format
+
+class Score(Format):
+    def recognises(self, source):
+        return Path(source).is_file() and Path(source).read_bytes()[:5] == b"score"
+
+    def read(self, source):
+        raise NotImplementedError
+
+    def write(self, loaded, target):
+        raise NotImplementedError
+
+class Unread(Format):
+    recognises = Score.recognises
+
+class Gullible(Score):
+    def recognises(self, source):
+        return True
+
+class Strict(Score):
+    def __init__(self, encoding):
+        pass
+"""
+"""The formats, in a light module beside the plugin's."""
 
 LATE = """
 
@@ -166,6 +200,7 @@ def write_plugin(tmp_path, monkeypatch):
         (package / "__init__.py").touch()
         (package / "plugin.py").write_text(text.replace("HERE", package.name))
         (package / "late.py").write_text(LATE)
+        (package / "formats.py").write_text(FORMATS)
         importlib.invalidate_caches()
         return f"{package.name}.plugin"
 
@@ -184,7 +219,7 @@ PLUGIN_FAULTS = [
     ("loads", "def perceiver_models", "def perceiver_modles", "there is no hook 'perceiver_modles'"),
     ("loads", '"chords", "output"', '"notes", "input"', "'notes' is registered twice"),
     ("loads", "    return [\n        DataSpec(", "    raise OSError('gone')\n    return [\n        DataSpec(", "gone"),
-    ("declares_its_interface", 'PERCEIVER_INTERFACE = "1.0"', "", "PERCEIVER_INTERFACE = '1.0'"),
+    ("declares_its_interface", 'PERCEIVER_INTERFACE = "1.0"', "", f"PERCEIVER_INTERFACE = {INTERFACE_VERSION!r}"),
     ("hooks_are_marked", "@hookimpl\ndef perceiver_models", "def perceiver_models", "perceiver_models is not marked"),
     ("summaries_are_lines", '"a small one"', '""', "small-listener: summary=''"),
     ("imports_nothing_heavy", "from perceiver_registry", "import numpy\nfrom perceiver_registry", "imports numpy"),
@@ -234,6 +269,16 @@ PLUGIN_FAULTS = [
     ("models_are_what_they_say", 'task="melody-mood"', 'task="mood"', "task='mood' is no task"),
     ("models_are_what_they_say", '"encoder.num_pitches"', '"encoder.num_pitch"', "did you mean 'num_pitches'"),
     ("models_are_what_they_say", '"encoder": "notes"', '"encoder": "noets"', "is no input adapter"),
+    ("loads", "reads=True, writes=True", "reads='yes'", "reads is 'yes', must be True or False"),
+    ("summaries_are_lines", '"sheets of music"', '""', "score: summary=''"),
+    ("formats_are_formats", "HERE.formats:Score", "HERE.formats:Scroe", "format='"),
+    ("formats_are_formats", "HERE.formats:Score", "HERE.formats:Path", "is no Format"),
+    ("formats_are_formats", "HERE.formats:Score", "HERE.formats:Unread", "Unread does not implement read"),
+    ("formats_are_formats", "HERE.formats:Score", "HERE.formats:Strict", "Strict() fails"),
+    ("formats_are_formats", "reads=True, writes=True", "reads=False", "it neither `reads` nor `writes`"),
+    ("formats_are_formats", "reads=True, writes=True", "writes=True", "Score does not implement compute"),
+    ("formats_are_formats", '(".score",)', '("score",)', "suffix 'score' does not begin with a dot"),
+    ("formats_recognise_their_own", "HERE.formats:Score", "HERE.formats:Gullible", "is True, must be False"),
 ]
 """The check that is to find it, what is replaced in the sound plugin and by what, and what the message says."""
 
@@ -250,7 +295,7 @@ def test_a_fault_of_a_plugin_is_found_by_its_check_and_by_no_other(fault, write_
     name, sound, wrong, message = fault
     assert sound in SOUND
     module = write_plugin(SOUND.replace(sound, wrong))
-    slow = {"imports_nothing_heavy"} - {name}
+    slow = {"imports_nothing_heavy", "formats_recognise_their_own"} - {name}
     found = broken(of_plugins(plugin_checks(importlib.import_module(module), skip=slow)))
     assert set(found) == {name}
     assert message in found[name]

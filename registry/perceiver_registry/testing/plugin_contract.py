@@ -6,20 +6,23 @@ import inspect
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from perceiver_core import PerceiverConfig, PerceiverIO
 from perceiver_registry.assemble import create_config
-from perceiver_registry.errors import near
+from perceiver_registry.errors import UserError, near
+from perceiver_registry.formats import Format
 from perceiver_registry.hooks import PROJECT
 from perceiver_registry.plugins import DECLARATION, INTERFACE_VERSION, SPEC_TYPES
 from perceiver_registry.registry import NOUNS, registry
-from perceiver_registry.specs import ANY_TASK, AdapterSpec, DataSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import ANY_TASK, AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
 from perceiver_registry.testing.checks import Contract, expect, expect_none
 from perceiver_registry.testing.spec_contract import problems_of_flags, problems_of_places, problems_of_summary
 from perceiver_registry.testing.subjects import (
@@ -41,12 +44,13 @@ HEAVY = ("torch", "numpy", "pytorch_lightning", "transformers", "datasets", "tim
 
 IMPORTED = """
 import importlib, sys
-module = importlib.import_module(sys.argv[1])
+for name in sys.argv[1].split(","):
+    module = importlib.import_module(name)
 for name in sys.argv[2:]:
     list(getattr(module, name)())
 print("imported:", *sys.modules)
 """
-"""Imports a plugin, calls its hooks, and says what is imported then."""
+"""Imports modules, calls functions of the last one, and says what is imported then."""
 
 LOADS = ("loads",)
 """What all else needs."""
@@ -74,7 +78,7 @@ def loads(subject: PluginSubject) -> None:
 
 @CONTRACT.promise(needs=LOADS)
 def declares_its_interface(subject: PluginSubject) -> None:
-    """The plugin's module says for which version of the interface it was written, `PERCEIVER_INTERFACE = "1.0"`."""
+    """The plugin's module says for which version of the interface it was written, `PERCEIVER_INTERFACE = "1.1"`."""
     declared = subject.loaded.interface
     expect(declared is not None, f"{subject.module_name} says nothing; add {DECLARATION} = {INTERFACE_VERSION!r}")
 
@@ -93,10 +97,10 @@ def _hooks(subject: PluginSubject) -> dict[str, Any]:
 
 @CONTRACT.promise(needs=LOADS)
 def summaries_are_lines(subject: PluginSubject) -> None:
-    """The summary of each task, data module and model is one line that says what it is."""
+    """The summary of each task, data module, model and format is one line that says what it is."""
     expect_none(
         problem
-        for kind in ("task", "data", "model")
+        for kind in ("task", "data", "model", "format")
         for spec in subject.specs(kind)
         for problem in problems_of_summary(spec)
     )
@@ -106,13 +110,18 @@ def summaries_are_lines(subject: PluginSubject) -> None:
 def imports_nothing_heavy(subject: PluginSubject) -> None:
     """Importing the plugin's module and calling its hooks imports no torch and nothing else that is slow: listings and
     --help answer at once."""
-    command = [sys.executable, "-c", IMPORTED, subject.module_name, *_hooks(subject)]
+    imported = _imported_by([subject.module_name], *_hooks(subject))
+    heavy = [name for name in HEAVY if name in imported]
+    expect(not heavy, f"it imports {', '.join(heavy)}; name places in specs, and import in the modules that these name")
+
+
+def _imported_by(modules: Collection[str], *functions: str) -> list[str]:
+    """What is imported in a new process once some modules are, and functions of theirs have been called."""
+    command = [sys.executable, "-c", IMPORTED, ",".join(modules), *functions]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     expect(done.returncode == 0, f"it cannot be imported in a new process: {done.stderr.strip().splitlines()[-1:]}")
-    imported = done.stdout.rpartition("imported:")[2].split()
-    heavy = [name for name in HEAVY if name in imported]
-    expect(not heavy, f"it imports {', '.join(heavy)}; name places in specs, and import in the modules that these name")
+    return done.stdout.rpartition("imported:")[2].split()
 
 
 @CONTRACT.promise(needs=LOADS)
@@ -234,6 +243,56 @@ def adapters_name_tasks(subject: PluginSubject) -> None:
         for task in spec.tasks
         if subject.find("task", task) is None
     )
+
+
+@CONTRACT.promise(needs=LOADS)
+def formats_are_formats(subject: PluginSubject) -> None:
+    """A format is a Format of `perceiver_registry` that is made without arguments; it is read, written or both, and has
+    the methods for that. Its suffixes begin with a dot."""
+    expect_none(problem for spec in subject.specs("format") for problem in _problems_of_format(spec))
+
+
+def _problems_of_format(spec: FormatSpec) -> Iterator[str]:
+    if problems := list(problems_of_places(spec, "format")):
+        yield from problems
+        return
+    format_type = resolve(spec.format)
+    if not (inspect.isclass(format_type) and issubclass(format_type, Format)):
+        yield f"{spec.name}: format={spec.format!r} is no Format"
+        return
+    if not (spec.reads or spec.writes):
+        yield f"{spec.name}: it neither `reads` nor `writes`"
+    needed = {"recognises": spec.reads, "read": spec.reads, "write": spec.writes, "compute": not spec.reads}
+    for method, is_needed in needed.items():
+        if is_needed and getattr(format_type, method) is getattr(Format, method):
+            yield f"{spec.name}: {format_type.__name__} does not implement {method}"
+    yield from (f"{spec.name}: suffix {each!r} does not begin with a dot" for each in spec.suffixes if each[:1] != ".")
+    try:
+        format_type()
+    except Exception as error:
+        yield f"{spec.name}: {format_type.__name__}() fails: {type(error).__name__}: {error}"
+
+
+@CONTRACT.promise(needs=["formats_are_formats"])
+def formats_recognise_their_own(subject: PluginSubject) -> None:
+    """Importing a format's module imports no torch, as each format is asked for each source, and a format takes neither
+    an empty folder nor an empty file with its suffix for a model."""
+    places = [spec.format.partition(":")[0] for spec in subject.specs("format")]
+    imported = _imported_by(places) if places else []
+    heavy = [name for name in HEAVY if name in imported]
+    expect(not heavy, f"a format's module imports {', '.join(heavy)}; import within the methods")
+    for spec in subject.specs("format"):
+        if not spec.reads:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, f"empty{next(iter(spec.suffixes), '')}")
+            file.touch()
+            for source in (folder, str(file)):
+                try:
+                    recognised = resolve(spec.format)().recognises(source)
+                except UserError:
+                    continue
+                expect(recognised is False, f"{spec.name}: recognises({source!r}) is {recognised!r}, must be False")
 
 
 @CONTRACT.promise(needs=LOADS)

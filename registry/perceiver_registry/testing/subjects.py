@@ -158,7 +158,8 @@ class PluginSubject:
         return importlib.import_module(self.module_name)
 
     def specs(self, kind: str) -> list[Any]:
-        """What it registers of a kind: "input", "output", "task", "data" or "model"; nothing if it fails."""
+        """What it registers of a kind: "input", "output", "task", "data", "model" or "format";
+        nothing if it fails."""
         return [spec for spec in self.loaded.specs if spec.kind == kind]
 
     def partner(self, spec: AdapterSpec) -> AdapterSpec | None:

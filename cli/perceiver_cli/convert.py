@@ -1,0 +1,76 @@
+"""``convert``: from any format that is read to any that is written, verified by running both sides."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+
+from perceiver_cli.commands import SUMMARIES
+from perceiver_cli.common import COMMON_HELP
+from perceiver_cli.listing import Parser
+from perceiver_registry import read_model, write_model
+from perceiver_registry.formats import check_free, format_for, format_of
+
+DESCRIPTION = """\
+{summary}.
+
+SRC is a file, a folder or a hub id; its format is recognised. DST is a file, whose suffix
+decides, or a folder: without --format, in the first format that can hold the model. What is
+written runs beside the model on a random input; nothing is left if the two differ.
+perceiver list-formats shows what is read and written.
+
+  perceiver convert deepmind/language-perceiver language.ckpt
+  perceiver convert best.ckpt my-model/ --format=zoo
+  perceiver convert my-model/ weights.safetensors"""
+
+
+def convert(command: str, argv: Sequence[str]) -> None:
+    """Converts a model, and says what was read and written.
+
+    Args:
+        command: "convert".
+        argv: what follows it on the command line.
+
+    Raises:
+        UserError: if there is no model at the source, if it cannot be written in the format, or if there is something
+            at the destination.
+    """
+    parser = Parser(
+        prog=f"perceiver {command}",
+        description=DESCRIPTION.format(summary=SUMMARIES[command]),
+        epilog=COMMON_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SRC", help="the model")
+    parser.add_argument("target", metavar="DST", help="where to write it")
+    parser.add_argument("--format", metavar="NAME", help="format of DST, where its suffix does not say it")
+    parser.add_argument("--model", metavar="NAME", help="the named model that SRC holds the weights of")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of DST that are there already")
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit:  # --help
+        return
+    check_free(options.target, options.overwrite)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, about how they load and save
+        _convert(options)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    source = format_of(options.source)
+    if options.model is None:
+        loaded = read_model(options.source, source.full_name)
+    else:
+        from perceiver_registry.zoo import load_weights
+
+        loaded = load_weights(options.model, options.source)
+    target = format_for(loaded, options.target, options.format)
+    difference = write_model(loaded, options.target, target.full_name, overwrite=options.overwrite)
+    model = loaded.model
+    adapters = [loaded.description["model"][part]["adapter"] for part in ("encoder", "decoder")]
+    print(f"read       {options.source} ({source.name}): {' to '.join(adapters)}, for {loaded.description['task']}")
+    print(f"parameters {sum(parameter.numel() for parameter in model.parameters()):,}")
+    print(f"wrote      {options.target} ({target.name})")
+    print(f"difference {difference:.1e} of the largest output, at most")

@@ -1,0 +1,116 @@
+"""Values of a run as nested dicts, in which sections are chosen by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Mapping
+from typing import Any
+
+Values = dict[str, Any]
+
+NAME_KEYS = {
+    "task": "name",
+    "model": "name",
+    "model.encoder": "adapter",
+    "model.decoder": "adapter",
+    "data": "name",
+    "optimizer": "name",
+    "lr_scheduler": "name",
+}
+"""The sections that are chosen by name, and the key under which each holds it."""
+
+KINDS = {"task": "task", "model": "model", "model.encoder": "input", "model.decoder": "output", "data": "data"}
+"""The sections whose names are registered, and the registry's kind of each."""
+
+NONE = ("none", "null")
+"""What a flag may say for "no such thing"."""
+
+
+class Replacement(dict[str, Any]):
+    """Values that replace a section as a whole, instead of being merged into it."""
+
+
+def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "") -> Values:
+    """``upper``'s values over ``lower``'s. Where ``upper`` names another thing, the options of ``lower``'s go.
+
+    Args:
+        lower: nested values.
+        upper: nested values that win.
+        section: dotted name of the section that the two are.
+    """
+    name_key = NAME_KEYS.get(section)
+    if isinstance(upper, Replacement):
+        return copy.deepcopy(dict(upper))
+    if name_key is not None and name_key in upper and section != "model":
+        name = upper[name_key]
+        if name is None or lower.get(name_key) not in (None, name):
+            return copy.deepcopy(dict(upper))
+    merged = copy.deepcopy(dict(lower))
+    for key, value in upper.items():
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value, f"{section}.{key}".lstrip("."))
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def nest(flat: Mapping[str, Any]) -> Values:
+    """Nested values from values by dotted name, in which a section's own name stands for its choice by name."""
+    values: Values = {}
+    for dotted, value in flat.items():
+        *path, key = dotted.split(".")
+        if dotted in NAME_KEYS or f"model.{dotted}" in NAME_KEYS:
+            path, key = [*path, key], NAME_KEYS.get(dotted) or NAME_KEYS[f"model.{dotted}"]
+            value = None if value in NONE else value
+        node = values
+        for part in path:
+            node = node.setdefault(part, {})
+        node[key] = value
+    return values
+
+
+def flatten(values: Mapping[str, Any], whole: Container[str] = (), prefix: str = "") -> Values:
+    """Values by dotted name from nested ones.
+
+    Args:
+        values: the nested values.
+        whole: dotted names of values that are mappings themselves, and stay what they are.
+        prefix: what all dotted names begin with.
+    """
+    flat: Values = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and name not in whole:
+            flat.update(flatten(value, whole, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def name_of(values: Mapping[str, Any], section: str) -> str | None:
+    """The name that ``values`` choose for a section, or None."""
+    for key in section.split("."):
+        values = values.get(key) or {}
+    return values.get(NAME_KEYS[section])
+
+
+def normalise(values: Mapping[str, Any], section: str = "") -> Values:
+    """A config file's values with each section that is chosen by name in one form.
+
+    ``data: wikipedia`` and Lightning's ``data: {class_path: ..., init_args: {...}}`` become ``data: {name: ...}``.
+    """
+    normal: Values = {}
+    for key, value in values.items():
+        child = f"{section}.{key}".lstrip(".")
+        name_key = NAME_KEYS.get(child)
+        if name_key is None:
+            normal[key] = value
+            continue
+        if isinstance(value, str):
+            value = {name_key: value}
+        value = normalise(value or {name_key: None}, child)
+        if "class_path" in value:
+            value = {name_key: value.pop("class_path"), **(value.pop("init_args", None) or {}), **value}
+        normal[key] = value
+    return normal

@@ -1,0 +1,20 @@
+"""What the hub's room registers. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from perceiver_registry import FormatSpec, hookimpl
+
+PERCEIVER_INTERFACE = "1.1"
+
+
+@hookimpl
+def perceiver_formats() -> list[FormatSpec]:
+    return [
+        FormatSpec(
+            name="zoo",
+            format="perceiver_plugins.hub.formats:ZooFormat",
+            summary="the zoo's own layout for the hub, for a model of any adapters: a folder, or a hub id",
+            reads=True,
+            writes=True,
+        )
+    ]

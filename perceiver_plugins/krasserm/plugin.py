@@ -1,0 +1,19 @@
+"""What the plugin for krasserm's perceiver-io registers. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from perceiver_registry import FormatSpec, hookimpl
+
+PERCEIVER_INTERFACE = "1.1"
+
+
+@hookimpl
+def perceiver_formats() -> list[FormatSpec]:
+    return [
+        FormatSpec(
+            name="krasserm",
+            format="perceiver_plugins.krasserm.format:KrassermFormat",
+            summary="models of krasserm's perceiver-io: its folders, hub ids and training checkpoints",
+            reads=True,
+        )
+    ]

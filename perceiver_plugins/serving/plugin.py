@@ -1,0 +1,27 @@
+"""What the serving plugin registers. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from perceiver_registry import FormatSpec, hookimpl
+
+PERCEIVER_INTERFACE = "1.1"
+
+
+@hookimpl
+def perceiver_formats() -> list[FormatSpec]:
+    return [
+        FormatSpec(
+            name="torch-export",
+            format="perceiver_plugins.serving.formats:TorchExportFormat",
+            summary="a program of torch.export, which needs torch alone to run",
+            writes=True,
+            suffixes=(".pt2",),
+        ),
+        FormatSpec(
+            name="onnx",
+            format="perceiver_plugins.serving.formats:OnnxFormat",
+            summary="an ONNX model, for onnxruntime and others",
+            writes=True,
+            suffixes=(".onnx",),
+        ),
+    ]

@@ -1,0 +1,47 @@
+"""Programs of ``torch.export`` as files."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from perceiver_plugins.serving.checking import Run
+from perceiver_plugins.serving.exporting import KEY, Backend
+from perceiver_plugins.serving.tracing import Traced, quietly
+from perceiver_registry import UserError
+from perceiver_registry.errors import in_one_line
+
+EXTRA_FILE = f"{KEY}.json"
+
+
+class Programs(Backend):
+    """A program, called with a batch, that returns a dict of tensors. Its description is a file within the archive."""
+
+    def build(self, traced: Traced) -> ExportedProgram:
+        return traced.program
+
+    def run(self, built: ExportedProgram) -> Run:
+        return built.module()
+
+    def save(self, built: ExportedProgram, target: str, description: str) -> None:
+        with quietly():
+            torch.export.save(built, target, extra_files={EXTRA_FILE: description})
+
+    def load(self, target: str) -> Run:
+        return self.run(_load(target))
+
+    def description(self, target: str) -> str:
+        try:
+            with zipfile.ZipFile(target) as archive:
+                (name,) = [name for name in archive.namelist() if name.endswith(f"/{EXTRA_FILE}")]
+                return archive.read(name).decode()
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"{target}: no program that perceiver exported: {in_one_line(error)}") from error
+
+
+def _load(target: str) -> Any:
+    with quietly():
+        return torch.export.load(target)

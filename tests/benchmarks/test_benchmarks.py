@@ -1,0 +1,180 @@
+"""``python -m benchmarks`` in small, and what it concludes from figures."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import __main__ as command
+from benchmarks import report
+from benchmarks.case import FLOOR, HUGGING_FACE, OURS, Case, Comparison, Contender, Options
+from benchmarks.cases import all_cases, chosen_cases
+from benchmarks.products import Product, fastest, record
+from benchmarks.turns import difference
+
+REPOSITORY = Path(__file__).parents[2]
+WORK = "work_for_turns"
+ROWS = Contender("", f"{WORK}:some_rows")
+
+
+def run_case(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> tuple[int, dict[str, Any]]:
+    """Runs the command on a case that is not one of its own: its exit code, and what it kept."""
+    monkeypatch.setattr(command, "all_cases", lambda: {case.name: case})
+    monkeypatch.setattr(command, "chosen_cases", lambda patterns, device: [case])
+    code = command.main([case.name, "--rounds", "2", "--results", str(folder / "results"), *flags])
+    return code, json.loads((folder / "results" / f"{case.name}.json").read_text())
+
+
+def test_the_language_model_beside_its_peers(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    words = ["language-model-forward", "--quick", "--results", str(folder), "--contenders", HUGGING_FACE, FLOOR]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+    content = json.loads((folder / "language-model-forward.json").read_text())
+    assert content["machine"]["processor"]
+    assert content["versions"]["torch"] == torch.__version__.partition("+")[0]
+    contenders = {one["name"]: one for one in content["comparisons"][0]["contenders"]}
+    ours, theirs, floor = contenders[OURS], contenders[HUGGING_FACE], contenders[FLOOR]
+    assert theirs["equal"]
+    assert theirs["difference"] < 1e-5
+    assert ours["facts"]["parameters"] == theirs["facts"]["parameters"]
+    for one in (ours, theirs, floor):
+        assert len(one["seconds"]) == 1
+    # What the process has before any model is a part of its peak.
+    assert 0.0 < ours["marks"]["torch"] < ours["marks"]["imports"] < ours["peak_gib"]
+
+    table = (folder / "language-model-forward.md").read_text()
+    results = (tmp_path / "RESULTS.md").read_text()
+    assert HUGGING_FACE in table
+    assert table.strip() in results
+    assert content["machine"]["processor"] in results
+    assert content["command"] in results
+    assert (folder / "language-model-forward.png").read_bytes().startswith(b"\x89PNG")
+    assert "results/language-model-forward.png" in results
+
+
+def test_a_changed_result_is_unequal_and_a_failure_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contenders = (
+        Contender("first", f"{WORK}:squares", {"number": 9}),
+        Contender("wrong", f"{WORK}:squares", {"number": 9, "wrong": 1e-3}),
+        Contender("not exact", f"{WORK}:squares", {"number": 9, "wrong": 1e-3}, exact=False),
+        Contender("absent", f"{WORK}:unable"),
+    )
+    case = Case("squares", "Squares", "Of numbers.", lambda options: [Comparison(contenders)])
+    code, content = run_case(case, tmp_path, monkeypatch)
+    assert code == 1
+    assert "UNEQUAL RESULTS: squares: wrong" in capsys.readouterr().err
+    first, wrong, inexact, absent = content["comparisons"][0]["contenders"]
+    assert len(first["seconds"]) == 2
+    assert wrong["equal"] is False
+    assert wrong["difference"] == pytest.approx(1e-3, rel=1e-3)
+    assert "equal" not in inexact
+    assert absent["error"] == "RuntimeError: there is no such peer"
+
+    lines = (tmp_path / "RESULTS.md").read_text().splitlines()
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")}
+    assert "UNEQUAL" in rows["wrong"]
+    assert "UNEQUAL" not in rows["not exact"]
+    assert "failed: RuntimeError: there is no such peer" in rows["absent"]
+
+
+def test_a_run_of_some_cases_leaves_the_results_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "results"
+    case, other = (Case(name, name, "Text.", rows=lambda options: [ROWS], picture=None) for name in ("rows", "other"))
+    _, content = run_case(case, tmp_path, monkeypatch)
+    report.write_json(folder / "other.json", content | {"case": "other"})
+    (folder / "by-hand.md").write_text("What another program left.\n")
+    before = (folder / "other.json").read_bytes()
+    run_case(case, tmp_path, monkeypatch, "--report")
+    assert (folder / "other.json").read_bytes() == before
+    results = report.write_results(folder, {"rows": case, "other": other}).read_text()
+    assert results.index("## rows") < results.index("## other") < results.index("## By hand")
+    assert "| a | **2.00** |" in results  # the median, and bold because it was chosen
+    assert "What another program left." in results
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    # The machine was twice as slow in the second round: the other contender takes three times as long in both.
+    assert report.ratios([1.0, 2.0], [3.0, 6.0]) == [3.0, 3.0]
+
+
+def test_slopes() -> None:
+    sizes = [1000.0 * 2**i for i in range(6)]
+    assert report.slope([(size, 3e-6 * size**1.5) for size in sizes]) == pytest.approx(1.5)
+    # A constant part counts less in the larger half.
+    assert report.slope([(size, 1.0 + size) for size in sizes]) == pytest.approx(1.0, abs=1e-3)
+    assert report.kib_a_place([(size, 0.5 + 7 * size / 2**20) for size in sizes]) == pytest.approx(7.0)
+
+
+def test_differences_are_relative_to_the_largest_number() -> None:
+    reference = torch.tensor([0.0, -4.0]).numpy()
+    assert difference(reference, torch.tensor([0.002, -4.0]).numpy()) == pytest.approx(0.0005)
+    assert difference(reference, torch.tensor([0.0, math.nan]).numpy()) == math.inf
+    assert difference(reference, torch.tensor([0.0]).numpy()) == math.inf
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_recorded_products_are_those_that_torch_counts(training: bool) -> None:
+    layers = nn.Sequential(nn.Linear(6, 10), nn.GELU(), nn.Linear(10, 6))
+    x = torch.randn(2, 5, 6)
+
+    def run() -> None:
+        with torch.inference_mode(not training):
+            heads = layers(x).unflatten(-1, (2, 3)).transpose(1, 2)
+            output = torch.matmul(scaled_dot_product_attention(heads, heads, heads), torch.ones(3, 4))
+        if training:
+            output.sum().backward()
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    assert sum(product.flop * count for product, count in record(run).items()) == counter.get_total_flops()
+
+
+def test_products_of_this_projects_layers_are_recorded() -> None:
+    from perceiver_core import MultiHeadAttention
+    from perceiver_core.attention import forced
+
+    n, m, c = 64, 4096, 32  # large enough for whatever library it prefers
+    attention = MultiHeadAttention(2, c, c)
+    queries, inputs = torch.randn(1, n, c), torch.randn(1, m, c)
+    attention(queries, inputs)  # finds out what this machine is good at
+    expected = 2 * (2 * n * c * c + 2 * m * c * c + 2 * n * m * c)  # projections of both sides, scores and sums
+    for path in ("plain", "fused", "chunked"):
+        with torch.no_grad(), forced(path):
+            products = record(lambda: attention(queries, inputs))
+        assert sum(product.flop * count for product, count in products.items()) == expected, path
+
+
+def test_the_fastest_way_runs() -> None:
+    for product in (Product(1, 7, 5, 3), Product(3, 2000, 8, 1000)):
+        fastest(product, "cpu", torch.float32)()
+
+
+def test_cases_are_chosen_by_name_and_device() -> None:
+    cases = all_cases()
+    assert {"language-model-forward", "image-classifier", "optical-flow", "startup"} <= cases.keys()
+    assert {case.name for case in chosen_cases([], "cpu")}.isdisjoint(name for name in cases if name.startswith("gpu"))
+    names = [case.name for case in chosen_cases(["language-model"], "cpu")]
+    assert len(names) > 1
+    assert all(name.startswith("language-model-") for name in names)
+    with pytest.raises(LookupError, match="'languge' is no case; there are: language-model-forward"):
+        chosen_cases(["languge"], "cpu")
+    for case in cases.values():
+        made = case.comparisons or case.rows
+        assert made is not None
+        assert made(Options(quick=True)), case.name

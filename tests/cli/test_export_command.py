@@ -1,0 +1,134 @@
+"""``perceiver export``: what it writes and says, and what it refuses; and the page on serving, executed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from perceiver_cli.main import main
+from perceiver_registry import load_model
+
+PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+QUICK = (
+    "--trainer.max_steps=2",
+    "--trainer.val_check_interval=2",
+    "--trainer.limit_val_batches=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.accelerator=cpu",
+    "--model.num_latents=4",
+)
+
+
+def needs_onnx() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+def table_in(out: str) -> list[list[str]]:
+    """The lines on inputs and outputs of what the command printed."""
+    return [line.strip().split(maxsplit=3) for line in out.splitlines() if line.startswith(("inputs", "outputs"))]
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("onnx", ".onnx"), ("torch-export", ".pt2")])
+def test_a_checkpoint_becomes_a_file_beside_it(
+    format: str,
+    suffix: str,
+    image_classifier: Any,
+    tmp_path: Path,
+    start: Callable[..., Any],
+    finish: Callable[..., Any],
+) -> None:
+    if format == "onnx":
+        needs_onnx()
+    checkpoint = tmp_path / "photos.ckpt"
+    shutil.copy(image_classifier.best, checkpoint)
+
+    result = finish(start("export", "--ckpt_path=photos.ckpt", f"--format={format}", cwd=tmp_path))
+
+    assert result.code == 0, result.err
+    assert result.err == ""
+    written = checkpoint.with_suffix(suffix)
+    assert f"wrote {written} ({format}" in result.out
+    model = load_model(str(checkpoint))
+    images = torch.randn(5, model.input_adapter.num_channels, 9, 11)  # type: ignore[operator]
+    channels, classes = images.shape[1], model.config.decoder.num_classes  # type: ignore[attr-defined]
+    assert table_in(result.out) == [
+        ["inputs", "pixel_values", "float32", f"(batch, {channels}, height, width)"],
+        ["outputs", "logits", "float32", f"(batch, {classes})"],
+    ]
+    difference = re.search(r"largest difference to the original, .*: (\S+)", result.out)
+    assert difference is not None
+    assert float(difference[1]) < 1e-4
+    assert "batch 1; batch 3, height" in result.out
+    if format == "onnx":
+        import onnxruntime
+
+        (logits,) = onnxruntime.InferenceSession(written).run(["logits"], {"pixel_values": images.numpy()})
+        found = torch.from_numpy(logits)
+    else:
+        found = torch.export.load(written).module()({"pixel_values": images})["logits"]
+    with torch.no_grad():
+        torch.testing.assert_close(found.detach(), model({"pixel_values": images}), rtol=1e-4, atol=1e-5)
+
+
+def test_the_limits_of_open_sizes_are_said(text_classifier: Any, tmp_path: Path, perceiver: Callable[..., Any]) -> None:
+    result = perceiver("export", f"--ckpt_path={text_classifier.best}", f"--output={tmp_path / 'texts.pt2'}")
+
+    assert result.code == 0, result.err
+    longest = load_model(str(text_classifier.best)).config.encoder.max_seq_len  # type: ignore[attr-defined]
+    assert f"where length is 1 to {longest}" in result.out
+    assert [row[1] for row in table_in(result.out)] == ["input_ids", "attention_mask", "logits"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format=onnx"], "the following arguments are required: --ckpt_path"),
+        (["--ckpt_path=CKPT"], "--format is missing: onnx or torch-export"),
+        (["--ckpt_path=CKPT", "--format=onxx"], "no format for serving; did you mean 'onnx'?"),
+        (["--ckpt_path=CKPT", "--format=safetensors"], "no format for serving: it is written by perceiver convert"),
+        (["--ckpt_path=CKPT", "--output=model.bin"], "--output=model.bin: its suffix says no format"),
+        (["--ckpt_path=CKPT", "--format=torch-export", "--output=model.bin"], "ends with .pt2"),
+        (["--ckpt_path=nowhere.ckpt", "--format=torch-export"], "nowhere.ckpt"),
+        (["--ckpt_path=CKPT", "--output=there.pt2"], "there.pt2: there is something already; --overwrite replaces it"),
+        (["--ckpt_path=CKPT", "--output=model.pt2", "--formt=onnx"], "--formt"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    flags: list[str], message: str, image_classifier: Any, tmp_path: Path, perceiver: Callable[..., Any]
+) -> None:
+    Path("there.pt2").write_text("mine")
+    result = perceiver("export", *(flag.replace("CKPT", str(image_classifier.best)) for flag in flags))
+    assert message in result.error
+    assert Path("there.pt2").read_text() == "mine"
+
+
+def test_the_page_on_serving_does_what_it_says(capsys: Any) -> None:
+    needs_onnx()
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    for language, block in blocks:
+        if language == "bash":
+            for line in block.splitlines():
+                command, *argv = shlex.split(line)
+                if command == "perceiver":
+                    assert main([*argv, *(QUICK if argv[0] == "fit" else ())]) == 0, line
+    out = capsys.readouterr().out
+    shown = next(block for language, block in blocks if language == "text")
+    assert table_in(out)[:2] == table_in(shown)
+
+    programs = [block for language, block in blocks if language == "python"]
+    assert len(programs) == 3
+    for program in programs:
+        exec(compile(program, "serving.md", "exec"), {})
+    one, several, about = capsys.readouterr().out.splitlines()
+    digits = {str(number) for number in range(10)}
+    assert one in digits
+    assert set(re.findall(r"\d", several)) <= digits
+    assert "'batch': [1, None]" in about

@@ -1,0 +1,79 @@
+"""What docs/speed.md shows works as it stands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from perceiver_cli.main import main
+
+PAGE = (Path(__file__).parents[2] / "docs" / "speed.md").read_text(encoding="utf-8")
+TINY = (
+    "--model.num_latents=4",
+    "--model.num_latent_channels=16",
+    "--model.encoder.num_self_attention_layers_per_block=1",
+    "--data.max_seq_len=32",
+    "--data.batch_size=2",
+    "--trainer.accelerator=cpu",
+    "--trainer.max_steps=1",
+    "--trainer.val_check_interval=1",
+    "--trainer.limit_val_batches=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+)
+
+
+def blocks(language: str) -> str:
+    return "\n".join(re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL))
+
+
+def commands(command: str) -> list[list[str]]:
+    lines = blocks("bash").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith(f"perceiver {command} ")]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
+        monkeypatch.setenv(variable, "0")
+        monkeypatch.delenv(variable)
+
+
+def test_python_examples_run():
+    exec(blocks("python"), {})
+
+
+@pytest.mark.parametrize("argv", commands("fit"), ids=lambda argv: argv[2])
+def test_every_flag_sets_its_value(folder, argv, capsys):
+    assert main([*argv, "--print_config"]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    for flag in argv[2:]:
+        name, _, value = flag.removeprefix("--").partition("=")
+        section, field = name.split(".")
+        assert values[section][field] == yaml.safe_load(value)
+
+
+def test_training_in_the_backward_pass_then_predicting_with_8_bits(folder, capsys):
+    (fit,) = (argv for argv in commands("fit") if "--optimizer.in_backward=true" in argv)
+    clipping = [flag for flag in fit if "gradient_clip_val" not in flag]
+    assert main([*clipping, *TINY]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "--optimizer.in_backward=true" in error
+    assert "--trainer.gradient_clip_val=1.0: set it to null" in error
+    assert main([*fit, *TINY]) == 0
+    capsys.readouterr()
+    (predict,) = commands("predict")
+    assert main(predict) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        "perceiver: predicting with int8 weights: near the model's own predictions, not equal"
+    ]
+    assert printed.out
+    assert main([flag for flag in predict if "--quantize" not in flag]) == 0
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,91 @@
+"""What a serving side gets: names and forms of the outputs, against what each task's own module says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from perceiver_plugins.flow import LitOpticalFlow
+from perceiver_plugins.multimodal.decoding import decode
+from perceiver_plugins.serving import ServedModel, answer
+from perceiver_plugins.serving.batches import example
+from perceiver_plugins.serving.tracing import trace
+from perceiver_plugins.text import LanguageModel
+
+
+@torch.no_grad()
+def test_a_language_model_answers_for_the_tokens_that_there_are(text_config: Any, randomise: Any) -> None:
+    model = randomise(LanguageModel(text_config())).eval()
+    batch = {"input_ids": torch.randint(37, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
+
+    (logits,) = answer(model, batch).values()
+
+    torch.testing.assert_close(logits, model(**batch))
+    assert logits.shape == (2, 9, 37)
+    (exported,) = trace(model).program.module()(batch).values()
+    torch.testing.assert_close(exported, logits, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_flow_is_in_pixels_by_rows_and_columns(small_model: Callable[..., Any]) -> None:
+    model = small_model("flow-patches", "optical-flow")
+    model.config.decoder.flow_scale_factor = 20.0
+    module = LitOpticalFlow(model.config)
+    module.model.load_state_dict(model.state_dict())
+    traced = trace(model)
+
+    frames = torch.rand(1, 2, 3, 7, 5)
+
+    (flow,) = traced.program.module()({"frames": frames}).values()
+    torch.testing.assert_close(flow, module.eval().flow(frames), rtol=1e-4, atol=1e-4)
+    assert traced.outputs[0].name == "flow"
+    assert traced.outputs[0].shape == ("batch", 2, "height", "width")
+
+
+@torch.no_grad()
+def test_an_autoencoder_answers_with_clips(small_model: Callable[..., Any]) -> None:
+    model = small_model("audio-video-label", "audio-video-label")
+    batch = example(model, 2)
+
+    answers = trace(model).program.module()(batch)
+
+    expected = decode(model, batch)
+    torch.testing.assert_close(answers["audio"], expected["audio"].flatten(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(answers["logits"], expected["label"][:, 0], rtol=1e-4, atol=1e-5)
+    video = answers["video"]  # (b, frames, 3, h, w)
+    assert video.shape == batch["pixel_values_videos"].shape
+    torch.testing.assert_close(video.movedim(2, -1).flatten(1, 3), expected["image"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "name"),
+    [
+        ("table", "regression", "predictions"),
+        ("text", "classification", "logits"),
+        ("text", "token-classification", "logits"),
+    ],
+)
+def test_outputs_are_called_by_what_they_are(
+    encoder: str, decoder: str, name: str, small_model: Callable[..., Any]
+) -> None:
+    model = small_model(encoder, decoder)
+    assert list(answer(model, example(model, 1))) == [name]
+
+
+def test_an_output_adapter_may_say_itself_what_is_served(small_model: Callable[..., Any]) -> None:
+    model = small_model("table", "classification")
+    model.output_adapter.served = lambda model, batch: {"probabilities": model(batch).softmax(-1)}
+
+    answers = ServedModel(model)(example(model, 2))
+
+    torch.testing.assert_close(answers["probabilities"].sum(-1), torch.ones(2))
+
+
+def test_outputs_of_any_structure_have_names_that_no_input_has(small_model: Callable[..., Any]) -> None:
+    model = small_model("table", "classification")
+    model.output_adapter.forward = lambda decoded: {"inputs": decoded, "parts": [decoded[:, 0], (decoded[:, 0],)]}
+
+    assert list(answer(model, example(model, 1))) == ["output_inputs", "parts_0", "parts_1_0"]

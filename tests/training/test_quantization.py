@@ -1,0 +1,71 @@
+"""8-bit linear layers: close to the exact ones, on a CPU alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from perceiver_core import Linear
+from perceiver_plugins.text import LanguageModel
+from perceiver_plugins.training.quantization import Int8Linear, quantize
+from perceiver_registry import UserError
+
+
+def test_an_8_bit_layer_is_the_product_of_the_rounded_factors():
+    linear = Linear(37, 11)
+    with torch.no_grad():
+        linear.weight *= torch.logspace(-3, 3, 11)[:, None]  # channels of very different sizes
+        linear.weight[4] = 0.0
+        x = torch.randn(2, 5, 37) * torch.logspace(-2, 2, 5)[:, None]  # and places
+        x[1, 3] = 0.0
+        layer = Int8Linear(linear)
+        rounded = [
+            torch.nan_to_num((each * 127 / largest).round() * largest / 127)
+            for each in (x.double(), linear.weight.double())
+            for largest in [each.abs().amax(dim=-1, keepdim=True)]
+        ]
+        torch.testing.assert_close(layer.weight, rounded[1].float())
+        torch.testing.assert_close(layer(x), (rounded[0] @ rounded[1].T).float() + linear.bias)
+        error = (layer(x) - linear(x)).abs() / (x.norm(dim=2, keepdim=True) * linear.weight.norm(dim=1) + 1e-30)
+    assert 1e-4 < error.max() < 0.02
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 8), (8,), (2, 3, 4, 8)])
+def test_inputs_of_any_shape(shape):
+    linear = nn.Linear(8, 3, bias=False)
+    with torch.no_grad():
+        torch.testing.assert_close(Int8Linear(linear)(x := torch.randn(shape)), linear(x), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("heads", [3, 1], ids=["several heads", "one head, whose projections are absorbed"])
+def test_a_models_output_is_near_the_exact_one(text_config, randomise, heads):
+    parts = {"num_cross_attention_heads": heads}
+    model = randomise(LanguageModel(text_config(parts, parts))).eval()
+    tokens = torch.randint(37, (2, 23))
+    with torch.no_grad():
+        exact = model(tokens)
+        assert quantize(model) is model
+        output = model(tokens)
+    assert not any(isinstance(module, nn.Linear) for module in model.modules())
+    error = (output - exact).norm() / exact.norm()
+    assert 1e-4 < error < 0.05
+
+
+def test_the_attention_weights_can_still_be_looked_at(text_config):
+    model = quantize(LanguageModel(text_config()).eval())
+    with torch.no_grad():
+        _, attentions = model(torch.randint(37, (2, 23)), return_attention=True)
+    torch.testing.assert_close(attentions.decoder.sum(-1), torch.ones(2, 2, 23))
+
+
+def test_a_model_elsewhere_is_refused(text_config):
+    model = LanguageModel(text_config()).to("meta")
+    with pytest.raises(UserError, match=r"^--quantize=int8 is for CPUs, not for meta: add --trainer.accelerator=cpu$"):
+        quantize(model)
+
+
+def test_a_torch_without_8_bit_products_says_so(text_config, monkeypatch):
+    monkeypatch.delattr("torch._int_mm")
+    with pytest.raises(UserError, match="has no product of 8-bit integers"):
+        quantize(LanguageModel(text_config()))

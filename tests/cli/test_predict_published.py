@@ -159,8 +159,9 @@ def test_what_cannot_be_read_is_said_as_with_a_checkpoint(results):
     code, out, err = results["one is no image"]
     assert code == 1
     assert len(json.loads(out)) == 1
-    (said,) = [line for line in err.splitlines() if line.startswith("perceiver: ")]
-    assert "no.png: not an image" in said
+    source, refused = [line for line in err.splitlines() if line.startswith("perceiver: ")]
+    assert source.startswith("perceiver: predicting with ")
+    assert "no.png: not an image" in refused
 
 
 def test_masks_are_filled_by_the_published_model(results, published):

@@ -49,8 +49,17 @@ class InputAdapter(nn.Module):
 
     @property
     def position_table(self) -> Tensor | None:
-        """Learned positions (m, c) that are added to the input, or None if there are none to initialise."""
+        """Learned positions of the m places, a parameter (m, f), or None if there are none to initialise."""
         return None
+
+    def positions_on_grid(self) -> Tensor | None:
+        """What the last f channels of the input array hold of a place, whatever is there: (*grid, f).
+
+        The grid is how the m places lie: (m) of a sequence, (height, width) of an image row by row. With
+        ``init="local"``, attention starts local on it. By default the places are a sequence with the learned
+        :attr:`position_table`. None: there are no positions, or on no grid.
+        """
+        return self.position_table
 
     def check_data(self, data: Any) -> None:
         """Checks that a data module's batches fit.

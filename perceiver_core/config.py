@@ -155,9 +155,10 @@ class PerceiverConfig(Generic[E, D]):
         activation_checkpointing: recompute the activations inside each attention layer in the backward pass: less
             memory, more time, the same gradients.
         activation_offloading: keep the activations that the backward pass needs in CPU memory.
-        init: "normal" draws all weights from a normal distribution, as the paper does. "local" starts learned
-            positions, output queries and latents as one set of sines and cosines, with aligned projections in the two
-            cross-attentions, so that attention starts out local: small models learn much sooner.
+        init: "normal" draws all weights from a normal distribution, as the paper does. "local" starts latents as the
+            positions of the input at evenly spread places (learned positions and output queries as sines and
+            cosines), with aligned projections in the cross-attentions, so that attention starts out local: small
+            models learn much sooner. It needs an input adapter whose places lie on a grid, of one dimension or more.
         params: where to load weights from: the id of a published model, a local folder in the hub's layout, a
             checkpoint of this project, or a safetensors file. None: fresh weights.
         compile: compile each attention layer when the model is trained (``torch.compile``, which needs a C++ compiler):

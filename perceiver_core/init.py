@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from perceiver_core.adapters import InputQueryProvider
 from perceiver_core.layers import CrossAttentionLayer
 
 if TYPE_CHECKING:
@@ -25,6 +27,18 @@ SHARPNESS = 1.5
 
 Among more places the score of the right one must stand out more: by the logarithm of their number, so that as many
 places get most of the weight in a long window as in a short one.
+"""
+
+MARGIN = 5.0
+"""How far the score of a place that is near a latent lies above the others', beyond the logarithm of the latents.
+
+With that logarithm alone, a latent's share of a grid and all the rest would get the same weight.
+"""
+
+MIN_CONTRAST = 0.1
+"""How much more similar a latent is at least taken to be to the places of its share than to others.
+
+Where there is less to tell apart, with one latent or one place, attention starts broad.
 """
 
 
@@ -68,27 +82,41 @@ def init_local(model: PerceiverIO) -> None:
     """Starts attention local: a place is read by the latents near it, and these answer for it.
 
     A model that starts with small random numbers must first discover how to route by position through its latents,
-    and learns little until it has. Here,
+    and learns little until it has. Here, latents start as what the input's positions are at evenly spaced places, and
+    cross-attentions with query and key maps that let the same place find itself. How depends on the positions:
 
-    - learned input positions, latents and output queries start as the same sines and cosines of their place in the
+    - Learned positions of a sequence: see :func:`_init_sequence`.
+    - All other positions, of a sequence or of a grid of any dimensions: see :func:`_init_grid`.
+
+    Output queries that are no places of the input (those of a classifier), and the decoder with them, stay as they
+    are.
+
+    Raises:
+        ValueError: if the input adapter has no positions.
+    """
+    adapter = model.input_adapter
+    positions = adapter.positions_on_grid()
+    if positions is None:
+        raise ValueError(f"init='local': {type(adapter).__name__} has no positions to start from")
+    if positions.dim() == 2 and adapter.position_table is not None:
+        _init_sequence(model, adapter.position_table)
+    else:
+        _init_grid(model)
+
+
+def _init_sequence(model: PerceiverIO, positions: Tensor) -> None:
+    """Starts attention local along a sequence with learned positions (m, f).
+
+    - Input positions, latents and ordered output queries start as the same sines and cosines of their place in the
       window, as large as a normal initialisation would make them;
     - the key projection of a cross-attention starts as an orthogonal map of these, and the query projection as the
       same map of the place at some distance, which differs from head to head: the heads of the encoder share the
       places between two latents, those of the decoder look at neighbouring latents;
     - the value and output projections of a cross-attention start as an orthogonal map and its inverse, so that what
       is read is passed on.
-
-    Output queries that are no places of a sequence (those of a classifier), and the decoder with them, stay as they
-    are.
-
-    Raises:
-        ValueError: if the input adapter has no learned positions.
     """
-    positions = model.input_adapter.position_table
     query_provider = model.output_adapter.query_provider
     queries = query_provider.query_table if query_provider.ordered else None
-    if positions is None:
-        raise ValueError(f"init='local': {type(model.input_adapter).__name__} has no learned positions to initialise")
     latents, config = model.encoder.latents, model.config
     tables = [(positions, config.encoder.init_scale), (latents, config.encoder.init_scale)]
     if queries is not None:
@@ -104,11 +132,132 @@ def init_local(model: PerceiverIO) -> None:
         assert isinstance(layer, CrossAttentionLayer)
         heads = layer.attention.num_heads
         offsets = _centred(heads) / heads / config.num_latents
-        _init_local_attention(layer.attention, num_shared, offsets, max_frequency, sharpness)
+        _look_at_offset(layer.attention, num_shared, offsets, max_frequency, sharpness)
+        _pass_on(layer.attention)
     if query_provider.ordered:
         attention = model.decoder.cross_attention_layer.attention
         offsets = _centred(attention.num_heads) / config.num_latents
-        _init_local_attention(attention, num_shared, offsets, max_frequency, sharpness)
+        _look_at_offset(attention, num_shared, offsets, max_frequency, sharpness)
+        _pass_on(attention)
+
+
+def _init_grid(model: PerceiverIO) -> None:
+    """Starts attention local on a grid of places, with learned or with given positions.
+
+    - Learned positions start as sines and cosines of their place in each dimension of the grid;
+    - each latent starts as the mean of the positions around its own place, as large as a normal initialisation would
+      make it. The mean leaves out what changes within the latent's share of the grid, so that the latent finds all
+      of its share alike, however fine the positions are;
+    - the query and key projections of a cross-attention start as the same orthogonal map of these;
+    - the value and output projections of a cross-attention start as an orthogonal map and its inverse.
+
+    The decoder starts like this where the input itself asks.
+    """
+    adapter, latents, scale = model.input_adapter, model.encoder.latents, model.config.encoder.init_scale
+    positions = adapter.positions_on_grid()
+    assert positions is not None
+    if (table := adapter.position_table) is not None:
+        table.copy_(math.sqrt(2) * scale * grid_sinusoids(positions.shape[:-1], table.shape[1]).flatten(0, -2))
+        positions = adapter.positions_on_grid()
+        assert positions is not None
+    num_channels = positions.shape[-1]
+    first = adapter.num_input_channels - num_channels
+    means, weights = local_means(positions, latents.shape[0])
+    similarity = nn.functional.normalize(means) @ nn.functional.normalize(positions.flatten(0, -2)).T
+    contrast = ((weights * similarity).sum(dim=1).mean() - similarity.mean()).clamp(min=MIN_CONTRAST)
+    score = (MARGIN + math.log(latents.shape[0])) / contrast
+    # Latents of fewer channels hold a projection of the positions, which keeps their distances on the whole.
+    num_shared = min(num_channels, latents.shape[1])
+    projection = nn.init.orthogonal_(torch.empty(num_channels, num_shared))
+    means = means @ projection
+    latents[:, :num_shared] = scale * means / means.square().mean(dim=1, keepdim=True).sqrt()
+
+    for layer in model.encoder.cross_attention_layers:
+        assert isinstance(layer, CrossAttentionLayer)
+        of_positions = _map_of_positions(layer.attention, num_channels, score)
+        layer.attention.k_proj.weight[:, first:] = of_positions
+        layer.attention.q_proj.weight[:, :num_shared] = of_positions @ projection
+        _pass_on(layer.attention)
+    if isinstance(model.output_adapter.query_provider, InputQueryProvider):
+        attention = model.decoder.cross_attention_layer.attention
+        of_positions = _map_of_positions(attention, num_channels, score)
+        attention.q_proj.weight[:, first:] = of_positions
+        attention.k_proj.weight[:, :num_shared] = of_positions @ projection
+        _pass_on(attention)
+
+
+def _map_of_positions(attention: MultiHeadAttention, num_channels: int, score: Tensor) -> Tensor:
+    """An orthogonal map of normed positions whose scores are as large as asked for.
+
+    Args:
+        attention: the attention that it is for.
+        num_channels: channels of the positions.
+        score: the score of a position for itself.
+
+    Returns:
+        (query and key channels, ``num_channels``).
+    """
+    num_qk_channels = attention.q_proj.out_features
+    # The norm's output has a square of 1 a channel; each head has its part of it, and divides by its channels' root.
+    of_unit_map = min(num_channels, num_qk_channels) / math.sqrt(num_qk_channels * attention.num_heads)
+    return (score / of_unit_map).sqrt() * nn.init.orthogonal_(torch.empty(num_qk_channels, num_channels))
+
+
+def grid_sinusoids(grid: Sequence[int], num_channels: int) -> Tensor:
+    """Sines and cosines of the places of a grid: in each dimension's share of the channels those of its places.
+
+    Args:
+        grid: the grid's length in each of d dimensions. The fastest sine changes its sign from place to place.
+        num_channels: number c of channels; what cannot be shared equally is zero.
+
+    Returns:
+        (*grid, c).
+    """
+    share = num_channels // len(grid)
+    waves = torch.zeros(*grid, num_channels)
+    for dimension, length in enumerate(grid):
+        shape = [length if each == dimension else 1 for each in range(len(grid))]
+        of_dimension = sinusoids(length, share, max_frequency=max(1.0, length / 2))
+        waves[..., dimension * share : (dimension + 1) * share] = of_dimension.view(*shape, share)
+    return waves
+
+
+def spread(num_places: int, grid: Sequence[int]) -> list[tuple[float, ...]]:
+    """Any number of places, about evenly on a grid: rows at equal distances, each with about as many places.
+
+    Args:
+        num_places: how many.
+        grid: the grid's length in each of d dimensions.
+
+    Returns:
+        Coordinates in units of the grid's own places: place i of a dimension lies at i + 1/2.
+    """
+    if not grid:
+        return [()] * num_places
+    length, rest = grid[0], grid[1:]
+    as_near_as_in_a_row = (num_places * length ** len(rest) / math.prod(rest)) ** (1 / len(grid))
+    num_rows = min(num_places, max(1, round(as_near_as_in_a_row)))
+    return [
+        ((row + 0.5) / num_rows * length, *place)
+        for row in range(num_rows)
+        for place in spread(num_places // num_rows + (row < num_places % num_rows), rest)
+    ]
+
+
+def local_means(values: Tensor, num_means: int) -> tuple[Tensor, Tensor]:
+    """Means of values (*grid, f) around evenly spread places, each over its share of the grid.
+
+    The weights are a Gaussian's whose deviation is half the distance of two such places.
+
+    Returns:
+        The means (n, f), and the weights (n, m) of the m places of the grid, row by row.
+    """
+    grid = values.shape[:-1]
+    centres = torch.tensor(spread(num_means, grid))
+    places = torch.cartesian_prod(*(torch.arange(length) + 0.5 for length in grid)).view(-1, len(grid))
+    deviation = (math.prod(grid) / num_means) ** (1 / len(grid)) / 2
+    weights = (-(torch.cdist(centres, places) / deviation).square() / 2).softmax(dim=1).to(values)
+    return weights @ values.flatten(0, -2), weights
 
 
 def _centred(num_heads: int) -> Tensor:
@@ -116,7 +265,7 @@ def _centred(num_heads: int) -> Tensor:
     return torch.arange(num_heads) - (num_heads - 1) / 2
 
 
-def _init_local_attention(
+def _look_at_offset(
     attention: MultiHeadAttention, num_shared: int, offsets: Tensor, max_frequency: float, sharpness: float
 ) -> None:
     """Lets each head attend from a place to the place at its offset.
@@ -128,7 +277,7 @@ def _init_local_attention(
         max_frequency: cycles per window of the fastest of these sines and cosines.
         sharpness: norm of the query and key maps.
     """
-    q_proj, k_proj, v_proj, o_proj = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+    q_proj, k_proj = attention.q_proj, attention.k_proj
     key_map = sharpness * nn.init.orthogonal_(torch.empty(q_proj.out_features, num_shared))
     k_proj.weight[:, :num_shared] = key_map
     # sin(x + d) and cos(x + d) are linear in sin(x) and cos(x), so that a shift can be part of the projection.
@@ -141,6 +290,10 @@ def _init_local_attention(
     query_map = torch.cat([of_sines * cos - of_cosines * sin, of_sines * sin + of_cosines * cos, rest], dim=-1)
     q_proj.weight[:, :num_shared] = query_map.flatten(0, 1)
 
+
+def _pass_on(attention: MultiHeadAttention) -> None:
+    """Lets the value and output projections pass on what is read."""
+    v_proj, o_proj = attention.v_proj, attention.o_proj
     num_inputs, num_outputs = v_proj.in_features, o_proj.out_features
     value_map = nn.init.orthogonal_(torch.empty(v_proj.out_features, max(num_inputs, num_outputs)))
     v_proj.weight.copy_(value_map[:, :num_inputs])

@@ -167,7 +167,7 @@ class PerceiverIO(nn.Module):
         output_adapter: asks the decoder and adapts its answers to the task.
 
     Raises:
-        ValueError: if ``config.init`` is "local" and an adapter has no learned positions to initialise, or if
+        ValueError: if ``config.init`` is "local" and the input adapter has no positions on a grid, or if
             channels cannot be split into heads.
     """
 

@@ -55,6 +55,10 @@ class ImageInputAdapter(InputAdapter):
         """The positions (m, channels) of the m places of a feature map (b, channels, height, width)."""
         raise NotImplementedError(f"{type(self).__name__}.positions")
 
+    def positions_on_grid(self) -> Tensor:
+        grid = self.grid(*self.image_size)
+        return self.positions(torch.empty(1, 0, *grid)).unflatten(0, grid)
+
     def check_data(self, data: Any) -> None:
         """Checks that the images of a data module have the channels, and a size, that the adapter can take.
 
@@ -166,12 +170,16 @@ class ImageLearnedInputAdapter(ImageInputAdapter):
     def from_config(cls, config: ImageLearnedEncoderConfig) -> ImageLearnedInputAdapter:
         return cls(config)
 
+    @property
+    def position_table(self) -> Tensor:
+        return self.position_embeddings
+
     def features(self, pixel_values: Tensor) -> Tensor:
         return self.conv(pixel_values)
 
     def positions(self, features: Tensor) -> Tensor:
         size = tuple(features.shape[2:])
-        if size == self.image_size:
+        if not torch.compiler.is_exporting() and size == self.image_size:  # which an export must not ask
             return self.positions_projection(self.position_embeddings)
         grid = self.position_embeddings.T.unflatten(1, self.image_size)[None]
         resized = nn.functional.interpolate(grid, size=size, mode="bicubic", align_corners=False)

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from perceiver_core import (
+    AdaptedInput,
+    Batch,
     DecoderConfig,
     EncoderConfig,
+    InputAdapter,
     InputQueryProvider,
     OutputAdapter,
     PerceiverConfig,
@@ -98,10 +101,56 @@ def test_sinusoids_of_a_place_are_most_like_those_of_the_same_place_of_another_t
     assert (nearest - torch.arange(256) // 4).abs().max() <= 1
 
 
-def test_local_needs_learned_positions(build, input_adapter, monkeypatch):
+def test_local_needs_positions(build, input_adapter, monkeypatch):
     monkeypatch.setattr(type(input_adapter), "position_table", None)
-    with pytest.raises(ValueError, match="init='local': ArrayInput has no learned positions"):
+    with pytest.raises(ValueError, match="init='local': ArrayInput has no positions"):
         build(init="local")
+
+
+def centres(init: str, num_places: int, num_latents: int, num_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where latents read (n), and where outputs look (m), on average over the heads and in windows."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(num_heads, num_self_attention_heads=1, num_self_attention_layers_per_block=1)
+    config = PerceiverConfig(encoder, DecoderConfig(num_heads), num_latents, num_latent_channels=128, init=init)
+    queries = TrainableQueryProvider(num_places, 128)
+    model = PerceiverIO(config, Sequence(num_places, 128), OutputAdapter(queries))
+    adapted = model.input_adapter({"x": torch.zeros(1, num_places, 128)})
+    latents = model.encoder.latents[None]
+    read = model.encoder.cross_attention_layers[0](latents, adapted.x, return_attention=True)[1]
+    looked = model.decoder.cross_attention_layer(queries.queries[None], latents, return_attention=True)[1]
+    return read[0].mean(dim=0) @ places(num_places), looked[0].mean(dim=0) @ places(num_latents)
+
+
+def places(number: int) -> torch.Tensor:
+    return (torch.arange(number) + 0.5) / number
+
+
+@pytest.mark.parametrize(("num_places", "num_latents", "num_heads"), [(128, 32, 1), (50, 7, 2), (300, 20, 4)])
+def test_local_attention_is_centred_on_the_places_of_latents_and_outputs(num_places, num_latents, num_heads):
+    read, looked = centres("local", num_places, num_latents, num_heads)
+    # The median: at the ends of the window, what heads would look at beyond them is missing.
+    assert (read - places(num_latents)).abs().median() < 0.1 / num_latents
+    assert (looked - places(num_places)).abs().median() < 0.5 * num_heads / num_latents
+
+
+def test_normal_attention_is_centred_nowhere():
+    for centre in centres("normal", 128, 32, 1):
+        assert (centre - 0.5).abs().max() < 0.1
+
+
+class Sequence(InputAdapter):
+    """Adds learned positions to ``batch["x"]`` (b, m, c)."""
+
+    def __init__(self, num_places: int, num_channels: int):
+        super().__init__(num_channels)
+        self.positions = nn.Parameter(torch.randn(num_places, num_channels))
+
+    @property
+    def position_table(self) -> nn.Parameter:
+        return self.positions
+
+    def forward(self, batch: Batch) -> AdaptedInput:
+        return AdaptedInput(batch["x"] + self.positions)
 
 
 def initialised(input_adapter, queries: QueryProvider, init: str) -> dict[str, torch.Tensor]:

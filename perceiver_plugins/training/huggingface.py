@@ -223,7 +223,7 @@ class Conversions:
         architecture = next(iter(config.architectures or ()), None)
         conversion = self.of(architecture)
         if conversion is None:
-            raise UserError(f"params={source!r}: a {architecture or 'Perceiver without a task'}, not a {self.kind}")
+            raise UserError(f"{source}: a {architecture or 'Perceiver without a task'}, not a {self.kind}")
         return conversion, config
 
 
@@ -444,7 +444,7 @@ def load_config(source: str, what: str) -> transformers.PerceiverConfig:
     except (OSError, ValueError) as error:
         raise _not_loadable(source, what, error) from error
     if not isinstance(config, transformers.PerceiverConfig):
-        raise UserError(f"params={source!r}: a model of type {config.model_type!r}, not a Perceiver")
+        raise UserError(f"{source}: a model of type {config.model_type!r}, not a Perceiver")
     return config
 
 
@@ -465,7 +465,7 @@ def load_state(model_type: Any, source: str, what: str) -> dict[str, Tensor]:
     except Exception as error:  # a file that is something else fails in any way
         raise _not_loadable(source, what, error) from error
     if report["missing_keys"]:
-        raise UserError(f"params={source!r}: not a {what}: its weights lack {min(report['missing_keys'])!r}")
+        raise UserError(f"{source}: not a {what}: its weights lack {min(report['missing_keys'])!r}")
     return model.state_dict()
 
 
@@ -487,6 +487,6 @@ def quiet(source: str) -> Iterator[None]:
 
 def _not_loadable(source: str, what: str, error: Exception) -> UserError:
     return UserError(
-        f"params={source!r}: no {what} can be loaded from there (a hub id, a folder in the hub's "
+        f"{source}: no {what} can be loaded from there (a hub id, a folder in the hub's "
         f"layout, a checkpoint or a safetensors file is expected): {one_line(error)}"
     )

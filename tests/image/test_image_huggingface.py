@@ -226,7 +226,7 @@ def refusal(function, source: str) -> str:
         function(source)
     message = str(error.value)
     assert "\n" not in message
-    assert f"params={source!r}: " in message
+    assert f"{source}: " in message
     return message
 
 

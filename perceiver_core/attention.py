@@ -32,8 +32,8 @@ MAX_SCORES = 2**24
 CHUNK_SCORES = {"cpu": 2**20, "other": 2**26}
 """Scores of one chunk: few enough for a CPU's cache, many enough to keep a GPU busy."""
 
-MIN_CHUNK = 256
-"""Queries of a chunk at least: with fewer, products lose speed."""
+MIN_CHUNK = 64
+"""Queries of a chunk at least, however many keys there are: with fewer, products lose speed."""
 
 LEFT_OPEN = 2**20
 """Stands for a size that an exported model leaves open where the choice of a way must not depend on it."""

@@ -5,16 +5,12 @@ Perceiver (arXiv 2103.03206), section 3.2 and appendix D; the order of the chann
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-CACHED_GRIDS = 4
-"""Grids whose positions are kept: those of 224 x 224 pixels with 64 bands take 52 MB."""
 
 
 def grid_positions(shape: Sequence[int], device: torch.device | None = None) -> Tensor:
@@ -66,9 +62,6 @@ def fourier_features(positions: Tensor, num_bands: int, max_resolution: Sequence
 class FourierPositions:
     """Fourier features of the places of a grid of any size. They are no parameters, and no part of a state dict.
 
-    Those of the sizes that were used last are kept, by device and dtype, for all models of the process; whatever holds
-    a ``FourierPositions`` can be copied and pickled without them.
-
     Args:
         num_bands: number of frequencies in each dimension.
         max_resolution: resolution in each dimension, half of which is the highest frequency. It is independent of the
@@ -94,7 +87,7 @@ class FourierPositions:
             dtype: what to convert it to.
 
         Returns:
-            (m, ``num_channels``), m the product of ``shape``. It is shared: do not write to it.
+            (m, ``num_channels``), m the product of ``shape``.
 
         Raises:
             ValueError: if ``shape`` has another number of dimensions than ``max_resolution``.
@@ -104,16 +97,11 @@ class FourierPositions:
                 f"a grid of shape {tuple(shape)} has not the {len(self.max_resolution)} dimensions of "
                 f"max_resolution={self.max_resolution}"
             )
-        compute = _compute if torch.compiler.is_compiling() else _cached  # tensors of a trace are none to keep
-        return compute(self, tuple(shape), device or torch.get_default_device(), dtype)
-
-
-def _compute(positions: FourierPositions, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    return fourier_features(grid_positions(shape, device), positions.num_bands, positions.max_resolution).to(dtype)
-
-
-@functools.lru_cache(maxsize=CACHED_GRIDS)
-def _cached(positions: FourierPositions, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    # What is computed first in inference mode (a validation before training) must be of use in training as well.
-    with torch.inference_mode(False):
-        return _compute(positions, shape, device, dtype)
+        parts = []
+        # Sines and cosines of one dimension are the same all along the others: they are computed once for all.
+        for dimension, (length, resolution) in enumerate(zip(shape, self.max_resolution, strict=True)):
+            features = fourier_features(_axis(length, device)[:, None], self.num_bands, (resolution,)).to(dtype)
+            along = [length if each == dimension else 1 for each in range(len(shape))]
+            parts.append(features.view(*along, -1).expand(*shape, -1).split([1, *2 * [self.num_bands]], dim=-1))
+        positions, sines, cosines = zip(*parts, strict=True)
+        return torch.cat([*positions, *sines, *cosines], dim=-1).flatten(0, -2)

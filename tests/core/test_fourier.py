@@ -12,7 +12,6 @@ from torch import nn
 from transformers.models.perceiver.modeling_perceiver import PerceiverFourierPositionEncoding, generate_fourier_features
 
 from perceiver_core import FourierPositions, fourier_features, grid_positions
-from perceiver_core.fourier import CACHED_GRIDS
 
 
 @pytest.mark.parametrize(
@@ -59,18 +58,13 @@ def test_a_single_place_is_at_the_beginning():
     assert grid_positions((1, 1, 1)).tolist() == [[-1.0, -1.0, -1.0]]
 
 
-def test_positions_are_computed_once_for_a_size():
-    positions = FourierPositions(2, (8, 8))
-    first = positions((3, 5))
-    assert positions((3, 5)) is first
-    assert FourierPositions(2, (8, 8))((3, 5)) is first
-    assert positions((5, 3)) is not first
-    assert positions((3, 5), dtype=torch.float64) is not first
-    assert positions((3, 5), device=torch.device("meta")).is_meta
-    for length in range(1, CACHED_GRIDS + 1):
-        positions((length, 40))
-    assert positions((3, 5)) is not first  # the oldest makes room
-    torch.testing.assert_close(positions((3, 5)), first)
+@pytest.mark.parametrize("shape", [(9,), (7, 1), (4, 6, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_positions_of_a_grid_are_the_features_of_its_places(shape, dtype):
+    resolution = tuple(range(8, 8 + len(shape)))
+    expected = fourier_features(grid_positions(shape), 3, resolution).to(dtype)
+    torch.testing.assert_close(FourierPositions(3, resolution)(shape, dtype=dtype), expected, rtol=0, atol=0)
+    assert FourierPositions(3, resolution)(shape, device=torch.device("meta")).is_meta
 
 
 class Model(nn.Module):

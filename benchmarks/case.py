@@ -58,6 +58,7 @@ class Contender:
         arguments: its keyword arguments, plain data.
         exact: whether its result has to equal the first contender's.
         samples: how many samples an iteration processes. 0: samples are not what counts.
+        environment: environment variables of its process.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Contender:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
     samples: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

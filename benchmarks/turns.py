@@ -107,7 +107,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, other_end = context.Pipe()
         self.process = context.Process(target=target, args=(other_end, contender, options), daemon=True)
-        with environment(dict.fromkeys(THREAD_VARIABLES, str(options.threads))):
+        with environment(dict.fromkeys(THREAD_VARIABLES, str(options.threads)) | dict(contender.environment)):
             self.process.start()
         other_end.close()
 

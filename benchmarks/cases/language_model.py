@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,17 @@ def memory_cases(options: Options) -> list[Comparison]:
             **ours,
             in_backward=True,
             checkpointing=True,
+        ),
+        dataclasses.replace(
+            contender(
+                f"{OURS}, both, freed memory given back",
+                "train",
+                options,
+                **ours,
+                in_backward=True,
+                checkpointing=True,
+            ),
+            environment={"MALLOC_MMAP_THRESHOLD_": "1048576"},
         ),
         *(contender(name, "train", options, implementation=name, fused=True) for name in PEERS),
     )
@@ -222,7 +234,8 @@ CASES = [
         "Language model, memory in training",
         "The same training step with what can be asked for to save memory, one process after the other. "
         "`--optimizer.in_backward=true` updates each weight inside the backward pass and frees its gradient at once; "
-        "`--model.activation_checkpointing=true` computes activations twice.",
+        "`--model.activation_checkpointing=true` computes activations twice; `MALLOC_MMAP_THRESHOLD_=1048576` lets the "
+        "C library give memory back as soon as it is freed.",
         memory_cases,
     ),
 ]

@@ -160,7 +160,6 @@ def _load_module(chosen: Run) -> Any:
     assert chosen.task is not None
     assert chosen.description is not None
     if chosen.checkpoint is None:
-        _say(f"perceiver: predicting with {chosen.source}")
         config = config_from_dict(dict(chosen.description["model"]) | {"params": chosen.source})
         return create_module(registry().short_name(chosen.task), config)
     return chosen.task.resolve("module").load_from_checkpoint(

@@ -9,6 +9,7 @@ files; flags.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +124,11 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
         _canonise(values)
         user = merge(user, values)
 
-    source = find_source(command, given["ckpt_path"] or user.get("ckpt_path"), named, user, flags, given["help"])
+    ckpt_path = given["ckpt_path"] or user.get("ckpt_path")
+    source = find_source(command, ckpt_path, named, user, flags, given["help"])
     checkpoint, description = look_at(source) if source else (None, None)
+    if source and not ckpt_path:
+        print(f"perceiver: predicting with {source}", file=sys.stderr)
     if command == "fit" and source and not checkpoint:
         raise UserError(
             f"--ckpt_path={source}: no checkpoint of a run to go on with; --model.params={source} begins one with "

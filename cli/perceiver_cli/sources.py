@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,11 +53,7 @@ def find_source(
     if ckpt_path:
         newest = ckpt_path in NEWEST
         return str(find_checkpoint(ckpt_path, user, flags)) if newest else os.path.expanduser(ckpt_path)
-    if command != "predict" or help:
-        return None
-    source = published(model, task)
-    print(f"perceiver: predicting with {source}", file=sys.stderr)
-    return source
+    return published(model, task) if command == "predict" and not help else None
 
 
 def published(model: str | None, task: str | None) -> str:

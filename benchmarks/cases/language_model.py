@@ -178,13 +178,14 @@ def train(
     model.train()
     input_ids, labels, mask = masked_bytes(options, batch_size, length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused or None)  # None: torch's default
-    stack = contextlib.ExitStack()
+    hooks = contextlib.ExitStack()
     if in_backward:
         from perceiver_plugins.training.in_backward import stepping_in_backward
 
-        stack.enter_context(stepping_in_backward(optimizer))
+        hooks.enter_context(stepping_in_backward(optimizer))
 
     def run() -> Tensor:
+        assert hooks  # which are there as long as this function is
         optimizer.zero_grad(set_to_none=True)
         with mixed_precision(options):
             if implementation == OURS:

@@ -57,6 +57,8 @@ def comparisons(options: Options) -> list[Comparison]:
 
 def process(options: Options, command: list[str], num_plugins: int = 0) -> Job:
     """Runs a command in a process of its own."""
+    if options.clock == "cpu":
+        raise ValueError("whole processes are timed by the wall clock: leave out --clock=cpu")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     folder = tempfile.TemporaryDirectory()
     if num_plugins:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -178,14 +179,13 @@ def train(
     model.train()
     input_ids, labels, mask = masked_bytes(options, batch_size, length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused or None)  # None: torch's default
-    hooks = contextlib.ExitStack()
+    stepping: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     if in_backward:
         from perceiver_plugins.training.in_backward import stepping_in_backward
 
-        hooks.enter_context(stepping_in_backward(optimizer))
+        stepping = functools.partial(stepping_in_backward, optimizer)
 
     def run() -> Tensor:
-        assert hooks  # which are there as long as this function is
         optimizer.zero_grad(set_to_none=True)
         with mixed_precision(options):
             if implementation == OURS:
@@ -193,8 +193,9 @@ def train(
             else:
                 targets = labels.masked_fill(~mask, -100)
                 loss = cross_entropy(logits(input_ids, None).float().flatten(0, 1), targets.flatten())
-        loss.backward()
-        optimizer.step()
+        with stepping():
+            loss.backward()
+            optimizer.step()
         return loss.detach()
 
     return Job(run, {"parameters": count_parameters(model)})

@@ -167,12 +167,15 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float,
     return torch.matmul(weights, v), weights
 
 
+def _heads(k: Tensor) -> int:
+    """How many heads of all examples are computed together: on a CPU one, on a GPU all."""
+    return 1 if k.device.type == "cpu" else k.shape[:-2].numel()
+
+
 def _rows(q: Tensor, k: Tensor) -> int:
-    """How many queries make a chunk; on a CPU of one head, on a GPU of all."""
-    on_cpu = q.device.type == "cpu"
-    together = 1 if on_cpu else k.shape[:-2].numel()
-    budget = CHUNK_SCORES["cpu" if on_cpu else "other"]
-    return max(MIN_CHUNK, budget // max(1, together * k.shape[-2]))
+    """How many queries of these heads make a chunk."""
+    budget = CHUNK_SCORES["cpu" if q.device.type == "cpu" else "other"]
+    return max(MIN_CHUNK, budget // max(1, _heads(k) * k.shape[-2]))
 
 
 def _chunked_with_dropout(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float, scale: float) -> Tensor:
@@ -188,7 +191,6 @@ class _ChunkedAttention(torch.autograd.Function):
     """The formula for some queries at a time; the backward pass computes the weights again.
 
     q (h, n, d), k (h, m, d), v (h, m, e) and bias (h, 1, m) or None, with the heads of all examples in one dimension.
-    On a CPU one head is computed at a time, on a GPU all.
     """
 
     @staticmethod
@@ -226,10 +228,10 @@ class _ChunkedAttention(torch.autograd.Function):
 def _chunks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
     """Heads and rows of the queries that are computed together."""
     num_heads, n = q.shape[:2]
-    together, rows = (1 if q.device.type == "cpu" else num_heads), _rows(q, k)
-    for head in range(0, num_heads, together):
+    heads, rows = _heads(k), _rows(q, k)
+    for head in range(0, num_heads, heads):
         for row in range(0, n, rows):
-            yield slice(head, head + together), slice(row, row + rows)
+            yield slice(head, head + heads), slice(row, row + rows)
 
 
 def _part(bias: Tensor | None, heads: slice) -> Tensor | None:

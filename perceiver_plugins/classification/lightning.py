@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 from torchmetrics import MetricCollection
 
-from perceiver_core import Batch
+from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.classification.metrics import class_metrics, log_confusion
 from perceiver_plugins.training.lightning import LitPerceiver, LossSum
 from perceiver_plugins.training.loading import IGNORED
@@ -17,7 +17,23 @@ from perceiver_plugins.training.random_data import num_examples
 from perceiver_registry import UserError
 
 
-class LitClassifier(LitPerceiver):
+class DecodedClasses:
+    """What Lightning modules say of the classes that their decoders tell apart: mix it in before the module."""
+
+    config: PerceiverConfig
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that the model tells apart."""
+        return self.config.decoder.num_classes
+
+    @property
+    def label_names(self) -> list[str]:
+        """What the classes are called; their numbers where nobody said."""
+        return self.config.decoder.label_names or [str(number) for number in range(self.num_classes)]
+
+
+class LitClassifier(DecodedClasses, LitPerceiver):
     """Tells which class an input belongs to, whatever it is: text, an image, ...
 
     Logged beside the loss are, for validation and test data, the accuracy, the top-5 accuracy (where there are more
@@ -63,16 +79,6 @@ class LitClassifier(LitPerceiver):
         self.metrics = torch.nn.ModuleDict(
             {stage: class_metrics(self.num_classes, f"{stage}_") for stage in ("val", "test")}
         )
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes that the model tells apart."""
-        return self.config.decoder.num_classes
-
-    @property
-    def label_names(self) -> list[str]:
-        """What the classes are called; their numbers where nobody said."""
-        return self.config.decoder.label_names or [str(number) for number in range(self.num_classes)]
 
     def check_data(self, datamodule: Any) -> None:
         """Checks that the data's classes are the model's, and takes the weights that balance them.

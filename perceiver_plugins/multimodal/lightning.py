@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from perceiver_core import Batch
+from perceiver_plugins.classification.lightning import DecodedClasses
 from perceiver_plugins.multimodal.adapters import AUDIO, LABEL, VIDEO
 from perceiver_plugins.multimodal.decoding import CHUNK_SIZE, decode
 from perceiver_plugins.multimodal.output import AudioVideoLabelOutputAdapter
@@ -24,7 +25,7 @@ from perceiver_registry import UserError
 Places = Mapping[str, Tensor | None]
 
 
-class LitMultimodalAutoencoder(LitPerceiver):
+class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
     """Reconstructs audio and video of clips, and tells their class, which the encoder does not see in evaluation.
 
     The loss is a weighted sum, of the mean errors of audio and video and the cross-entropy of the label, in nats. In
@@ -96,16 +97,6 @@ class LitMultimodalAutoencoder(LitPerceiver):
     def adapter(self) -> AudioVideoLabelOutputAdapter:
         """The model's output adapter."""
         return self.model.output_adapter  # type: ignore[return-value]
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes that the model tells apart."""
-        return self.config.decoder.num_classes
-
-    @property
-    def label_names(self) -> list[str]:
-        """What the classes are called; their numbers where nobody said."""
-        return self.config.decoder.label_names or [str(number) for number in range(self.num_classes)]
 
     def check_data(self, datamodule: Any) -> None:
         """Checks that the clips of a data module have the model's shape and classes.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from perceiver_plugins.table.columns import Columns
-from perceiver_plugins.training.data import PerceiverDataModule
+from perceiver_plugins.training.data import Classes, PerceiverDataModule
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.loading import IGNORED, BatchDataset
 from perceiver_registry import UserError
@@ -72,7 +72,7 @@ class Examples(BatchDataset):
         return {"inputs": self.inputs[inside], "labels": labels}
 
 
-class TableDataModule(PerceiverDataModule):
+class TableDataModule(Classes, PerceiverDataModule):
     """Numbers in columns, from which numbers or a class are to be predicted.
 
     Batches are dicts of ``inputs`` (b, m), float32, one number a column in standard deviations from the mean of the
@@ -162,18 +162,13 @@ class TableDataModule(PerceiverDataModule):
         return self.tables.label_names
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.label_names)
-
-    @property
-    def class_counts(self) -> list[int]:
-        """How often each class occurs in the training data."""
-        return np.bincount(self.tables.splits["train"].labels, minlength=self.num_classes).tolist()
+    def train_labels(self) -> np.ndarray:
+        """The classes of the training data, or its numbers (n, t)."""
+        return self.tables.splits["train"].labels
 
     @cached_property
     def _targets(self) -> Columns:
-        return Columns.of(self.target_names, self.tables.splits["train"].labels)
+        return Columns.of(self.target_names, self.train_labels)
 
     def _require(self, target: str) -> None:
         if self.target != target:

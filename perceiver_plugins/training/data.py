@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
@@ -167,3 +169,27 @@ class PerceiverDataModule(LightningDataModule):
             "collate_fn": self.collate_fn,
             "generator": loader_generator(self.seed),
         }
+
+
+class Classes:
+    """What data modules say of the classes that their examples belong to: mix it in before the data module."""
+
+    @property
+    @abstractmethod
+    def label_names(self) -> list[str]:
+        """What the classes are called, in the order of their numbers."""
+
+    @property
+    @abstractmethod
+    def train_labels(self) -> Any:
+        """The numbers (n,) of the classes of the training data, a tensor or an array."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """How often each class occurs in the training data."""
+        return torch.bincount(torch.as_tensor(self.train_labels), minlength=self.num_classes).tolist()

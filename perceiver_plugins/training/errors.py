@@ -21,7 +21,9 @@ class DataError(UserError):
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
-    """The first line of an error's message, for use within a message of ours."""
+    """The first line of an error's message, for use within a message of ours; "..." says that it was longer."""
     lines = str(error).strip().splitlines()
     text = lines[0].strip().rstrip(".:") if lines else ""
-    return text[:limit] or type(error).__name__
+    if len(text) > limit:
+        text = f"{text[: limit - 3].rstrip()}..."
+    return text or type(error).__name__

@@ -6,13 +6,13 @@ from abc import abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar
 
-import torch
+from torch import Tensor
 
 from perceiver_plugins.image.data.decoding import MODES
 from perceiver_plugins.image.data.examples import ImageExamples
 from perceiver_plugins.image.data.sources import ImageSplits, without_unreadable
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, match_channels, timm_augmentation
-from perceiver_plugins.training.data import PerceiverDataModule
+from perceiver_plugins.training.data import Classes, PerceiverDataModule
 from perceiver_registry.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,7 +22,7 @@ USUAL_SIZE = (224, 224)
 """Size of images that have none in common, or a larger one."""
 
 
-class ImageDataModule(PerceiverDataModule):
+class ImageDataModule(Classes, PerceiverDataModule):
     """Images with a label each.
 
     Batches are dicts of ``pixel_values`` (b, channels, height, width), float32, normalised, and ``labels`` (b,),
@@ -168,14 +168,9 @@ class ImageDataModule(PerceiverDataModule):
         return self.splits.label_names
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.label_names)
-
-    @property
-    def class_counts(self) -> list[int]:
-        """How often each class occurs in the training data."""
-        return torch.bincount(self.splits.images["train"].labels, minlength=self.num_classes).tolist()
+    def train_labels(self) -> Tensor:
+        """The classes of the training data."""
+        return self.splits.images["train"].labels
 
     @property
     def num_targets(self) -> int:
@@ -190,12 +185,12 @@ class ImageDataModule(PerceiverDataModule):
     @property
     def target_mean(self) -> list[float]:
         """The mean of the labels of the training data."""
-        return [float(self.splits.images["train"].labels.double().mean())]
+        return [float(self.train_labels.double().mean())]
 
     @property
     def target_std(self) -> list[float]:
         """Their standard deviation."""
-        return [float(self.splits.images["train"].labels.double().std(correction=0))]
+        return [float(self.train_labels.double().std(correction=0))]
 
     @property
     def image_size(self) -> tuple[int, int]:

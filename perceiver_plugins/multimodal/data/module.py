@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from perceiver_plugins.multimodal.data.format import Clip, ClipFormat, to_batch
-from perceiver_plugins.training.data import PerceiverDataModule, check_positive
+from perceiver_plugins.training.data import Classes, PerceiverDataModule, check_positive
 from perceiver_plugins.training.loading import IGNORED, Key, example_rng
 from perceiver_registry.errors import UserError
 
@@ -93,7 +93,7 @@ def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
     return {**to_batch(clips), "labels": torch.tensor(labels)}
 
 
-class ClipDataModule(PerceiverDataModule):
+class ClipDataModule(Classes, PerceiverDataModule):
     """Video clips with audio and a label each.
 
     Batches are dicts of ``pixel_values_videos`` (b, frames, 3, height, width), float32 from 0 to 1, ``input_values``
@@ -177,14 +177,9 @@ class ClipDataModule(PerceiverDataModule):
         return self.splits.label_names
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.label_names)
-
-    @property
-    def class_counts(self) -> list[int]:
-        """How often each class occurs in the training data."""
-        return torch.bincount(self.splits.clips["train"].labels, minlength=self.num_classes).tolist()
+    def train_labels(self) -> Tensor:
+        """The classes of the training data."""
+        return self.splits.clips["train"].labels
 
     def description(self) -> dict[str, Any]:
         """What prediction needs to know about the data, as plain data: it goes into checkpoints."""

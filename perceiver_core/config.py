@@ -157,8 +157,9 @@ class PerceiverConfig(Generic[E, D]):
         activation_offloading: keep the activations that the backward pass needs in CPU memory.
         init: "normal" draws all weights from a normal distribution, as the paper does. "local" starts latents as the
             positions of the input at evenly spread places (learned positions and output queries as sines and
-            cosines), with aligned projections in the cross-attentions, so that attention starts out local: small
-            models learn much sooner. It needs an input adapter whose places lie on a grid, of one dimension or more.
+            cosines), with aligned projections in the cross-attentions, so that attention starts out local, and along
+            a sequence with self-attention layers that add little at first: small models learn much sooner. It needs
+            an input adapter whose places lie on a grid, of one dimension or more.
         params: where to load weights from: the id of a published model, a local folder in the hub's layout, a
             checkpoint of this project, or a safetensors file. None: fresh weights.
         compile: compile each attention layer when the model is trained (``torch.compile``, which needs a C++ compiler):

@@ -35,6 +35,9 @@ MARGIN = 5.0
 With that logarithm alone, a latent's share of a grid and all the rest would get the same weight.
 """
 
+LAST_OF_BRANCHES = ("attention.o_proj.weight", "mlp.output.weight")
+"""Names of the last weights of the branches beside a layer's residual connections."""
+
 MIN_CONTRAST = 0.1
 """How much more similar a latent is at least taken to be to the places of its share than to others.
 
@@ -113,7 +116,9 @@ def _init_sequence(model: PerceiverIO, positions: Tensor) -> None:
       same map of the place at some distance, which differs from head to head: the heads of the encoder share the
       places between two latents, those of the decoder look at neighbouring latents;
     - the value and output projections of a cross-attention start as an orthogonal map and its inverse, so that what
-      is read is passed on.
+      is read is passed on;
+    - the last weights of self-attention layers' branches start smaller by the root of the number of branches (as in
+      GPT-2, Radford et al. 2019, section 2.3), so that what is read is not drowned in what the layers add to it.
     """
     query_provider = model.output_adapter.query_provider
     queries = query_provider.query_table if query_provider.ordered else None
@@ -134,6 +139,10 @@ def _init_sequence(model: PerceiverIO, positions: Tensor) -> None:
         offsets = _centred(heads) / heads / config.num_latents
         _look_at_offset(layer.attention, num_shared, offsets, max_frequency, sharpness)
         _pass_on(layer.attention)
+    num_layers = config.encoder.num_self_attention_blocks * config.encoder.num_self_attention_layers_per_block
+    for name, weight in model.encoder.self_attention_blocks.named_parameters():
+        if name.endswith(LAST_OF_BRANCHES):
+            weight.div_(math.sqrt(len(LAST_OF_BRANCHES) * num_layers))
     if query_provider.ordered:
         attention = model.decoder.cross_attention_layer.attention
         offsets = _centred(attention.num_heads) / config.num_latents

@@ -153,10 +153,16 @@ class Sequence(InputAdapter):
         return AdaptedInput(batch["x"] + self.positions)
 
 
+LAST = {f"encoder.self_attention_blocks.0.0.{name}.weight" for name in ("attention.o_proj", "mlp.output")}
+"""The last weights of the branches of the only self-attention layer."""
+
+
 def initialised(input_adapter, queries: QueryProvider, init: str) -> dict[str, torch.Tensor]:
     """The weights of a model with these queries, without those of its input adapter."""
     torch.manual_seed(3)
-    encoder = EncoderConfig(2, num_self_attention_heads=3, num_self_attention_layers_per_block=1)
+    encoder = EncoderConfig(
+        2, num_self_attention_heads=3, num_self_attention_layers_per_block=1, num_self_attention_blocks=3
+    )
     config = PerceiverConfig(encoder, DecoderConfig(2), num_latents=5, num_latent_channels=12, init=init)
     model = PerceiverIO(config, input_adapter, OutputAdapter(queries))
     return {key: value for key, value in model.state_dict().items() if not key.startswith("input_adapter.")}
@@ -170,8 +176,14 @@ def test_local_leaves_an_output_without_an_order_as_it_is(input_adapter, queries
     normal, local = (initialised(input_adapter, queries, init) for init in ("normal", "local"))
     changed = {key for key in normal if not torch.equal(normal[key], local[key])}
     layer = "encoder.cross_attention_layers.0.attention"
-    assert changed == {"encoder.latents", *(f"{layer}.{name}_proj.weight" for name in "qkvo")}
+    assert changed == {"encoder.latents", *LAST, *(f"{layer}.{name}_proj.weight" for name in "qkvo")}
     torch.testing.assert_close(queries.state_dict(), before, rtol=0, atol=0)
+
+
+def test_local_self_attention_adds_as_much_in_all_as_one_branch_of_a_normal_one(input_adapter):
+    normal, local = (initialised(input_adapter, QueryProvider(14), init) for init in ("normal", "local"))
+    for name in LAST:
+        torch.testing.assert_close(local[name] * 6**0.5, normal[name])  # 3 applications, 2 branches each
 
 
 @pytest.mark.parametrize("queries", [InputQueryProvider(10), TrainableQueryProvider(3, 14)], ids=["input", "learned"])
@@ -179,4 +191,5 @@ def test_local_changes_the_decoder_of_an_output_in_order(input_adapter, queries)
     normal, local = (initialised(input_adapter, queries, init) for init in ("normal", "local"))
     changed = {key for key in normal if not torch.equal(normal[key], local[key])}
     layers = ("encoder.cross_attention_layers.0.attention", "decoder.cross_attention_layer.attention")
-    assert changed == {"encoder.latents", *(f"{layer}.{name}_proj.weight" for layer in layers for name in "qkvo")}
+    maps = (f"{layer}.{name}_proj.weight" for layer in layers for name in "qkvo")
+    assert changed == {"encoder.latents", *LAST, *maps}

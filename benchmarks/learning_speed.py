@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from perceiver_core import Batch, PerceiverConfig, PerceiverIO
+from perceiver_core.init import LAST_OF_BRANCHES
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.image.config import ImagePixelsEncoderConfig
 from perceiver_plugins.image.data import DigitsDataModule, MNISTDataModule
@@ -55,11 +56,32 @@ WARMUP = 0.05
 NUM_CHANNELS = 128
 """Channels of the latents."""
 
+# The default language model of `perceiver fit --task=mlm`.
+TEXT_ENCODER = {
+    "num_input_channels": 128,
+    "num_cross_attention_heads": 4,
+    "num_self_attention_heads": 4,
+    "num_self_attention_layers_per_block": 4,
+    "init_scale": 0.08,
+}
+TEXT_DECODER = {"num_cross_attention_heads": 4, "init_scale": 0.08}
+PIXEL_WIDTHS = ("num_cross_attention_qk_channels", "num_cross_attention_v_channels")
+# The model `mnist-classifier`, a third as deep.
+PIXEL_ENCODER = {
+    "num_frequency_bands": 32,
+    "num_cross_attention_heads": 1,
+    **dict.fromkeys(PIXEL_WIDTHS, 131),
+    "num_self_attention_heads": 8,
+    "num_self_attention_layers_per_block": 3,
+    "init_scale": 0.1,
+}
+PIXEL_DECODER = {"num_output_query_channels": 128, "num_cross_attention_heads": 1, "init_scale": 0.1}
+
 LossSum = tuple[Tensor, int]
 """The summed loss of a batch, and of how many predictions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """A data set and what is trained on it.
 
@@ -77,11 +99,11 @@ class Case:
     title: str
     data: Callable[[Path, int], PerceiverDataModule]
     threshold: float
-    seconds: float
+    seconds: float = 60.0
     encoder: dict[str, Any]
     decoder: dict[str, Any]
     num_latents: int
-    optimizer: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any]
 
     def peer(self, data: Any) -> nn.Module:
         """krasserm's model, as large."""
@@ -107,8 +129,15 @@ class Case:
         return self.peer(data) if name == "krasserm" else self.own(data, name)
 
 
+@dataclass(frozen=True, kw_only=True)
 class MaskedText(Case):
     """Masked language modelling."""
+
+    threshold: float = 0.9
+    encoder: dict[str, Any] = field(default_factory=lambda: TEXT_ENCODER)
+    decoder: dict[str, Any] = field(default_factory=lambda: TEXT_DECODER)
+    num_latents: int = 64
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"lr": 2e-3})
 
     def own(self, data: Any, init: str) -> nn.Module:
         tokens = {"vocab_size": data.vocab_size, "max_seq_len": data.max_seq_len}
@@ -136,8 +165,15 @@ class MaskedText(Case):
         return model(batch["input_ids"], ~batch["attention_mask"].bool())[masked]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Pixels(Case):
     """Classification of pixels with Fourier positions."""
+
+    threshold: float = 0.5
+    encoder: dict[str, Any] = field(default_factory=lambda: PIXEL_ENCODER)
+    decoder: dict[str, Any] = field(default_factory=lambda: PIXEL_DECODER)
+    num_latents: int = 32
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"lr": 1e-3})
 
     def own(self, data: Any, init: str) -> nn.Module:
         encoder = ImagePixelsEncoderConfig(num_channels=1, max_resolution=data.image_size, **self.encoder)
@@ -167,28 +203,6 @@ def own_scale(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name != "init_scale"}
 
 
-# The default language model of `perceiver fit --task=mlm`.
-TEXT_ENCODER = {
-    "num_input_channels": 128,
-    "num_cross_attention_heads": 4,
-    "num_self_attention_heads": 4,
-    "num_self_attention_layers_per_block": 4,
-    "init_scale": 0.08,
-}
-TEXT_DECODER = {"num_cross_attention_heads": 4, "init_scale": 0.08}
-PIXEL_WIDTHS = ("num_cross_attention_qk_channels", "num_cross_attention_v_channels")
-# The model `mnist-classifier`, a third as deep.
-PIXEL_ENCODER = {
-    "num_frequency_bands": 32,
-    "num_cross_attention_heads": 1,
-    **dict.fromkeys(PIXEL_WIDTHS, 131),
-    "num_self_attention_heads": 8,
-    "num_self_attention_layers_per_block": 3,
-    "init_scale": 0.1,
-}
-PIXEL_DECODER = {"num_output_query_channels": 128, "num_cross_attention_heads": 1, "init_scale": 0.1}
-
-
 def mnist(folder: Path, seed: int) -> PerceiverDataModule:
     return MNISTDataModule(root=str(folder / "mnist"), batch_size=64, valid_batch_size=40, random_shift=2, seed=seed)
 
@@ -207,79 +221,58 @@ def imdb(folder: Path, seed: int) -> PerceiverDataModule:
 
 CASES: dict[str, Case] = {
     "python-docs": MaskedText(
-        "masked bytes of Python's documentation, 128 bytes",
-        lambda folder, seed: PythonDocsDataModule(seed=seed),
-        threshold=0.9,
-        seconds=60.0,
-        encoder=TEXT_ENCODER,
-        decoder=TEXT_DECODER,
-        num_latents=64,
-        optimizer={"lr": 2e-3},
+        title="masked bytes of Python's documentation, 128 bytes",
+        data=lambda folder, seed: PythonDocsDataModule(seed=seed),
     ),
     "imdb": MaskedText(
-        "masked bytes of IMDb's reviews, 256 bytes",
-        imdb,
-        threshold=0.9,
+        title="masked bytes of IMDb's reviews, 256 bytes",
+        data=imdb,
         seconds=200.0,
-        encoder=TEXT_ENCODER,
-        decoder=TEXT_DECODER,
         num_latents=128,
         optimizer={"lr": 2e-3, "betas": (0.9, 0.95)},
     ),
-    "mnist": Pixels(
-        "MNIST's pixels, 28x28",
-        mnist,
-        threshold=0.5,
-        seconds=60.0,
-        encoder=PIXEL_ENCODER,
-        decoder=PIXEL_DECODER,
-        num_latents=32,
-        optimizer={"lr": 1e-3},
-    ),
+    "mnist": Pixels(title="MNIST's pixels, 28x28", data=mnist),
     "python-docs-words": MaskedText(
-        "masked words of Python's documentation, 128 bytes",
-        lambda folder, seed: PythonDocsDataModule(mask_words=True, seed=seed),
-        threshold=0.9,
-        seconds=60.0,
-        encoder=TEXT_ENCODER,
-        decoder=TEXT_DECODER,
-        num_latents=64,
-        optimizer={"lr": 2e-3},
+        title="masked words of Python's documentation, 128 bytes",
+        data=lambda folder, seed: PythonDocsDataModule(mask_words=True, seed=seed),
+        seconds=150.0,
     ),
     "digits": Pixels(
-        "scikit-learn's digits, 8x8 pixels",
-        lambda folder, seed: DigitsDataModule(batch_size=32, random_rotation=10, seed=seed),
-        threshold=0.5,
+        title="scikit-learn's digits, 8x8 pixels",
+        data=lambda folder, seed: DigitsDataModule(batch_size=32, random_rotation=10, seed=seed),
         seconds=30.0,
         encoder=PIXEL_ENCODER | {"num_frequency_bands": 8} | dict.fromkeys(PIXEL_WIDTHS, 35),
-        decoder=PIXEL_DECODER,
-        num_latents=32,
-        optimizer={"lr": 1e-3},
     ),
 }
-MAIN_CASES = ("python-docs", "imdb", "mnist")
+MAIN_CASES = ("python-docs", "imdb", "mnist", "python-docs-words")
 
 ABLATION_CASE, ABLATION_SEED = "python-docs", 0
 TABLES = ("input_adapter.position_embedding.weight", "output_adapter.query_provider.queries")
 CROSS_ATTENTIONS = ("encoder.cross_attention_layers.0.attention", "decoder.cross_attention_layer.attention")
+SELF_ATTENTIONS = tuple(
+    f"encoder.self_attention_blocks.0.{layer}" for layer in range(TEXT_ENCODER["num_self_attention_layers_per_block"])
+)
 PARTS = {
     "positions": TABLES,
     "latents": ("encoder.latents",),
     "maps": tuple(f"{attention}.{name}_proj.weight" for attention in CROSS_ATTENTIONS for name in "qk"),
     "values": tuple(f"{attention}.{name}_proj.weight" for attention in CROSS_ATTENTIONS for name in "vo"),
     "offsets": (),
+    "last weights": tuple(f"{layer}.{name}" for layer in SELF_ATTENTIONS for name in LAST_OF_BRANCHES),
 }
 """The weights of each part of `local`. Without offsets, query projections are the key projections."""
 
 ABLATION = {
-    "all but the value and output maps": {"positions", "latents", "maps", "offsets"},
-    "all but the query and key maps": {"positions", "latents", "values"},
-    "all but the heads' offsets": {"positions", "latents", "maps", "values"},
-    "all but the latents": {"positions", "maps", "values", "offsets"},
-    "all but positions and queries": {"latents", "maps", "values", "offsets"},
+    "all but the small last weights in self-attention layers": {*PARTS} - {"last weights"},
+    "all but the value and output maps": {*PARTS} - {"values"},
+    "all but the query and key maps": {*PARTS} - {"maps", "offsets"},
+    "all but the heads' offsets": {*PARTS} - {"offsets"},
+    "all but the latents": {*PARTS} - {"latents"},
+    "all but positions and queries": {*PARTS} - {"positions"},
     "positions, queries, latents, and maps without offsets": {"positions", "latents", "maps"},
     "positions, queries and latents": {"positions", "latents"},
     "positions and queries": {"positions"},
+    "small last weights in self-attention layers": {"last weights"},
 }
 
 
@@ -419,10 +412,7 @@ def report(runs: list[dict[str, Any]]) -> str:
         if not of_case:
             continue
         lines += ["", f"**{case.title}**, {of_case[0]['seconds']:.0f} seconds", ""]
-        lines += [
-            f"| model | seeds | steps | final loss / trivial | seconds until {case.threshold} |",
-            "|---|---|---|---|---|",
-        ]
+        lines += header("model", case)
         for model, title in MODELS.items():
             if those := [run for run in of_case if run["model"] == model]:
                 lines.append(row(case, title, those))
@@ -430,10 +420,7 @@ def report(runs: list[dict[str, Any]]) -> str:
     by_model = {run["model"]: run for run in runs if run["case"] == ABLATION_CASE and run["seed"] == ABLATION_SEED}
     if any(name in by_model for name in ABLATION):
         lines += ["", f"**Parts of `local`**, {case.title}, one seed", ""]
-        lines += [
-            f"| parts | seeds | steps | final loss / trivial | seconds until {case.threshold} |",
-            "|---|---|---|---|---|",
-        ]
+        lines += header("parts", case)
         names = {"local": "all: init: local", **{name: name for name in ABLATION}, "normal": "none: init: normal"}
         lines += [row(case, title, [by_model[name]]) for name, title in names.items() if name in by_model]
     return "\n".join(lines) + "\n"

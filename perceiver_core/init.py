@@ -29,14 +29,14 @@ Among more places the score of the right one must stand out more: by the logarit
 places get most of the weight in a long window as in a short one.
 """
 
+LAST_OF_BRANCHES = ("attention.o_proj.weight", "mlp.output.weight")
+"""Names of the last weights of the branches beside a layer's residual connections."""
+
 MARGIN = 5.0
 """How far the score of a place that is near a latent lies above the others', beyond the logarithm of the latents.
 
 With that logarithm alone, a latent's share of a grid and all the rest would get the same weight.
 """
-
-LAST_OF_BRANCHES = ("attention.o_proj.weight", "mlp.output.weight")
-"""Names of the last weights of the branches beside a layer's residual connections."""
 
 MIN_CONTRAST = 0.1
 """How much more similar a latent is at least taken to be to the places of its share than to others.

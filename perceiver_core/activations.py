@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
+from perceiver_core.unmodified import are_plain_tensors
+
 
 @dataclass(frozen=True)
 class ActivationPolicy:
@@ -43,13 +45,18 @@ class _Offloading(save_on_cpu):
         super().__init__(pin_memory=torch.cuda.is_available())
         # What is kept of a weight may be a view of it, such as its transpose.
         parameters = layer.parameters() if isinstance(layer, nn.Module) else ()
-        weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        weights = {_storage(parameter) for parameter in parameters} - {None}
         move, fetch = self.pack_hook, self.unpack_hook
 
         def pack(tensor: Tensor) -> Any:
-            return tensor if tensor.untyped_storage().data_ptr() in weights else move(tensor)
+            return tensor if _storage(tensor) in weights else move(tensor)
 
         def unpack(kept: Any) -> Tensor:
             return kept if isinstance(kept, Tensor) else fetch(kept)
 
         self.pack_hook, self.unpack_hook = pack, unpack
+
+
+def _storage(tensor: Tensor) -> int | None:
+    """Return the address of a tensor's storage; None for a subclass, which may have none of its own."""
+    return tensor.untyped_storage().data_ptr() if are_plain_tensors(tensor) else None

@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from perceiver_core.dense import MIN_PRODUCTS, Linear, linear, prefers_onednn, products
+from perceiver_core.unmodified import are_plain_tensors, is_unmodified_linear
 
 Path = Literal["fused", "plain", "chunked"]
 """How the softmax over the keys is computed: by torch's fused kernel; by the formula, with all scores at once; or by
@@ -47,7 +48,7 @@ def forced(path: Path | None = None, absorption: Absorption | None = None) -> It
 
     Args:
         path: how the softmax is computed. None: as ever.
-        absorption: which projections are made where there is one head. None: as ever.
+        absorption: which projections are made where there is one head and they are unmodified. None: as ever.
 
     Raises:
         ValueError: if there is no such way.
@@ -125,6 +126,8 @@ def choose_path(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dro
         return "fused"
     (b, heads, m, d), n, e = k.shape, q.shape[-2], v.shape[-1]
     few = b * heads * n * m <= MAX_SCORES
+    if not are_plain_tensors(q, k, v):
+        return "plain" if few else "fused"  # the chunked path has no rules for subclasses and transforms of tensors
     if q.device.type != "cpu":
         return "fused" if few or _has_kernel(q, k, v, bias, dropout) else "chunked"
     if dropout == 0.0 and prefers_onednn(q, k, v) and n * m * min(d, e) >= MIN_PRODUCTS // 2:
@@ -161,7 +164,10 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float,
     scores = torch.matmul(q * scale, k.transpose(-2, -1))
     if bias is not None:
         scores = scores + bias
-    weights = scores.softmax(dim=-1) if torch.is_grad_enabled() else torch.softmax(scores, dim=-1, out=scores)
+    if torch.is_grad_enabled() or not are_plain_tensors(scores):
+        weights = scores.softmax(dim=-1)
+    else:
+        weights = torch.softmax(scores, dim=-1, out=scores)
     if dropout > 0.0:
         weights = nn.functional.dropout(weights, dropout)
     return torch.matmul(weights, v), weights
@@ -255,19 +261,20 @@ def choose_absorption(attention: MultiHeadAttention, x_q: Tensor, x_kv: Tensor) 
 
     With many inputs and few queries, (q W_k) attends to the inputs themselves and W_v is applied to what it finds, so
     that nothing of the inputs' number is made. With many queries and few inputs, W_q and W_o move to the inputs' side.
-    With several heads neither saves: each head has a projection of its own, to all channels.
+    With several heads neither saves: each head has a projection of its own, to all channels. Projections that are
+    anything but unmodified linear layers (:mod:`perceiver_core.unmodified`) are called as the modules that they are.
 
     Args:
         attention: the attention.
         x_q: (b or 1, n, c), what the queries are made of.
         x_kv: (b, m, d), what the keys and values are made of.
     """
-    if attention.num_heads > 1:
+    if attention.num_heads > 1 or not attention.has_unmodified_projections:
         return "none"
     if "absorption" in _forced:
         return _forced["absorption"]  # type: ignore[return-value]
     (b_q, n, f), (b, m, c) = ([_known(size) for size in x.shape] for x in (x_q, x_kv))
-    qk, v, o = attention.k_proj.out_features, attention.v_proj.out_features, attention.o_proj.out_features
+    qk, v, o = (proj.weight.shape[0] for proj in (attention.k_proj, attention.v_proj, attention.o_proj))
     multiplications: dict[Absorption, int] = {
         "none": b_q * n * f * qk + b * (m * c * (qk + v) + n * m * (qk + v) + n * v * o),
         "inputs": b_q * n * qk * (f + c) + b * (2 * n * m * c + n * v * (c + o)),
@@ -319,6 +326,12 @@ class MultiHeadAttention(nn.Module):
         self.v_proj = Linear(num_kv_input_channels, num_v_channels)
         self.o_proj = Linear(num_v_channels, num_output_channels)
 
+    @property
+    def has_unmodified_projections(self) -> bool:
+        """Whether weights and biases of all projections may be read, instead of calling the layers."""
+        projections = (self.q_proj, self.k_proj, self.v_proj, self.o_proj)
+        return all(is_unmodified_linear(proj, Linear, nn.Linear) and proj.bias is not None for proj in projections)
+
     def forward(
         self, x_q: Tensor, x_kv: Tensor, pad_mask: Tensor | None = None, return_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
@@ -355,9 +368,10 @@ class MultiHeadAttention(nn.Module):
         give the same output before as after W_v x + b_v.
         """
         # The key bias has no effect, but an optimizer or DDP expects a gradient of it: zero.
-        q = linear(self.q_proj(x_q) + 0.0 * self.k_proj.bias, self.k_proj.weight.t())
+        q = self.q_proj(x_q)
+        scale = q.shape[-1] ** -0.5
+        q = linear(q + 0.0 * self.k_proj.bias, self.k_proj.weight.t())
         x = x_kv.to(q.dtype)[:, None]  # once, where autocast would cast it as keys and as values
-        scale = self.k_proj.out_features**-0.5
         # Weights of which some are dropped do not sum to 1: an input of ones finds their sum.
         values = nn.functional.pad(x, (0, 1), value=1.0) if dropout > 0.0 else x
         output, weights = attend(q[:, None], x, values, pad_mask, dropout, return_attention, scale)
@@ -374,7 +388,7 @@ class MultiHeadAttention(nn.Module):
         (W_q y + b_q) k = y (k W_q) + b_q k, and W_o of the weighted sum of values is the weighted sum of W_o v.
         """
         k = self.k_proj(x_kv)
-        scale = self.k_proj.out_features**-0.5
+        scale = k.shape[-1] ** -0.5
         key_bias = scale * (k @ self.q_proj.bias)
         v = linear(self.v_proj(x_kv), self.o_proj.weight)
         k = linear(k, self.q_proj.weight.t())

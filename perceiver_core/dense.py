@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from perceiver_core.unmodified import are_plain_tensors
+
 MIN_PRODUCTS = 2**22
 """Fewer multiplications than these are not worth the call of oneDNN."""
 
@@ -38,10 +40,11 @@ def onednn_is_faster() -> bool:
 
 
 def prefers_onednn(*tensors: Tensor) -> bool:
-    """Whether products of these are faster with oneDNN, if they are large."""
+    """Whether products of these are faster with oneDNN, if they are large; false for all but plain tensors."""
     return (
         not torch.compiler.is_compiling()  # first: a compiler cannot look into the file that tells the processor
         and onednn_is_faster()
+        and are_plain_tensors(*tensors)
         and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and not torch.is_autocast_enabled("cpu")
     )

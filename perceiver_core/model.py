@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from perceiver_core.adapters import AdaptedInput, Batch, InputAdapter, OutputAda
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.init import init_local, init_normal
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
+from perceiver_core.unmodified import has_hooks
 
 DECODED_TOGETHER = 2**15
 """Output queries that are asked at once where no gradient is needed."""
@@ -93,12 +95,19 @@ class PerceiverEncoder(nn.Module):
             for _ in weight_sets(self.num_self_attention_blocks, config.first_self_attention_block_shared)
         )
 
-    def forward(self, adapted: AdaptedInput, return_attention: bool = False) -> Any:
+    def forward(
+        self,
+        adapted: AdaptedInput,
+        return_attention: bool = False,
+        hidden_states: MutableSequence[Tensor] | None = None,
+    ) -> Any:
         """Encodes an adapted input.
 
         Args:
             adapted: the input array (b, m, c) and its padding mask.
             return_attention: also return the attention weights.
+            hidden_states: collects the latents (b, n, d) before the first self-attention layer of each block, and
+                after each self-attention layer. The last ones are the output.
 
         Returns:
             The latents (b, n, d); with ``return_attention`` a tuple of these, the weights of the cross-attentions and
@@ -112,9 +121,13 @@ class PerceiverEncoder(nn.Module):
                 layer = self.cross_attention_layers[0 if i == 0 else -1]
                 x, weights = self.activations(layer, x, adapted.x, adapted.pad_mask, return_attention)
                 cross_weights.append(weights)
+            if hidden_states is not None:
+                hidden_states.append(x)
             for layer in self.self_attention_blocks[0 if i == 0 else -1]:  # type: ignore[attr-defined]
                 x, weights = self.activations(layer, x, return_attention)
                 self_weights.append(weights)
+                if hidden_states is not None:
+                    hidden_states.append(x)
         return (x, cross_weights, self_weights) if return_attention else x
 
 
@@ -204,7 +217,13 @@ class PerceiverIO(nn.Module):
                 if parameter not in tied:
                     parameter.requires_grad_(False)
 
-    def forward(self, batch: Batch, positions: Tensor | None = None, return_attention: bool = False) -> Any:
+    def forward(
+        self,
+        batch: Batch,
+        positions: Tensor | None = None,
+        return_attention: bool = False,
+        hidden_states: MutableSequence[Tensor] | None = None,
+    ) -> Any:
         """Runs the model, decoding only what is asked for.
 
         Args:
@@ -212,6 +231,7 @@ class PerceiverIO(nn.Module):
             positions: the output places to decode. None: all. Integers (b, p): p places of each example. Booleans
                 (b, o): any number of places of each example.
             return_attention: also return the attention weights.
+            hidden_states: collects the latents of all layers, as for :meth:`PerceiverEncoder.forward`.
 
         Returns:
             The output adapter's output: for all o places or p ``positions`` with leading dimensions (b, o) or (b, p);
@@ -225,11 +245,11 @@ class PerceiverIO(nn.Module):
             positions, chosen = positions_of(positions)
         queries = self.output_adapter.query_provider(adapted, positions)
         if return_attention:
-            latents, encoder_cross, encoder_self = self.encoder(adapted, return_attention=True)
+            latents, encoder_cross, encoder_self = self.encoder(adapted, True, hidden_states)
             decoded, decoder_cross = self.decoder(queries, latents, return_attention=True)
             output = self.output_adapter(decoded if chosen is None else decoded[chosen])
             return output, Attentions(encoder_cross, encoder_self, decoder_cross)
-        latents = self.encoder(adapted)
+        latents = self.encoder(adapted, False, hidden_states)
         if chosen is not None:
             return self.output_adapter(self.decoder(queries, latents)[chosen])
         return self.decode(queries, latents)
@@ -238,9 +258,10 @@ class PerceiverIO(nn.Module):
         """The output for ``queries`` (b or 1, o, f), asked of ``latents`` (b, n, d).
 
         Where no gradient is needed, :data:`DECODED_TOGETHER` of them are asked at a time, so that what they need in
-        between does not grow with their number.
+        between does not grow with their number. Hooks on the decoder and the output adapter get all queries at once.
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or queries.shape[1] <= DECODED_TOGETHER:
+        at_once = torch.is_grad_enabled() or torch.compiler.is_compiling() or queries.shape[1] <= DECODED_TOGETHER
+        if at_once or any(map(has_hooks, (*self.decoder.modules(), *self.output_adapter.modules()))):
             return self.output_adapter(self.decoder(queries, latents))
         parts = queries.split(DECODED_TOGETHER, dim=1)
         return torch.cat([self.output_adapter(self.decoder(part, latents)) for part in parts], dim=1)

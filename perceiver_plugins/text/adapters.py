@@ -80,8 +80,9 @@ class TextInputAdapter(InputAdapter):
         if length > self.max_seq_len:
             raise ValueError(f"input of length {length} is longer than max_seq_len={self.max_seq_len}")
         attention_mask = batch.get("attention_mask")
+        positions = self.position_embedding(torch.arange(length, device=input_ids.device))
         return AdaptedInput(
-            self.token_embedding(input_ids) + self.position_embedding.weight[:length],
+            self.token_embedding(input_ids) + positions,
             None if attention_mask is None else ~attention_mask.bool(),
         )
 

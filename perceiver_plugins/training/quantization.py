@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import PerceiverIO
+from perceiver_core import Linear, PerceiverIO
+from perceiver_core.unmodified import is_unmodified_linear
 from perceiver_registry import UserError
 
 
@@ -33,7 +34,7 @@ class Int8Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights (out, in) that the integers stand for: for attention that multiplies them by each other."""
+        """Dequantized weights (out, in)."""
         return self.integers * self.scales
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +52,9 @@ def to_int8(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantize(model: PerceiverIO) -> PerceiverIO:
-    """Replaces a model's linear layers by those with 8-bit weights.
+    """Replaces a model's unmodified linear layers by those with 8-bit weights.
+
+    Layers that compute something else (subclasses, parametrizations, hooks, quantized weights) stay as they are.
 
     Args:
         model: a model in evaluation mode on a CPU; it is changed in place, and can be neither trained nor saved then.
@@ -69,6 +72,6 @@ def quantize(model: PerceiverIO) -> PerceiverIO:
         raise UserError(f"--quantize=int8: torch {torch.__version__} has no product of 8-bit integers")
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
+            if is_unmodified_linear(child, Linear, nn.Linear):
                 setattr(module, name, Int8Linear(child))
     return model

@@ -140,3 +140,11 @@ def test_tied_vocabularies_must_be_equal(text_config):
         LanguageModel(text_config(decoder={"vocab_size": 38}))
     untied = text_config(decoder={"vocab_size": 38, "num_output_query_channels": 14})
     assert LanguageModel(untied)(torch.randint(37, (1, 4))).shape == (1, 4, 38)
+
+
+def test_hooks_on_the_embedding_of_positions_take_effect(text_config):
+    model = LanguageModel(text_config()).eval()
+    tokens = torch.randint(37, (2, 9))
+    expected = model.input_adapter.token_embedding(tokens)
+    model.input_adapter.position_embedding.register_forward_hook(lambda module, inputs, output: 0.0 * output)
+    torch.testing.assert_close(model.input_adapter({"input_ids": tokens}).x, expected)

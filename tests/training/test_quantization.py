@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
-from perceiver_core import Linear
+from perceiver_core import Linear, MultiHeadAttention
+from perceiver_core.attention import forced
 from perceiver_plugins.text import LanguageModel
 from perceiver_plugins.training.quantization import Int8Linear, quantize
 from perceiver_registry import UserError
@@ -69,3 +71,33 @@ def test_a_torch_without_8_bit_products_says_so(text_config, monkeypatch):
     monkeypatch.delattr("torch._int_mm")
     with pytest.raises(UserError, match="has no product of 8-bit integers"):
         quantize(LanguageModel(text_config()))
+
+
+def test_attention_calls_8_bit_projections(randomise):
+    attention = randomise(MultiHeadAttention(1, 5, 11, 6, 10, 3)).eval()
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        setattr(attention, name, Int8Linear(getattr(attention, name)))
+    x_q, x_kv = torch.randn(2, 3, 5), torch.randn(2, 40, 11)
+    q, k, v = attention.q_proj(x_q), attention.k_proj(x_kv), attention.v_proj(x_kv)
+    expected = attention.o_proj((q @ k.mT / 6**0.5).softmax(-1) @ v)
+    for absorption in (None, "inputs", "queries"):
+        with forced("plain", absorption):
+            torch.testing.assert_close(attention(x_q, x_kv)[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_modified_layers_are_left_alone(text_config, randomise):
+    """What a hook, a parametrization or a class of somebody else's does would be lost."""
+    model = randomise(LanguageModel(text_config())).eval()
+    attention = model.decoder.cross_attention_layer.attention
+    attention.q_proj.register_forward_hook(lambda module, inputs, output: 0.0 * output)
+    weight_norm(attention.k_proj)
+    attention.v_proj = Halved(attention.v_proj.in_features, attention.v_proj.out_features)
+    kept = [attention.q_proj, attention.k_proj, attention.v_proj]
+    quantize(model)
+    assert [attention.q_proj, attention.k_proj, attention.v_proj] == kept
+    assert isinstance(attention.o_proj, Int8Linear)
+
+
+class Halved(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) / 2

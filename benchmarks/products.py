@@ -63,7 +63,8 @@ def _of_attention_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: An
     yield Product(batch, m, n, d)  # and the keys
 
 
-ATTENTIONS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+ATTENTION = "aten::_scaled_dot_product_"
+"""What the names of torch's fused attention kernels begin with; the rest of a name differs between its versions."""
 
 OPERATORS: dict[str, Callable[..., Iterator[Product]]] = {
     "aten::mm": _of_matrices,
@@ -72,9 +73,14 @@ OPERATORS: dict[str, Callable[..., Iterator[Product]]] = {
     "aten::baddbmm": lambda bias, x, y, *_: _of_batches(x, y),
     "aten::linear": _of_linear,
     "mkldnn::_linear_pointwise": _of_linear,
-    **{f"aten::_scaled_dot_product_{kind}": _of_attention for kind in ATTENTIONS},
-    **{f"aten::_scaled_dot_product_{kind}_backward": _of_attention_backward for kind in ATTENTIONS},
 }
+
+
+def operator(name: str) -> Callable[..., Iterator[Product]] | None:
+    """The products of an operator, by its name; None if it is not made of products, or of other operators that are."""
+    if name.startswith(ATTENTION) and "_math" not in name:  # the math kernel is made of other operators
+        return _of_attention_backward if name.endswith("_backward") else _of_attention
+    return OPERATORS.get(name)
 
 
 class ProductRecorder(TorchDispatchMode):
@@ -86,9 +92,9 @@ class ProductRecorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        name = func._schema.name
-        if name in OPERATORS:
-            self.products.update(OPERATORS[name](*args))
+        products_of = operator(func._schema.name)
+        if products_of is not None:
+            self.products.update(products_of(*args))
             return func(*args, **kwargs)
         with self:  # such as matmul, where no gradients are wanted
             parts = func.decompose(*args, **kwargs)

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as command
 from benchmarks import report
 from benchmarks.case import FLOOR, HUGGING_FACE, OURS, Case, Comparison, Contender, Options
 from benchmarks.cases import all_cases, chosen_cases
-from benchmarks.products import Product, fastest, record
+from benchmarks.products import Product, fastest, operator, record
 from benchmarks.turns import difference
 
 REPOSITORY = Path(__file__).parents[2]
@@ -128,21 +128,45 @@ def test_differences_are_relative_to_the_largest_number() -> None:
     assert difference(reference, torch.tensor([0.0]).numpy()) == math.inf
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_recorded_products_are_those_that_torch_counts(training: bool) -> None:
+def flop(products: Counter[Product]) -> int:
+    return sum(product.flop * count for product, count in products.items())
+
+
+LAYER = 2 * 10 * 6 * 10  # 10 rows of 6 channels to 10, and back as well
+ATTENTION = 2 * 4 * 5 * 5 * 3  # 2 heads of 2 examples, 5 x 5 scores of 3 channels, and the sums of the values as well
+LAST = 2 * 20 * 3 * 4
+
+
+def test_recorded_products_are_those_that_are_computed() -> None:
     layers = nn.Sequential(nn.Linear(6, 10), nn.GELU(), nn.Linear(10, 6))
     x = torch.randn(2, 5, 6)
 
-    def run() -> None:
-        with torch.inference_mode(not training):
-            heads = layers(x).unflatten(-1, (2, 3)).transpose(1, 2)
-            output = torch.matmul(scaled_dot_product_attention(heads, heads, heads), torch.ones(3, 4))
-        if training:
-            output.sum().backward()
+    def run() -> torch.Tensor:
+        heads = layers(x).unflatten(-1, (2, 3)).transpose(1, 2)
+        return torch.matmul(scaled_dot_product_attention(heads, heads, heads), torch.ones(3, 4))
 
-    with FlopCounterMode(display=False) as counter:
-        run()
-    assert sum(product.flop * count for product, count in record(run).items()) == counter.get_total_flops()
+    forward = 2 * LAYER + 2 * ATTENTION + LAST
+    for context in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with context():
+            assert flop(record(run)) == forward, context
+
+    backward = LAYER + 2 * LAYER + LAST  # no gradients of x, and none of the ones
+    # A kernel computes the scores again in the backward pass, or does not if all were kept.
+    attention = {forward + backward + number * ATTENTION for number in (4, 5)}
+    assert flop(record(lambda: run().sum().backward())) in attention
+
+
+def test_attention_kernels_of_any_name_are_recorded() -> None:
+    """Versions of torch differ in the names of their kernels: none may be taken for no work at all."""
+    kernel = "aten::_scaled_dot_product_of_another_version"
+    arrays = [torch.randn(2, 2, 5, 3) for _ in range(3)]
+    for name, number in ((kernel, 2), (f"{kernel}_backward", 5)):
+        products_of = operator(name)
+        assert products_of is not None
+        arguments = arrays if number == 2 else [torch.randn(2, 2, 5, 3), *arrays]
+        assert flop(Counter(products_of(*arguments))) <= number * ATTENTION
+        assert sum(Counter(products_of(*arguments)).values()) == number
+    assert operator("aten::add") is None
 
 
 def test_products_of_this_projects_layers_are_recorded() -> None:
@@ -157,7 +181,7 @@ def test_products_of_this_projects_layers_are_recorded() -> None:
     for path in ("plain", "fused", "chunked"):
         with torch.no_grad(), forced(path):
             products = record(lambda: attention(queries, inputs))
-        assert sum(product.flop * count for product, count in products.items()) == expected, path
+        assert flop(products) == expected, path
 
 
 def test_the_fastest_way_runs() -> None:

@@ -269,7 +269,7 @@ def choose_absorption(attention: MultiHeadAttention, x_q: Tensor, x_kv: Tensor) 
         x_q: (b or 1, n, c), what the queries are made of.
         x_kv: (b, m, d), what the keys and values are made of.
     """
-    if attention.num_heads > 1 or not attention.has_unmodified_projections:
+    if attention.num_heads > 1 or not _has_unmodified_projections(attention):
         return "none"
     if "absorption" in _forced:
         return _forced["absorption"]  # type: ignore[return-value]
@@ -281,6 +281,12 @@ def choose_absorption(attention: MultiHeadAttention, x_q: Tensor, x_kv: Tensor) 
         "queries": b * (m * qk * (c + f) + m * v * (c + o) + n * m * (f + o)),
     }
     return min(multiplications, key=lambda absorption: multiplications[absorption])
+
+
+def _has_unmodified_projections(attention: MultiHeadAttention) -> bool:
+    """Return whether weights and biases of all projections may be read, instead of calling the layers."""
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+    return all(is_unmodified_linear(proj, Linear, nn.Linear) and proj.bias is not None for proj in projections)
 
 
 class MultiHeadAttention(nn.Module):
@@ -325,12 +331,6 @@ class MultiHeadAttention(nn.Module):
         self.k_proj = Linear(num_kv_input_channels, num_qk_channels)
         self.v_proj = Linear(num_kv_input_channels, num_v_channels)
         self.o_proj = Linear(num_v_channels, num_output_channels)
-
-    @property
-    def has_unmodified_projections(self) -> bool:
-        """Whether weights and biases of all projections may be read, instead of calling the layers."""
-        projections = (self.q_proj, self.k_proj, self.v_proj, self.o_proj)
-        return all(is_unmodified_linear(proj, Linear, nn.Linear) and proj.bias is not None for proj in projections)
 
     def forward(
         self, x_q: Tensor, x_kv: Tensor, pad_mask: Tensor | None = None, return_attention: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
 from typing import Any, NamedTuple
 
 import torch
@@ -95,19 +94,12 @@ class PerceiverEncoder(nn.Module):
             for _ in weight_sets(self.num_self_attention_blocks, config.first_self_attention_block_shared)
         )
 
-    def forward(
-        self,
-        adapted: AdaptedInput,
-        return_attention: bool = False,
-        hidden_states: MutableSequence[Tensor] | None = None,
-    ) -> Any:
+    def forward(self, adapted: AdaptedInput, return_attention: bool = False) -> Any:
         """Encodes an adapted input.
 
         Args:
             adapted: the input array (b, m, c) and its padding mask.
             return_attention: also return the attention weights.
-            hidden_states: collects the latents (b, n, d) before the first self-attention layer of each block, and
-                after each self-attention layer. The last ones are the output.
 
         Returns:
             The latents (b, n, d); with ``return_attention`` a tuple of these, the weights of the cross-attentions and
@@ -121,13 +113,9 @@ class PerceiverEncoder(nn.Module):
                 layer = self.cross_attention_layers[0 if i == 0 else -1]
                 x, weights = self.activations(layer, x, adapted.x, adapted.pad_mask, return_attention)
                 cross_weights.append(weights)
-            if hidden_states is not None:
-                hidden_states.append(x)
             for layer in self.self_attention_blocks[0 if i == 0 else -1]:  # type: ignore[attr-defined]
                 x, weights = self.activations(layer, x, return_attention)
                 self_weights.append(weights)
-                if hidden_states is not None:
-                    hidden_states.append(x)
         return (x, cross_weights, self_weights) if return_attention else x
 
 
@@ -217,13 +205,7 @@ class PerceiverIO(nn.Module):
                 if parameter not in tied:
                     parameter.requires_grad_(False)
 
-    def forward(
-        self,
-        batch: Batch,
-        positions: Tensor | None = None,
-        return_attention: bool = False,
-        hidden_states: MutableSequence[Tensor] | None = None,
-    ) -> Any:
+    def forward(self, batch: Batch, positions: Tensor | None = None, return_attention: bool = False) -> Any:
         """Runs the model, decoding only what is asked for.
 
         Args:
@@ -231,7 +213,6 @@ class PerceiverIO(nn.Module):
             positions: the output places to decode. None: all. Integers (b, p): p places of each example. Booleans
                 (b, o): any number of places of each example.
             return_attention: also return the attention weights.
-            hidden_states: collects the latents of all layers, as for :meth:`PerceiverEncoder.forward`.
 
         Returns:
             The output adapter's output: for all o places or p ``positions`` with leading dimensions (b, o) or (b, p);
@@ -245,11 +226,11 @@ class PerceiverIO(nn.Module):
             positions, chosen = positions_of(positions)
         queries = self.output_adapter.query_provider(adapted, positions)
         if return_attention:
-            latents, encoder_cross, encoder_self = self.encoder(adapted, True, hidden_states)
+            latents, encoder_cross, encoder_self = self.encoder(adapted, return_attention=True)
             decoded, decoder_cross = self.decoder(queries, latents, return_attention=True)
             output = self.output_adapter(decoded if chosen is None else decoded[chosen])
             return output, Attentions(encoder_cross, encoder_self, decoder_cross)
-        latents = self.encoder(adapted, False, hidden_states)
+        latents = self.encoder(adapted)
         if chosen is not None:
             return self.output_adapter(self.decoder(queries, latents)[chosen])
         return self.decode(queries, latents)

@@ -6,6 +6,8 @@ layer. Where one of them is found, the layer is called as a module, and the plai
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active
 from torch._subclasses import FakeTensor
@@ -40,7 +42,7 @@ def are_plain_tensors(*tensors: Tensor) -> bool:
     return all(type(tensor) in PLAIN_TYPES for tensor in tensors) and not _are_functorch_transforms_active()
 
 
-def is_unmodified_linear(module: nn.Module, *types: type[nn.Linear]) -> bool:
+def is_unmodified_linear(module: nn.Module, *types: type[nn.Linear]) -> TypeGuard[nn.Linear]:
     """Return whether a module is called without side effects and returns ``x @ weight.T + bias``.
 
     Args:

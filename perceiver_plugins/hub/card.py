@@ -105,7 +105,7 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
         summary=task.spec.summary,
         pipeline=model.pipeline_tag or next((each.tag for each, _ in OWN_PIPELINES if each.tag == task.name), None),
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
-        adapters=[model.config.perceiver["model"][part]["adapter"] for part in ("encoder", "decoder")],
+        adapters=[model.config.description["model"][part]["adapter"] for part in ("encoder", "decoder")],
         distributions=" ".join(
             dict.fromkeys([OURS, *(used["distribution"] for used in model.config.perceiver["plugins"])])
         ),
@@ -114,7 +114,7 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
         steps=f"{run.steps:,}",
         results=[(result.dataset_split, result.metric_type, f"{result.metric_value:.4g}") for result in results],
         settings=yaml.safe_dump({**run.settings}, sort_keys=False).strip(),
-        model_settings=yaml.safe_dump(model.config.perceiver["model"], sort_keys=False).strip(),
+        model_settings=yaml.safe_dump(model.config.description["model"], sort_keys=False).strip(),
         versions={**run.versions, **{each: importlib.metadata.version(each) for each in ("torch", "transformers")}},
     )
 

@@ -93,7 +93,7 @@ def _description(config: ZooConfig, source: str) -> dict[str, Any]:
         # It puts special tokens around a text by itself, those at its end included.
         tokenizer = serialize_tokenizer(ZooTokenizer.from_pretrained(source))
         data = {**data, "tokenizer": tokenizer, "add_special_tokens": True, "add_eos_token": False}
-    return understood({**config.perceiver, "data": data, "run": {}}, source)
+    return understood({**config.description, "data": data, "run": {}}, source)
 
 
 def _processor(model: ZooModel, config: PerceiverConfig[Any, Any], data: Mapping[str, Any]) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -24,13 +25,17 @@ class ZooConfig(PretrainedConfig):
         perceiver: the description (:func:`perceiver_registry.describe`): the model's configuration, the names of its
             task and adapters, the distributions that these are of, and what its data are like. None: no model, which
             ``transformers`` needs for comparison.
-        kwargs: as for ``transformers.PretrainedConfig``.
+        kwargs: as for ``transformers.PretrainedConfig``. ``num_labels`` or ``id2label`` change the classes of a model
+            that has classes; its output layer is then of another size.
     """
 
     model_type = MODEL_TYPE
 
     def __init__(self, perceiver: Mapping[str, Any] | None = None, **kwargs: Any):
         # What may be tied is; whether weights are shared, the configuration of the decoder says.
+        labels = _own_labels(perceiver or {})
+        if labels and not {"id2label", "num_labels"} & kwargs.keys():
+            kwargs = _label_maps(labels) | kwargs
         super().__init__(**{"tie_word_embeddings": True, **kwargs})
         self.perceiver = dict(perceiver or {})
 
@@ -49,11 +54,37 @@ class ZooConfig(PretrainedConfig):
         kept["task"] = registry().get("task", description["task"]).full_name
         kept["model"] = config_to_dict(config, full_names=True)
         kept["data"] = {name: None if _is_vocabulary(value) else value for name, value in description["data"].items()}
-        labels = label_names(config)
-        if labels is not None:
-            names = dict(enumerate(labels))
-            kwargs = {"id2label": names, "label2id": {name: number for number, name in names.items()}} | kwargs
         return cls(json.loads(json.dumps(kept)), **kwargs)  # so that it is now what it will be when it is read
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The description, with the classes of ``id2label``.
+
+        Raises:
+            UserError: if ``id2label`` does not number them from 0 on, or if their number cannot be changed.
+        """
+        own = _own_labels(self.perceiver)
+        if own is None:
+            return self.perceiver
+        source = self.name_or_path or "config.json"
+        names = {int(number): name for number, name in (self.id2label or {}).items()}
+        if sorted(names) != [*range(len(names))] or not names:
+            raise UserError(f"{source}: id2label must name the classes 0, 1, 2, ..., got {sorted(names)}")
+        labels = [names[number] for number in range(len(names))]
+        if labels == own:
+            return self.perceiver
+        model = self.perceiver["model"]
+        if len(labels) != len(own) and "num_classes" in model["encoder"]:
+            raise UserError(
+                f"{source}: num_labels={len(labels)}: the model's input has the label too (it takes {len(own)} classes)"
+            )
+        decoder = model["decoder"] | {"num_classes": len(labels), "label_names": labels}
+        return {**self.perceiver, "model": {**model, "decoder": decoder}}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain data, in which the description has the classes of ``id2label``."""
+        values = super().to_dict()
+        return values | {"perceiver": copy.deepcopy(self.description)} if "perceiver" in values else values
 
     @property
     def task(self) -> str:
@@ -64,7 +95,8 @@ class ZooConfig(PretrainedConfig):
         """The model's configuration.
 
         Raises:
-            UserError: if there is none, or if it was written by a newer version of this project.
+            UserError: if there is none, if it was written by a newer version of this project, or if ``id2label`` does
+                not fit.
             PluginError: if it needs an adapter or a task that is not installed; the message says what to install.
         """
         source = self.name_or_path or "config.json"
@@ -77,15 +109,19 @@ class ZooConfig(PretrainedConfig):
         for used in self.perceiver["plugins"]:
             if used["kind"] != "data":
                 require(used, source)
-        return config_from_dict(self.perceiver["model"])
+        return config_from_dict(self.description["model"])
 
 
-def label_names(config: PerceiverConfig[Any, Any]) -> list[str] | None:
-    """What a model's classes are called, their numbers where nobody said; None if it has no classes."""
-    num_classes = getattr(config.decoder, "num_classes", None)
-    if num_classes is None:
+def _own_labels(description: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of the classes that a description holds, numbers if it has none; None without classes."""
+    decoder = description.get("model", {}).get("decoder", {})
+    if decoder.get("num_classes") is None:
         return None
-    return list(config.decoder.label_names or map(str, range(num_classes)))
+    return list(decoder.get("label_names") or map(str, range(decoder["num_classes"])))
+
+
+def _label_maps(labels: Sequence[str]) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
 
 
 def _is_vocabulary(value: Any) -> bool:

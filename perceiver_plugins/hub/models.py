@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +15,14 @@ from typing import Any, ClassVar
 import torch
 from huggingface_hub import HfApi
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from perceiver_core import DecoderConfig, PerceiverConfig
+from perceiver_core import DecoderConfig, PerceiverConfig, PerceiverIO
 from perceiver_plugins.classification.config import ClassificationDecoderConfig, TokenClassificationDecoderConfig
 from perceiver_plugins.hub.card import Run, model_card
 from perceiver_plugins.hub.config import ZooConfig
+from perceiver_plugins.hub.hidden_states import collect_hidden_states, collect_latents
+from perceiver_plugins.hub.losses import label_loss, problem_loss
 from perceiver_plugins.hub.outputs import (
     ZooImageClassifierOutput,
     ZooMaskedLMOutput,
@@ -52,6 +53,7 @@ class ZooModel(PreTrainedModel):
     config_class = ZooConfig
     base_model_prefix = "perceiver"
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
     pipeline_tag: ClassVar[str | None] = None
     """What the hub calls what the model can do."""
 
@@ -69,6 +71,7 @@ class ZooModel(PreTrainedModel):
         dtype = torch.get_default_dtype()
         with _as_elsewhere():
             self.perceiver = assemble(model_config).to(dtype)
+            self._batch_keys = _reads(model_config) or _example_keys(self.perceiver)
         self._constants = _constants(self.perceiver)
         self._tied_weights_keys = _tied_weights(self)
         self.post_init()
@@ -82,6 +85,8 @@ class ZooModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As for all of ``transformers``, but that weights that are missing, or of other shapes, are an error.
 
+        With ``ignore_mismatched_sizes`` those of other shapes start anew, as the output layer after ``num_labels``.
+
         Raises:
             UserError: if they are.
             PluginError: if the model needs an adapter that is not installed; the message says what to install.
@@ -89,31 +94,77 @@ class ZooModel(PreTrainedModel):
         with_info = kwargs.pop("output_loading_info", False)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
-        if lacking := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
+        mismatched = {key for key, *_ in info["mismatched_keys"]}
+        restarted = mismatched if kwargs.get("ignore_mismatched_sizes") else set()
+        if lacking := sorted({*info["missing_keys"], *mismatched} - restarted):
             raise UserError(
                 f"{pretrained_model_name_or_path}: its weights are not those of the model that its config.json "
                 f"describes: {lacking[0]!r} is missing or has another shape; {len(lacking)} in all"
             )
+        if restarted:
+            model._restart(restarted)
         return (model, info) if with_info else model
+
+    @torch.no_grad()
+    def _restart(self, names: Iterable[str]) -> None:
+        """Sets weights to those of a new model: versions of transformers differ in what they leave in their stead."""
+        config: Any = self.config
+        initial, own = type(self)(config).state_dict(), self.state_dict()
+        for name in names:
+            own[name].copy_(initial[name])
 
     def _init_weights(self, module: nn.Module) -> None:
         # Weights are drawn where the model is assembled. transformers 5 empties what is no part of a folder's weights.
         for name, value in self._constants.get(module, {}).items():
             module.get_buffer(name).copy_(value)
 
-    def forward(self, output_attentions: bool | None = None, return_dict: bool | None = None, **batch: Any) -> Any:
+    def forward(
+        self,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **batch: Any,
+    ) -> Any:
         """Runs the model.
 
         Args:
             output_attentions: also return the attention weights.
+            output_hidden_states: also return the latents between the encoder's layers.
             return_dict: return a :class:`~perceiver_plugins.hub.outputs.ZooOutput` (true) or a tuple.
             batch: what the input adapter reads.
+
+        Raises:
+            TypeError: if ``batch`` has entries that the input adapter does not read.
         """
-        output, attentions = self._run(batch, output_attentions)
-        return self._returned(ZooOutput(output=output, **attentions), return_dict)
+        self._check_keys(batch)
+        with collect_latents(self.perceiver.encoder) as latents:
+            output, details = self._run(batch, output_attentions, output_hidden_states)
+        return self._returned(ZooOutput(last_hidden_state=latents[-1], output=output, **details), return_dict)
+
+    def _check_keys(self, batch: Mapping[str, Any]) -> None:
+        # A mapping holds the entries of one of several inputs, whose adapter misses them under another name.
+        names = {name for name, value in batch.items() if not isinstance(value, Mapping)}
+        if self._batch_keys and (unknown := sorted(names - {*self._batch_keys})):
+            raise TypeError(
+                f"{type(self).__name__}.forward() got an unexpected keyword argument {unknown[0]!r} "
+                f"(the model reads {', '.join(self._batch_keys)})"
+            )
 
     def _run(
-        self, batch: Mapping[str, Any], output_attentions: bool | None, positions: Tensor | None = None
+        self,
+        batch: Mapping[str, Any],
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        positions: Tensor | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        if not (self.config.output_hidden_states if output_hidden_states is None else output_hidden_states):
+            return self._run_with_attentions(batch, output_attentions, positions)
+        with collect_hidden_states(self.perceiver.encoder) as states:
+            output, attentions = self._run_with_attentions(batch, output_attentions, positions)
+        return output, {"hidden_states": tuple(states), **attentions}
+
+    def _run_with_attentions(
+        self, batch: Mapping[str, Any], output_attentions: bool | None, positions: Tensor | None
     ) -> tuple[Any, dict[str, Any]]:
         if not (self.config.output_attentions if output_attentions is None else output_attentions):
             return self.perceiver(batch, positions), {}
@@ -140,20 +191,62 @@ class ZooModel(PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         raise NotImplementedError("the number of tokens is that of the model's configuration")
 
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return the embedding of tokens if it has that many.
+
+        Raises:
+            NotImplementedError: if it does not, which leaves the model as it is.
+        """
+        embedding: Any = self.get_input_embeddings()
+        number = new_num_tokens or embedding.num_embeddings
+        if pad_to_multiple_of:
+            number = -(-number // pad_to_multiple_of) * pad_to_multiple_of
+        if number != embedding.num_embeddings:
+            raise NotImplementedError(
+                f"resize_token_embeddings({number}): the vocabulary of {embedding.num_embeddings} tokens is fixed "
+                "(train a model with the other tokenizer)"
+            )
+        return embedding
+
     @property
-    def is_gradient_checkpointing(self) -> bool:
+    def is_activation_checkpointing(self) -> bool:
+        """Whether activations are recomputed in the backward pass."""
         return self.perceiver.encoder.activations.checkpointing
 
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Recomputes activations in the backward pass; whatever the arguments, in the one way that there is here."""
-        self._recompute(True)
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """The name of :attr:`is_activation_checkpointing` in older versions of transformers."""
+        return self.is_activation_checkpointing
+
+    def gradient_checkpointing_enable(  # type: ignore[override]
+        self, gradient_checkpointing_kwargs: Any = None, every_n_layers: int = 1, offload: bool = False
+    ) -> None:
+        """Recompute activations in the backward pass.
+
+        Newer versions of transformers call this from ``activation_checkpointing_enable``.
+
+        Args:
+            gradient_checkpointing_kwargs: arguments of ``torch.utils.checkpoint``; they change nothing here.
+            every_n_layers: must be 1, for all layers.
+            offload: keep the layers' inputs in CPU memory.
+
+        Raises:
+            ValueError: if ``every_n_layers`` is not 1.
+        """
+        if every_n_layers != 1:
+            raise ValueError(f"every_n_layers={every_n_layers}: must be 1 (all layers are recomputed)")
+        self._recompute(True, offload)
 
     def gradient_checkpointing_disable(self) -> None:
-        self._recompute(False)
+        """Keep activations for the backward pass, in CPU memory if the model's configuration says so."""
+        self._recompute(False, False)
 
-    def _recompute(self, checkpointing: bool) -> None:
+    def _recompute(self, checkpointing: bool, offload: bool) -> None:
+        offloading = offload or self.perceiver.config.activation_offloading
         for part in (self.perceiver.encoder, self.perceiver.decoder):
-            part.activations = replace(part.activations, checkpointing=checkpointing)
+            part.activations = replace(part.activations, checkpointing=checkpointing, offloading=offloading)
 
     def save_pretrained(
         self, save_directory: Any, *args: Any, push_to_hub: bool = False, repo_id: str | None = None, **kwargs: Any
@@ -216,15 +309,16 @@ class _Labelled(ZooModel):
         batch: Mapping[str, Any],
         labels: Tensor | None,
         output_attentions: bool | None,
+        output_hidden_states: bool | None,
         return_dict: bool | None,
         positions: Tensor | None = None,
     ) -> Any:
-        logits, attentions = self._run(batch, output_attentions, positions)
-        loss = None
-        if labels is not None:
-            parts_of_labels = labels if labels.is_floating_point() else labels.flatten()
-            loss = cross_entropy(logits.float().flatten(0, -2), parts_of_labels)
-        return self._returned(self.output_type(loss=loss, logits=logits, **attentions), return_dict)
+        logits, details = self._run(batch, output_attentions, output_hidden_states, positions)
+        loss = None if labels is None else self._loss(logits, labels)
+        return self._returned(self.output_type(loss=loss, logits=logits, **details), return_dict)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return label_loss(logits, labels)
 
 
 class _OfText(_Labelled):
@@ -239,6 +333,7 @@ class _OfText(_Labelled):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
         """Predicts from tokens.
@@ -246,16 +341,20 @@ class _OfText(_Labelled):
         Args:
             input_ids: (b, n).
             attention_mask: (b, n), 1 at tokens and 0 at padding. None: no padding.
-            labels: the right answers; -100 where there is none.
+            labels: the right answers; -100 where there is none. Those of a sequence classifier are as
+                ``config.problem_type`` says (:func:`perceiver_plugins.hub.losses.problem_loss`).
             output_attentions: also return the attention weights.
+            output_hidden_states: also return the latents between the encoder's layers.
             return_dict: return an output (true) or a tuple.
 
         Returns:
-            ``loss``, the mean cross-entropy of the labels, and ``logits``: (b, n, vocabulary) of a masked language
-            model, (b, classes) of a sequence classifier, (b, n, classes) of a token classifier.
+            ``loss``, and ``logits``: (b, n, vocabulary) of a masked language model, (b, classes) of a sequence
+            classifier, (b, n, classes) of a token classifier. The loss is the mean cross-entropy of the labels, unless
+            a sequence classifier's ``config.problem_type`` says otherwise.
         """
         batch = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return self._answer(batch, labels, output_attentions, return_dict, self._positions(input_ids))
+        positions = self._positions(input_ids)
+        return self._answer(batch, labels, output_attentions, output_hidden_states, return_dict, positions)
 
     def _positions(self, input_ids: Tensor) -> Tensor | None:
         return None
@@ -278,6 +377,9 @@ class ZooForSequenceClassification(_OfText):
     pipeline_tag = "text-classification"
     decoder_type = ClassificationDecoderConfig
     output_type = ZooSequenceClassifierOutput
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return problem_loss(logits, labels, self.config.problem_type)
 
 
 class ZooForTokenClassification(_OfText):
@@ -302,20 +404,28 @@ class ZooForImageClassification(_Labelled):
         pixel_values: Tensor,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
         """Predicts from images.
 
         Args:
             pixel_values: (b, channels, height, width).
-            labels: (b), class numbers, or (b, classes), parts of labels that are mixed of several.
+            labels: (b), class numbers, or as ``config.problem_type`` says
+                (:func:`perceiver_plugins.hub.losses.problem_loss`).
             output_attentions: also return the attention weights.
+            output_hidden_states: also return the latents between the encoder's layers.
             return_dict: return an output (true) or a tuple.
 
         Returns:
-            ``loss``, the mean cross-entropy of the labels, and ``logits`` (b, classes).
+            ``loss``, the mean cross-entropy of the labels unless ``config.problem_type`` says otherwise, and
+            ``logits`` (b, classes).
         """
-        return self._answer({"pixel_values": pixel_values}, labels, output_attentions, return_dict)
+        batch = {"pixel_values": pixel_values}
+        return self._answer(batch, labels, output_attentions, output_hidden_states, return_dict)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return problem_loss(logits, labels, self.config.problem_type)
 
 
 MODELS: tuple[type[_Labelled], ...] = (
@@ -336,6 +446,14 @@ def model_class(config: PerceiverConfig[Any, Any]) -> type[ZooModel]:
 def _reads(config: PerceiverConfig[Any, Any]) -> tuple[str, ...]:
     """The entries of a batch that a model reads, as far as its input adapter says."""
     return registry().adapter_of("input", config.encoder).spec.reads
+
+
+def _example_keys(model: PerceiverIO) -> tuple[str, ...]:
+    """The entries of a batch that a model's input adapter makes up as an example; none if it makes none up."""
+    try:
+        return tuple(model.input_adapter.example_batch(1, torch.Generator()))
+    except NotImplementedError:
+        return ()
 
 
 @contextlib.contextmanager

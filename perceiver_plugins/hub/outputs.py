@@ -25,12 +25,16 @@ class ZooOutput(ModelOutput):
     """Output of a model of any task.
 
     Args:
-        output: what the output adapter returned.
+        last_hidden_state: the latents (b, n, d) after the encoder's last layer.
+        output: the output adapter's output.
+        hidden_states: the latents before the first self-attention layer of each block, and after each layer.
         attentions: attention weights of the self-attentions.
         cross_attentions: attention weights of the cross-attentions.
     """
 
+    last_hidden_state: Tensor | None = None
     output: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
 

@@ -136,5 +136,12 @@ def register_pipelines() -> None:
             PIPELINE_REGISTRY.register_pipeline(pipeline.tag, pipeline_class=pipeline, pt_model=AutoModel, type=kind)
         # transformers 4 reads here, and not in the class, what a pipeline can do without.
         for needless in ("NO_TOKENIZER_TASKS", "NO_IMAGE_PROCESSOR_TASKS", "NO_FEATURE_EXTRACTOR_TASKS"):
-            tasks: set[str] = getattr(pipelines, needless, set())
-            tasks.add(pipeline.tag)
+            _needless(needless, pipeline.tag)
+    # transformers 4 asks for the image processor of a text's features too: the zoo's configuration may have one.
+    for needless in ("NO_IMAGE_PROCESSOR_TASKS", "NO_FEATURE_EXTRACTOR_TASKS"):
+        _needless(needless, "feature-extraction")
+
+
+def _needless(name: str, tag: str) -> None:
+    tasks: set[str] = getattr(pipelines, name, set())
+    tasks.add(tag)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import (
     ImageClassifierOutput,
     MaskedLMOutput,
@@ -154,6 +155,7 @@ def test_token_classification(make: Callable[..., Any]) -> None:
 def test_image_classification(make: Callable[..., Any], mixed: bool) -> None:
     model, batch = make(IMAGE, CLASSES, "image-classification"), {"pixel_values": torch.randn(3, 3, 5, 7)}
     labels = torch.rand(3, 4).softmax(dim=-1) if mixed else torch.tensor([1, 3, 0])
+    model.config.problem_type = "single_label_classification"  # otherwise numbers would be those of several labels
     output = model(**batch, labels=labels)
     assert isinstance(output, ImageClassifierOutput)
     torch.testing.assert_close(output.logits, model.perceiver(batch))
@@ -214,6 +216,25 @@ def test_recomputed_activations_give_the_same_gradients(make: Callable[..., Any]
     torch.testing.assert_close(again, plain)
     assert few < many == as_many
     assert not model.is_gradient_checkpointing
+
+
+def test_checkpointing_by_either_name(make: Callable[..., Any]) -> None:
+    """Versions of transformers call it gradient or activation checkpointing."""
+    model = make(TEXT, CLASSES, "text-classification")
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    assert model.is_gradient_checkpointing
+    assert model.is_activation_checkpointing
+    model.gradient_checkpointing_disable()
+    assert not model.is_activation_checkpointing
+    if hasattr(PreTrainedModel, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(offload=True)
+        assert model.is_activation_checkpointing
+        assert model.perceiver.encoder.activations.offloading
+        model.activation_checkpointing_disable()
+        assert not model.is_activation_checkpointing
+        assert not model.perceiver.encoder.activations.offloading
+    with pytest.raises(ValueError, match=r"every_n_layers=2: must be 1"):
+        model.gradient_checkpointing_enable(every_n_layers=2)
 
 
 def _keep(kept: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,45 @@
+"""Latents between an encoder's layers, collected while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from perceiver_core import PerceiverEncoder
+
+
+@contextlib.contextmanager
+def collect_latents(encoder: PerceiverEncoder) -> Iterator[list[Tensor]]:
+    """Collect the encoder's output (b, n, d), the ``last_hidden_state``, in this context."""
+    latents: list[Tensor] = []
+    # With attention weights beside them, the latents are the first of a tuple.
+    hook = lambda _, inputs, output: latents.append(output[0] if isinstance(output, tuple) else output)  # noqa: E731
+    handle = encoder.register_forward_hook(hook)
+    try:
+        yield latents
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def collect_hidden_states(encoder: PerceiverEncoder) -> Iterator[list[Tensor]]:
+    """Collect the ``hidden_states`` of an encoder, as Hugging Face's Perceiver returns them, in this context.
+
+    These are, for each self-attention block, the latents (b, n, d) before its first layer and after each layer.
+    """
+    states: list[Tensor] = []
+    blocks: Any = encoder.self_attention_blocks
+    handles = [block[0].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0])) for block in blocks]
+    handles += [
+        layer.register_forward_hook(lambda _, inputs, output: states.append(output[0]))
+        for block in blocks
+        for layer in block
+    ]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()

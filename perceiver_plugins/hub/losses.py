@@ -1,0 +1,67 @@
+"""Losses of classifiers by ``config.problem_type``, as ``transformers`` computes them for its own models."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+
+REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES = (
+    "regression",
+    "single_label_classification",
+    "multi_label_classification",
+)
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute the mean cross-entropy of class numbers (...), -100 where there is none, for logits (..., classes)."""
+    return cross_entropy(logits.float().flatten(0, -2), labels.flatten().long())
+
+
+def problem_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Tensor:
+    """Compute the loss of a classifier.
+
+    Args:
+        logits: (b, classes), or (b, q, classes).
+        labels: for a regression the numbers (b, classes), of one class also (b); for a single label the class numbers
+            (b) or (b, q), or the probabilities of the classes, shaped as ``logits``; for several labels 0 or 1 for
+            each class, shaped as ``logits``.
+        problem_type: one of :data:`PROBLEM_TYPES`. None: regression if there is one class, otherwise a single label
+            if ``labels`` are integers and several if they are not.
+
+    Raises:
+        ValueError: if there is no such type, or if ``labels`` are of another shape.
+    """
+    if problem_type is None:
+        integers = not labels.is_floating_point()
+        problem_type = REGRESSION if logits.shape[-1] == 1 else SINGLE_LABEL if integers else MULTI_LABEL
+    if problem_type not in PROBLEM_TYPES:
+        raise ValueError(f"problem_type={problem_type!r}: must be one of {', '.join(PROBLEM_TYPES)}")
+    logits, labels = logits.float(), labels.to(logits.device)
+    if problem_type == SINGLE_LABEL and not labels.is_floating_point():
+        return label_loss(logits, labels)
+    if problem_type == REGRESSION and logits.shape[-1] == 1 and labels.shape == logits.shape[:-1]:
+        labels = labels[..., None]
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)}: must be {tuple(logits.shape)} for problem_type={problem_type!r}"
+        )
+    labels = labels.to(logits.dtype)
+    if problem_type == REGRESSION:
+        return mse_loss(logits, labels)
+    if problem_type == MULTI_LABEL:
+        return binary_cross_entropy_with_logits(logits, labels)
+    return probability_loss(logits, labels)
+
+
+def probability_loss(logits: Tensor, probabilities: Tensor) -> Tensor:
+    """Compute the mean cross-entropy of probabilities (..., classes), such as those of mixed images.
+
+    Raises:
+        ValueError: if the probabilities of an example do not sum to 1.
+    """
+    if ((probabilities.sum(dim=-1) - 1).abs() > 1e-2).any():
+        raise ValueError(
+            "labels: probabilities of a single label must sum to 1 (set config.problem_type to "
+            f"{MULTI_LABEL!r} if an example has several labels)"
+        )
+    return cross_entropy(logits.flatten(0, -2), probabilities.flatten(0, -2))

@@ -1,0 +1,272 @@
+"""The models answer the arguments of ``transformers`` as its own models do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    pipeline,
+)
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
+
+import perceiver_plugins.hub.auto  # noqa: F401
+from perceiver_core import PerceiverConfig
+from perceiver_plugins.classification.config import ClassificationDecoderConfig, TokenClassificationDecoderConfig
+from perceiver_plugins.hub import ZooConfig, from_checkpoint, load, model_class
+from perceiver_plugins.hub.losses import problem_loss
+from perceiver_plugins.image.config import ImageLearnedEncoderConfig
+from perceiver_plugins.text.config import TextEncoderConfig
+from perceiver_registry import UserError, describe
+
+pytestmark = pytest.mark.usefixtures("quiet_transformers")
+
+SIZES: dict[str, Any] = {
+    "num_cross_attention_heads": 1,
+    "num_self_attention_heads": 3,
+    "num_self_attention_layers_per_block": 2,
+}
+TEXT = TextEncoderConfig(vocab_size=31, max_seq_len=13, num_input_channels=10, num_self_attention_blocks=2, **SIZES)
+IMAGE = ImageLearnedEncoderConfig(image_size=(5, 7), num_conv_channels=6, num_position_channels=4, **SIZES)
+CLASSES = ClassificationDecoderConfig(
+    num_classes=3, num_output_query_channels=6, num_cross_attention_heads=2, label_names=["low", "high", "none"]
+)
+TOKENS = TokenClassificationDecoderConfig(num_classes=3, label_names=["low", "high", "none"])
+NUM_LATENTS, NUM_LATENT_CHANNELS = 5, 12
+
+
+def save(folder: Path, encoder: Any, decoder: Any, task: str) -> Path:
+    config = PerceiverConfig(encoder, decoder, num_latents=NUM_LATENTS, num_latent_channels=NUM_LATENT_CHANNELS)
+    zoo_config = ZooConfig.from_description(describe(task, config))
+    model = model_class(config)(zoo_config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """A classifier of texts, as a folder."""
+    return save(tmp_path / "texts", TEXT, CLASSES, "text-classification")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A classifier of images, as a folder."""
+    return save(tmp_path / "images", IMAGE, CLASSES, "image-classification")
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    lengths = torch.tensor([[9], [4], [1]])
+    return {"input_ids": torch.randint(31, (3, 9)), "attention_mask": (torch.arange(9) < lengths).long()}
+
+
+LABELS = {
+    "regression": torch.randn(4, 3),
+    "single_label_classification": torch.tensor([2, 0, 1, 1]),
+    "multi_label_classification": torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]),
+}
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("problem_type", "num_labels", "labels"),
+    [(name, 3, labels) for name, labels in LABELS.items()]
+    + [("regression", 1, torch.randn(4)), ("regression", 1, torch.randn(4, 1))],
+    ids=str,
+)
+def test_losses_are_those_of_transformers(problem_type: str, num_labels: int, labels: Tensor, named: bool) -> None:
+    if not named and (problem_type, num_labels) == ("regression", 3):
+        problem_type = "multi_label_classification"  # what numbers for several classes are taken for
+    logits = torch.randn(4, num_labels)
+    given = problem_type if named else None
+    config = SimpleNamespace(num_labels=num_labels, problem_type=given)
+    expected = ForSequenceClassificationLoss(labels, logits, config)
+    assert config.problem_type == problem_type
+    torch.testing.assert_close(problem_loss(logits, labels, given), expected)
+
+
+def test_labels_that_do_not_fit_are_refused() -> None:
+    logits = torch.randn(4, 3)
+    for problem_type, labels, message in (
+        ("regression", torch.randn(4), r"labels of shape \(4,\): must be \(4, 3\) for problem_type='regression'"),
+        ("multi_label_classification", torch.rand(4, 1), r"must be \(4, 3\)"),
+        ("single_label_classification", LABELS["multi_label_classification"], "must sum to 1"),
+        ("multi_label", torch.rand(4, 3), "problem_type='multi_label': must be one of regression, single_label"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            problem_loss(logits, labels, problem_type)
+
+
+@pytest.mark.parametrize("problem_type", LABELS)
+def test_the_problem_type_at_load_chooses_the_loss(texts: Path, images: Path, problem_type: str) -> None:
+    labels = LABELS[problem_type]
+    inputs = {"input_ids": torch.randint(31, (4, 9))}
+    pixels = {"pixel_values": torch.randn(4, 3, 5, 7)}
+    for auto_class, folder, values in (
+        (AutoModelForSequenceClassification, texts, inputs),
+        (AutoModelForImageClassification, images, pixels),
+    ):
+        model = auto_class.from_pretrained(folder, problem_type=problem_type)
+        output = model(**values, labels=labels)
+        config = SimpleNamespace(num_labels=3, problem_type=problem_type)
+        torch.testing.assert_close(output.loss, ForSequenceClassificationLoss(labels, output.logits, config))
+        model.save_pretrained(folder)
+        assert AutoConfig.from_pretrained(folder).problem_type == problem_type
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_labels": 5}, {"id2label": dict(enumerate("abcde")), "label2id": {c: i for i, c in enumerate("abcde")}}],
+)
+def test_another_number_of_labels_starts_a_new_output_layer(
+    texts: Path, tmp_path: Path, batch: dict[str, Tensor], change: dict[str, Any]
+) -> None:
+    old = AutoModelForSequenceClassification.from_pretrained(texts)
+    with pytest.raises((UserError, RuntimeError), match=r"mismatch|another shape"):
+        AutoModelForSequenceClassification.from_pretrained(texts, **change)
+
+    model = AutoModelForSequenceClassification.from_pretrained(texts, ignore_mismatched_sizes=True, **change)
+    assert model(**batch).logits.shape == (3, 5)
+    assert model.config.num_labels == model.perceiver.config.decoder.num_classes == 5
+    head = model.perceiver.output_adapter.linear
+    assert 0.005 < head.weight.std() < 0.05  # as a new model's, not what happened to be in memory
+    assert head.bias.abs().max() == 0
+    torch.testing.assert_close(model.perceiver.encoder.state_dict(), old.perceiver.encoder.state_dict())
+
+    model.save_pretrained(tmp_path / "again")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
+    torch.testing.assert_close(again(**batch).logits, model(**batch).logits)
+    labels = [model.config.id2label[i] for i in range(5)]
+    assert [again.config.id2label[i] for i in range(5)] == labels
+    plain, description = load(tmp_path / "again")
+    assert plain.config.decoder.label_names == labels
+    assert description["model"]["decoder"]["num_classes"] == 5
+
+
+def test_labels_of_tokens(tmp_path: Path, batch: dict[str, Tensor]) -> None:
+    folder = save(tmp_path / "tokens", TEXT, TOKENS, "token-classification")
+    model = AutoModelForTokenClassification.from_pretrained(folder, num_labels=2, ignore_mismatched_sizes=True)
+    assert model(**batch).logits.shape == (3, 9, 2)
+
+
+def test_other_names_of_labels_are_kept(texts: Path, batch: dict[str, Tensor], tmp_path: Path) -> None:
+    names = {0: "LABEL_0", 1: "good", 2: "so-so"}
+    model = AutoModelForSequenceClassification.from_pretrained(texts, id2label=names)
+    assert model.perceiver.config.decoder.label_names == [*names.values()]
+    model.config.id2label = names | {1: "better"}
+    model.save_pretrained(tmp_path / "again")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
+    assert again.config.id2label == names | {1: "better"}
+    assert load(tmp_path / "again")[1]["model"]["decoder"]["label_names"] == ["LABEL_0", "better", "so-so"]
+    torch.testing.assert_close(again(**batch).logits, model(**batch).logits)
+
+
+def test_two_labels_of_no_names_are_kept(texts: Path, tmp_path: Path) -> None:
+    """``transformers`` leaves the names that it makes up itself out of a ``config.json``."""
+    model = AutoModelForSequenceClassification.from_pretrained(texts, num_labels=2, ignore_mismatched_sizes=True)
+    model.save_pretrained(tmp_path / "again")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
+    assert again.config.id2label == model.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+def test_labels_with_gaps_are_refused(texts: Path) -> None:
+    with pytest.raises(UserError, match=r"id2label must name the classes 0, 1, 2, ..., got \[1, 2, 3\]"):
+        AutoModelForSequenceClassification.from_pretrained(texts, id2label={1: "a", 2: "b", 3: "c"})
+
+
+def test_hidden_states_and_attentions_are_those_of_transformers(tmp_path: Path) -> None:
+    config = transformers.PerceiverConfig(
+        vocab_size=41,
+        max_position_embeddings=19,
+        num_latents=7,
+        d_latents=20,
+        d_model=16,
+        num_blocks=2,
+        num_self_attends_per_block=2,
+        num_self_attention_heads=5,
+        num_cross_attention_heads=4,
+    )
+    theirs = transformers.PerceiverForMaskedLM(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = from_checkpoint(tmp_path)
+    ids, wanted = torch.randint(41, (2, 19)), {"output_hidden_states": True, "output_attentions": True}
+    with torch.no_grad():
+        expected, output = theirs(inputs=ids, **wanted), ours(input_ids=ids, **wanted)
+    for field in ("logits", "hidden_states", "attentions", "cross_attentions"):
+        torch.testing.assert_close(output[field], expected[field], atol=1e-5, rtol=1e-4, msg=field)
+    assert len(output.hidden_states) == 2 * (2 + 1)
+
+
+def test_hidden_states_on_demand(texts: Path, images: Path, batch: dict[str, Tensor]) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(texts)
+    assert model(**batch).hidden_states is None
+    logits, states = model(**batch, output_hidden_states=True, return_dict=False)
+    assert [tuple(state.shape) for state in states] == [(3, NUM_LATENTS, NUM_LATENT_CHANNELS)] * 6
+    torch.testing.assert_close(logits, model(**batch).logits)
+    model.train().gradient_checkpointing_enable()
+    recomputed = model(**batch, output_hidden_states=True)
+    torch.testing.assert_close(recomputed.hidden_states, states)
+    recomputed.logits.sum().backward()
+    assert len(recomputed.hidden_states) == 6
+    for folder, auto_class in ((texts, AutoModelForSequenceClassification), (images, AutoModelForImageClassification)):
+        configured = auto_class.from_pretrained(folder, output_hidden_states=True)
+        inputs = batch if folder == texts else {"pixel_values": torch.randn(3, 3, 5, 7)}
+        assert len(configured(**inputs).hidden_states) == (6 if folder == texts else 3)
+        assert configured(**inputs, output_hidden_states=False).hidden_states is None
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_auto_model_returns_latents(texts: Path, images: Path, batch: dict[str, Tensor]) -> None:
+    for folder, inputs in ((texts, batch), (images, {"pixel_values": torch.randn(3, 3, 5, 7)})):
+        model = AutoModel.from_pretrained(folder)
+        output = model(**inputs, output_hidden_states=True, output_attentions=True)
+        latents = model.perceiver.encoder(model.perceiver.input_adapter(inputs))
+        torch.testing.assert_close(output.last_hidden_state, latents)
+        torch.testing.assert_close(output.hidden_states[-1], latents)
+        torch.testing.assert_close(output.output, model.perceiver(inputs))
+        torch.testing.assert_close(output[0], latents)
+        first, *_ = model(**inputs, return_dict=False)
+        torch.testing.assert_close(first, latents)
+
+
+def test_a_pipeline_of_features_returns_latents(text_classifier: Any) -> None:
+    extract: Any = pipeline("feature-extraction", model=str(text_classifier.folder), device="cpu")
+    features = torch.tensor(extract("The cat sat"))
+    with torch.no_grad():
+        expected = extract.model(**extract.tokenizer("The cat sat", return_tensors="pt")).last_hidden_state
+    torch.testing.assert_close(features, expected)
+    assert features.shape == (1, 4, 16)
+
+
+def test_unknown_keywords_are_refused(texts: Path, batch: dict[str, Tensor]) -> None:
+    with pytest.raises(
+        TypeError, match=r"keyword argument 'attention_msk' \(the model reads input_ids, attention_mask"
+    ):
+        AutoModel.from_pretrained(texts)(**batch, attention_msk=batch["attention_mask"])
+    with pytest.raises(TypeError, match="attention_msk"):
+        AutoModelForSequenceClassification.from_pretrained(texts)(**batch, attention_msk=batch["attention_mask"])
+
+
+def test_a_vocabulary_of_another_size_is_refused_and_changes_nothing(texts: Path, batch: dict[str, Tensor]) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(texts)
+    before = model(**batch).logits
+    for arguments in ((40,), (31, 64)):
+        with pytest.raises(NotImplementedError, match=r"the vocabulary of 31 tokens is fixed"):
+            model.resize_token_embeddings(*arguments)
+    assert isinstance(model.resize_token_embeddings(31), nn.Embedding)
+    assert model.resize_token_embeddings().num_embeddings == 31
+    torch.testing.assert_close(model(**batch).logits, before, rtol=0, atol=0)

@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torchvision.datasets import FlyingChairs
 
 from perceiver_plugins.flow.files import draw_flow, read_flo, write_flo
@@ -27,7 +28,12 @@ def test_torchvision_reads_what_is_written(chairs):
     root = chairs(3)
     (root / "FlyingChairs_train_val.txt").write_text("1\n1\n2\n")
     root.rename(root.with_name("FlyingChairs"))
-    _, _, flow = FlyingChairs(root.parent, split="train")[1]
+    try:
+        _, _, flow = FlyingChairs(root.parent, split="train")[1]
+    except TypeError as error:
+        if "0-dimensional" not in str(error):
+            raise
+        pytest.skip(f"torchvision {torchvision.__version__} reads no .flo file with numpy {np.__version__}: {error}")
     np.testing.assert_array_equal(flow[:, 3, 4], [1, -1])
 
 

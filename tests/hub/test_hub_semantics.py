@@ -75,7 +75,7 @@ def batch() -> dict[str, Tensor]:
 
 
 LABELS = {
-    "regression": torch.randn(4, 3),
+    "regression": torch.linspace(-2, 3, 12).view(4, 3),
     "single_label_classification": torch.tensor([2, 0, 1, 1]),
     "multi_label_classification": torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]),
 }
@@ -85,8 +85,8 @@ LABELS = {
 @pytest.mark.parametrize(
     ("problem_type", "num_labels", "labels"),
     [(name, 3, labels) for name, labels in LABELS.items()]
-    + [("regression", 1, torch.randn(4)), ("regression", 1, torch.randn(4, 1))],
-    ids=str,
+    + [("regression", 1, torch.arange(4.0)), ("regression", 1, torch.arange(4.0)[:, None])],
+    ids=["numbers", "class", "classes", "a number", "a column"],
 )
 def test_losses_are_those_of_transformers(problem_type: str, num_labels: int, labels: Tensor, named: bool) -> None:
     if not named and (problem_type, num_labels) == ("regression", 3):

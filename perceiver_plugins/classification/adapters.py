@@ -70,7 +70,10 @@ class TokenClassificationOutputAdapter(LinearOutputAdapter):
 
 
 class RegressionOutputAdapter(LinearOutputAdapter):
-    """A vector of numbers, in the units of the training data.
+    """A vector of numbers, in the units of the training data and in double precision.
+
+    Double precision, as 32 bits cannot tell apart what lies close together far from zero: of timestamps in seconds they
+    keep the minutes.
 
     Args:
         query_provider: one output query.
@@ -79,9 +82,6 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         std: (t) what a step of 1 of the linear layer is worth.
         init_scale: standard deviation of the normal initialisation.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -92,15 +92,32 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         init_scale: float = 0.02,
     ):
         super().__init__(query_provider, num_outputs, init_scale, one_place=True)
-        # Not stored: they stand in the configuration.
-        self.register_buffer("mean", torch.tensor(mean or [0.0] * num_outputs), persistent=False)
-        self.register_buffer("std", torch.tensor(std or [1.0] * num_outputs), persistent=False)
+        # No buffers: precision plugins round those.
+        self.mean = list(mean or [0.0] * num_outputs)
+        self.std = list(std or [1.0] * num_outputs)
 
     @classmethod
     def from_config(cls, config: RegressionDecoderConfig, input_adapter: InputAdapter) -> RegressionOutputAdapter:
         queries = TrainableQueryProvider(1, config.num_output_query_channels, config.init_scale, ordered=False)
         return cls(queries, config.num_targets, config.target_mean, config.target_std, config.init_scale)
 
+    def standardise(self, numbers: Tensor) -> Tensor:
+        """Numbers (..., t) as deviations from the mean in units of the standard deviation."""
+        mean, std = self.units(numbers.device)
+        return (numbers.to(mean.dtype) - mean) / std
+
+    def units(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (t) on a device."""
+        dtype = exact_dtype(device)
+        return torch.tensor(self.mean, dtype=dtype, device=device), torch.tensor(self.std, dtype=dtype, device=device)
+
     def forward(self, decoded: Tensor) -> Tensor:
-        """Returns (b, t) for the decoder's output (b, 1, f)."""
-        return super().forward(decoded) * self.std + self.mean
+        """Returns (b, t) float64 for the decoder's output (b, 1, f)."""
+        standardised = super().forward(decoded)
+        mean, std = self.units(standardised.device)
+        return standardised.to(mean.dtype) * std + mean
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """The most exact data type that a device computes in: Apple's GPUs have no double precision."""
+    return torch.float32 if device.type == "mps" else torch.float64

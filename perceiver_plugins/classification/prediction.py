@@ -114,7 +114,7 @@ class NumberPredictor(Predictor):
     def answers(self, output: Tensor, examples: Sequence[Any]) -> list[Prediction]:
         decoder = self.module.config.decoder
         names = decoder.target_names or [f"target {number}" for number in range(1, decoder.num_targets + 1)]
-        return [dict(zip(names, row, strict=True)) for row in output.float().tolist()]
+        return [dict(zip(names, row, strict=True)) for row in output.tolist()]
 
     @staticmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:

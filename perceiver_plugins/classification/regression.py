@@ -12,9 +12,11 @@ from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from torchmetrics import MeanAbsoluteError, MetricCollection, R2Score
 
 from perceiver_core import Batch
-from perceiver_plugins.classification.adapters import RegressionOutputAdapter
+from perceiver_plugins.classification.adapters import RegressionOutputAdapter, exact_dtype
+from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.lightning import LitPerceiver, LossSum
 from perceiver_plugins.training.loading import IGNORED
+from perceiver_plugins.training.precision import keep_labels
 from perceiver_plugins.training.random_data import num_examples
 from perceiver_registry import UserError
 
@@ -26,7 +28,7 @@ class LitRegressor(LitPerceiver):
 
     The loss is in units of the targets' standard deviation, so that targets of any size train alike. Logged beside it
     are, for validation and test data, the mean absolute error in the targets' own units and R2, the part of the
-    targets' variance that is explained, over all targets together. Targets that are no number (NaN) are left out.
+    targets' variance that is explained, over all targets together, both in double precision. Targets that are no number (NaN) are left out.
 
     Args:
         args: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
@@ -46,6 +48,12 @@ class LitRegressor(LitPerceiver):
                 for stage in ("val", "test")
             }
         )
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        keep_labels(self.trainer.precision_plugin)
+        for metrics in self.metrics.values():
+            cast(MetricCollection, metrics).set_dtype(exact_dtype(self.trainer.strategy.root_device))
 
     def check_data(self, datamodule: Any) -> None:
         """Checks that the data has as many targets as the model.
@@ -73,25 +81,29 @@ class LitRegressor(LitPerceiver):
 
         Returns:
             Answers and targets, (p) each, in units of the targets' standard deviation from their mean; and (p) what
-            such a unit is worth.
+            such a unit is worth. In double precision.
+
+        Raises:
+            DataError: if a target is infinite.
         """
         adapter = cast(RegressionOutputAdapter, self.model.output_adapter)
         labels: Tensor = batch["labels"]
-        targets = labels.float().masked_fill(labels == IGNORED, math.nan) if not labels.is_floating_point() else labels
+        targets = labels.to(exact_dtype(labels.device))
+        if not labels.is_floating_point():
+            targets = targets.masked_fill(labels == IGNORED, math.nan)
         targets = targets[:, None] if targets.dim() == 1 else targets
-        answers = self.model(batch).float()
+        answers: Tensor = self.model(batch)
         if targets.shape != answers.shape:
             raise UserError(
                 f"{targets.shape[1]} targets an example, where the model has {answers.shape[1]}: labels that are mixed "
                 "(mixup, cutmix) are for classes, not for numbers"
             )
+        if targets.isinf().any():
+            raise DataError("a target is infinite: there is no error to learn from (remove it from the data)")
         given = ~targets.isnan()
-        std = adapter.std.expand_as(targets)[given]
-        return (
-            ((answers - adapter.mean) / adapter.std)[given],
-            ((targets - adapter.mean) / adapter.std)[given],
-            std,
-        )
+        _, unit = adapter.units(targets.device)
+        std = unit.expand_as(targets)[given]
+        return adapter.standardise(answers)[given], adapter.standardise(targets)[given], std
 
     def loss_sum(self, batch: Batch) -> LossSum:
         """The summed loss of all targets."""
@@ -108,7 +120,7 @@ class LitRegressor(LitPerceiver):
         return self._loss(answers, targets)
 
     def _loss(self, answers: Tensor, targets: Tensor) -> LossSum:
-        total = LOSSES[self.loss](answers, targets, reduction="sum")
+        total = LOSSES[self.loss](answers.float(), targets.float(), reduction="sum")
         return LossSum(total, torch.tensor(len(targets), device=total.device))
 
     def on_validation_epoch_end(self) -> None:

@@ -133,7 +133,7 @@ def test_where_the_linear_layer_says_0_the_mean_is_predicted(regressor, batch):
     with torch.no_grad():
         adapter.linear.weight.zero_()
         adapter.linear.bias.copy_(torch.tensor([0.0, 1.0]))
-    expected = torch.tensor([MEAN[0], MEAN[1] + STD[1]]).expand(23, 2)
+    expected = torch.tensor([MEAN[0], MEAN[1] + STD[1]], dtype=torch.float64).expand(23, 2)
     torch.testing.assert_close(module.model(batch), expected)
 
 
@@ -142,7 +142,7 @@ def test_without_mean_and_deviation_the_target_itself_is_predicted(regressor, ba
     with torch.no_grad():
         module.model.output_adapter.linear.weight.zero_()
         module.model.output_adapter.linear.bias.copy_(torch.tensor([0.5, 7.0]))
-    torch.testing.assert_close(module.model(batch), torch.tensor([0.5, 7.0]).expand(23, 2))
+    torch.testing.assert_close(module.model(batch), torch.tensor([0.5, 7.0], dtype=torch.float64).expand(23, 2))
 
 
 def test_mean_and_deviation_stand_in_the_config_alone(regressor):
@@ -152,8 +152,8 @@ def test_mean_and_deviation_stand_in_the_config_alone(regressor):
     assert plain["decoder"]["target_std"] == STD
     model = assemble(config_from_dict(plain))
     assert isinstance(model.output_adapter, RegressionOutputAdapter)
-    assert model.output_adapter.mean.tolist() == MEAN
-    assert model.output_adapter.std.tolist() == STD
+    assert model.output_adapter.mean == MEAN
+    assert model.output_adapter.std == STD
     names = {name for name in model.state_dict() if name.startswith("output_adapter")}
     assert names == {
         "output_adapter.query_provider.queries",

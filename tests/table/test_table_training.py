@@ -87,7 +87,7 @@ def test_rows_of_a_file_are_predicted_as_in_validation(diabetes, tmp_path):
     assert predictor.failures == []
     with torch.no_grad():
         expected = module.model({"inputs": data.split_datasets["validation"].inputs})[:, 0]
-    found = torch.tensor([prediction["progression"] for prediction in predictions])
+    found = torch.tensor([prediction["progression"] for prediction in predictions], dtype=torch.float64)
     torch.testing.assert_close(found, torch.cat([expected, expected[:1]]), rtol=1e-4, atol=1e-2)
     assert predictions[2]["input"] == f"{tmp_path / 'patients.csv'}:3"
     predictor = NumberPredictor(module, reader, attention=str(tmp_path / "looks"))

@@ -15,6 +15,7 @@ from perceiver_plugins.table.columns import Columns
 from perceiver_plugins.training.data import Classes, PerceiverDataModule
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.loading import IGNORED, BatchDataset
+from perceiver_plugins.training.statistics import refuse_constant
 from perceiver_registry import UserError
 
 
@@ -76,7 +77,7 @@ class TableDataModule(Classes, PerceiverDataModule):
     """Numbers in columns, from which numbers or a class are to be predicted.
 
     Batches are dicts of ``inputs`` (b, m), float32, one number a column in standard deviations from the mean of the
-    training data, NaN where it is missing; and ``labels``, either (b, t), float32, NaN where one is missing, or (b),
+    training data, NaN where it is missing; and ``labels``, either (b, t), float64, NaN where one is missing, or (b),
     int64, the number of the class.
 
     Subclasses implement :meth:`load`.
@@ -117,6 +118,8 @@ class TableDataModule(Classes, PerceiverDataModule):
         tables = self.load()
         if not len(tables.splits["train"].labels):
             raise DataError(self.missing_split["train"])
+        if self.target == "number":
+            refuse_constant(tables.label_names, tables.splits["train"].labels)
         return tables
 
     @cached_property
@@ -180,9 +183,9 @@ class TableDataModule(Classes, PerceiverDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         for split, table in self.tables.splits.items():
-            labels = torch.from_numpy(table.labels)
-            labels = labels.float() if self.target == "number" else labels
-            self.split_datasets[split] = Examples(self.columns.standardise(table.features), labels)
+            self.split_datasets[split] = Examples(
+                self.columns.standardise(table.features), torch.from_numpy(table.labels)
+            )
 
 
 def permutation(size: int) -> np.ndarray:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+from pytorch_lightning.utilities import rank_zero_warn
 
 from perceiver_plugins.table.columns import numbers
 from perceiver_plugins.table.data import Table, TableDataModule, Tables, permutation
+from perceiver_plugins.training.class_names import ClassNames
 from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import find_files, read_rows
+from perceiver_plugins.training.files import FLAGS, file_format, find_files, read_rows, refuse_shared_files
+from perceiver_plugins.training.statistics import missing_targets
+from perceiver_plugins.training.table_rows import check_delimiter, column_names
 from perceiver_registry import UserError
 
-FLAGS = {"train": "train_files", "validation": "val_files", "test": "test_files"}
-"""The flags that name the files of each split."""
+
+FEWEST_COUNTED = 20
+"""Rows from which on a column that counts them is taken for an index; arbitrary."""
 
 
 class TableFilesDataModule(TableDataModule):
@@ -33,7 +37,10 @@ class TableFilesDataModule(TableDataModule):
         test_files: Files to test on.
         target: What is to be predicted: numbers or a class.
         label_column: Name of the column with what is to be predicted; for numbers also a list of several.
-        feature_columns: Names of the columns with the numbers to predict it from; null: all others.
+        feature_columns: Names of the columns with the numbers to predict it from; null: all others, but for the row
+            index that pandas writes into tables.
+        delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
+            .tsv files.
         val_fraction: The part of the rows that is set aside.
         batch_size: Examples per batch and device, in training.
         valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
@@ -56,6 +63,7 @@ class TableFilesDataModule(TableDataModule):
         target: Literal["number", "class"] = "number",
         label_column: str | list[str] = "label",
         feature_columns: list[str] | None = None,
+        delimiter: str | None = None,
         val_fraction: float = 0.1,
         batch_size: int = 32,
         valid_batch_size: int | None = None,
@@ -73,81 +81,103 @@ class TableFilesDataModule(TableDataModule):
         if both := set(self.label_columns).intersection(feature_columns or []):
             raise UserError(f"feature_columns: {min(both)!r} is the label_column; a model would just repeat it")
         self.feature_columns = feature_columns
+        self.delimiter = check_delimiter(delimiter)
         self.val_fraction = val_fraction
         given = {"train": train_files, "validation": val_files, "test": test_files}
         self.files = {split: find_files(files, FLAGS[split]) for split, files in given.items() if files is not None}
-        for split in ("validation", "test"):
-            if twice := set(self.files["train"]).intersection(self.files.get(split, [])):
-                raise DataError(f"{FLAGS[split]}: {min(twice)} is among train_files too; take it out of one of them")
+        refuse_shared_files({FLAGS[split]: files for split, files in self.files.items()})
 
     def load(self) -> Tables:
         names = self.feature_columns or self._other_columns()
-        tables = {split: self._read(files, names) for split, files in self.files.items()}
-        if self.target == "number":
-            label_names = self.label_columns
-        else:
-            label_names = class_names(tables["train"].labels.tolist())
-            tables = {split: self._numbered(table, label_names, split) for split, table in tables.items()}
+        classes = ClassNames(self.label_columns[0]) if self.target == "class" else None
+        tables = {}
+        for split, files in self.files.items():  # those to train on first
+            tables[split] = self._read(files, names, classes)
+            if split == "train" and classes is not None and len(tables[split].labels):
+                classes.settle()
+        if classes is not None:
+            tables = {split: numbered(table, classes.numbers) for split, table in tables.items()}
+        for note in self._notes(tables, names, classes):
+            rank_zero_warn(note)
         if "validation" not in tables:
             rows = permutation(len(tables["train"].labels))
             held_out, kept = np.split(rows, [round(len(rows) * self.val_fraction)])
             tables = {**tables, "train": tables["train"].take(kept), "validation": tables["train"].take(held_out)}
-        return Tables(names, label_names, tables)
+        return Tables(names, classes.names if classes is not None else self.label_columns, tables)
 
     def _other_columns(self) -> list[str]:
-        """The columns of the first file but for the labels'."""
-        first = next(read_rows(self.files["train"][0], {}), None)
-        if first is None:
-            raise DataError(f"{self.files['train'][0]}: the file holds no row")
-        place, row = first
-        names = [name for name in row if name is not None and name not in self.label_columns]
+        """The columns of the first file but for the labels', which all other files must have too."""
+        first, *others = dict.fromkeys(file for files in self.files.values() for file in files)
+        found, index = column_names(first, self.delimiter)
+        names = [name for name in found if name not in self.label_columns]
         if not names:
-            raise DataError(f"{place}: there is no column but for the label_column to predict it from")
+            raise DataError(f"{first}: there is no column but for the label_column to predict it from")
+        if index := [name for name in index if name not in self.label_columns]:
+            rank_zero_warn(
+                f"{first}: {' and '.join(map(_shown, index))} left out, as pandas writes it for the number of a row "
+                "(feature_columns names columns to read)"
+            )
+        for file in others:
+            self._refuse_others(str(file), set(column_names(file, self.delimiter)[0]), names)
         return names
 
-    def _read(self, files: Sequence[Path], names: Sequence[str]) -> Table:
-        """The rows of files; a class is still a text."""
+    def _refuse_others(self, where: str, found: set[str], names: Sequence[str]) -> None:
+        """Raise DataError if there are columns that are not read although no flag chooses the columns."""
+        if others := found.difference(names, self.label_columns):
+            raise DataError(
+                f"{where}: the column {min(others)!r} is not in {self.files['train'][0]}, whose columns are read "
+                "(name the columns in feature_columns)"
+            )
+
+    def _read(self, files: Sequence[Path], names: Sequence[str], classes: ClassNames | None) -> Table:
+        """The rows of files; a class is still its name."""
         columns = dict.fromkeys(names, "feature_columns") | dict.fromkeys(self.label_columns, "label_column")
         features = array("d")
-        labels: list[Any] = []
-        for place, row in itertools.chain.from_iterable(read_rows(file, columns) for file in files):
-            features.extend(numbers(row, names, place, "feature_columns"))
-            if self.target == "number":
-                labels.append(numbers(row, self.label_columns, place, "label_column"))
-            else:
-                labels.append(self._class(row, place))
-        shape = (-1, len(self.label_columns)) if self.target == "number" else -1
-        return Table(np.array(features).reshape(-1, len(names)), np.array(labels).reshape(shape))
+        targets = array("d")
+        labels: list[str] = []
+        for file in files:
+            is_json = file_format(file)[0] in (".json", ".jsonl")
+            for place, row in read_rows(file, columns, self.delimiter):
+                if is_json and self.feature_columns is None and len(row) > len(columns):
+                    self._refuse_others(place, set(row), names)
+                features.extend(numbers(row, names, place, "feature_columns"))
+                if classes is None:
+                    targets.extend(numbers(row, self.label_columns, place, "label_column"))
+                else:
+                    labels.append(classes.read(row[self.label_columns[0]], place))
+        read = np.array(features).reshape(-1, len(names))
+        if classes is None:
+            return Table(read, np.array(targets).reshape(-1, len(self.label_columns)))
+        return Table(read, np.array(labels))
 
-    def _class(self, row: Mapping[str, Any], place: str) -> str:
-        column = self.label_columns[0]
-        label = row[column]
-        if isinstance(label, float) and label.is_integer():
-            label = int(label)  # what becomes of whole numbers in a column where some are missing
-        if label is None or label == "" or label != label:
-            raise DataError(f"{place}: the class in the column {column!r} is missing")
-        if not isinstance(label, str | int):
-            raise DataError(f"{place}: {column!r} is {label!r}, which names no class; target=number predicts numbers")
-        return str(label).lower() if isinstance(label, bool) else str(label)
-
-    def _numbered(self, table: Table, names: list[str], split: str) -> Table:
-        number = {name: number for number, name in enumerate(names)}
-        labels = table.labels.tolist()
-        if unknown := sorted(set(labels).difference(names)):
-            raise DataError(f"{FLAGS[split]}: the class {unknown[0]!r} does not occur in the training data")
-        return Table(table.features, np.array([number[label] for label in labels], dtype=np.int64))
+    def _notes(self, tables: dict[str, Table], names: Sequence[str], classes: ClassNames | None) -> list[str]:
+        """A line for each thing that whoever trains on the tables should know."""
+        notes = counting_columns(names, tables["train"].features) if self.feature_columns is None else []
+        if classes is not None:
+            return notes + classes.similar()
+        for split, table in tables.items():
+            notes += missing_targets(self.label_columns, table.labels, split)
+        return notes
 
 
-def class_names(labels: Iterable[str]) -> list[str]:
-    """The classes that occur, whole numbers by their value, or else by the alphabet.
+def numbered(table: Table, numbers: dict[str, int]) -> Table:
+    """A table whose classes are their numbers instead of their names."""
+    return Table(table.features, np.array([numbers[name] for name in table.labels.tolist()], dtype=np.int64))
 
-    Raises:
-        DataError: If there are less than two.
-    """
-    names = sorted(set(labels))
-    if len(names) < 2:
-        raise DataError(f"the classes of the training data are all {', '.join(names) or 'missing'}: there must be two")
-    try:
-        return sorted(names, key=int)
-    except ValueError:
-        return names
+
+def counting_columns(names: Iterable[str], features: np.ndarray) -> list[str]:
+    """A line for columns (rows, m) that count the rows, as an index does: they say nothing of an example."""
+    rows = np.arange(len(features))
+    counting = [
+        name for name, column in zip(names, features.T, strict=True) if np.array_equal(column - column[:1], rows)
+    ]
+    if len(features) < FEWEST_COUNTED or not counting:
+        return []
+    return [
+        f"the column {counting[0]!r} counts the rows of the training data; if it is an index, leave it out "
+        "(feature_columns names columns to read)"
+    ]
+
+
+def _shown(name: str) -> str:
+    return repr(name) if name.strip() else "the column without a name"

@@ -1,33 +1,57 @@
-"""Reading the user's files: documents of text, and rows of JSON, CSV and Parquet, compressed or not.
+"""Finding the user's files, and reading documents of text from them, compressed or not.
 
-What is wrong with a file is reported in one line that names the file and the place in it.
+What is wrong with a file is reported in one line that names the file and the location in it.
 """
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import csv
 import glob
-import gzip
 import io
-import json
-import lzma
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from perceiver_plugins.training.cells import text_of
 from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.left_out import LeftOut
+from perceiver_plugins.training.opening import (
+    COMPRESSIONS,
+    FORMATS,
+    TABLES,
+    file_format,
+    is_table,
+    not_utf8,
+    open_binary,
+    readable,
+    refuse_utf16,
+)
+from perceiver_plugins.training.table_rows import Row, read_rows, require_columns
 from perceiver_registry.errors import near
 
-TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-FORMATS = (".txt", *TABLES)
-COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
+__all__ = [
+    "BLOCK",
+    "COMPRESSIONS",
+    "FLAGS",
+    "FORMATS",
+    "TABLES",
+    "Piece",
+    "Row",
+    "file_format",
+    "find_files",
+    "is_table",
+    "known_format",
+    "open_binary",
+    "read_documents",
+    "read_rows",
+    "refuse_shared_files",
+    "require_columns",
+    "text_of",
+]
+
+FLAGS = {"train": "train_files", "validation": "val_files", "test": "test_files"}
+"""The flags that name the files of each split."""
 
 BLOCK = 2**14
 """Bytes of a text file that are read at once; a piece of a document has one or two of these."""
@@ -39,10 +63,6 @@ class Piece(NamedTuple):
     text: str
     first: bool = True
     last: bool = True
-
-
-Row = tuple[str, Mapping[str, Any]]
-"""Where a row of a table is ("train.csv, line 3"), for what there is to say of it, and its values by column."""
 
 
 def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
@@ -58,34 +78,78 @@ def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
     Raises:
         DataError: If one of them means no file.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}  # by its real path, as links give a file several names
     for name in [paths] if isinstance(paths, str) else paths:
         path = Path(name).expanduser()
         if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if file.is_file() and known_format(file)]
-            if not files:
-                raise DataError(f"{flag}: no {', '.join(FORMATS)} file (compressed or not) in the folder {path}")
+            files = _files_of_folder(path, flag)
         elif path.is_file():
             files = [path]
         elif glob.has_magic(name):
-            files = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()]
+            files = _files_of_pattern(path, flag)
             if not files:
                 raise DataError(f"{flag}: no file matches {name!r}")
         else:
             siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
             hint = f" ({near(path.name, siblings)})" if siblings and len(siblings) <= 1000 else ""
             raise DataError(f"{flag}: there is no file {path}{hint}")
-        found += [file for file in files if file not in found]
+        for file in files:
+            found.setdefault(file.resolve(), file)
     if not found:
         raise DataError(f"{flag}: no file given")
-    return found
+    return list(found.values())
 
 
-def file_format(path: Path) -> tuple[str, str]:
-    """(format, compression) by the file's name: (".jsonl", ".gz"). Any other ending counts as text."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
-    return (suffixes[-1] if suffixes and suffixes[-1] in FORMATS else ".txt"), compression
+def _files_of_folder(folder: Path, flag: str) -> list[Path]:
+    """The files of a known format in a folder and below, sorted; reports how many others there are."""
+    inside = [file for file in _walk(folder) if file.is_file()]
+    files = [file for file in inside if known_format(file)]
+    if not files:
+        raise DataError(f"{flag}: no {', '.join(FORMATS)} file (compressed or not) in the folder {folder}")
+    if others := [file for file in inside if not known_format(file)]:
+        from pytorch_lightning.utilities import rank_zero_warn  # too heavy to import for reading alone
+
+        rank_zero_warn(
+            f"{flag}: {folder}: {len(others)} file(s) of other formats left out, such as {others[0].name!r} "
+            f"(formats by name: {', '.join(FORMATS)})"
+        )
+    return files
+
+
+def _walk(folder: Path) -> list[Path]:
+    """The files in a folder and below, sorted, hidden ones left out. Links to folders are not followed."""
+    inside: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside += [Path(parent) / name for name in names if not name.startswith(".")]
+    return sorted(inside)
+
+
+def _files_of_pattern(path: Path, flag: str) -> list[Path]:
+    """The files that a pattern matches, sorted. ** follows no links to folders, as those may lead back."""
+    anchor = Path(path.anchor)
+    pattern = path.relative_to(anchor)
+    try:
+        matches = [file for file in anchor.glob(str(pattern)) if file.is_file()]
+    except ValueError as error:
+        raise DataError(f"{flag}: {str(path)!r} is no pattern (** must be a whole part of the path)") from error
+    written = set(pattern.parts)  # hidden names count where the pattern has them
+    return sorted(
+        file for file in matches if not any(part.startswith(".") and part not in written for part in file.parts)
+    )
+
+
+def refuse_shared_files(files: Mapping[str, Sequence[Path]]) -> None:
+    """Raise DataError if a file of another flag is among those of the first.
+
+    Args:
+        files: The files by the flag that names them, those to train on first.
+    """
+    (first, train), *others = files.items()
+    known = {file.resolve() for file in train}
+    for flag, given in others:
+        if both := [file for file in given if file.resolve() in known]:
+            raise DataError(f"{flag}: {min(both)} is among {first} too; take it out of one of them")
 
 
 def known_format(path: Path) -> bool:
@@ -96,26 +160,28 @@ def known_format(path: Path) -> bool:
     return stem.endswith(FORMATS) and not stem.startswith(".")
 
 
-def read_documents(path: Path, text_column: str = "text") -> Iterator[Piece]:
+def read_documents(
+    path: Path, text_column: str = "text", delimiter: str | None = None, left_out: LeftOut | None = None
+) -> Iterator[Piece]:
     """The documents of a file: each row of a table, or the whole of a text file (in pieces).
 
-    Empty and missing (null) texts are left out.
+    Rows without a text (null or empty) are left out.
 
     Args:
         path: The file.
         text_column: Name of the column with the text, where the format has columns.
+        delimiter: Character between the columns of .csv and .tsv files. None: a comma, or a tab in .tsv files.
+        left_out: Counts the rows without a text.
 
     Raises:
         DataError: If the file is missing, empty, damaged, binary or not UTF-8, or has no such column.
     """
     if is_table(path):
-        rows = read_rows(path, {text_column: "text_column"})
-        texts = (text_of(row, text_column, place) for place, row in rows)
-        pieces: Iterator[Piece] = (Piece(text) for text in texts if text)
+        pieces = _texts_of_rows(path, text_column, delimiter, left_out or LeftOut())
     else:
         pieces = _read_text(path)
     empty = True
-    with _readable(path):
+    with readable(path):
         for piece in pieces:
             empty = False
             yield piece
@@ -123,77 +189,12 @@ def read_documents(path: Path, text_column: str = "text") -> Iterator[Piece]:
         raise DataError(f"{path}: the file holds no text (it is empty, or all of its texts are)")
 
 
-def is_table(path: Path) -> bool:
-    """Whether the file's name says a format that has rows and columns."""
-    return file_format(path)[0] in TABLES
-
-
-def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
-    """The rows of a table: JSON lines, a JSON list of objects, CSV, TSV or Parquet.
-
-    Args:
-        path: The file.
-        columns: The columns that rows must have, each with the flag that names it, for errors. None: all that there
-            are.
-
-    Returns:
-        For each row its place, which begins with the file's name, and its values by column, those of other columns
-        perhaps among them. Values are as the format has them: CSV has text only, and an empty one where there is no
-        value, or None where the line ends before it; the others have null (None), numbers and lists.
-
-    Raises:
-        DataError: If the file is missing, damaged, no table, or not UTF-8, or lacks a column.
-    """
-    if not is_table(path):
-        raise DataError(f"{path}: not a table; columns are read from {', '.join(TABLES)} files, compressed or not")
-    readers = {".parquet": _read_parquet, ".jsonl": _read_json, ".json": _read_json}
-    with _readable(path):
-        yield from readers.get(file_format(path)[0], _read_table)(path, columns)
-
-
-def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
-    """The text in a column of a row; "" where it is missing (null).
-
-    Raises:
-        DataError: If it is not text.
-    """
-    text = row[column]
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        raise DataError(f"{place}: {column!r} is not text but {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{place}: {column!r} holds half of a surrogate pair, which is no character") from error
-    return text
-
-
-def open_binary(path: Path) -> IO[bytes]:
-    """Open a file for reading its bytes, decompressed."""
-    _, compression = file_format(path)
-    if compression == ".gz":
-        return cast(IO[bytes], gzip.open(path))
-    if compression == ".xz":
-        return lzma.open(path)
-    if compression == ".bz2":
-        return bz2.open(path)
-    if compression == ".zst":
-        if not pa.Codec.is_available("zstd"):
-            raise DataError(f"{path}: this installation of pyarrow cannot read .zst; decompress the file first")
-        return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
-    return path.open("rb")
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Says of which file it is that it cannot be read."""
-    try:
-        yield
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: the compressed data is damaged or ends too early ({error})") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+def _texts_of_rows(path: Path, text_column: str, delimiter: str | None, left_out: LeftOut) -> Iterator[Piece]:
+    for place, row in read_rows(path, {text_column: "text_column"}, delimiter):
+        text = text_of(row, text_column, place)
+        left_out.count("no text", place, is_left_out=not text)
+        if text:
+            yield Piece(text)
 
 
 def _read_text(path: Path) -> Iterator[Piece]:
@@ -202,16 +203,18 @@ def _read_text(path: Path) -> Iterator[Piece]:
         position, held, first = 0, "", True
         while block := file.read(BLOCK):
             if position == 0:
-                _refuse_binary(path, block)
+                refuse_utf16(path, block)
                 start = len(codecs.BOM_UTF8) if block.startswith(codecs.BOM_UTF8) else 0
             else:
                 start = 0
+            if (zero := block.find(b"\0")) >= 0:
+                raise DataError(f"{path}: a binary file (zero byte at byte {position + zero}), expected UTF-8 text")
             try:
                 text = held + decoder.decode(block[start:])
             except UnicodeDecodeError as error:
                 # The decoder had kept the beginning of a character that the block before ended in.
                 offset = position + start + error.start - (len(error.object) - len(block[start:]))
-                raise DataError(_not_utf8(path, f"at byte {offset}", error.object[error.start])) from error
+                raise DataError(not_utf8(path, f"at byte {offset}", error.object[error.start])) from error
             position += len(block)
             # A piece ends with a line, or else with a word. Something is always kept back, as the last piece is marked.
             end = len(text) - 1
@@ -226,104 +229,7 @@ def _read_text(path: Path) -> Iterator[Piece]:
             held += decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
             raise DataError(
-                _not_utf8(path, f"at byte {position - len(error.object)} (the end)", error.object[0])
+                not_utf8(path, f"at byte {position - len(error.object)} (the end)", error.object[0])
             ) from error
         if held and not (first and not held.strip()):
             yield Piece(held, first, True)
-
-
-def _read_json(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
-    for place, row in _json_rows(path):
-        if not isinstance(row, dict):
-            fields = f" with {', '.join(map(repr, columns))}" if columns else ""
-            raise DataError(f"{path}, {place}: expected an object{fields}, got {type(row).__name__}")
-        require_columns(f"{path}, {place}", columns, row)
-        yield f"{path}, {place}", row
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place in the file, value) of each row of JSON lines, or of one JSON list."""
-    lines = _decoded_lines(path)
-    for number, line in lines:
-        if not line.strip():
-            continue
-        if line.lstrip().startswith("["):
-            rows = _parse_json(path, f"line {number}", line + "".join(rest for _, rest in lines))
-            yield from ((f"item {index + 1}", row) for index, row in enumerate(rows))
-            return
-        yield f"line {number}", _parse_json(path, f"line {number}", line)
-
-
-def _parse_json(path: Path, place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, {place}: not JSON ({error.msg}, column {error.colno}); expected one object per line, or one list"
-        ) from error
-
-
-def _read_table(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
-    delimiter = "\t" if file_format(path)[0] == ".tsv" else ","
-    csv.field_size_limit(2**31 - 1)  # the default refuses texts of more than 128 KiB
-    rows = csv.DictReader((line for _, line in _decoded_lines(path)), delimiter=delimiter, strict=True)
-    try:
-        if rows.fieldnames is not None:
-            require_columns(str(path), columns, rows.fieldnames)
-        for row in rows:
-            yield f"{path}, line {rows.line_num}", row
-    except csv.Error as error:
-        raise DataError(f"{path}, line {rows.line_num}: not a valid table ({error})") from error
-
-
-def _read_parquet(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
-    source: Any = path
-    if file_format(path)[1]:
-        with open_binary(path) as file:  # a Parquet file is read from its end, which compressed data is not
-            source = io.BytesIO(file.read())
-    elif path.stat().st_size == 0:
-        return
-    try:
-        table = pq.ParquetFile(source)
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: not a Parquet file, or damaged") from error
-    with table:
-        require_columns(str(path), columns, table.schema_arrow.names)
-        batches = table.iter_batches(batch_size=1000, columns=list(columns) or None)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
-
-
-def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, text) of each line, line ends included."""
-    with open_binary(path) as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                _refuse_binary(path, line)
-                line = line.removeprefix(codecs.BOM_UTF8)
-            try:
-                yield number, line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                where = f"at line {number}, byte {error.start + 1} of it"
-                raise DataError(_not_utf8(path, where, line[error.start])) from error
-
-
-def _refuse_binary(path: Path, block: bytes) -> None:
-    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path}: UTF-16 text, not UTF-8; convert it (iconv -f UTF-16 -t UTF-8)")
-    if (offset := block.find(b"\0")) >= 0:
-        raise DataError(f"{path}: a binary file (zero byte at byte {offset}), expected UTF-8 text")
-
-
-def _not_utf8(path: Path, where: str, byte: int) -> str:
-    return f"{path}: not UTF-8 text: bad byte 0x{byte:02x} {where}; convert the file to UTF-8 (iconv -t UTF-8)"
-
-
-def require_columns(where: str, columns: Mapping[str, str], found: Iterable[Any]) -> None:
-    """Raises DataError unless each of the columns, given with the flag that names it, was found."""
-    found = [str(name) for name in found]
-    for column, flag in columns.items():
-        if column not in found:
-            hint = near(column, found)
-            hint = f" ({hint})" if hint.startswith("did") else ""
-            raise DataError(f"{where}: no column {column!r}; {flag} must be one of: {', '.join(found) or 'none'}{hint}")

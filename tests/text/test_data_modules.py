@@ -421,7 +421,7 @@ def test_two_runs_prepare_once_and_a_killed_one_does_no_harm(tmp_path: Path) -> 
     outputs = sorted(process.communicate(timeout=60)[0] for process in both)
     assert outputs == ["done\n", "loading\ndone\n"]
     assert sorted(path.name for path in folder.parent.iterdir()) == [".data.lock", "data"]
-    assert sorted(path.name for path in folder.iterdir()) == ["train"]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "train"]
     assert sorted(path.name for path in (folder / "train").iterdir()) == ["input_ids.npy", "word_parts.npy"]
 
 

@@ -189,14 +189,14 @@ def test_all_columns_where_none_is_asked_for(kind: str, tmp_path: Path) -> None:
 
 def test_values_of_rows(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": [1, null], "b": {"c": true}, "more": 1}\n')
-    (tmp_path / "a.csv").write_text("a,b\n1,\n2\n")
+    (tmp_path / "a.csv").write_text("a,b\n1,\n2,x\n")
     table = pa.table({"a": [["x", "y"]], "b": [1.5], "more": [0]})
     pq.write_table(table, tmp_path / "a.parquet")
     columns = {"a": "one_flag", "b": "other_flag"}
     assert [row for _, row in read_rows(tmp_path / "a.jsonl", columns)] == [
         {"a": [1, None], "b": {"c": True}, "more": 1}
     ]
-    assert [row for _, row in read_rows(tmp_path / "a.csv", columns)] == [{"a": "1", "b": ""}, {"a": "2", "b": None}]
+    assert [row for _, row in read_rows(tmp_path / "a.csv", columns)] == [{"a": "1", "b": ""}, {"a": "2", "b": "x"}]
     assert [row for _, row in read_rows(tmp_path / "a.parquet", columns)] == [{"a": ["x", "y"], "b": 1.5}]
 
 

@@ -25,6 +25,7 @@ from perceiver_plugins.training.data import check_positive
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.files import BLOCK, Piece, Row
 from perceiver_plugins.training.loading import batches_trained
+from perceiver_plugins.training.table_rows import check_delimiter
 from perceiver_registry.errors import UserError
 
 
@@ -60,6 +61,8 @@ class HubTextDataModule(TextDataModule):
             they are names; null: those that the data set has for them, otherwise the labels of the training data,
             sorted.
         revision: Version on the hub: a branch, tag or commit.
+        delimiter: Character between the columns of .csv and .tsv files of a local folder, such as ';' or tab; null: a
+            comma, or a tab in .tsv files.
         streaming: Read while training instead of preparing all data first. For very large data sets.
         shuffle_buffer: Documents to shuffle within, when streaming.
         stream_val_docs: Documents that are taken off the beginning of the training data for validation, when
@@ -82,6 +85,7 @@ class HubTextDataModule(TextDataModule):
         tokens_column: str | None = "tokens",
         label_names: list[str] | None = None,
         revision: str | None = None,
+        delimiter: str | None = None,
         streaming: bool = False,
         shuffle_buffer: int = 1000,
         stream_val_docs: int = 1000,
@@ -106,6 +110,7 @@ class HubTextDataModule(TextDataModule):
         self.tokens_column = tokens_column
         self._label_names = label_names
         self.revision = revision
+        self.delimiter = check_delimiter(delimiter)
         self.streaming = streaming
         self.shuffle_buffer = shuffle_buffer
         self.stream_val_docs = stream_val_docs
@@ -117,7 +122,7 @@ class HubTextDataModule(TextDataModule):
     @cached_property
     def splits(self) -> Splits:
         """Where the documents come from."""
-        return open_splits(self.dataset, self.subset, self.revision, self.text_column)
+        return open_splits(self.dataset, self.subset, self.revision, self.text_column, self.delimiter)
 
     def source_key(self) -> dict[str, Any]:
         names = [self.train_split, self.val_split, self.test_split]
@@ -131,6 +136,7 @@ class HubTextDataModule(TextDataModule):
             loaded["train"], loaded["validation"] = split_documents(loaded["train"], self.val_fraction, work)
         if test := self._evaluation_split(self.test_split, "test"):
             loaded["test"] = self.splits.load(test, work)
+        self.notes += self.splits.notes
         return loaded
 
     def load_rows(self) -> dict[str, Iterable[Row]]:

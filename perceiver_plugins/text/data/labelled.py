@@ -19,7 +19,6 @@ from perceiver_plugins.text.data.labels import Labels
 from perceiver_plugins.text.data.prepared import (
     encode,
     flat_column,
-    make_folder,
     open_arrays,
     quiet_datasets,
     store,
@@ -28,7 +27,9 @@ from perceiver_plugins.text.data.prepared import (
 from perceiver_plugins.text.data.streaming import fingerprint
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.files import Row
+from perceiver_plugins.training.left_out import LeftOut
 from perceiver_plugins.training.loading import IGNORED, BatchDataset, example_rng
+from perceiver_plugins.training.prepared_folder import make_folder
 
 FACTS = "labels.json"
 """The file in a prepared folder with what models need to know of the labels."""
@@ -46,9 +47,9 @@ def prepare_labelled(
     workers: int | None = None,
     batch_size: int = 1000,
 ) -> None:
-    """Make the folder with the tokenised and labelled splits, if it is not there yet.
+    """Make the folder with the tokenised and labelled splits, unless it exists and is intact.
 
-    Rows without a text are left out, and documents that the tokenizer makes no token of.
+    Rows without a text are left out, and documents that the tokenizer makes no token of. How many, is reported.
 
     Args:
         folder: Where the data will be.
@@ -64,11 +65,14 @@ def prepare_labelled(
     """
     schema = pa.schema({"text": pa.large_string(), "labels": labels.stored})
 
-    def make(work: Path, result: Path) -> None:
-        documents = {}
+    def make(work: Path, result: Path) -> list[str]:
+        documents, notes = {}, []
         with quiet_datasets():
             for split, rows in load().items():
-                documents[split] = write_documents(work / f"{split}.arrow", _documents(rows, labels, split), schema)
+                left_out = LeftOut()
+                texts = _documents(rows, labels, split, left_out)
+                documents[split] = write_documents(work / f"{split}.arrow", texts, schema)
+                notes += left_out.lines(split)
                 if split == "train":
                     labels.learn()
         if "validation" not in documents:
@@ -80,16 +84,22 @@ def prepare_labelled(
                 file = work / "encoded" / f"{split}.arrow"
                 encoded = encode(part, LabelledEncoder(encoder, labels), features, file, workers, batch_size)
                 store_documents(result / split, encoded, labels.by_token)
+                if missing := len(part) - len(encoded):
+                    notes.append(f"{split}: {missing:,} of {len(part):,} texts left out: the tokenizer finds no token")
         facts = labels.facts(open_documents(result, "train").labels)
         (result / FACTS).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        for split in documents:
+            notes += labels.notes(open_documents(result, split).labels, split)
+        return notes
 
     make_folder(folder, make)
 
 
-def _documents(rows: Iterable[Row], labels: Labels, split: str) -> Iterator[tuple[str, Any]]:
+def _documents(rows: Iterable[Row], labels: Labels, split: str, left_out: LeftOut) -> Iterator[tuple[str, Any]]:
     empty = True
     for place, row in rows:
         text, value = labels.read(row, place)
+        left_out.count("no text", place, is_left_out=not text)
         if text:
             empty = False
             yield text, value

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar, Literal
@@ -14,19 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.training.cells import number, text_of
+from perceiver_plugins.training.class_names import ClassNames
 from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import text_of
 from perceiver_plugins.training.loading import IGNORED
-from perceiver_registry.errors import UserError, near
+from perceiver_plugins.training.statistics import mean_and_std, missing_targets, refuse_constant
+from perceiver_registry.errors import UserError
 
 Target = Literal["masked", "class", "number", "token"]
 """What a model is to predict: masked tokens, the text's class, numbers, or a class for each token."""
-
-MANY = 1000
-"""More classes than this, with few examples each, are taken for something else."""
-
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-"""The largest number that can be trained on."""
 
 Run = tuple[str | None, int]
 """A class, or None where nothing is to be predicted, and the number of consecutive characters that have it."""
@@ -92,100 +86,14 @@ class Labels(ABC):
             labels: The labels of the training data: (documents,), (documents, numbers) or (tokens,).
         """
 
+    def notes(self, labels: np.ndarray, split: str) -> list[str]:
+        """A line for each thing to report of the labels of a split.
 
-class ClassNames:
-    """The names of the classes in a column: given, or those that occur in the training data.
-
-    Whole numbers, also those written as text, stand for the given names, from 0 on; otherwise they are names, as are
-    booleans (false, true). Names that are not given are sorted, whole numbers by their value.
-
-    Args:
-        column: The column with the classes.
-        names: The names, in their order; None: those that occur.
-    """
-
-    def __init__(self, column: str, names: Sequence[str] | None = None) -> None:
-        if names is not None and len(set(names)) < max(2, len(names)):
-            raise UserError(f"label_names={list(names)}: give at least two names, each once")
-        self.where = f"the column {column!r} (label_column)"
-        self.given = names is not None
-        self.names = list(names or [])
-        self.numbers = {name: number for number, name in enumerate(self.names)}
-        self.counts: Counter[str] = Counter()
-        self.settled = False
-
-    def read(self, value: Any, place: str) -> str:
-        """The name of a class.
-
-        Raises:
-            DataError: If there is none, or it is not among those that are given or were learnt.
+        Args:
+            labels: Its labels: (documents,), (documents, numbers) or (tokens,).
+            split: Its name.
         """
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # what becomes of whole numbers in a column where some are missing
-        if value is None or value == "" or value != value:
-            raise DataError(f"{place}: the label in {self.where} is missing")
-        if not isinstance(value, str | int):
-            hint = "; to predict numbers, pass target=number" if isinstance(value, float) else ""
-            raise DataError(
-                f"{place}: {self.where} must hold texts, whole numbers or booleans to name classes, "
-                f"not {type(value).__name__} ({value!r:.40}){hint}"
-            )
-        name = str(value).lower() if isinstance(value, bool) else str(value)
-        if name not in self.numbers:
-            name = self._given_name(value, name, place) if self.given else self._new_name(name, place)
-        if not self.settled:
-            self.counts[name] += 1
-        return name
-
-    def _given_name(self, value: str | int, name: str, place: str) -> str:
-        try:
-            number = int(value)
-        except ValueError:
-            hint = near(name, self.names)
-            raise DataError(f"{place}: the label {name!r:.60} is none of the label_names ({hint:.200})") from None
-        if 0 <= number < len(self.names):
-            return self.names[number]
-        hint = " (-1 stands for a missing label in some data sets)" if number == -1 else ""
-        raise DataError(
-            f"{place}: the label {number} is out of range: "
-            f"there are names for the labels 0 to {len(self.names) - 1}{hint}"
-        )
-
-    def _new_name(self, name: str, place: str) -> str:
-        if self.settled:
-            hint = near(name, self.names)
-            raise DataError(
-                f"{place}: the label {name!r:.60} in {self.where} does not occur in the training data ({hint:.200})"
-            )
-        return name
-
-    def settle(self) -> None:
-        """All training data has been read.
-
-        Raises:
-            DataError: If there is one class only, or so many that they can be none.
-        """
-        found, total = len(self.counts), self.counts.total()
-        if found < 2:
-            what = f"are all {next(iter(self.counts))!r:.60}" if found else "are all missing"
-            raise DataError(
-                f"the labels in {self.where} of the training data {what}: there must be at least two classes"
-            )
-        if not self.given:
-            if (found > MANY and found * 10 > total) or (found > MANY // 10 and found * 2 > total):
-                raise DataError(
-                    f"{self.where} has {found:,} different labels among {total:,} in the training data, "
-                    "which looks like text or numbers, not like classes: name another label_column, pass "
-                    "target=number to predict numbers, or list the classes in label_names"
-                )
-            self.names = _in_order(self.counts)
-            self.numbers = {name: number for number, name in enumerate(self.names)}
-        self.settled = True
-
-    def facts(self, labels: np.ndarray) -> dict[str, Any]:
-        """The names, and how often each occurs among ``labels`` (n,)."""
-        counts = np.bincount(labels[labels != IGNORED], minlength=len(self.names))
-        return {"label_names": self.names, "class_counts": counts.tolist()}
+        return []
 
 
 class ClassLabels(Labels):
@@ -219,6 +127,9 @@ class ClassLabels(Labels):
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
         return self.classes.facts(labels)
 
+    def notes(self, labels: np.ndarray, split: str) -> list[str]:
+        return self.classes.similar() if split == "train" else []
+
 
 class NumberLabels(Labels):
     """One or several numbers for each text.
@@ -228,8 +139,8 @@ class NumberLabels(Labels):
         label_columns: The columns with the numbers; a missing number (null, or an empty text) is not predicted.
     """
 
-    stored = pa.list_(pa.float32())
-    feature = datasets.Sequence(datasets.Value("float32"))
+    stored = pa.list_(pa.float64())
+    feature = datasets.Sequence(datasets.Value("float64"))
 
     def __init__(self, text_column: str, label_columns: Sequence[str]) -> None:
         super().__init__({text_column: "text_column", **dict.fromkeys(label_columns, "label_column")})
@@ -252,17 +163,12 @@ class NumberLabels(Labels):
         Raises:
             DataError: If a column has no two different numbers.
         """
-        for column, numbers in zip(self.label_columns, labels.T, strict=True):
-            known = numbers[~np.isnan(numbers)]
-            if not known.size or (known == known[0]).all():
-                what = f"are all {known[0]:g}" if known.size else "are all missing"
-                raise DataError(f"the numbers in the column {column!r} of the training data {what}: nothing to learn")
-        exact = labels.astype(np.float64)
-        return {
-            "target_names": self.label_columns,
-            "target_mean": np.nanmean(exact, axis=0).tolist(),
-            "target_std": np.nanstd(exact, axis=0).tolist(),
-        }
+        refuse_constant(self.label_columns, labels)
+        mean, std = mean_and_std(labels)
+        return {"target_names": self.label_columns, "target_mean": mean.tolist(), "target_std": std.tolist()}
+
+    def notes(self, labels: np.ndarray, split: str) -> list[str]:
+        return missing_targets(self.label_columns, labels, split)
 
 
 class TokenLabels(Labels):
@@ -345,6 +251,9 @@ class TokenLabels(Labels):
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
         return self.classes.facts(labels)
 
+    def notes(self, labels: np.ndarray, split: str) -> list[str]:
+        return self.classes.similar() if split == "train" else []
+
 
 def make_labels(
     target: Target,
@@ -389,23 +298,15 @@ def first_known(characters: np.ndarray, spans: np.ndarray) -> np.ndarray:
     return np.where(first < spans[:, 1], np.append(characters, IGNORED)[first], IGNORED)
 
 
-def _in_order(names: Sequence[str] | Counter[str]) -> list[str]:
-    try:
-        return sorted(names, key=lambda name: (int(name), name))
-    except ValueError:
-        return sorted(names)
-
-
 def _number(value: Any, column: str, place: str) -> float:
-    if value is None or value == "":
-        return math.nan
     try:
-        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
-    except (ValueError, OverflowError):
-        number = None
-    if number is None or abs(number) > FLOAT32_MAX:
-        raise DataError(f"{place}: {column!r} is {value!r:.40}, which is no number; target=number needs one, or none")
-    return number
+        if isinstance(value, bool):
+            raise ValueError("a boolean")
+        return number(value)
+    except ValueError as error:
+        raise DataError(
+            f"{place}: {column!r} is {value!r:.40}, which is no number to train on; target=number needs one, or none"
+        ) from error
 
 
 def _list(row: Mapping[str, Any], column: str, place: str) -> list[Any]:

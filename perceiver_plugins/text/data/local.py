@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,9 +12,10 @@ from perceiver_plugins.text.data.hub import check_fraction
 from perceiver_plugins.text.data.labels import Target
 from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import split_documents, write_documents
-from perceiver_plugins.text.data.splits import file_states, rows_of_files
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import Row, find_files, read_documents
+from perceiver_plugins.text.data.splits import file_states, read_files, rows_of_files
+from perceiver_plugins.training.files import FLAGS, Row, find_files, refuse_shared_files
+from perceiver_plugins.training.left_out import LeftOut
+from perceiver_plugins.training.table_rows import check_delimiter
 
 
 class TextFilesDataModule(TextDataModule):
@@ -39,6 +39,8 @@ class TextFilesDataModule(TextDataModule):
             null: label_column has a label for each character of the text.
         label_names: target=class or token: names for the labels 0, 1, ... in the files, or the order of the labels
             if they are names; null: the labels of the training data, sorted.
+        delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
+            .tsv files.
         val_fraction: The part that is set aside: some of the documents (of each class, with target=class) or, with
             target=masked where they are few, the end of each.
     """
@@ -60,6 +62,7 @@ class TextFilesDataModule(TextDataModule):
         label_column: str | list[str] = "label",
         tokens_column: str | None = "tokens",
         label_names: list[str] | None = None,
+        delimiter: str | None = None,
         val_fraction: float = 0.05,
         **kwargs: Any,
     ) -> None:
@@ -70,33 +73,32 @@ class TextFilesDataModule(TextDataModule):
         self.tokens_column = tokens_column
         self._label_names = label_names
         self.val_fraction = val_fraction
+        self.delimiter = check_delimiter(delimiter)
         if self.target != "masked":
             self.new_labels(label_names)  # what does not go together is an error at once
-        self.files = {"train": find_files(train_files, "train_files")}
-        if val_files is not None:
-            self.files["validation"] = find_files(val_files, "val_files")
-        if test_files is not None:
-            self.files["test"] = find_files(test_files, "test_files")
-        for split, flag in (("validation", "val_files"), ("test", "test_files")):
-            if both := set(self.files["train"]).intersection(self.files.get(split, [])):
-                raise DataError(f"{flag}: {min(both)} is among train_files too; take it out of one of them")
+        given = {"train": train_files, "validation": val_files, "test": test_files}
+        self.files = {split: find_files(files, FLAGS[split]) for split, files in given.items() if files is not None}
+        refuse_shared_files({FLAGS[split]: files for split, files in self.files.items()})
 
     def source_key(self) -> dict[str, Any]:
         return {
             "files": {split: file_states(files) for split, files in self.files.items()},
             "column": self.text_column,
+            "delimiter": self.delimiter,
             "val_fraction": self.val_fraction,
         }
 
     def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
         loaded = {}
         for split, files in self.files.items():
-            documents = itertools.chain.from_iterable(read_documents(file, self.text_column) for file in files)
+            left_out = LeftOut()
+            documents = read_files(files, self.text_column, self.delimiter, left_out)
             loaded[split] = write_documents(work / f"{split}.arrow", documents)
+            self.notes += left_out.lines(split)
         if "validation" not in loaded:
             loaded["train"], loaded["validation"] = split_documents(loaded["train"], self.val_fraction, work)
         return loaded
 
     def load_rows(self) -> dict[str, Iterable[Row]]:
         columns = self.new_labels(self._label_names).columns
-        return {split: rows_of_files(files, columns) for split, files in self.files.items()}
+        return {split: rows_of_files(files, columns, self.delimiter) for split, files in self.files.items()}

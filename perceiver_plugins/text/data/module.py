@@ -37,6 +37,7 @@ from perceiver_plugins.text.tokenizers import (
 )
 from perceiver_plugins.training.data import PerceiverDataModule, check_positive
 from perceiver_plugins.training.files import Row
+from perceiver_plugins.training.prepared_folder import reuse_folder
 from perceiver_registry.errors import UserError
 
 
@@ -59,7 +60,7 @@ class TextDataModule(PerceiverDataModule):
 
     Batches are dicts of tensors: ``input_ids`` (b, n) int64, ``attention_mask`` (b, n) int64 (1 where there is a token,
     0 where there is padding), n at most ``max_seq_len``; and ``labels``: (b, n) int64 for masked and token (-100 where
-    nothing is to be predicted), (b,) int64 for class, (b, numbers) float32 for number (NaN where one is missing).
+    nothing is to be predicted), (b,) int64 for class, (b, numbers) float64 for number (NaN where one is missing).
 
     Subclasses say where documents come from: :meth:`source_key`, :meth:`load_documents` for the target ``masked`` and
     :meth:`load_rows` for the others, as far as :attr:`targets` has them.
@@ -169,8 +170,11 @@ class TextDataModule(PerceiverDataModule):
         self.preproc_workers = preproc_workers
         self.preproc_batch_size = preproc_batch_size
         self.cache_dir = cache_dir
+        self.notes: list[str] = []
+        """Lines to report of the documents; :meth:`load_documents` adds them."""
         self._tokenizer = tokenizer
         self._padding_side = padding_side
+        self._is_prepared = False
 
     # what subclasses say
 
@@ -323,16 +327,19 @@ class TextDataModule(PerceiverDataModule):
         return cache_folder(cache_root(self.cache_dir), self.cache_name, key)
 
     def prepare_data(self) -> None:
-        """Tokenise, unless the cache has it already. Lightning calls this in one process per machine."""
+        """Tokenise, unless the cache has it intact. Lightning calls this in one process per machine."""
         workers, batch_size = self.preproc_workers, self.preproc_batch_size
+        if self._is_prepared:
+            return
         if self.target == "masked":
             mask_token_id(
                 self.tokenizer
             )  # a tokenizer that cannot mask is better refused before the work than after it
-            prepare(self.folder, self.load_documents, self.encoder, workers, batch_size)
-        elif not self.folder.exists():
+            prepare(self.folder, self.load_documents, self.encoder, workers, batch_size, lambda: self.notes)
+        elif not reuse_folder(self.folder):
             labels = self.new_labels(self.given_label_names())
             prepare_labelled(self.folder, self.load_rows, labels, self.encoder, self.val_fraction, workers, batch_size)
+        self._is_prepared = True
 
     def setup(self, stage: str | None = None) -> None:
         """Map the tokenised data. Prepares it first where that was not done."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,12 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.files import Piece
+from perceiver_plugins.training.prepared_folder import make_folder
 
-FORMAT = 2
+FORMAT = 3
 """Version of what is stored, and of how documents become tokens; to be raised when either changes."""
 
 SMALL = 64 * 2**20
@@ -61,9 +59,14 @@ def cache_folder(root: Path, name: str, key: dict[str, Any]) -> Path:
 
 
 def prepare(
-    folder: Path, load: Load, encoder: DocumentEncoder, workers: int | None = None, batch_size: int = 1000
+    folder: Path,
+    load: Load,
+    encoder: DocumentEncoder,
+    workers: int | None = None,
+    batch_size: int = 1000,
+    notes: Callable[[], Sequence[str]] = tuple,
 ) -> None:
-    """Make the folder with the tokenised splits, if it is not there yet; see :func:`make_folder`.
+    """Make the folder with the tokenised splits, unless it exists and is intact; see :func:`make_folder`.
 
     Args:
         folder: Where the data will be.
@@ -71,9 +74,10 @@ def prepare(
         encoder: Makes tokens of them.
         workers: Processes for tokenising; None: one for a small text, up to eight cores for a large one.
         batch_size: Documents per step of tokenising.
+        notes: After loading, returns a line for each thing to report of the documents.
     """
 
-    def make(work: Path, tokens: Path) -> None:
+    def make(work: Path, tokens: Path) -> Sequence[str]:
         with quiet_datasets():
             splits = load(work)
         columns = {"input_ids": np.dtype(encoder.dtype).name, "word_parts": "uint8"}
@@ -82,46 +86,9 @@ def prepare(
             if len(documents):
                 encoded = encode(documents, encoder, features, work / "encoded" / f"{split}.arrow", workers, batch_size)
                 store(tokens / split, {name: flat_column(encoded, name) for name in columns})
+        return notes()
 
     make_folder(folder, make)
-
-
-def make_folder(folder: Path, make: Callable[[Path, Path], None]) -> None:
-    """Make a folder of prepared data, if it is not there yet.
-
-    It appears as a whole: all is written into a temporary folder beside it, which is renamed at the end. A
-    lock lets one process do so at a time, others wait for it. What a killed process left behind is removed by
-    the next one.
-
-    Args:
-        folder: Where the data will be.
-        make: Given a folder for temporary files and one that will be the folder, fills the latter.
-
-    Raises:
-        DataError: If the cache cannot be written.
-    """
-    if folder.exists():
-        return
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder.parent}: the cache cannot be written ({error.strerror}); name another folder with cache_dir"
-        ) from error
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if folder.exists():
-            return
-        # We hold the lock, so whoever made these is no longer alive.
-        for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        work = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
-        result = work / "result"
-        try:
-            result.mkdir(parents=True)
-            make(work, result)
-            os.replace(result, folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def flat_column(encoded: datasets.Dataset, name: str) -> list[np.ndarray]:

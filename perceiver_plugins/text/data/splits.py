@@ -16,6 +16,7 @@ from perceiver_plugins.training.connection import hub
 from perceiver_plugins.training.errors import DataError, one_line
 from perceiver_plugins.training.files import (
     TABLES,
+    Piece,
     Row,
     find_files,
     is_table,
@@ -23,6 +24,8 @@ from perceiver_plugins.training.files import (
     read_rows,
     require_columns,
 )
+from perceiver_plugins.training.left_out import LeftOut
+from perceiver_plugins.training.prepared_folder import file_checksum
 
 SPLITS = {"train", "validation", "test"}
 
@@ -31,7 +34,15 @@ SAME = {"val": "validation", "valid": "validation", "dev": "validation", "eval":
 
 
 class Splits(ABC):
-    """Where the splits of a data set come from."""
+    """Where the splits of a data set come from.
+
+    Attributes:
+        notes: lines to report of the documents that :meth:`load` returned.
+    """
+
+    def __init__(self, text_column: str) -> None:
+        self.text_column = text_column
+        self.notes: list[str] = []
 
     @abstractmethod
     def has(self, split: str) -> bool:
@@ -63,7 +74,9 @@ class Splits(ABC):
         """What determines the documents."""
 
 
-def open_splits(dataset: str, subset: str | None, revision: str | None, text_column: str) -> Splits:
+def open_splits(
+    dataset: str, subset: str | None, revision: str | None, text_column: str, delimiter: str | None = None
+) -> Splits:
     """The splits of a data set.
 
     Args:
@@ -71,6 +84,7 @@ def open_splits(dataset: str, subset: str | None, revision: str | None, text_col
         subset: Name of a part of it; for a local folder: of a folder in it, if there is one of that name.
         revision: Version on the hub.
         text_column: Name of the column with the text.
+        delimiter: Character between the columns of .csv and .tsv files in a local folder.
 
     Raises:
         DataError: If a folder is meant, and missing.
@@ -84,17 +98,17 @@ def open_splits(dataset: str, subset: str | None, revision: str | None, text_col
         folder = folder / subset
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return SavedSplits(folder, text_column)
-    return FileSplits(folder, text_column)
+    return FileSplits(folder, text_column, delimiter)
 
 
 class HubSplits(Splits):
     """A data set on the Hugging Face hub."""
 
     def __init__(self, name: str, subset: str | None, revision: str | None, text_column: str) -> None:
+        super().__init__(text_column)
         self.name = name
         self.subset = subset
         self.revision = revision
-        self.text_column = text_column
 
     def key(self) -> dict[str, Any]:
         return {"hub": self.name, "subset": self.subset, "revision": self.revision, "column": self.text_column}
@@ -142,8 +156,8 @@ class SavedSplits(Splits):
     """A folder written by ``save_to_disk`` of a ``datasets`` data set."""
 
     def __init__(self, folder: Path, text_column: str) -> None:
+        super().__init__(text_column)
         self.folder = folder
-        self.text_column = text_column
         try:
             loaded = datasets.load_from_disk(str(folder))
         except Exception as error:
@@ -184,15 +198,16 @@ class FileSplits(Splits):
     split ``train``.
     """
 
-    def __init__(self, folder: Path, text_column: str) -> None:
+    def __init__(self, folder: Path, text_column: str, delimiter: str | None = None) -> None:
+        super().__init__(text_column)
         self.folder = folder
-        self.text_column = text_column
+        self.delimiter = delimiter
         self.files = find_files(str(folder), "dataset")
         self.words = {file: _split_words(file.relative_to(folder)) for file in self.files}
         self.named = any(SPLITS & words for group in self.words.values() for words in group)
 
     def key(self) -> dict[str, Any]:
-        return {"files": file_states(self.files), "column": self.text_column}
+        return {"files": file_states(self.files), "column": self.text_column, "delimiter": self.delimiter}
 
     def find(self, split: str) -> list[Path]:
         """The files of a split, or of several joined by ``+``."""
@@ -213,19 +228,22 @@ class FileSplits(Splits):
 
     def load(self, split: str, work: Path) -> datasets.Dataset:
         files = self._require(split)
-        documents = itertools.chain.from_iterable(read_documents(file, self.text_column) for file in files)
-        return write_documents(work / "raw" / f"{re.sub(r'[^a-z0-9]+', '-', split.lower())}.arrow", documents)
+        left_out = LeftOut()
+        documents = read_files(files, self.text_column, self.delimiter, left_out)
+        written = write_documents(work / "raw" / f"{re.sub(r'[^a-z0-9]+', '-', split.lower())}.arrow", documents)
+        self.notes += left_out.lines(split)
+        return written
 
     def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
         # what else lies there (README.txt, SOURCE.txt) has no labels
         if not (files := [file for file in self._require(split) if is_table(file)]):
             raise DataError(f"{self.folder}: labels are read from {', '.join(TABLES)} files, and there are none")
-        return rows_of_files(files, columns)
+        return rows_of_files(files, columns, self.delimiter)
 
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
         # a piece of a text file counts as a document here; files are the shards
         with quiet_datasets():
-            arguments = {"files": self._require(split), "column": self.text_column}
+            arguments = {"files": self._require(split), "column": self.text_column, "delimiter": self.delimiter}
             features = datasets.Features({"text": datasets.Value("large_string")})
             stream = datasets.IterableDataset.from_generator(_stream_files, gen_kwargs=arguments, features=features)
         return stream, "text"
@@ -237,11 +255,16 @@ class FileSplits(Splits):
 
 
 def file_states(files: list[Path]) -> list[list[Any]]:
-    """What tells whether files are still the same: path, size, time of change."""
-    return [[str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    """The path, size and checksum of files: other content means other data, whatever the time of change."""
+    return [[str(file.absolute()), file.stat().st_size, file_checksum(file)] for file in files]
 
 
-def rows_of_files(files: Iterable[Path], columns: Mapping[str, str]) -> Iterator[Row]:
+def read_files(files: Iterable[Path], text_column: str, delimiter: str | None, left_out: LeftOut) -> Iterator[Piece]:
+    """The documents of several files, one after the other; see :func:`read_documents`."""
+    return itertools.chain.from_iterable(read_documents(file, text_column, delimiter, left_out) for file in files)
+
+
+def rows_of_files(files: Iterable[Path], columns: Mapping[str, str], delimiter: str | None = None) -> Iterator[Row]:
     """The rows of several tables, one after the other.
 
     Raises:
@@ -249,7 +272,7 @@ def rows_of_files(files: Iterable[Path], columns: Mapping[str, str]) -> Iterator
     """
     for file in files:
         empty = True
-        for row in read_rows(file, columns):
+        for row in read_rows(file, columns, delimiter):
             empty = False
             yield row
         if empty:
@@ -269,10 +292,9 @@ def _label_names(documents: datasets.Dataset, column: str) -> list[str] | None:
     return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 
-def _stream_files(files: list[Path], column: str) -> Iterator[dict[str, str]]:
-    for file in files:
-        for piece in read_documents(file, column):
-            yield {"text": piece.text}
+def _stream_files(files: list[Path], column: str, delimiter: str | None) -> Iterator[dict[str, str]]:
+    for piece in read_files(files, column, delimiter, LeftOut()):
+        yield {"text": piece.text}
 
 
 def _parts(split: str) -> list[str]:

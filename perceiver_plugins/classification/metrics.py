@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+
+from perceiver_plugins.training.pictures import drawable, optional
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_CLASSES = 64
 """With more classes than this, a confusion matrix is no picture that anybody could read."""
@@ -36,7 +41,7 @@ def class_metrics(num_classes: int, prefix: str) -> MetricCollection:
 
 
 def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: list[str]) -> None:
-    """Logs a confusion matrix as a picture, to every TensorBoard logger.
+    """Logs a confusion matrix as a picture, to every TensorBoard logger; a failure to draw it is a warning.
 
     Args:
         trainer: whose loggers are used.
@@ -47,6 +52,14 @@ def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: l
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     if not loggers or not trainer.is_global_zero or len(label_names) > MOST_CLASSES:
         return
+    with optional(f"picture {name}"):
+        figure = draw_confusion(confusion, label_names)
+        for logger in loggers:
+            logger.experiment.add_figure(name, figure, trainer.global_step)
+
+
+def draw_confusion(confusion: Tensor, label_names: list[str]) -> Figure:
+    """Draws a confusion matrix (classes, classes); names are drawn as they are, not as formulas."""
     from matplotlib.figure import Figure  # not needed where nothing is drawn
 
     named = len(label_names) <= NAMED_CLASSES
@@ -55,12 +68,12 @@ def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: l
     counts = confusion.tolist()
     axes.imshow(counts, cmap="Blues")
     if named:
-        axes.set_xticks(range(len(label_names)), label_names, rotation=90)
-        axes.set_yticks(range(len(label_names)), label_names)
+        names = [drawable(name) for name in label_names]
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
         half = max(map(max, counts)) / 2
         for true, row in enumerate(counts):
             for predicted, count in enumerate(row):
                 colour = "white" if count > half else "black"
                 axes.text(predicted, true, str(count), ha="center", va="center", color=colour)
-    for logger in loggers:
-        logger.experiment.add_figure(name, figure, trainer.global_step)
+    return figure

@@ -28,7 +28,8 @@ class LitRegressor(LitPerceiver):
 
     The loss is in units of the targets' standard deviation, so that targets of any size train alike. Logged beside it
     are, for validation and test data, the mean absolute error in the targets' own units and R2, the part of the
-    targets' variance that is explained, over all targets together, both in double precision. Targets that are no number (NaN) are left out.
+    targets' variance that is explained, over all targets together, both in double precision. Targets that are no
+    number (NaN) are left out.
 
     Args:
         args: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.

@@ -39,6 +39,9 @@ def tokenizer_of(data: Mapping[str, Any], max_length: int, masks: bool) -> ZooTo
     )
     known = {*backend.get_vocab(with_added_tokens=True)}
     special = {kind: token for kind, token in data["tokenizer"]["special_tokens"].items() if token in known}
+    if "pad_token" not in special:  # batches need one; the model ignores the padding whatever it is
+        others = [special[kind] for kind in ("eos_token", "sep_token", "cls_token", "unk_token") if kind in special]
+        special |= {"pad_token": others[0]} if others else {}
     return ZooTokenizer(
         tokenizer_object=backend,
         **special,

@@ -19,7 +19,6 @@ from perceiver_plugins.training.statistics import missing_targets
 from perceiver_plugins.training.table_rows import check_delimiter, column_names
 from perceiver_registry import UserError
 
-
 FEWEST_COUNTED = 20
 """Rows from which on a column that counts them is taken for an index; arbitrary."""
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.lightning import LitLanguageModel
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.reading import TextReader
@@ -86,7 +88,8 @@ class MaskFiller:
         for start in range(0, len(texts), BATCH_SIZE):
             batch = texts[start : start + BATCH_SIZE]
             encoded = self._encode(batch)
-            masked = encoded["input_ids"] == self.tokenizer.mask_token_id
+            # The padding of a tokenizer without a pad token may be its mask token.
+            masked = (encoded["input_ids"] == self.tokenizer.mask_token_id) & encoded["attention_mask"].bool()
             probabilities = self._probabilities(encoded, masked)
             best, best_ids = probabilities.topk(min(top_k, probabilities.shape[1]))
             filled_ids = encoded["input_ids"].masked_scatter(masked, best_ids[:, 0])
@@ -107,7 +110,10 @@ class MaskFiller:
         for text in texts:
             if mask_token not in text:
                 raise UserError(f"nothing to fill in: {text!r} has no {' or '.join(MASKS)}")
-        encoded = self.tokenizer(texts, padding=True, add_special_tokens=self.add_special_tokens, return_tensors="pt")
+        # Padded here, since a tokenizer without a pad token cannot; the model ignores the padding whatever it is.
+        ids = self.tokenizer(list(texts), add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"]
+        side: Any = self.tokenizer.padding_side
+        encoded = Collator(int(self.tokenizer.pad_token_id or 0), side).inputs([np.array(row) for row in ids])
         max_seq_len = self.model.config.encoder.max_seq_len
         for text, length in zip(texts, encoded["attention_mask"].sum(dim=1).tolist(), strict=True):
             if length > max_seq_len:

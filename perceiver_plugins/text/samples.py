@@ -11,6 +11,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from perceiver_plugins.training.pictures import optional
+
 MASK = "▒"
 """Stands for a masked token where a sample is shown."""
 
@@ -43,13 +45,19 @@ class FillMaskSamples(Callback):
         tokenizer = getattr(trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
         if batch_idx > 0 or self.num_samples == 0 or tokenizer is None:
             return
+        with optional("samples of filled-in text"):
+            self.samples = self._fill(pl_module, tokenizer, batch)
+
+    def _fill(
+        self, pl_module: LightningModule, tokenizer: PreTrainedTokenizerBase, batch: dict[str, Tensor]
+    ) -> list[tuple[str, str]]:
         first = {name: tensor[: self.num_samples] for name, tensor in batch.items()}
         masked = first["labels"] >= 0
         logits = cast(nn.Module, pl_module.model)(first["input_ids"], first["attention_mask"], positions=masked)
         filled = first["input_ids"].masked_scatter(masked, logits.argmax(dim=-1))
         hidden = first["input_ids"].masked_fill(masked, tokenizer.mask_token_id)
         real = first["attention_mask"].bool()
-        self.samples = [
+        return [
             (_show(before[mask], tokenizer), _show(after[mask], tokenizer))
             for before, after, mask in zip(hidden, filled, real, strict=True)
         ]
@@ -59,15 +67,17 @@ class FillMaskSamples(Callback):
         text = "\n\n".join(f"    {before}\n    {after}" for before, after in self.samples)
         for logger in trainer.loggers:
             if text and isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("samples", text, trainer.global_step)
+                with optional("samples of filled-in text"):
+                    logger.experiment.add_text("samples", text, trainer.global_step)
 
     @rank_zero_only
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # At the very end, when no progress bar is drawn any more.
         if self.samples and stage == "fit":
-            print("\nValidation text, masked and filled in:")
-            for before, after in self.samples:
-                print(f"\n  masked  {before[:SHOWN]}\n  filled  {after[:SHOWN]}")
+            with optional("samples of filled-in text"):
+                print("\nValidation text, masked and filled in:")
+                for before, after in self.samples:
+                    print(f"\n  masked  {before[:SHOWN]}\n  filled  {after[:SHOWN]}")
 
 
 def _show(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:

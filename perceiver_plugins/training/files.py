@@ -176,10 +176,8 @@ def read_documents(
     Raises:
         DataError: If the file is missing, empty, damaged, binary or not UTF-8, or has no such column.
     """
-    if is_table(path):
-        pieces = _texts_of_rows(path, text_column, delimiter, left_out or LeftOut())
-    else:
-        pieces = _read_text(path)
+    counted = left_out or LeftOut()
+    pieces = _texts_of_rows(path, text_column, delimiter, counted) if is_table(path) else _read_text(path)
     empty = True
     with readable(path):
         for piece in pieces:

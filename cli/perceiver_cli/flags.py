@@ -19,6 +19,7 @@ from perceiver_cli import allowed
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.fields import OF_THE_RUN
 from perceiver_cli.layers import OF_PREDICTION, OF_TRAINER, Run
+from perceiver_cli.names import quote_names, refuse_other_scalars
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
 from perceiver_registry.assemble import config_types
@@ -88,6 +89,14 @@ class Parser(jsonargparse.ArgumentParser):
         """The dotted names of all flags."""
         return {action.dest for action in self._actions if action.option_strings}
 
+    def hints(self) -> dict[str, Any]:
+        """The types of all flags, by their dotted names."""
+        return {
+            action.dest: getattr(action, "_typehint", None) or action.type
+            for action in self._actions
+            if action.option_strings
+        }
+
     def leaves(self) -> set[str]:
         """Those of them that have no flags below them."""
         names = self.names()
@@ -149,6 +158,9 @@ def build_parser(command: str, run: Run) -> Parser:
 def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
     parser.add_argument("inputs", nargs="*", type=str, help="what to predict for; '-' or none: standard input")
     parser.add_argument("--input", type=str | None, help="a file of inputs, one a line")
+    parser.add_argument(
+        "--delimiter", type=str | None, help="character between the columns of tables; none: as in training"
+    )
     parser.add_argument("--format", type=Literal["table", "json", "csv"], default="table", help="form of the output")
     parser.add_argument(
         "--quantize",
@@ -297,7 +309,9 @@ def parse(parser: Parser, run: Run) -> Values:
         for key in flatten(values, parser.leaves()):
             if key in kept and key not in names and not key.startswith(OPEN_ENDED):
                 raise UserError(f"--config={path}: unknown key {key!r}; {near(key, names)}")
-    config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *run.flags])
+        refuse_other_scalars(f"--config={path}", flatten(values, parser.leaves()), parser.hints())
+    flags = quote_names(run.flags, parser.hints())
+    config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *flags])
     config.pop("config", None)
     # Options of the trainer's classes may be of any type, such as a strategy's timeout.
     plain = yaml.safe_load(parser.dump(Namespace(trainer=config.trainer), skip_unset=False, skip_validation=True))

@@ -139,7 +139,8 @@ def predict(chosen: Run, values: Values) -> None:
     if values["quantize"]:
         module.quantize()
         _say(f"perceiver: predicting with {values['quantize']} weights: near the model's own predictions, not equal")
-    reader = _create_reader(chosen, module.model.input_adapter)
+    given = {"delimiter": values["delimiter"]} if values["delimiter"] else {}
+    reader = _create_reader(chosen, module.model.input_adapter, given)
     predictor_class = chosen.task.resolve("predictor")
     options = {key: values[key] for key in inspect.signature(predictor_class).parameters if key not in OF_PREDICTION}
     predictor = predictor_class(module, reader, **options)
@@ -170,7 +171,8 @@ def _load_module(chosen: Run) -> Any:
     )
 
 
-def _create_reader(chosen: Run, input_adapter: Any) -> Any:
+def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) -> Any:
+    """The reader of the model's inputs; what is given wins over what the checkpoint says of the data."""
     assert chosen.description is not None
     name = name_of({"model": chosen.description["model"]}, "model.encoder")
     assert name is not None
@@ -179,7 +181,7 @@ def _create_reader(chosen: Run, input_adapter: Any) -> Any:
         raise UserError(
             f"input adapter {name!r} ({entry.plugin}) has no reader: it cannot be used from the command line"
         )
-    return entry.resolve("reader")(chosen.description["data"], input_adapter)
+    return entry.resolve("reader")({**chosen.description["data"], **given}, input_adapter)
 
 
 # Inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
@@ -103,6 +103,9 @@ class TableFilesDataModule(TableDataModule):
             held_out, kept = np.split(rows, [round(len(rows) * self.val_fraction)])
             tables = {**tables, "train": tables["train"].take(kept), "validation": tables["train"].take(held_out)}
         return Tables(names, classes.names if classes is not None else self.label_columns, tables)
+
+    def description(self) -> dict[str, Any]:
+        return super().description() | ({"delimiter": self.delimiter} if self.delimiter else {})
 
     def _other_columns(self) -> list[str]:
         """The columns of the first file but for the labels', which all other files must have too."""

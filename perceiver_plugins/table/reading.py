@@ -14,7 +14,9 @@ from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.table.columns import Columns, numbers
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.files import Row, find_files, read_rows
+from perceiver_plugins.training.pictures import drawable
 from perceiver_plugins.training.reading import Reader
+from perceiver_plugins.training.table_rows import check_delimiter
 from perceiver_registry import UserError
 from perceiver_registry.errors import near
 
@@ -38,6 +40,7 @@ class TableReader(Reader):
         if "columns" not in data:
             raise UserError("the checkpoint names no columns: it was not trained with a TableDataModule")
         self.columns = Columns(**data["columns"])
+        self.delimiter = check_delimiter(data.get("delimiter"))
         self._rows: dict[str, Row] = {}
         self._unreadable: dict[str, DataError] = {}
 
@@ -54,7 +57,7 @@ class TableReader(Reader):
         columns = dict.fromkeys(self.columns.names, "the model's columns")
         for path in find_files(given, "input"):
             try:
-                for number, row in enumerate(read_rows(path, columns), start=1):
+                for number, row in enumerate(read_rows(path, columns, self.delimiter), start=1):
                     self._rows[f"{path}:{number}"] = row
                     yield f"{path}:{number}"
             except DataError as error:  # the other files, and the rows before, can be read all the same
@@ -91,13 +94,15 @@ class TableReader(Reader):
 
         names = self.columns.names
         figure = Figure(figsize=(1 + 4 * len(weights), 1 + 0.25 * len(names)), layout="constrained")
-        figure.suptitle(source if source in self._rows else "")
+        figure.suptitle(drawable(source) if source in self._rows else "", parse_math=False)
         panels = figure.subplots(1, len(weights), squeeze=False, sharex=True, sharey=True)[0]
         for number, (axes, layer) in enumerate(zip(panels, weights, strict=True), start=1):
             axes.barh(range(len(names)), 100 * layer.float().numpy())
             axes.set_xlabel(f"attention of layer {number}, %" if len(weights) > 1 else "attention, %")
         panels[0].set_yticks(
-            range(len(names)), [f"{name} = {value:.4g}" for name, value in zip(names, example, strict=True)]
+            range(len(names)),
+            [f"{drawable(name)} = {value:.4g}" for name, value in zip(names, example, strict=True)],
+            parse_math=False,
         )
         panels[0].invert_yaxis()  # the first column on top
         file = path.with_name(f"{path.name}.png")

@@ -53,8 +53,6 @@ class LitRegressor(LitPerceiver):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         keep_labels(self.trainer.precision_plugin)
-        for metrics in self.metrics.values():
-            cast(MetricCollection, metrics).set_dtype(exact_dtype(self.trainer.strategy.root_device))
 
     def check_data(self, datamodule: Any) -> None:
         """Checks that the data has as many targets as the model.
@@ -123,6 +121,16 @@ class LitRegressor(LitPerceiver):
     def _loss(self, answers: Tensor, targets: Tensor) -> LossSum:
         total = LOSSES[self.loss](answers.float(), targets.float(), reduction="sum")
         return LossSum(total, torch.tensor(len(targets), device=total.device))
+
+    def on_validation_start(self) -> None:
+        self._keep_metrics_exact("val")
+
+    def on_test_start(self) -> None:
+        self._keep_metrics_exact("test")
+
+    def _keep_metrics_exact(self, stage: str) -> None:
+        # Not earlier: a precision plugin converts the metrics with the module.
+        cast(MetricCollection, self.metrics[stage]).set_dtype(exact_dtype(self.device))
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")

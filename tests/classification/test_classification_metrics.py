@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import matplotlib
 import numpy as np
@@ -13,8 +14,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, top_k_accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from perceiver_plugins.classification.metrics import class_metrics
+from perceiver_plugins.classification import metrics
+from perceiver_plugins.classification.metrics import class_metrics, draw_confusion
 from perceiver_plugins.training.loading import IGNORED
+from perceiver_plugins.training.pictures import optional
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*not resumable.*", "ignore:.*LeafSpec.*"
@@ -171,3 +174,23 @@ def test_two_processes_learn_as_one(classifier, sequences, data_module, quiet_tr
         return module.state_dict()
 
     torch.testing.assert_close(train(4, **TWO), train(8), rtol=1e-5, atol=1e-5)
+
+
+NAMES = ["R$10 (5%) - R$20", "$x^", "\udce9t\udce9", "\u65e5\u672c", "\\frac{", "a\nb", "", "x" * 200, "{}%_#&"]
+
+
+def test_names_of_classes_are_drawn_as_they_are():
+    figure = draw_confusion(torch.ones(len(NAMES), len(NAMES)), NAMES)
+    with optional("picture"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(io.BytesIO())
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()][:2] == NAMES[:2]
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(nine, data_module, quiet_trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "draw_confusion", lambda *_: 1 / 0)
+    module, batch = nine
+    trainer = quiet_trainer(logger=TensorBoardLogger(str(tmp_path)))
+    with pytest.warns(UserWarning, match="picture val_confusion left out: ZeroDivisionError"):
+        (logged,) = trainer.validate(module, datamodule=data_module(batch, 9), verbose=False)
+    assert "val_accuracy" in logged

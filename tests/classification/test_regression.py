@@ -9,11 +9,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.plugins import HalfPrecision
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from perceiver_plugins.classification.adapters import RegressionOutputAdapter
 from perceiver_plugins.classification.config import RegressionDecoderConfig
 from perceiver_plugins.classification.regression import LitRegressor
+from perceiver_plugins.training.precision import keep_labels
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict
 
 MEAN, STD = [-3.0, 250.0], [0.25, 40.0]
@@ -174,3 +176,39 @@ def test_it_learns_in_the_targets_own_units(regressor, batch, data_module, quiet
     trainer.fit(module, datamodule=data_module(batch, 23))
     (metrics,) = trainer.test(module, datamodule=data_module(batch, 23), verbose=False)
     assert metrics["test_r2"] > 0.5
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "64-true"])
+def test_targets_far_from_zero_keep_their_differences(regressor, batch, data_module, quiet_trainer, precision):
+    """What is logged and predicted is near the truth in units of the deviation, whatever the precision."""
+    mean, std = 1.7e9, 10.0
+    deviations = torch.linspace(-1.5, 1.5, 23, dtype=torch.float64)
+    labels = mean + std * deviations[:, None]
+    module = regressor(1, [mean], [std])
+    with torch.no_grad():
+        module.model.output_adapter.linear.weight.zero_()
+        module.model.output_adapter.linear.bias.fill_(0.5)
+    trainer = quiet_trainer(precision=precision)
+    (metrics,) = trainer.validate(module, datamodule=data_module({**batch, "labels": labels}, 7), verbose=False)
+    assert metrics["val_mae"] == pytest.approx(std * (0.5 - deviations).abs().mean().item(), rel=1e-5)
+    assert metrics["val_loss"] == pytest.approx((0.5 - deviations).square().mean().item(), rel=1e-5)
+    answers = module.model(batch)
+    assert answers.dtype == torch.float64
+    assert answers.flatten().tolist() == [mean + std * 0.5] * 23
+
+
+def test_infinite_targets_are_refused(regressor, batch):
+    batch["labels"][5, 1] = math.inf
+    with pytest.raises(UserError, match="a target is infinite"):
+        regressor().loss_sum(batch)
+
+
+def test_labels_are_not_rounded_by_a_precision_plugin():
+    plugin = HalfPrecision("bf16-true")
+    keep_labels(plugin)
+    keep_labels(plugin)
+    exact = torch.tensor([1.7e9 + 1], dtype=torch.float64)
+    converted = plugin.convert_input({"inputs": torch.ones(1), "labels": exact})
+    assert converted["inputs"].dtype == torch.bfloat16
+    assert converted["labels"].item() == 1.7e9 + 1
+    assert plugin.convert_input(torch.ones(1)).dtype == torch.bfloat16

@@ -287,3 +287,58 @@ def test_numbers_are_no_classes_and_the_other_way_round(write):
     data = TableFilesDataModule(write("t.csv", ROWS), target="class")
     with pytest.raises(UserError, match="its target must be 'number'"):
         _ = data.target_mean
+
+
+# Columns and rows that are left out or look wrong
+
+
+@pytest.mark.parametrize("target", ["number", "class"])
+def test_an_index_that_pandas_wrote_is_left_out_with_a_warning(tmp_path, target):
+    (tmp_path / "t.csv").write_text(",x,label\n" + "".join(f"{n},{n % 3},{n % 2}\n" for n in range(30)))
+    data = TableFilesDataModule(str(tmp_path / "t.csv"), target=target)
+    with pytest.warns(UserWarning, match=r"t.csv: the column without a name left out, as pandas writes it"):
+        assert data.feature_names == ["x"]
+
+
+def test_a_column_that_counts_the_rows_is_reported(write):
+    rows = [{"index": n, "x": n % 3, "label": n} for n in range(1, 31)]
+    with pytest.warns(UserWarning, match="the column 'index' counts the rows"):
+        assert TableFilesDataModule(write("t.csv", rows)).feature_names == ["index", "x"]
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.parquet", "v.jsonl"])
+def test_a_column_of_another_file_is_not_dropped_silently(write, name):
+    train = write("t.csv", [{"x": n, "label": n} for n in range(4)])
+    other = write(name, [{"x": 1, "label": 1, "more": 2}])
+    message = refused(train, val_files=other)
+    assert f"{name}" in message
+    assert "the column 'more' is not in" in message
+    assert TableFilesDataModule(train, val_files=other, feature_columns=["x"]).feature_names == ["x"]
+
+
+def test_a_key_of_a_later_row_is_not_dropped_silently(write):
+    message = refused(write("t.jsonl", [{"x": 1, "label": 1}, {"x": 1, "label": 2, "more": 3}]))
+    assert "t.jsonl, line 2: the column 'more' is not in" in message
+
+
+def test_a_target_that_is_the_same_everywhere_is_refused(write):
+    message = refused(write("t.csv", [{"x": n, "label": 7} for n in range(5)]))
+    assert message == "the numbers in the column 'label' of the training data are all 7: nothing to learn"
+
+
+def test_timestamps_keep_their_seconds(write):
+    start = 1.7e9
+    rows = [{"seen": start + n, "label": start - n} for n in range(10)]
+    data = TableFilesDataModule(write("t.csv", rows), val_files=write("v.csv", rows), feature_columns=["seen"])
+    data.setup()
+    examples = data.split_datasets["train"]
+    assert examples.labels[:, 0].tolist() == [start - n for n in range(10)]
+    expected = torch.arange(10) / torch.arange(10).double().std(correction=0)
+    torch.testing.assert_close(examples.inputs[:, 0].double() - examples.inputs[0, 0], expected, atol=1e-5, rtol=0)
+
+
+def test_another_delimiter_is_what_predicts_too(tmp_path):
+    (tmp_path / "t.csv").write_text("x;label\n1;2\n2;3\n")
+    data = TableFilesDataModule(str(tmp_path / "t.csv"), delimiter=";")
+    assert data.feature_names == ["x"]
+    assert data.description()["delimiter"] == ";"

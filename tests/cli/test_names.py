@@ -1,0 +1,77 @@
+"""Names that YAML takes for something else, and delimiters: in flags, in config files, and in predict."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import pytest
+import yaml
+
+from perceiver_cli.names import quote_names, refuse_other_scalars
+from perceiver_registry import UserError
+
+HINTS = {
+    "names": list[str] | None,
+    "columns": str | list[str],
+    "weights": list[float] | Literal["balanced"] | None,
+    "devices": list[int] | str | int,
+    "one": str,
+}
+
+
+@pytest.mark.parametrize(
+    ("flags", "quoted"),
+    [
+        (["--names=[no,yes]"], ["no", "yes"]),
+        (["--names=[0, 1]"], ["0", "1"]),
+        (["--names", "[on,off]"], ["on", "off"]),
+        (["--names=[1.0,'2',null,2024-01-01]"], ["1.0", "2", "null", "2024-01-01"]),
+        (["--columns=[1,n]"], ["1", "n"]),
+    ],
+)
+def test_items_of_lists_of_names_are_texts(flags, quoted):
+    assert yaml.safe_load(quote_names(flags, HINTS)[-1].rpartition("=")[2]) == quoted
+
+
+@pytest.mark.parametrize(
+    "flag", ["--weights=[0,1]", "--devices=[0]", "--names=[[a]]", "--names=[a", "--names=null", "--x=[1]"]
+)
+def test_other_values_stay_as_they_are(flag):
+    assert quote_names([flag], HINTS) == [flag]
+
+
+@pytest.mark.parametrize("values", [{"names": [False, True]}, {"columns": 1}, {"columns": ["a", 2.5]}, {"one": True}])
+def test_other_scalars_in_config_files_are_to_be_quoted(values):
+    with pytest.raises(UserError, match=r"--config=run.yaml: .* is not a text in YAML \(write it in quotes"):
+        refuse_other_scalars("--config=run.yaml", values, HINTS)
+
+
+def test_right_values_in_config_files_pass():
+    values = {"names": None, "columns": ["a", "1"], "weights": [1, 2], "devices": 1, "one": "no", "unknown": 3}
+    refuse_other_scalars("--config=run.yaml", values, HINTS)
+
+
+def test_names_of_classes_on_a_command_line(perceiver, tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("text,no\n" + "".join(f"text {n},{n % 2}\n" for n in range(8)))
+    argv = ("--task=text-classification", "--data=text-files", f"--data.train_files={file}", "--data.label_column=no")
+    result = perceiver("fit", *argv, "--data.label_names=[no,yes]", "--print_config")
+    assert result.code == 0, result.err
+    data = yaml.safe_load(result.out)["data"]
+    assert (data["label_names"], data["label_column"]) == (["no", "yes"], "no")
+    config = tmp_path / "run.yaml"
+    config.write_text("data: {label_names: [no, yes]}")
+    result = perceiver("fit", *argv, f"--config={config}", "--print_config")
+    assert result.error.endswith("data.label_names: false is not a text in YAML (write it in quotes, as '1' or 'no')")
+
+
+def test_a_table_with_another_delimiter_is_predicted(perceiver, regressor, table, tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text(table.read_text().replace(",", ";"))
+    result = perceiver("predict", f"--ckpt_path={regressor.last}", str(file))
+    assert "delimiter=';' reads the header as 4 columns" in result.err
+    assert result.code != 0
+    result = perceiver("predict", f"--ckpt_path={regressor.last}", "--delimiter=;", "--format=json", str(file))
+    assert result.code == 0, result.err
+    assert len(json.loads(result.out)) == 40

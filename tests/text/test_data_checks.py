@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -136,3 +137,9 @@ def test_samples_that_fail_do_not_end_a_run() -> None:
     with pytest.warns(UserWarning, match="samples of filled-in text left out"):
         samples.on_validation_batch_end(Broken(), None, None, {}, 0)  # type: ignore[arg-type]
     assert samples.samples == []
+
+
+def test_rows_without_a_text_of_a_saved_data_set_are_reported(tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"text": ["a text", "", None, "another"] * 3}).save_to_disk(str(tmp_path / "saved"))
+    with pytest.warns(UserWarning, match="train: 6 of 12 rows left out: no text"):
+        HubTextDataModule(str(tmp_path / "saved")).prepare_data()

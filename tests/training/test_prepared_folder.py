@@ -44,7 +44,7 @@ def test_damaged_data_is_made_again_with_one_line(tmp_path: Path, damage: str) -
     assert find_damage(folder) == ""
     DAMAGES[damage](folder)
     assert not reuse_folder(folder)
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="damaged") as warned:
         make_folder(folder, make)
     lines = [str(each.message) for each in warned if "damaged" in str(each.message)]
     assert len(lines) == 1

@@ -80,9 +80,9 @@ def test_spreadsheets_may_add_empty_columns(tmp_path: Path) -> None:
 def test_another_delimiter_is_named_and_read(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text(f"text{delimiter}label\na, b{delimiter}1\n")
-    with pytest.raises(DataError, match="delimiter=.* reads the header as 2 columns"):
+    with pytest.raises(DataError, match=r"delimiter=.* reads the header as 2 columns"):
         list(read_rows(path, COLUMNS))
-    with pytest.raises(DataError, match="the header is one column, .*delimiter="):
+    with pytest.raises(DataError, match=r"the header is one column, .*delimiter="):
         column_names(path)
     assert [row for _, row in read_rows(path, COLUMNS, delimiter)] == [{"text": "a, b", "label": "1"}]
 

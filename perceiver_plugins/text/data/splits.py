@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.compute as pc
 
 from perceiver_plugins.text.data.prepared import quiet_datasets, write_documents
 from perceiver_plugins.training.connection import hub
@@ -123,7 +124,9 @@ class HubSplits(Splits):
 
     def load(self, split: str, work: Path) -> datasets.Dataset:
         # a download is worth a progress bar
-        return _text_only(self._load(split, streaming=False), self.text_column, self.name)
+        documents = _text_only(self._load(split, streaming=False), self.text_column, self.name)
+        self.notes += _without_text(documents, split)
+        return documents
 
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
         return self._load(split, streaming=True), self.text_column
@@ -172,6 +175,7 @@ class SavedSplits(Splits):
 
     def load(self, split: str, work: Path) -> datasets.Dataset:
         parts = [_text_only(part, self.text_column, str(self.folder)) for part in self._require(split)]
+        self.notes += [note for part in parts for note in _without_text(part, split)]
         return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
     def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
@@ -314,3 +318,10 @@ def _text_only(documents: datasets.Dataset, column: str, where: str) -> datasets
         raise DataError(f"{where}: the column {column!r} is not text but {kind}")
     documents = documents.select_columns([column])
     return documents if column == "text" else documents.rename_column(column, "text")
+
+
+def _without_text(documents: datasets.Dataset, split: str) -> list[str]:
+    """A line for the documents that are empty or missing, which become no tokens; none if there are none."""
+    lengths = pc.binary_length(documents.with_format("arrow")[:]["text"])
+    empty = pc.sum(pc.fill_null(pc.equal(lengths, 0), True)).as_py()
+    return [f"{split}: {empty:,} of {len(documents):,} rows left out: no text"] if empty else []

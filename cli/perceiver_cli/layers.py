@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.sources import find_source, look_at
 from perceiver_cli.values import KINDS, NAME_KEYS, NONE, Replacement, Values, merge, name_of, nest, normalise
 from perceiver_registry import (
@@ -117,6 +118,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     if command == "predict":
         _refuse_unused({name for name, value in given.items() if value}, flags)
         files = {path: _for_prediction(values) for path, values in files.items()}
+    for path, values in files.items():
+        refuse_remote_values(values, f"--config={path}: ")
     user: Values = {}
     flat = {name: given[name] for name in (*NAME_KEYS, *PARAMS) if given[name] is not None}
     named = nest({name: None if value in NONE else value for name, value in flat.items()})

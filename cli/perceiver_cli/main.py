@@ -13,6 +13,7 @@ from perceiver_cli.allowed import allow
 from perceiver_cli.commands import COMMANDS, Command
 from perceiver_cli.common import COMMON_HELP, read_common_flags
 from perceiver_cli.errors import WRONG_USE, guarded
+from perceiver_cli.paths import refuse_remote_arguments
 from perceiver_registry import registry
 from perceiver_registry.errors import near
 
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _call(name: str, command: Command, argv: Sequence[str]) -> None:
+    refuse_remote_arguments(name, argv)
     flags, rest = read_common_flags(argv)
     allow(flags.allowed)
     with flags.selecting():

@@ -37,6 +37,7 @@ from perceiver_cli.flags import (
     trainer_options,
 )
 from perceiver_cli.layers import Run, read_run
+from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.tables import print_csv, print_table
 from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
@@ -67,6 +68,7 @@ def run(command: str, argv: Sequence[str]) -> None:
             print_help(parser, chosen)
             return
         values = parse(parser, chosen)
+    refuse_remote_values({name: value for name, value in values.items() if name != "inputs"})
     with _wrong_use():
         if command == "predict":
             predict(chosen, values)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perceiver_registry.errors import UserError
 from perceiver_registry.registry import Entry, registry
+from perceiver_registry.remote import refuse_remote
 from perceiver_registry.specs import FormatSpec
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def format_of(source: str, format: str | None = None) -> Entry[FormatSpec]:
         if not entry.spec.reads:
             raise UserError(f"format {format!r} is only written; formats that are read: {_names('reads')}")
         return entry
+    refuse_remote("source", source)
     reading = [entry for entry in registry().entries("format") if entry.spec.reads]
     by_suffix = [entry for entry in reading if _has_suffix(source, entry)]
     if by_suffix and not Path(source).exists():
@@ -252,8 +254,9 @@ def check_free(target: str, overwrite: bool = False) -> None:
     """Checks that nothing is lost if ``target`` is written.
 
     Raises:
-        UserError: if there is a file, or a folder that is not empty.
+        UserError: if there is a file, or a folder that is not empty, or if the target is a remote path.
     """
+    refuse_remote("target", target)
     path = Path(target)
     if not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{target}: there is something already; --overwrite replaces it")

@@ -543,3 +543,12 @@ def test_the_searches_find_what_they_look_for():
     for what, line in lines.items():
         assert re.search(UNSAFE[what], line)
     assert len(sources()) > 50
+
+
+def test_a_run_in_a_checkpoint_cannot_name_a_remote_path(perceiver, trained, load, tmp_path):
+    checkpoint = load(trained.last)
+    checkpoint[KEY]["run"]["trainer"]["default_root_dir"] = "s3://bucket/folder"
+    torch.save(checkpoint, tmp_path / "hostile.ckpt")
+    error = perceiver("fit", "--ckpt_path=hostile.ckpt", "--trainer.max_steps=14").error
+    assert "--trainer.default_root_dir: remote paths are not supported" in error
+    assert not (tmp_path / "s3:").exists()

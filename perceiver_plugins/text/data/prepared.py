@@ -18,6 +18,7 @@ import pyarrow as pa
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.training.files import Piece
 from perceiver_plugins.training.prepared_folder import make_folder
+from perceiver_registry.remote import refuse_remote
 
 FORMAT = 3
 """Version of what is stored, and of how documents become tokens; to be raised when either changes."""
@@ -48,7 +49,12 @@ class Tokens(NamedTuple):
 
 
 def cache_root(cache_dir: str | None) -> Path:
-    """The folder for prepared data: as given, or ``$PERCEIVER_CACHE``, or ``~/.cache/perceiver``."""
+    """The folder for prepared data: as given, or ``$PERCEIVER_CACHE``, or ``~/.cache/perceiver``.
+
+    Raises:
+        UserError: if it is a remote path.
+    """
+    refuse_remote("cache_dir", cache_dir or os.environ.get("PERCEIVER_CACHE"))
     return Path(cache_dir or os.environ.get("PERCEIVER_CACHE") or "~/.cache/perceiver").expanduser().absolute()
 
 

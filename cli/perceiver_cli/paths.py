@@ -1,0 +1,57 @@
+"""Checks of the paths in a command line, in config files and in the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perceiver_registry import UserError
+from perceiver_registry.remote import refuse_remote
+
+CACHE = "PERCEIVER_CACHE"
+"""Environment variable of the cache folder."""
+
+
+def refuse_remote_arguments(command: str, argv: Sequence[str]) -> None:
+    """Check that no word of a command line is a remote path.
+
+    Args:
+        command: the subcommand, which messages name for words that are no flag's value.
+        argv: what follows it.
+
+    Raises:
+        UserError: if one is, or the cache folder that the environment names.
+    """
+    refuse_remote(CACHE, os.environ.get(CACHE))
+    flag = ""
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if word.startswith("--") and equals:
+            refuse_remote(name, value)
+        elif flag or command != "predict":
+            refuse_remote(flag or command, word)
+        else:
+            _refuse_remote_input(word)
+        flag = word if word.startswith("--") and not equals else ""
+
+
+def _refuse_remote_input(word: str) -> None:
+    try:
+        refuse_remote("predict", word)
+    except UserError as error:
+        raise UserError(f"{error}; text that is an address is read from --input=FILE or standard input") from error
+
+
+def refuse_remote_values(values: Mapping[str, Any], prefix: str = "--") -> None:
+    """Check that no option in a run's values, or in those of a config file, is a remote path.
+
+    Args:
+        values: nested values.
+        prefix: beginning of the options' names in messages.
+
+    Raises:
+        UserError: if one is; the message names it.
+    """
+    for name, value in values.items():
+        refuse_remote(f"{prefix}{name}", value)

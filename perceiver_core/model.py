@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_core.activations import ActivationPolicy
-from perceiver_core.adapters import AdaptedInput, Batch, InputAdapter, OutputAdapter
+from perceiver_core.adapters import (
+    AdaptedInput,
+    Batch,
+    InputAdapter,
+    InputQueryProvider,
+    OutputAdapter,
+    QueryProvider,
+)
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.init import init_local, init_normal
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
@@ -219,10 +226,14 @@ class PerceiverIO(nn.Module):
             for a boolean mask with one leading dimension, as if the whole output were indexed by the mask. With
             ``return_attention`` a tuple of this and :class:`Attentions` (those of the decoder include, for a boolean
             mask, places that pad examples with fewer True to the length of the one with most).
+
+        Raises:
+            ValueError: if a boolean mask has another shape than the output's leading dimensions (b, o).
         """
         adapted = self.input_adapter(batch)
         chosen = None
         if positions is not None and positions.dtype == torch.bool:
+            _check_mask(positions, self.output_adapter.query_provider, adapted)
             positions, chosen = positions_of(positions)
         queries = self.output_adapter.query_provider(adapted, positions)
         if return_attention:
@@ -246,6 +257,19 @@ class PerceiverIO(nn.Module):
             return self.output_adapter(self.decoder(queries, latents))
         parts = queries.split(DECODED_TOGETHER, dim=1)
         return torch.cat([self.output_adapter(self.decoder(part, latents)) for part in parts], dim=1)
+
+
+def _check_mask(mask: Tensor, provider: QueryProvider, adapted: AdaptedInput) -> None:
+    """Check that a boolean mask has the output's shape (b, o)."""
+    if provider.query_table is not None:
+        num_outputs = len(provider.query_table)
+    elif isinstance(provider, InputQueryProvider):
+        num_outputs = adapted.x.shape[1]
+    else:
+        num_outputs = provider(adapted).shape[1]
+    expected = (len(adapted.x), num_outputs)
+    if mask.shape != expected:
+        raise ValueError(f"positions: a boolean mask must have the output's shape {expected}, got {tuple(mask.shape)}")
 
 
 def positions_of(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perceiver_core import PerceiverConfig, PerceiverIO
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
@@ -49,8 +49,21 @@ class LanguageModel(PerceiverIO):
             Logits (b, n, vocabulary), or (b, p, vocabulary) for integer ``positions``, or (number of True,
             vocabulary) for boolean ones. With ``return_attention`` a tuple of these and
             :class:`~perceiver_core.Attentions`.
+
+        Raises:
+            ValueError: if boolean ``positions`` have another shape than ``input_ids``.
         """
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        elif positions.dtype == torch.bool:
+            positions = self._mask_of_output(positions, input_ids)
         batch = {"input_ids": input_ids, "attention_mask": attention_mask}
         return super().forward(batch, positions, return_attention)
+
+    def _mask_of_output(self, mask: Tensor, input_ids: Tensor) -> Tensor:
+        """Extend a mask (b, n) of a sequence to the ``max_seq_len`` positions of the output."""
+        if mask.shape != input_ids.shape:
+            expected, given = tuple(input_ids.shape), tuple(mask.shape)
+            raise ValueError(f"positions: a boolean mask must have the shape of input_ids, {expected}, got {given}")
+        unused = self.config.decoder.max_seq_len - mask.shape[1]
+        return nn.functional.pad(mask, (0, unused)) if unused > 0 else mask

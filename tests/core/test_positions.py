@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from perceiver_core import AdaptedInput, TrainableQueryProvider
+from perceiver_core import (
+    AdaptedInput,
+    DecoderConfig,
+    EncoderConfig,
+    InputQueryProvider,
+    OutputAdapter,
+    PerceiverConfig,
+    PerceiverIO,
+    QueryProvider,
+    TrainableQueryProvider,
+)
 from perceiver_core.model import positions_of
 
 
@@ -53,6 +63,38 @@ def test_a_mask_selects_as_indexing_the_whole_output_does(model, batch, decoded_
 def test_a_full_mask_selects_everything(model, batch):
     mask = torch.ones(3, 11, dtype=torch.bool)
     torch.testing.assert_close(model(batch, mask), model(batch).flatten(0, 1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 10), (3, 12), (1, 11), (2, 11), (11,)])
+def test_a_mask_of_another_shape_is_refused(model, batch, shape):
+    with pytest.raises(ValueError, match=r"positions: a boolean mask must have the output's shape \(3, 11\), got"):
+        model(batch, torch.ones(shape, dtype=torch.bool))
+
+
+class InputLongerByOne(QueryProvider):
+    """Queries of a third party, of which only their own number says how many outputs there are."""
+
+    def forward(self, adapted, positions=None):
+        queries = adapted.x.new_ones(1, adapted.x.shape[1] + 1, self.num_query_channels)
+        return queries if positions is None else queries.expand(len(positions), -1, -1)[:, : positions.shape[1]]
+
+
+@pytest.mark.parametrize(
+    ("provider", "num_outputs"), [(InputQueryProvider(10), 13), (InputLongerByOne(10), 14)], ids=["input", "other"]
+)
+def test_a_mask_is_as_wide_as_the_queries_of_any_provider(batch, input_adapter, provider, num_outputs):
+    output_adapter = OutputAdapter(provider)
+    output_adapter.forward = lambda decoded: decoded
+    config = PerceiverConfig(
+        EncoderConfig(num_cross_attention_heads=2, num_self_attention_heads=3),
+        DecoderConfig(num_cross_attention_heads=2),
+        num_latents=5,
+        num_latent_channels=12,
+    )
+    model = PerceiverIO(config, input_adapter, output_adapter)
+    assert len(model(batch, torch.ones(3, num_outputs, dtype=torch.bool))) == 3 * num_outputs
+    with pytest.raises(ValueError, match=rf"shape \(3, {num_outputs}\), got \(3, 12\)"):
+        model(batch, torch.ones(3, 12, dtype=torch.bool))
 
 
 def test_places_of_a_long_mask_keep_their_order():

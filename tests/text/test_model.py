@@ -114,6 +114,13 @@ def test_the_masked_loss_of_decoding_masked_places_alone_is_that_of_decoding_all
     torch.testing.assert_close(lazy_gradients, full_gradients, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(3, 14), (3, 16), (3, 23), (2, 15)])
+def test_a_mask_has_the_shape_of_the_input(text_config, shape):
+    model = LanguageModel(text_config())
+    with pytest.raises(ValueError, match=r"positions: .* the shape of input_ids, \(3, 15\), got"):
+        model(torch.randint(37, (3, 15)), positions=torch.ones(shape, dtype=torch.bool))
+
+
 def test_attention_is_returned_on_demand(text_config):
     model = LanguageModel(text_config())
     input_ids = torch.randint(37, (2, 9))

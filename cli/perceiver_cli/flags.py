@@ -20,6 +20,7 @@ from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.fields import OF_THE_RUN
 from perceiver_cli.layers import OF_PREDICTION, OF_TRAINER, Run
 from perceiver_cli.names import quote_names, refuse_other_scalars
+from perceiver_cli.links import linked_fields
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
 from perceiver_registry.assemble import config_types
@@ -202,14 +203,6 @@ def _add_sections(parser: Parser, run: Run) -> None:
         parser.add_argument(
             "--lr_scheduler.interval", type=Literal["step", "epoch"] | None, help="how often the schedule advances"
         )
-
-
-def linked_fields(values: Values) -> Iterator[tuple[str, str, str]]:
-    """(section, field, attribute of the data module) of each of the adapters' fields that the data can fill in."""
-    for section in ("model.encoder", "model.decoder"):
-        name = name_of(values, section)
-        links = registry().get(KINDS[section], name).spec.links if name else {}  # type: ignore[call-overload]
-        yield from ((section, field, attribute) for field, attribute in links.items())
 
 
 def _add(parser: Parser, target: Callable[..., Any], section: str | None, skip: Iterable[str] = ()) -> None:

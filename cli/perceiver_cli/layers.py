@@ -179,27 +179,27 @@ def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
     """The values of all layers, the later ones over the earlier ones."""
     model_name = name_of(user, "model")
     model = registry().get("model", model_name) if model_name else None
-    of_model = _of_spec(model, model.spec.defaults) if model else {}
+    of_model = values_of_spec(model, model.spec.defaults) if model else {}
     # The name of the data that is used in the end, so that a named model's defaults for data hold for any data.
-    of_task = _of_spec(task, {"data": task.spec.data})
+    of_task = values_of_spec(task, {"data": task.spec.data})
     data_name = next(filter(None, (name_of(layer, "data") for layer in (user, base, of_model, of_task))))
     named = nest({"task": registry().short_name(task), "data": data_name})
-    layers = [_merged([named, _of_spec(task, task.spec.defaults)])]
+    layers = [_merged([named, values_of_spec(task, task.spec.defaults)])]
 
     data = registry().find("data", data_name)
     if data is not None:
-        layers.append(_of_spec(data, data.spec.defaults))
+        layers.append(values_of_spec(data, data.spec.defaults))
 
     chosen = merge(base.get("model", {}), user.get("model", {}), "model")
     params, encoder_params = chosen.get("params"), chosen.get("encoder", {}).get("params")
     if model is not None:
         of_model.get("data", {}).pop(NAME_KEYS["data"], None)
         layers.append(of_model)
-        config = _of_spec(model, {f"model.{field}": value for field, value in model.spec.config.items()})["model"]
+        config = values_of_spec(model, {f"model.{field}": value for field, value in model.spec.config.items()})["model"]
         layers.append({"model": Replacement({"name": model_name, **config})})
     if params and not model_name:
         published = [entry for entry in registry().entries("model") if entry.spec.params == params]
-        layers.extend(_of_spec(entry, entry.spec.defaults) for entry in published)
+        layers.extend(values_of_spec(entry, entry.spec.defaults) for entry in published)
         description = _description_of(params)
         if description is not None:
             layers.append({"data": _data_of_params(description, params)})
@@ -209,7 +209,7 @@ def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
     return _merged([*layers, base, user])
 
 
-def _of_spec(entry: Entry[Any], flat: Mapping[str, Any]) -> Values:
+def values_of_spec(entry: Entry[Any], flat: Mapping[str, Any]) -> Values:
     """Nested values that stand in a spec, in which names mean what the spec's own distribution registers first."""
     values = nest(flat)
     _canonise(values, entry.plugin)
@@ -253,7 +253,7 @@ def _check_names(chosen: Entry[TaskSpec], values: Values) -> None:
         UserError: if it does not.
     """
     task = chosen.spec
-    own_decoder = name_of(_of_spec(chosen, task.defaults), "model.decoder")
+    own_decoder = name_of(values_of_spec(chosen, task.defaults), "model.decoder")
     encoder, decoder, data = (
         registry().find(kind, name) if (name := name_of(values, section)) else None
         for section, kind in (("model.encoder", "input"), ("model.decoder", "output"), ("data", "data"))

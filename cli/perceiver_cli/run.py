@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 import io
 import json
@@ -26,22 +25,22 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 from perceiver_cli.allowed import as_flag
 from perceiver_cli.checkpoints import AtomicCheckpointIO, LastCheckpoint, SaveConfig, best_checkpoint
+from perceiver_cli.defaults import check_defaults
 from perceiver_cli.errors import INTERRUPTED, TERMINATED, IncompleteRunError, InterruptedRunError
 from perceiver_cli.flags import (
     build_parser,
     data_class,
-    linked_fields,
     naming_source,
     parse,
     print_help,
     trainer_options,
 )
 from perceiver_cli.layers import Run, read_run
+from perceiver_cli.links import fill_in_links
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.tables import print_csv, print_table
 from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
-from perceiver_registry.assemble import config_types
 from perceiver_registry.discovery import Selection
 from perceiver_registry.params import check_fits
 
@@ -67,6 +66,8 @@ def run(command: str, argv: Sequence[str]) -> None:
         if chosen.help:
             print_help(parser, chosen)
             return
+        if command == "fit":
+            check_defaults(parser, chosen)
         values = parse(parser, chosen)
     refuse_remote_values({name: value for name, value in values.items() if name != "inputs"})
     with _wrong_use():
@@ -75,7 +76,7 @@ def run(command: str, argv: Sequence[str]) -> None:
             return
         seed_everything(values["seed_everything"], workers=True, verbose=False)
         datamodule = _create_data(values)
-        _fill_in_links(chosen, values, datamodule)
+        fill_in_links(values, datamodule)
         values["trainer"]["precision"] = values["trainer"]["precision"] or _default_precision(values["trainer"])
         if chosen.print_config:
             print(yaml.safe_dump(_saved(values), sort_keys=False), end="")
@@ -222,19 +223,6 @@ def _lines_of(path: str) -> list[str]:
 def _create_data(values: Values) -> LightningDataModule:
     options = dict(values["data"])
     return data_class(options.pop("name"))(**options)
-
-
-def _fill_in_links(chosen: Run, values: Values, datamodule: LightningDataModule) -> None:
-    """Gives the adapters' linked fields that have no value the data's, or else their own defaults."""
-    encoder, decoder = (name_of(chosen.values, f"model.{part}") or "" for part in ("encoder", "decoder"))
-    types = config_types(encoder, decoder)
-    for section, field, attribute in linked_fields(chosen.values):
-        part = section.removeprefix("model.")
-        options = values["model"][part]
-        if options.get(field) is None:
-            default = next(each.default for each in dataclasses.fields(types[section]) if each.name == field)
-            value = getattr(datamodule, attribute, default)
-            options[field] = list(value) if isinstance(value, tuple) else value
 
 
 def _create_module(chosen: Run, values: Values) -> Any:

@@ -1,0 +1,83 @@
+"""Check of the defaults in the specs of plugins: a misspelt one would be ignored."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from typing import Any
+
+from perceiver_cli.flags import OPEN_ENDED, Parser
+from perceiver_cli.layers import Run, values_of_spec
+from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of
+from perceiver_registry import Entry, PluginError, registry
+from perceiver_registry.errors import near
+from perceiver_registry.registry import NOUNS
+
+CLASSES = {"task": "module", "input": "config", "output": "config", "data": "module"}
+"""The part of a spec whose arguments are the flags of its section, by kind."""
+
+
+def check_defaults(parser: Parser, run: Run) -> None:
+    """Check that the defaults of the specs that a run uses are flags.
+
+    Defaults for another adapter, data module or optimizer than the chosen one do not apply. Where a spec names none,
+    they are for any that has the field, such as a task's ``data.target``.
+
+    Args:
+        parser: has the run's flags.
+        run: what is to be run.
+
+    Raises:
+        PluginError: if one is no flag; the message names the spec.
+    """
+    assert run.task is not None
+    names = parser.names()
+    for section, kind in (("task", "task"), ("model", "model"), ("data", "data")):
+        name = name_of(run.values, section)
+        entry = registry().find(kind, name) if name else None
+        if entry is None:
+            continue
+        defaults = _defaults(entry)
+        for key in flatten(defaults, parser.leaves()):
+            known = key in names or key.startswith(OPEN_ENDED)
+            if not known and _applies(key, entry, defaults, run, names):
+                raise PluginError(
+                    f"{NOUNS[kind]} {entry.name!r} ({entry.plugin}): unknown key {key!r} in its defaults; "
+                    f"{near(key, names, 'perceiver describe shows the fields of everything')}"
+                )
+
+
+def _defaults(entry: Entry[Any]) -> Values:
+    config = {f"model.{field}": value for field, value in getattr(entry.spec, "config", {}).items()}
+    return values_of_spec(entry, {**config, **entry.spec.defaults})
+
+
+def _applies(key: str, entry: Entry[Any], defaults: Values, run: Run, names: Collection[str]) -> bool:
+    """Whether a default is meant for what the run has chosen, as far as the spec says."""
+    assert run.task is not None
+    section = max((each for each in NAME_KEYS if key.startswith(f"{each}.")), key=len, default=None)
+    if section is None or section == "model":
+        return True
+    chosen = name_of(run.values, section)
+    meant = registry().short_name(entry) if entry.kind == section else name_of(defaults, section)
+    if meant is not None:
+        return meant == chosen
+    if section in KINDS:
+        return not _is_field_of_any(KINDS[section], key.removeprefix(f"{section}."))
+    return chosen is not None and chosen == name_of(_defaults(run.task), section)
+
+
+def _is_field_of_any(kind: str, field: str) -> bool:
+    """Whether something that is registered has a field, or may have one because it cannot be imported."""
+    for entry in registry().entries(kind):  # type: ignore[call-overload]
+        try:
+            arguments = [
+                name
+                for base in entry.resolve(CLASSES[kind]).__mro__
+                for name in inspect.signature(base.__init__).parameters
+            ]
+        except Exception:  # a stranger's module
+            return True
+        if field.partition(".")[0] in arguments:
+            return True
+    return False

@@ -43,6 +43,14 @@ class LitLanguageModel(LitPerceiver):
         masked = torch.rand(batch["input_ids"].shape, generator=generator) < 0.5
         return batch["input_ids"].masked_fill(~(masked & batch["attention_mask"].bool()), IGNORED)
 
+    def forward(self, batch: Batch) -> Any:
+        """Compute the logits (b, n, vocabulary) of a batch.
+
+        Args:
+            batch: ``input_ids`` (b, n) and, where there is padding, ``attention_mask`` (b, n).
+        """
+        return self.model(batch["input_ids"], batch.get("attention_mask"))
+
     def loss_sum(self, batch: Batch) -> LossSum:
         """The summed cross-entropy, in nats, of the labels other than -100. Only their places are decoded.
 

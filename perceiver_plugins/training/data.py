@@ -119,6 +119,14 @@ class PerceiverDataModule(LightningDataModule):
         """
         return self._evaluation_loader("test")
 
+    def predict_dataloader(self) -> DataLoader:
+        """The test data, for ``Trainer.predict``.
+
+        Raises:
+            DataError: If there is no test data.
+        """
+        return self._evaluation_loader("test")
+
     def _evaluation_loader(self, split: str) -> DataLoader:
         dataset = self.examples(split)
         sampler = EvaluationSampler(len(dataset), self.num_replicas, self.rank)

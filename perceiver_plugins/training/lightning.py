@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import Callback
 from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.training.callbacks import MovingAverage, OptimizerInBackward, Patience
 from perceiver_plugins.training.compilation import compile_layers
+from perceiver_plugins.training.learning_rate import TunableLearningRate
 from perceiver_plugins.training.loading import batches_trained
 from perceiver_plugins.training.optimizers import (
     IN_BACKWARD,
@@ -60,7 +61,7 @@ class LossSum:
         return self.total / self.divisor
 
 
-class LitPerceiver(LightningModule):
+class LitPerceiver(TunableLearningRate):
     """Trains a Perceiver: a task's module implements :meth:`loss_sum` and may build its model in :meth:`build`.
 
     Logged are ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate`` and the throughput.
@@ -120,7 +121,6 @@ class LitPerceiver(LightningModule):
         self.run_config: Mapping[str, Any] = {}
         """The whole run's configuration, which checkpoints keep so that the run can be resumed."""
         self._seed: int | None = None
-        self._other_schedule = False
         self._num_tokens: Tensor | int = 0
         self._measured_step = 0
         self._since = time.perf_counter()
@@ -170,6 +170,18 @@ class LitPerceiver(LightningModule):
     def build(self, config: PerceiverConfig) -> nn.Module:
         """Builds the model."""
         return assemble(config)
+
+    def forward(self, batch: Batch) -> Any:
+        """Compute the model's output for a batch, without its loss: ``lit_model(batch)``.
+
+        Args:
+            batch: what the input adapter reads; other entries, such as labels, are ignored.
+        """
+        return self.model(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> Any:
+        """Compute the model's output for a batch of ``Trainer.predict``."""
+        return self(batch)
 
     def quantize(self) -> None:
         """Lets the model predict with 8-bit integers: faster on a CPU, not exact, and the end of its training.

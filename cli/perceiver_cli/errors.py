@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from perceiver_cli.library_errors import explain
 from perceiver_registry import UserError
 
 OK, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -59,7 +60,10 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
         return OK
     except (OSError, RuntimeError, MemoryError, ValueError) as error:
         return _failed(f"the run failed: {type(error).__name__}: {_line(error)} (--debug shows more)", FAILED, debug)
-    except Exception:
+    except Exception as error:
+        line = explain(error)
+        if line is not None:
+            return _failed(line, WRONG_USE, debug)
         traceback.print_exc()
         return FAILED
     return OK

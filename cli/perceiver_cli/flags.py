@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.fields import OF_THE_RUN
 from perceiver_cli.layers import OF_PREDICTION, OF_TRAINER, Run
 from perceiver_cli.names import quote_names, refuse_other_scalars
+from perceiver_cli.library_errors import missing_package
 from perceiver_cli.links import linked_fields
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
@@ -64,6 +66,9 @@ class Parser(jsonargparse.ArgumentParser):
         key = re.match(r'\s*"([\w.]+)":', line)
         flag = f"--{key.group(1)}" if key else "a value"
         self._check_refused(flag, line, ex)
+        missing = missing_package(line)
+        if missing is not None:
+            raise UserError(f"{flag}: {missing}" if key else missing) from ex
         if key and "Union subtypes" in line:
             raise UserError(f"{flag}{_reason(message)}") from ex
         raise UserError((line.replace(key.group(0), f"{flag}:", 1) if key else line)[:400]) from ex
@@ -307,8 +312,18 @@ def parse(parser: Parser, run: Run) -> Values:
     config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *flags])
     config.pop("config", None)
     # Options of the trainer's classes may be of any type, such as a strategy's timeout.
-    plain = yaml.safe_load(parser.dump(Namespace(trainer=config.trainer), skip_unset=False, skip_validation=True))
+    trainer = Namespace(trainer=_plain_texts(config.trainer))
+    plain = yaml.safe_load(parser.dump(trainer, skip_unset=False, skip_validation=True))
     return config.as_dict() | plain
+
+
+def _plain_texts(value: Any) -> Any:
+    """Options in which texts are plain, also where a default is a member of an Enum of texts."""
+    if isinstance(value, Enum) and isinstance(value, str):
+        return value.value
+    if isinstance(value, Namespace):
+        return Namespace(**{key: _plain_texts(each) for key, each in vars(value).items()})
+    return [_plain_texts(each) for each in value] if isinstance(value, list) else value
 
 
 @contextlib.contextmanager
@@ -336,5 +351,5 @@ def trainer_options(values: Mapping[str, Any]) -> Values:
     """The arguments for ``Trainer``, loggers and callbacks as objects, of ``values``, in which they are plain data."""
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(Trainer, "trainer", instantiate=False)
-    config = parser.parse_object({"trainer": dict(values)}, defaults=False)
+    config = parser.parse_object({"trainer": copy.deepcopy(dict(values))}, defaults=False)  # it changes its argument
     return {**values, **vars(parser.instantiate(config)["trainer"])}

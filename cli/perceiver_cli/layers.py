@@ -9,6 +9,7 @@ files; flags.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -336,6 +337,8 @@ def _plain_flag(argument: str) -> str:
             flag = f"--{section}"
         elif flag.startswith(f"{prefix}init_args."):
             flag = prefix + flag.removeprefix(f"{prefix}init_args.")
+    if flag == "--trainer.strategy" and re.fullmatch(r"[\w.]*Strategy", value):
+        flag = "--trainer.strategy.class_path"  # the parser would take it for the name of a strategy, such as ddp
     return flag + equals + value
 
 

@@ -36,9 +36,12 @@ from perceiver_cli.flags import (
     trainer_options,
 )
 from perceiver_cli.layers import Run, read_run
+from perceiver_cli.library_errors import missing_package
 from perceiver_cli.links import fill_in_links
 from perceiver_cli.paths import refuse_remote_values
+from perceiver_cli.report import report
 from perceiver_cli.tables import print_csv, print_table
+from perceiver_cli.tuning import with_found_values
 from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
 from perceiver_registry.discovery import Selection
@@ -100,26 +103,16 @@ def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: 
         if last is not None and last.path(trainer).exists():
             _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}{_flags_again()}")
         raise InterruptedRunError(TERMINATED if isinstance(error, SIGTERMException) else INTERRUPTED) from error
-    if last is not None:
-        _report(trainer, last)
+    _report(trainer, last)
 
 
 @rank_zero_only
-def _report(trainer: Trainer, last: LastCheckpoint) -> None:
-    best = trainer.checkpoint_callback
-    path = last.path(trainer)
-    print(f"\nTrained for {trainer.global_step} steps.")
-    latest = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
-    if latest:
-        print(f"Last validation: {', '.join(f'{name} {value:.4f}' for name, value in sorted(latest.items()))}")
-    if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
-        path = Path(best.best_model_path)
-        print(f"Best validation loss {best.best_model_score:.4f}: {path}")
-    print(f"Latest state: {last.path(trainer)}")
-    print(f"\nUse it:    perceiver predict --ckpt_path={path}{_plugin_flags()} ...")
-    print(f"Go on:     perceiver fit --ckpt_path={last.path(trainer)}{_flags_again()} --trainer.max_steps=N")
-    if isinstance(trainer.logger, TensorBoardLogger):
-        print(f"Look at it: tensorboard --logdir={trainer.logger.save_dir}")
+def _report(trainer: Trainer, last: LastCheckpoint | None) -> None:
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        print("\nA trial run: nothing was saved.")
+        return
+    for line in report(trainer, last.path(trainer) if last else None, _flags_again(), _plugin_flags()):
+        print(line)
 
 
 def evaluate(
@@ -253,7 +246,9 @@ def _create_trainer(command: str, values: Values, chosen: Run) -> Trainer:
             folder = Path(options["default_root_dir"] or ".") / "logs"
             options["logger"] = TensorBoardLogger(str(folder), name=chosen.task.name if chosen.task else "default")
         _continue_run(options["logger"], chosen.checkpoint)
-        options["callbacks"] += _fit_callbacks(options, values)
+        saved = _saved(values)
+        options["callbacks"] = with_found_values(options["callbacks"], saved, chosen.checkpoint is not None)
+        options["callbacks"] += _fit_callbacks(options, values, saved)
     else:
         options["logger"] = options["logger"] or False
     return _new_trainer(options)
@@ -271,8 +266,10 @@ def _new_trainer(options: Mapping[str, Any]) -> Trainer:
         raise
 
 
-def _fit_callbacks(options: Mapping[str, Any], values: Values) -> list[Any]:
-    callbacks: list[Any] = [SaveConfig(_saved(values))]
+def _fit_callbacks(options: Mapping[str, Any], values: Values, saved: Values) -> list[Any]:
+    if options["fast_dev_run"]:  # a trial, which leaves nothing behind
+        return []
+    callbacks: list[Any] = [SaveConfig(saved)]
     if options["enable_checkpointing"] is not False:
         if not any(isinstance(callback, ModelCheckpoint) for callback in options["callbacks"]):
             callbacks.append(best_checkpoint())
@@ -320,7 +317,8 @@ def _wrong_use() -> Iterator[None]:
     try:
         yield
     except (ValueError, MisconfigurationException, TypeError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        line = " ".join(str(error).split())
+        raise UserError(missing_package(line) or line) from error
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:

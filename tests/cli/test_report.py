@@ -1,0 +1,91 @@
+"""What a training says at its end, and trials that leave nothing behind."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from perceiver_cli.report import report
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """The report on a trainer whose checkpoints were chosen by a metric."""
+
+    def lines(monitor: str = "val_loss", score: float = 0.5, exists: bool = True, loggers: tuple = ()) -> list[str]:
+        best = ModelCheckpoint(dirpath=tmp_path, monitor=monitor)
+        best.best_model_score, best.best_model_path = torch.tensor(score), str(tmp_path / "my best.ckpt")
+        for name in ("my best.ckpt", "last.ckpt") if exists else ():
+            (tmp_path / name).touch()
+        trainer = SimpleNamespace(
+            global_step=3,
+            callback_metrics={"val_loss": torch.tensor(0.25), "train_loss": torch.tensor(9.0)},
+            checkpoint_callbacks=[best],
+            loggers=loggers,
+        )
+        return list(report(trainer, tmp_path / "last.ckpt", " --again", " --plugin=p.py"))
+
+    return lines
+
+
+def test_results_and_commands(lines, tmp_path):
+    assert lines(loggers=(TensorBoardLogger(tmp_path / "logs"),)) == [
+        "\nTrained for 3 steps.",
+        "Last validation: val_loss 0.2500",
+        f"Best validation loss 0.5000: {tmp_path}/my best.ckpt",
+        f"Latest state: {tmp_path}/last.ckpt",
+        f"\nUse it:    perceiver predict '--ckpt_path={tmp_path}/my best.ckpt' --plugin=p.py ...",
+        f"Go on:     perceiver fit --ckpt_path={tmp_path}/last.ckpt --again --trainer.max_steps=N",
+        f"Look at it: tensorboard --logdir={tmp_path}/logs",
+    ]
+
+
+def test_the_best_checkpoint_is_named_by_its_metric(lines):
+    assert any(line.startswith("Best val_mae 0.5000: ") for line in lines("val_mae"))
+    assert any(line.startswith("Best val_mae 1.25e-05: ") for line in lines("val_mae", 1.25e-5))
+
+
+def test_only_checkpoints_that_exist_are_named(lines):
+    assert lines(exists=False)[-1] == "No checkpoint was saved."
+    assert not any(".ckpt" in line for line in lines(exists=False))
+
+
+def test_metrics_of_a_csv_logger_are_named(lines, tmp_path):
+    logger = CSVLogger(tmp_path, name="runs", version=0)
+    assert lines(loggers=(logger,))[-1] == f"Look at it: {tmp_path}/runs/version_0/metrics.csv"
+
+
+def test_a_run_of_no_steps_names_no_checkpoint(perceiver, small):
+    result = perceiver("fit", *small, "--trainer.max_steps=0")
+    assert result.code == 0, result.err
+    assert "No checkpoint was saved." in result.out
+    assert ".ckpt" not in result.out.replace("best.ckpt.", "")
+
+
+def test_a_trial_writes_nothing(perceiver, small, tmp_path):
+    before = set(tmp_path.rglob("*"))
+    result = perceiver("fit", *small, "--trainer.fast_dev_run=true")
+    assert result.code == 0, result.err
+    assert result.out.endswith("A trial run: nothing was saved.\n")
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_found_learning_rates_and_batch_sizes_are_recorded_and_kept(perceiver, fit, small, load):
+    finders = ["--trainer.callbacks=LearningRateFinder", "--trainer.callbacks.num_training_steps=20"]
+    finders += ["--trainer.callbacks+=BatchSizeFinder", "--trainer.callbacks.max_trials=2"]
+    folder = fit(*small, *finders, "--trainer.max_steps=2", "--optimizer.lr=0.5", "--lr_scheduler=none")
+    first = load(folder / "checkpoints" / "last.ckpt")
+    rate = first["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert rate != 0.5
+    run = first["perceiver"]["run"]
+    assert (run["optimizer"]["lr"], run["data"]["batch_size"]) == (rate, 4)
+    assert f"lr: {rate}" in (folder / "config.yaml").read_text()
+    resumed = perceiver("fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "--trainer.max_steps=3")
+    assert resumed.code == 0, resumed.err
+    assert "LearningRateFinder and BatchSizeFinder: left out" in resumed.err
+    second = load(folder / "checkpoints" / "last.ckpt")
+    assert second["optimizer_states"][0]["param_groups"][0]["lr"] == rate

@@ -48,7 +48,7 @@ def explain(error: BaseException) -> str | None:
     message = " ".join(str(error).split())
     if isinstance(error, ImportError):
         return missing_package(message, _class_that_failed(error))
-    subject = _class_that_failed(error)
+    subject = _class_that_failed(error) if not isinstance(error, AssertionError) else None
     return f"{subject}: {message or type(error).__name__} (--debug shows more)" if subject else None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -39,6 +39,7 @@ from perceiver_cli.layers import Run, read_run
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.links import fill_in_links
 from perceiver_cli.paths import refuse_remote_values
+from perceiver_cli.progress import LogProgress, has_terminal
 from perceiver_cli.report import report
 from perceiver_cli.tables import print_csv, print_table
 from perceiver_cli.tuning import with_found_values
@@ -240,6 +241,7 @@ def _create_trainer(command: str, values: Values, chosen: Run) -> Trainer:
     if isinstance(options["val_check_interval"], int) and options["check_val_every_n_epoch"] == 1:
         options["check_val_every_n_epoch"] = None  # steps are counted across epochs, however short these are
     options["callbacks"] = _as_list(options["callbacks"])
+    options["callbacks"] += _progress(options)
     options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
     if command == "fit":
         if options["logger"] in (None, True):
@@ -264,6 +266,12 @@ def _new_trainer(options: Mapping[str, Any]) -> Trainer:
                 "--trainer.accelerator=cpu goes without"
             ) from error
         raise
+
+
+def _progress(options: Mapping[str, Any]) -> list[Any]:
+    """What reports progress where there is no terminal, unless a progress bar is chosen or none is wanted."""
+    chosen = any(isinstance(callback, ProgressBar) for callback in options["callbacks"])
+    return [] if chosen or has_terminal() or options["enable_progress_bar"] is False else [LogProgress()]
 
 
 def _fit_callbacks(options: Mapping[str, Any], values: Values, saved: Values) -> list[Any]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from perceiver_core import Attentions, Batch
 from perceiver_plugins.training.lightning import LitPerceiver
+from perceiver_plugins.training.progress import track_progress
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
 
@@ -71,10 +69,8 @@ class Predictor(ABC):
         """
         sources = self.reader.expand(inputs)
         starts = range(0, len(sources), self.batch_size)
-        console = Console(stderr=True)
-        hidden = not sys.stderr.isatty() or len(starts) < 2
         predictions: list[Prediction] = []
-        for start in track(starts, "Predicting", console=console, transient=True, disable=hidden):
+        for start in track_progress(starts, len(starts), "Predicting"):
             predictions += self._predict_batch(sources[start : start + self.batch_size], start)
         return predictions
 

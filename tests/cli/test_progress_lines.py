@@ -1,0 +1,75 @@
+"""Progress of runs without a terminal."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from perceiver_cli import run
+from perceiver_cli.progress import LogProgress
+from perceiver_plugins.training import progress
+
+LINE = re.compile(
+    r"perceiver: step (\d+)/12 \(\d+ %\), [\d.e+-]+ steps/s(, \d+ s left)?, epoch \d+, train_loss [\d.]+"
+    r"(, val_loss [\d.]+)?, learning_rate [\d.e-]+"
+)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    monkeypatch.setattr(progress, "FIRST_AFTER", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+
+
+@pytest.fixture
+def flags(small):
+    """The flags of a small run, without those about progress."""
+    return [flag for flag in small if "enable_progress_bar" not in flag]
+
+
+def steps_of(err: str) -> list[int]:
+    lines = [line for line in err.splitlines() if line.startswith("perceiver: step")]
+    return [int(LINE.fullmatch(line)[1]) for line in lines]
+
+
+def test_steps_are_lines_and_go_on_in_a_resumed_run(perceiver, flags):
+    result = perceiver("fit", *flags, "--trainer.max_steps=2", "--trainer.max_epochs=-1")
+    assert "perceiver: step 1/2 (50 %), " in result.err
+    result = perceiver("fit", "--ckpt_path=last", "--trainer.max_steps=12")
+    assert steps_of(result.err) == list(range(3, 13))
+
+
+def test_the_number_of_steps_follows_from_the_epochs(perceiver, flags):
+    result = perceiver("fit", *flags, "--trainer.max_epochs=4", "--trainer.accumulate_grad_batches=2")
+    assert max(steps_of(result.err)) == 12
+
+
+def test_validation_and_test_are_lines(perceiver, flags):
+    result = perceiver("fit", *flags, "--trainer.max_epochs=1")
+    assert re.search(r"^perceiver: validation batch 1/\d+ \(\d+ %\), ", result.err, flags=re.MULTILINE)
+    result = perceiver("test", "--ckpt_path=best")
+    assert re.search(r"^perceiver: test batch 1/\d+ \(\d+ %\), ", result.err, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "options", "lines"),
+    [(False, {}, True), (True, {}, False), (False, {"enable_progress_bar": False}, False)],
+)
+def test_lines_are_for_runs_without_a_terminal(monkeypatch, terminal, options, lines):
+    monkeypatch.setattr(run, "has_terminal", lambda: terminal)
+    callbacks = run._progress({"callbacks": [], "enable_progress_bar": None} | options)
+    assert [type(callback) for callback in callbacks] == [LogProgress] * lines
+
+
+def test_a_progress_bar_that_is_chosen_stays(monkeypatch):
+    assert run._progress({"callbacks": [LogProgress()], "enable_progress_bar": None}) == []
+
+
+def test_only_the_first_process_reports():
+    bar = LogProgress()
+    assert not bar._shown(SimpleNamespace(is_global_zero=False))
+    assert bar._shown(SimpleNamespace(is_global_zero=True))
+    bar.disable()
+    assert not bar._shown(SimpleNamespace(is_global_zero=True))

@@ -8,9 +8,9 @@ from typing import Any
 
 from perceiver_cli.flags import OPEN_ENDED, Parser
 from perceiver_cli.layers import Run, values_of_spec
+from perceiver_cli.suggestions import suggest_name
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of
 from perceiver_registry import Entry, PluginError, registry
-from perceiver_registry.errors import near
 from perceiver_registry.registry import NOUNS
 
 CLASSES = {"task": "module", "input": "config", "output": "config", "data": "module"}
@@ -43,7 +43,7 @@ def check_defaults(parser: Parser, run: Run) -> None:
             if not known and _applies(key, entry, defaults, run, names):
                 raise PluginError(
                     f"{NOUNS[kind]} {entry.name!r} ({entry.plugin}): unknown key {key!r} in its defaults; "
-                    f"{near(key, names, 'perceiver describe shows the fields of everything')}"
+                    f"{suggest_name(key, names, 'perceiver describe shows the fields of everything')}"
                 )
 
 

@@ -20,13 +20,13 @@ from perceiver_cli import allowed
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.fields import OF_THE_RUN
 from perceiver_cli.layers import OF_PREDICTION, OF_TRAINER, Run
-from perceiver_cli.names import quote_names, refuse_other_scalars
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.links import linked_fields
+from perceiver_cli.names import quote_names, refuse_other_scalars
+from perceiver_cli.suggestions import suggest_argument, suggest_flag, suggest_name
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
 from perceiver_registry.assemble import config_types
-from perceiver_registry.errors import near
 
 OF_SOURCE = {
     "fit": 'a checkpoint to go on with, or "last" or "best" of the newest run',
@@ -61,7 +61,7 @@ class Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", message)
         if unknown:
-            raise UserError(self._unknown(unknown.group(1).partition("=")[0])) from ex
+            raise UserError(self._unknown(unknown.group(1))) from ex
         line = " ".join(message.replace("Parser key", "").split())
         key = re.match(r'\s*"([\w.]+)":', line)
         flag = f"--{key.group(1)}" if key else "a value"
@@ -85,11 +85,12 @@ class Parser(jsonargparse.ArgumentParser):
             raise RefusedError(where, path, given.group(1) if given else path) from ex
 
     def _unknown(self, argument: str) -> str:
-        if not argument.startswith("-"):
-            return f"unexpected argument {argument!r}: settings are written --NAME=VALUE"
         flags = {f"--{name}" for name in self.names()}
-        sections = {flag.partition(".")[0] for flag in flags}
-        return f"unknown flag {argument}; {near(argument, flags, listed=sections)}"
+        flag = argument.partition("=")[0]
+        if not argument.startswith("-"):
+            hint = suggest_argument(argument, flags) or "settings are written --NAME=VALUE"
+            return f"unexpected argument {argument!r}: {hint}"
+        return f"unknown flag {flag}; {suggest_flag(flag, flags, listed={each.partition('.')[0] for each in flags})}"
 
     def names(self) -> set[str]:
         """The dotted names of all flags."""
@@ -306,7 +307,7 @@ def parse(parser: Parser, run: Run) -> Values:
     for path, values in run.config_files.items():
         for key in flatten(values, parser.leaves()):
             if key in kept and key not in names and not key.startswith(OPEN_ENDED):
-                raise UserError(f"--config={path}: unknown key {key!r}; {near(key, names)}")
+                raise UserError(f"--config={path}: unknown key {key!r}; {suggest_name(key, names)}")
         refuse_other_scalars(f"--config={path}", flatten(values, parser.leaves()), parser.hints())
     flags = quote_names(run.flags, parser.hints())
     config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *flags])

@@ -20,6 +20,7 @@ import yaml
 
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.sources import find_source, look_at
+from perceiver_cli.suggestions import suggest_argument
 from perceiver_cli.values import KINDS, NAME_KEYS, NONE, Replacement, Values, merge, name_of, nest, normalise
 from perceiver_registry import (
     AdapterSpec,
@@ -146,7 +147,9 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
 
     task_name = name_of(user, "task") or name_of(base, "task") or _task_of_model(name_of(user, "model"))
     if task_name is None and not given["help"]:
-        raise UserError(f"--task is missing; known: {', '.join(registry().names('task'))}")
+        hints = (suggest_argument(word, ["--task"]) for word in flags if word in registry().names("task"))
+        known = f"known: {', '.join(registry().names('task'))}"
+        raise UserError(f"--task is missing; {next(hints, None) or known}")
     task = registry().get("task", task_name) if task_name else None
     values = user
     if task and command != "predict":

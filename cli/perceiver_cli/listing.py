@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from perceiver_cli.commands import SUMMARIES
 from perceiver_cli.common import COMMON_HELP
+from perceiver_cli.suggestions import suggest_flag
 from perceiver_cli.tables import print_table
 from perceiver_registry import Entry, ModelSpec, UnknownNameError, UserError, registry
 from perceiver_registry.errors import near
@@ -31,6 +32,13 @@ LISTS = "perceiver list-adapters, list-tasks, list-data, list-models and list-fo
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        for flag in (word.partition("=")[0] for word in args or ()):
+            if flag.startswith("-") and flag != "-" and flag not in self._option_string_actions:
+                raise UserError(f"unknown flag {flag}; {suggest_flag(flag, flags)}")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; perceiver {self.prog.split()[-1]} --help shows what there is")

@@ -14,8 +14,8 @@ from perceiver_cli.commands import COMMANDS, Command
 from perceiver_cli.common import COMMON_HELP, read_common_flags
 from perceiver_cli.errors import WRONG_USE, guarded
 from perceiver_cli.paths import refuse_remote_arguments
+from perceiver_cli.suggestions import suggest_command
 from perceiver_registry import registry
-from perceiver_registry.errors import near
 
 USAGE = """\
 usage: perceiver COMMAND [options]
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = argv
     commands = {name: command for group in COMMANDS.values() for name, command in group.items()}
     if name not in commands:
-        print(f"perceiver: unknown command {name!r}; {near(name, commands)}", file=sys.stderr)
+        print(f"perceiver: unknown command {name!r}; {suggest_command(name, commands)}", file=sys.stderr)
         return WRONG_USE
     return guarded(lambda: _call(name, commands[name], rest), debug="--debug" in rest)
 

@@ -143,14 +143,34 @@ def config_from_dict(plain: Mapping[str, Any]) -> PerceiverConfig:
     """
     from perceiver_core import PerceiverConfig
 
-    plain = dict(plain)
+    plain, types = dict(plain), {"model": PerceiverConfig}
     for part, kind in PARTS.items():
-        values = dict(plain.get(part) or {})
-        if ADAPTER_KEY not in values:
+        plain[part] = dict(plain.get(part) or {})
+        if ADAPTER_KEY not in plain[part]:
             raise UserError(f"the model's {part} names no {ADAPTER_KEY}")
-        entry = registry().get(kind, values.pop(ADAPTER_KEY))  # type: ignore[call-overload]
-        plain[part] = create_config(entry.resolve("config"), values, part)
-    return create_config(PerceiverConfig, plain, "model")
+        types[part] = registry().get(kind, plain[part].pop(ADAPTER_KEY)).resolve("config")  # type: ignore[call-overload]
+    for part, values in (("model", plain), *((part, plain[part]) for part in PARTS)):
+        _check_parts(part, values, types)
+    return create_config(
+        PerceiverConfig, plain | {part: create_config(types[part], plain[part], part) for part in PARTS}, "model"
+    )
+
+
+def _check_parts(part: str, values: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """Check that no field of one part of a model is given to another one.
+
+    Raises:
+        UserError: if one is; the message says where it belongs.
+    """
+    owners = {owner: {field.name for field in fields(config_type)} for owner, config_type in types.items()}
+    for name in values.keys() - owners[part]:
+        meant = [
+            f"{name}=..." if owner == "model" else f"{owner}={{{name!r}: ...}}"
+            for owner, known in owners.items()
+            if name in known
+        ]
+        if meant:
+            raise UserError(f"{part} has no field {name!r}; did you mean {' or '.join(meant)}?")
 
 
 def create_config(config_type: type, values: Mapping[str, Any], where: str) -> Any:

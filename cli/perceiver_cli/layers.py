@@ -56,6 +56,12 @@ OF_PREDICTION = ("task", "model")
 OF_TRAINER = ("accelerator", "devices", "default_root_dir", "logger")
 """The trainer's arguments that say where to compute and where runs lie."""
 
+FILES = ("train_files", "val_files", "test_files")
+"""Options of data modules that name the files of their splits."""
+
+EVALUATED = {"validate": "val_files", "test": "test_files"}
+"""The files that commands evaluate."""
+
 WEIGHTS_ALONE = ".safetensors"
 """What the names of files end in that hold weights, and may not say of what model."""
 
@@ -140,6 +146,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
             "these weights"
         )
     base = _values_of_source(command, source, checkpoint, description) if source and description else {}
+    if command in EVALUATED and _names_files(EVALUATED[command], user, flags):
+        base = without_other_files(base, EVALUATED[command])
     if checkpoint and description and command != "predict" and not name_of(user, "data"):
         for used in description["plugins"]:
             if used["kind"] == "data":
@@ -156,6 +164,18 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
         values = _gather(task, base, user)
         _check_names(task, values)
     return Run(task, values, flags, source, checkpoint, description, files, given["print_config"], given["help"])
+
+
+def _names_files(option: str, user: Values, flags: Iterable[str]) -> bool:
+    """Whether config files or flags name files of their own for an option of the data."""
+    given = any(flag.partition("=")[0] == f"--data.{option}" for flag in flags)
+    return given or (user.get("data") or {}).get(option) is not None
+
+
+def without_other_files(base: Values, kept: str) -> Values:
+    """A checkpoint's values without the files of the data's other splits, which need not exist any more."""
+    data = {key: value for key, value in base.get("data", {}).items() if key == kept or key not in FILES}
+    return base | {"data": data}
 
 
 def _refuse_unused(given: Iterable[str], flags: Iterable[str]) -> None:

@@ -79,7 +79,11 @@ def run(command: str, argv: Sequence[str]) -> None:
             predict(chosen, values)
             return
         seed_everything(values["seed_everything"], workers=True, verbose=False)
+        if command == "fit" and values["data"].get("train_files", ()) is None:
+            raise UserError("--data.train_files is missing: name files to train on")
         datamodule = _create_data(values)
+        if command != "fit" and chosen.description is not None:
+            datamodule.known = _known_of_data(chosen.description)  # type: ignore[attr-defined]
         fill_in_links(values, datamodule)
         values["trainer"]["precision"] = values["trainer"]["precision"] or _default_precision(values["trainer"])
         if chosen.print_config:
@@ -217,6 +221,13 @@ def _lines_of(path: str) -> list[str]:
 def _create_data(values: Values) -> LightningDataModule:
     options = dict(values["data"])
     return data_class(options.pop("name"))(**options)
+
+
+def _known_of_data(description: Mapping[str, Any]) -> Values:
+    """What a trained model knows of its data: statistics, and names of classes and targets."""
+    decoder = description["model"]["decoder"]
+    names = ("label_names", "target_names", "target_mean", "target_std")
+    return dict(description["data"]) | {name: decoder[name] for name in names if decoder.get(name) is not None}
 
 
 def _create_module(chosen: Run, values: Values) -> Any:

@@ -116,15 +116,17 @@ class TableDataModule(Classes, PerceiverDataModule):
             DataError: If there is nothing to train on, or it cannot be read.
         """
         tables = self.load()
-        if not len(tables.splits["train"].labels):
+        if "train" in tables.splits and not len(tables.splits["train"].labels):
             raise DataError(self.missing_split["train"])
-        if self.target == "number":
+        if self.target == "number" and "train" in tables.splits:
             refuse_constant(tables.label_names, tables.splits["train"].labels)
         return tables
 
     @cached_property
     def columns(self) -> Columns:
         """What a model reads, and how it is standardised."""
+        if "train" not in self.tables.splits:
+            return Columns(**self.known["columns"])
         return Columns.of(self.feature_names, self.tables.splits["train"].features)
 
     @property

@@ -31,7 +31,7 @@ class TableFilesDataModule(TableDataModule):
     nothing stands, null, NA or nan; a row in which the class is missing is an error.
 
     Args:
-        train_files: Files to train on.
+        train_files: Files to train on; null: only evaluate a trained model, which knows its columns and classes.
         val_files: Files to validate on; null: some rows of the training data are set aside.
         test_files: Files to test on.
         target: What is to be predicted: numbers or a class.
@@ -56,7 +56,7 @@ class TableFilesDataModule(TableDataModule):
 
     def __init__(
         self,
-        train_files: str | list[str],
+        train_files: str | list[str] | None = None,
         val_files: str | list[str] | None = None,
         test_files: str | list[str] | None = None,
         target: Literal["number", "class"] = "number",
@@ -87,8 +87,12 @@ class TableFilesDataModule(TableDataModule):
         refuse_shared_files({FLAGS[split]: files for split, files in self.files.items()})
 
     def load(self) -> Tables:
+        if "train" not in self.files and not self.known:
+            raise DataError("train_files is missing: name files to train on")
         names = self.feature_columns or self._other_columns()
         classes = ClassNames(self.label_columns[0]) if self.target == "class" else None
+        if classes is not None and "train" not in self.files:
+            classes.recall(self.known["label_names"])
         tables = {}
         for split, files in self.files.items():  # those to train on first
             tables[split] = self._read(files, names, classes)
@@ -98,7 +102,7 @@ class TableFilesDataModule(TableDataModule):
             tables = {split: numbered(table, classes.numbers) for split, table in tables.items()}
         for note in self._notes(tables, names, classes):
             rank_zero_warn(note)
-        if "validation" not in tables:
+        if "validation" not in tables and "train" in tables:
             rows = permutation(len(tables["train"].labels))
             held_out, kept = np.split(rows, [round(len(rows) * self.val_fraction)])
             tables = {**tables, "train": tables["train"].take(kept), "validation": tables["train"].take(held_out)}
@@ -108,7 +112,15 @@ class TableFilesDataModule(TableDataModule):
         return super().description() | ({"delimiter": self.delimiter} if self.delimiter else {})
 
     def _other_columns(self) -> list[str]:
-        """The columns of the first file but for the labels', which all other files must have too."""
+        """The columns of the first file but for the labels', which all other files must have too.
+
+        Without training data, those of the model.
+        """
+        if "train" not in self.files:
+            names = list(self.known["columns"]["names"])
+            for file in dict.fromkeys(file for files in self.files.values() for file in files):
+                self._refuse_others(str(file), set(column_names(file, self.delimiter)[0]), names)
+            return names
         first, *others = dict.fromkeys(file for files in self.files.values() for file in files)
         found, index = column_names(first, self.delimiter)
         names = [name for name in found if name not in self.label_columns]
@@ -126,8 +138,9 @@ class TableFilesDataModule(TableDataModule):
     def _refuse_others(self, where: str, found: set[str], names: Sequence[str]) -> None:
         """Raise DataError if there are columns that are not read although no flag chooses the columns."""
         if others := found.difference(names, self.label_columns):
+            source = f"in {self.files['train'][0]}" if "train" in self.files else "in the data of the model"
             raise DataError(
-                f"{where}: the column {min(others)!r} is not in {self.files['train'][0]}, whose columns are read "
+                f"{where}: the column {min(others)!r} is not {source}, whose columns are read "
                 "(name the columns in feature_columns)"
             )
 
@@ -154,7 +167,8 @@ class TableFilesDataModule(TableDataModule):
 
     def _notes(self, tables: dict[str, Table], names: Sequence[str], classes: ClassNames | None) -> list[str]:
         """A line for each thing that whoever trains on the tables should know."""
-        notes = counting_columns(names, tables["train"].features) if self.feature_columns is None else []
+        guessed = self.feature_columns is None and "train" in tables
+        notes = counting_columns(names, tables["train"].features) if guessed else []
         if classes is not None:
             return notes + classes.similar()
         for split, table in tables.items():

@@ -23,7 +23,8 @@ REPORTED = 3
 class ClassNames:
     """The names of the classes in a column: given, or those that occur in the training data.
 
-    All training data is read first, then :meth:`settle` is called, then the rest is read.
+    All training data is read first, then :meth:`settle` is called, then the rest is read. Without training data,
+    :meth:`recall` is called first.
 
     Whole numbers, also those written as text, stand for the given names, from 0 on; otherwise they are names, as are
     booleans (false, true). Names that are not given are sorted, whole numbers by their value. A column holds one kind
@@ -124,6 +125,12 @@ class ClassNames:
                 )
             self.names = in_order(self.counts)
             self.numbers = {name: number for number, name in enumerate(self.names)}
+        self.settled = True
+
+    def recall(self, names: Sequence[str]) -> None:
+        """Take the names that a model was trained with, where there is no training data to read."""
+        self.names = list(names)
+        self.numbers = {name: number for number, name in enumerate(self.names)}
         self.settled = True
 
     def similar(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -73,6 +73,8 @@ class PerceiverDataModule(LightningDataModule):
         self.valid_batch_size = valid_batch_size or batch_size
         self.num_workers = num_workers
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self.known: Mapping[str, Any] = {}
+        """Names of classes and statistics of a trained model, for evaluation without its training data."""
         self.split_datasets: dict[str, Any] = {}
         """The data sets of "train", "validation" and "test", as far as there are any."""
 

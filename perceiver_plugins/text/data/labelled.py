@@ -46,6 +46,7 @@ def prepare_labelled(
     val_fraction: float,
     workers: int | None = None,
     batch_size: int = 1000,
+    known: Mapping[str, Any] | None = None,
 ) -> None:
     """Make the folder with the tokenised and labelled splits, unless it exists and is intact.
 
@@ -59,6 +60,7 @@ def prepare_labelled(
         val_fraction: Part of the training data that is set aside where there is no split to validate on.
         workers: Processes for tokenising; None: one for a small text, up to eight cores for a large one.
         batch_size: Documents per step of tokenising.
+        known: What models need to know of the labels where there is no training data.
 
     Raises:
         DataError: If something is wrong with the rows.
@@ -68,14 +70,17 @@ def prepare_labelled(
     def make(work: Path, result: Path) -> list[str]:
         documents, notes = {}, []
         with quiet_datasets():
-            for split, rows in load().items():
+            splits = load()
+            if "train" not in splits:
+                labels.recall(known or {})
+            for split, rows in splits.items():
                 left_out = LeftOut()
                 texts = _documents(rows, labels, split, left_out)
                 documents[split] = write_documents(work / f"{split}.arrow", texts, schema)
                 notes += left_out.lines(split)
                 if split == "train":
                     labels.learn()
-        if "validation" not in documents:
+        if "validation" not in documents and "train" in documents:
             documents["train"], documents["validation"] = set_aside(documents["train"], val_fraction)
         features = {"input_ids": datasets.Sequence(datasets.Value(np.dtype(encoder.dtype).name))}
         features["labels"] = labels.feature
@@ -86,7 +91,7 @@ def prepare_labelled(
                 store_documents(result / split, encoded, labels.by_token)
                 if missing := len(part) - len(encoded):
                     notes.append(f"{split}: {missing:,} of {len(part):,} texts left out: the tokenizer finds no token")
-        facts = labels.facts(open_documents(result, "train").labels)
+        facts = labels.facts(open_documents(result, "train").labels) if "train" in documents else dict(known or {})
         (result / FACTS).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         for split in documents:
             notes += labels.notes(open_documents(result, split).labels, split)

@@ -69,6 +69,14 @@ class Labels(ABC):
         """
 
     @abstractmethod
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        """Settle what depends on the training data where there is none.
+
+        Args:
+            facts: What a trained model knows of its labels; see :meth:`facts`.
+        """
+
+    @abstractmethod
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
         """The tokens of each text (n,), and what is to be predicted, as numbers.
 
@@ -121,6 +129,9 @@ class ClassLabels(Labels):
     def learn(self) -> None:
         self.classes.settle()
 
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        self.classes.recall(facts["label_names"])
+
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
         return encoder.rows(texts), [self.classes.numbers[name] for name in values]
 
@@ -152,6 +163,9 @@ class NumberLabels(Labels):
         return text, [_number(row[column], column, place) for column in self.label_columns] if text else None
 
     def learn(self) -> None:
+        """Nothing depends on it."""
+
+    def recall(self, facts: Mapping[str, Any]) -> None:
         """Nothing depends on it."""
 
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -228,6 +242,9 @@ class TokenLabels(Labels):
 
     def learn(self) -> None:
         self.classes.settle()
+
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        self.classes.recall(facts["label_names"])
 
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
         # Only a subword tokenizer cuts a word into pieces of which one stands for it.

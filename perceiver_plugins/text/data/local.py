@@ -13,6 +13,7 @@ from perceiver_plugins.text.data.labels import Target
 from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import split_documents, write_documents
 from perceiver_plugins.text.data.splits import file_states, read_files, rows_of_files
+from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.files import FLAGS, Row, find_files, refuse_shared_files
 from perceiver_plugins.training.left_out import LeftOut
 from perceiver_plugins.training.table_rows import check_delimiter
@@ -28,7 +29,7 @@ class TextFilesDataModule(TextDataModule):
     these. Labels are columns: .txt files cannot have any.
 
     Args:
-        train_files: Files to train on.
+        train_files: Files to train on; null: only evaluate a trained model, which knows its classes.
         val_files: Files to validate on; null: a part of the training data is set aside.
         test_files: Files to test on.
         text_column: Name of the column (or field) with the text, in formats that have columns.
@@ -55,7 +56,7 @@ class TextFilesDataModule(TextDataModule):
 
     def __init__(
         self,
-        train_files: str | list[str],
+        train_files: str | list[str] | None = None,
         val_files: str | list[str] | None = None,
         test_files: str | list[str] | None = None,
         text_column: str = "text",
@@ -81,7 +82,10 @@ class TextFilesDataModule(TextDataModule):
         refuse_shared_files({FLAGS[split]: files for split, files in self.files.items()})
 
     def source_key(self) -> dict[str, Any]:
-        return {
+        if "train" not in self.files and not self.known:
+            raise DataError("train_files is missing: name files to train on")
+        known = {} if "train" in self.files else {"known": self.known_facts}
+        return known | {
             "files": {split: file_states(files) for split, files in self.files.items()},
             "column": self.text_column,
             "delimiter": self.delimiter,
@@ -95,7 +99,7 @@ class TextFilesDataModule(TextDataModule):
             documents = read_files(files, self.text_column, self.delimiter, left_out)
             loaded[split] = write_documents(work / f"{split}.arrow", documents)
             self.notes += left_out.lines(split)
-        if "validation" not in loaded:
+        if "validation" not in loaded and "train" in loaded:
             loaded["train"], loaded["validation"] = split_documents(loaded["train"], self.val_fraction, work)
         return loaded
 

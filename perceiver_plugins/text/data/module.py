@@ -204,6 +204,11 @@ class TextDataModule(PerceiverDataModule):
         """The names of the classes, where they are not to be taken from the training data."""
         return self._label_names
 
+    @property
+    def known_facts(self) -> dict[str, Any]:
+        """What is known of the labels where there is no training data."""
+        return {name: list(value) for name, value in self.known.items() if name.startswith(("label_", "target_"))}
+
     def new_labels(self, label_names: Sequence[str] | None) -> Labels:
         """What reads the labels, if classes have these names, or (None) those that occur.
 
@@ -338,7 +343,16 @@ class TextDataModule(PerceiverDataModule):
             prepare(self.folder, self.load_documents, self.encoder, workers, batch_size, lambda: self.notes)
         elif not reuse_folder(self.folder):
             labels = self.new_labels(self.given_label_names())
-            prepare_labelled(self.folder, self.load_rows, labels, self.encoder, self.val_fraction, workers, batch_size)
+            prepare_labelled(
+                self.folder,
+                self.load_rows,
+                labels,
+                self.encoder,
+                self.val_fraction,
+                workers,
+                batch_size,
+                self.known_facts,
+            )
         self._is_prepared = True
 
     def setup(self, stage: str | None = None) -> None:

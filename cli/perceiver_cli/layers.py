@@ -126,8 +126,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     if command == "predict":
         _refuse_unused({name for name, value in given.items() if value}, flags)
         files = {path: _for_prediction(values) for path, values in files.items()}
-    for path, values in files.items():
-        refuse_remote_values(values, f"--config={path}: ")
+    for path, content in files.items():
+        refuse_remote_values(content, f"--config={path}: ")
     user: Values = {}
     flat = {name: given[name] for name in (*NAME_KEYS, *PARAMS) if given[name] is not None}
     named = nest({name: None if value in NONE else value for name, value in flat.items()})

@@ -183,13 +183,13 @@ def format_for(loaded: LoadedModel, target: str, format: str | None = None) -> E
             raise UserError(f"{target}: a file of format {format!r} ends with {' or '.join(entry.spec.suffixes)}")
         if not entry.spec.suffixes and any(_has_suffix(target, other) for other in registry().entries("format")):
             raise UserError(f"{target}: format {format!r} makes a folder; this is the name of a file")
-        return _checked(entry, loaded)
+        return _checked(entry, loaded, folder=not entry.spec.suffixes)
     home = registry().adapter_of("input", loaded.model.config.encoder).plugin.distribution
     writing = [entry for entry in registry().entries("format") if entry.spec.writes]
     writing.sort(key=lambda entry: not entry.plugin.is_of(home))
     by_suffix = [entry for entry in writing if _has_suffix(target, entry)]
     if by_suffix:
-        return _checked(by_suffix[0], loaded)
+        return _checked(by_suffix[0], loaded, folder=False)
     folders = [entry for entry in writing if entry.spec.reads and not entry.spec.suffixes]
     refusals = []
     for entry in folders:
@@ -200,10 +200,17 @@ def format_for(loaded: LoadedModel, target: str, format: str | None = None) -> E
     raise UserError(f"{target}: {'; '.join(refusals) or 'no format is written as a folder'}")
 
 
-def _checked(entry: Entry[FormatSpec], loaded: LoadedModel) -> Entry[FormatSpec]:
+def _checked(entry: Entry[FormatSpec], loaded: LoadedModel, folder: bool) -> Entry[FormatSpec]:
     refusal = entry.resolve("format")().refusal(loaded)
     if refusal is not None:
-        raise UserError(refusal)
+        others = [
+            registry().short_name(other)
+            for other in registry().entries("format")
+            if other.spec.reads and other.spec.writes and other != entry and folder == (not other.spec.suffixes)
+            if other.resolve("format")().refusal(loaded) is None
+        ]
+        instead = f" (--format={' or --format='.join(others)} holds this model)" if others else ""
+        raise UserError(f"{refusal}{instead}")
     return entry
 
 

@@ -146,7 +146,7 @@ class DataSpec(_Checked):
     Args:
         name: what configs and flags call it (``--data=NAME``).
         module: place of the LightningDataModule.
-        tasks: names of the tasks that its batches serve; :data:`ANY_TASK` for all.
+        tasks: names of the tasks that its batches serve; :data:`~perceiver_registry.specs.ANY_TASK` (``"*"``) for all.
         summary: one line for listings.
         yields: the entries of its batches besides labels (``("pixel_values",)``); none: it is not known.
         defaults: default values by dotted flag that go with it (``{"trainer.max_steps": 1000}``).
@@ -180,7 +180,7 @@ class TaskSpec(_Checked):
 
     Args:
         name: what configs and flags call it.
-        module: place of the LightningModule, a subclass of ``perceiver_plugins.training.LitPerceiver``.
+        module: place of the LightningModule, a subclass of ``perceiver_plugins.training.lightning.LitPerceiver``.
         summary: one line for listings.
         data: name of the data module that is used where none is given.
         defaults: default values by dotted flag (``{"model.encoder": "text", "trainer.max_epochs": 1}``).

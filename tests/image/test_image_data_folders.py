@@ -453,3 +453,17 @@ def test_folders_that_are_links(folder: Path, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         os.symlink(folder / name, root / name)
     assert ImageFolderDataModule(str(root)).class_counts == [9, 9]
+
+
+def test_a_trained_models_classes_need_no_training_images(tmp_path: Path) -> None:
+    for name in ("bird", "dog"):
+        write(tmp_path / "images" / "test" / name / "1.png")
+    module = ImageFolderDataModule(str(tmp_path / "images"), image_size=8)
+    with pytest.raises(DataError, match="no 'train' with folders of classes"):
+        module.setup()
+    module = ImageFolderDataModule(str(tmp_path / "images"))
+    module.known = {"label_names": ["ant", "bird", "cat", "dog"], "image_size": [6, 8], "crop_pct": 0.9}
+    module.setup("test")
+    assert module.label_names == ["ant", "bird", "cat", "dog"]
+    assert (module.image_size, module.crop_pct) == ((6, 8), 0.9)
+    assert [batch["labels"].tolist() for batch in module.test_dataloader()] == [[1, 3]]

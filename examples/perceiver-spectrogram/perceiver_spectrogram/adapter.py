@@ -62,7 +62,7 @@ class SpectrogramInputAdapter(InputAdapter):
         real = mask[:, :: self.hop]  # (b, m): frames stand around samples 0, hop, 2 hop, ...
         frames = self.log_mel(batch["input_values"].float() * mask)[:, : real.shape[1]]
         frames = standardise(frames, real[..., None])
-        times = self.time_features(real.shape[1], frames.device).expand(len(frames), -1, -1)
+        times = self.time_features(real.shape[1], frames.device).expand(frames.shape[0], -1, -1)
         return AdaptedInput(torch.cat([frames, times], dim=-1).to(self.filters.dtype), ~real)
 
     def log_mel(self, waveforms: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -72,7 +72,7 @@ class ImageFolderDataModule(ImageDataModule):
         return str(self.path)
 
     def load(self) -> ImageSplits:
-        return load_class_folders(self.path, self.val_fraction)
+        return load_class_folders(self.path, self.val_fraction, self.known.get("label_names"))
 
 
 def check_fraction(val_fraction: float) -> None:
@@ -216,28 +216,29 @@ class TreeStore(ImageStore):
 # Classes and splits
 
 
-def load_class_folders(path: Path, val_fraction: float) -> ImageSplits:
+def load_class_folders(path: Path, val_fraction: float, known: Sequence[str] | None = None) -> ImageSplits:
     """The data set in a folder, or zip archive, with a folder for each class, or for each class in each split.
 
     Args:
         path: The folder or archive. A single folder in it that holds all the others is passed over.
         val_fraction: Part of each class that is set aside where there is no folder for validation.
+        known: Names of the classes of a trained model, with which no training images are needed.
 
     Raises:
         DataError: If there are no such folders, or if one of them is empty or does not fit to the others.
     """
     tree = FolderTree(path) if path.is_dir() else ZipTree(path)
     root = _root(tree)
-    splits = _split_folders(tree, root)
+    splits = _split_folders(tree, root, known is not None)
     found = {split: _classes(tree, folder) for split, folder in splits.items()}
-    label_names = sorted(found["train"])
+    label_names = sorted(found["train"]) if "train" in found or known is None else list(known)
     images = {}
     for split, classes in found.items():
         _check_classes(tree, splits, split, label_names, classes)
         names = [name for label_name in label_names for name in classes.get(label_name, ())]
         labels = [label for label, label_name in enumerate(label_names) for _ in classes.get(label_name, ())]
         images[split] = LabelledImages(TreeStore(tree, names), torch.arange(len(names)), torch.tensor(labels))
-    if "validation" not in images:
+    if "validation" not in images and "train" in images:
         images |= set_aside(images["train"], val_fraction)
     return ImageSplits(label_names, images)
 
@@ -253,8 +254,8 @@ def _root(tree: Tree) -> str:
     return root
 
 
-def _split_folders(tree: Tree, root: str) -> dict[str, str]:
-    """The folder of each split."""
+def _split_folders(tree: Tree, root: str, without_training: bool) -> dict[str, str]:
+    """The folder of each split; that of the training data may be missing where it is not needed."""
     children = sorted(tree.children[root])
     named = [child for child in children if child.lower() in SPLIT_FOLDERS]
     # A class may be called "train" too: its folder holds images, the folder of a split holds folders.
@@ -265,7 +266,7 @@ def _split_folders(tree: Tree, root: str) -> dict[str, str]:
         if split in splits:
             raise DataError(f"{tree.path}: both {splits[split]} and {_join(root, child)} are for {split}")
         splits[split] = _join(root, child)
-    if splits and "train" not in splits:
+    if splits and "train" not in splits and not without_training:
         raise DataError(f"{tree.path}: there is a folder {with_classes[0]!r}, but no 'train' with folders of classes")
     for child in named:
         wanted = named == children or (splits and SPLIT_FOLDERS[child.lower()] == "validation")
@@ -304,9 +305,10 @@ def _check_classes(
         if len(label_names) < 2:
             raise DataError(f"{place}: there is only one folder of a class, {label_names[0]!r}; two are needed")
         return
+    trained = f"{tree.path}/{splits['train']}" if "train" in splits else "the trained model"
     if unknown := sorted(classes.keys() - set(label_names)):
         hint = near(unknown[0], label_names, label_names[:10])
-        raise DataError(f"{place}/{unknown[0]}: there is no such class in {tree.path}/{splits['train']} ({hint})")
+        raise DataError(f"{place}/{unknown[0]}: there is no such class in {trained} ({hint})")
     if missing := [name for name in label_names if name not in classes]:
         some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
         rank_zero_info(f"{place}: no folder for {len(missing)} of {len(label_names)} classes: {some}")

@@ -197,14 +197,17 @@ class ImageDataModule(Classes, PerceiverDataModule):
         """Height and width of the images that the model sees."""
         if self._image_size is not None:
             return self._image_size
+        if "image_size" in self.known:
+            height, width = self.known["image_size"]
+            return (height, width)
         sizes = set(self._sizes)
         height, width = sizes.pop() if len(sizes) == 1 else USUAL_SIZE
         return (height, width) if max(height, width) <= max(USUAL_SIZE) else USUAL_SIZE
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
-        """Those of some of the images."""
-        return self.splits.images["train"].sizes()
+        """Those of some of the training images; none without training data."""
+        return self.splits.images["train"].sizes() if "train" in self.splits.images else []
 
     @property
     def _larger(self) -> bool:
@@ -220,7 +223,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
     @property
     def crop_pct(self) -> float:
         """Side of the part of an image that evaluation looks at."""
-        return self._crop_pct or (0.875 if self.min_crop < 1 else 1.0)
+        return self._crop_pct or self.known.get("crop_pct") or (0.875 if self.min_crop < 1 else 1.0)
 
     @cached_property
     def image_format(self) -> ImageFormat:

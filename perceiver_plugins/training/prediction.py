@@ -21,7 +21,7 @@ LONGEST_NAME = 40
 """How many characters of an input become part of a file's name."""
 
 Prediction = dict[str, Any]
-"""What is predicted for one input, as plain data."""
+"""Prediction for one input as plain data by name, which the task chooses: a class, its probability, a text."""
 
 Read = tuple[int, str, Any]
 """An input that was read: its number, what it is called, and the example that the reader made of it."""

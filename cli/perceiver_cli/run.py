@@ -46,6 +46,7 @@ from perceiver_cli.tuning import with_found_values
 from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
 from perceiver_registry.discovery import Selection
+from perceiver_registry.errors import surface_own_fault
 from perceiver_registry.params import check_fits
 
 OF_PREDICTION = ("module", "reader")
@@ -336,6 +337,7 @@ def _wrong_use() -> Iterator[None]:
     try:
         yield
     except (ValueError, MisconfigurationException, TypeError) as error:
+        surface_own_fault(error)
         line = " ".join(str(error).split())
         raise UserError(missing_package(line) or line) from error
 

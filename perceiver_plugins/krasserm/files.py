@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from perceiver_plugins.training.places import CONFIG, config_of, file_of
 from perceiver_registry import UserError
 from perceiver_registry.checkpoint import KEY, SUFFIXES
-from perceiver_registry.errors import in_one_line
+from perceiver_registry.errors import in_one_line, surface_own_fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,6 +174,7 @@ def _folder_state(source: str) -> dict[str, Tensor]:
         try:
             return _without_prefix(load(path), OF_FOLDER)
         except Exception as error:  # a file that is something else fails in any way
+            surface_own_fault(error)
             raise UserError(f"{source}: its {name} cannot be read: {in_one_line(error)}") from error
     raise unreachable or UserError(f"{source}: neither model.safetensors nor pytorch_model.bin is there")
 
@@ -210,7 +211,8 @@ def _load_checkpoint(path: str) -> dict[str, Any] | None:
 
     try:
         names = get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # a file that is something else, or not there, fails in any way
+    except Exception as error:  # a file that is something else, or not there, fails in any way
+        surface_own_fault(error)
         return None
     packages = {name: name.partition(".")[0] for name in names}
     foreign = [name for name in names if packages[name] not in KNOWN]
@@ -222,6 +224,7 @@ def _load_checkpoint(path: str) -> dict[str, Any] | None:
         with safe_globals([(StandIn, name) for name in names]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
+        surface_own_fault(error)
         if PACKAGE not in packages.values():
             return None
         raise UserError(f"{path}: a checkpoint of perceiver-io that cannot be read: {in_one_line(error)}") from error

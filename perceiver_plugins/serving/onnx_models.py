@@ -16,7 +16,7 @@ from perceiver_plugins.serving.checking import Run
 from perceiver_plugins.serving.exporting import KEY, Backend
 from perceiver_plugins.serving.tracing import Traced, quietly, renamed
 from perceiver_registry import UserError
-from perceiver_registry.errors import in_one_line
+from perceiver_registry.errors import in_one_line, surface_own_fault
 
 
 class OnnxModels(Backend):
@@ -33,6 +33,7 @@ class OnnxModels(Backend):
                     output_names=[port.name for port in traced.outputs],
                 )
         except Exception as error:  # an operation that ONNX does not have, in a stranger's adapter
+            surface_own_fault(error)
             raise UserError(f"the model cannot be expressed in ONNX: {in_one_line(error)}") from error
         _name_sizes(built.model, traced.symbols)
         return built
@@ -69,6 +70,7 @@ class OnnxModels(Backend):
             model = onnx.load(target, load_external_data=False)
             return {entry.key: entry.value for entry in model.metadata_props}[KEY]
         except Exception as error:  # a file that is something else fails in any way
+            surface_own_fault(error)
             raise UserError(f"{target}: no ONNX model that perceiver exported: {in_one_line(error)}") from error
 
 

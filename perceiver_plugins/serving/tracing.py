@@ -18,7 +18,7 @@ from perceiver_core import PerceiverIO
 from perceiver_plugins.serving.answers import ServedModel
 from perceiver_plugins.serving.batches import dimension, entries, example, map_entries
 from perceiver_registry import UserError
-from perceiver_registry.errors import in_one_line
+from perceiver_registry.errors import in_one_line, surface_own_fault
 
 BATCH_SIZE = 2
 """Examples of the traced batch. One would be taken for a size that never changes."""
@@ -111,6 +111,7 @@ def trace(model: PerceiverIO, fixed: Collection[Place] = (), batch_size: int = B
                 ServedModel(model).eval(), (batch,), dynamic_shapes=(map_entries(batch, openness),), strict=False
             )
     except Exception as error:  # an adapter may do anything
+        surface_own_fault(error)
         raise UserError(f"the model cannot be exported: {in_one_line(error)}") from error
 
     inputs, outputs = _ends(program)

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PerceiverTokenizer, PreTrainedTokenizerB
 
 from perceiver_plugins.training.connection import hub
 from perceiver_plugins.training.errors import one_line
-from perceiver_registry.errors import UserError
+from perceiver_registry.errors import UserError, surface_own_fault
 
 PERCEIVER_TOKENIZER = "deepmind/language-perceiver"
 """UTF-8 bytes: 6 special tokens, then the 256 bytes. It has no vocabulary file, so that nothing is downloaded
@@ -47,6 +47,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     # whatever goes wrong in there (no network, no such repository, damaged or foreign files), it is the
     # name's fault
     except Exception as error:
+        surface_own_fault(error)
         place = "folder" if folder.is_dir() else "the Hugging Face hub"
         raise TokenizerError(
             f"tokenizer {name!r} could not be loaded from {place} ({one_line(error)}); "

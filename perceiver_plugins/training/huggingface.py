@@ -20,6 +20,7 @@ from torch import Tensor
 from perceiver_plugins.training.connection import hub
 from perceiver_plugins.training.errors import one_line
 from perceiver_registry import UserError, assemble, describe, registry
+from perceiver_registry.errors import surface_own_fault
 
 if TYPE_CHECKING:
     from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig, PerceiverIO
@@ -463,6 +464,7 @@ def load_state(model_type: Any, source: str, what: str) -> dict[str, Tensor]:
         with hub(), quiet(source):
             model, report = model_type.from_pretrained(source, output_loading_info=True)
     except Exception as error:  # a file that is something else fails in any way
+        surface_own_fault(error)
         raise _not_loadable(source, what, error) from error
     if report["missing_keys"]:
         raise UserError(f"{source}: not a {what}: its weights lack {min(report['missing_keys'])!r}")

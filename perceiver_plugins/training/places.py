@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from perceiver_registry.errors import UserError
+from perceiver_registry.errors import UserError, surface_own_fault
 
 CONFIG = "config.json"
 
@@ -63,6 +63,7 @@ def _download(repo_id: str, name: str) -> Path | None:
         with hub():
             return Path(hf_hub_download(repo_id, name))
     except Exception as error:  # no network, no such repository, no right to read it
+        surface_own_fault(error)
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
         raise UserError(f"{repo_id}: no such folder here, and nothing from the hub: {one_line(error)}") from error

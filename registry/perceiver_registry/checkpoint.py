@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.assemble import ADAPTER_KEY, PARTS, config_to_dict, with_names
-from perceiver_registry.errors import PluginError, UserError, in_one_line
+from perceiver_registry.errors import PluginError, UserError, in_one_line, surface_own_fault
 from perceiver_registry.plugins import LOCAL
 from perceiver_registry.registry import NOUNS, Entry, registry
 
@@ -110,6 +110,7 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a file that is something else fails in any way
+        surface_own_fault(error)
         code = re.search(r"\bGLOBAL ([\w.]+)", str(error))
         if code:
             reason = f"its pickle calls {code[1]}, and plain data is all that is ever read"

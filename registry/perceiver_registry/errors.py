@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+
+OWN_PACKAGES = ("perceiver_core", "perceiver_registry", "perceiver_plugins", "perceiver_cli")
+
+PROGRAMMING_ERRORS = (TypeError, AttributeError, NameError)
 
 
 class UserError(Exception):
@@ -50,3 +55,19 @@ def near(name: str, known: Iterable[str], listed: Iterable[str] | str | None = N
     if isinstance(listed, str):
         return listed
     return f"known: {', '.join(known if listed is None else sorted(listed)) or 'none'}"
+
+
+def surface_own_fault(error: BaseException) -> None:
+    """Raise an error again if it is a fault of this code, so that no user's file is blamed for it.
+
+    Libraries raise anything when they read a file that is something else, TypeError and AttributeError included. The
+    same errors raised by a line of this project are faults of that line.
+
+    Args:
+        error: what was caught.
+    """
+    if not isinstance(error, PROGRAMMING_ERRORS):
+        return
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if frames and str(frames[-1].f_globals.get("__name__")).partition(".")[0] in OWN_PACKAGES:
+        raise error

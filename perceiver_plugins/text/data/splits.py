@@ -27,6 +27,7 @@ from perceiver_plugins.training.files import (
 )
 from perceiver_plugins.training.left_out import LeftOut
 from perceiver_plugins.training.prepared_folder import file_checksum
+from perceiver_registry.errors import surface_own_fault
 
 SPLITS = {"train", "validation", "test"}
 
@@ -119,6 +120,7 @@ class HubSplits(Splits):
             with hub():
                 names = datasets.get_dataset_split_names(self.name, self.subset, revision=self.revision)
         except Exception as error:
+            surface_own_fault(error)
             raise self._failed(error) from error
         return split in names
 
@@ -145,6 +147,7 @@ class HubSplits(Splits):
                 )
         # no network, no such data set, subset, revision or split: in all cases it is the flags' fault
         except Exception as error:
+            surface_own_fault(error)
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> DataError:
@@ -164,6 +167,7 @@ class SavedSplits(Splits):
         try:
             loaded = datasets.load_from_disk(str(folder))
         except Exception as error:
+            surface_own_fault(error)
             raise DataError(f"{folder}: the saved data set cannot be read ({one_line(error)})") from error
         self.splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
+from perceiver_plugins.training.file_trees import FolderTree, select_files
 from perceiver_registry import UserError
 
 
@@ -85,24 +86,21 @@ def files_named(inputs: Sequence[str], suffixes: Sequence[str], noun: str) -> li
 
     Args:
         inputs: files, folders and patterns.
-        suffixes: what the names of files of the kind end in, in lower case. Hidden ones do not count.
+        suffixes: what the names of files of the kind end in, in lower case. Hidden ones do not count; others in folders
+            are counted and reported.
         noun: what such files are called, for messages: "images".
 
     Raises:
         UserError: if there is no such file in a folder, or if nothing matches a pattern.
     """
-
-    def is_meant(path: Path) -> bool:
-        return path.suffix.lower() in suffixes and not any(part.startswith(".") for part in path.parts)
-
     found: list[str] = []
     for name in inputs:
         path = Path(name).expanduser()
         if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if is_meant(file.relative_to(path))]
+            files = select_files(FolderTree(path), suffixes, noun)
             if not files:
                 raise UserError(f"{path}: there are no {noun} ({', '.join(suffixes)}) in the folder")
-            found += map(str, files)
+            found += [str(path / file) for file in files]
         elif glob.has_magic(name) and not path.exists():
             matches = [match for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
             if not matches:

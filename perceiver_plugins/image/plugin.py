@@ -59,7 +59,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             links=CHANNELS | links,
             reads=("pixel_values",),
             reader=f"{PLUGIN}.reading:ImageReader",
-            data_options=("image_size", "num_channels", "mean", "std", "crop_pct"),
+            data_options=("image_size", "num_channels", "mean", "std", "crop_pct", "bit_depth"),
             conversions=f"{PLUGIN}.huggingface:CONVERSIONS",
             example={f"model.encoder.{field}": value for field, value in (example | {"num_channels": 1}).items()},
         )

@@ -44,7 +44,9 @@ class ClassFolders:
         return [name for name, _ in pairs], [label for _, label in pairs]
 
 
-def find_class_folders(tree: FileTree, names: Sequence[str], noun: str) -> ClassFolders:
+def find_class_folders(
+    tree: FileTree, names: Sequence[str], noun: str, known: Sequence[str] | None = None
+) -> ClassFolders:
     """The folders of classes in a tree, or in each of its folders of splits. Reports files outside of them.
 
     A single folder that holds all the others is passed over.
@@ -53,6 +55,7 @@ def find_class_folders(tree: FileTree, names: Sequence[str], noun: str) -> Class
         tree: the files.
         names: those that are examples.
         noun: what these are called: "images".
+        known: names of the classes of a trained model, with which no training data is needed.
 
     Raises:
         DataError: if there are no such folders, if one is empty or does not fit to the others, or if names of classes
@@ -60,13 +63,15 @@ def find_class_folders(tree: FileTree, names: Sequence[str], noun: str) -> Class
     """
     children = _children(tree, names)
     root = _root(children)
-    splits = _split_folders(tree, children, root)
+    splits = _split_folders(tree, children, root, known is not None)
     files = {split: _classes(tree, children, names, folder, noun) for split, folder in splits.items()}
-    label_names = sorted(files["train"])
-    train = tree.shown(splits["train"])
-    if len(label_names) < 2:
-        raise DataError(f"{train}: there is only one folder of a class, {label_names[0]!r}; two are needed")
-    _check_alike(train, label_names)
+    if "train" in files or known is None:
+        label_names, train = sorted(files["train"]), tree.shown(splits["train"])
+        if len(label_names) < 2:
+            raise DataError(f"{train}: there is only one folder of a class, {label_names[0]!r}; two are needed")
+        _check_alike(train, label_names)
+    else:
+        label_names, train = list(known), "the data of the model"
     for split in files.keys() - {"train"}:
         _check_known(tree.shown(splits[split]), train, label_names, files[split])
     used = {name for classes in files.values() for own in classes.values() for name in own}
@@ -100,8 +105,10 @@ def _root(children: Mapping[str, set[str]]) -> str:
     return root
 
 
-def _split_folders(tree: FileTree, children: Mapping[str, set[str]], root: str) -> dict[str, str]:
-    """The folder of each split."""
+def _split_folders(
+    tree: FileTree, children: Mapping[str, set[str]], root: str, without_training: bool
+) -> dict[str, str]:
+    """The folder of each split; that of the training data may be missing where it is not needed."""
     inside = sorted(children[root])
     named = [child for child in inside if child.lower() in SPLIT_FOLDERS]
     # A class may be called "train" too: its folder holds files, the folder of a split holds folders.
@@ -112,7 +119,7 @@ def _split_folders(tree: FileTree, children: Mapping[str, set[str]], root: str) 
         if split in splits:
             raise DataError(f"{tree.path}: both {splits[split]} and {_join(root, child)} are for {split}")
         splits[split] = _join(root, child)
-    if splits and "train" not in splits:
+    if splits and "train" not in splits and not without_training:
         raise DataError(f"{tree.path}: there is a folder {with_classes[0]!r}, but no 'train' with folders of classes")
     for child in named:
         wanted = named == inside or (splits and SPLIT_FOLDERS[child.lower()] == "validation")

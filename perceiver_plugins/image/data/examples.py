@@ -58,7 +58,9 @@ class ImageExamples(BatchDataset):
             return pixels[self.images.numbers[indices]]
         wanted = self.image_format
         cut = self.augmentation.cut if self.augmentation else wanted.cut
-        return to_pixels([cut(self.images.read(index, wanted.num_channels)) for index in indices.tolist()])
+        return to_pixels(
+            [cut(self.images.read(index, wanted.num_channels, wanted.bit_depth)) for index in indices.tolist()]
+        )
 
     @property
     def _ready_pixels(self) -> Tensor | None:

@@ -19,6 +19,7 @@ from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, set_aside
 from perceiver_plugins.training.connection import hub
 from perceiver_plugins.training.errors import DataError, one_line
+from perceiver_registry.errors import surface_own_fault
 
 
 class HubImagesDataModule(ImageDataModule):
@@ -118,6 +119,7 @@ class HubImagesDataModule(ImageDataModule):
         try:
             loaded = datasets.load_from_disk(str(folder))
         except Exception as error:  # files that are missing or damaged
+            surface_own_fault(error)
             raise DataError(f"{folder}: the saved data set cannot be read ({one_line(error)})") from error
         return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
@@ -129,6 +131,7 @@ class HubImagesDataModule(ImageDataModule):
             with hub():
                 return datasets.get_dataset_split_names(self.dataset, self.subset, revision=self.revision)
         except Exception as error:
+            surface_own_fault(error)
             raise self._failed(error) from error
 
     def _load_split(self, split: str) -> datasets.Dataset:
@@ -143,6 +146,7 @@ class HubImagesDataModule(ImageDataModule):
                 return datasets.load_dataset(self.dataset, self.subset, split="+".join(parts), revision=self.revision)
         # no network, no such data set, subset or revision, an empty split: in all cases it is the flags' fault
         except Exception as error:
+            surface_own_fault(error)
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> DataError:
@@ -170,6 +174,7 @@ class HubImagesDataModule(ImageDataModule):
         try:
             return table.select_columns([name]).cast_column(name, datasets.Image(decode=False)), name
         except Exception as error:  # whatever else the column holds
+            surface_own_fault(error)
             raise DataError(f"{self.dataset}: the column {name!r} holds no images ({one_line(error)})") from error
 
     def _labels(self, table: datasets.Dataset) -> list[Any]:

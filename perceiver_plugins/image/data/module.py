@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from perceiver_plugins.image.data.decoding import MODES
+from perceiver_plugins.image.data.bit_depth import find_bit_depth
+from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, MODES
 from perceiver_plugins.image.data.examples import ImageExamples
-from perceiver_plugins.image.data.sources import ImageSplits, without_unreadable
+from perceiver_plugins.image.data.sources import ImageHeader, ImageSplits, without_unreadable
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, match_channels, timm_augmentation
 from perceiver_plugins.training.data import Classes, PerceiverDataModule
+from perceiver_plugins.training.file_trees import report_left_out
 from perceiver_registry.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,7 +31,8 @@ class ImageDataModule(Classes, PerceiverDataModule):
     int64. Where images are mixed (mixup, cutmix), training labels are (b, classes), float32, and sum to 1.
 
     Images of any size and mode become ``image_size`` and ``num_channels``: the middle of an image is resized
-    bicubically. Chance in training is a function of the seed, the epoch and the examples of a batch.
+    bicubically. What is transparent is laid on white; of an animation the first frame is read. Chance in training is a
+    function of the seed, the epoch and the examples of a batch.
 
     Subclasses say where images come from: :meth:`load`.
 
@@ -42,6 +45,8 @@ class ImageDataModule(Classes, PerceiverDataModule):
         std: What pixels are divided by, for each channel; null: the data set's, or ImageNet's.
         crop_pct: Side of the part in the middle of an image that is looked at in evaluation, relative to the largest
             that fits; null: 0.875 where training crops at random, otherwise 1.
+        bit_depth: Bits of grey images of 16 bits that are used, from 8 to 16; null: as many as the brightest of up to
+            100 training images needs, 8, 10, 12, 14 or 16.
         min_crop: Train on parts of images, of a random place, size and aspect ratio, with at least this part of an
             image's area; 1: without. Null: 0.08 where images are larger than image_size, otherwise 1.
         augment: Automatic augmentation by timm, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3 (AugMix) or
@@ -81,6 +86,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         crop_pct: float | None = None,
+        bit_depth: int | None = None,
         min_crop: float | None = None,
         augment: str | None = None,
         hflip: float = 0.0,
@@ -105,6 +111,8 @@ class ImageDataModule(Classes, PerceiverDataModule):
         _check_range(0, 1, hflip=hflip, random_erasing=random_erasing)
         _check_range(0, 180, random_rotation=random_rotation)
         _check_range(0, None, random_shift=random_shift, mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
+        if bit_depth is not None and not 8 <= bit_depth <= MAX_BIT_DEPTH:
+            raise UserError(f"bit_depth={bit_depth} must be from 8 to {MAX_BIT_DEPTH}")
         for flag, part in (("crop_pct", crop_pct), ("min_crop", min_crop)):
             if part is not None and not 0 < part <= 1:
                 raise UserError(f"{flag}={part} must be more than 0 and at most 1")
@@ -125,6 +133,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
         }
         self._image_size = None if size is None else (size[0], size[1])
         self._crop_pct = crop_pct
+        self._bit_depth = bit_depth
         self._min_crop = min_crop
         if augment is not None:  # a misspelt one is an error at once
             timm_augmentation(augment, ImageFormat(USUAL_SIZE, self.num_channels, self.mean, self.std))
@@ -206,8 +215,24 @@ class ImageDataModule(Classes, PerceiverDataModule):
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
-        """Those of some of the training images; none without training data."""
-        return self.splits.images["train"].sizes() if "train" in self.splits.images else []
+        """Those of some of the images."""
+        return [(header.height, header.width) for header in self._headers]
+
+    @cached_property
+    def _headers(self) -> list[ImageHeader]:
+        """Those of some of the training images; none without training data. Reports what of the images is not read."""
+        if "train" not in self.splits.images:
+            return []
+        headers = self.splits.images["train"].headers()
+        if animated := sum(header.animated for header in headers):
+            report_left_out(self.source, animated, f"of {len(headers)} images", "all frames or pages but the first")
+        return headers
+
+    @cached_property
+    def bit_depth(self) -> int:
+        """Bits of grey images of 16 bits that are used."""
+        known = self._bit_depth or self.known.get("bit_depth")
+        return known or find_bit_depth(self.source, self.splits.images["train"], self._headers)
 
     @property
     def _larger(self) -> bool:
@@ -228,7 +253,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
     @cached_property
     def image_format(self) -> ImageFormat:
         """What the images are like that the model sees."""
-        return ImageFormat(self.image_size, self.num_channels, self.mean, self.std, self.crop_pct)
+        return ImageFormat(self.image_size, self.num_channels, self.mean, self.std, self.crop_pct, self.bit_depth)
 
     def description(self) -> dict[str, Any]:
         """What prediction needs to know about the data, as plain data: it goes into checkpoints."""

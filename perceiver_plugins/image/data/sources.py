@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from perceiver_plugins.image.data.decoding import decode, naming
+from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, decode, is_deep, naming
 from perceiver_plugins.training.errors import DataError
 
 
@@ -55,6 +56,24 @@ class ArrayStore(ImageStore):
         return f"{self.name}, image {number}"
 
 
+class ImageHeader(NamedTuple):
+    """What the beginning of an image says.
+
+    Attributes:
+        item: index of the image in its split.
+        height: in pixels.
+        width: in pixels.
+        deep: whether it has more than 8 bits a channel.
+        animated: whether it has more than one frame or page.
+    """
+
+    item: int
+    height: int
+    width: int
+    deep: bool
+    animated: bool
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """The images of a split.
@@ -72,29 +91,30 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def read(self, index: int, num_channels: int) -> Image.Image:
-        """An image of the split.
+    def read(self, index: int, num_channels: int, bit_depth: int = MAX_BIT_DEPTH) -> Image.Image:
+        """An image of the split, as :func:`~perceiver_plugins.image.data.decoding.decode` returns it.
 
         Raises:
             DataError: If it cannot be read.
         """
         number = int(self.numbers[index])
         with naming(self.store.place(number), self.store.hint):
-            return decode(self.store.open(number), num_channels)
+            return decode(self.store.open(number), num_channels, bit_depth)
 
     def select(self, indices: Iterable[int] | np.ndarray) -> LabelledImages:
         """Some of these."""
         chosen = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
         return LabelledImages(self.store, self.numbers[chosen], self.labels[chosen])
 
-    def sizes(self, limit: int = 100) -> list[tuple[int, int]]:
-        """(height, width) of some of the images, evenly spread over all. Those that cannot be read are left out."""
+    def headers(self, limit: int = 100) -> list[ImageHeader]:
+        """Headers of some of the images, evenly spread over all. Those that cannot be read are left out."""
         found = []
         for index in np.linspace(0, len(self) - 1, min(limit, len(self)), dtype=int).tolist():
             number = int(self.numbers[index])
             try:
                 with naming(self.store.place(number)), self.store.open(number) as image:
-                    found.append((image.height, image.width))
+                    animated = getattr(image, "is_animated", False)
+                    found.append(ImageHeader(index, image.height, image.width, is_deep(image), animated))
             except DataError:
                 continue
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import RandomResizedCrop, v2
 
+from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH
 from perceiver_plugins.training.loading import example_rng
 from perceiver_registry.errors import UserError
 
@@ -34,6 +35,7 @@ class ImageFormat:
         std: what each channel is then divided by.
         crop_pct: side of the part that is cut out of the middle of an image, relative to that of the largest part of
             the shape of ``image_size``.
+        bit_depth: bits of grey images of 16 bits that are used.
     """
 
     image_size: tuple[int, int]
@@ -41,6 +43,7 @@ class ImageFormat:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_pct: float = 1.0
+    bit_depth: int = MAX_BIT_DEPTH
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> ImageFormat:
@@ -56,6 +59,7 @@ class ImageFormat:
                 tuple(description["mean"]),
                 tuple(description["std"]),
                 description["crop_pct"],
+                description.get("bit_depth", MAX_BIT_DEPTH),
             )
         except KeyError as error:
             raise UserError(
@@ -70,6 +74,7 @@ class ImageFormat:
             "mean": list(self.mean),
             "std": list(self.std),
             "crop_pct": self.crop_pct,
+            "bit_depth": self.bit_depth,
         }
 
     def centre(self, image: Image.Image) -> Box:
@@ -84,6 +89,10 @@ class ImageFormat:
         """A part of an image (none: the middle) in the size of the format, resized bicubically."""
         height, width = self.image_size
         return image.resize((width, height), Image.Resampling.BICUBIC, box=box or self.centre(image))
+
+    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
+        """What a model takes, (b, channels, height, width) float32, of images of the mode of the format."""
+        return self.normalize(to_pixels([self.cut(image) for image in images]))
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """``pixel_values`` (b, channels, height, width), float32, of pixels from 0 to 255 in the same shape."""

@@ -13,7 +13,7 @@ from perceiver_plugins.image.config import ImageTimmEncoderConfig
 from perceiver_plugins.training.connection import hub
 from perceiver_plugins.training.errors import one_line
 from perceiver_registry import UnknownNameError, UserError
-from perceiver_registry.errors import near
+from perceiver_registry.errors import near, surface_own_fault
 
 
 class TimmBackbone(nn.Module):
@@ -48,6 +48,7 @@ class TimmBackbone(nn.Module):
                     **size,
                 )
         except Exception as error:  # models and downloads fail in any way
+            surface_own_fault(error)
             raise UserError(
                 f"timm_model={self.name!r} with pretrained={config.pretrained}, out_index={config.out_index}, "
                 f"num_channels={config.num_channels}: cannot be created: {one_line(error)}"

@@ -9,7 +9,6 @@ from typing import Any
 
 import transformers
 from torch import Tensor
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
@@ -19,7 +18,7 @@ from perceiver_plugins.image.config import (
     ImageLearnedEncoderConfig,
     ImagePixelsEncoderConfig,
 )
-from perceiver_plugins.image.data.transforms import ImageFormat
+from perceiver_plugins.image.published import PublishedFormat, image_format_of, published_format
 from perceiver_plugins.training.errors import one_line
 from perceiver_plugins.training.huggingface import (
     Conversion,
@@ -150,28 +149,22 @@ def key_pairs(architecture: str, num_layers: int) -> Pairs:
 def _data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
     """What prediction must know of images: what the model's image processor says, or Hugging Face's own by default."""
     file = file_of(source, "preprocessor_config.json")
+    if file is None:
+        size: Any = config.image_size
+        return PublishedFormat.from_config({"size": size, "crop_size": round(size / CROP_PCT)}).description()
     try:
-        said = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
-        size = _sides(said.get("size") or (224 if said else config.image_size))
-        crop = said.get("crop_size")
-        crop_pct = size[0] / _sides(crop)[0] if crop else CROP_PCT
-        mean, std = said.get("image_mean", IMAGENET_DEFAULT_MEAN), said.get("image_std", IMAGENET_DEFAULT_STD)
-        described = ImageFormat(size, 3, tuple(map(float, mean)), tuple(map(float, std)), crop_pct)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{source}: its preprocessor_config.json cannot be read: {one_line(error)}") from error
-    return described.description() | ({"crop_pct": 1.0} if said.get("do_center_crop") is False else {})
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    """Height and width, which older files say in one number."""
-    height, width = (size["height"], size["width"]) if isinstance(size, Mapping) else (size, size)
-    return int(height), int(width)
+    return published_format(said, f"{source}: its preprocessor_config.json").description()
 
 
 def _processor(config: PerceiverConfig[Any, Any], data: Mapping[str, Any]) -> Any:
     if data.get("num_channels") != 3 or "image_size" not in data:
         return None
-    of_data = ImageFormat.from_description(data)
+    of_data = image_format_of(data)
+    if isinstance(of_data, PublishedFormat):
+        return of_data.processor
     size, crop_size = (
         dict(zip(("height", "width"), (round(side / part) for side in of_data.image_size), strict=True))
         for part in (1.0, of_data.crop_pct)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
-from perceiver_plugins.image.data.transforms import ImageFormat, to_pixels
+from perceiver_plugins.image.published import image_format_of
 from perceiver_plugins.training.reading import Reader, files_named
 from perceiver_registry import UserError
 
@@ -49,7 +49,7 @@ class ImageReader(Reader):
 
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
-        self.image_format = ImageFormat.from_description(data)
+        self.image_format = image_format_of(data)
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
         """The files that are named: each file, all images in a folder and below, all files that match a pattern.
@@ -66,16 +66,22 @@ class ImageReader(Reader):
             DataError: if it is not there, or no image, or damaged.
         """
         with naming(source):
-            image = decode(open_image(source), self.image_format.num_channels)
-        pixels = to_pixels([self.image_format.cut(image)])
+            image = decode(open_image(source), self.image_format.num_channels, self.image_format.bit_depth)
+            pixel_values = self.image_format.pixel_values([image])[0]
         box = self.image_format.centre(image)
         width, height = box[2] - box[0], box[3] - box[1]
         scale = min(1.0, PICTURE_SIZE / max(width, height))
         picture = image.resize((math.ceil(width * scale), math.ceil(height * scale)), box=box)
-        return ImageExample(self.image_format.normalize(pixels)[0], picture.convert("RGB"))
+        return ImageExample(pixel_values, picture.convert("RGB"))
 
     def collate(self, examples: Sequence[ImageExample]) -> Batch:
-        """``pixel_values`` (b, channels, height, width)."""
+        """``pixel_values`` (b, channels, height, width).
+
+        Raises:
+            UserError: if the images are of different sizes.
+        """
+        if len({example.pixel_values.shape for example in examples}) > 1:
+            raise UserError("the model's images are not resized, and of different sizes: batch_size=1 is needed")
         return {"pixel_values": torch.stack([example.pixel_values for example in examples])}
 
     def tokens(self, example: ImageExample) -> list[str]:

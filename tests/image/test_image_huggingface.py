@@ -268,7 +268,7 @@ def test_what_cannot_be_converted_is_refused():
         ({"size": {"height": 16, "width": 12}, "crop_size": {"height": 20, "width": 15}}, [16, 12], 0.8),
         ({"size": 14, "crop_size": 16}, [14, 14], 0.875),  # older files say both sides in one number
         ({"size": 14, "crop_size": 16, "do_center_crop": False}, [14, 14], 1.0),
-        ({}, [13, 13], 0.875),
+        ({}, [13, 13], 13 / 15),
     ],
     ids=str,
 )

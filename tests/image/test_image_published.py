@@ -1,0 +1,150 @@
+"""Published models' own preprocessing, beside ``transformers``' image processor."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from perceiver_plugins.hub.images import ZooImageProcessor
+from perceiver_plugins.image.data.transforms import ImageFormat
+from perceiver_plugins.image.huggingface import _data, _processor
+from perceiver_plugins.image.reading import ImageReader
+from perceiver_registry import UserError
+
+SMALL = {"size": {"height": 24, "width": 24}, "crop_size": {"height": 28, "width": 28}}
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"do_normalize": False},
+    {"do_rescale": False},
+    {"do_rescale": False, "do_normalize": False},
+    {"rescale_factor": 1 / 127.5},
+    {"rescale_factor": 0.01, "do_normalize": False},
+    {"image_mean": [0.1, 0.5, 0.9], "image_std": [0.2, 0.3, 0.4]},
+    {"image_mean": 0.5, "image_std": 0.25},
+    {"resample": 0},
+    {"resample": 1},
+    {"resample": 2},
+    {"do_center_crop": False},
+    {"do_resize": False},
+    {"do_resize": False, "do_center_crop": False},
+    {"crop_size": {"height": 24, "width": 24}},
+    {"crop_size": {"height": 20, "width": 22}},
+    {"size": {"height": 17, "width": 31}, "crop_size": {"height": 19, "width": 41}},
+    {"size": 13, "crop_size": 15},
+    {"do_convert_rgb": True},
+    {"image_processor_type": "PerceiverImageProcessorFast"},
+    {"feature_extractor_type": "PerceiverFeatureExtractor", "image_processor_type": None},
+]
+
+SIZES = [(40, 60), (61, 33), (7, 90), (24, 24)]
+
+
+def described(folder, said: dict[str, Any] | None) -> dict[str, Any]:
+    """The description of the data of a published model with such a file."""
+    folder.mkdir(exist_ok=True)
+    if said is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    description = _data(transformers.PerceiverConfig(image_size=24), str(folder))
+    return json.loads(json.dumps(description))  # as a checkpoint keeps it
+
+
+def picture(size: tuple[int, int], mode: str) -> Image.Image:
+    """A picture of sharp edges; size: (height, width)."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    return image.quantize(32) if mode == "P" else image.convert(mode)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_images_are_what_transformers_makes_of_them(tmp_path, options):
+    said = {"image_processor_type": "PerceiverImageProcessor", **SMALL, **options}
+    description = described(tmp_path / "model", said)
+    reader = ImageReader(description, None)
+    options = {name: value for name, value in said.items() if not name.endswith("_type")}
+    theirs = transformers.PerceiverImageProcessor(**options)
+    again = ZooImageProcessor.from_description(description)
+    exported = _processor(None, description)
+    # A grey level is 1/255, if pixels are made so small.
+    level = options.get("rescale_factor", 1 / 255) if options.get("do_rescale", True) else 1.0
+    if options.get("do_normalize", True):
+        level /= float(np.min(options.get("image_std", 0.224)))
+    for size in SIZES:
+        for mode in ("RGB", "L", "P") if size == SIZES[0] else ("RGB",):
+            image = picture(size, mode)
+            file = tmp_path / "image.png"
+            image.save(file)
+            expected = torch.as_tensor(theirs(image.convert("RGB"), return_tensors="pt")["pixel_values"]).float()
+            found = reader.collate([reader.read(str(file))])["pixel_values"]
+            assert found.shape == expected.shape
+            for each in (found, again(image, return_tensors="pt")["pixel_values"]):
+                assert (each - expected).abs().max() <= 1.001 * level
+            same = exported(image.convert("RGB"), return_tensors="pt")["pixel_values"]
+            assert (torch.as_tensor(same).float() - expected).abs().max() <= 1.001 * level
+
+
+def test_a_model_without_a_file_has_the_defaults(tmp_path):
+    published = described(tmp_path / "model", None)["processor"]
+    theirs = transformers.PerceiverImageProcessor()
+    for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "resample"):
+        assert published[name] == getattr(theirs, name), name
+    assert published["rescale_factor"] == pytest.approx(theirs.rescale_factor)
+    assert published["image_mean"] == list(theirs.image_mean)
+    assert published["image_std"] == list(theirs.image_std)
+    assert (published["size"], published["crop_size"]) == ({"height": 24, "width": 24}, {"height": 27, "width": 27})
+
+
+@pytest.mark.parametrize(
+    ("said", "mean", "std"),
+    [
+        ({}, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ({"do_normalize": False}, [0.0] * 3, [1.0] * 3),
+        ({"rescale_factor": 2 / 255, "image_mean": 1, "image_std": 2}, [0.5] * 3, [1.0] * 3),
+        ({"do_rescale": False, "image_mean": 127.5, "image_std": 255}, [0.5] * 3, [1.0] * 3),
+        ({"do_rescale": False, "do_normalize": False}, [0.0] * 3, [1 / 255] * 3),
+    ],
+    ids=str,
+)
+def test_training_on_other_images_begins_with_the_same_range(tmp_path, said, mean, std):
+    image_format = ImageFormat.from_description(described(tmp_path / "model", said))
+    assert image_format.mean == pytest.approx(mean)
+    assert image_format.std == pytest.approx(std)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"image_processor_type": "ViTImageProcessor"}, "its class is 'ViTImageProcessor'"),
+        ({"do_pad": True}, "do_pad=True is not supported"),
+        ({"data_format": "channels_last"}, "data_format='channels_last' is not supported"),
+        ({"size": {"shortest_edge": 24}}, "size={'shortest_edge': 24} must be a height and a width"),
+        ({"size": 0}, "size=0 must be a height and a width"),
+        ({"resample": 4}, "resample=4 must be one of 0 (nearest), 1 (Lanczos), 2 (bilinear), 3 (bicubic)"),
+        ({"do_resize": "no"}, "do_resize='no' must be true or false"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std must not be 0"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean=[0.5, 0.5] must be one number, or one for each of 3 channels"),
+        ({"rescale_factor": 0}, "rescale_factor=0 must be more than 0"),
+        ([1], "cannot be used"),
+    ],
+    ids=str,
+)
+def test_what_is_not_done_is_refused(tmp_path, said, message):
+    with pytest.raises(UserError) as caught:
+        described(tmp_path / "model", said)
+    assert str(caught.value).startswith(f"{tmp_path}/model: its preprocessor_config.json cannot be used: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_that_are_not_resized_do_not_make_a_batch(tmp_path):
+    reader = ImageReader(described(tmp_path / "model", {"do_resize": False}), None)
+    for name, size in (("a", (30, 40)), ("b", (50, 60))):
+        picture(size, "RGB").save(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match="of different sizes: batch_size=1 is needed"):
+        reader.collate([reader.read(str(tmp_path / f"{name}.png")) for name in "ab"])

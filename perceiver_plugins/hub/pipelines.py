@@ -111,7 +111,7 @@ class MultimodalAutoencodingPipeline(_OwnPipeline):
     def postprocess(self, model_outputs: dict[str, Tensor], **_: Any) -> dict[str, Any]:
         from perceiver_plugins.multimodal.data.format import from_batch
 
-        [clip] = from_batch(model_outputs["pixel_values_videos"], model_outputs["input_values"])
+        clip: Any = from_batch(model_outputs["pixel_values_videos"], model_outputs["input_values"])[0]
         config: Any = self.model.config
         scores = model_outputs["logits"][0].float().softmax(dim=-1)
         ranked = scores.argsort(descending=True).tolist()

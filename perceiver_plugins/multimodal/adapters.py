@@ -63,11 +63,12 @@ class AudioPatchesInputAdapter(InputAdapter):
         )
 
     def check_data(self, data: Any) -> None:
-        """Checks that the recordings of a data module can be cut into patches.
+        """Checks that a data module has recordings, which can be cut into patches.
 
         Raises:
             ValueError: if they cannot.
         """
+        _check_stream(data, "audio")
         number = getattr(data, "num_audio_samples", None)
         if number is not None and number % self.samples_per_patch:
             raise ValueError(
@@ -130,11 +131,12 @@ class VideoPatchesInputAdapter(InputAdapter):
         )
 
     def check_data(self, data: Any) -> None:
-        """Checks that the videos of a data module can be cut into patches.
+        """Checks that a data module has videos, which can be cut into patches.
 
         Raises:
             ValueError: if they cannot.
         """
+        _check_stream(data, "video")
         num_frames, frame_size = getattr(data, "num_frames", None), getattr(data, "frame_size", None)
         if num_frames is not None and frame_size is not None and not self._fits((num_frames, *frame_size)):
             raise ValueError(
@@ -247,6 +249,13 @@ class AudioVideoLabelInputAdapter(CompositeInputAdapter):
         samples: Tensor = batch["input_values"]
         unknown = torch.full((samples.shape[0],), IGNORED, device=samples.device)
         return super().forward({AUDIO: batch, VIDEO: batch, LABEL: {"labels": unknown}})
+
+
+def _check_stream(data: Any, kind: str) -> None:
+    """Raises ValueError if a data module says that its clips do not have a stream."""
+    streams = getattr(data, "streams", None)
+    if streams is not None and kind not in streams:
+        raise ValueError(f"the data's clips have no {kind}, which the model reads (its streams: {', '.join(streams)})")
 
 
 def _with_positions(patches: Tensor, fourier_positions: FourierPositions, grid: Sequence[int]) -> Tensor:

@@ -14,6 +14,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 from perceiver_core import Batch
 from perceiver_plugins.classification.lightning import DecodedClasses
 from perceiver_plugins.multimodal.adapters import AUDIO, LABEL, VIDEO
+from perceiver_plugins.multimodal.data.format import STREAMS
 from perceiver_plugins.multimodal.decoding import CHUNK_SIZE, decode
 from perceiver_plugins.multimodal.output import AudioVideoLabelOutputAdapter
 from perceiver_plugins.training.data import check_positive
@@ -99,12 +100,15 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         return self.model.output_adapter  # type: ignore[return-value]
 
     def check_data(self, datamodule: Any) -> None:
-        """Checks that the clips of a data module have the model's shape and classes.
+        """Checks that the clips of a data module have video and audio, and the model's shape and classes.
 
         Raises:
             UserError: if they have not.
         """
         super().check_data(datamodule)
+        streams = getattr(datamodule, "streams", STREAMS)
+        if set(streams) != set(STREAMS):
+            raise UserError(f"an autoencoder needs clips with {' and '.join(STREAMS)}, the data has {streams[0]} alone")
         decoder = self.config.decoder
         for name in ("num_frames", "frame_size", "num_audio_samples", "num_classes", "label_names"):
             theirs, ours = getattr(datamodule, name, None), getattr(decoder, name)

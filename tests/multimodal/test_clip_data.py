@@ -226,7 +226,8 @@ def test_a_folder_of_classes(clip_folder):
     assert [len(batch["labels"]) for batch in batches] == [2, 2, 2]
     assert batches[0]["pixel_values_videos"].shape == (2, 2, 3, 4, 4)
     assert batches[0]["input_values"].shape == (2, 2000)
-    assert data.description() == {"num_frames": 2, "frame_size": [4, 4], "frame_rate": 4, "samples_per_frame": 1000}
+    size = {"num_frames": 2, "frame_size": [4, 4], "frame_rate": 4, "samples_per_frame": 1000}
+    assert data.description() == {**size, "streams": ["video", "audio"]}
     assert ClipFormat.from_description(data.description()) == data.clip_format
     with pytest.raises(DataError, match="no test data: no folder 'test'"):
         data.test_dataloader()
@@ -272,7 +273,7 @@ def test_folders_of_splits(clip_folder, tmp_path):
         "test": [0],
     }
     (path / "test" / "circle").rename(path / "test" / "circel")
-    with pytest.raises(DataError, match=r"test has a class 'circel', training has not .did you mean 'circle'"):
+    with pytest.raises(DataError, match=r"test/circel: there is no such class in .*train .did you mean 'circle'"):
         VideoFolderDataModule(str(path), **options).load()
 
 
@@ -305,9 +306,9 @@ def test_unreadable_files_are_an_error_or_left_out(clip_folder, silent_file, cap
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ({}, "there are no folders of classes"),
+        ({}, "there are no clips (.mp4, "),
         ({"circle": 1}, "there is only one folder of a class, 'circle'; two are needed"),
-        ({"circle": 1, "cross": 0}, "cross: there are no clips (.mp4, "),
+        ({"circle": 1, "cross": 0}, "cross: there are no clips in the folder of this class"),
     ],
 )
 def test_what_is_no_folder_of_classes_is_said(clip_folder, tmp_path, classes, message):

@@ -1,45 +1,50 @@
-"""Video files in a folder for each class."""
+"""Video or audio files in a folder for each class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from perceiver_plugins.multimodal.data.files import SUFFIXES, read_clip
-from perceiver_plugins.multimodal.data.format import Clip, ClipFormat
+from perceiver_plugins.multimodal.data.files import (
+    AUDIO_SUFFIXES,
+    VIDEO_SUFFIXES,
+    MissingStreamError,
+    find_streams,
+    read_clip,
+)
+from perceiver_plugins.multimodal.data.format import AUDIO, STREAMS, VIDEO, Clip, ClipFormat
 from perceiver_plugins.multimodal.data.module import ClipDataModule, ClipSplits, LabelledClips
+from perceiver_plugins.training.class_folders import ClassFolders, find_class_folders
 from perceiver_plugins.training.errors import DataError
-from perceiver_registry.errors import UserError, near
+from perceiver_plugins.training.file_trees import open_tree, select_files
+from perceiver_registry.errors import UserError
 
-SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-"""How folders of splits may be called."""
+STREAM_HINT = "; streams=video or streams=audio reads one of the two"
 
 SKIP_HINT = "; skip_unreadable=true leaves such clips out"
 
 
 class VideoFolderDataModule(ClipDataModule):
-    """Your own video files with audio: a folder with a folder for each class.
+    """Your own video or audio files: a folder with a folder for each class.
 
     The folders' names are the names of the classes. If there is a folder ``train`` and, perhaps, ``val`` (or
     ``valid``, ``validation``) and ``test``, the folders of the classes are in these. Without one for validation, a part
     of each class is set aside, always the same.
 
-    Files are found by their names: .mp4, .mkv, .webm, .avi, .mov and the like, at any depth below the folder of their
-    class. Hidden files are ignored. From a file that is longer than a clip, training takes a part at a random place,
-    evaluation the one in the middle. Frames are taken at ``frame_rate``, and the middle of each is resized to
-    ``frame_size``; the audio is mixed to one channel and resampled to ``samples_per_frame * frame_rate`` samples a
-    second.
+    Files are found by their names: .mp4, .mkv, .webm, .avi, .mov and the like or, where there are none of these, .wav,
+    .flac, .mp3, .ogg and the like, at any depth below the folder of their class. Hidden files and those that systems
+    add are ignored; others are counted and reported. From a file that is longer than a clip, training takes a part at a
+    random place, evaluation the one in the middle. Frames are taken at ``frame_rate``, and the middle of each is
+    resized to ``frame_size``; the audio is the mean of its channels, resampled to ``samples_per_frame * frame_rate``
+    samples a second.
 
     Args:
         path: The folder.
@@ -47,10 +52,12 @@ class VideoFolderDataModule(ClipDataModule):
         frame_size: Height and width of a frame, or one number for both.
         frame_rate: Frames a second.
         samples_per_frame: Samples of audio for each frame: 1920 of them 25 times a second are 48 kHz.
+        streams: What is read of each file: video, audio or both; null: both, except for audio files, and for videos
+            none of which has sound (of up to 100 that are looked at).
         val_fraction: Part of the training clips that is set aside for validation where there is no folder for it.
         test_fraction: Part that is set aside for test where there is no folder for it; 0: none.
-        skip_unreadable: Leave out files that are damaged, too short or without audio, instead of ending with an
-            error. Each file is read once before training to find them.
+        skip_unreadable: Leave out files that are damaged, too short or without a stream that is read, instead of
+            ending with an error. Each file is read once before training to find them.
         batch_size: Examples per batch and device, in training.
         valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
         num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
@@ -70,6 +77,7 @@ class VideoFolderDataModule(ClipDataModule):
         frame_size: int | tuple[int, int] = 64,
         frame_rate: int = 25,
         samples_per_frame: int = 1920,
+        streams: Literal["both", "video", "audio"] | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.0,
         skip_unreadable: bool = False,
@@ -85,17 +93,17 @@ class VideoFolderDataModule(ClipDataModule):
             raise UserError(f"val_fraction={val_fraction} must be more than 0 and less than 1")
         if not 0 <= test_fraction < 1 - val_fraction:
             raise UserError(f"test_fraction={test_fraction} must be at least 0, and with val_fraction less than 1")
-        self.path = _existing(path)
+        self.path = Path(path).expanduser()
+        self.tree = open_tree(path)
+        if not self.path.is_dir():
+            raise DataError(f"path: {self.path} is not a folder (clips are not read from archives)")
+        self._streams = streams
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.skip_unreadable = skip_unreadable
 
     def load(self) -> ClipSplits:
-        found = {split: _classes(folder) for split, folder in _split_folders(self.path).items()}
-        label_names = sorted(found["train"])
-        if len(label_names) < 2:
-            raise DataError(f"{self.path}: there is only one folder of a class, {label_names[0]!r}; two are needed")
-        clips = {split: self._clips(classes, label_names, split) for split, classes in found.items()}
+        clips = {split: self._clips(split) for split in self._found.files}
         fractions = {"validation": self.val_fraction, "test": self.test_fraction}
         missing = {split: part for split, part in fractions.items() if split not in clips and part > 0}
         if self.skip_unreadable:
@@ -104,15 +112,35 @@ class VideoFolderDataModule(ClipDataModule):
         train = clips["train"]
         for split, numbers in zip(("train", *missing), parts, strict=True):
             clips[split] = train.select(numbers)
-        return ClipSplits(label_names, {**clips})
+        return ClipSplits(self._found.label_names, {**clips})
 
-    def _clips(self, classes: dict[str, list[Path]], label_names: list[str], split: str) -> FileClips:
-        if unknown := sorted(classes.keys() - set(label_names)):
-            hint = near(unknown[0], label_names, label_names[:10])
-            raise DataError(f"{self.path}: the data for {split} has a class {unknown[0]!r}, training has not ({hint})")
-        pairs = [(path, label) for label, name in enumerate(label_names) for path in classes.get(name, ())]
-        paths, labels = zip(*pairs, strict=True)
-        return FileClips(paths, torch.tensor(labels), self.clip_format)
+    @cached_property
+    def _found(self) -> ClassFolders:
+        """The files of each class."""
+        kinds = [AUDIO_SUFFIXES] if self._streams == AUDIO else [VIDEO_SUFFIXES]
+        if self._streams is None or self._streams == AUDIO:
+            kinds = [VIDEO_SUFFIXES, AUDIO_SUFFIXES]
+        for suffixes in kinds:
+            if names := select_files(self.tree, suffixes, "clips"):
+                return find_class_folders(self.tree, names, "clips")
+        endings = ", ".join(suffix for suffixes in kinds for suffix in suffixes)
+        raise DataError(f"{self.path}: there are no clips ({endings})")
+
+    @cached_property
+    def streams(self) -> tuple[str, ...]:
+        """What clips consist of."""
+        if self._streams is not None:
+            return STREAMS if self._streams == "both" else (self._streams,)
+        names, _ = self._found.labelled("train")
+        if Path(names[0]).suffix.lower() in AUDIO_SUFFIXES:
+            return (AUDIO,)
+        looked_at = [names[number] for number in np.linspace(0, len(names) - 1, min(100, len(names)), dtype=int)]
+        has_audio = any(AUDIO in _streams_of(self.path / name) for name in looked_at)
+        return STREAMS if has_audio else (VIDEO,)
+
+    def _clips(self, split: str) -> FileClips:
+        names, labels = self._found.labelled(split)
+        return FileClips([self.path / name for name in names], torch.tensor(labels), self.clip_format)
 
     def _readable(self, clips: dict[str, FileClips]) -> dict[str, FileClips]:
         """Reads the beginning of each file and leaves out those that cannot be read, with a warning that counts."""
@@ -142,6 +170,8 @@ class FileClips(LabelledClips):
     def read(self, index: int, place: float) -> Clip:
         try:
             return read_clip(self.paths[index], self.clip_format, place)
+        except MissingStreamError as error:
+            raise DataError(f"{error}{SKIP_HINT}{STREAM_HINT}") from error
         except DataError as error:
             raise DataError(f"{error}{SKIP_HINT}") from error
 
@@ -190,51 +220,9 @@ def _problems(clips: FileClips) -> list[str]:
         return list(threads.map(problem, clips.paths))
 
 
-def _existing(name: str) -> Path:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = f" ({near(path.name, siblings)})" if siblings and len(siblings) <= 1000 else ""
-    raise DataError(f"path: there is no folder {path}{hint}")
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
-
-
-def _split_folders(path: Path) -> dict[str, Path]:
-    """The folder of each split."""
-    named = {
-        split: folder
-        for folder in _folders(path)
-        for split, names in SPLITS.items()
-        # A class may be called "train" too: its folder holds clips, the folder of a split holds folders.
-        if folder.name.lower() in names and _folders(folder)
-    }
-    if named and "train" not in named:
-        raise DataError(
-            f"{path}: there is a folder {min(named.values()).name!r}, but no 'train' with folders of classes"
-        )
-    return named or {"train": path}
-
-
-def _classes(folder: Path) -> dict[str, list[Path]]:
-    """The files of each class in a folder.
-
-    Raises:
-        DataError: If there are no classes, or no files of one of them.
-    """
-    classes = {child.name: list(_videos(child)) for child in _folders(folder)}
-    if not classes:
-        raise DataError(f"{folder}: there are no folders of classes; clips must be in a folder for each class")
-    for name, files in classes.items():
-        if not files:
-            raise DataError(f"{folder / name}: there are no clips ({', '.join(SUFFIXES)}) in the folder of this class")
-    return classes
-
-
-def _videos(folder: Path) -> list[Path]:
-    """The video files in a folder and below."""
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
-    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+def _streams_of(path: Path) -> set[str]:
+    """Kinds of the streams in a file; none if it cannot be read, which is reported when a clip of it is."""
+    try:
+        return find_streams(path)
+    except DataError:
+        return set()

@@ -11,17 +11,22 @@ from torch import Tensor
 
 from perceiver_registry.errors import UserError
 
+VIDEO, AUDIO = "video", "audio"
+
+STREAMS = (VIDEO, AUDIO)
+"""Streams that a clip may consist of."""
+
 
 class Clip(NamedTuple):
-    """A video and its audio.
+    """A video and its audio, or one of the two.
 
     Attributes:
-        frames: (frames, 3, height, width), uint8, red, green and blue.
-        samples: (samples), float32, from -1 to 1.
+        frames: (frames, 3, height, width), uint8, red, green and blue; None without video.
+        samples: (samples), float32, from -1 to 1; None without audio.
     """
 
-    frames: Tensor
-    samples: Tensor
+    frames: Tensor | None
+    samples: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class ClipFormat:
         frame_size: their height and width.
         frame_rate: frames a second.
         samples_per_frame: samples of audio for each frame.
+        streams: which of :data:`STREAMS` they consist of.
     """
 
     num_frames: int
     frame_size: tuple[int, int]
     frame_rate: int
     samples_per_frame: int
+    streams: tuple[str, ...] = STREAMS
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> ClipFormat:
@@ -53,6 +60,7 @@ class ClipFormat:
                 tuple(description["frame_size"]),
                 description["frame_rate"],
                 description["samples_per_frame"],
+                tuple(description.get("streams", STREAMS)),
             )
         except KeyError as error:
             raise UserError(
@@ -61,7 +69,7 @@ class ClipFormat:
 
     def description(self) -> dict[str, Any]:
         """The same as plain data."""
-        return asdict(self) | {"frame_size": list(self.frame_size)}
+        return asdict(self) | {"frame_size": list(self.frame_size), "streams": list(self.streams)}
 
     @property
     def sample_rate(self) -> int:
@@ -80,11 +88,16 @@ class ClipFormat:
 
 
 def to_batch(clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """``pixel_values_videos`` (b, frames, 3, height, width) from 0 to 1, and ``input_values`` (b, samples)."""
-    return {
-        "pixel_values_videos": torch.stack([clip.frames for clip in clips]).float().div_(255),
-        "input_values": torch.stack([clip.samples for clip in clips]),
-    }
+    """``pixel_values_videos`` (b, frames, 3, height, width) from 0 to 1, and ``input_values`` (b, samples).
+
+    Streams that the clips do not have are left out.
+    """
+    batch = {}
+    if frames := [clip.frames for clip in clips if clip.frames is not None]:
+        batch["pixel_values_videos"] = torch.stack(frames).float().div_(255)
+    if samples := [clip.samples for clip in clips if clip.samples is not None]:
+        batch["input_values"] = torch.stack(samples)
+    return batch
 
 
 def from_batch(pixel_values_videos: Tensor, input_values: Tensor) -> list[Clip]:

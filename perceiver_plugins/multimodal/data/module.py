@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from perceiver_plugins.multimodal.data.format import Clip, ClipFormat, to_batch
+from perceiver_plugins.multimodal.data.format import STREAMS, Clip, ClipFormat, to_batch
 from perceiver_plugins.training.data import Classes, PerceiverDataModule, check_positive
 from perceiver_plugins.training.loading import IGNORED, Key, example_rng
 from perceiver_registry.errors import UserError
@@ -97,7 +97,8 @@ class ClipDataModule(Classes, PerceiverDataModule):
     """Video clips with audio and a label each.
 
     Batches are dicts of ``pixel_values_videos`` (b, frames, 3, height, width), float32 from 0 to 1, ``input_values``
-    (b, samples), float32 from -1 to 1, and ``labels`` (b,), int64.
+    (b, samples), float32 from -1 to 1, and ``labels`` (b,), int64. Where clips are silent, or audio alone, the other
+    entry is missing.
 
     Subclasses say where clips come from: :meth:`load`.
 
@@ -136,8 +137,7 @@ class ClipDataModule(Classes, PerceiverDataModule):
         height, width = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
         if min(height, width) < 1:
             raise UserError(f"frame_size={frame_size} must be a height and a width of at least 1, or one number")
-        self.clip_format = ClipFormat(num_frames, (height, width), frame_rate, samples_per_frame)
-        """What the clips are like that the model sees."""
+        self._shape = (num_frames, (height, width), frame_rate, samples_per_frame)
 
     # what subclasses say
 
@@ -151,6 +151,16 @@ class ClipDataModule(Classes, PerceiverDataModule):
 
     # what models and tasks ask
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Which of :data:`~perceiver_plugins.multimodal.data.format.STREAMS` clips consist of."""
+        return STREAMS
+
+    @property
+    def clip_format(self) -> ClipFormat:
+        """What the clips are like that the model sees."""
+        return ClipFormat(*self._shape, self.streams)
+
     @cached_property
     def splits(self) -> ClipSplits:
         """The data set, loaded at the first use."""
@@ -159,17 +169,17 @@ class ClipDataModule(Classes, PerceiverDataModule):
     @property
     def num_frames(self) -> int:
         """Frames of a clip."""
-        return self.clip_format.num_frames
+        return self._shape[0]
 
     @property
     def frame_size(self) -> tuple[int, int]:
         """Height and width of a frame."""
-        return self.clip_format.frame_size
+        return self._shape[1]
 
     @property
     def num_audio_samples(self) -> int:
         """Samples of audio of a clip."""
-        return self.clip_format.num_samples
+        return self._shape[0] * self._shape[3]
 
     @property
     def label_names(self) -> list[str]:

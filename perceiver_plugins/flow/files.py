@@ -1,26 +1,40 @@
-"""Flow files in the Middlebury format, and pictures of flow.
+"""Flow files in the formats of Middlebury and KITTI, and pictures of flow.
 
-A file is the tag "PIEH", width and height as 32-bit integers, then for each pixel, row by row, its motion to the right
-and its motion down as 32-bit floating point numbers, all little-endian; a number above 1e9 means that the motion is
-unknown. Source: https://vision.middlebury.edu/flow/code/flow-code/README.txt
+A file of Middlebury (.flo) is the tag "PIEH", width and height as 32-bit integers, then for each pixel, row by row, its
+motion to the right and its motion down as 32-bit floating point numbers, all little-endian; a number above 1e9 means
+that the motion is unknown. Source: https://vision.middlebury.edu/flow/code/flow-code/README.txt
+
+A file of KITTI is a PNG of three channels of 16 bits: the motion to the right and down, each times 64 plus 2^15, and
+whether it is known. Source: the readme of the development kit, https://www.cvlibs.net/datasets/kitti
 """
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_png
 from torchvision.utils import flow_to_image
 
+from perceiver_plugins.image.data.decoding import naming, open_image
 from perceiver_plugins.training.errors import DataError
+
+SUFFIXES = (".flo", ".png")
+"""What names of flow files end in."""
 
 TAG = b"PIEH"
 HEADER = 12
 UNKNOWN_ABOVE = 1e9
 UNKNOWN = 1e10
+
+PNG_TAG = b"\x89PNG"
+KITTI_ZERO = 2**15
+KITTI_STEPS = 64
+"""Steps of a pixel in files of KITTI."""
 
 
 def parse_flo(content: bytes, place: str) -> np.ndarray:
@@ -50,14 +64,44 @@ def parse_flo(content: bytes, place: str) -> np.ndarray:
     return flow
 
 
-def read_flo(path: str | Path) -> np.ndarray:
-    """The flow in a file, as :func:`parse_flo` returns it.
+def parse_kitti(content: bytes, place: str) -> np.ndarray:
+    """The flow in the bytes of a PNG of KITTI, as :func:`parse_flo` returns it.
+
+    Raises:
+        DataError: if these are not the bytes of such a file.
+    """
+    with naming(place):
+        open_image(io.BytesIO(content)).close()  # refuses what claims to be huge
+        # Pillow keeps the upper 8 bits alone.
+        values = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
+    if values.dtype != torch.uint16 or values.shape[0] != 3:
+        raise DataError(
+            f"{place}: not a flow file of KITTI: a PNG of 3 channels of 16 bits is needed, this one has "
+            f"{values.shape[0]} of {8 * values.element_size()} bits"
+        )
+    right, down, known = values.numpy().astype(np.float32)
+    flow = (np.stack([right, down], axis=-1) - KITTI_ZERO) / KITTI_STEPS
+    flow[known == 0] = np.nan
+    return flow
+
+
+def parse_flow(content: bytes, place: str) -> np.ndarray:
+    """The flow in the bytes of a file of either format, as :func:`parse_flo` returns it.
+
+    Raises:
+        DataError: if these are not the bytes of a flow file.
+    """
+    return (parse_kitti if content.startswith(PNG_TAG) else parse_flo)(content, place)
+
+
+def read_flow(path: str | Path) -> np.ndarray:
+    """The flow in a file of either format, as :func:`parse_flo` returns it.
 
     Raises:
         DataError: if the file cannot be read, or is no flow file.
     """
     try:
-        return parse_flo(Path(path).read_bytes(), str(path))
+        return parse_flow(Path(path).read_bytes(), str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 

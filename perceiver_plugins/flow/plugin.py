@@ -92,6 +92,7 @@ def perceiver_data() -> list[DataSpec]:
         ),
         "flying-chairs": ("FlyingChairsDataModule", "FlyingChairs, or your own pairs of frames with their .flo files"),
         "sintel": ("SintelDataModule", "MPI Sintel, or your own scenes of frames with their .flo files"),
+        "kitti": ("KittiDataModule", "KITTI 2012 or 2015, or your own pairs of frames with flow as 16-bit PNG"),
     }
     stereo = {
         "data.batch_size": 8,
@@ -103,7 +104,7 @@ def perceiver_data() -> list[DataSpec]:
         "data.vflip": 0.5,
     }
     larger = {"data.downscale": 4, "data.image_size": [80, 96], "data.valid_batch_size": 8}
-    defaults = {"stereo-pair": stereo, "flying-chairs": larger, "sintel": larger}
+    defaults = {"stereo-pair": stereo, "flying-chairs": larger, "sintel": larger, "kitti": larger}
     return [
         DataSpec(
             name=name,

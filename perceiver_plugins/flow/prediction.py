@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from perceiver_plugins.flow.data.pairs import flow_tensor
-from perceiver_plugins.flow.files import draw_flow, read_flo, write_flo
+from perceiver_plugins.flow.files import SUFFIXES, draw_flow, read_flow, write_flo
 from perceiver_plugins.flow.lightning import LitOpticalFlow, end_point_errors
 from perceiver_plugins.flow.parts import OVERLAP, flow_of_frames
 from perceiver_plugins.flow.reading import in_order
@@ -34,8 +34,8 @@ class FlowPredictor(Predictor):
         reader: reads the pairs of frames.
         output: a folder, made if need be, to write the flow of each pair to, as a .flo file in the Middlebury format
             and as a picture of colours. Null: nothing is written.
-        flow: the true flow, to tell the end-point error: a .flo file, or a folder with one for each pair, in their
-            order.
+        flow: the true flow, to tell the end-point error: a .flo file, or a .png of KITTI, or a folder with one for
+            each pair, in their order.
         overlap: pixels that neighbouring parts overlap by at least; half of a part at most.
         downscale: so many pixels, in height and in width, are averaged into one before the model sees them, and its
             flow is enlarged accordingly. Null: as in training.
@@ -74,7 +74,7 @@ class FlowPredictor(Predictor):
                 the folder for the results cannot be made.
         """
         if self.truths is not None and len(self.truths) != (num_pairs := len(self.reader.expand(inputs))):
-            raise UserError(f"flow: {len(self.truths)} .flo files for {num_pairs} pairs of frames; one each is needed")
+            raise UserError(f"flow: {len(self.truths)} flow files for {num_pairs} pairs of frames; one each is needed")
         if self.output is not None:
             try:
                 self.output.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ class FlowPredictor(Predictor):
         return answers
 
     def _truth(self, path: Path, frames: Tensor) -> Tensor:
-        truth = flow_tensor(read_flo(path))
+        truth = flow_tensor(read_flow(path))
         if truth.shape[1:] != frames.shape[2:]:
             sizes = [f"{height}x{width}" for height, width in (truth.shape[1:], frames.shape[2:])]
             raise DataError(f"{path}: a flow of {sizes[0]} pixels, where the frames have {sizes[1]}")
@@ -164,7 +164,7 @@ def _flow_files(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if not path.is_dir():
         return [path]
-    files = in_order([file for file in path.iterdir() if file.suffix.lower() == ".flo"])
-    if not files:
-        raise UserError(f"flow={name!r}: there are no .flo files in the folder")
-    return files
+    for suffix in SUFFIXES:  # beside .flo files, .png are pictures of them
+        if files := in_order([file for file in path.iterdir() if file.suffix.lower() == suffix]):
+            return files
+    raise UserError(f"flow={name!r}: there are no .flo or .png files in the folder")

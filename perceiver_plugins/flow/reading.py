@@ -9,16 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.flow.data.pairs import frames_tensor
-from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming
-from perceiver_plugins.training.errors import DataError, one_line
+from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.file_trees import is_ignored, report_left_out
+from perceiver_plugins.training.media import open_media, video_stream
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
 
@@ -124,7 +124,7 @@ class FrameReader(Reader):
     def _pixels(self, frame: Frame) -> np.ndarray:
         if frame.number is None:
             with naming(str(frame)):
-                return np.asarray(decode(Image.open(frame.path), 3))
+                return np.asarray(decode(open_image(frame.path), 3))
         if self._video is None or self._video.path != frame.path:
             self._video = Video(frame.path)
         return self._video.read(frame.number)
@@ -168,16 +168,11 @@ def video_frames(path: Path) -> Iterator[Any]:
     Raises:
         DataError: if the file is missing, or no video, or damaged.
     """
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise DataError(f"{path}: there is no video in the file")
-            yield from container.decode(video=0)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except (av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise DataError(f"{path}: neither an image nor a video that can be read ({reason})") from error
+    with open_media(path, "neither an image nor a video that can be read") as container:
+        stream = video_stream(container)
+        if stream is None:
+            raise DataError(f"{path}: there is no video in the file")
+        yield from container.decode(stream)
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:
@@ -198,9 +193,12 @@ def _sequence(name: str) -> list[Frame]:
     """The frames in a folder, of a pattern or of a video."""
     path = Path(name).expanduser()
     if path.is_dir():
-        images = [file for file in path.iterdir() if file.suffix.lower() in IMAGES and not file.name.startswith(".")]
+        files = [file for file in sorted(path.iterdir()) if not is_ignored(file.name) and not file.is_dir()]
+        images = [file for file in files if file.suffix.lower() in IMAGES]
         if not images:
             raise UserError(f"{path}: there are no images ({', '.join(IMAGES)}) in the folder")
+        others = [file.name for file in files if file not in images]
+        report_left_out(str(path), len(others), "files that are no images", ", ".join(others[:3]))
     elif _is_pattern(name):
         images = [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.suffix.lower() in IMAGES]
         if not images:

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torchvision.datasets import FlyingChairs
 
-from perceiver_plugins.flow.files import draw_flow, read_flo, write_flo
+from perceiver_plugins.flow.files import draw_flow, read_flow, write_flo
 from perceiver_plugins.training.errors import DataError
 
 
@@ -21,7 +21,7 @@ def test_a_file_is_laid_out_as_middlebury_says(tmp_path):
     assert struct.unpack("<f2i12f", content) == pytest.approx(
         (202021.25, 3, 2, 1.5, -2.0, 0.25, 3.0, 1e10, 1e10, 0.0, 0.0, -7.0, 8.0, 9.0, 10.0)
     )
-    np.testing.assert_array_equal(read_flo(tmp_path / "a.flo"), flow)
+    np.testing.assert_array_equal(read_flow(tmp_path / "a.flo"), flow)
 
 
 def test_torchvision_reads_what_is_written(chairs):
@@ -40,7 +40,7 @@ def test_torchvision_reads_what_is_written(chairs):
 @pytest.mark.parametrize("unknown", [1e10, -2e9, np.inf, np.nan])
 def test_one_unknown_number_makes_the_flow_unknown(tmp_path, unknown):
     (tmp_path / "a.flo").write_bytes(struct.pack("<f2i4f", 202021.25, 2, 1, unknown, 3.0, 4.0, 5.0))
-    np.testing.assert_array_equal(read_flo(tmp_path / "a.flo"), [[[np.nan, np.nan], [4.0, 5.0]]])
+    np.testing.assert_array_equal(read_flow(tmp_path / "a.flo"), [[[np.nan, np.nan], [4.0, 5.0]]])
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_one_unknown_number_makes_the_flow_unknown(tmp_path, unknown):
 def test_what_is_no_flow_file_is_refused(tmp_path, content, message):
     (tmp_path / "a.flo").write_bytes(content)
     with pytest.raises(DataError, match=message) as error:
-        read_flo(tmp_path / "a.flo")
+        read_flow(tmp_path / "a.flo")
     assert str(tmp_path / "a.flo") in str(error.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.flo: cannot be read \(No such file"):
-        read_flo(tmp_path / "none.flo")
+        read_flow(tmp_path / "none.flo")
 
 
 def test_another_shape_is_not_written(tmp_path):

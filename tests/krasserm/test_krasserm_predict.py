@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from perceiver_cli.main import main
-from perceiver_plugins.flow.files import read_flo
+from perceiver_plugins.flow.files import read_flow
 
 BYTES = 6
 """The token of byte 0."""
@@ -95,7 +95,7 @@ def test_optical_flow_is_predicted(predictions, tmp_path):
     read = torch.from_numpy(frames).permute(0, 3, 1, 2)[None] / 255 * 2 - 1
     expected = 20 * peer.outputs(config, state, read)[0].unflatten(0, (5, 8))
     (file,) = Path(tmp_path, "flow").glob("*.flo")
-    assert peer.relative_difference(torch.from_numpy(read_flo(file)), expected) < 1e-4
+    assert peer.relative_difference(torch.from_numpy(read_flow(file)), expected) < 1e-4
 
 
 def test_a_perceiver_ar_is_refused_in_one_line(tmp_path, capsys):

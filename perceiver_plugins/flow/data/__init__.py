@@ -5,7 +5,7 @@ from __future__ import annotations
 from perceiver_plugins.lazy import lazy_exports
 
 _EXPORTS = {
-    "perceiver_plugins.flow.data.folders": ("FlyingChairsDataModule", "SintelDataModule"),
+    "perceiver_plugins.flow.data.folders": ("FlyingChairsDataModule", "KittiDataModule", "SintelDataModule"),
     "perceiver_plugins.flow.data.module": ("FlowDataModule",),
     "perceiver_plugins.flow.data.stereo": ("StereoPairDataModule",),
 }

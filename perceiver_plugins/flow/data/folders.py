@@ -1,126 +1,44 @@
-"""Pairs of frames in files, in the layouts of FlyingChairs and of MPI Sintel; folders, or zip archives of them."""
+"""Pairs of frames in files, in the layouts of FlyingChairs, MPI Sintel and KITTI; folders, or zip archives of them."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from perceiver_plugins.flow.data.module import FlowDataModule
 from perceiver_plugins.flow.data.pairs import FlowPair, PairStore
-from perceiver_plugins.flow.files import parse_flo
-from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming
+from perceiver_plugins.flow.files import SUFFIXES as FLOW_SUFFIXES
+from perceiver_plugins.flow.files import parse_flow
+from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
 from perceiver_plugins.training.errors import DataError
-from perceiver_registry.errors import UserError, near
-
-# Files
-
-
-class Files(ABC):
-    """The files in a folder or archive, by their paths in it, which have "/" between their parts.
-
-    Attributes:
-        path: the folder or archive.
-        names: the paths of all files but hidden ones, sorted.
-    """
-
-    path: Path
-    names: list[str]
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """What is in a file.
-
-        Raises:
-            OSError: if it cannot be read.
-        """
-
-
-class FolderFiles(Files):
-    """The files in a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        found = (
-            Path(place, name).relative_to(path).as_posix()
-            for place, _, names in os.walk(path, followlinks=True)
-            for name in names
-        )
-        self.names = sorted(name for name in found if not _hidden(name))
-
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-
-class ZipFiles(Files):
-    """The files in a zip archive, which is read as it is, by several processes if need be.
-
-    Raises:
-        DataError: If it is no zip archive.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._archives: dict[int, zipfile.ZipFile] = {}
-        try:
-            names = self._archive().namelist()
-        except zipfile.BadZipFile as error:
-            raise DataError(f"{path}: neither a folder nor a zip archive, or a damaged one") from error
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        self.names = sorted(name for name in names if not name.endswith("/") and not _hidden(name))
-
-    def read(self, name: str) -> bytes:
-        try:
-            return self._archive().read(name)
-        except zipfile.BadZipFile as error:
-            raise OSError(f"damaged in the archive: {error}") from error
-
-    def _archive(self) -> zipfile.ZipFile:
-        # An open file has one position, which processes that were forked would share.
-        process = os.getpid()
-        if process not in self._archives:
-            self._archives[process] = zipfile.ZipFile(self.path)
-        return self._archives[process]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}}
-
-
-def open_files(name: str, flag: str = "path") -> Files:
-    """The files that are meant by the value of a flag.
-
-    Raises:
-        DataError: If there is no such folder or archive.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return FolderFiles(path)
-    if path.exists():
-        return ZipFiles(path)
-    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = f" ({near(path.name, siblings)})" if siblings and len(siblings) <= 1000 else ""
-    raise DataError(f"{flag}: there is no folder or archive {path}{hint}")
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+from perceiver_plugins.training.file_trees import FileTree, open_tree, report_unused, select_files
+from perceiver_registry.errors import UserError
 
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+def _by_stem(files: FileTree, suffixes: Sequence[str]) -> dict[str, str]:
+    """Files of some suffixes by their paths without these; of two that differ by it alone, the last one."""
+    return {_stem(name): name for name in files.names if name.lower().endswith(tuple(suffixes))}
+
+
+def _flows(files: FileTree) -> dict[str, str]:
+    """Files that may be flow by their paths without suffix. Beside a .flo file, a .png is a picture of it."""
+    pictures, flows = (_by_stem(files, [suffix]) for suffix in reversed(FLOW_SUFFIXES))
+    return dict(sorted((pictures | flows).items()))
+
+
+def _report_images(files: FileTree, pairs: Sequence[PairNames]) -> None:
+    """Report images that belong to no pair."""
+    used = {name for pair in pairs for name in (pair.first, pair.second, pair.flow)}
+    images = [name for name in files.names if name.lower().endswith(SUFFIXES)]
+    report_unused(files, images, used, "images that belong to no pair")
 
 
 # Pairs of files
@@ -132,7 +50,7 @@ class PairNames(NamedTuple):
     Attributes:
         first: the first frame.
         second: the second frame.
-        flow: the flow, a .flo file.
+        flow: the flow, a .flo file or a .png of KITTI.
         invalid: an image that is not black where the flow is unknown, or None.
         group: pairs of one group are much alike; validation has other groups than training.
     """
@@ -152,7 +70,7 @@ class FileStore(PairStore):
         pairs: those that make a pair each.
     """
 
-    def __init__(self, files: Files, pairs: Sequence[PairNames]) -> None:
+    def __init__(self, files: FileTree, pairs: Sequence[PairNames]) -> None:
         self.files = files
         self.pairs = list(pairs)
 
@@ -164,13 +82,13 @@ class FileStore(PairStore):
 
     def size(self, number: int) -> tuple[int, int]:
         name = self.pairs[number].first
-        content = self._content(name)
-        with naming(self._place(name)), Image.open(io.BytesIO(content)) as image:
+        content = self.files.read(name)
+        with naming(self._place(name)), open_image(io.BytesIO(content)) as image:
             return image.height, image.width
 
     def read(self, number: int) -> FlowPair:
         names = self.pairs[number]
-        flow = parse_flo(self._content(names.flow), self._place(names.flow))
+        flow = parse_flow(self.files.read(names.flow), self._place(names.flow))
         first, second = self._image(names.first, 3), self._image(names.second, 3)
         if names.invalid is not None:
             invalid = self._image(names.invalid, 1)
@@ -181,15 +99,9 @@ class FileStore(PairStore):
         return FlowPair(first, second, flow)
 
     def _image(self, name: str, num_channels: int) -> np.ndarray:
-        content = self._content(name)
+        content = self.files.read(name)
         with naming(self._place(name)):
-            return np.asarray(decode(Image.open(io.BytesIO(content)), num_channels))
-
-    def _content(self, name: str) -> bytes:
-        try:
-            return self.files.read(name)
-        except OSError as error:
-            raise DataError(f"{self._place(name)}: cannot be read ({error.strerror or error})") from error
+            return np.asarray(decode(open_image(io.BytesIO(content)), num_channels))
 
     def _check_size(self, name: str, image: np.ndarray, flow: np.ndarray) -> None:
         if image.shape[:2] != flow.shape[:2]:
@@ -200,7 +112,7 @@ class FileStore(PairStore):
             )
 
     def _place(self, name: str) -> str:
-        return f"{self.files.path}/{name}"
+        return self.files.shown(name)
 
 
 def set_aside(pairs: Sequence[PairNames], fraction: float) -> tuple[list[PairNames], list[PairNames]]:
@@ -246,10 +158,10 @@ class FlyingChairsDataModule(FlowDataModule):
     """FlyingChairs (Dosovitskiy et al., "FlowNet"), or your own pairs of frames that are named like its.
 
     Each pair is three files, at any depth in a folder or zip archive: ``NAME_img1.ppm``, ``NAME_img2.ppm`` (or .png,
-    .jpg and the like) and ``NAME_flow.flo``. The names of FlyingChairs2 (``NAME-img_0.png``, ``NAME-img_1.png``,
-    ``NAME-flow_01.flo``) and of FlowNet 2's examples (``NAME-img0.png``, ``NAME-img1.png``, ``NAME-gt.flo``) serve as
-    well. Pairs are for training or validation as the file FlyingChairs_train_val.txt says; without one, a part is set
-    aside, always the same.
+    .jpg and the like) and ``NAME_flow.flo`` (or a .png of KITTI's format). The names of FlyingChairs2
+    (``NAME-img_0.png``, ``NAME-img_1.png``, ``NAME-flow_01.flo``) and of FlowNet 2's examples (``NAME-img0.png``,
+    ``NAME-img1.png``, ``NAME-gt.flo``) serve as well. Pairs are for training or validation as the file
+    FlyingChairs_train_val.txt says; without one, a part is set aside, always the same.
 
     Args:
         path: The folder, or the zip archive, which is read as it is.
@@ -260,11 +172,13 @@ class FlyingChairsDataModule(FlowDataModule):
     def __init__(self, path: str, val_fraction: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_fraction(val_fraction)
-        self.files = open_files(path)
+        self.files = open_tree(path)
         self.val_fraction = val_fraction
 
     def load(self) -> dict[str, PairStore]:
+        select_files(self.files, (*SUFFIXES, ".flo", ".txt"), "frames and flow")
         pairs = sorted(find_chairs(self.files))
+        _report_images(self.files, pairs)
         if not pairs:
             raise DataError(
                 f"{self.files.path}: there are no pairs of frames: NAME_img1.ppm, NAME_img2.ppm and NAME_flow.flo are "
@@ -285,17 +199,14 @@ class FlyingChairsDataModule(FlowDataModule):
         return by_line["1"], by_line["2"]
 
 
-def find_chairs(files: Files) -> Iterator[PairNames]:
+def find_chairs(files: FileTree) -> Iterator[PairNames]:
     """The pairs among files, by their names.
 
     Raises:
         DataError: If a flow has no frames.
     """
-    images = {_stem(name): name for name in files.names if _is_image(name)}
-    for name in files.names:
-        if not name.lower().endswith(".flo"):
-            continue
-        stem = _stem(name)
+    images = _by_stem(files, SUFFIXES)
+    for stem, name in _flows(files).items():
         for flow_end, *frame_ends in NAMINGS:
             if stem.endswith(flow_end):
                 frames = [stem.removesuffix(flow_end) + end for end in frame_ends]
@@ -334,11 +245,12 @@ class SintelDataModule(FlowDataModule):
     ) -> None:
         super().__init__(**kwargs)
         _check_fraction(val_fraction)
-        self.files = open_files(path)
+        self.files = open_tree(path)
         self.passes = ("clean", "final") if passes == "both" else (passes,)
         self.val_fraction = val_fraction
 
     def load(self) -> dict[str, PairStore]:
+        select_files(self.files, (*SUFFIXES, ".flo"), "frames and flow")
         pairs = [pair for name in self.passes for pair in find_scenes(self.files, name)]
         if not pairs:
             raise DataError(
@@ -349,15 +261,15 @@ class SintelDataModule(FlowDataModule):
         return {"train": FileStore(self.files, train), "validation": FileStore(self.files, validation)}
 
 
-def find_scenes(files: Files, rendering: str) -> Iterator[PairNames]:
+def find_scenes(files: FileTree, rendering: str) -> Iterator[PairNames]:
     """The pairs of one rendering among files, by the folders they are in.
 
     Raises:
         DataError: If a flow has a first frame, but no second one.
     """
-    images = {_stem(name): name for name in files.names if _is_image(name)}
-    for name in files.names:
-        found = re.fullmatch(r"((?:.*/)?)flow/([^/]+)/(.*?)(\d+)\.flo", name)
+    images = _by_stem(files, SUFFIXES)
+    for stem, name in _flows(files).items():
+        found = re.fullmatch(r"((?:.*/)?)flow/([^/]+)/(.*?)(\d+)", stem)
         if found is None:
             continue
         root, scene, frame, number = found.groups()
@@ -369,3 +281,74 @@ def find_scenes(files: Files, rendering: str) -> Iterator[PairNames]:
             raise DataError(f"{files.path}/{name}: there is no image {rendering}/{scene}/{frame}{following}.png for it")
         invalid = images.get(f"{root}invalid/{scene}/{frame}{number}")
         yield PairNames(first, second, name, invalid, group=scene)
+
+
+# KITTI
+
+KITTI_FRAMES = ("image_2", "colored_0", "image_0")
+"""Folders of the left camera's frames: of KITTI 2015, and of KITTI 2012 in colour and grey."""
+
+
+class KittiDataModule(FlowDataModule):
+    """KITTI 2012 or 2015 (Menze and Geiger, "Object scene flow for autonomous vehicles"), or pairs laid out so.
+
+    In a folder or zip archive there are, at any depth, ``image_2/000000_10.png``, ``image_2/000000_11.png`` (in 2012
+    ``colored_0`` or ``image_0``) and ``flow_occ/000000_10.png``, the flow between the two, with 16 bits a channel.
+    Frames without flow (the test frames, and those before and after) are passed over. A part of the pairs is set aside
+    for validation, always the same.
+
+    Args:
+        path: The folder, or the zip archive, which is read as it is.
+        flow: Which flow to use: occ (of all pixels) or noc (of those that are in both frames).
+        val_fraction: Part of the pairs that is set aside for validation; 0: none, and validation is on the training
+            pairs.
+    """
+
+    def __init__(
+        self, path: str, flow: Literal["occ", "noc"] = "occ", val_fraction: float = 0.1, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        _check_fraction(val_fraction)
+        self.files = open_tree(path)
+        self.flow = flow
+        self.val_fraction = val_fraction
+
+    def load(self) -> dict[str, PairStore]:
+        select_files(self.files, SUFFIXES, "frames and flow")
+        pairs = list(find_kitti(self.files, self.flow))
+        if not pairs:
+            raise DataError(
+                f"{self.files.path}: there are no pairs of frames: {KITTI_FRAMES[0]}/000000_10.png, "
+                f"{KITTI_FRAMES[0]}/000000_11.png and flow_{self.flow}/000000_10.png are looked for"
+            )
+        train, validation = set_aside(pairs, self.val_fraction)
+        return {"train": FileStore(self.files, train), "validation": FileStore(self.files, validation)}
+
+
+def find_kitti(files: FileTree, flow: str) -> Iterator[PairNames]:
+    """The pairs of KITTI among files.
+
+    Args:
+        files: the files.
+        flow: "occ" or "noc".
+
+    Raises:
+        DataError: If a flow has no frames.
+    """
+    images = _by_stem(files, SUFFIXES)
+    for stem, name in _by_stem(files, [".png"]).items():
+        found = re.fullmatch(rf"((?:.*/)?)flow_{flow}/(.*?)(\d+)", stem)
+        if found is None:
+            continue
+        root, scene, number = found.groups()
+        following = f"{int(number) + 1:0{len(number)}d}"
+        for folder in KITTI_FRAMES:
+            first, second = (images.get(f"{root}{folder}/{scene}{each}") for each in (number, following))
+            if first is not None and second is not None:
+                yield PairNames(first, second, name, group=stem)
+                break
+        else:
+            raise DataError(
+                f"{files.shown(name)}: there are no images {KITTI_FRAMES[0]}/{scene}{number}.png and "
+                f"{scene}{following}.png for it"
+            )

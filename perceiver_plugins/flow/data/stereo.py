@@ -9,7 +9,7 @@ import numpy as np
 from perceiver_plugins.flow.data.module import FlowDataModule
 from perceiver_plugins.flow.data.pairs import FlowPair, PairStore, crop_pair
 from perceiver_plugins.training.errors import DataError, one_line
-from perceiver_registry.errors import UserError
+from perceiver_registry.errors import UserError, surface_own_fault
 
 
 class StereoPairDataModule(FlowDataModule):
@@ -51,6 +51,7 @@ def load_stereo_pair() -> FlowPair:
 
         left, right, disparity = stereo_motorcycle()
     except Exception as error:  # it tries to download what it lacks, which fails in any way
+        surface_own_fault(error)
         raise DataError(
             f"data=stereo-pair: scikit-image's photographs cannot be loaded ({one_line(error)}); pip install "
             "'scikit-image>=0.24' brings them along"

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from perceiver_plugins.training.errors import DataError
 
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".jpg", ".jpeg", ".png", ".jfif", ".jpe", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif"),
 )
 """What names of image files end in."""

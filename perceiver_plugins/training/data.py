@@ -17,6 +17,7 @@ from perceiver_plugins.training.loading import (
     BatchDataset,
     EpochSampler,
     EvaluationSampler,
+    TrainingLoader,
     as_it_is,
     batches_trained,
     loader_generator,
@@ -103,7 +104,12 @@ class PerceiverDataModule(LightningDataModule):
             limit_batches=self.trainer.limit_train_batches if self.trainer else 1.0,
             progress=partial(batches_trained, self.trainer) if self.trainer else None,
         )
-        return self._loader(dataset, sampler, self.batch_size)
+        return self._loader(dataset, sampler, self.batch_size, TrainingLoader)
+
+    def loading_state(self) -> dict[str, int]:
+        """What the order of the training data depends on besides the seed: checkpoints hold it."""
+        examples = len(self.split_datasets.get("train", ()))
+        return {"batch_size": self.batch_size, "num_replicas": self.num_replicas, "examples": examples}
 
     def val_dataloader(self) -> DataLoader:
         """In order, the same each time.
@@ -134,11 +140,13 @@ class PerceiverDataModule(LightningDataModule):
         sampler = EvaluationSampler(len(dataset), self.num_replicas, self.rank)
         return self._loader(dataset, sampler, self.valid_batch_size)
 
-    def _loader(self, dataset: Any, sampler: Sampler[Any], batch_size: int) -> DataLoader:
+    def _loader(
+        self, dataset: Any, sampler: Sampler[Any], batch_size: int, loader_class: type[DataLoader] = DataLoader
+    ) -> DataLoader:
         options = self.loader_options()
         if isinstance(dataset, BatchDataset):
             options["collate_fn"] = as_it_is
-        return DataLoader(dataset, sampler=sampler, batch_size=batch_size, **options)
+        return loader_class(dataset, sampler=sampler, batch_size=batch_size, **options)
 
     def examples(self, split: str) -> Any:
         """The data set of a split.

@@ -31,6 +31,7 @@ from perceiver_plugins.training.optimizers import (
     override_state,
 )
 from perceiver_plugins.training.quantization import quantize
+from perceiver_plugins.training.resuming import ExactResume
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, describe
 from perceiver_registry.assemble import full_name, own_task
 from perceiver_registry.checkpoint import KEY
@@ -136,7 +137,7 @@ class LitPerceiver(TunableLearningRate):
     known_lr_schedulers = staticmethod(lr_schedulers)
 
     def configure_callbacks(self) -> list[Callback]:
-        callbacks: list[Callback] = []
+        callbacks: list[Callback] = [ExactResume()]
         if self.ema_decay is not None:
             callbacks.append(MovingAverage(decay=self.ema_decay))
         if self.patience is not None:

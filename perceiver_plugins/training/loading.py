@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -169,6 +169,17 @@ class EpochSampler(DistributedSampler[Key]):
         mine = self.order(epoch)[self.rank :: self.num_replicas]
         for index in mine[batch * self.batch_size : self.batches_per_epoch * self.batch_size].tolist():
             yield epoch, index
+
+
+class TrainingLoader(DataLoader[Any]):
+    """DataLoader that starts its workers when the first batch is taken, not when it is iterated.
+
+    Lightning iterates the loader to estimate the number of steps, before it restores the progress of a resumed run.
+    Worker processes that started then would prefetch from the beginning.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
 
 
 class EvaluationSampler(DistributedSampler[int]):

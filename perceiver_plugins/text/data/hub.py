@@ -192,6 +192,18 @@ class HubTextDataModule(TextDataModule):
         encoded = self.encoder({"text": texts})
         return Tokens(encoded["input_ids"][0], encoded["word_parts"][0])
 
+    def loading_state(self) -> dict[str, int]:
+        if not self.streaming:
+            return super().loading_state()
+        return {
+            "streaming": 1,
+            "batch_size": self.batch_size,
+            "max_seq_len": self.max_seq_len,
+            "num_replicas": self.num_replicas,
+            "num_workers": self.loader_options()["num_workers"],
+            "shuffle_buffer": self.shuffle_buffer,
+        }
+
     def train_dataloader(self) -> DataLoader:
         if not self.streaming:
             return super().train_dataloader()

@@ -36,7 +36,8 @@ class StreamedChunks(IterableDataset[dict[str, Tensor]]):
     has no end, as ranks that come to theirs at different times would wait for each other for ever.
 
     Where it starts is :attr:`start`, the number of batches that its rank has had. All up to there is read
-    again, and left out; it goes on exactly if the numbers of ranks and workers are the same as before.
+    again, and left out; it goes on exactly if the numbers of ranks and workers are the same as before. Resuming
+    therefore costs the reading and tokenising of all documents so far, without the training.
 
     Args:
         source: The documents.

@@ -1,0 +1,76 @@
+"""Combinations of what decides how a run is resumed, generated from a table."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+Combination = dict[str, str]
+
+FEATURES: Mapping[str, tuple[str, ...]] = {
+    "data": ("prepared", "streamed", "endless"),
+    "workers": ("0", "2"),
+    "schedule": ("none", "computed", "explicit", "each epoch", "plateau"),
+    "accumulate": ("1", "2"),
+    "average": ("no", "yes"),
+    "validate": ("each epoch", "within epochs", "across epochs"),
+    "until": ("steps", "epochs", "steps or epochs"),
+    "step": ("ordinary", "in backward"),
+    "saved": (
+        "after a batch",
+        "after half a step",
+        "after the last batch",
+        "before a batch",
+        "in validation",
+        "after validation",
+        "after an epoch",
+        "before an epoch",
+        "out of steps",
+        "out of time",
+    ),
+}
+"""What a combination chooses one value each of. A streamed epoch has a number of batches, an endless one has not."""
+
+
+def is_possible(combination: Combination) -> bool:
+    """Whether a run of this kind exists, and equals one that is not resumed."""
+    several_batches_a_step = combination["accumulate"] == "2"
+    if combination["step"] == "in backward" and several_batches_a_step:
+        return False
+    if combination["saved"] == "after half a step" and not several_batches_a_step:
+        return False
+    if combination["data"] == "endless":
+        if combination["until"] == "epochs" or combination["validate"] == "each epoch":
+            return False
+        if combination["saved"] in ("after the last batch", "after an epoch", "before an epoch"):
+            return False
+    # a schedule of fewer steps is another schedule
+    return not (combination["saved"] == "out of steps" and combination["schedule"] == "computed")
+
+
+def all_combinations() -> Iterator[Combination]:
+    for values in itertools.product(*FEATURES.values()):
+        combination = dict(zip(FEATURES, values, strict=True))
+        if is_possible(combination):
+            yield combination
+
+
+def covering_pairs() -> list[Combination]:
+    """Few combinations that hold each possible pair of values, always the same ones."""
+    rows = list(all_combinations())
+    numbers: dict[tuple[int, int, str, str], int] = {}
+    covers = [_pairs_as_bits(tuple(row.values()), numbers) for row in rows]
+    missing = (1 << len(numbers)) - 1
+    chosen = []
+    while missing:
+        best = max(range(len(rows)), key=lambda row: (covers[row] & missing).bit_count())
+        chosen.append(rows[best])
+        missing &= ~covers[best]
+    return chosen
+
+
+def _pairs_as_bits(values: tuple[str, ...], numbers: dict[tuple[int, int, str, str], int]) -> int:
+    bits = 0
+    for (i, one), (j, other) in itertools.combinations(enumerate(values), 2):
+        bits |= 1 << numbers.setdefault((i, j, one, other), len(numbers))
+    return bits

@@ -1,0 +1,247 @@
+"""A run that is resumed equals one that was left alone, for all pairs of features; see ``resume_matrix``.
+
+``PERCEIVER_FULL_MATRIX=1`` tests all combinations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers.logger import DummyLogger
+from resume_matrix import Combination, all_combinations, covering_pairs
+
+from perceiver_core import PerceiverConfig
+from perceiver_plugins.text import LitLanguageModel
+from perceiver_plugins.text.data import HubTextDataModule, TextFilesDataModule
+
+FULL = bool(os.environ.get("PERCEIVER_FULL_MATRIX"))
+
+BATCHES = 5
+"""Per epoch."""
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SCHEDULES: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    "computed": {"name": "CosineWithWarmup", "warmup_steps": 3},
+    "explicit": {"name": "OneCycle", "max_lr": 0.02, "total_steps": 40},
+    "each epoch": {"name": "Step", "step_size": 1, "gamma": 0.5, "interval": "epoch"},
+    "plateau": {"name": "ReduceLROnPlateau", "patience": 0, "threshold": 10.0},
+}
+"""The last one reduces the rate each time."""
+
+VALIDATION: dict[str, dict[str, Any]] = {
+    "each epoch": {},
+    "within epochs": {"val_check_interval": 2},
+    "across epochs": {"val_check_interval": 3, "check_val_every_n_epoch": None},
+}
+
+
+class Rows(DummyLogger):
+    """Logger that keeps what is logged, apart from measured times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, tuple[tuple[str, float], ...]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        kept = {name: value for name, value in metrics.items() if not name.endswith("per_second")}
+        if set(kept) - {"epoch"}:
+            assert step is not None
+            self.rows.append((step, tuple(sorted(kept.items()))))
+
+
+class Events(Checkpoint):
+    """Records what a run does, and saves checkpoints at a moment, after the other callbacks as any ``Checkpoint``.
+
+    Args:
+        folder: for the checkpoints.
+        moment: when to save, one of the values of "saved".
+    """
+
+    def __init__(self, folder: Path, moment: str = "never") -> None:
+        self.folder = folder
+        self.moment = moment
+        self.events: list[Any] = []
+        self.saved: list[tuple[Path, int, int]] = []
+        """Path, number of events and step of each checkpoint."""
+        self.batches = 0
+
+    def save(self, trainer: Trainer, moment: str) -> None:
+        if moment == self.moment and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            path = self.folder / f"{len(self.saved)}.ckpt"
+            trainer.save_checkpoint(path)
+            self.saved.append((path, len(self.events), trainer.global_step))
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.save(trainer, "before an epoch")
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        self.save(trainer, "before a batch")
+        self.events.append(("batch", trainer.current_epoch, batch_idx, digest(batch)))
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        within = (batch_idx + 1) % trainer.accumulate_grad_batches
+        last = batch_idx + 1 == BATCHES
+        self.save(trainer, "after the last batch" if last else "after half a step" if within else "after a batch")
+
+    def on_validation_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        if batch_idx == 1:
+            self.save(trainer, "in validation")
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self.events.append(("validation", trainer.global_step, float(trainer.callback_metrics["val_loss"])))
+        self.save(trainer, "after validation")
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.save(trainer, "after an epoch")
+
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        self.save(trainer, "out of steps")
+        self.save(trainer, "out of time")
+
+
+class OutOfTime(Callback):
+    """Ends training in the middle of the second epoch as a timer does."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.total.processed == self.batch:
+            trainer.should_stop = True
+
+
+def digest(batch: dict[str, Any]) -> str:
+    together = hashlib.sha256()
+    for name in sorted(batch):
+        together.update(batch[name].numpy().tobytes())
+    return together.hexdigest()[:12]
+
+
+class Runs:
+    """Trains in a folder of its own, each whole run once."""
+
+    def __init__(self, folder: Path, config: Callable[..., PerceiverConfig]) -> None:
+        self.folder = folder
+        self.config = config
+        self.count = itertools.count()
+        text = " ".join(f"word{number % 37} näh" for number in range(100))
+        (folder / "train.txt").write_bytes(text.encode()[: BATCHES * 2 * 32])
+        (folder / "val.txt").write_bytes(text.encode()[320:480])
+        (folder / "hub").mkdir()
+        documents = [json.dumps({"text": text[number : number + 50]}) for number in range(60)]
+        (folder / "hub" / "train-0.jsonl").write_text("\n".join(documents[:30]), encoding="utf-8")
+        (folder / "hub" / "train-1.jsonl").write_text("\n".join(documents[30:]), encoding="utf-8")
+
+    def data(self, kind: str, workers: int) -> Any:
+        sizes = {"max_seq_len": 32, "batch_size": 2, "seed": 3, "num_workers": workers}
+        if kind != "prepared":
+            return HubTextDataModule(
+                str(self.folder / "hub"), streaming=True, stream_val_docs=5, shuffle_buffer=9, **sizes
+            )
+        files = {f"{split}_files": str(self.folder / f"{split}.txt") for split in ("train", "val")}
+        return TextFilesDataModule(**files, **sizes, cache_dir=str(self.folder / "cache"), random_train_shift=True)
+
+    def trainer_options(self, each: Combination) -> dict[str, Any]:
+        steps = 13 if each["accumulate"] == "1" else 8
+        limits = {
+            "steps": {"max_steps": steps},
+            "epochs": {"max_epochs": 3},
+            "steps or epochs": {"max_steps": steps, "max_epochs": 5},
+        }[each["until"]]
+        limited = {"limit_train_batches": BATCHES} if each["data"] == "streamed" else {}
+        return {
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "default_root_dir": self.folder,
+            "log_every_n_steps": 1,
+            "accumulate_grad_batches": int(each["accumulate"]),
+            **limits,
+            **limited,
+            **VALIDATION[each["validate"]],
+        }
+
+    def fit(self, each: Combination, moment: str = "never", checkpoint: Path | None = None, **options: Any) -> Any:
+        folder = self.folder / str(next(self.count))
+        folder.mkdir()
+        seed_everything(5 if checkpoint else 4, verbose=False)
+        optimizer = {"name": "AdamW", "lr": 0.01, "in_backward": each["step"] == "in backward"}
+        module = LitLanguageModel.create(
+            self.config(dropout=0.2),
+            optimizer=optimizer,
+            lr_scheduler=SCHEDULES[each["schedule"]],
+            ema_decay=0.9 if each["average"] == "yes" else None,
+            num_samples=0,
+        )
+        events, logger = Events(folder, moment), Rows()
+        values = self.trainer_options(each) | options
+        callbacks = [events, *values.pop("callbacks", [])]
+        trainer = Trainer(**values, callbacks=callbacks, logger=logger)
+        data = self.data(each["data"], int(each["workers"]))
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.save_checkpoint(folder / "end.ckpt")
+        state = torch.load(folder / "end.ckpt", weights_only=True)
+        return trainer, events, logger.rows, state
+
+
+def assert_equal(one: Any, other: Any, where: str) -> None:
+    """Asserts that nested values are equal, tensors to the bit."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key, value in one.items():
+            assert_equal(value, other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            assert_equal(left, right, f"{where}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def check(runs: Runs, each: Combination) -> None:
+    """Asserts that a run, resumed from a checkpoint of the wanted moment, equals one that was left alone."""
+    moment = each["saved"]
+    ended_early = moment.startswith("out of")
+    _, whole, whole_rows, whole_state = runs.fit(each, "never" if ended_early else moment)
+    first = whole
+    if moment == "out of steps":
+        _, first, _, _ = runs.fit(each, moment, max_steps=7 if each["accumulate"] == "1" else 4, max_epochs=-1)
+    if moment == "out of time":
+        _, first, _, _ = runs.fit(each, moment, callbacks=[OutOfTime(8)])
+    path, count, step = first.saved[len(first.saved) // 2]
+    _, resumed, rows, state = runs.fit(each, checkpoint=path)
+    if ended_early:  # with a validation that the whole run has not
+        assert batches(first.events) + batches(resumed.events) == batches(whole.events)
+    else:
+        assert resumed.events == whole.events[count:]
+    for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert_equal(state.get(part), whole_state.get(part), part)
+    assert set(rows) <= set(whole_rows)
+    assert {row for row in whole_rows if row[0] >= step} <= set(rows)
+
+
+def batches(events: list[Any]) -> list[Any]:
+    return [event for event in events if event[0] == "batch"]
+
+
+@pytest.mark.parametrize(
+    "each", list(all_combinations()) if FULL else covering_pairs(), ids=lambda each: ",".join(each.values())
+)
+def test_a_resumed_run_equals_one_left_alone(each, tmp_path, tiny_config):
+    check(Runs(tmp_path, tiny_config), each)

@@ -19,7 +19,7 @@ import torch
 import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -38,6 +38,7 @@ from perceiver_cli.flags import (
 from perceiver_cli.layers import Run, read_run
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.links import fill_in_links
+from perceiver_cli.loggers import LogInterval, continue_logs
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.progress import LogProgress, has_terminal
 from perceiver_cli.report import report
@@ -259,7 +260,7 @@ def _create_trainer(command: str, values: Values, chosen: Run) -> Trainer:
         if options["logger"] in (None, True):
             folder = Path(options["default_root_dir"] or ".") / "logs"
             options["logger"] = TensorBoardLogger(str(folder), name=chosen.task.name if chosen.task else "default")
-        _continue_run(options["logger"], chosen.checkpoint)
+        options["logger"] = continue_logs(options["logger"], chosen.checkpoint)
         saved = _saved(values)
         options["callbacks"] = with_found_values(options["callbacks"], saved, chosen.checkpoint is not None)
         options["callbacks"] += _fit_callbacks(options, values, saved)
@@ -290,20 +291,13 @@ def _fit_callbacks(options: Mapping[str, Any], values: Values, saved: Values) ->
     if options["fast_dev_run"]:  # a trial, which leaves nothing behind
         return []
     callbacks: list[Any] = [SaveConfig(saved)]
+    if options["log_every_n_steps"] is None:
+        callbacks.append(LogInterval())
     if options["enable_checkpointing"] is not False:
         if not any(isinstance(callback, ModelCheckpoint) for callback in options["callbacks"]):
             callbacks.append(best_checkpoint())
         callbacks.append(LastCheckpoint(values["checkpoint"]["every_n_steps"]))
     return callbacks
-
-
-def _continue_run(logger: Any, checkpoint: Path | None) -> None:
-    """Lets a run that is resumed go on in its own folder, if the logger writes into the folder above it."""
-    if checkpoint is None or not isinstance(logger, TensorBoardLogger | CSVLogger):
-        return
-    run_folder = checkpoint.resolve().parents[1] if len(checkpoint.resolve().parents) > 1 else checkpoint
-    if logger._version is None and run_folder.parent == Path(logger.root_dir).resolve():
-        logger._version = run_folder.name
 
 
 def _as_list(value: Any) -> list[Any]:

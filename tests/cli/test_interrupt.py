@@ -130,6 +130,16 @@ def test_an_interrupt_between_steps_saves_the_state_too(
     assert_ends_as_one_left_alone(fit, whole, assert_same_training_state)
 
 
+def test_a_killed_run_with_worker_processes_reads_on_where_it_was(
+    start, finish, flags, whole, fit, assert_same_training_state, tmp_path
+):
+    # the default schedule asks for the number of steps, and so starts the workers early
+    both = [*flags, "--data.num_workers=2", "--trainer.max_epochs=10"]
+    assert finish(start("fit", *both, cwd=tmp_path, STOP_AT="train 8 SIGKILL")).code == -9
+    fit("--ckpt_path=last", ALLOW)
+    assert_same_training_state(CHECKPOINTS / "last.ckpt", whole / "last.ckpt")
+
+
 @pytest.mark.parametrize("steps", [5, 7])
 def test_a_finished_run_goes_on_as_one_that_was_longer(small, fit, load, steps):
     flags = [*small, "--lr_scheduler=none", "--model.encoder.dropout=0.1", "--data.random_train_shift=true"]

@@ -1,0 +1,125 @@
+"""Logs of ``perceiver fit``: a resumed run continues those of its own folder, and short runs log as well."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+
+from perceiver_registry import UserError, read_checkpoint
+
+MIN_LOGGED_STEPS = 10
+"""Steps of a short run that are logged by default. Arbitrary: enough for a curve."""
+
+
+def continue_logs(logger: Any, checkpoint: Path | None) -> Any:
+    """Let a resumed run log into its own folder, after what was logged before the checkpoint.
+
+    Args:
+        logger: logger, or list of loggers, of the trainer; True or False is left as it is.
+        checkpoint: checkpoint to resume from, ``RUN/checkpoints/NAME.ckpt``. None: the run is new.
+
+    Returns:
+        The logger or loggers to use.
+    """
+    if checkpoint is None or isinstance(logger, bool):
+        return logger
+    if isinstance(logger, list | tuple):
+        return [continue_logs(each, checkpoint) for each in logger]
+    folder = checkpoint.resolve().parent.parent
+    if isinstance(logger, TensorBoardLogger | CSVLogger) and _is_log_folder(logger, folder):
+        return _continued(logger, folder, read_checkpoint(checkpoint)["global_step"])
+    return logger
+
+
+def _is_log_folder(logger: TensorBoardLogger | CSVLogger, folder: Path) -> bool:
+    """Whether a logger would write into this run's folder, or into a new one beside it."""
+    if logger._version is None:
+        return folder.parent == Path(logger.root_dir).resolve()
+    return folder == Path(logger.log_dir).resolve()
+
+
+def _continued(logger: TensorBoardLogger | CSVLogger, folder: Path, step: int) -> TensorBoardLogger | CSVLogger:
+    if isinstance(logger, TensorBoardLogger):
+        logger._version = folder.name
+        logger._kwargs["purge_step"] = step  # hides what a run logged between its checkpoint and its end
+        return logger
+    if type(logger) is not CSVLogger:  # a subclass may write otherwise
+        logger._version = folder.name
+        return logger
+    return ContinuedCSVLogger(
+        step,
+        save_dir=logger.save_dir,
+        name=logger.name,
+        version=folder.name,
+        prefix=logger._prefix,
+        flush_logs_every_n_steps=logger._flush_logs_every_n_steps,
+    )
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """CSVLogger that keeps the rows of an existing file up to a step. Lightning's own deletes the file.
+
+    Args:
+        first_step: step at which the run continues; rows from there on are dropped, as they will be logged again.
+        options: arguments of ``CSVLogger``.
+    """
+
+    def __init__(self, first_step: int, **options: Any):
+        super().__init__(**options)
+        self.first_step = first_step
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:  # type: ignore[override]
+        if self._experiment is None:
+            self._experiment = _ContinuedWriter(self.log_dir, self.first_step)
+        return self._experiment  # type: ignore[return-value]
+
+
+class _ContinuedWriter(ExperimentWriter):
+    def __init__(self, log_dir: str, first_step: int) -> None:
+        super().__init__(log_dir)
+        path = Path(self.metrics_file_path)
+        if path.exists():
+            self.metrics_keys = _drop_rows(path, first_step)
+
+    def _check_log_dir_exists(self) -> None:
+        """Skip the base class's deletion of the file."""
+
+
+def _drop_rows(path: Path, first_step: int) -> list[str]:
+    """Drop the rows of a metrics file from a step on, and return its columns."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            # The last row of a run that was killed may be cut short.
+            rows = [row for row in reader if None not in row.values() and (row.get("step") or "").isdecimal()]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a metrics file of an earlier run (move it away)") from error
+    if columns and "step" not in columns:
+        raise UserError(f"{path}: not a metrics file of an earlier run: it has no column 'step' (move it away)")
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(row for row in rows if int(row["step"]) < first_step)
+    os.replace(partial, path)
+    return columns
+
+
+class LogInterval(Callback):
+    """Log short runs more often than at Lightning's every 50th step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        steps = trainer.estimated_stepping_batches
+        if 0 < steps < float("inf"):
+            interval = max(1, int(steps) // MIN_LOGGED_STEPS)
+            trainer.log_every_n_steps = min(trainer.log_every_n_steps, interval)  # type: ignore[attr-defined]

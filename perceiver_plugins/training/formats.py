@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeGuard
 
 from perceiver_plugins.training.places import config_of
 from perceiver_registry import Format, LoadedModel, UserError, assemble, config_from_dict, create_module
 from perceiver_registry.checkpoint import KEY, NOT_OURS, SUFFIXES, open_checkpoint, read_checkpoint, understood
+from perceiver_registry.errors import in_one_line
 from perceiver_registry.params import check_fits
 
 if TYPE_CHECKING:
@@ -86,11 +87,10 @@ def _weights(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
 
 def _with_results(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A checkpoint's description, with what else is known of the run: how far it came, and where its logs lie."""
-    monitored = {
-        state["monitor"]: float(state["current_score"])
-        for state in (checkpoint.get("callbacks") or {}).values()
-        if isinstance(state, Mapping) and state.get("monitor") and state.get("current_score") is not None
-    }
+    callbacks = checkpoint.get("callbacks")
+    states = callbacks.values() if isinstance(callbacks, Mapping) else ()
+    scores = [(state.get("monitor"), state.get("current_score")) for state in states if isinstance(state, Mapping)]
+    monitored = {name: float(score) for name, score in scores if isinstance(name, str) and _is_number(score)}
     results = {
         "steps": checkpoint.get("global_step", 0),
         "metrics": monitored,
@@ -98,6 +98,12 @@ def _with_results(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
         "lightning": checkpoint.get("pytorch-lightning_version"),
     }
     return {**checkpoint[KEY], "results": results}
+
+
+def _is_number(value: Any) -> TypeGuard[SupportsFloat]:
+    import torch
+
+    return isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
 class SafetensorsFormat(Format):
@@ -240,8 +246,12 @@ def loaded(description: dict[str, Any], weights: Mapping[str, Tensor], source: s
     """
     try:
         model = assemble(config_from_dict(description["model"]).without_params())
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
+    except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise UserError(f"{source}: its description of the model is damaged: {in_one_line(error)}") from error
     check_fits(model.state_dict(), weights, source)
     model.load_state_dict(weights, strict=False)
     return LoadedModel(model.eval(), description)

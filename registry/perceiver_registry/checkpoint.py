@@ -135,14 +135,57 @@ def understood(description: Any, source: str | Path) -> dict[str, Any]:
     try:
         if description["format"] > FORMAT:
             raise UserError(f"{source}: written by a newer perceiver (format {description['format']}); please upgrade")
+        damaged = next(_damaged_entries(description), None)
+        if damaged is not None:
+            raise UserError(f"{source}: its description of the model is damaged: {damaged} is not of its type")
         for used in description["plugins"]:
             if used["kind"] != "data":
                 require(used, source)
         return _with_names_of_today(description)
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):  # of which some are look-up errors
             raise
         raise UserError(f"{source}: its description of the model is damaged: {in_one_line(error)}") from error
+
+
+NAMED_SECTIONS = ("task", "model", "data", "optimizer", "lr_scheduler")
+"""Sections of a run's configuration that may hold a name."""
+
+
+def _damaged_entries(description: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the entries that are not of their type, at whatever depth a reader relies on it."""
+    for key in ("model", "data", "run"):
+        if not isinstance(description[key], Mapping):
+            yield key
+    if not isinstance(description["task"], str):
+        yield "task"
+    for key in ("model", "run"):
+        yield from _not_plain(description[key], key)
+    for part in PARTS:
+        if not isinstance(description["model"][part].get(ADAPTER_KEY), str):
+            yield f"model.{part}.{ADAPTER_KEY}"
+    for used in description["plugins"]:
+        texts = (used[key] for key in ("kind", "name", "distribution", "version"))
+        if not all(isinstance(text, str) for text in texts) or used["kind"] not in NOUNS:
+            yield "plugins"
+    for section in NAMED_SECTIONS:
+        values = description["run"].get(section) or {}
+        if not isinstance(values, Mapping) or not isinstance(values.get("name"), str | None):
+            yield f"run.{section}"
+
+
+def _not_plain(value: Any, name: str) -> Iterator[str]:
+    """Names of the entries of nested data that YAML could not hold."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            if not isinstance(key, str):
+                yield name
+            yield from _not_plain(child, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for child in value:
+            yield from _not_plain(child, name)
+    elif not isinstance(value, str | int | float | None):
+        yield name
 
 
 def require(used: Mapping[str, str], path: str | Path) -> None:

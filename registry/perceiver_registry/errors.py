@@ -30,6 +30,10 @@ class PluginError(UserError):
     """A plugin could not be imported, what it registered breaks the registry's rules, or it is missing."""
 
 
+class RunError(Exception):
+    """A run that failed for a reason that its message explains in one line (exit code 1)."""
+
+
 def in_one_line(error: BaseException) -> str:
     """The type and the message of any error, in one line that a terminal shows as it is."""
     try:

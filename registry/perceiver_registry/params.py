@@ -98,6 +98,9 @@ def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
     Raises:
         UserError: if there is too much or too little of them, or if a shape differs; the message lists what.
     """
+    for key, value in state.items():
+        if not hasattr(value, "shape"):
+            raise UserError(f"{source}: {key!r} is no tensor: the file is damaged")
     # A file of weights may hold those that are shared only once.
     storages = {value.data_ptr() for key, value in expected.items() if key in state}
     misfits = [
@@ -114,3 +117,29 @@ def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
     if misfits:
         more = f"; and {len(misfits) - LISTED} more" if len(misfits) > LISTED else ""
         raise UserError(f"{source}: does not fit the model: {'; '.join(misfits[:LISTED])}{more}")
+    # A model's own masks may hold infinity.
+    check_finite({key: value for key, value in state.items() if _is_finite(expected[key])}, source)
+
+
+def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
+    """Checks that weights are numbers.
+
+    Args:
+        weights: the weights by name.
+        source: where they come from, for the message.
+
+    Raises:
+        UserError: if one of them holds NaN or infinity.
+    """
+    bad = [name for name, value in weights.items() if not _is_finite(value)]
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise UserError(
+            f"{source}: {bad[0]!r}{more} {'are' if more else 'is'} not finite (NaN or infinite): the training of this "
+            "model failed (use an earlier checkpoint)"
+        )
+
+
+def _is_finite(value: Tensor) -> bool:
+    # torch implements no test for the 8-bit formats.
+    return not value.is_floating_point() or value.itemsize == 1 or bool(value.isfinite().all())

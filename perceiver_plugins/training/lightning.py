@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.training.callbacks import MovingAverage, OptimizerInBackward, Patience
 from perceiver_plugins.training.compilation import compile_layers
+from perceiver_plugins.training.finite import FiniteGuard, check_saved_weights
 from perceiver_plugins.training.learning_rate import TunableLearningRate
 from perceiver_plugins.training.loading import batches_trained
 from perceiver_plugins.training.optimizers import (
@@ -144,6 +145,7 @@ class LitPerceiver(TunableLearningRate):
             callbacks.append(Patience("val_loss", patience=self.patience, check_on_train_epoch_end=False))
         if self.optimizer_config.get(IN_BACKWARD):
             callbacks.append(OptimizerInBackward())
+        callbacks.append(FiniteGuard())
         return callbacks
 
     def check_data(self, datamodule: Any) -> None:
@@ -323,6 +325,7 @@ class LitPerceiver(TunableLearningRate):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_saved_weights(self.trainer, self, checkpoint)
         describe_data = getattr(self.trainer.datamodule, "description", dict)  # type: ignore[attr-defined]
         checkpoint[KEY] = describe(self.task, self.config, data=describe_data(), run=self.run_config) | {
             "seed": self._seed

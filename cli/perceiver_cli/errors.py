@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from perceiver_cli.library_errors import explain
 from perceiver_registry import UserError
+from perceiver_registry.errors import RunError
 
 OK, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -45,8 +46,11 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
     """
     try:
         action()
+        sys.stdout.flush()
     except UserError as error:
         return _failed(str(error), WRONG_USE, debug)
+    except RunError as error:
+        return _failed(str(error), FAILED, debug)
     except KeyboardInterrupt:
         return _failed("interrupted", INTERRUPTED, debug)
     except InterruptedRunError as error:
@@ -58,7 +62,9 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
     except BrokenPipeError:  # the reader of the output has had enough
         sys.stderr.close()
         return OK
-    except (OSError, RuntimeError, MemoryError, ValueError) as error:
+    except OSError as error:
+        return _failed(f"the run failed: {_os_failure(error)} (--debug shows more)", FAILED, debug)
+    except (RuntimeError, MemoryError, ValueError) as error:
         return _failed(f"the run failed: {type(error).__name__}: {_line(error)} (--debug shows more)", FAILED, debug)
     except Exception as error:
         line = explain(error)
@@ -67,6 +73,13 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
         traceback.print_exc()
         return FAILED
     return OK
+
+
+def _os_failure(error: OSError) -> str:
+    """The system's error, after the file that it is about."""
+    if error.filename is None or not error.strerror:
+        return f"{type(error).__name__}: {_line(error)}"
+    return f"{error.filename}: {error.strerror}"
 
 
 def _failed(line: str, code: int, debug: bool) -> int:

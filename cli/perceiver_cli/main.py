@@ -14,6 +14,7 @@ from perceiver_cli.commands import COMMANDS, Command
 from perceiver_cli.common import COMMON_HELP, read_common_flags
 from perceiver_cli.errors import WRONG_USE, guarded
 from perceiver_cli.paths import refuse_remote_arguments
+from perceiver_cli.streams import escape_unencodable
 from perceiver_cli.suggestions import suggest_command
 from perceiver_registry import registry
 
@@ -54,8 +55,9 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line ``argv`` (None: that of the process) and returns the exit code.
 
-    0: done; 1: the run failed; 2: wrong use; 130: interrupted.
+    0: done; 1: the run failed; 2: wrong use; 130: interrupted; 143: ended by SIGTERM or SIGHUP.
     """
+    escape_unencodable()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(usage(), end="")

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from types import UnionType
@@ -23,6 +24,7 @@ from perceiver_cli.layers import OF_PREDICTION, OF_TRAINER, Run
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.links import linked_fields
 from perceiver_cli.names import quote_names, refuse_other_scalars
+from perceiver_cli.serialization import NOT_SERIALIZED, with_plain_enums, with_serialized
 from perceiver_cli.suggestions import suggest_argument, suggest_flag, suggest_name
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
@@ -313,18 +315,11 @@ def parse(parser: Parser, run: Run) -> Values:
     config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *flags])
     config.pop("config", None)
     # Options of the trainer's classes may be of any type, such as a strategy's timeout.
-    trainer = Namespace(trainer=_plain_texts(config.trainer))
-    plain = yaml.safe_load(parser.dump(trainer, skip_unset=False, skip_validation=True))
-    return config.as_dict() | plain
-
-
-def _plain_texts(value: Any) -> Any:
-    """Options in which texts are plain, also where a default is a member of an Enum of texts."""
-    if isinstance(value, Enum) and isinstance(value, str):
-        return value.value
-    if isinstance(value, Namespace):
-        return Namespace(**{key: _plain_texts(each) for key, each in vars(value).items()})
-    return [_plain_texts(each) for each in value] if isinstance(value, list) else value
+    given = with_plain_enums(config.trainer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f"{NOT_SERIALIZED}.*")
+        dumped = parser.dump(Namespace(trainer=given), skip_unset=False, skip_validation=True)
+    return config.as_dict() | {"trainer": with_serialized(yaml.safe_load(dumped)["trainer"], given.as_dict())}
 
 
 @contextlib.contextmanager

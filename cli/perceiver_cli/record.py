@@ -1,0 +1,82 @@
+"""What a checkpoint records: plain data and tensors, which torch's restricted unpickler reads back."""
+
+from __future__ import annotations
+
+import datetime
+import io
+from collections import OrderedDict
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+import torch
+
+from perceiver_registry import UserError
+
+
+def as_plain(value: Any) -> Any:
+    """A copy of a configuration value as plain data: what YAML and checkpoints can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(as_plain, value))
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, PurePath | datetime.timedelta):
+        return str(value)
+    return value
+
+
+def check_record(checkpoint: Mapping[str, Any]) -> None:
+    """Check that a checkpoint can be read back once it is written.
+
+    Raises:
+        UserError: if it cannot; the message names the entry.
+    """
+    found = _unreadable(checkpoint, "")
+    if found is not None:
+        raise UserError(
+            f"checkpoints of this run could not be read back: {found}, and a checkpoint holds plain data and tensors "
+            "only (leave out the callback or option that adds it)"
+        )
+
+
+def _unreadable(value: Any, name: str) -> str | None:
+    """The first entry that is not read back, by its dotted name, and its type."""
+    if _is_read_back(value):
+        return None
+    children: list[tuple[Any, Any]] = []
+    if type(value) in (dict, OrderedDict):
+        children = list(value.items())
+    elif type(value) in (list, tuple):
+        children = list(enumerate(value))
+    for key, child in children:
+        found = _unreadable(child, f"{name}.{key}".lstrip("."))
+        if found is not None:
+            return found
+    return f"{name or 'the checkpoint'} is of type {type(value).__name__}"
+
+
+def _is_read_back(value: Any) -> bool:
+    file = io.BytesIO()
+    try:
+        torch.save(_without_elements(value), file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception:  # pickling calls methods of any class
+        return False
+    return True
+
+
+def _without_elements(value: Any) -> Any:
+    """A copy whose tensors are empty, so that checking takes no time."""
+    if type(value) is torch.Tensor:
+        return torch.empty(0)
+    if type(value) in (dict, OrderedDict):
+        return type(value)((key, _without_elements(child)) for key, child in value.items())
+    if type(value) in (list, tuple):
+        return type(value)(_without_elements(child) for child in value)
+    return value

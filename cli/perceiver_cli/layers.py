@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from perceiver_cli.foreign_paths import without_foreign_paths
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.sources import find_source, look_at
 from perceiver_cli.suggestions import suggest_argument
@@ -64,6 +65,10 @@ EVALUATED = {"validate": "val_files", "test": "test_files"}
 
 WEIGHTS_ALONE = ".safetensors"
 """What the names of files end in that hold weights, and may not say of what model."""
+
+
+SOURCE_USE = {"fit": "resuming from", "validate": "validating", "test": "testing", "predict": "predicting with"}
+"""How messages put what each command does with a model that was found by name."""
 
 
 class NamesParser(argparse.ArgumentParser):
@@ -138,8 +143,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     ckpt_path = given["ckpt_path"] or user.get("ckpt_path")
     source = find_source(command, ckpt_path, named, user, flags, given["help"])
     checkpoint, description = look_at(source) if source else (None, None)
-    if source and not ckpt_path:
-        print(f"perceiver: predicting with {source}", file=sys.stderr)
+    if source and source != ckpt_path:
+        print(f"perceiver: {SOURCE_USE[command]} {source}", file=sys.stderr)
     if command == "fit" and source and not checkpoint:
         raise UserError(
             f"--ckpt_path={source}: no checkpoint of a run to go on with; --model.params={source} begins one with "
@@ -404,4 +409,6 @@ def _values_of_source(command: str, source: str, checkpoint: Path | None, descri
     run = dict(description["run"])
     if command != "fit":
         run = {key: run[key] for key in ("data",) if key in run}
+    elif "trainer" in run:
+        run["trainer"] = without_foreign_paths(run["trainer"], checkpoint)
     return merge(run, task | {"model": Replacement(description["model"])})

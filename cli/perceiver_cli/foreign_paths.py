@@ -1,0 +1,99 @@
+"""Paths that a checkpoint file names: a file may come from anybody, and decides about no folder but the run's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from perceiver_registry import UserError
+
+RUNS = "logs"
+"""Folder of runs in the current folder, unless another one is configured."""
+
+
+def without_foreign_paths(trainer: Any, checkpoint: Path) -> dict[str, Any]:
+    """The trainer's options that a checkpoint holds, without paths outside the current folder and the run's own.
+
+    Each path that is left out is reported on standard error; output goes to the default instead.
+
+    Args:
+        trainer: the options, as plain data.
+        checkpoint: the file that holds them.
+
+    Raises:
+        UserError: if they are no mapping.
+    """
+    if not isinstance(trainer, Mapping):
+        raise UserError(f"{checkpoint}: its configuration of the trainer is damaged (use another checkpoint)")
+    left_out: list[str] = []
+    kept = _filtered(trainer, "trainer", _own_folders(checkpoint), left_out)
+    for option in left_out:
+        print(
+            f"perceiver: {checkpoint}: --{option} is outside the current folder and not taken from a checkpoint "
+            "(give the flag to use it)",
+            file=sys.stderr,
+        )
+    return kept
+
+
+class OwnFolders:
+    """Folders that a checkpoint may name.
+
+    Args:
+        inside: folders that it may name with everything below them.
+        exactly: folders that it may name themselves.
+    """
+
+    def __init__(self, inside: Iterable[Path], exactly: Collection[Path] = ()):
+        self.inside = [folder.resolve() for folder in inside]
+        self.exactly = {folder.resolve() for folder in exactly}
+
+    def __contains__(self, text: str) -> bool:
+        """Whether ``text`` is not a path, or one of these folders; links are resolved."""
+        if "://" in text or "::" in text:
+            return False
+        try:
+            path = Path(os.path.expandvars(text)).expanduser()
+            if not path.is_absolute() and ".." not in path.parts:
+                return True
+            path = path.resolve()
+        except (OSError, RuntimeError, ValueError):  # an unknown user's home, a loop of links, a zero byte
+            return False
+        return path in self.exactly or any(path.is_relative_to(folder) for folder in self.inside)
+
+
+def _own_folders(checkpoint: Path) -> OwnFolders:
+    """The current folder, and the folders of the run that the checkpoint is in, if it is in one."""
+    path = checkpoint.resolve()
+    if path.parent.name != "checkpoints":
+        return OwnFolders([Path.cwd(), path.parent])
+    return OwnFolders([Path.cwd(), path.parents[1]], path.parents[2:5])
+
+
+def _filtered(value: Any, name: str, own: OwnFolders, left_out: list[str]) -> Any:
+    """A copy of plain data without the strings that are foreign paths; their names are added to ``left_out``."""
+    if isinstance(value, Mapping):
+        kept = {}
+        for key, child in value.items():
+            child_name = f"{name}.{key}".replace(".init_args", "")
+            if not isinstance(child, str) or _is_own(child, own):
+                kept[key] = _filtered(child, child_name, own, left_out)
+                continue
+            left_out.append(f"{child_name}={child}")
+            if key == "save_dir":  # loggers need one
+                kept[key] = RUNS
+        return kept
+    if isinstance(value, list | tuple):
+        foreign = [child for child in value if isinstance(child, str) and not _is_own(child, own)]
+        left_out.extend(f"{name}={child}" for child in foreign)
+        return [_filtered(child, name, own, left_out) for child in value if child not in foreign]
+    return value
+
+
+def _is_own(text: str, own: OwnFolders) -> bool:
+    # Lightning formats the names of checkpoints: {step:/>9} would begin with a slash.
+    has_path_as_fill = any(sign in part.partition("}")[0] for part in text.split(":")[1:] for sign in "/\\~")
+    return text in own and not ("{" in text and has_path_as_fill)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, registry
 from perceiver_registry.formats import format_of
@@ -86,22 +88,69 @@ def published(model: str | None, task: str | None) -> str:
 
 
 def find_checkpoint(ckpt_path: str, user: Values, flags: list[str]) -> Path:
-    """The checkpoint that ``--ckpt_path`` means: a path, or "last" or "best" for the newest of that name.
+    """The checkpoint that ``--ckpt_path`` means: a path, or "last" or "best" for that of the newest run.
 
     Raises:
-        UserError: if there is none of that name.
+        UserError: if there is no run, or if the newest one has no such checkpoint; older runs do not stand in for it.
     """
     if ckpt_path not in NEWEST:
         return Path(ckpt_path).expanduser()
     root = runs_folder(user, flags)
-    found = sorted(root.glob(f"*/*/checkpoints/{ckpt_path}.ckpt"), key=lambda path: path.stat().st_mtime)
-    name = name_of(user, "task")
-    if name:
-        folder = _logger_option("name", user, flags, registry().get("task", name).name)
-        found = [path for path in found if path.parents[2].name == folder]
-    if not found:
-        raise UserError(f"--ckpt_path={ckpt_path}: no run with a checkpoint in {root}")
-    return found[-1]
+    task = name_of(user, "task")
+    run = newest_run(root, registry().get("task", task).name if task else None)
+    if run is None:
+        of_task = f" of task {task!r}" if task else ""
+        raise UserError(f"--ckpt_path={ckpt_path}: no run{of_task} in {root} (give the path of a checkpoint)")
+    path = run / "checkpoints" / f"{ckpt_path}.ckpt"
+    if not path.is_file():
+        raise UserError(f"--ckpt_path={ckpt_path}: the newest run, {run}, has no {path.name}: {_alternatives(run)}")
+    return path
+
+
+def newest_run(root: Path, task: str | None) -> Path | None:
+    """The folder of the run that was started or resumed last.
+
+    Args:
+        root: the folder of runs.
+        task: name of the task that it trained for. None: any.
+    """
+    runs = {folder: start for folder in root.glob("*/*") if (start := _start_of(folder)) is not None}
+    newest_first = sorted(runs, key=lambda folder: (runs[folder], _version_of(folder)), reverse=True)
+    return next((folder for folder in newest_first if task is None or _task_of(folder) == task), None)
+
+
+def _start_of(folder: Path) -> int | None:
+    """When a run was started or resumed, in ns; None if the folder holds no run."""
+    started = folder / "config.yaml"
+    saved = [started] if started.is_file() else list(folder.glob("checkpoints/*.ckpt"))
+    return max((file.stat().st_mtime_ns for file in saved), default=None)
+
+
+def _version_of(folder: Path) -> int:
+    number = folder.name.removeprefix("version_")
+    return int(number) if number.isdecimal() else -1
+
+
+def _task_of(folder: Path) -> str:
+    """The task of a run, by its configuration or, without one, the name of the folder of its task's runs."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        return registry().get("task", config["task"]["name"]).name
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError, UserError):
+        return folder.parent.name
+
+
+def _alternatives(run: Path) -> str:
+    """Why a run lacks a checkpoint, and which ones can be used instead."""
+    found = sorted(run.glob("checkpoints/*.ckpt"))
+    if found:
+        reason = "no validation has run" if found == [run / "checkpoints" / "last.ckpt"] else "it has others"
+        return f"{reason} (--ckpt_path={found[-1]} is there)"
+    others = [path for path in run.parents[1].glob("*/*/checkpoints/*.ckpt") if path.stem in NEWEST]
+    if not others:
+        return "it failed, or has saved nothing yet"
+    newest = max(others, key=lambda path: path.stat().st_mtime_ns)
+    return f"it failed, or has saved nothing yet (an older run has --ckpt_path={newest})"
 
 
 def runs_folder(user: Values, flags: list[str]) -> Path:

@@ -1,48 +1,28 @@
-"""The callbacks of ``perceiver fit``: checkpoints of which none is ever half a one, and a clean end on Ctrl-C."""
+"""The callbacks of ``perceiver fit`` that keep checkpoints, and end a run cleanly on Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-import yaml
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
-from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import RunningStage
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from perceiver_cli.record import check_record
+from perceiver_plugins.training.finite import NonFiniteError
 
 if TYPE_CHECKING:
     from pytorch_lightning.loops.progress import _ProcessedTracker
 
 LAST = "last"
 BEST = "best"
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there: a killed run leaves the old one or the new one.
-
-    Lightning's own way goes through the folder for temporary files, from where a move may be a copy.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def best_checkpoint() -> ModelCheckpoint:
@@ -54,6 +34,10 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt`` up to date: every so many steps, after each validation, and at the end of training.
 
     Ctrl-C ends training after the step that is under way, with ``last.ckpt`` saved; a second one ends it at once.
+    SIGHUP, as from a terminal that is closed, ends it like SIGTERM, unless it is ignored (``nohup``).
+
+    Before the first step, the record that checkpoints will hold is checked: it can be read back. What was logged is
+    written to disk with each checkpoint.
 
     Args:
         every_n_steps: optimizer steps between two checkpoints. 0: none between validations.
@@ -64,6 +48,8 @@ class LastCheckpoint(Checkpoint):
         self.interrupted = False
         self._in_step = False
         self._saved_step = 0
+        self._unwritten_logs = False
+        self._hangup_handler: Any = None
 
     @staticmethod
     def path(trainer: Trainer) -> Path:
@@ -74,14 +60,23 @@ class LastCheckpoint(Checkpoint):
 
     def save(self, trainer: Trainer) -> None:
         """Saves the run's state."""
-        self._saved_step = trainer.global_step
         trainer.save_checkpoint(self.path(trainer))
+        self._saved_step = trainer.global_step
+        self._write_logs(trainer)
+        self._unwritten_logs = True  # Lightning logs the results of a validation after this callback
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_record(trainer._checkpoint_connector.dump_checkpoint())
         with contextlib.suppress(ValueError):  # only the main thread may set a handler
             signal.signal(signal.SIGINT, self._on_sigint)
+            if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+                self._hangup_handler = _forward_to_sigterm(os.getpid())
+                signal.signal(signal.SIGHUP, self._hangup_handler)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self._unwritten_logs:
+            self._write_logs(trainer)
+            self._unwritten_logs = False
         self._in_step = True
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -105,16 +100,40 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore_hangup_handler()
+        if trainer.global_step == self._saved_step or trainer.sanity_checking:
+            return
         # Ctrl-C during validation or between two steps, or SIGTERM. Within a step, weights may be half updated.
-        unsaved = trainer.global_step != self._saved_step and not self._in_step
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and unsaved and not trainer.sanity_checking:
-            if trainer.state.stage == RunningStage.VALIDATING:
-                self._rewind_validation(trainer)
-            self.save(trainer)
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and not self._in_step:
+            self._save_interrupted(trainer)
+        elif isinstance(exception, NonFiniteError):
+            # Weights with an infinite loss may be finite, but worse than those that were saved before.
+            is_validating = trainer.state.stage == RunningStage.VALIDATING
+            with contextlib.suppress(NonFiniteError):  # the weights are not finite either
+                if is_validating or not self.path(trainer).exists():
+                    self._save_interrupted(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore_hangup_handler()
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _save_interrupted(self, trainer: Trainer) -> None:
+        if trainer.state.stage == RunningStage.VALIDATING:
+            self._rewind_validation(trainer)
+        self.save(trainer)
+
+    def _restore_hangup_handler(self) -> None:
+        with contextlib.suppress(ValueError):
+            if self._hangup_handler is not None and signal.getsignal(signal.SIGHUP) is self._hangup_handler:
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    @staticmethod
+    def _write_logs(trainer: Trainer) -> None:
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            logger.save()
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
 
     @staticmethod
     def _validation_follows(trainer: Trainer) -> bool:
@@ -139,18 +158,11 @@ class LastCheckpoint(Checkpoint):
         rank_zero_info("\nEnding after this step; Ctrl-C again ends at once.")
 
 
-class SaveConfig(Callback):
-    """Writes the run's configuration beside its logs, from which ``--config`` repeats the run.
+def _forward_to_sigterm(process: int) -> Any:
+    """A signal handler that sends SIGTERM to this process; workers that inherit it are ended by the process."""
 
-    Args:
-        values: the configuration, as plain data.
-    """
+    def forward(*_: Any) -> None:
+        if os.getpid() == process:
+            os.kill(process, signal.SIGTERM)
 
-    def __init__(self, values: Mapping[str, Any]):
-        self.values = values
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks all processes, so all must come here
-        if trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(yaml.safe_dump(dict(self.values), sort_keys=False), encoding="utf-8")
+    return forward

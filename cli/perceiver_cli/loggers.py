@@ -12,6 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
+from perceiver_cli.run_folder import own_folder
 from perceiver_registry import UserError, read_checkpoint
 
 MIN_LOGGED_STEPS = 10
@@ -32,8 +33,8 @@ def continue_logs(logger: Any, checkpoint: Path | None) -> Any:
         return logger
     if isinstance(logger, list | tuple):
         return [continue_logs(each, checkpoint) for each in logger]
-    folder = checkpoint.resolve().parent.parent
-    if isinstance(logger, TensorBoardLogger | CSVLogger) and _is_log_folder(logger, folder):
+    folder = own_folder(checkpoint)
+    if folder and isinstance(logger, TensorBoardLogger | CSVLogger) and _is_log_folder(logger, folder):
         return _continued(logger, folder, read_checkpoint(checkpoint)["global_step"])
     return logger
 

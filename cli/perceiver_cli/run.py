@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
 import json
 import logging
 import os
@@ -20,11 +19,13 @@ import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import AsyncCheckpointIO, CheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from perceiver_cli.allowed import as_flag
-from perceiver_cli.checkpoints import AtomicCheckpointIO, LastCheckpoint, SaveConfig, best_checkpoint
+from perceiver_cli.checkpoint_files import AtomicCheckpointIO
+from perceiver_cli.checkpoints import LastCheckpoint, best_checkpoint
 from perceiver_cli.defaults import check_defaults
 from perceiver_cli.errors import INTERRUPTED, TERMINATED, IncompleteRunError, InterruptedRunError
 from perceiver_cli.flags import (
@@ -35,20 +36,24 @@ from perceiver_cli.flags import (
     print_help,
     trainer_options,
 )
+from perceiver_cli.foreign_paths import RUNS
 from perceiver_cli.layers import Run, read_run
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.links import fill_in_links
 from perceiver_cli.loggers import LogInterval, continue_logs
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.progress import LogProgress, has_terminal
+from perceiver_cli.record import as_plain
 from perceiver_cli.report import report
+from perceiver_cli.restored_state import RestoredState, check_training_state
+from perceiver_cli.run_folder import SaveConfig, prepare_run_folder
 from perceiver_cli.tables import print_csv, print_table
 from perceiver_cli.tuning import with_found_values
 from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
 from perceiver_registry.discovery import Selection
-from perceiver_registry.errors import surface_own_fault
-from perceiver_registry.params import check_fits
+from perceiver_registry.errors import RunError, in_one_line, surface_own_fault
+from perceiver_registry.params import check_finite, check_fits
 
 OF_PREDICTION = ("module", "reader")
 """What a predictor is created with besides its own options."""
@@ -103,14 +108,31 @@ def run(command: str, argv: Sequence[str]) -> None:
 def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: Run) -> None:
     """Trains, and says where the result lies."""
     last = next((callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)), None)  # type: ignore[attr-defined]
+    restored = next((callback for callback in trainer.callbacks if isinstance(callback, RestoredState)), None)  # type: ignore[attr-defined]
+    if chosen.checkpoint is not None:
+        check_training_state(read_checkpoint(chosen.checkpoint), trainer, chosen.checkpoint)
     try:
         with _quiet():
             trainer.fit(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except RunError as error:
+        raise RunError(f"{error}; {_last_finite_state(last, trainer)}") from error
     except (SystemExit, KeyboardInterrupt) as error:  # what Lightning makes of SIGTERM and Ctrl-C
         if last is not None and last.path(trainer).exists():
             _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}{_flags_again()}")
         raise InterruptedRunError(TERMINATED if isinstance(error, SIGTERMException) else INTERRUPTED) from error
+    except Exception as error:
+        explained = restored.explained(error) if restored else error
+        if explained is error:
+            raise
+        raise explained from error
     _report(trainer, last)
+
+
+def _last_finite_state(last: LastCheckpoint | None, trainer: Trainer) -> str:
+    path = last.path(trainer) if last else None
+    return f"the last finite state is {path}" if path and path.exists() else "no finite state was saved before"
 
 
 @rank_zero_only
@@ -127,8 +149,13 @@ def evaluate(
 ) -> None:
     """Computes the metrics of a model on the validation or test data; Lightning prints them."""
     run_loop = trainer.validate if command == "validate" else trainer.test
+    if chosen.checkpoint is not None:
+        with _readable(chosen.checkpoint):
+            checkpoint = read_checkpoint(chosen.checkpoint)
+            module.on_load_checkpoint(checkpoint)
+            module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
     with _quiet():
-        run_loop(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
+        run_loop(module, datamodule=datamodule)
 
 
 def predict(chosen: Run, values: Values) -> None:
@@ -148,8 +175,6 @@ def predict(chosen: Run, values: Values) -> None:
     options = {key: values[key] for key in inspect.signature(predictor_class).parameters if key not in OF_PREDICTION}
     predictor = predictor_class(module, reader, **options)
     predictions = predictor.predict(inputs)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes; in JSON, this is an escape
     if values["format"] == "json":
         print(json.dumps(predictions, ensure_ascii=False, indent=2))
     elif values["format"] == "csv":
@@ -166,12 +191,27 @@ def _load_module(chosen: Run) -> Any:
     if chosen.checkpoint is None:
         config = config_from_dict(dict(chosen.description["model"]) | {"params": chosen.source})
         return create_module(registry().short_name(chosen.task), config)
-    return chosen.task.resolve("module").load_from_checkpoint(
-        chosen.checkpoint,
-        map_location="cpu",
-        weights_only=True,
-        _instantiator=None,  # a function that the checkpoint may name, which older Lightnings import and call
-    )
+    with _readable(chosen.checkpoint):
+        module = chosen.task.resolve("module").load_from_checkpoint(
+            chosen.checkpoint,
+            map_location="cpu",
+            weights_only=True,
+            _instantiator=None,  # a function that the checkpoint may name, which older Lightnings import and call
+            config=config_from_dict(chosen.description["model"]).without_params(),
+        )
+    check_finite(dict(module.named_parameters()), str(chosen.checkpoint))
+    return module
+
+
+@contextlib.contextmanager
+def _readable(checkpoint: Path) -> Iterator[None]:
+    """Report whatever fails within this context as damage of the checkpoint that is read there."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(f"{checkpoint}: its model cannot be loaded: {in_one_line(error)}") from error
 
 
 def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) -> Any:
@@ -255,18 +295,25 @@ def _create_trainer(command: str, values: Values, chosen: Run) -> Trainer:
         options["check_val_every_n_epoch"] = None  # steps are counted across epochs, however short these are
     options["callbacks"] = _as_list(options["callbacks"])
     options["callbacks"] += _progress(options)
-    options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
+    options["plugins"] = _with_checkpoint_io(_as_list(options["plugins"]))
     if command == "fit":
         if options["logger"] in (None, True):
-            folder = Path(options["default_root_dir"] or ".") / "logs"
-            options["logger"] = TensorBoardLogger(str(folder), name=chosen.task.name if chosen.task else "default")
+            folder = Path(options["default_root_dir"] or ".") / RUNS
+            name = chosen.task.name if chosen.task else "default"
+            options["logger"] = TensorBoardLogger(str(folder), name=name, default_hp_metric=False)
         options["logger"] = continue_logs(options["logger"], chosen.checkpoint)
+        if chosen.checkpoint is not None:
+            options["callbacks"] = [RestoredState(chosen.checkpoint), *options["callbacks"]]
         saved = _saved(values)
         options["callbacks"] = with_found_values(options["callbacks"], saved, chosen.checkpoint is not None)
         options["callbacks"] += _fit_callbacks(options, values, saved)
     else:
         options["logger"] = options["logger"] or False
-    return _new_trainer(options)
+    trainer = _new_trainer(options)
+    if command == "fit":
+        runs = Path(options["default_root_dir"] or ".") / RUNS / (chosen.task.name if chosen.task else "default")
+        prepare_run_folder(trainer, runs, chosen.checkpoint)
+    return trainer
 
 
 def _new_trainer(options: Mapping[str, Any]) -> Trainer:
@@ -300,14 +347,24 @@ def _fit_callbacks(options: Mapping[str, Any], values: Values, saved: Values) ->
     return callbacks
 
 
+def _with_checkpoint_io(plugins: list[Any]) -> list[Any]:
+    """The trainer's plugins, with checkpoints written atomically unless one of them writes checkpoints itself."""
+    for plugin in plugins:
+        if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:
+            plugin.checkpoint_io = AtomicCheckpointIO()
+    if any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        return plugins
+    return [*plugins, AtomicCheckpointIO()]
+
+
 def _as_list(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _saved(values: Values) -> Values:
-    """The values that make up a run, without those that are only about this call."""
+    """The values that make up a run, as plain data, without those that are only about this call."""
     left_out = ("print_config", "inputs", "input", "format", "ckpt_path")
-    return {key: value for key, value in values.items() if key not in left_out}
+    return {key: as_plain(value) for key, value in values.items() if key not in left_out}
 
 
 def _device(trainer_values: Mapping[str, Any]) -> torch.device:

@@ -1,0 +1,101 @@
+"""Checkpoint files: written completely or not at all, and removed one file at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from perceiver_cli.record import check_record
+
+PARTIAL = ".partial"
+"""Suffix of files that are still being written."""
+
+SHARDED = "meta.pt"
+"""File that every sharded checkpoint of Lightning, which is a folder, contains."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint next to its target and move it there: a killed run leaves the old one or the new one.
+
+    Lightning's own implementation goes through the folder for temporary files, from where a move may be a copy; it
+    removes whole folders, and writes records that cannot be read back.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        check_record(checkpoint)
+        with replacing(Path(path)) as file:
+            torch.save(checkpoint, file)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove one checkpoint, never any other folder."""
+        path = Path(path)
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif (path / SHARDED).is_file():
+            shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that replaces ``path`` once it is complete. A symbolic link is replaced, not followed.
+
+    Raises:
+        OSError: if the file cannot be written; the error names it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, file = _create_locked(path)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partial_files(root: Path) -> None:
+    """Remove what killed runs left half written in any run's folder below ``root``; runs at work keep theirs."""
+    for partial in root.glob(f"*/*/checkpoints/.*{PARTIAL}"):
+        with contextlib.suppress(OSError), partial.open("r+b") as file:
+            _lock(file)
+            partial.unlink()
+
+
+def _create_locked(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new file next to ``path``, locked for as long as this process writes it."""
+    while True:
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+        file = partial.open("xb")
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            _lock(file)
+        if partial.exists():  # unless another run took it for a leftover before it was locked
+            return partial, file
+        file.close()
+
+
+def _lock(file: IO[bytes]) -> None:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The system's error behind ``error``: torch replaces it by one of its zip writer."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,276 @@
+"""Training state restored from a checkpoint file: checked, and kept within the run's own folder.
+
+A checkpoint may come from anybody. Callbacks restore paths from it, and delete or overwrite what these name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from packaging.version import InvalidVersion, Version
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.optim import Optimizer
+
+from perceiver_cli.foreign_paths import OwnFolders
+from perceiver_registry import UserError
+from perceiver_registry.checkpoint import KEY
+from perceiver_registry.errors import RunError, in_one_line
+
+MAX_COUNT = 2**53
+"""Largest number of steps, batches or epochs in a checkpoint (arbitrary; converts to a float exactly)."""
+
+OLDEST_LIGHTNING = Version("2.0")
+"""State of older versions would be migrated, which no checkpoint of this project needs."""
+
+
+def check_training_state(checkpoint: Mapping[str, Any], trainer: Trainer, source: Path) -> None:
+    """Check that what a run is resumed from has the structure of a run's state.
+
+    Args:
+        checkpoint: the whole checkpoint.
+        trainer: the trainer that will resume.
+        source: the file, for messages.
+
+    Raises:
+        UserError: if it has not; the message names the first entry that is damaged.
+    """
+    damaged = next(_damaged_entries(checkpoint, trainer), None)
+    if damaged is not None:
+        raise UserError(f"{source}: no run can be resumed from it: {damaged} is missing or damaged")
+
+
+def _damaged_entries(checkpoint: Mapping[str, Any], trainer: Trainer) -> Any:
+    """Names of the entries that are not of their type."""
+    yield from (name for name in ("epoch", "global_step") if not _is_count(checkpoint.get(name)))
+    if not _is_current_version(checkpoint.get("pytorch-lightning_version")):
+        yield "pytorch-lightning_version"
+    seed = checkpoint[KEY].get("seed")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        yield f"{KEY}.seed"
+    options = checkpoint.get("hyper_parameters")
+    for name in ("optimizer", "lr_scheduler"):
+        if not isinstance(options, Mapping) or not isinstance(options.get(name), Mapping):
+            yield f"hyper_parameters.{name}"
+    for name in ("optimizer_states", "lr_schedulers"):
+        states = checkpoint.get(name)
+        if not isinstance(states, list) or not all(isinstance(state, Mapping) for state in states):
+            yield name
+    callbacks = checkpoint.get("callbacks")
+    if not isinstance(callbacks, Mapping) or not all(isinstance(state, Mapping) for state in callbacks.values()):
+        yield "callbacks"
+    loops = checkpoint.get("loops", {})
+    fit_loop = loops.get("fit_loop", {}) if isinstance(loops, Mapping) else None
+    yield from _unlike(fit_loop, trainer.fit_loop.state_dict(), "loops.fit_loop")
+
+
+def _unlike(state: Any, template: Any, name: str) -> Any:
+    """Names of the entries of nested counters that a trainer's own counters do not have."""
+    if isinstance(template, bool):
+        if not isinstance(state, bool):
+            yield name
+    elif isinstance(template, int):
+        if not _is_count(state):
+            yield name
+    elif isinstance(template, Mapping) and isinstance(state, Mapping):
+        for key, value in state.items():
+            if key in template:
+                yield from _unlike(value, template[key], f"{name}.{key}")
+            elif key != "combined_loader":  # state of data loaders, where they have any
+                yield f"{name}.{key}"
+    elif type(state) is not type(template):
+        yield name
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+
+
+def _is_current_version(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and Version(value) >= OLDEST_LIGHTNING
+    except InvalidVersion:
+        return False
+
+
+def check_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any], source: Path) -> None:
+    """Check that an optimizer finds options of its own types and, for fused kernels, tensors of its weights' shapes.
+
+    A fused kernel checks nothing itself: it would read and write beyond the end of a tensor.
+
+    Raises:
+        UserError: if it does not.
+    """
+    problem = f"{source}: no run can be resumed from it: optimizer_states is damaged, or of another model"
+    groups = state.get("param_groups")
+    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
+        raise UserError(problem)
+    for own, saved in zip(optimizer.param_groups, groups, strict=False):
+        if not all(_is_number(saved[name]) for name, value in own.items() if name in saved and _is_number(value)):
+            raise UserError(problem)
+    if not all("fused" in group for group in optimizer.param_groups):
+        return
+    try:
+        saved = [number for group in state["param_groups"] for number in group["params"]]
+        weights = dict(zip(saved, (p for group in optimizer.param_groups for p in group["params"]), strict=True))
+        entries = [(name, value, weights[n]) for n, each in state["state"].items() for name, value in each.items()]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(problem) from error
+    for name, value, weight in entries:
+        if name == "step":
+            fits = isinstance(value, Tensor | float | int) and torch.as_tensor(value).numel() == 1 and float(value) >= 0
+        else:
+            fits = value is None or (isinstance(value, Tensor) and value.shape == weight.shape)
+        if not fits:
+            raise UserError(problem)
+
+
+def _is_number(value: Any) -> bool:
+    is_scalar = isinstance(value, Tensor) and value.numel() == 1
+    return is_scalar or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+class RestoredState(Callback):
+    """Keeps the restored state of all callbacks within the run's own folder, and explains a resume that fails.
+
+    It must come before all other callbacks.
+
+    Args:
+        source: the checkpoint that the run resumes from.
+    """
+
+    def __init__(self, source: Path):
+        self.source = source
+        self._restoring = False
+        self._first_step: int | None = None
+        self._optimizer_states: list[Any] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restoring = True
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._optimizer_states = checkpoint["optimizer_states"]
+        states = checkpoint["callbacks"]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            state = states.get(callback.state_key)
+            if state is None:
+                continue
+            kept = self._kept(callback, state, trainer)
+            if kept is None:
+                del states[callback.state_key]
+            else:
+                states[callback.state_key] = kept
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer, state in zip(trainer.optimizers, self._optimizer_states, strict=False):
+            check_optimizer_state(optimizer, state, self.source)
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restoring = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restoring = False
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        # From here to the end of the batch, the optimizer and its schedule use their restored state.
+        self._first_step = trainer.global_step if self._first_step is None else self._first_step
+        self._restoring = trainer.global_step == self._first_step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._restoring = False
+
+    def explained(self, error: Exception) -> Exception:
+        """What to raise for an error of the run: one about the checkpoint, if its state caused it."""
+        known = isinstance(error, UserError | RunError | OSError | MemoryError | torch.OutOfMemoryError)
+        if known or not self._restoring:
+            return error
+        return UserError(f"{self.source}: no run can be resumed from it: {in_one_line(error)}")
+
+    def _kept(self, callback: Callback, state: Mapping[str, Any], trainer: Trainer) -> dict[str, Any] | None:
+        """The state that a callback restores, or None if it keeps the one that it has."""
+        if isinstance(callback, ModelCheckpoint):
+            return self._kept_files(callback, state)
+        own = OwnFolders([Path(trainer.log_dir or "."), Path.cwd()])
+        foreign = next((text for text in _strings(state) if text not in own), None)
+        if foreign is None:
+            return dict(state)
+        self._report(f"the state of {callback.state_key} names {foreign}, outside the run's folder: not restored")
+        return None
+
+    def _kept_files(self, callback: ModelCheckpoint, state: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The state of a checkpoint callback with the files that are in the folder that it writes to."""
+        folder = str(callback.dirpath)
+        recorded = state.get("best_k_models")
+        if not isinstance(recorded, Mapping):
+            raise UserError(f"{self.source}: no run can be resumed from it: callbacks.best_k_models is damaged")
+        is_own = self._is_folder_of(folder, state.get("dirpath"))
+        files = {path: _file_in(folder, path, state.get("dirpath")) if is_own else "" for path in recorded}
+        models = {file: _score(recorded[path], self.source) for path, file in files.items() if file}
+        if len(models) < len(recorded):
+            self._report(f"its best checkpoints are not all in {folder}: the best one is determined anew")
+        if not is_own:
+            return None
+        single = {
+            name: _file_in(folder, state.get(name), state.get("dirpath"))
+            for name in ("best_model_path", "last_model_path")
+        }
+        kept = {**callback.state_dict(), **single, "best_k_models": models, "kth_best_model_path": ""}
+        if callback.monitor is not None:
+            kept["best_model_path"] = ""
+        if models:
+            best, worst = (min, max) if callback.mode == "min" else (max, min)
+            kept["best_model_path"] = best(models, key=models.__getitem__)
+            kept["kth_best_model_path"] = worst(models, key=models.__getitem__)
+            kept["best_model_score"] = models[kept["best_model_path"]]
+            kept["kth_value"] = models[kept["kth_best_model_path"]]
+        return kept
+
+    def _is_folder_of(self, folder: str, recorded: Any) -> bool:
+        """Whether the run that is resumed wrote its checkpoints to ``folder``, also before it was moved there."""
+        own = Path(folder).resolve()
+        if self.source.resolve().parent == own:
+            return True
+        return isinstance(recorded, str) and "://" not in recorded and Path(recorded).resolve() == own
+
+    def _report(self, line: str) -> None:
+        print(f"perceiver: {self.source}: {line}", file=sys.stderr)
+
+
+def _file_in(folder: str, path: Any, recorded: Any) -> str:
+    """The file in ``folder`` that ``path`` was in the recorded folder; "" if there is none, or if a link leads out."""
+    if not isinstance(path, str) or not path or "://" in path:
+        return ""
+    name = Path(path)
+    if isinstance(recorded, str) and name.is_relative_to(recorded):
+        name = name.relative_to(recorded)
+    elif name.is_absolute() or len(name.parts) > 1:
+        name = Path(name.name)
+    file = Path(folder, name)
+    is_inside = file.resolve().is_relative_to(Path(folder).resolve())
+    if not (is_inside and file.is_file() and file.suffix == ModelCheckpoint.FILE_EXTENSION):
+        return ""
+    return os.path.join(folder, name)  # as Lightning joins them: it compares paths as strings
+
+
+def _score(value: Any, source: Path) -> Tensor:
+    if not (isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()):
+        raise UserError(f"{source}: no run can be resumed from it: callbacks.best_k_models is damaged")
+    return value.reshape(())
+
+
+def _strings(value: Any) -> Any:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _strings(key)
+            yield from _strings(child)
+    elif isinstance(value, list | tuple | set):
+        for child in value:
+            yield from _strings(child)

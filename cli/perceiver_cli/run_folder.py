@@ -1,0 +1,132 @@
+"""The folder of a training run: claimed by one run, continued when the run is resumed, and described in it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from perceiver_cli.checkpoint_files import remove_partial_files, replacing
+from perceiver_cli.values import flatten
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
+
+
+def prepare_run_folder(trainer: Trainer, runs: Path, checkpoint: Path | None) -> None:
+    """Give a run a folder that no other run has, or the folder of the run that it resumes.
+
+    Other processes of the run learn of it from the first one, through Lightning.
+
+    Args:
+        trainer: the trainer, whose loggers and checkpoint callbacks have no folder yet.
+        runs: the folder of numbered runs for a run without a logger that has one.
+        checkpoint: the checkpoint that the run resumes from, or None.
+    """
+    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    resumed = own_folder(checkpoint) if checkpoint else None
+    numbered = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger | CSVLogger)]
+    for logger in numbered:
+        if logger._version is None:
+            _claim_for_logger(logger, resumed, [other for other in numbered if other is not logger])
+    if not trainer.loggers:
+        callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath is None]
+        folder = _claim(runs, resumed) if callbacks else None
+        for callback in callbacks:
+            callback.dirpath = str(folder / CHECKPOINTS) if folder else None
+    for root in {runs.parent, *(Path(logger.save_dir) for logger in numbered)}:
+        remove_partial_files(root)
+
+
+def _claim_for_logger(logger: TensorBoardLogger | CSVLogger, resumed: Path | None, others: Iterable[Logger]) -> None:
+    """Set the logger's version to a folder that is this run's alone."""
+    for other in others:
+        if other._version is not None and other.root_dir == logger.root_dir:  # type: ignore[attr-defined]
+            logger._version = other._version  # type: ignore[attr-defined]
+            return
+    logger._version = _claim(_root(logger), resumed).name
+
+
+def _root(logger: TensorBoardLogger | CSVLogger) -> Path:
+    """The folder of the logger's runs, in which a TensorBoardLogger expands ``~`` and variables."""
+    logger._version = "version"
+    folder = Path(logger.log_dir)
+    logger._version = None
+    while folder.name != "version":  # a TensorBoardLogger may have a folder below
+        folder = folder.parent
+    return folder.parent
+
+
+def _claim(root: Path, resumed: Path | None) -> Path:
+    """The resumed run's folder, if it is one of ``root``, or else a new one, created atomically."""
+    if resumed is not None and resumed.parent == root.resolve():
+        return root / resumed.name
+    taken = (path.name.removeprefix("version_") for path in root.glob("version_*"))
+    first = max((int(number) for number in taken if number.isdecimal()), default=-1) + 1
+    for number in itertools.count(first):
+        folder = root / f"version_{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # another run was faster
+            continue
+        return folder
+    raise AssertionError("unreachable")
+
+
+def own_folder(checkpoint: Path) -> Path | None:
+    """Return the folder of the run that a checkpoint is of, or None if links in it lead out of it."""
+    path = checkpoint.resolve()
+    if path.parent.name != CHECKPOINTS:
+        return None
+    folder = path.parent.parent
+    links = (each for each in folder.rglob("*") if each.is_symlink())
+    return folder if all(each.resolve().is_relative_to(folder) for each in links) else None
+
+
+class SaveConfig(Callback):
+    """Writes the run's configuration next to its logs, from which ``--config`` repeats the run, and to its loggers.
+
+    Args:
+        values: the configuration, as plain data.
+    """
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.values = values
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        flat = flatten(self.values)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(flat)
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                _declare_metrics(logger, flat)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and folder is not None:
+            with replacing(folder / CONFIG) as file:
+                file.write(yaml.safe_dump(dict(self.values), sort_keys=False).encode())
+
+
+def run_folder(trainer: Trainer) -> Path | None:
+    """The folder of a run that has begun, or None if it writes nothing. All processes must call this."""
+    log_dir = trainer.log_dir  # asks all processes
+    callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
+    if trainer.loggers and (isinstance(trainer.loggers[0], TensorBoardLogger | CSVLogger) or not callbacks):
+        return Path(log_dir or trainer.default_root_dir)
+    return Path(str(callbacks[0].dirpath)).parent if callbacks else None
+
+
+def _declare_metrics(logger: TensorBoardLogger, flat: Mapping[str, Any]) -> None:
+    """Let TensorBoard's table of hyperparameters show the losses that the run logs under these names."""
+    from torch.utils.tensorboard.summary import hparams
+
+    values = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in flat.items()}
+    for summary in hparams(values, {"val_loss": 0.0, "train_loss": 0.0}):
+        logger.experiment._get_file_writer().add_summary(summary)

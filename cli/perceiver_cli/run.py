@@ -204,14 +204,14 @@ def _load_module(chosen: Run) -> Any:
 
 
 @contextlib.contextmanager
-def _readable(checkpoint: Path) -> Iterator[None]:
-    """Report whatever fails within this context as damage of the checkpoint that is read there."""
+def _readable(source: Path | str | None, part: str = "model") -> Iterator[None]:
+    """Report whatever fails within this context as damage of what is read there."""
     try:
         yield
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:
-        raise UserError(f"{checkpoint}: its model cannot be loaded: {in_one_line(error)}") from error
+        raise UserError(f"{source}: its {part} cannot be loaded: {in_one_line(error)}") from error
 
 
 def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) -> Any:
@@ -224,7 +224,8 @@ def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) ->
         raise UserError(
             f"input adapter {name!r} ({entry.plugin}) has no reader: it cannot be used from the command line"
         )
-    return entry.resolve("reader")({**chosen.description["data"], **given}, input_adapter)
+    with _readable(chosen.source, "description of the data"):
+        return entry.resolve("reader")({**chosen.description["data"], **given}, input_adapter)
 
 
 # Inputs

@@ -161,8 +161,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     task_name = name_of(user, "task") or name_of(base, "task") or _task_of_model(name_of(user, "model"))
     if task_name is None and not given["help"]:
         hints = (suggest_argument(flag, ["--task"]) for flag in flags if flag in registry().names("task"))
-        known = f"known: {', '.join(registry().names('task'))}"
-        raise UserError(f"--task is missing; {next(hints, None) or known}")
+        listed = f"known: {', '.join(registry().names('task'))}"
+        raise UserError(f"--task is missing; {next(hints, None) or listed}")
     task = registry().get("task", task_name) if task_name else None
     values = user
     if task and command != "predict":

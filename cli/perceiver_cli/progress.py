@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar, Timer
 from rich.console import Console
 
-from perceiver_plugins.training.progress import ProgressLines
+from perceiver_registry.progress import ProgressLines
 
 
 def has_terminal() -> bool:
@@ -92,7 +92,7 @@ def total_steps(trainer: Trainer) -> int | None:
     limits = [trainer.max_steps] if trainer.max_steps not in (None, -1) else []
     batches = _finite(trainer.num_training_batches)
     if batches is not None and trainer.max_epochs not in (None, -1):
-        limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)  # type: ignore[operator]
+        limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
     return min(limits, default=None)
 
 

@@ -27,7 +27,7 @@ def report(trainer: Trainer, last: Path | None, again: str = "", plugins: str = 
         yield f"Last validation: {', '.join(f'{name} {_number(value)}' for name, value in sorted(latest.items()))}"
     elif last is not None:
         yield "No validation was run, so there is no best.ckpt."
-    best = [callback for callback in trainer.checkpoint_callbacks if _has_best(callback)]
+    best: list[Any] = [callback for callback in trainer.checkpoint_callbacks if _has_best(callback)]
     for callback in best:
         yield f"Best {_monitored(callback)} {_number(callback.best_model_score)}: {callback.best_model_path}"
     if last is None:

@@ -9,7 +9,7 @@ import pytest
 
 from perceiver_cli import run
 from perceiver_cli.progress import LogProgress
-from perceiver_plugins.training import progress
+from perceiver_registry import progress
 
 LINE = re.compile(
     r"perceiver: step (\d+)/12 \(\d+ %\), [\d.e+-]+ steps/s(, \d+ s left)?, epoch \d+, train_loss [\d.]+"

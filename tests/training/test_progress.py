@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_plugins.training import progress
-from perceiver_plugins.training.progress import ProgressLines, duration, track_progress
+from perceiver_plugins.training.progress import track_progress
+from perceiver_registry import progress
+from perceiver_registry.progress import ProgressLines, duration
 
 
 class Clock:

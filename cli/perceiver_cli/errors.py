@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from perceiver_cli.library_errors import explain
 from perceiver_registry import UserError
 from perceiver_registry.errors import RunError
+from perceiver_registry.escaping import escape_line
 
 OK, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -57,7 +58,7 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
         return _failed("interrupted", error.exit_code, debug)
     except IncompleteRunError as error:
         for failure in error.failures:
-            print(f"perceiver: {failure}", file=sys.stderr)
+            print(f"perceiver: {escape_line(failure)}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:  # the reader of the output has had enough
         sys.stderr.close()
@@ -85,7 +86,7 @@ def _os_failure(error: OSError) -> str:
 def _failed(line: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"perceiver: {line}", file=sys.stderr)
+    print(f"perceiver: {escape_line(line)}", file=sys.stderr)
     return code
 
 

@@ -13,10 +13,11 @@ from perceiver_cli.allowed import allow
 from perceiver_cli.commands import COMMANDS, Command
 from perceiver_cli.common import COMMON_HELP, read_common_flags
 from perceiver_cli.errors import WRONG_USE, guarded
+from perceiver_cli.output import escaped_output
 from perceiver_cli.paths import refuse_remote_arguments
-from perceiver_cli.streams import escape_unencodable
 from perceiver_cli.suggestions import suggest_command
 from perceiver_registry import registry
+from perceiver_registry.escaping import escape_line
 
 USAGE = """\
 usage: perceiver COMMAND [options]
@@ -57,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done; 1: the run failed; 2: wrong use; 130: interrupted; 143: ended by SIGTERM or SIGHUP.
     """
-    escape_unencodable()
+    with escaped_output():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(usage(), end="")
@@ -91,4 +96,4 @@ def _report_failures(debug: bool) -> None:
     for loaded in failures:
         if debug:
             traceback.print_exception(loaded.error)
-        print(f"perceiver: {loaded} (perceiver plugins --debug shows where)", file=sys.stderr)
+        print(escape_line(f"perceiver: {loaded} (perceiver plugins --debug shows where)"), file=sys.stderr)

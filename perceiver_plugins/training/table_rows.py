@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from perceiver_plugins.training.errors import DataError, one_line
 from perceiver_plugins.training.opening import TABLES, decoded_lines, file_format, is_table, open_binary, readable
-from perceiver_registry.errors import UserError, near
+from perceiver_registry.errors import UserError, near, some_of
 
 Row = tuple[str, Mapping[str, Any]]
 """Location of a row ("train.csv, line 3"), for messages, and its values by column."""
@@ -116,7 +116,7 @@ def require_columns(where: str, columns: Mapping[str, str], found: Iterable[Any]
         if column not in found:
             hint = hint or near(column, found)
             hint = f" ({hint})" if hint.startswith(("did", "delimiter")) else ""
-            raise DataError(f"{where}: no column {column!r}; {flag} must be one of: {', '.join(found) or 'none'}{hint}")
+            raise DataError(f"{where}: no column {column!r}; {flag} must be one of: {some_of(found)}{hint}")
 
 
 def _refuse_duplicates(where: str, names: Iterable[str]) -> None:

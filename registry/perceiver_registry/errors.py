@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from perceiver_registry.escaping import escape_line
 
 OWN_PACKAGES = ("perceiver_core", "perceiver_registry", "perceiver_plugins", "perceiver_cli")
 
@@ -40,25 +42,46 @@ def in_one_line(error: BaseException) -> str:
         message = " ".join(str(error).split())
     except Exception:  # not even that need work in a stranger's error
         message = ""
-    printable = "".join(char if char.isprintable() else "?" for char in message)
-    return f"{type(error).__name__}: {printable[:300]}" if printable else type(error).__name__
+    printable = escape_line(message[:300])
+    return f"{type(error).__name__}: {printable}" if printable else type(error).__name__
 
 
 def near(name: str, known: Iterable[str], listed: Iterable[str] | str | None = None) -> str:
-    """What to say after an unknown ``name``: the nearest of the ``known`` names or, if none is near, a list of names.
+    """Suggest names after an unknown ``name``: the nearest ones or, if none is near, some of those that are known.
 
     Args:
         name: the unknown name.
         known: the known names.
-        listed: what is listed if none is near, or a text that says where they are. None: all known names.
+        listed: names to list if none is near, or a text that says where they are. None: the known names.
     """
     known = sorted(known)
     matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if matches:
-        return f"did you mean {' or '.join(map(repr, matches))}?"
+        return f"did you mean {' or '.join(repr(shorten(match)) for match in matches)}?"
     if isinstance(listed, str):
         return listed
-    return f"known: {', '.join(known if listed is None else sorted(listed)) or 'none'}"
+    if listed is not None:
+        return f"known: {some_of(sorted(listed))}"
+    nearest = difflib.get_close_matches(name, known, n=MAX_LISTED, cutoff=0.0) if len(known) > MAX_LISTED else []
+    return f"known: {some_of(list(dict.fromkeys([*nearest, *known])))}"
+
+
+MAX_LISTED = 8
+"""Names that a message lists. Arbitrary: as many as are read at a glance."""
+
+MAX_NAME = 60
+"""Characters of a name that a message shows. Arbitrary."""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """List the first names, and say how many there are if there are more."""
+    shown = ", ".join(map(shorten, names[:MAX_LISTED])) or "none"
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > MAX_LISTED else shown
+
+
+def shorten(text: str) -> str:
+    """Cut a text to what a message shows of it."""
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 3]}..."
 
 
 def surface_own_fault(error: BaseException) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.assemble import ADAPTER_KEY, PARTS, assemble, config_from_dict
 from perceiver_registry.checkpoint import describe
-from perceiver_registry.errors import UserError
+from perceiver_registry.errors import UserError, some_of
 from perceiver_registry.formats import LoadedModel, read_model
 from perceiver_registry.registry import Entry, registry
 from perceiver_registry.specs import ModelSpec
@@ -129,7 +129,7 @@ def from_hugging_face(model: Any) -> PerceiverIO:
             if conversion is not None:
                 return conversion.from_hugging_face(model)
             known += [member.architecture for member in conversions.members]
-    raise UserError(f"no plugin converts a {architecture}, but {', '.join(known) or 'no class at all'}")
+    raise UserError(f"no plugin converts a {architecture}, but {some_of(known)}")
 
 
 def to_hugging_face(model: PerceiverIO) -> Any:

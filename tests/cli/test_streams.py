@@ -8,7 +8,7 @@ import json
 import pytest
 
 from perceiver_cli.main import main
-from perceiver_cli.streams import escape_unencodable
+from perceiver_cli.output import escaped_output
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def test_json_stays_valid(written, encoding):
     text = "näh ▒ 🎉 \udc80"
 
     def write():
-        escape_unencodable()
-        print(json.dumps(text, ensure_ascii=False))
+        with escaped_output():
+            print(json.dumps(text, ensure_ascii=False))
 
     assert json.loads(written(encoding, write).decode(encoding)) == text
 

@@ -33,7 +33,7 @@ BROKEN = {
         "class Mute(Exception):\n    def __str__(self):\n        raise self\nraise Mute",
         "cannot be imported: Mute",
     ),
-    "long": ("raise ValueError('two\\nlines \\x1b[31m' + 'x' * 5000)", "ValueError: two lines ?[31mxxx"),
+    "long": ("raise ValueError('two\\nlines \\x1b[31m' + 'x' * 5000)", "ValueError: two lines \\u001b[31mxxx"),
     "raises": (HOOK + "raise KeyError('oops')", "perceiver_adapters failed: KeyError: 'oops'"),
     "exits-later": (HOOK + "sys.exit(3)", "perceiver_adapters failed: SystemExit: 3"),
     "halfway": (HOOK + "yield adapter('of-halfway')\n    raise OSError('disk')", "failed: OSError: disk"),

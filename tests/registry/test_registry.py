@@ -105,9 +105,11 @@ def test_an_unknown_name_lists_near_ones(kind, name, near):
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_name_that_is_near_none_lists_all():
-    with pytest.raises(UnknownNameError, match=r"unknown input adapter 'qqqqq'; known: .*text"):
+def test_an_unknown_name_that_is_near_none_lists_some():
+    with pytest.raises(UnknownNameError, match=r"unknown input adapter 'qqqqq'; known: .*, ... \(\d+ in all\)"):
         registry().get("input", "qqqqq")
+    with pytest.raises(UnknownNameError, match=r"unknown task 'qqqqq'; known: .*mlm"):
+        registry().get("task", "qqqqq")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from perceiver_cli.foreign_paths import without_foreign_paths
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.sources import find_source, look_at
@@ -34,6 +32,7 @@ from perceiver_registry import (
 )
 from perceiver_registry.checkpoint import require
 from perceiver_registry.formats import format_of
+from perceiver_registry.plain_data import PlainDataError, load_yaml, read_settings
 
 PARAMS = ("model.params", "model.encoder.params")
 """Weights to start from, which bring the model's, or the encoder's, architecture along."""
@@ -372,13 +371,13 @@ def _plain_flag(argument: str) -> str:
 
 def _read_config_file(path: str) -> Values:
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = load_yaml(read_settings(Path(path)))
     except FileNotFoundError as error:
         raise UserError(f"--config={path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config={path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"--config={path}: not YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UserError(f"--config={path}: cannot be read: {error.strerror}") from error
+    except PlainDataError as error:
+        raise UserError(f"--config={path}: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"--config={path}: a mapping of settings is expected")
     return normalise(values)

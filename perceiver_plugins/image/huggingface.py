@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,7 @@ from perceiver_plugins.training.huggingface import (
 )
 from perceiver_plugins.training.places import file_of
 from perceiver_registry import UserError
+from perceiver_registry.plain_data import load_json, read_settings
 
 KIND = "Perceiver for image classification"
 
@@ -153,7 +153,7 @@ def _data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
         size: Any = config.image_size
         return PublishedFormat.from_config({"size": size, "crop_size": round(size / CROP_PCT)}).description()
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
+        said = load_json(read_settings(file))
     except (OSError, ValueError) as error:
         raise UserError(f"{source}: its preprocessor_config.json cannot be read: {one_line(error)}") from error
     return published_format(said, f"{source}: its preprocessor_config.json").description()

@@ -5,7 +5,6 @@ No code of a file is run, and that project need not be installed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from perceiver_plugins.training.places import CONFIG, config_of, file_of
 from perceiver_registry import UserError
 from perceiver_registry.checkpoint import KEY, SUFFIXES
 from perceiver_registry.errors import in_one_line, surface_own_fault
+from perceiver_registry.plain_data import load_json, read_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,7 +152,7 @@ def _read_json(source: str, name: str) -> dict[str, Any]:
     """A file of plain data in a folder or at a hub id; nothing if it is not there."""
     path = file_of(source, name)
     with _as_it_writes(source, name):
-        return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
+        return {} if path is None else dict(load_json(read_settings(path)))
 
 
 def _folder_state(source: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from perceiver_registry import Format, LoadedModel, UserError, assemble, config_
 from perceiver_registry.checkpoint import KEY, NOT_OURS, SUFFIXES, open_checkpoint, read_checkpoint, understood
 from perceiver_registry.errors import in_one_line
 from perceiver_registry.params import check_fits
+from perceiver_registry.plain_data import PlainDataError, load_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,8 +124,8 @@ class SafetensorsFormat(Format):
                 "of a named model"
             )
         try:
-            description = json.loads(written)
-        except ValueError as error:
+            description = load_json(written)
+        except PlainDataError as error:
             raise UserError(f"{source}: its description of the model cannot be read: {error}") from error
         return understood(description, source)
 

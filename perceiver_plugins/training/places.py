@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from perceiver_registry.errors import UserError, surface_own_fault
+from perceiver_registry.plain_data import PlainDataError, load_json, read_settings
 
 CONFIG = "config.json"
 
@@ -25,8 +25,8 @@ def config_of(source: str) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = load_json(read_settings(file))
+    except (OSError, PlainDataError) as error:
         raise UserError(f"{source}: its {CONFIG} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{source}: its {CONFIG} is no configuration")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.assemble import ADAPTER_KEY, PARTS, config_to_dict, with_names
 from perceiver_registry.errors import PluginError, UserError, in_one_line, surface_own_fault
+from perceiver_registry.plain_data import PlainDataError, check_size
 from perceiver_registry.plugins import LOCAL
 from perceiver_registry.registry import NOUNS, Entry, registry
 
@@ -133,6 +134,7 @@ def understood(description: Any, source: str | Path) -> dict[str, Any]:
         PluginError: if it needs something that is not installed; the message says what to install.
     """
     try:
+        check_size(description)
         if description["format"] > FORMAT:
             raise UserError(f"{source}: written by a newer perceiver (format {description['format']}); please upgrade")
         damaged = next(_damaged_entries(description), None)
@@ -142,6 +144,8 @@ def understood(description: Any, source: str | Path) -> dict[str, Any]:
             if used["kind"] != "data":
                 require(used, source)
         return _with_names_of_today(description)
+    except PlainDataError as error:
+        raise UserError(f"{source}: its description of the model is damaged: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):  # of which some are look-up errors
             raise

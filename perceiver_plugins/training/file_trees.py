@@ -110,7 +110,7 @@ class FolderTree(FileTree):
                     waiting.append(name)
                 elif _is_link_to_folder(entry):
                     links.append(name)
-                elif entry.is_symlink() or entry.is_file():  # reading a broken link is an error that names it
+                elif not os.path.exists(entry.path) or entry.is_file():  # reading a broken link is an error
                     self.names.append(name)
                 else:
                     self.left_out.append(f"{self.shown(name)} (not a regular file)")
@@ -202,8 +202,13 @@ def select_files(tree: FileTree, suffixes: Sequence[str], noun: str) -> list[str
         report_left_out(
             str(tree.path), len(others), "files", _endings(others) + f"; {noun} end in {', '.join(suffixes)}"
         )
-    report_left_out(str(tree.path), len(tree.left_out), "links or special files", _first(tree.left_out))
+    report_links(tree)
     return chosen
+
+
+def report_links(tree: FileTree) -> None:
+    """Report the links and special files that a tree leaves out."""
+    report_left_out(str(tree.path), len(tree.left_out), "links or special files", _first(tree.left_out))
 
 
 def report_unused(tree: FileTree, names: Iterable[str], used: Collection[str], noun: str) -> None:

@@ -6,12 +6,12 @@ What is wrong with a file is reported in one line that names the file and the lo
 from __future__ import annotations
 
 import codecs
-import glob
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from pytorch_lightning.utilities import rank_zero_warn
 
 from perceiver_plugins.training.cells import text_of
 from perceiver_plugins.training.errors import DataError
@@ -27,8 +27,17 @@ from perceiver_plugins.training.opening import (
     readable,
     refuse_utf16,
 )
+from perceiver_plugins.training.paths import (
+    as_path,
+    files_below,
+    is_file,
+    is_folder,
+    is_pattern,
+    matching_files,
+    missing,
+    shorten_path,
+)
 from perceiver_plugins.training.table_rows import Row, read_rows, require_columns
-from perceiver_registry.errors import near
 
 __all__ = [
     "BLOCK",
@@ -80,19 +89,19 @@ def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
     """
     found: dict[Path, Path] = {}  # by its real path, as links give a file several names
     for name in [paths] if isinstance(paths, str) else paths:
-        path = Path(name).expanduser()
-        if path.is_dir():
+        path = as_path(name)
+        if not name:
+            raise DataError(f"{flag}: an empty name; give a file, a folder or a pattern")
+        if is_folder(name):
             files = _files_of_folder(path, flag)
-        elif path.is_file():
+        elif is_file(name):
             files = [path]
-        elif glob.has_magic(name):
-            files = _files_of_pattern(path, flag)
+        elif is_pattern(name):
+            files = _files_of_pattern(name, flag)
             if not files:
-                raise DataError(f"{flag}: no file matches {name!r}")
+                raise DataError(f"{flag}: no file matches {shorten_path(name)!r}")
         else:
-            siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-            hint = f" ({near(path.name, siblings)})" if siblings and len(siblings) <= 1000 else ""
-            raise DataError(f"{flag}: there is no file {path}{hint}")
+            raise DataError(f"{flag}: {missing(path)}")
         for file in files:
             found.setdefault(file.resolve(), file)
     if not found:
@@ -102,13 +111,10 @@ def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
 
 def _files_of_folder(folder: Path, flag: str) -> list[Path]:
     """The files of a known format in a folder and below, sorted; reports how many others there are."""
-    inside = [file for file in _walk(folder) if file.is_file()]
-    files = [file for file in inside if known_format(file)]
+    files, others = files_below(folder, known_format)
     if not files:
         raise DataError(f"{flag}: no {', '.join(FORMATS)} file (compressed or not) in the folder {folder}")
-    if others := [file for file in inside if not known_format(file)]:
-        from pytorch_lightning.utilities import rank_zero_warn  # too heavy to import for reading alone
-
+    if others:
         rank_zero_warn(
             f"{flag}: {folder}: {len(others)} file(s) of other formats left out, such as {others[0].name!r} "
             f"(formats by name: {', '.join(FORMATS)})"
@@ -116,27 +122,11 @@ def _files_of_folder(folder: Path, flag: str) -> list[Path]:
     return files
 
 
-def _walk(folder: Path) -> list[Path]:
-    """The files in a folder and below, sorted, hidden ones left out. Links to folders are not followed."""
-    inside: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside += [Path(parent) / name for name in names if not name.startswith(".")]
-    return sorted(inside)
-
-
-def _files_of_pattern(path: Path, flag: str) -> list[Path]:
-    """The files that a pattern matches, sorted. ** follows no links to folders, as those may lead back."""
-    anchor = Path(path.anchor)
-    pattern = path.relative_to(anchor)
+def _files_of_pattern(pattern: str, flag: str) -> list[Path]:
     try:
-        matches = [file for file in anchor.glob(str(pattern)) if file.is_file()]
-    except ValueError as error:
-        raise DataError(f"{flag}: {str(path)!r} is no pattern (** must be a whole part of the path)") from error
-    written = set(pattern.parts)  # hidden names count where the pattern has them
-    return sorted(
-        file for file in matches if not any(part.startswith(".") and part not in written for part in file.parts)
-    )
+        return matching_files(pattern)
+    except DataError as error:
+        raise DataError(f"{flag}: {error}") from error
 
 
 def refuse_shared_files(files: Mapping[str, Sequence[Path]]) -> None:

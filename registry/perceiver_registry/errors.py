@@ -79,9 +79,9 @@ def some_of(names: Sequence[str]) -> str:
     return f"{shown}, ... ({len(names)} in all)" if len(names) > MAX_LISTED else shown
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, limit: int = MAX_NAME) -> str:
     """Cut a text to what a message shows of it."""
-    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 3]}..."
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def surface_own_fault(error: BaseException) -> None:

@@ -1,0 +1,95 @@
+"""Paths as people write them: files, folders and patterns, whatever characters they have."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.file_trees import FolderTree, report_links
+from perceiver_registry.errors import shorten
+
+MAX_SIBLINGS = 1000
+"""Files of a folder that a misspelt name is compared with. Arbitrary: comparing takes a few milliseconds."""
+
+
+MAX_PATH = 255
+"""Characters of a path that a message shows. Arbitrary: longer names are no file's on most systems."""
+
+
+def as_path(name: str) -> Path:
+    """Return the path that a name stands for, with ``~`` expanded where there is such a user."""
+    return Path(os.path.expanduser(name))
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name is that of a folder. The empty name is not: Python takes it for the current folder."""
+    return bool(name) and os.path.isdir(os.path.expanduser(name))
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is that of a file, or of anything else that is there and not a folder, such as a pipe."""
+    path = os.path.expanduser(name)
+    return os.path.exists(path) and not os.path.isdir(path)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name is a pattern such as ``*.jpg``, and not that of something with these characters in its name."""
+    return glob.has_magic(name) and "\0" not in name and not os.path.lexists(os.path.expanduser(name))
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """Return the files that match a pattern, sorted. ``**`` follows no links to folders, as those may lead back.
+
+    Raises:
+        DataError: if it is no valid pattern.
+    """
+    path = as_path(pattern)
+    anchor = Path(path.anchor)
+    parts = path.relative_to(anchor)
+    try:
+        matches = [file for file in anchor.glob(str(parts)) if file.is_file()]
+    except ValueError as error:
+        raise DataError(f"{shorten_path(pattern)!r} is no pattern (** must be a whole part of the path)") from error
+    written = set(parts.parts)  # hidden names count where the pattern has them
+    return sorted(
+        file for file in matches if not any(part.startswith(".") and part not in written for part in file.parts)
+    )
+
+
+def files_below(folder: Path, is_meant: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
+    """Find files in a folder and below, each folder once whatever links lead to it. Reports links that are left out.
+
+    Args:
+        folder: the folder.
+        is_meant: tells by a file's path whether it is of the kind that is looked for.
+
+    Returns:
+        The files that are, and those that are not, sorted. Files that are hidden or the system's are in neither.
+
+    Raises:
+        DataError: if a folder cannot be read.
+    """
+    tree = FolderTree(folder)
+    report_links(tree)
+    files = [folder / name for name in tree.names]
+    return [file for file in files if is_meant(file)], [file for file in files if not is_meant(file)]
+
+
+def missing(path: Path) -> str:
+    """Say that there is no such file, and which names in its folder are near."""
+    message = f"there is no file {shorten_path(path)}"
+    if not os.path.isdir(path.parent):
+        return message
+    siblings = [file.name for file in islice(path.parent.iterdir(), MAX_SIBLINGS)]
+    near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
+    return f"{message} (did you mean {' or '.join(repr(shorten(name)) for name in near)}?)" if near else message
+
+
+def shorten_path(path: Path | str) -> str:
+    """Cut a path or pattern that is too long for most file systems to what a message shows of it."""
+    return shorten(str(path), MAX_PATH)

@@ -1,0 +1,40 @@
+"""What messages show of names."""
+
+from __future__ import annotations
+
+import pytest
+
+from perceiver_registry.errors import in_one_line, near, some_of
+
+MANY = [f"column{number}" for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "said"),
+    [
+        ("txt", ["text", "image"], "did you mean 'text'?"),
+        ("zzz", ["text", "image"], "known: image, text"),
+        ("zzz", [], "known: none"),
+        ("x" * 3000, ["x" * 2999], f"did you mean '{'x' * 57}...'?"),
+    ],
+)
+def test_near_names(name, known, said):
+    assert near(name, known) == said
+
+
+@pytest.mark.parametrize("listed", [None, MANY])
+def test_no_message_lists_all_of_many_names(listed):
+    said = near("zzz", MANY, listed)
+    assert said.startswith("known: ")
+    assert said.endswith(", ... (1000 in all)")
+    assert len(said) < 150
+    assert near("zzz", MANY, "a list of them is elsewhere") == "a list of them is elsewhere"
+
+
+def test_names_are_listed_up_to_a_number():
+    assert some_of(MANY[:8]) == ", ".join(MANY[:8])
+    assert some_of(MANY[:9]).endswith("column7, ... (9 in all)")
+
+
+def test_an_error_of_a_stranger_is_one_line_that_can_be_shown():
+    assert in_one_line(ValueError("two\nlines \x1b[31m\u202e é")) == r"ValueError: two lines \u001b[31m\u202e é"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from perceiver_plugins.classification.lightning import LitClassifier, LitTokenClassifier
 from perceiver_plugins.classification.regression import LitRegressor
-from perceiver_plugins.training.prediction import Prediction, Predictor, best_classes, class_row
+from perceiver_plugins.training.prediction import Prediction, Predictor, best_classes, class_record, class_row
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
 
@@ -52,6 +52,10 @@ class ClassPredictor(Predictor):
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
         return map(class_row, predictions)
 
+    @classmethod
+    def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
+        return map(class_record, predictions)
+
 
 class TokenPredictor(Predictor):
     """Predicts the class of each token of each input.
@@ -83,8 +87,14 @@ class TokenPredictor(Predictor):
             )
         return answers
 
-    @staticmethod
-    def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
+    @classmethod
+    def rows(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
+        """One row for each run of neighbours of one class."""
+        for record in cls.records(predictions):
+            yield record | {"mean probability": f"{record['mean probability']:.4f}"}
+
+    @classmethod
+    def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
         """One row for each run of neighbours of one class."""
         for prediction in predictions:
             for label, run in groupby(prediction["tokens"], key=lambda token: token["label"]):
@@ -95,7 +105,7 @@ class TokenPredictor(Predictor):
                     "input": prediction["input"],
                     "text": text,
                     "label": label,
-                    "mean probability": f"{probability:.4f}",
+                    "mean probability": probability,
                 }
 
 
@@ -114,9 +124,10 @@ class NumberPredictor(Predictor):
     def answers(self, output: Tensor, examples: Sequence[Any]) -> list[Prediction]:
         decoder = self.module.config.decoder
         names = decoder.target_names or [f"target {number}" for number in range(1, decoder.num_targets + 1)]
-        return [dict(zip(names, row, strict=True)) for row in output.tolist()]
+        return [dict(zip(names, row, strict=True)) for row in output.double().tolist()]
 
     @staticmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
+        """Numbers with all of their digits: nobody knows which of them matter."""
         for prediction in predictions:
-            yield {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in prediction.items()}
+            yield {name: str(value) for name, value in prediction.items()}

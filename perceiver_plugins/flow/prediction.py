@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class FlowPredictor(Predictor):
         self.downscale: int = downscale or reader.data.get("downscale", 1)
         self.truths = _flow_files(flow) if flow else None
 
-    def predict(self, inputs: Sequence[str]) -> list[Prediction]:
+    def stream(self, inputs: Iterable[str]) -> Iterator[Prediction]:
         """Predicts for each pair of frames; those that cannot be read are left out and named in :attr:`failures`.
 
         Args:
@@ -73,6 +73,7 @@ class FlowPredictor(Predictor):
             UserError: if an argument stands for no pair at all, if there are more or fewer true flows than pairs, or if
                 the folder for the results cannot be made.
         """
+        inputs = list(inputs)
         if self.truths is not None and len(self.truths) != (num_pairs := len(self.reader.expand(inputs))):
             raise UserError(f"flow: {len(self.truths)} flow files for {num_pairs} pairs of frames; one each is needed")
         if self.output is not None:
@@ -82,7 +83,7 @@ class FlowPredictor(Predictor):
                 raise UserError(
                     f"output={str(self.output)!r}: no folder can be made there: {error.strerror}"
                 ) from error
-        return super().predict(inputs)
+        return super().stream(inputs)
 
     def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
         predictions = []
@@ -151,13 +152,15 @@ class FlowPredictor(Predictor):
         draw_flow(flow).save(f"{path}.png")
         return {"flow": f"{path}.flo", "picture": f"{path}.png"}
 
-    @staticmethod
-    def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
+    @classmethod
+    def rows(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
+        for record in cls.records(predictions):
+            yield {name: f"{value:.3f}" if isinstance(value, float) else str(value) for name, value in record.items()}
+
+    @classmethod
+    def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
         for prediction in predictions:
-            yield {
-                name.replace("_", " "): f"{value:.3f}" if isinstance(value, float) else str(value)
-                for name, value in prediction.items()
-            }
+            yield {name.replace("_", " "): value for name, value in prediction.items()}
 
 
 def _flow_files(name: str) -> list[Path]:

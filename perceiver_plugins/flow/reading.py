@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -19,6 +18,7 @@ from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.file_trees import is_ignored, report_left_out
 from perceiver_plugins.training.media import open_media, video_stream
+from perceiver_plugins.training.paths import as_path, is_folder, is_pattern, matching_files, shorten_path
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
 
@@ -83,8 +83,8 @@ class FrameReader(Reader):
         sequences: list[list[Frame]] = []
         in_a_row = False
         for name in inputs:
-            path = Path(name).expanduser()
-            is_image = not path.is_dir() and not _is_pattern(name) and path.suffix.lower() in IMAGES
+            path = as_path(name)
+            is_image = not is_folder(name) and not is_pattern(name) and path.suffix.lower() in IMAGES
             if is_image and in_a_row:
                 sequences[-1].append(Frame(path))
             else:
@@ -185,24 +185,22 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     return sorted(paths, key=key)
 
 
-def _is_pattern(name: str) -> bool:
-    return glob.has_magic(name) and not Path(name).expanduser().exists()
-
-
 def _sequence(name: str) -> list[Frame]:
     """The frames in a folder, of a pattern or of a video."""
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = as_path(name)
+    if not name:
+        raise UserError("'': an empty name; give frames, folders of frames or videos")
+    if is_folder(name):
         files = [file for file in sorted(path.iterdir()) if not is_ignored(file.name) and not file.is_dir()]
         images = [file for file in files if file.suffix.lower() in IMAGES]
         if not images:
             raise UserError(f"{path}: there are no images ({', '.join(IMAGES)}) in the folder")
         others = [file.name for file in files if file not in images]
         report_left_out(str(path), len(others), "files that are no images", ", ".join(others[:3]))
-    elif _is_pattern(name):
-        images = [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.suffix.lower() in IMAGES]
+    elif is_pattern(name):
+        images = [file for file in matching_files(name) if file.suffix.lower() in IMAGES]
         if not images:
-            raise UserError(f"no image matches {name!r}")
+            raise UserError(f"no image matches {shorten_path(name)!r}")
     else:
         number = sum(1 for _ in video_frames(path))
         if number == 0:

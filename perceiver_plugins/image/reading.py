@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,14 @@ from torch import Tensor
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
 from perceiver_plugins.image.published import image_format_of
+from perceiver_plugins.training.file_trees import ZipTree, select_files
+from perceiver_plugins.training.paths import is_file
 from perceiver_plugins.training.reading import Reader, files_named
 from perceiver_registry import UserError
+from perceiver_registry.escaping import escape_line
+
+ARCHIVE = ".zip"
+"""What names of archives of images end in."""
 
 PICTURE_SIZE = 448
 """Pixels of the longer side of a picture that attention is drawn over, at most."""
@@ -36,8 +43,29 @@ class ImageExample(NamedTuple):
     picture: Image.Image
 
 
+class ArchivedImage(str):
+    """An image in a zip archive as one input: what a person sees of it, and where it is.
+
+    Args:
+        archive: the archive.
+        name: the image's path in it.
+    """
+
+    archive: ZipTree
+    name: str
+
+    def __new__(cls, archive: ZipTree, name: str) -> ArchivedImage:
+        image = super().__new__(cls, archive.shown(name))
+        image.archive, image.name = archive, name
+        return image
+
+    def open(self) -> Image.Image:
+        """Open it, as :func:`open_image` does a file."""
+        return open_image(io.BytesIO(self.archive.read(self.name)))
+
+
 class ImageReader(Reader):
-    """Reads image files, as they were read for validation in training.
+    """Reads image files, also those in zip archives, as they were read for validation in training.
 
     Args:
         data: the ``description()`` of the data module.
@@ -52,12 +80,12 @@ class ImageReader(Reader):
         self.image_format = image_format_of(data)
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
-        """The files that are named: each file, all images in a folder and below, all files that match a pattern.
+        """The files that are named: each file, all images in a folder or zip archive, all files that match a pattern.
 
         Raises:
-            UserError: if there is no image in a folder, or if nothing matches a pattern.
+            UserError: if there is no image in a folder or archive, or if nothing matches a pattern.
         """
-        return files_named(inputs, SUFFIXES, "images")
+        return [source for name in files_named(inputs, SUFFIXES, "images") for source in _images_in(name)]
 
     def read(self, source: str) -> ImageExample:
         """Reads a file.
@@ -66,7 +94,8 @@ class ImageReader(Reader):
             DataError: if it is not there, or no image, or damaged.
         """
         with naming(source):
-            image = decode(open_image(source), self.image_format.num_channels, self.image_format.bit_depth)
+            opened = source.open() if isinstance(source, ArchivedImage) else open_image(source)
+            image = decode(opened, self.image_format.num_channels, self.image_format.bit_depth)
             pixel_values = self.image_format.pixel_values([image])[0]
         box = self.image_format.centre(image)
         width, height = box[2] - box[0], box[3] - box[1]
@@ -116,7 +145,7 @@ class ImageReader(Reader):
             if place > len(weights):
                 continue
             axis.imshow(np.asarray(example.picture), extent=extent)
-            title = f"cross-attention layer {place}" if place else Path(source).name
+            title = f"cross-attention layer {place}" if place else escape_line(Path(source).name)
             axis.set_title(title, fontsize=9, parse_math=False)
             if place > 0:
                 heat = weights[place - 1].detach().float().cpu().reshape(rows, columns).numpy()
@@ -134,3 +163,11 @@ class ImageReader(Reader):
             raise UserError(f"{type(self.input_adapter).__name__}: its input has no places in an image")
         height, width = example.pixel_values.shape[1:]
         return grid(height, width)
+
+
+def _images_in(name: str) -> list[str]:
+    """The images in a zip archive, or the name of any other file."""
+    if not (name.lower().endswith(ARCHIVE) and is_file(name)):
+        return [name]
+    archive = ZipTree(Path(name))
+    return [ArchivedImage(archive, image) for image in select_files(archive, SUFFIXES, "images")]

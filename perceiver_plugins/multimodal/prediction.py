@@ -16,7 +16,7 @@ from perceiver_plugins.multimodal.data.format import from_batch
 from perceiver_plugins.multimodal.decoding import reconstruct
 from perceiver_plugins.multimodal.lightning import LitMultimodalAutoencoder
 from perceiver_plugins.multimodal.reading import ClipReader
-from perceiver_plugins.training.prediction import Prediction, Predictor, Read, best_classes, class_row
+from perceiver_plugins.training.prediction import Prediction, Predictor, Read, best_classes, class_record, class_row
 from perceiver_registry import UserError
 
 
@@ -87,8 +87,12 @@ class ClipPredictor(Predictor):
 
     @staticmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
-        for prediction in predictions:
-            row = class_row(prediction)
-            if "reconstruction" in prediction:
-                row["reconstruction"] = prediction["reconstruction"]
-            yield row
+        return (class_row(prediction) | _reconstruction(prediction) for prediction in predictions)
+
+    @classmethod
+    def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
+        return (class_record(prediction) | _reconstruction(prediction) for prediction in predictions)
+
+
+def _reconstruction(prediction: Prediction) -> dict[str, str]:
+    return {name: prediction[name] for name in ("reconstruction",) if name in prediction}

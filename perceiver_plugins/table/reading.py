@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,23 @@ from perceiver_plugins.training.pictures import drawable
 from perceiver_plugins.training.reading import Reader
 from perceiver_plugins.training.table_rows import check_delimiter
 from perceiver_registry import UserError
-from perceiver_registry.errors import near
+from perceiver_registry.errors import near, shorten
+
+
+class TableRow(str):
+    """A row of a table as one input: what a person sees of it, and its values.
+
+    Args:
+        name: the file, and the number of the row.
+        row: where the row is, and its values by column; or why it cannot be read.
+    """
+
+    row: Row | DataError
+
+    def __new__(cls, name: str, row: Row | DataError) -> TableRow:
+        source = super().__new__(cls, name)
+        source.row = row
+        return source
 
 
 class TableReader(Reader):
@@ -41,8 +58,6 @@ class TableReader(Reader):
             raise UserError("the checkpoint names no columns: it was not trained with a TableDataModule")
         self.columns = Columns(**data["columns"])
         self.delimiter = check_delimiter(data.get("delimiter"))
-        self._rows: dict[str, Row] = {}
-        self._unreadable: dict[str, DataError] = {}
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
         """The rows of the files among ``inputs``, and what is written as it is.
@@ -50,26 +65,38 @@ class TableReader(Reader):
         Raises:
             DataError: if an input is neither a file nor written as numbers.
         """
-        return [source for given in inputs for source in ([given] if is_written(given) else self._sources(given))]
+        return list(self.sources(inputs))
+
+    def sources(self, inputs: Iterable[str]) -> Iterator[str]:
+        if isinstance(inputs, Sequence):
+            for given in inputs:
+                if not is_written(given):
+                    find_files(given, "input")  # all of them are there before the first is predicted
+        return (source for given in inputs for source in self._sources(given))
 
     def _sources(self, given: str) -> Iterator[str]:
-        """The names of the rows of a table, which are kept."""
+        """What is written as it is, or the rows of tables one after the other."""
+        if is_written(given):
+            yield given
+            return
         columns = dict.fromkeys(self.columns.names, "the model's columns")
         for path in find_files(given, "input"):
+            number = 0
             try:
                 for number, row in enumerate(read_rows(path, columns, self.delimiter), start=1):
-                    self._rows[f"{path}:{number}"] = row
-                    yield f"{path}:{number}"
+                    yield TableRow(f"{path}:{number}", row)
+                if number == 0:
+                    raise DataError(f"{path}: the file holds no row")
             except DataError as error:  # the other files, and the rows before, can be read all the same
-                self._unreadable[str(path)] = error
-                yield str(path)
+                yield TableRow(str(path), error)
 
     def read(self, source: str) -> np.ndarray:
         """The numbers (m) of a row, NaN where one is missing."""
-        if source in self._unreadable:
-            raise self._unreadable[source]
-        place, row = self._rows[source] if source in self._rows else (repr(source), self._parse(source))
-        return np.array(numbers(row, self.columns.names, place, "the model"))
+        found = source.row if isinstance(source, TableRow) else (repr(shorten(source)), self._parse(source))
+        if isinstance(found, DataError):
+            raise found
+        where, row = found
+        return np.array(numbers(row, self.columns.names, where, "the model"))
 
     def _parse(self, written: str) -> dict[str, str]:
         row = {}
@@ -77,7 +104,7 @@ class TableReader(Reader):
             name, _, value = pair.partition("=")
             name = name.strip()
             if name not in self.columns.names:
-                raise DataError(f"{written!r}: no column {name!r}; {near(name, self.columns.names)}")
+                raise DataError(f"{shorten(written)!r}: no column {shorten(name)!r}; {near(name, self.columns.names)}")
             row[name] = value
         return row
 
@@ -94,16 +121,13 @@ class TableReader(Reader):
 
         names = self.columns.names
         figure = Figure(figsize=(1 + 4 * len(weights), 1 + 0.25 * len(names)), layout="constrained")
-        figure.suptitle(drawable(source) if source in self._rows else "", parse_math=False)
+        figure.suptitle(drawable(source) if isinstance(source, TableRow) else "", parse_math=False)
         panels = figure.subplots(1, len(weights), squeeze=False, sharex=True, sharey=True)[0]
         for number, (axes, layer) in enumerate(zip(panels, weights, strict=True), start=1):
             axes.barh(range(len(names)), 100 * layer.float().numpy())
             axes.set_xlabel(f"attention of layer {number}, %" if len(weights) > 1 else "attention, %")
-        panels[0].set_yticks(
-            range(len(names)),
-            [f"{drawable(name)} = {value:.4g}" for name, value in zip(names, example, strict=True)],
-            parse_math=False,
-        )
+        labels = [f"{drawable(name)} = {value:.4g}" for name, value in zip(names, example, strict=True)]
+        panels[0].set_yticks(range(len(names)), labels, parse_math=False)
         panels[0].invert_yaxis()  # the first column on top
         file = path.with_name(f"{path.name}.png")
         figure.savefig(file)
@@ -112,4 +136,4 @@ class TableReader(Reader):
 
 def is_written(given: str) -> bool:
     """Whether an input is written as numbers, and names no file."""
-    return "=" in given and not Path(given).exists()
+    return "=" in given and not os.path.exists(given)

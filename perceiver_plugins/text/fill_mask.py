@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.lightning import LitLanguageModel
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.reading import TextReader
+from perceiver_plugins.training.prediction import Prediction, Predictor, numbered
 from perceiver_registry import UserError
+from perceiver_registry.errors import shorten
 
 MASKS = ("<mask>", "[MASK]")
 """What a person may write for a mask, whatever the tokenizer's own word for it is."""
@@ -103,23 +105,37 @@ class MaskFiller:
                 )
             ]
 
-    def _encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        mask_token = self.tokenizer.mask_token
+    def check(self, text: str, shown: str) -> None:
+        """Checks that there is a mask in a text, and that the model can read all of it.
+
+        Args:
+            text: the text.
+            shown: what a message shows of it.
+
+        Raises:
+            UserError: if not.
+        """
+        written = self._with_mask_tokens(text)
+        if self.tokenizer.mask_token not in written:
+            raise UserError(f"nothing to fill in: {shown!r} has no {' or '.join(MASKS)}")
+        max_seq_len = self.model.config.encoder.max_seq_len
+        length = len(self.tokenizer(written, add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"])
+        if length > max_seq_len:
+            raise UserError(f"{shown!r} is {length} tokens long; the model takes at most max_seq_len={max_seq_len}")
+
+    def _with_mask_tokens(self, text: str) -> str:
         for written in MASKS:
-            texts = [text.replace(written, mask_token) for text in texts]
+            text = text.replace(written, self.tokenizer.mask_token)
+        return text
+
+    def _encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
         for text in texts:
-            if mask_token not in text:
-                raise UserError(f"nothing to fill in: {text!r} has no {' or '.join(MASKS)}")
+            self.check(text, shorten(text))
+        written = [self._with_mask_tokens(text) for text in texts]
         # Padded here, since a tokenizer without a pad token cannot; the model ignores the padding whatever it is.
-        ids = self.tokenizer(list(texts), add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"]
+        ids = self.tokenizer(written, add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"]
         side: Any = self.tokenizer.padding_side
         encoded = Collator(int(self.tokenizer.pad_token_id or 0), side).inputs([np.array(row) for row in ids])
-        max_seq_len = self.model.config.encoder.max_seq_len
-        for text, length in zip(texts, encoded["attention_mask"].sum(dim=1).tolist(), strict=True):
-            if length > max_seq_len:
-                raise UserError(
-                    f"{text[:40]!r}... is {length} tokens long; the model takes at most max_seq_len={max_seq_len}"
-                )
         device = self.model.encoder.latents.device
         return {name: encoded[name].to(device) for name in ("input_ids", "attention_mask")}
 
@@ -133,8 +149,8 @@ class MaskFiller:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-class MaskPredictor:
-    """Serves ``perceiver predict`` for language models.
+class MaskPredictor(Predictor):
+    """Predicts the tokens at the masks of each text.
 
     Args:
         module: the Lightning module, with its weights loaded.
@@ -142,21 +158,74 @@ class MaskPredictor:
         top_k: how many guesses to show for each mask.
     """
 
+    reader: TextReader
+
     def __init__(self, module: LitLanguageModel, reader: TextReader, top_k: int = 5):
+        super().__init__(module, reader)
+        if top_k < 1:
+            raise UserError(f"top_k={top_k} must be at least 1")
         self.filler = MaskFiller(module.model, reader.tokenizer, reader.add_special_tokens)
         self.top_k = top_k
-        self.failures: list[str] = []
 
-    def predict(self, inputs: Sequence[str]) -> list[dict[str, Any]]:
-        """Fillings of the masks of each text, as plain data."""
-        return [asdict(filling) for filling in self.filler.fill(inputs, self.top_k)]
+    def stream(self, inputs: Iterable[str]) -> Iterator[Prediction]:
+        """Fills the masks of each text; texts that cannot be filled are left out and named in :attr:`failures`.
+
+        Args:
+            inputs: texts, and files and folders of texts.
+
+        Raises:
+            UserError: if an argument stands for no text at all, or if no text can be filled.
+        """
+        is_empty = True
+        for prediction in super().stream(inputs):
+            is_empty = False
+            yield prediction
+        if is_empty and self.failures:
+            others = f" (and {len(self.failures) - 1} others)" if len(self.failures) > 1 else ""
+            raise UserError(f"{self.failures[0]}{others}")
+
+    def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
+        texts = {number: text for number, source in enumerate(sources) if (text := self._read(source)) is not None}
+        fillings = self.filler.fill(list(texts.values()), self.top_k)
+        return [
+            {"input": sources[number], **prediction}
+            for number, prediction in zip(texts, self.answers(fillings, list(texts.values())), strict=True)
+        ]
+
+    def _read(self, source: str) -> str | None:
+        """A text that can be filled, or None."""
+        try:
+            text, is_whole = self.reader.excerpt(source)
+            if not is_whole:
+                limit = self.reader.max_seq_len
+                raise UserError(f"{shorten(source)!r} is longer than the {limit} tokens (max_seq_len) of the model")
+            self.filler.check(text, shorten(source))
+        except UserError as error:
+            self.failures.append(str(error))
+            return None
+        return text
+
+    def answers(self, output: Sequence[Filling], examples: Sequence[Any]) -> list[Prediction]:
+        return [asdict(filling) for filling in output]
 
     @staticmethod
-    def rows(predictions: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
-        """The predictions as rows of a table."""
+    def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
+        """One row for each mask."""
         for prediction in predictions:
             filled = prediction["filled"]
             for number, guesses in enumerate(prediction["masks"], start=1):
                 likely = "  ".join(f"{guess['token']!r} {guess['probability']:.2f}" for guess in guesses)
                 yield {"filled": filled, "mask": str(number), "guesses with probability": likely}
                 filled = ""
+
+    @classmethod
+    def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
+        """One row for each mask, its guesses side by side."""
+        for prediction in predictions:
+            for number, guesses in enumerate(prediction["masks"], start=1):
+                yield {
+                    "input": prediction["input"],
+                    "filled": prediction["filled"],
+                    "mask": number,
+                    **numbered(guesses),
+                }

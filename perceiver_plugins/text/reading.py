@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import html
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,14 +16,30 @@ from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.tokenizers import deserialize_tokenizer
+from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.training.file_trees import FolderTree, select_files
 from perceiver_plugins.training.files import COMPRESSIONS, find_files, is_table, read_documents
+from perceiver_plugins.training.paths import as_path, is_file, is_folder, is_pattern, missing
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
+from perceiver_registry.escaping import escape_controls
 
 TEXT_FILES = tuple(f".txt{compression}" for compression in ("", *COMPRESSIONS))
 
 SHOWN = 60
 """Characters of a text that a message or a title shows."""
+
+CHARACTERS_PER_TOKEN = 16
+"""Characters that are tokenised at first for each token of the model's input. Arbitrary: tokens of words have four."""
+
+MAX_CHARACTERS_PER_TOKEN = 1024
+"""Characters that are tokenised at most for each token of the model's input, be it that words never end."""
+
+MIN_CHARACTERS = 2**16
+"""Characters of a text that are read in any case, if there are so many."""
+
+MARGIN = 16
+"""Tokens beyond the model's input. Near the end of a part, tokens may differ from those of the whole text."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -65,12 +80,24 @@ class TextExample(NamedTuple):
     text: str
 
 
+class Excerpt(NamedTuple):
+    """What there is to read of a text.
+
+    Attributes:
+        text: the text or, if it is far longer than the model's input, its beginning or end.
+        is_whole: whether it is all of the text.
+    """
+
+    text: str
+    is_whole: bool
+
+
 class TextReader(Reader):
     """Reads texts, and text files as one text each, with the tokenizer that the model was trained with.
 
-    An input that names a file is that file, one that names a folder and has a / in it is the .txt files therein; any
-    other is a text itself. A text that is longer than the model's input is cut off as in training, and a warning says
-    so once.
+    An input that names a file is that file, one that names a folder is the .txt files therein; any other is a text
+    itself. A text that is longer than the model's input is cut off as in training, and a warning says so once. Of a
+    file, no more is kept in memory than may be needed.
 
     Args:
         data: the ``description()`` of the data module.
@@ -79,6 +106,8 @@ class TextReader(Reader):
     Raises:
         UserError: if the model was not trained on texts.
     """
+
+    long_inputs = True
 
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
@@ -93,6 +122,7 @@ class TextReader(Reader):
         self.padding_side: Literal["left", "right"] = data.get("padding_side", "right")
         self.truncation_side = data.get("truncation_side", "right")
         self._collator = Collator(int(self.tokenizer.pad_token_id or 0), self.padding_side)
+        self._max_characters = max(MIN_CHARACTERS, MAX_CHARACTERS_PER_TOKEN * self.max_seq_len)
         self._has_warned = False
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
@@ -101,21 +131,64 @@ class TextReader(Reader):
         Raises:
             UserError: if a pattern or folder stands for no file.
         """
-        found: list[str] = []
-        for name in inputs:
-            path = os.path.expanduser(name)
-            if "/" in path and os.path.isdir(path):
-                files = [file for file in sorted(Path(path).rglob("*")) if file.name.lower().endswith(TEXT_FILES)]
-                if not files:
-                    raise UserError(f"{path}: there are no .txt files in the folder")
-                found += map(str, files)
-            elif os.path.isfile(path):
-                found.append(path)
-            elif name.lower().endswith(TEXT_FILES) and glob.has_magic(name):
-                found += map(str, find_files(name, "input"))
-            else:
-                found.append(path if _names_a_file(name) else name)
-        return found
+        return [source for name in inputs for source in self._expand(name)]
+
+    def sources(self, inputs: Iterable[str]) -> Iterator[str]:
+        if isinstance(inputs, Sequence):
+            return iter(self.expand(inputs))
+        return (source for name in inputs for source in self._expand(name))
+
+    def _expand(self, name: str) -> list[str]:
+        path = as_path(name)
+        if is_folder(name):
+            files = select_files(FolderTree(path), TEXT_FILES, "texts")
+            if not files:
+                raise UserError(f"{path}: there are no .txt files in the folder")
+            return [str(path / file) for file in files]
+        if name.lower().endswith(TEXT_FILES) and is_pattern(name):
+            return [str(file) for file in find_files(name, "input")]
+        return [str(path) if is_file(name) or _names_a_file(name) else name]
+
+    def excerpt(self, source: str) -> Excerpt:
+        """Read as much of a text as the model may need.
+
+        Raises:
+            UserError: if it is not Unicode, or its file cannot be read.
+        """
+        if is_file(source):
+            return self._excerpt_of_file(Path(source))
+        if _names_a_file(source):
+            raise DataError(f"input: {missing(Path(source))}")
+        try:
+            source.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{source[:SHOWN]!r}: not UTF-8 text (character {error.start})") from error
+        return self._cut(source, True)
+
+    def _excerpt_of_file(self, path: Path) -> Excerpt:
+        if is_table(path):
+            raise UserError(f"{path}: a table, not a text; write its texts into a file, one a line, for --input=FILE")
+        pieces: deque[str] = deque()
+        length, is_whole = 0, True
+        for piece in read_documents(path):
+            pieces.append(piece.text)
+            length += len(piece.text)
+            if length > self._max_characters and self.truncation_side == "right":
+                is_whole = False
+                break
+            while length - len(pieces[0]) > self._max_characters:
+                length -= len(pieces.popleft())
+                is_whole = False
+        return self._cut("".join(pieces), is_whole)
+
+    def _cut(self, text: str, is_whole: bool) -> Excerpt:
+        if len(text) <= self._max_characters:
+            return Excerpt(text, is_whole)
+        return Excerpt(self._side(text, int(self._max_characters)), False)
+
+    def _side(self, text: str, length: int) -> str:
+        """The part of a text that the model reads: so many characters of its end or beginning."""
+        return text[-length:] if self.truncation_side == "left" else text[:length]
 
     def read(self, source: str) -> TextExample:
         """The tokens of a text.
@@ -123,20 +196,15 @@ class TextReader(Reader):
         Raises:
             UserError: if it has none, or its file cannot be read.
         """
-        if _names_a_file(source) and not os.path.isfile(source):
-            find_files(source, "input")  # says what is near
-        text = _text_of_file(Path(source)) if os.path.isfile(source) else source
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"{source[:SHOWN]!r}: not UTF-8 text (character {error.start})") from error
-        ids, spans = self.encoder.encode_with_spans(text)
+        text, is_whole = self.excerpt(source)
+        ids, spans, text, is_whole = self._encode(text, is_whole)
         if not len(ids):
             raise UserError(f"{source[:SHOWN]!r}: there is no text to read")
         prefix, suffix = self.encoder.prefix, self.encoder.suffix
         spare = int(max(0, len(ids) + len(prefix) + len(suffix) - self.max_seq_len))
+        if spare or not is_whole:
+            self._warn(source, str(len(ids)) if is_whole else f"more than {self.max_seq_len}")
         if spare:
-            self._warn(source, len(ids))
             kept = slice(spare, None) if self.truncation_side == "left" else slice(len(ids) - spare)
             ids, spans = ids[kept], spans[kept]
         around = [np.full((len(special), 2), -1) for special in (prefix, suffix)]
@@ -146,7 +214,17 @@ class TextReader(Reader):
             text,
         )
 
-    def _warn(self, source: str, length: int) -> None:
+    def _encode(self, text: str, is_whole: bool) -> tuple[np.ndarray, np.ndarray, str, bool]:
+        """Tokens and spans of as much of a text as fills the model's input, that part, and whether it is all."""
+        length = min(len(text), CHARACTERS_PER_TOKEN * self.max_seq_len)
+        while True:
+            part = self._side(text, int(length)) if length < len(text) else text
+            ids, spans = self.encoder.encode_with_spans(part)
+            if len(part) == len(text) or len(ids) > self.max_seq_len + MARGIN:
+                return ids, spans, part, is_whole and len(part) == len(text)
+            length *= 4
+
+    def _warn(self, source: str, length: str) -> None:
         if not self._has_warned:
             self._has_warned = True
             part = "end" if self.truncation_side == "left" else "beginning"
@@ -177,7 +255,7 @@ class TextReader(Reader):
     def draw_attention(self, source: str, example: TextExample, weights: Sequence[Tensor], path: Path) -> Path:
         """Writes a page with the text once for each layer, its background the stronger the more weight it has."""
         file = Path(f"{path}.html")
-        title = html.escape(source if len(source) <= SHOWN else source[:SHOWN] + "...")
+        title = _shown(source if len(source) <= SHOWN else source[:SHOWN] + "...")
         layers = [self._layer(number, example, layer) for number, layer in enumerate(weights, start=1)]
         file.write_text(PAGE.format(title=title, layers="\n".join(layers)), encoding="utf-8")
         return file
@@ -189,7 +267,7 @@ class TextReader(Reader):
         strongest = max(weight for _, _, weight in pieces)
         spans = [
             f'<span{" class=special" if special else ""} title="{weight:.4f}" '
-            f'style="background:rgba(255,110,0,{weight / (strongest or 1.0):.3f})">{html.escape(piece)}</span>'
+            f'style="background:rgba(255,110,0,{weight / (strongest or 1.0):.3f})">{_shown(piece)}</span>'
             for piece, special, weight in pieces
         ]
         return LAYER.format(number=number, strongest=strongest, spans="".join(spans))
@@ -209,12 +287,11 @@ class TextReader(Reader):
             yield held
 
 
+def _shown(text: str) -> str:
+    """A text as it is shown in a page."""
+    return html.escape(escape_controls(text))
+
+
 def _names_a_file(source: str) -> bool:
     """Whether an input can only be meant as a file, whether it is there or not."""
     return source.lower().endswith(TEXT_FILES) and not any(map(str.isspace, source))
-
-
-def _text_of_file(path: Path) -> str:
-    if is_table(path):
-        raise UserError(f"{path}: a table, not a text; write its texts into a file, one a line, for --input=FILE")
-    return "".join(piece.text for piece in read_documents(path))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from perceiver_plugins.training.pictures import optional
+from perceiver_registry.escaping import escape_line
 
 MASK = "▒"
 """Stands for a masked token where a sample is shown."""
@@ -83,4 +84,4 @@ class FillMaskSamples(Callback):
 def _show(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
     """``ids`` as one line of text in which masks stand out."""
     text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-    return " ".join(text.replace(tokenizer.mask_token, MASK).split())
+    return escape_line(" ".join(text.replace(tokenizer.mask_token, MASK).split()))

@@ -196,8 +196,9 @@ def select_files(tree: FileTree, suffixes: Sequence[str], noun: str) -> list[str
         suffixes: endings of their names, in lower case.
         noun: what such files are called: "images".
     """
-    chosen = [name for name in tree.names if PurePosixPath(name).suffix.lower() in suffixes]
-    others = [name for name in tree.names if PurePosixPath(name).suffix.lower() not in suffixes]
+    endings = tuple(suffixes)
+    chosen = [name for name in tree.names if name.lower().endswith(endings)]
+    others = [name for name in tree.names if not name.lower().endswith(endings)]
     if chosen:
         report_left_out(
             str(tree.path), len(others), "files", _endings(others) + f"; {noun} end in {', '.join(suffixes)}"

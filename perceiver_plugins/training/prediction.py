@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +57,13 @@ class Predictor(ABC):
     @staticmethod
     @abstractmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
-        """The predictions as rows of a table."""
+        """The predictions as rows of a table for people, with as many digits as they need."""
 
-    @torch.no_grad()
+    @classmethod
+    def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
+        """The predictions as rows for programs (CSV), each complete in itself, with all digits of numbers."""
+        yield from cls.rows(predictions)
+
     def predict(self, inputs: Sequence[str]) -> list[Prediction]:
         """Predicts for each input; those that cannot be read are left out and named in :attr:`failures`.
 
@@ -67,12 +73,24 @@ class Predictor(ABC):
         Raises:
             UserError: if an argument stands for no input at all.
         """
-        sources = self.reader.expand(inputs)
-        starts = range(0, len(sources), self.batch_size)
-        predictions: list[Prediction] = []
-        for start in track_progress(starts, len(starts), "Predicting"):
-            predictions += self._predict_batch(sources[start : start + self.batch_size], start)
-        return predictions
+        return list(self.stream(inputs))
+
+    @torch.no_grad()
+    def stream(self, inputs: Iterable[str]) -> Iterator[Prediction]:
+        """Do the same, batch by batch: neither inputs nor predictions are kept.
+
+        Args:
+            inputs: what the reader expands to single inputs, as they come.
+
+        Raises:
+            UserError: if an argument stands for no input at all.
+        """
+        expand: Any = getattr(self.reader, "sources", None) or (lambda given: iter(self.reader.expand(list(given))))
+        sources = expand(inputs)
+        total = -(-length_hint(sources) // self.batch_size)  # in batches; 0: unknown
+        batches = enumerate(iter(lambda: list(islice(sources, self.batch_size)), []))
+        for number, batch in track_progress(batches, total, "Predicting"):
+            yield from self._predict_batch(batch, number * self.batch_size)
 
     def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
         read: list[Read] = []
@@ -155,10 +173,22 @@ def best_classes(logits: Tensor, label_names: Sequence[str], top_k: int) -> list
     ]
 
 
+def class_record(prediction: Prediction) -> dict[str, Any]:
+    """What :func:`best_classes` says of an input, as a row for programs."""
+    return {"input": prediction["input"], **numbered(prediction["top"])}
+
+
 def class_row(prediction: Prediction) -> dict[str, str]:
-    """What :func:`best_classes` says of an input, as a row of a table."""
-    row = {"input": prediction["input"]}
-    for place, guess in enumerate(prediction["top"], start=1):
-        number = "" if place == 1 else f" {place}"
-        row |= {f"label{number}": guess["label"], f"probability{number}": f"{guess['probability']:.4f}"}
-    return row
+    """The same, as a row of a table for people."""
+    return {
+        name: f"{value:.4f}" if isinstance(value, float) else value for name, value in class_record(prediction).items()
+    }
+
+
+def numbered(guesses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Guesses side by side: "label", "probability", "label 2", "probability 2", and so on."""
+    return {
+        f"{name} {rank}" if rank > 1 else name: value
+        for rank, guess in enumerate(guesses, start=1)
+        for name, value in guess.items()
+    }

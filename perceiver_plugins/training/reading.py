@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.training.file_trees import FolderTree, select_files
+from perceiver_plugins.training.paths import as_path, is_folder, is_pattern, matching_files, shorten_path
 from perceiver_registry import UserError
 
 
@@ -32,6 +32,9 @@ class Reader(ABC):
     padding_side: Literal["left", "right"] = "right"
     """Where batches are padded, if they are."""
 
+    long_inputs: bool = False
+    """Whether an input may be a text of any length, of which the beginning or the end is read."""
+
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         self.data = data
         self.input_adapter = input_adapter
@@ -43,6 +46,17 @@ class Reader(ABC):
             UserError: if an argument stands for nothing.
         """
         return list(inputs)
+
+    def sources(self, inputs: Iterable[str]) -> Iterator[str]:
+        """Expand inputs, one after the other where each stands for itself, so that any number takes no memory.
+
+        Args:
+            inputs: as of :meth:`expand`. If they are a sequence, all are expanded before the first is read.
+
+        Raises:
+            UserError: if an argument stands for nothing.
+        """
+        return iter(self.expand(list(inputs)))
 
     @abstractmethod
     def read(self, source: str) -> Any:
@@ -95,17 +109,19 @@ def files_named(inputs: Sequence[str], suffixes: Sequence[str], noun: str) -> li
     """
     found: list[str] = []
     for name in inputs:
-        path = Path(name).expanduser()
-        if path.is_dir():
+        path = as_path(name)
+        if not name:
+            raise UserError(f"'': an empty name; give {noun}, folders of {noun} or patterns")
+        if is_folder(name):
             files = select_files(FolderTree(path), suffixes, noun)
             if not files:
                 raise UserError(f"{path}: there are no {noun} ({', '.join(suffixes)}) in the folder")
             found += [str(path / file) for file in files]
-        elif glob.has_magic(name) and not path.exists():
-            matches = [match for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
+        elif is_pattern(name):
+            matches = matching_files(name)
             if not matches:
-                raise UserError(f"no file matches {name!r}")
-            found += matches
+                raise UserError(f"no file matches {shorten_path(name)!r}")
+            found += map(str, matches)
         else:
             found.append(str(path))
     return list(dict.fromkeys(found))

@@ -120,7 +120,18 @@ def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (folder / "more" / "c.txt").write_text("c")
     (folder / "notes.md").write_text("# Notes")
     (folder / "plain").write_text("no suffix")
-    texts = ["b.txt", "what is in b.txt", "more", "notes.md", "nothing.md", "Really?", "", "plain", "x" * 5000, "a\0b"]
+    texts = [
+        "b.txt",
+        "what is in b.txt",
+        "much more",
+        "notes.md",
+        "nothing.md",
+        "Really?",
+        "",
+        "plain",
+        "x" * 5000,
+        "a\0b",
+    ]
     assert reader.expand(texts) == texts
     read = {name: reader.read(name).text for name in texts if name and len(name) < 100}
     assert read == {
@@ -129,8 +140,11 @@ def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "notes.md": "# Notes",
         "plain": "no suffix",
     }
-    assert reader.expand(["*.txt", "./more", "*.txt.gz"]) == ["b.txt", "more/c.txt", "a.txt.gz"]
-    everything = reader.expand([f"{folder}/"])
+    assert reader.expand(["*.txt", "./more", "more", "*.txt.gz"]) == ["b.txt", "more/c.txt", "more/c.txt", "a.txt.gz"]
+    with pytest.warns(
+        UserWarning, match=r"left out, as their names are not those of texts \(\.txt\): notes.md, plain$"
+    ):
+        everything = reader.expand([str(folder)])
     assert everything == [str(folder / name) for name in ("a.txt.gz", "b.txt", "more/c.txt")]
     assert [reader.read(name).text for name in everything] == ["compressed", "Zwei\nZeilen é", "c"]
     monkeypatch.setenv("HOME", str(folder))
@@ -270,3 +284,36 @@ def test_a_long_source_is_shortened_in_the_title(tmp_path: Path) -> None:
     page = Page(path.read_text(encoding="utf-8"))
     assert len(page.texts["h1"]) == 63
     assert "".join(piece for piece, _ in page.sections[0]) == "word " * 50
+
+
+# long texts
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.filterwarnings("ignore:.*tokens. the model reads")
+def test_of_a_long_text_a_part_is_tokenised(tokenizer: str, side: str, special: bool, tmp_path: Path) -> None:
+    """With the same result as if all of it were."""
+    options = {"tokenizer": TOKENIZERS[tokenizer](), "max_seq_len": 20, "add_special_tokens": special}
+    reader, _ = make_reader(tmp_path, truncation_side=side, **options)
+    words = [WORDS, "happy", "the   film\n", "unhappily"]
+    text = " ".join(words[number * number % 7 % 4] for number in range(3000))
+    (tmp_path / "long.txt").write_text(text, encoding="utf-8")
+    ids, _ = reader.encoder.encode_with_spans(text)
+    room = 20 - len(reader.encoder.prefix) - len(reader.encoder.suffix)
+    kept = ids[-room:] if side == "left" else ids[:room]
+    expected = [*reader.encoder.prefix, *kept, *reader.encoder.suffix]
+    for source in (text, str(tmp_path / "long.txt")):
+        example = reader.read(source)
+        assert example.input_ids.tolist() == expected
+        assert len(example.text) < len(text) / 10
+        assert "".join(reader.tokens(example)).strip("[CLS]").strip("[SEP]").strip() in text
+
+
+def test_words_that_never_end_take_no_more_than_their_share(tmp_path: Path) -> None:
+    reader, _ = make_reader(tmp_path, tokenizer=wordpiece(), max_seq_len=20)
+    with pytest.warns(UserWarning, match="more than 20 tokens"):
+        example = reader.read("x" * 500_000 + " the film")
+    assert example.input_ids.tolist() == [1]  # [UNK]
+    assert len(example.text) == 2**16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import uuid
@@ -79,7 +78,7 @@ def remove_partial_files(root: Path) -> None:
 def _create_locked(path: Path) -> tuple[Path, IO[bytes]]:
     """A new file next to ``path``, locked for as long as this process writes it."""
     while True:
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+        partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{PARTIAL}")
         file = partial.open("xb")
         with contextlib.suppress(OSError):  # some network file systems have no locks
             _lock(file)
@@ -89,6 +88,10 @@ def _create_locked(path: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _lock(file: IO[bytes]) -> None:
+    try:
+        import fcntl
+    except ImportError as error:  # on Windows, where a file that is open cannot be removed anyway
+        raise OSError("no file locks") from error
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

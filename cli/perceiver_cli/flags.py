@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
@@ -29,6 +30,7 @@ from perceiver_cli.suggestions import suggest_argument, suggest_flag, suggest_na
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
 from perceiver_registry.assemble import config_types
+from perceiver_registry.plain_data import PlainDataError, check_yaml
 
 OF_SOURCE = {
     "fit": 'a checkpoint to go on with, or "last" or "best" of the newest run',
@@ -170,7 +172,18 @@ def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
     parser.add_argument(
         "--delimiter", type=str | None, help="character between the columns of tables; none: as in training"
     )
-    parser.add_argument("--format", type=Literal["table", "json", "csv"], default="table", help="form of the output")
+    parser.add_argument(
+        "--format",
+        type=Literal["table", "csv", "json", "jsonl"],
+        help="form of the output; none: a table, or as the suffix of --output says",
+    )
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        help="a file to write predictions to (.csv, .json, .jsonl), or a folder for what the task draws of them, as "
+        "optical flow does; none: predictions are printed",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --output if it is there")
     parser.add_argument(
         "--quantize",
         type=Literal["int8"] | None,
@@ -178,8 +191,13 @@ def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
     )
     for section in OF_PREDICTION:
         parser.add_argument(f"--{section}.{NAME_KEYS[section]}", type=str | None, help=_choices(section))
-    if run.task is not None and run.task.spec.predictor:
-        _add(parser, run.task.resolve("predictor"), None, skip={"module", "reader"})
+    if run.task is None:
+        parser.epilog = (
+            "A task adds flags of its own, such as --top_k: perceiver predict --ckpt_path=... --help, or --task=NAME "
+            "--help, shows them too."
+        )
+    elif run.task.spec.predictor:
+        _add(parser, run.task.resolve("predictor"), None, skip={"module", "reader", "output"})
     others = {name for name in inspect.signature(Trainer).parameters if name not in OF_TRAINER}
     parser.add_class_arguments(Trainer, "trainer", skip=others, instantiate=False)
 
@@ -291,7 +309,7 @@ def print_help(parser: Parser, run: Run) -> None:
     """Prints the flags with the defaults that they have in this run."""
     values = known_values(parser, run)
     parser.set_defaults({key: value for key, value in values.items() if key in parser.names()})
-    parser.print_help()
+    print(parser.format_help().replace(" \b", ""), end="")  # jsonargparse takes back a space like that
     print(f"\n{COMMON_HELP}")
 
 
@@ -311,6 +329,8 @@ def parse(parser: Parser, run: Run) -> Values:
             if key in kept and key not in names and not key.startswith(OPEN_ENDED):
                 raise UserError(f"--config={path}: unknown key {key!r}; {suggest_name(key, names)}")
         refuse_other_scalars(f"--config={path}", flatten(values, parser.leaves()), parser.hints())
+    for flag, value in flag_values(run.flags):
+        check_flag_value(flag, value)
     flags = quote_names(run.flags, parser.hints())
     config = parser.parse_args(["--config", yaml.safe_dump(nest(known_values(parser, run))), *flags])
     config.pop("config", None)
@@ -320,6 +340,28 @@ def parse(parser: Parser, run: Run) -> Values:
         warnings.filterwarnings("ignore", f"{NOT_SERIALIZED}.*")
         dumped = parser.dump(Namespace(trainer=given), skip_unset=False, skip_validation=True)
     return config.as_dict() | {"trainer": with_serialized(yaml.safe_load(dumped)["trainer"], given.as_dict())}
+
+
+def check_flag_value(flag: str, value: str) -> None:
+    """Check the value of a flag, which may be written in YAML, against the limits of plain data.
+
+    Raises:
+        UserError: if it is beyond them.
+    """
+    try:
+        check_yaml(value)
+    except yaml.YAMLError:  # a text like any other, which the parser judges
+        return
+    except PlainDataError as error:
+        raise UserError(f"{flag}: {error}") from error
+
+
+def flag_values(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Flags with their values, which are written with "=" or as the next word. Other words are skipped."""
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--"):
+            yield flag, value if equals else following
 
 
 @contextlib.contextmanager

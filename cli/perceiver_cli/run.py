@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import json
 import logging
 import os
 import shlex
@@ -27,7 +25,7 @@ from perceiver_cli.allowed import as_flag
 from perceiver_cli.checkpoint_files import AtomicCheckpointIO
 from perceiver_cli.checkpoints import LastCheckpoint, best_checkpoint
 from perceiver_cli.defaults import check_defaults
-from perceiver_cli.errors import INTERRUPTED, TERMINATED, IncompleteRunError, InterruptedRunError
+from perceiver_cli.errors import INTERRUPTED, TERMINATED, InterruptedRunError
 from perceiver_cli.flags import (
     build_parser,
     data_class,
@@ -42,21 +40,18 @@ from perceiver_cli.library_errors import missing_package
 from perceiver_cli.links import fill_in_links
 from perceiver_cli.loggers import LogInterval, continue_logs
 from perceiver_cli.paths import refuse_remote_values
+from perceiver_cli.prediction import predict, readable
 from perceiver_cli.progress import LogProgress, has_terminal
 from perceiver_cli.record import as_plain
 from perceiver_cli.report import report
 from perceiver_cli.restored_state import RestoredState, check_training_state
 from perceiver_cli.run_folder import SaveConfig, prepare_run_folder
-from perceiver_cli.tables import print_csv, print_table
 from perceiver_cli.tuning import with_found_values
-from perceiver_cli.values import Values, name_of
-from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint, registry
+from perceiver_cli.values import Values
+from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint
 from perceiver_registry.discovery import Selection
-from perceiver_registry.errors import RunError, in_one_line, surface_own_fault
-from perceiver_registry.params import check_finite, check_fits
-
-OF_PREDICTION = ("module", "reader")
-"""What a predictor is created with besides its own options."""
+from perceiver_registry.errors import RunError, surface_own_fault
+from perceiver_registry.params import check_fits
 
 
 def run(command: str, argv: Sequence[str]) -> None:
@@ -83,7 +78,7 @@ def run(command: str, argv: Sequence[str]) -> None:
     refuse_remote_values({name: value for name, value in values.items() if name != "inputs"})
     with _wrong_use():
         if command == "predict":
-            predict(chosen, values)
+            predict(chosen, values, _device(values["trainer"]))
             return
         seed_everything(values["seed_everything"], workers=True, verbose=False)
         if command == "fit" and values["data"].get("train_files", ()) is None:
@@ -150,112 +145,12 @@ def evaluate(
     """Computes the metrics of a model on the validation or test data; Lightning prints them."""
     run_loop = trainer.validate if command == "validate" else trainer.test
     if chosen.checkpoint is not None:
-        with _readable(chosen.checkpoint):
+        with readable(chosen.checkpoint):
             checkpoint = read_checkpoint(chosen.checkpoint)
             module.on_load_checkpoint(checkpoint)
             module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
     with _quiet():
         run_loop(module, datamodule=datamodule)
-
-
-def predict(chosen: Run, values: Values) -> None:
-    """Predicts for the inputs that were given as arguments, in a file or on standard input, and prints the result."""
-    assert chosen.task is not None
-    if not chosen.task.spec.predictor:
-        raise UserError(f"task {chosen.task.name!r} predicts nothing from the command line")
-    inputs = _inputs(values)
-    module = _load_module(chosen)
-    module.to(_device(values["trainer"])).eval()
-    if values["quantize"]:
-        module.quantize()
-        _say(f"perceiver: predicting with {values['quantize']} weights: near the model's own predictions, not equal")
-    given = {"delimiter": values["delimiter"]} if values["delimiter"] else {}
-    reader = _create_reader(chosen, module.model.input_adapter, given)
-    predictor_class = chosen.task.resolve("predictor")
-    options = {key: values[key] for key in inspect.signature(predictor_class).parameters if key not in OF_PREDICTION}
-    predictor = predictor_class(module, reader, **options)
-    predictions = predictor.predict(inputs)
-    if values["format"] == "json":
-        print(json.dumps(predictions, ensure_ascii=False, indent=2))
-    elif values["format"] == "csv":
-        print_csv(predictor.rows(predictions))
-    else:
-        print_table(predictor.rows(predictions))
-    if predictor.failures:
-        raise IncompleteRunError(predictor.failures)
-
-
-def _load_module(chosen: Run) -> Any:
-    assert chosen.task is not None
-    assert chosen.description is not None
-    if chosen.checkpoint is None:
-        config = config_from_dict(dict(chosen.description["model"]) | {"params": chosen.source})
-        return create_module(registry().short_name(chosen.task), config)
-    with _readable(chosen.checkpoint):
-        module = chosen.task.resolve("module").load_from_checkpoint(
-            chosen.checkpoint,
-            map_location="cpu",
-            weights_only=True,
-            _instantiator=None,  # a function that the checkpoint may name, which older Lightnings import and call
-            config=config_from_dict(chosen.description["model"]).without_params(),
-        )
-    check_finite(dict(module.named_parameters()), str(chosen.checkpoint))
-    return module
-
-
-@contextlib.contextmanager
-def _readable(source: Path | str | None, part: str = "model") -> Iterator[None]:
-    """Report whatever fails within this context as damage of what is read there."""
-    try:
-        yield
-    except (UserError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise UserError(f"{source}: its {part} cannot be loaded: {in_one_line(error)}") from error
-
-
-def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) -> Any:
-    """The reader of the model's inputs; what is given wins over what the checkpoint says of the data."""
-    assert chosen.description is not None
-    name = name_of({"model": chosen.description["model"]}, "model.encoder")
-    assert name is not None
-    entry = registry().get("input", name)
-    if not entry.spec.reader:
-        raise UserError(
-            f"input adapter {name!r} ({entry.plugin}) has no reader: it cannot be used from the command line"
-        )
-    with _readable(chosen.source, "description of the data"):
-        return entry.resolve("reader")({**chosen.description["data"], **given}, input_adapter)
-
-
-# Inputs
-
-
-def _inputs(values: Values) -> list[str]:
-    given = list(values["inputs"])
-    if values["input"]:
-        given.extend(_lines_of(values["input"]))
-    if "-" in given or not given:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UserError("nothing to predict for: give inputs, --input=FILE, or standard input")
-        piped = [line for line in sys.stdin.read().splitlines() if line.strip()]
-        given = [text for text in given if text != "-"] + piped
-    if not given:
-        raise UserError("nothing to predict for: standard input is empty")
-    return given
-
-
-def _lines_of(path: str) -> list[str]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"--input={path}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise UserError(f"--input={path}: {error.strerror}") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"--input={path}: the file is empty")
-    return lines
 
 
 # From values to objects

@@ -138,20 +138,25 @@ def test_the_forms_agree(image_classifier, predict, predictions, pictures, tmp_p
     awkward.write_bytes((pictures / "3.png").read_bytes())
     flags = [str(pictures), str(awkward), f"--top_k={top_k}"]
     predicted = predictions(image_classifier, *flags)
-    expected = [
-        {"input": prediction["input"]}
-        | {
-            f"{key}{f' {place}' if place > 1 else ''}": value if key == "label" else f"{value:.4f}"
-            for place, guess in enumerate(prediction["top"], start=1)
-            for key, value in guess.items()
-        }
-        for prediction in predicted
-    ]
-    assert len(expected) == 9
-    assert len(expected[0]) == 1 + 2 * min(top_k, 10)
-    assert csv_rows(predict(image_classifier, *flags, "--format=csv").out) == expected
+
+    def expected(digits: str) -> list[dict[str, str]]:
+        return [
+            {"input": prediction["input"]}
+            | {
+                f"{key}{f' {place}' if place > 1 else ''}": value if key == "label" else format(value, digits)
+                for place, guess in enumerate(prediction["top"], start=1)
+                for key, value in guess.items()
+            }
+            for prediction in predicted
+        ]
+
+    assert len(predicted) == 9
+    assert len(expected("")[0]) == 1 + 2 * min(top_k, 10)
+    assert csv_rows(predict(image_classifier, *flags, "--format=csv").out) == expected("")
+    lines = predict(image_classifier, *flags, "--format=jsonl").out.splitlines()
+    assert [json.loads(line) for line in lines] == predicted
     if top_k < 10:  # a table is no wider than its width
-        assert table_rows(predict(image_classifier, *flags).out) == expected
+        assert table_rows(predict(image_classifier, *flags).out) == expected(".4f")
 
 
 def test_batches_make_no_difference(image_classifier, predictions, pictures):
@@ -203,7 +208,7 @@ def test_names_of_files_may_be_any_bytes(image_classifier, predict, pictures, tm
         (["a.png", "--batch_size=0"], "batch_size=0 must be at least 1"),
         (["a.png", "--attention=a.png"], "attention='a.png': no folder can be made there: File exists"),
         (["a.png", "--attention"], "argument --attention: expected one argument"),
-        (["a.png", "--format=xml"], "--format: Expected a typing.Literal['table', 'json', 'csv']. Got value: xml"),
+        (["a.png", "--format=xml"], "--format: Expected a typing.Literal['table', 'csv', 'json', 'jsonl']. Got value"),
         (["a.png", "--atention=x"], "unknown flag --atention; did you mean '--attention'"),
         (["a.png", "--input=missing.txt"], "--input=missing.txt: No such file"),
     ],
@@ -282,7 +287,7 @@ def test_a_text_of_several_lines(text_classifier, predict, predictions):
     (prediction,) = predictions(text_classifier, text)
     assert prediction["input"] == text
     (row,) = csv_rows(predict(text_classifier, text, "--format=csv").out)
-    assert row["input"] == text
+    assert row["input"] == 'gut,\n"näht" \\u001b[31m'
     table = predict(text_classifier, text).out
     assert len(table.splitlines()) == 2
     assert "\x1b" not in table
@@ -337,7 +342,11 @@ def test_fillings_as_csv(trained, predict, predictions):
     rows = csv_rows(predict(trained, *argv, "--format=csv").out)
     filled = predictions(trained, *argv)
     assert [row["mask"] for row in rows] == ["1", "2", "1"]
-    assert [row["filled"] for row in rows] == [filled[0]["filled"], "", filled[1]["filled"]]
+    assert [row["filled"] for row in rows] == [filled[number]["filled"] for number in (0, 0, 1)]
+    assert [row["input"] for row in rows] == [argv[0], argv[0], argv[1]]
+    guesses = [guesses for filling in filled for (guesses,) in filling["masks"]]
+    assert [row["token"] for row in rows] == [guess["token"] for guess in guesses]
+    assert [float(row["probability"]) for row in rows] == [guess["probability"] for guess in guesses]
     assert predict(trained, "a<mask>", "--attention=pages").error.startswith("unknown flag --attention")
 
 
@@ -385,7 +394,7 @@ def test_numbers_are_those_of_the_module(regressor, load, table, predict, predic
         assert len(set(column)) > 5
     rows = csv_rows(predict(regressor, str(table), "--format=csv").out)
     assert rows == [
-        {"input": prediction["input"], **{name: f"{prediction[name]:.6g}" for name in "yz"}} for prediction in predicted
+        {"input": prediction["input"], **{name: str(prediction[name]) for name in "yz"}} for prediction in predicted
     ]
     assert table_rows(predict(regressor, str(table)).out) == rows
 

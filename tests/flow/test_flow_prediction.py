@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from pathlib import Path
 
 import av
 import numpy as np
@@ -285,3 +287,7 @@ def test_fit_and_predict_through_the_command(chairs, tmp_path, monkeypatch, caps
     assert prediction["end_point_error"] == pytest.approx(float(error), rel=1e-4)
     assert prediction["without_motion"] == pytest.approx(2**0.5, rel=1e-5)
     assert Image.open(prediction["picture"]).size == (14, 10)
+    assert main([*predict[:-2], "--output=flow.csv"]) == 0
+    assert capsys.readouterr().out == ""
+    (row,) = csv.DictReader(Path("flow.csv").read_text().splitlines())
+    assert float(row["end point error"]) == prediction["end_point_error"]

@@ -1,0 +1,96 @@
+"""Inputs of ``predict``: arguments, and the lines of a file and of standard input, of any number and length."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
+
+from perceiver_registry import UserError
+from perceiver_registry.escaping import escape_line
+
+MAX_LINE = 2**20
+"""Characters of the beginning of a line, and of its end, that are kept. Arbitrary: more than any model reads."""
+
+Lines = Callable[[bool], Iterator[str]]
+"""The lines of files, read one by one. The argument tells whether lines may be longer than what is kept of them."""
+
+STANDARD_INPUT = "standard input"
+
+
+def open_inputs(arguments: Sequence[str], file: str | None) -> tuple[list[str], Lines | None]:
+    """Return the inputs among the arguments, and the lines of what else was given; None if nothing else was.
+
+    Args:
+        arguments: inputs; "-" stands for standard input, and so does giving nothing at all.
+        file: the name of a file of inputs, one a line.
+
+    Raises:
+        UserError: if there is nothing to predict for, or the file cannot be opened.
+    """
+    given = [text for text in arguments if text != "-"]
+    streams: list[tuple[str, TextIO]] = []
+    if file:
+        try:
+            streams.append((f"--input={file}", open(os.path.expanduser(file), encoding="utf-8")))  # noqa: SIM115 (closed when read)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--input={file}: {getattr(error, 'strerror', None) or error}") from error
+    if "-" in arguments or not (given or file):
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UserError("nothing to predict for: give inputs, --input=FILE, or standard input")
+        streams.append((STANDARD_INPUT, sys.stdin))
+    if not streams:
+        return given, None
+    return given, lambda long_lines: _lines_of_all(streams, long_lines, bool(given))
+
+
+def _lines_of_all(streams: Sequence[tuple[str, TextIO]], long_lines: bool, others: bool) -> Iterator[str]:
+    """The lines of streams, empty ones left out.
+
+    Args:
+        streams: the streams with their names.
+        long_lines: whether the middle of a line may be left out.
+        others: whether there are other inputs, beside which standard input may be empty.
+    """
+    for name, stream in streams:
+        is_empty = True
+        for line in _lines(name, stream, long_lines):
+            is_empty = False
+            yield line
+        if name == STANDARD_INPUT:
+            if is_empty and not others and len(streams) == 1:
+                raise UserError("nothing to predict for: standard input is empty")
+            continue
+        stream.close()
+        if is_empty:
+            raise UserError(f"{name}: the file is empty")
+
+
+def _lines(name: str, stream: TextIO, long_lines: bool) -> Iterator[str]:
+    number = 0
+    try:
+        while line := stream.readline(MAX_LINE):
+            number += 1
+            line = line.removeprefix("\ufeff") if number == 1 else line
+            if not line.endswith("\n"):
+                rest, is_complete = _end_of_line(stream)
+                if not (is_complete or long_lines):
+                    raise UserError(f"{name}, line {number}: longer than {MAX_LINE} characters, which no input is")
+                line += rest
+            if line.strip():
+                yield line.removesuffix("\n")
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start}" if number == 0 else f"after line {number}"
+        raise UserError(f"{name}: not UTF-8 text ({where})") from error
+    except OSError as error:
+        raise UserError(f"{name}: {escape_line(error.strerror or str(error))}") from error
+
+
+def _end_of_line(stream: TextIO) -> tuple[str, bool]:
+    """The end of a line whose beginning was read, and whether it is all of the rest."""
+    end, is_complete = "", True
+    while not end.endswith("\n") and (more := stream.readline(MAX_LINE)):
+        is_complete = is_complete and len(end) + len(more) <= MAX_LINE
+        end = (end + more)[-MAX_LINE:]
+    return end, is_complete

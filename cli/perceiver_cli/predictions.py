@@ -1,0 +1,144 @@
+"""Predictions as tables, CSV and JSON, on standard output or in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from perceiver_cli.checkpoint_files import replacing
+from perceiver_cli.output import EscapingStream
+from perceiver_cli.tables import print_table
+from perceiver_registry import UserError
+from perceiver_registry.escaping import ENCODING_ERRORS
+
+Prediction = Mapping[str, Any]
+
+
+class Rows(Protocol):
+    """What tells the rows of predictions: a predictor, which may have ``records`` as well."""
+
+    def rows(self, predictions: Iterable[Prediction]) -> Iterator[dict[str, str]]: ...
+
+
+Write = Callable[[Rows, Iterator[Prediction]], None]
+
+FILE_FORMATS = ("csv", "json", "jsonl")
+"""Forms of predictions that are written to files, which are named like their suffixes."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where predictions go, and in which form.
+
+    Args:
+        form: "table" or one of :data:`FILE_FORMATS`.
+        file: the file. None: standard output.
+    """
+
+    form: str
+    file: Path | None = None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Write]:
+        """Open it to write predictions within this context. A file is there when all are written, or not at all.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        if self.form == "table":
+            yield _write_table
+        elif self.file is None:
+            # rich's progress bars take sys.stdout over while they are drawn.
+            yield _writer(self.form, sys.stdout)
+        else:
+            with replacing(self.file) as file:
+                stream = io.TextIOWrapper(file, encoding="utf-8", errors=ENCODING_ERRORS, newline="")
+                yield _writer(self.form, EscapingStream(stream))
+                stream.flush()
+                stream.detach()  # its file is closed by the one that opened it
+
+
+def choose_output(
+    output: str | None, form: str | None, overwrite: bool, takes_folder: bool
+) -> tuple[Output, str | None]:
+    """Choose where predictions go by the flags.
+
+    Args:
+        output: a file for the predictions, or a folder for what the task draws of them, if it does.
+        form: the form of the predictions. None: that of the file, or a table.
+        overwrite: whether the file may be there already.
+        takes_folder: whether the task takes a folder.
+
+    Returns:
+        Where predictions go, and the task's folder or None.
+
+    Raises:
+        UserError: if no form fits, or if the file cannot be written.
+    """
+    if not output:
+        return Output(form or "table"), None
+    file = Path(os.path.expanduser(output))
+    suffix = file.suffix.lower().removeprefix(".")
+    if takes_folder and (suffix not in FILE_FORMATS or os.path.isdir(file)):
+        return Output(form or "table"), output
+    if form == "table":
+        raise UserError(f"--output={output}: a table is for people to read (--format={', '.join(FILE_FORMATS)})")
+    if form is None and suffix not in FILE_FORMATS:
+        raise UserError(
+            f"--output={output}: its suffix names no form of predictions (.{', .'.join(FILE_FORMATS)}; or add --format)"
+        )
+    if form and suffix in FILE_FORMATS and form != suffix:
+        raise UserError(f"--output={output}: its suffix is not that of --format={form}")
+    if os.path.isdir(file) or not os.path.isdir(file.parent):
+        raise UserError(f"--output={output}: {'a folder' if os.path.isdir(file) else 'there is no such folder'}")
+    if os.path.lexists(file) and not overwrite:
+        raise UserError(f"--output={output}: there is such a file already (--overwrite replaces it)")
+    return Output(form or suffix, file), None
+
+
+def _writer(form: str, stream: Any) -> Write:
+    writers = {"csv": _write_csv, "json": _write_json, "jsonl": _write_json_lines}
+    return lambda predictor, predictions: writers[form](predictor, predictions, stream)
+
+
+def _write_table(predictor: Rows, predictions: Iterator[Prediction]) -> None:
+    print_table(predictor.rows(list(predictions)))
+
+
+def _write_csv(predictor: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
+    """Comma-separated values, with a line of titles if there is a prediction."""
+    writer = None
+    records = getattr(predictor, "records", predictor.rows)
+    for prediction in predictions:
+        for row in records([prediction]):
+            if writer is None:
+                writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def _write_json(_: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
+    """One list of all predictions."""
+    start = "[\n"
+    for prediction in predictions:
+        stream.write(start + "\n".join(f"  {line}" for line in _json(prediction, indent=2).split("\n")))
+        start = ",\n"
+    stream.write("[]\n" if start == "[\n" else "\n]\n")
+
+
+def _write_json_lines(_: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
+    """A line for each prediction."""
+    for prediction in predictions:
+        stream.write(f"{_json(prediction)}\n")
+
+
+def _json(prediction: Prediction, indent: int | None = None) -> str:
+    return json.dumps(prediction, ensure_ascii=False, indent=indent)

@@ -1,0 +1,225 @@
+"""What the command writes: nothing that a terminal obeys, on no way, and predictions in files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from perceiver_cli.output import EscapingStream, escaped_output
+from perceiver_cli.predictions import choose_output
+from perceiver_registry import UserError
+
+HOSTILE = "\x1b[31m\x1b]0;title\x07\x9b2J\u202e"
+
+
+def is_clean(text: str) -> bool:
+    """Whether a terminal shows all of a text."""
+    controls = [c for c in text if unicodedata.category(c) == "Cc" and c not in "\n\t"]
+    return not controls and "\u202e" not in text
+
+
+class Stream(io.StringIO):
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_all_text_is_escaped(is_terminal):
+    below = Stream(is_terminal)
+    stream = EscapingStream(below)
+    print(f"label {HOSTILE}", "good\rbad", "b", sep="\n", file=stream)
+    stream.writelines(["x\x1b[A\n"])
+    assert below.getvalue() == (
+        "label \\u001b[31m\\u001b]0;title\\u0007\\u009b2J\\u202e\ngood\\u000dbad\nb\nx\\u001b[A\n"
+    )
+    assert stream.isatty() is is_terminal
+
+
+def test_progress_bars_still_move_the_cursor():
+    terminal, pipe = Stream(True), Stream(False)
+    for below in (terminal, pipe):
+        stream = EscapingStream(below)
+        stream.write("\rloss 1 \x1b[31m")
+        stream.write("\n\x1b[A\x1b[A")
+    assert terminal.getvalue() == "\rloss 1 \\u001b[31m\n\x1b[A\x1b[A"
+    assert pipe.getvalue() == "\rloss 1 \\u001b[31m\n\\u001b[A\\u001b[A"
+    Console(file=EscapingStream(terminal), force_terminal=True).print("[red]bar")
+    assert terminal.getvalue().endswith("\x1b[31mbar\x1b[0m\n")
+
+
+def test_streams_are_put_back(capsys):
+    before = sys.stdout, sys.stderr
+    with escaped_output():
+        print(HOSTILE)
+        print(HOSTILE, file=sys.stderr)
+    with pytest.raises(ZeroDivisionError), escaped_output():
+        raise ZeroDivisionError
+    assert (sys.stdout, sys.stderr) == before
+    out, err = capsys.readouterr()
+    assert is_clean(out)
+    assert out == err
+
+
+@pytest.fixture(scope="module")
+def evil_plugin(tmp_path_factory) -> Path:
+    """A plugin whose texts are full of control characters."""
+    file = tmp_path_factory.mktemp("plugin") / "evil.py"
+    file.write_text(
+        "from perceiver_registry import DataSpec, hookimpl\n"
+        f"HOSTILE = {HOSTILE!r}\n"
+        "print(HOSTILE)\n"
+        "class Data:\n"
+        "    def __init__(self, option: str = HOSTILE):\n"
+        "        pass\n"
+        "@hookimpl\n"
+        "def perceiver_data():\n"
+        "    yield DataSpec('evil', 'evil:Data', ('*',), f'data {HOSTILE} of a stranger')\n"
+    )
+    return file
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["list-data", "evil"],
+        ["list-data", "evil", "--format=json"],
+        ["plugins", "evil*"],
+        ["describe", "evil"],
+        ["describe", f"no{HOSTILE}thing"],
+        [f"no{HOSTILE}command"],
+        ["fit", f"--task={HOSTILE}"],
+        ["fit", "--task=mlm", f"--config=a{HOSTILE}\n.yaml"],
+        ["fit", "--task=mlm", f"--{HOSTILE}=1"],
+        ["fit", "--task=mlm", "--data=text-files", f"--data.train_files=a{HOSTILE}\n.txt"],
+        ["predict", f"--ckpt_path=a{HOSTILE}\n.ckpt", "x"],
+        ["convert", f"a{HOSTILE}\n.ckpt", "x"],
+    ],
+    ids=lambda argv: "-".join(word for word in argv if word.isprintable()),
+)
+def test_names_and_texts_of_strangers_reach_no_terminal(perceiver, evil_plugin, argv):
+    result = perceiver(*argv, f"--plugin={evil_plugin}")
+    assert is_clean(result.out + result.err)
+    if result.code:
+        assert len(result.err.splitlines()) <= 2  # what the plugin printed when it was loaded, and the error
+    if "--format=json" in argv:
+        (facts,) = json.loads(result.out)
+        assert facts["summary"] == f"data {HOSTILE} of a stranger"
+
+
+@pytest.fixture(scope="module")
+def evil_run(train, tmp_path_factory):
+    """A classifier whose labels and texts are full of control characters."""
+    file = tmp_path_factory.mktemp("evil") / "train.jsonl"
+    rows = [
+        {"text": f"{label} {HOSTILE} {number}", "label": f"{label}{HOSTILE}"} for number in range(8) for label in "ab"
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    data = ["--data=text-files", f"--data.train_files={file}", "--data.max_seq_len=32", "--data.batch_size=8"]
+    size = ["--model.encoder.num_input_channels=16", "--model.decoder.num_output_query_channels=16"]
+    return train("--task=text-classification", *data, *size, "--trainer.max_steps=1")
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json", "jsonl"])
+def test_labels_and_texts_reach_no_terminal(perceiver, evil_run, form, tmp_path):
+    (tmp_path / f"x{HOSTILE}.txt").write_text("good")
+    result = perceiver(
+        "predict", f"--ckpt_path={evil_run.last}", f"a\n{HOSTILE}", f"x{HOSTILE}.txt", "no\x9b\u202e.txt",
+        f"--format={form}", "--attention=pages",
+    )  # fmt: skip
+    assert result.code == 1
+    assert is_clean(result.out + result.err)
+    (line,) = result.err.splitlines()
+    assert "there is no file no\\u009b\\u202e.txt" in line
+    pages = [file.read_text() for file in (tmp_path / "pages").iterdir()]
+    assert len(pages) == 2
+    assert all(map(is_clean, pages))
+    if form in ("json", "jsonl"):
+        found = json.loads(result.out) if form == "json" else [*map(json.loads, result.out.splitlines())]
+        assert [each["input"] for each in found] == [f"a\n{HOSTILE}", f"x{HOSTILE}.txt"]
+        assert all(each["label"] in (f"a{HOSTILE}", f"b{HOSTILE}") for each in found)
+    assert is_clean(evil_run.result.out + evil_run.result.err)
+
+
+def test_other_encodings_lose_nothing(evil_run, start, finish, tmp_path):
+    argv = ["predict", f"--ckpt_path={evil_run.last}", "näh 日本 😀", "missing-é.txt", "--format=json"]
+    result = finish(start(*argv, cwd=tmp_path, PYTHONIOENCODING="ascii"))
+    assert result.code == 1
+    assert json.loads(result.out)[0]["input"] == "näh 日本 😀"
+    assert "missing-\\u00e9.txt" in result.err
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.json", "p.jsonl", "P.JSON"])
+def test_predictions_are_written_to_a_file(perceiver, text_classifier, tmp_path, name):
+    form = name.lower().partition(".")[2]
+    predict = ["predict", f"--ckpt_path={text_classifier.last}", "gut", "schlecht é"]
+    result = perceiver(*predict, f"--output={name}")
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert os.listdir() == [name]
+    assert Path(name).read_text(encoding="utf-8") == perceiver(*predict, f"--format={form}").out
+    Path(name).write_text("old")
+    refused = perceiver(*predict, f"--output={name}").error
+    assert refused == f"--output={name}: there is such a file already (--overwrite replaces it)"
+    assert Path(name).read_text() == "old"
+    assert perceiver(*predict, f"--output={name}", "--overwrite").code == 0
+    assert len(Path(name).read_text()) > 50
+
+
+def test_a_file_is_written_whole_or_not_at_all(perceiver, text_classifier, tmp_path):
+    predict = ["predict", f"--ckpt_path={text_classifier.last}", "--output=p.csv", "--batch_size=1"]
+    assert perceiver(*predict, "gut", "missing.txt").code == 1  # the rest is there
+    assert [row["input"] for row in csv.DictReader(Path("p.csv").read_text().splitlines())] == ["gut"]
+    Path("p.csv").unlink()
+    (tmp_path / "lines").write_bytes(b"gut\n" * 3000 + b"\xff\n")
+    assert "not UTF-8 text" in perceiver(*predict, "--input=lines").error
+    assert os.listdir() == ["lines"]
+
+
+@pytest.mark.parametrize(
+    ("output", "form", "message"),
+    [
+        ("p.txt", None, "its suffix names no form of predictions (.csv, .json, .jsonl; or add --format)"),
+        ("p.csv", "json", "its suffix is not that of --format=json"),
+        ("p.csv", "table", "a table is for people to read"),
+        ("no/p.csv", None, "there is no such folder"),
+        ("folder.csv", None, "a folder"),
+    ],
+)
+def test_where_predictions_cannot_go_is_said(output, form, message, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UserError) as error:
+        choose_output(output, form, False, takes_folder=False)
+    assert str(error.value).startswith(f"--output={output}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("output", "form", "takes_folder", "chosen"),
+    [
+        (None, None, False, ("table", None, None)),
+        (None, "csv", True, ("csv", None, None)),
+        ("p.csv", None, False, ("csv", "p.csv", None)),
+        ("p.txt", "jsonl", False, ("jsonl", "p.txt", None)),
+        ("flow", None, True, ("table", None, "flow")),
+        ("flow", "json", True, ("json", None, "flow")),
+        ("p.json", None, True, ("json", "p.json", None)),
+        ("folder.csv", None, True, ("table", None, "folder.csv")),
+    ],
+)
+def test_where_predictions_go(output, form, takes_folder, chosen, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    found, folder = choose_output(output, form, False, takes_folder)
+    assert (found.form, found.file and str(found.file), folder) == chosen

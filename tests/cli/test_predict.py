@@ -392,11 +392,11 @@ def test_numbers_are_those_of_the_module(regressor, load, table, predict, predic
     for name, column in zip("yz", expected.T.tolist(), strict=True):
         assert [prediction[name] for prediction in predicted] == pytest.approx(column, rel=1e-4, abs=1e-5)
         assert len(set(column)) > 5
-    rows = csv_rows(predict(regressor, str(table), "--format=csv").out)
+    rows = csv_rows(predict(regressor, str(table), "--batch_size=7", "--format=csv").out)
     assert rows == [
         {"input": prediction["input"], **{name: str(prediction[name]) for name in "yz"}} for prediction in predicted
     ]
-    assert table_rows(predict(regressor, str(table)).out) == rows
+    assert table_rows(predict(regressor, str(table), "--batch_size=7").out) == rows
 
 
 def test_numbers_may_be_written(regressor, predict, predictions, table):

@@ -78,7 +78,7 @@ class ContinuedCSVLogger(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:  # type: ignore[override]
+    def experiment(self) -> ExperimentWriter:
         if self._experiment is None:
             self._experiment = _ContinuedWriter(self.log_dir, self.first_step)
         return self._experiment  # type: ignore[return-value]

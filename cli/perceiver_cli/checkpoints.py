@@ -16,10 +16,13 @@ from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from perceiver_cli.record import check_record
-from perceiver_plugins.training.finite import NonFiniteError
+from perceiver_registry.errors import RunError
 
 if TYPE_CHECKING:
     from pytorch_lightning.loops.progress import _ProcessedTracker
+
+HANGUP: Any = getattr(signal, "SIGHUP", None)
+"""The signal of a terminal that is closed, which Windows does not have."""
 
 LAST = "last"
 BEST = "best"
@@ -69,9 +72,9 @@ class LastCheckpoint(Checkpoint):
         check_record(trainer._checkpoint_connector.dump_checkpoint())
         with contextlib.suppress(ValueError):  # only the main thread may set a handler
             signal.signal(signal.SIGINT, self._on_sigint)
-            if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            if HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_DFL:
                 self._hangup_handler = _forward_to_sigterm(os.getpid())
-                signal.signal(signal.SIGHUP, self._hangup_handler)
+                signal.signal(HANGUP, self._hangup_handler)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if self._unwritten_logs:
@@ -106,10 +109,10 @@ class LastCheckpoint(Checkpoint):
         # Ctrl-C during validation or between two steps, or SIGTERM. Within a step, weights may be half updated.
         if isinstance(exception, KeyboardInterrupt | SIGTERMException) and not self._in_step:
             self._save_interrupted(trainer)
-        elif isinstance(exception, NonFiniteError):
+        elif isinstance(exception, RunError):
             # Weights with an infinite loss may be finite, but worse than those that were saved before.
             is_validating = trainer.state.stage == RunningStage.VALIDATING
-            with contextlib.suppress(NonFiniteError):  # the weights are not finite either
+            with contextlib.suppress(RunError):  # the weights are not finite either
                 if is_validating or not self.path(trainer).exists():
                     self._save_interrupted(trainer)
 
@@ -125,8 +128,8 @@ class LastCheckpoint(Checkpoint):
 
     def _restore_hangup_handler(self) -> None:
         with contextlib.suppress(ValueError):
-            if self._hangup_handler is not None and signal.getsignal(signal.SIGHUP) is self._hangup_handler:
-                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            if self._hangup_handler is not None and signal.getsignal(HANGUP) is self._hangup_handler:
+                signal.signal(HANGUP, signal.SIG_DFL)
 
     @staticmethod
     def _write_logs(trainer: Trainer) -> None:

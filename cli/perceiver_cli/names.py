@@ -72,10 +72,12 @@ def _quoted(text: str) -> str:
     if not text.lstrip().startswith("["):
         return text
     try:
-        items = yaml.load(text, Loader=yaml.BaseLoader)  # makes nothing but texts
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
         return text
-    return json.dumps(items) if all(isinstance(item, str) for item in items) else text
+    if not isinstance(node, yaml.SequenceNode) or not all(isinstance(item, yaml.ScalarNode) for item in node.value):
+        return text
+    return json.dumps([item.value for item in node.value])
 
 
 def _spelled(value: Any) -> str:

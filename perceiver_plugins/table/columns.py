@@ -29,6 +29,16 @@ class Columns:
     mean: list[float]
     std: list[float]
 
+    def __post_init__(self) -> None:
+        """Check the columns, which a checkpoint may describe.
+
+        Raises:
+            ValueError: if there is not one mean and one standard deviation for each name.
+        """
+        for numbers in (self.mean, self.std):
+            if np.asarray(numbers, dtype=np.float64).shape != (len(self.names),):
+                raise ValueError("columns: there must be a mean and a standard deviation for each name")
+
     @classmethod
     def of(cls, names: Sequence[str], numbers: np.ndarray) -> Self:
         """Columns whose mean and standard deviation are those of ``numbers`` (rows, m), NaN left out.

@@ -137,12 +137,12 @@ def understood(description: Any, source: str | Path) -> dict[str, Any]:
         check_size(description)
         if description["format"] > FORMAT:
             raise UserError(f"{source}: written by a newer perceiver (format {description['format']}); please upgrade")
-        damaged = next(_damaged_entries(description), None)
-        if damaged is not None:
-            raise UserError(f"{source}: its description of the model is damaged: {damaged} is not of its type")
         for used in description["plugins"]:
             if used["kind"] != "data":
                 require(used, source)
+        damaged = next(_damaged_entries(description), None)
+        if damaged is not None:
+            raise UserError(f"{source}: its description of the model is damaged: {damaged} is not of its type")
         return _with_names_of_today(description)
     except PlainDataError as error:
         raise UserError(f"{source}: its description of the model is damaged: {error}") from error

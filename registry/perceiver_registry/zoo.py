@@ -129,7 +129,7 @@ def from_hugging_face(model: Any) -> PerceiverIO:
             if conversion is not None:
                 return conversion.from_hugging_face(model)
             known += [member.architecture for member in conversions.members]
-    raise UserError(f"no plugin converts a {architecture}, but {some_of(known)}")
+    raise UserError(f"no plugin converts a {architecture}, but {some_of(list(dict.fromkeys(known)))}")
 
 
 def to_hugging_face(model: PerceiverIO) -> Any:

@@ -203,7 +203,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused(trained, perceiver, load, tm
 @pytest.mark.parametrize("name", ["last", "best", "missing.ckpt"])
 def test_a_missing_checkpoint(perceiver, name):
     line = perceiver("fit", "--task=mlm", f"--ckpt_path={name}").error
-    assert f"{name}: no such checkpoint" in line or f"--ckpt_path={name}: no run with a checkpoint in logs" in line
+    assert f"{name}: no such checkpoint" in line or f"--ckpt_path={name}: no run of task 'mlm' in logs" in line
 
 
 @pytest.fixture

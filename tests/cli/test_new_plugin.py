@@ -132,7 +132,8 @@ def test_its_input_trains_on_own_files_with_a_built_in_output_and_predicts(fresh
     highs = sorted((tmp_path / "signals" / "high").iterdir())
     assert [Path(each["input"]).name for each in predictions] == [*(path.name for path in highs), "more.csv"]
     assert {each["label"] for each in predictions} <= {"high", "low", "middle"}
-    (line,) = predicted.err.splitlines()
+    source, line = predicted.err.splitlines()
+    assert source.startswith("perceiver: predicting with ")
     assert "no-such.npy: cannot be read as a signal" in line
 
 
@@ -297,7 +298,7 @@ def test_help_explains(perceiver):
     [
         ([], "the following arguments are required: NAME"),
         (["My", "Audio"], "unrecognized arguments: Audio"),
-        (["my-audio", "--foldr=x"], "unrecognized arguments: --foldr=x"),
+        (["my-audio", "--foldr=x"], "unknown flag --foldr; did you mean '--folder'?"),
     ],
 )
 def test_wrong_use_is_one_line(perceiver, tmp_path, arguments, wrong):

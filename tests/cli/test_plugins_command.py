@@ -180,9 +180,7 @@ def test_what_is_needed_of_a_disabled_plugin_is_an_error_that_says_so(perceiver)
 
 
 def test_wrong_use_is_one_line(perceiver):
-    assert (
-        "unrecognized arguments: --formt=json; perceiver plugins --help" in perceiver("plugins", "--formt=json").error
-    )
+    assert "unknown flag --formt; did you mean '--format'?" in perceiver("plugins", "--formt=json").error
     shown = perceiver("plugins", "--help")
     assert shown.code == 0
     assert "--format {table,json}" in shown.out

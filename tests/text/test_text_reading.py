@@ -110,7 +110,7 @@ def test_a_long_text_is_said_once_to_be_cut(tmp_path: Path) -> None:
 # inputs
 
 
-def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     reader, _ = make_reader(tmp_path)
     folder = tmp_path / "texts"
     (folder / "more").mkdir(parents=True)
@@ -141,10 +141,9 @@ def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "plain": "no suffix",
     }
     assert reader.expand(["*.txt", "./more", "more", "*.txt.gz"]) == ["b.txt", "more/c.txt", "more/c.txt", "a.txt.gz"]
-    with pytest.warns(
-        UserWarning, match=r"left out, as their names are not those of texts \(\.txt\): notes.md, plain$"
-    ):
+    with caplog.at_level("INFO"):
         everything = reader.expand([str(folder)])
+    assert "2 files left out: 1 .md, 1 without ending; texts end in .txt" in caplog.text
     assert everything == [str(folder / name) for name in ("a.txt.gz", "b.txt", "more/c.txt")]
     assert [reader.read(name).text for name in everything] == ["compressed", "Zwei\nZeilen é", "c"]
     monkeypatch.setenv("HOME", str(folder))

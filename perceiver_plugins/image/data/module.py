@@ -232,7 +232,9 @@ class ImageDataModule(Classes, PerceiverDataModule):
     def bit_depth(self) -> int:
         """Bits of grey images of 16 bits that are used."""
         known = self._bit_depth or self.known.get("bit_depth")
-        return known or find_bit_depth(self.source, self.splits.images["train"], self._headers)
+        if known or "train" not in self.splits.images:
+            return known or MAX_BIT_DEPTH
+        return find_bit_depth(self.source, self.splits.images["train"], self._headers)
 
     @property
     def _larger(self) -> bool:

@@ -64,7 +64,7 @@ def _of_attention_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: An
 
 
 ATTENTION = "aten::_scaled_dot_product_"
-"""What the names of torch's fused attention kernels begin with; the rest of a name differs between its versions."""
+"""Prefix of the names of torch's fused attention kernels; the rest of a name differs between its versions."""
 
 OPERATORS: dict[str, Callable[..., Iterator[Product]]] = {
     "aten::mm": _of_matrices,

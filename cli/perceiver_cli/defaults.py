@@ -28,7 +28,7 @@ def check_defaults(parser: Parser, run: Run) -> None:
         run: what is to be run.
 
     Raises:
-        PluginError: if one is no flag; the message names the spec.
+        PluginError: if one is not a flag; the message names the spec.
     """
     assert run.task is not None
     names = parser.names()

@@ -23,7 +23,7 @@ def open_inputs(arguments: Sequence[str], file: str | None) -> tuple[list[str], 
     """Return the inputs among the arguments, and the lines of what else was given; None if nothing else was.
 
     Args:
-        arguments: inputs; "-" stands for standard input, and so does giving nothing at all.
+        arguments: inputs; "-" means standard input, and so do no arguments at all.
         file: the name of a file of inputs, one a line.
 
     Raises:

@@ -7,7 +7,7 @@ import shlex
 import traceback
 
 REQUIREMENT = re.compile(r"[Rr]equirement '([^']+)' not met|pip install (?:-U )?'?([\w.\[\]<>=!~, -]*[\w\]])'?`")
-"""What Lightning's errors say of a missing package: its requirement, or how to install it."""
+"""Requirement of a missing package, or the command that installs it, in Lightning's errors."""
 
 MODULE = re.compile(r"No module named '([\w]+)")
 """Name of the module in Python's own error about a missing one."""

@@ -32,7 +32,7 @@ def quote_names(flags: Iterable[str], hints: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_other_scalars(where: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Raises an error if YAML made something else of a text: of ``label_names: [no, yes]``, say.
+    """Raise an error if YAML made something else of a text: of ``label_names: [no, yes]``, say.
 
     Args:
         where: the file that the values are from, for the message.

@@ -15,7 +15,7 @@ CARRIAGE_RETURN = re.compile(r"\r+")
 """A progress bar that is drawn anew begins with it, wherever it is drawn."""
 
 CURSOR = re.compile(r"\r+|\n*(\x1b\[A)+")
-"""What tqdm writes to move the cursor, before a bar or by itself."""
+"""Characters with which tqdm moves the cursor, before a bar or by themselves."""
 
 
 class EscapingStream:

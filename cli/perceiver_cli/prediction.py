@@ -108,7 +108,7 @@ def readable(source: Path | str | None, part: str = "model") -> Iterator[None]:
 
 
 def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) -> Any:
-    """The reader of the model's inputs; what is given wins over what the checkpoint says of the data."""
+    """Create the reader of the model's inputs; given values win over the checkpoint's description of the data."""
     assert chosen.description is not None
     name = name_of({"model": chosen.description["model"]}, "model.encoder")
     assert name is not None

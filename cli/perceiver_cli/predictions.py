@@ -23,7 +23,7 @@ Prediction = Mapping[str, Any]
 
 
 class Rows(Protocol):
-    """What tells the rows of predictions: a predictor, which may have ``records`` as well."""
+    """Interface of predictors to tables: ``rows`` and, optionally, ``records``."""
 
     def rows(self, predictions: Iterable[Prediction]) -> Iterator[dict[str, str]]: ...
 

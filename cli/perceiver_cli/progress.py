@@ -19,7 +19,7 @@ def has_terminal() -> bool:
 
 
 class LogProgress(ProgressBar):
-    """Prints the step, metrics, rate and remaining time, first after some seconds, then at intervals."""
+    """Print the step, metrics, rate and remaining time, first after some seconds, then at intervals."""
 
     def __init__(self) -> None:
         super().__init__()

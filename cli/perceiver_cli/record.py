@@ -1,4 +1,4 @@
-"""What a checkpoint records: plain data and tensors, which torch's restricted unpickler reads back."""
+"""Content of checkpoints: plain data and tensors, which torch's restricted unpickler reads back."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _is_number(value: Any) -> bool:
 
 
 class RestoredState(Callback):
-    """Keeps the restored state of all callbacks within the run's own folder, and explains a resume that fails.
+    """Keep the restored state of all callbacks within the run's own folder, and explain a resume that fails.
 
     It must come before all other callbacks.
 
@@ -186,7 +186,7 @@ class RestoredState(Callback):
         self._restoring = False
 
     def explained(self, error: Exception) -> Exception:
-        """What to raise for an error of the run: one about the checkpoint, if its state caused it."""
+        """Return the error to raise for an error of the run: one about the checkpoint, if its state caused it."""
         known = isinstance(error, UserError | RunError | OSError | MemoryError | torch.OutOfMemoryError)
         if known or not self._restoring:
             return error

@@ -162,7 +162,7 @@ def _create_data(values: Values) -> LightningDataModule:
 
 
 def _known_of_data(description: Mapping[str, Any]) -> Values:
-    """What a trained model knows of its data: statistics, and names of classes and targets."""
+    """Statistics of a trained model's data, and names of its classes and targets."""
     decoder = description["model"]["decoder"]
     names = ("label_names", "target_names", "target_mean", "target_std")
     return dict(description["data"]) | {name: decoder[name] for name in names if decoder.get(name) is not None}
@@ -225,7 +225,7 @@ def _new_trainer(options: Mapping[str, Any]) -> Trainer:
 
 
 def _progress(options: Mapping[str, Any]) -> list[Any]:
-    """What reports progress where there is no terminal, unless a progress bar is chosen or none is wanted."""
+    """Callback for progress without a terminal, unless a progress bar is chosen or disabled."""
     chosen = any(isinstance(callback, ProgressBar) for callback in options["callbacks"])
     return [] if chosen or has_terminal() or options["enable_progress_bar"] is False else [LogProgress()]
 

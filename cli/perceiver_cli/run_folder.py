@@ -91,7 +91,7 @@ def own_folder(checkpoint: Path) -> Path | None:
 
 
 class SaveConfig(Callback):
-    """Writes the run's configuration next to its logs, from which ``--config`` repeats the run, and to its loggers.
+    """Write the run's configuration next to its logs, from which ``--config`` repeats the run, and to its loggers.
 
     Args:
         values: the configuration, as plain data.

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 NOT_SERIALIZED = "Unable to serialize instance"
-"""What jsonargparse puts, with the value, where it has no form for a value."""
+"""Start of the text that jsonargparse dumps instead of a value that it cannot serialize."""
 
 
 def with_plain_enums(value: Any) -> Any:

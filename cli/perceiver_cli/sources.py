@@ -91,7 +91,7 @@ def find_checkpoint(ckpt_path: str, user: Values, flags: list[str]) -> Path:
     """The checkpoint that ``--ckpt_path`` means: a path, or "last" or "best" for that of the newest run.
 
     Raises:
-        UserError: if there is no run, or if the newest one has no such checkpoint; older runs do not stand in for it.
+        UserError: if there is no run, or if the newest one has no such checkpoint; older runs are not used instead.
     """
     if ckpt_path not in NEWEST:
         return Path(ckpt_path).expanduser()

@@ -52,9 +52,9 @@ MAX_SUGGESTIONS = 3
 
 
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:
-    """Find the dotted names that a name may stand for, the likely ones first; none if none is near.
+    """Find the dotted names that a name may mean, the likely ones first; empty if no name is near.
 
-    Hyphens count as underscores, and the name may lack its section: ``lr`` stands for ``optimizer.lr``.
+    Hyphens count as underscores, and the name may lack its section: ``lr`` means ``optimizer.lr``.
     """
     known = sorted(known)
     wanted = name.replace("-", "_").lower()
@@ -111,7 +111,7 @@ def suggest_argument(word: str, flags: Iterable[str]) -> str | None:
     """Compose the flag that a word without one is likely meant for; None if it can be anything.
 
     Args:
-        word: an argument that is no flag.
+        word: an argument that is not a flag.
         flags: the known flags, with their dashes.
     """
     name, equals, value = word.partition("=")

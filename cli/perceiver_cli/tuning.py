@@ -34,7 +34,7 @@ def with_found_values(callbacks: Sequence[Any], saved: Values, resumed: bool) ->
 
 
 class RecordFoundValues(Callback):
-    """Records the learning rate and the batch size that were found, so that a resumed run has them.
+    """Record the learning rate and the batch size that were found, so that a resumed run has them.
 
     Args:
         saved: the values that are saved as the run's configuration, which are changed.

@@ -44,7 +44,7 @@ class Fail(Callback):
 
 
 class Unreadable(Callback):
-    """Keeps in checkpoints an object that no restricted unpickler reads."""
+    """Keep in checkpoints an object that no restricted unpickler reads."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": self}

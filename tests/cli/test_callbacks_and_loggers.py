@@ -41,7 +41,7 @@ NEEDS_LOGGER = ("DeviceStatsMonitor", "LearningRateMonitor")
 
 @pytest.fixture
 def config(table):
-    """Writes a config file of a tiny run, and returns the flag that uses it."""
+    """Write a config file of a tiny run, and return the flag that uses it."""
 
     def config(callbacks: list[object], logger: object, **trainer: object) -> str:
         model = {"num_latents": 2, "num_latent_channels": 8}

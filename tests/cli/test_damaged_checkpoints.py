@@ -62,7 +62,7 @@ def with_entry(value: Any, name: tuple[Any, ...], new: Any) -> Any:
 
 @pytest.fixture
 def run_damaged(perceiver, regressor, table):
-    """Runs a command with a checkpoint in which one entry has another value."""
+    """Run a command with a checkpoint in which one entry has another value."""
 
     def run_damaged(command: str, checkpoint: dict[str, Any], name: tuple[Any, ...], new: Any) -> None:
         torch.save(with_entry(checkpoint, name, new), "damaged.ckpt")

@@ -1,4 +1,4 @@
-"""What the command writes: nothing that a terminal obeys, on no way, and predictions in files."""
+"""Output of the command: no control sequences on any path, and predictions in files."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_help_shows_the_flags_of_the_task(text_classifier, perceiver):
 
 
 class Old(Predictor):
-    """What a plugin had before predictors streamed."""
+    """Predictor of a plugin written before predictors streamed."""
 
     def __init__(self) -> None:
         self.given: list[list[str]] = []

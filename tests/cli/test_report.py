@@ -1,4 +1,4 @@
-"""What a training says at its end, and trials that leave nothing behind."""
+"""Report at the end of training, and trials that leave nothing behind."""
 
 from __future__ import annotations
 

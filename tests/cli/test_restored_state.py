@@ -1,4 +1,4 @@
-"""What a checkpoint of a stranger may restore: nothing that deletes or writes outside the run's own folder."""
+"""State restored from untrusted checkpoints: nothing that deletes or writes outside the run's own folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def victim(tmp_path) -> Path:
 
 @pytest.fixture
 def resume(perceiver, regressor, tmp_path, monkeypatch):
-    """Resumes a changed checkpoint in a folder of its own, and returns the result."""
+    """Resume a changed checkpoint in a folder of its own, and return the result."""
 
     def resume(change, *flags: str):
         checkpoint = torch.load(regressor.last, weights_only=True)

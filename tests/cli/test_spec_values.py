@@ -51,7 +51,7 @@ SMALL = (
 
 @pytest.fixture
 def fit_with(perceiver, tmp_path, request):
-    """Trains the task of a plugin whose specs have these values."""
+    """Train the task of a plugin whose specs have these values."""
 
     def fit_with(options: dict, *flags: str):
         text = "".join(f"{name} = {options.get(name, {})!r}\n" for name in OPTIONS)
@@ -111,7 +111,7 @@ class Config(DecoderConfig):
 
 @pytest.fixture
 def linked(monkeypatch):
-    """Fills in the fields of a config with some links from a data module, and returns them."""
+    """Fill in the fields of a config with some links from a data module, and return them."""
 
     def linked(links: dict, data: object, name: str = "strange", **given: object) -> dict:
         fields = [("model.decoder", field, attribute) for field, attribute in links.items()]

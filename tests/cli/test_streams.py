@@ -13,7 +13,7 @@ from perceiver_cli.output import escaped_output
 
 @pytest.fixture
 def written(monkeypatch):
-    """What is written to standard output in an encoding."""
+    """Text written to standard output in an encoding."""
 
     def written(encoding: str, write) -> bytes:
         buffer = io.BytesIO()

@@ -18,7 +18,7 @@ PLAIN_TYPES = (Tensor, nn.Parameter)
 """Types of tensors that hold their numbers and nothing else. Subclasses may give every operation another meaning."""
 
 TRACED_TYPES = (FakeTensor, FunctionalTensor)
-"""Types that stand in for plain tensors while ``torch.export`` traces a model."""
+"""Types that replace plain tensors while ``torch.export`` traces a model."""
 
 GLOBAL_HOOKS = (
     torch_module._global_forward_hooks,

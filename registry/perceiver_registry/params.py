@@ -122,7 +122,7 @@ def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
-    """Checks that weights are numbers.
+    """Check that weights are numbers.
 
     Args:
         weights: the weights by name.

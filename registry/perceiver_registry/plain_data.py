@@ -1,6 +1,6 @@
 """YAML and JSON from anybody: read with limits, and with errors of one line.
 
-A few hundred bytes of YAML can stand for gigabytes, by aliases of aliases; a few thousand brackets end Python's stack.
+A few hundred bytes of YAML can expand to gigabytes, by aliases of aliases; a few thousand brackets end Python's stack.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_DEPTH = 50
 Python has."""
 
 MAX_ALIASED = 10_000
-"""Values that the aliases of a YAML document may stand for together. Arbitrary: more than anybody shares by hand."""
+"""Values that the aliases of a YAML document may expand to together. Arbitrary: more than anybody shares by hand."""
 
 MAX_COLLECTIONS = 1_000_000
 """Lists and mappings of a document. Arbitrary: what is walked through in a second."""

@@ -17,7 +17,7 @@ MAX_INTERVAL = 600.0
 
 
 class ProgressLines:
-    """Decides when to report progress, and measures rate and remaining time.
+    """Decide when to report progress, and measure rate and remaining time.
 
     Args:
         unit: what is counted, in the plural.

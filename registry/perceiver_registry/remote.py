@@ -26,7 +26,7 @@ DOWNLOADED = "dataset"
 
 
 def is_remote(value: object) -> bool:
-    """Return whether a value is a path with a URL scheme. Text that begins with a URL and goes on is none."""
+    """Return whether a value is a path with a URL scheme. Text that merely begins with a URL is not one."""
     return isinstance(value, str) and bool(URL.match(value)) and len(value.split()) == 1
 
 

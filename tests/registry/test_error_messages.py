@@ -1,4 +1,4 @@
-"""What messages show of names."""
+"""Names in messages."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         return torch.tensor(self.mean, dtype=dtype, device=device), torch.tensor(self.std, dtype=dtype, device=device)
 
     def forward(self, decoded: Tensor) -> Tensor:
-        """Returns (b, t) float64 for the decoder's output (b, 1, f)."""
+        """Return (b, t) float64 for the decoder's output (b, 1, f)."""
         standardised = super().forward(decoded)
         mean, std = self.units(standardised.device)
         return standardised.to(mean.dtype) * std + mean

@@ -41,7 +41,7 @@ def class_metrics(num_classes: int, prefix: str) -> MetricCollection:
 
 
 def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: list[str]) -> None:
-    """Logs a confusion matrix as a picture, to every TensorBoard logger; a failure to draw it is a warning.
+    """Log a confusion matrix as a picture, to every TensorBoard logger; a failure to draw it is a warning.
 
     Args:
         trainer: whose loggers are used.
@@ -59,7 +59,7 @@ def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: l
 
 
 def draw_confusion(confusion: Tensor, label_names: list[str]) -> Figure:
-    """Draws a confusion matrix (classes, classes); names are drawn as they are, not as formulas."""
+    """Draw a confusion matrix (classes, classes); names are drawn as they are, not as formulas."""
     from matplotlib.figure import Figure  # not needed where nothing is drawn
 
     named = len(label_names) <= NAMED_CLASSES

@@ -24,7 +24,7 @@ from perceiver_plugins.image.data.decoding import naming, open_image
 from perceiver_plugins.training.errors import DataError
 
 SUFFIXES = (".flo", ".png")
-"""What names of flow files end in."""
+"""Suffixes of flow files."""
 
 TAG = b"PIEH"
 HEADER = 12

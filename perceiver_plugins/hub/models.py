@@ -107,7 +107,7 @@ class ZooModel(PreTrainedModel):
 
     @torch.no_grad()
     def _restart(self, names: Iterable[str]) -> None:
-        """Sets weights to those of a new model: versions of transformers differ in what they leave in their stead."""
+        """Set weights to those of a new model: versions of transformers differ in what they leave in their stead."""
         config: Any = self.config
         initial, own = type(self)(config).state_dict(), self.state_dict()
         for name in names:

@@ -51,7 +51,7 @@ WITHOUT_EFFECT = (
 
 @dataclass(frozen=True)
 class PublishedFormat:
-    """What a published model's image processor makes of images. It serves as an ``ImageFormat`` in prediction.
+    """Preprocessing by a published model's image processor. It serves as an ``ImageFormat`` in prediction.
 
     Args:
         options: those of :data:`DEFAULTS`.
@@ -121,12 +121,12 @@ class PublishedFormat:
         return transformers.PerceiverImageProcessor(**self.options)
 
     def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
-        """What the model takes, (b, 3, height, width) float32, of images of one size and of mode RGB."""
+        """Model inputs (b, 3, height, width) float32 from images of one size and of mode RGB."""
         values = self.processor(list(images))["pixel_values"]
         return torch.stack([torch.as_tensor(value).float() for value in values])
 
     def centre(self, image: Image.Image) -> Box:
-        """The part in the middle of an image that is looked at."""
+        """The centre crop of an image, which the model reads."""
         if not self.options["do_center_crop"]:
             return 0, 0, image.width, image.height
         smaller = min(image.width, image.height)

@@ -25,7 +25,7 @@ from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_line
 
 ARCHIVE = ".zip"
-"""What names of archives of images end in."""
+"""Suffix of archives of images."""
 
 PICTURE_SIZE = 448
 """Pixels of the longer side of a picture that attention is drawn over, at most."""
@@ -65,7 +65,7 @@ class ArchivedImage(str):
 
 
 class ImageReader(Reader):
-    """Reads image files, also those in zip archives, as they were read for validation in training.
+    """Read image files, also those in zip archives, as they were read for validation in training.
 
     Args:
         data: the ``description()`` of the data module.

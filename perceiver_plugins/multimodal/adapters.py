@@ -63,7 +63,7 @@ class AudioPatchesInputAdapter(InputAdapter):
         )
 
     def check_data(self, data: Any) -> None:
-        """Checks that a data module has recordings, which can be cut into patches.
+        """Check that a data module has recordings, which can be cut into patches.
 
         Raises:
             ValueError: if they cannot.
@@ -131,7 +131,7 @@ class VideoPatchesInputAdapter(InputAdapter):
         )
 
     def check_data(self, data: Any) -> None:
-        """Checks that a data module has videos, which can be cut into patches.
+        """Check that a data module has videos, which can be cut into patches.
 
         Raises:
             ValueError: if they cannot.
@@ -252,7 +252,7 @@ class AudioVideoLabelInputAdapter(CompositeInputAdapter):
 
 
 def _check_stream(data: Any, kind: str) -> None:
-    """Raises ValueError if a data module says that its clips do not have a stream."""
+    """Raise ValueError if a data module says that its clips do not have a stream."""
     streams = getattr(data, "streams", None)
     if streams is not None and kind not in streams:
         raise ValueError(f"the data's clips have no {kind}, which the model reads (its streams: {', '.join(streams)})")

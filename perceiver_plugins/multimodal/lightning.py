@@ -100,7 +100,7 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         return self.model.output_adapter  # type: ignore[return-value]
 
     def check_data(self, datamodule: Any) -> None:
-        """Checks that the clips of a data module have video and audio, and the model's shape and classes.
+        """Check that the clips of a data module have video and audio, and the model's shape and classes.
 
         Raises:
             UserError: if they have not.

@@ -14,7 +14,7 @@ from perceiver_plugins.training.reading import Reader, files_named
 
 
 class ClipReader(Reader):
-    """Reads video or audio files, as they were read for validation in training: the part in the middle.
+    """Read video or audio files, as they were read for validation in training: the part in the middle.
 
     Those streams are read that the model reads.
 

@@ -75,7 +75,7 @@ class TableReader(Reader):
         return (source for given in inputs for source in self._sources(given))
 
     def _sources(self, given: str) -> Iterator[str]:
-        """What is written as it is, or the rows of tables one after the other."""
+        """Written rows as they are, or the rows of tables one after the other."""
         if is_written(given):
             yield given
             return

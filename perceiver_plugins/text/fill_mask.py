@@ -106,7 +106,7 @@ class MaskFiller:
             ]
 
     def check(self, text: str, shown: str) -> None:
-        """Checks that there is a mask in a text, and that the model can read all of it.
+        """Check that there is a mask in a text, and that the model can read all of it.
 
         Args:
             text: the text.
@@ -150,7 +150,7 @@ class MaskFiller:
 
 
 class MaskPredictor(Predictor):
-    """Predicts the tokens at the masks of each text.
+    """Predict the tokens at the masks of each text.
 
     Args:
         module: the Lightning module, with its weights loaded.
@@ -168,13 +168,13 @@ class MaskPredictor(Predictor):
         self.top_k = top_k
 
     def stream(self, inputs: Iterable[str]) -> Iterator[Prediction]:
-        """Fills the masks of each text; texts that cannot be filled are left out and named in :attr:`failures`.
+        """Fill the masks of each text; texts that cannot be filled are left out and named in :attr:`failures`.
 
         Args:
             inputs: texts, and files and folders of texts.
 
         Raises:
-            UserError: if an argument stands for no text at all, or if no text can be filled.
+            UserError: if an argument yields no text at all, or if no text can be filled.
         """
         is_empty = True
         for prediction in super().stream(inputs):

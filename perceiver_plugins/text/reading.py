@@ -81,7 +81,7 @@ class TextExample(NamedTuple):
 
 
 class Excerpt(NamedTuple):
-    """What there is to read of a text.
+    """Part of a text that a model may read.
 
     Attributes:
         text: the text or, if it is far longer than the model's input, its beginning or end.

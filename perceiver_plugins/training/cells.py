@@ -17,7 +17,7 @@ MAX_NUMBER = float(np.finfo(np.float32).max)
 """Largest magnitude of a number: models compute in 32 bits."""
 
 
-def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
+def text_of(row: Mapping[str, Any], column: str, location: str) -> str:
     """The text in a column of a row; "" where it is missing (null).
 
     Raises:
@@ -27,11 +27,11 @@ def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise DataError(f"{place}: {column!r} is not text but {type(text).__name__}")
+        raise DataError(f"{location}: {column!r} is not text but {type(text).__name__}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{place}: {column!r} holds half of a surrogate pair, which is no character") from error
+        raise DataError(f"{location}: {column!r} holds half of a surrogate pair, which is no character") from error
     return text
 
 

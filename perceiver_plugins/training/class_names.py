@@ -26,7 +26,7 @@ class ClassNames:
     All training data is read first, then :meth:`settle` is called, then the rest is read. Without training data,
     :meth:`recall` is called first.
 
-    Whole numbers, also those written as text, stand for the given names, from 0 on; otherwise they are names, as are
+    Whole numbers, also those written as text, index the given names, from 0 on; otherwise they are names, as are
     booleans (false, true). Names that are not given are sorted, whole numbers by their value. A column holds one kind
     of label: text, numbers or booleans.
 
@@ -45,9 +45,9 @@ class ClassNames:
         self.counts: Counter[str] = Counter()
         self.settled = False
         self._kind = ""
-        self._kind_place = ""
+        self._kind_location = ""
 
-    def read(self, value: Any, place: str) -> str:
+    def read(self, value: Any, location: str) -> str:
         """The name of a class.
 
         Raises:
@@ -57,50 +57,50 @@ class ClassNames:
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # the form of whole numbers in a column where some are missing
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
-            raise DataError(f"{place}: the label in {self.where} is missing")
-        self._check_kind(value, place)
+            raise DataError(f"{location}: the label in {self.where} is missing")
+        self._check_kind(value, location)
         name = str(value).lower() if isinstance(value, bool) else str(value)
         if name not in self.numbers:
-            name = self._given_name(value, name, place) if self.given else self._new_name(name, place)
+            name = self._given_name(value, name, location) if self.given else self._new_name(name, location)
         if not self.settled:
             self.counts[name] += 1
         return name
 
-    def _check_kind(self, value: Any, place: str) -> None:
+    def _check_kind(self, value: Any, location: str) -> None:
         if not isinstance(value, str | int):
             hint = "; to predict numbers, pass target=number" if isinstance(value, float) else ""
             raise DataError(
-                f"{place}: {self.where} must hold texts, whole numbers or booleans to name classes, "
+                f"{location}: {self.where} must hold texts, whole numbers or booleans to name classes, "
                 f"not {type(value).__name__} ({value!r:.40}){hint}"
             )
         kind = {str: "text", bool: "a boolean"}.get(type(value), "a number")
         if not self._kind:
-            self._kind, self._kind_place = kind, place
+            self._kind, self._kind_location = kind, location
         elif kind != self._kind:
             raise DataError(
-                f"{place}: the label {value!r:.40} in {self.where} is {kind}, but {self._kind} in {self._kind_place} "
-                "(write all labels in one way)"
+                f"{location}: the label {value!r:.40} in {self.where} is {kind}, but {self._kind} in "
+                f"{self._kind_location} (write all labels in one way)"
             )
 
-    def _given_name(self, value: str | int, name: str, place: str) -> str:
+    def _given_name(self, value: str | int, name: str, location: str) -> str:
         try:
             number = int(value)
         except ValueError:
             hint = near(name, self.names)
-            raise DataError(f"{place}: the label {name!r:.60} is none of the label_names ({hint:.200})") from None
+            raise DataError(f"{location}: the label {name!r:.60} is none of the label_names ({hint:.200})") from None
         if 0 <= number < len(self.names):
             return self.names[number]
         hint = " (-1 stands for a missing label in some data sets)" if number == -1 else ""
         raise DataError(
-            f"{place}: the label {number} is out of range: "
+            f"{location}: the label {number} is out of range: "
             f"there are names for the labels 0 to {len(self.names) - 1}{hint}"
         )
 
-    def _new_name(self, name: str, place: str) -> str:
+    def _new_name(self, name: str, location: str) -> str:
         if self.settled:
             hint = near(name, self.names)
             raise DataError(
-                f"{place}: the label {name!r:.60} in {self.where} does not occur in the training data ({hint:.200})"
+                f"{location}: the label {name!r:.60} in {self.where} does not occur in the training data ({hint:.200})"
             )
         return name
 
@@ -134,7 +134,7 @@ class ClassNames:
         self.settled = True
 
     def similar(self) -> list[str]:
-        """A line for names that look alike, for a report; none if there are none."""
+        """A line for names that look alike, for a report; empty without any."""
         return similar_names(self.counts, self.where)
 
     def facts(self, labels: np.ndarray) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class PerceiverDataModule(LightningDataModule):
         return self._loader(dataset, sampler, self.batch_size, TrainingLoader)
 
     def loading_state(self) -> dict[str, int]:
-        """What the order of the training data depends on besides the seed: checkpoints hold it."""
+        """Values that, besides the seed, decide the order of the training data; saved in checkpoints."""
         examples = len(self.split_datasets.get("train", ()))
         return {"batch_size": self.batch_size, "num_replicas": self.num_replicas, "examples": examples}
 

@@ -133,7 +133,7 @@ class ZipTree(FileTree):
     """The files in a zip archive, which is read as it is, by several processes if need be.
 
     Raises:
-        DataError: if it is no zip archive.
+        DataError: if it is not a zip archive.
     """
 
     def __init__(self, path: Path) -> None:

@@ -23,7 +23,7 @@ class NonFiniteError(RunError):
 
 
 class FiniteGuard(Callback):
-    """Ends training when the loss or the weights are not finite, before such a state is saved.
+    """End training when the loss or the weights are not finite, before such a state is saved.
 
     On one CPU, each loss is checked before its gradients are computed. On other devices that would stall them: there
     the first step with such a loss is noted on the device, and read whenever metrics are logged, before each

@@ -29,7 +29,7 @@ class TunableLearningRate(LightningModule):
         self.optimizer_config["lr"] = value
         if self._trainer is None:
             return
-        # While a run is under way, its schedule goes on from the new rate instead of going back to the old one.
+        # While a run is under way, its schedule continues from the new rate instead of going back to the old one.
         for group in (group for optimizer in self._trainer.optimizers for group in optimizer.param_groups):
             group["lr"] = value
             if "initial_lr" in group:

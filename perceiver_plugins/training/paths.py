@@ -22,7 +22,7 @@ MAX_PATH = 255
 
 
 def as_path(name: str) -> Path:
-    """Return the path that a name stands for, with ``~`` expanded where there is such a user."""
+    """Return the path that a name denotes, with ``~`` expanded where there is such a user."""
     return Path(os.path.expanduser(name))
 
 
@@ -46,7 +46,7 @@ def matching_files(pattern: str) -> list[Path]:
     """Return the files that match a pattern, sorted. ``**`` follows no links to folders, as those may lead back.
 
     Raises:
-        DataError: if it is no valid pattern.
+        DataError: if it is not a valid pattern.
     """
     path = as_path(pattern)
     anchor = Path(path.anchor)

@@ -174,7 +174,7 @@ def best_classes(logits: Tensor, label_names: Sequence[str], top_k: int) -> list
 
 
 def class_record(prediction: Prediction) -> dict[str, Any]:
-    """What :func:`best_classes` says of an input, as a row for programs."""
+    """The classes that :func:`best_classes` finds for an input, as a row for programs."""
     return {"input": prediction["input"], **numbered(prediction["top"])}
 
 

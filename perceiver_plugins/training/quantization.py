@@ -52,7 +52,7 @@ def to_int8(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantize(model: PerceiverIO) -> PerceiverIO:
-    """Replaces a model's unmodified linear layers by those with 8-bit weights.
+    """Replace a model's unmodified linear layers by those with 8-bit weights.
 
     Layers that compute something else (subclasses, parametrizations, hooks, quantized weights) stay as they are.
 

@@ -48,7 +48,7 @@ class Reader(ABC):
         return list(inputs)
 
     def sources(self, inputs: Iterable[str]) -> Iterator[str]:
-        """Expand inputs, one after the other where each stands for itself, so that any number takes no memory.
+        """Expand inputs, one after the other where each is read by itself, so that any number takes no memory.
 
         Args:
             inputs: as of :meth:`expand`. If they are a sequence, all are expanded before the first is read.

@@ -31,7 +31,7 @@ KEY = "resume"
 
 
 class ExactResume(Callback):
-    """Saves a run's position with each checkpoint, and continues a resumed run there."""
+    """Save a run's position with each checkpoint, and continue a resumed run there."""
 
     def __init__(self) -> None:
         self._validated = 0
@@ -181,7 +181,7 @@ def check_record(record: Any, module: LightningModule) -> None:
 
 
 def loading_state(trainer: Trainer) -> dict[str, int]:
-    """What the order of the training data depends on; empty if its data module does not tell."""
+    """Values that decide the order of the training data; empty if its data module does not define them."""
     state: dict[str, int] = getattr(trainer.datamodule, "loading_state", dict)()  # type: ignore[attr-defined]
     return state
 

@@ -64,7 +64,7 @@ def read_rows(path: Path, columns: Mapping[str, str], delimiter: str | None = No
 
 
 def check_delimiter(delimiter: str | None) -> str | None:
-    r"""The delimiter that a flag names, in which \t and "tab" stand for a tab.
+    r"""The delimiter that a flag names, in which \t and "tab" mean a tab.
 
     Raises:
         UserError: If it is not one character, or one that cannot separate columns.
@@ -141,7 +141,7 @@ def _read_delimited(path: Path, columns: Mapping[str, str], delimiter: str) -> I
         whole = len(named) == width
         begin = lines.line_num + 1
         for values in lines:
-            if values:  # an empty line is no row
+            if values:  # an empty line is not a row
                 if len(values) != width:
                     raise DataError(_wrong_width(f"{path}, line {begin}", values, header, delimiter))
                 row = dict(zip(names, values if whole else [values[index] for index in named], strict=True))
@@ -211,12 +211,12 @@ def _csv_reason(error: csv.Error, begin: int, end: int) -> str:
 
 
 def _read_json(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
-    for place, row in _json_rows(path):
+    for location, row in _json_rows(path):
         if not isinstance(row, dict):
             fields = f" with {', '.join(map(repr, columns))}" if columns else ""
-            raise DataError(f"{path}, {place}: expected an object{fields}, got {type(row).__name__}")
-        require_columns(f"{path}, {place}", columns, row)
-        yield f"{path}, {place}", row
+            raise DataError(f"{path}, {location}: expected an object{fields}, got {type(row).__name__}")
+        require_columns(f"{path}, {location}", columns, row)
+        yield f"{path}, {location}", row
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -232,17 +232,18 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"line {number}", _parse_json(path, f"line {number}", line)
 
 
-def _parse_json(path: Path, place: str, text: str) -> Any:
+def _parse_json(path: Path, location: str, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}, {place}: not JSON ({error.msg}, column {error.colno}); expected one object per line, or one list"
+            f"{path}, {location}: not JSON ({error.msg}, column {error.colno}); expected one object per line, "
+            "or one list"
         ) from error
     except RecursionError as error:
-        raise DataError(f"{path}, {place}: lists or objects are nested too deeply") from error
+        raise DataError(f"{path}, {location}: lists or objects are nested too deeply") from error
     except ValueError as error:  # a key that occurs twice, a number of thousands of digits
-        raise DataError(f"{path}, {place}: {error}") from error
+        raise DataError(f"{path}, {location}: {error}") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

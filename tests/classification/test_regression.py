@@ -180,7 +180,7 @@ def test_it_learns_in_the_targets_own_units(regressor, batch, data_module, quiet
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true", "64-true"])
 def test_targets_far_from_zero_keep_their_differences(regressor, batch, data_module, quiet_trainer, precision):
-    """What is logged and predicted is near the truth in units of the deviation, whatever the precision."""
+    """Logged and predicted values are near the truth in units of the deviation, whatever the precision."""
     mean, std = 1.7e9, 10.0
     deviations = torch.linspace(-1.5, 1.5, 23, dtype=torch.float64)
     labels = mean + std * deviations[:, None]

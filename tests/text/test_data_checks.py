@@ -1,4 +1,4 @@
-"""What users' texts and prepared texts may have wrong, end to end: refused, reported, or made again."""
+"""Faulty users' texts and prepared texts, end to end: refused, reported, or made again."""
 
 from __future__ import annotations
 

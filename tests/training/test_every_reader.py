@@ -1,4 +1,4 @@
-"""What all readers make of names and files, good and bad."""
+"""Good and bad names and files, for all readers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Modality(NamedTuple):
         reader: makes the reader.
         suffix: of its files.
         write: writes such a file.
-        per_file: how many inputs it stands for.
+        per_file: how many inputs it contains.
     """
 
     reader: Callable[[], Reader]
@@ -92,7 +92,7 @@ def _no_warnings():
 
 
 def read(modality: Modality, *inputs: str) -> list[Any]:
-    """What a reader makes of inputs."""
+    """Sources that a reader expands inputs to."""
     reader = modality.reader()
     return [reader.read(source) for source in reader.sources(list(inputs))]
 

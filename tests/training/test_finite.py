@@ -16,7 +16,7 @@ from perceiver_plugins.training.finite import FiniteGuard, NonFiniteError, check
 
 
 class Line(LightningModule):
-    """Fits a line; ``bad`` says where something is NaN: (stage, batch)."""
+    """Fit a line; ``bad`` says where something is NaN: (stage, batch)."""
 
     def __init__(self, bad: tuple[str, int]):
         super().__init__()
@@ -45,7 +45,7 @@ class Line(LightningModule):
 
 @pytest.fixture
 def train(tmp_path):
-    """Trains on eight batches, with a validation after four, and returns the checkpoints that were written."""
+    """Train on eight batches, with a validation after four, and return the checkpoints that were written."""
 
     def train(*bad, callbacks=(), **options) -> dict[str, dict]:
         saving = [

@@ -1,4 +1,4 @@
-"""What Lightning itself calls on a module: prediction, the learning rate finder and the batch size finder."""
+"""Methods that Lightning itself calls on a module: prediction, the learning rate finder and the batch size finder."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_tuner_finds_a_learning_rate_that_training_uses(lit, tiny_data, quiet_
 )
 def test_a_rate_that_is_set_while_a_run_starts_is_that_of_its_schedule(lit, tiny_data, quiet_trainer, schedule, first):
     class Find(Callback):
-        """Sets the rate as LearningRateFinder does, and keeps the rates of the steps."""
+        """Set the rate as LearningRateFinder does, and keep the rates of the steps."""
 
         def __init__(self):
             self.rates = []

@@ -62,7 +62,7 @@ class Rows(DummyLogger):
 
 
 class Events(Checkpoint):
-    """Records what a run does, and saves checkpoints at a moment, after the other callbacks as any ``Checkpoint``.
+    """Record what a run does, and save checkpoints at a moment, after the other callbacks as any ``Checkpoint``.
 
     Args:
         folder: for the checkpoints.
@@ -114,7 +114,7 @@ class Events(Checkpoint):
 
 
 class OutOfTime(Callback):
-    """Ends training in the middle of the second epoch as a timer does."""
+    """End training in the middle of the second epoch as a timer does."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
@@ -132,7 +132,7 @@ def digest(batch: dict[str, Any]) -> str:
 
 
 class Runs:
-    """Trains in a folder of its own, each whole run once."""
+    """Train in a folder of its own, each whole run once."""
 
     def __init__(self, folder: Path, config: Callable[..., PerceiverConfig]) -> None:
         self.folder = folder
@@ -199,7 +199,7 @@ class Runs:
 
 
 def assert_equal(one: Any, other: Any, where: str) -> None:
-    """Asserts that nested values are equal, tensors to the bit."""
+    """Assert that nested values are equal, tensors to the bit."""
     if isinstance(one, dict):
         assert one.keys() == other.keys(), where
         for key, value in one.items():
@@ -215,7 +215,7 @@ def assert_equal(one: Any, other: Any, where: str) -> None:
 
 
 def check(runs: Runs, each: Combination) -> None:
-    """Asserts that a run, resumed from a checkpoint of the wanted moment, equals one that was left alone."""
+    """Assert that a run, resumed from a checkpoint of the wanted moment, equals one that was left alone."""
     moment = each["saved"]
     ended_early = moment.startswith("out of")
     _, whole, whole_rows, whole_state = runs.fit(each, "never" if ended_early else moment)

@@ -1,4 +1,4 @@
-"""What a run may be resumed with."""
+"""Options that a resumed run may change."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def open_image(source: str | Path | IO[bytes]) -> Image.Image:
     """Opens an image, of which nothing but the beginning is read.
 
     Raises:
-        Exception: one of :data:`IMAGE_ERRORS`, if it is no image of one of :data:`FORMATS`, or too large.
+        Exception: one of :data:`IMAGE_ERRORS`, if it is not an image of one of :data:`FORMATS`, or too large.
     """
     image = Image.open(source, formats=_known_formats())
     if image.width * image.height > MAX_PIXELS:
@@ -109,7 +109,7 @@ def deep_pixels(image: Image.Image) -> np.ndarray:
 
 @contextmanager
 def naming(place: str, hint: str = "") -> Iterator[None]:
-    """Turns errors of reading an image into DataErrors that name it.
+    """Turn errors of reading an image into DataErrors that name it.
 
     Args:
         place: where the image is from.

@@ -57,7 +57,7 @@ class ArrayStore(ImageStore):
 
 
 class ImageHeader(NamedTuple):
-    """What the beginning of an image says.
+    """Properties of an image, read from its header.
 
     Attributes:
         item: index of the image in its split.

@@ -91,7 +91,7 @@ class ImageFormat:
         return image.resize((width, height), Image.Resampling.BICUBIC, box=box or self.centre(image))
 
     def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
-        """What a model takes, (b, channels, height, width) float32, of images of the mode of the format."""
+        """Model inputs (b, channels, height, width) float32 from images of the mode of the format."""
         return self.normalize(to_pixels([self.cut(image) for image in images]))
 
     def normalize(self, pixels: Tensor) -> Tensor:

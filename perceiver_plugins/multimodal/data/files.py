@@ -16,10 +16,10 @@ from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.media import audio_stream, open_media, video_stream
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
-"""What names of video files end in."""
+"""Suffixes of video files."""
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma")
-"""What names of sound files end in."""
+"""Suffixes of sound files."""
 
 PROBLEM = "the clip cannot be read"
 
@@ -134,7 +134,7 @@ def _time(frame: Any) -> float:
 
 
 def _seek(container: Any, time: float) -> None:
-    """Goes to the last place at or before a time, of the file, at which decoding can begin."""
+    """Seek to the last key frame at or before a time of the file."""
     container.seek(round(time * av.time_base))
 
 

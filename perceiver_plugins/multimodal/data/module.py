@@ -158,7 +158,7 @@ class ClipDataModule(Classes, PerceiverDataModule):
 
     @property
     def clip_format(self) -> ClipFormat:
-        """What the clips are like that the model sees."""
+        """Format of the clips that the model reads."""
         return ClipFormat(*self._shape, self.streams)
 
     @cached_property

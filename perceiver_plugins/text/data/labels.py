@@ -70,7 +70,7 @@ class Labels(ABC):
 
     @abstractmethod
     def recall(self, facts: Mapping[str, Any]) -> None:
-        """Settle what depends on the training data where there is none.
+        """Restore facts about the training data where it is not available.
 
         Args:
             facts: What a trained model knows of its labels; see :meth:`facts`.

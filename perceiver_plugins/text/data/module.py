@@ -206,7 +206,7 @@ class TextDataModule(PerceiverDataModule):
 
     @property
     def known_facts(self) -> dict[str, Any]:
-        """What is known of the labels where there is no training data."""
+        """Facts about the labels for use without training data."""
         return {name: list(value) for name, value in self.known.items() if name.startswith(("label_", "target_"))}
 
     def new_labels(self, label_names: Sequence[str] | None) -> Labels:

@@ -325,7 +325,7 @@ def _text_only(documents: datasets.Dataset, column: str, where: str) -> datasets
 
 
 def _without_text(documents: datasets.Dataset, split: str) -> list[str]:
-    """A line for the documents that are empty or missing, which become no tokens; none if there are none."""
+    """A line for the documents that are empty or missing, which become no tokens; empty without any."""
     lengths = pc.binary_length(documents.with_format("arrow")[:]["text"])
     empty = pc.sum(pc.fill_null(pc.equal(lengths, 0), True)).as_py()
     return [f"{split}: {empty:,} of {len(documents):,} rows left out: no text"] if empty else []

@@ -92,7 +92,7 @@ def _no_warnings():
 
 
 def read(modality: Modality, *inputs: str) -> list[Any]:
-    """Sources that a reader expands inputs to."""
+    """Read the examples of inputs."""
     reader = modality.reader()
     return [reader.read(source) for source in reader.sources(list(inputs))]
 

@@ -1,4 +1,4 @@
-"""Options that a resumed run may change."""
+"""Checks of the record and the data that a run is resumed with."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class VideoFolderDataModule(ClipDataModule):
         frame_rate: Frames a second.
         samples_per_frame: Samples of audio for each frame: 1920 of them 25 times a second are 48 kHz.
         streams: What is read of each file: video, audio or both; null: both, except for audio files, and for videos
-            without any sound (up to 100 are checked).
+            if none of up to 100 of them has sound.
         val_fraction: Part of the training clips that is set aside for validation where there is no folder for it.
         test_fraction: Part that is set aside for test where there is no folder for it; 0: none.
         skip_unreadable: Leave out files that are damaged, too short or without a stream that is read, instead of

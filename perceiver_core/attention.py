@@ -47,8 +47,8 @@ def forced(path: Path | None = None, absorption: Absorption | None = None) -> It
     """Makes all attention take one way, for tests and measurements. What returns the weights stays plain.
 
     Args:
-        path: how the softmax is computed. None: as ever.
-        absorption: which projections are made where there is one head and they are unmodified. None: as ever.
+        path: how the softmax is computed. None: the usual choice.
+        absorption: which projections are made where there is one head and they are unmodified. None: the usual choice.
 
     Raises:
         ValueError: if there is no such way.

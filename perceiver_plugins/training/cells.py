@@ -17,6 +17,15 @@ MAX_NUMBER = float(np.finfo(np.float32).max)
 """Largest magnitude of a number: models compute in 32 bits."""
 
 
+KINDS = {type(None): "empty", bool: "a boolean", int: "a whole number", float: "a number", str: "text", list: "a list"}
+"""Types of values as messages name them."""
+
+
+def kind_of(value: Any) -> str:
+    """Name the type of a value for a message, without Python's name of it."""
+    return KINDS.get(type(value), "an object")
+
+
 def text_of(row: Mapping[str, Any], column: str, location: str) -> str:
     """The text in a column of a row; "" where it is missing (null).
 
@@ -27,7 +36,7 @@ def text_of(row: Mapping[str, Any], column: str, location: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise DataError(f"{location}: {column!r} is not text but {type(text).__name__}")
+        raise DataError(f"{location}: {column!r} is not text but {kind_of(text)}")
     try:
         text.encode()
     except UnicodeEncodeError as error:

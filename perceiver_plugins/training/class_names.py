@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_plugins.training.cells import kind_of
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry.errors import UserError, near
@@ -71,9 +72,9 @@ class ClassNames:
             hint = "; to predict numbers, pass target=number" if isinstance(value, float) else ""
             raise DataError(
                 f"{location}: {self.where} must hold texts, whole numbers or booleans to name classes, "
-                f"not {type(value).__name__} ({value!r:.40}){hint}"
+                f"not {kind_of(value)} ({value!r:.40}){hint}"
             )
-        kind = {str: "text", bool: "a boolean"}.get(type(value), "a number")
+        kind = kind_of(value)
         if not self._kind:
             self._kind, self._kind_location = kind, location
         elif kind != self._kind:

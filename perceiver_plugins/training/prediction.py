@@ -71,7 +71,7 @@ class Predictor(ABC):
             inputs: what the reader expands to single inputs.
 
         Raises:
-            UserError: if an argument stands for no input at all.
+            UserError: if an argument names no input.
         """
         return list(self.stream(inputs))
 
@@ -83,7 +83,7 @@ class Predictor(ABC):
             inputs: what the reader expands to single inputs, as they come.
 
         Raises:
-            UserError: if an argument stands for no input at all.
+            UserError: if an argument names no input.
         """
         expand: Any = getattr(self.reader, "sources", None) or (lambda given: iter(self.reader.expand(list(given))))
         sources = expand(inputs)

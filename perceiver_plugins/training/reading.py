@@ -43,7 +43,7 @@ class Reader(ABC):
         """The single inputs that a person's arguments stand for, such as the files in a folder.
 
         Raises:
-            UserError: if an argument stands for nothing.
+            UserError: if an argument names no input.
         """
         return list(inputs)
 
@@ -54,7 +54,7 @@ class Reader(ABC):
             inputs: as of :meth:`expand`. If they are a sequence, all are expanded before the first is read.
 
         Raises:
-            UserError: if an argument stands for nothing.
+            UserError: if an argument names no input.
         """
         return iter(self.expand(list(inputs)))
 

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from perceiver_plugins.training.cells import kind_of
 from perceiver_plugins.training.errors import DataError, one_line
 from perceiver_plugins.training.opening import TABLES, decoded_lines, file_format, is_table, open_binary, readable
 from perceiver_registry.errors import UserError, near, some_of
@@ -214,7 +215,7 @@ def _read_json(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
     for location, row in _json_rows(path):
         if not isinstance(row, dict):
             fields = f" with {', '.join(map(repr, columns))}" if columns else ""
-            raise DataError(f"{path}, {location}: expected an object{fields}, got {type(row).__name__}")
+            raise DataError(f"{path}, {location}: expected an object{fields}, got {kind_of(row)}")
         require_columns(f"{path}, {location}", columns, row)
         yield f"{path}, {location}", row
 

@@ -259,7 +259,7 @@ def test_a_class_that_is_new_in_validation_is_named(write):
 def test_a_number_is_no_class(write):
     message = refused(write("t.jsonl", [{"x": 1, "label": 0.5}, {"x": 1, "label": 1.5}]), target="class")
     assert "t.jsonl, line 1: the column 'label'" in message
-    assert "not float (0.5); to predict numbers, pass target=number" in message
+    assert "not a number (0.5); to predict numbers, pass target=number" in message
 
 
 def test_a_table_without_rows_is_named(tmp_path):

@@ -552,11 +552,11 @@ def test_missing_labels_of_a_data_set(tmp_path: Path) -> None:
         (rows(("a", "x"), ("b", None)), {}, r"train.jsonl, line 2: the label in the column 'label' .* is missing"),
         (rows(("a", "x"), ("b", "")), {}, r"line 2: the label in .*\(label_column\) is missing"),
         (rows(("a", "x"), ("b", "x")), {}, "labels in the column 'label' .* are all 'x': .* two classes"),
-        (rows(("a", ["x"])), {}, "line 1: .* must hold texts, whole numbers or booleans .*not list"),
-        (rows(("a", 1.5)), {}, r"line 1: .*not float \(1.5\); to predict numbers, pass target=number"),
+        (rows(("a", ["x"])), {}, "line 1: .* must hold texts, whole numbers or booleans .*not a list"),
+        (rows(("a", 1.5)), {}, r"line 1: .*not a number \(1.5\); to predict numbers, pass target=number"),
         (rows(("a", 1)), {"label_column": "lable"}, "line 1: no column 'lable'; label_column must .*mean 'label'"),
         (rows(("a", 1)), {"text_column": "body"}, "line 1: no column 'body'; text_column must be one of: text, label"),
-        (rows((3, 1)), {}, "line 1: 'text' is not text but int"),  # type: ignore[arg-type]
+        (rows((3, 1)), {}, "line 1: 'text' is not text but a whole number"),  # type: ignore[arg-type]
         (rows(("", 1)), {}, "the train data is empty"),
         ([], {}, "train.jsonl: the file holds no rows"),
         (rows(("a", 2)), {"label_names": ["x", "y"]}, "line 1: the label 2 is out of range: .* labels 0 to 1$"),

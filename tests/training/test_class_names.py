@@ -19,11 +19,11 @@ def test_missing_labels_are_refused(missing: Any) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([1, True], "line 2: the label True .* is a boolean, but a number in line 1"),
-        ([True, 0], "line 2: the label 0 .* is a number, but a boolean in line 1"),
-        (["1", 1], "line 2: the label 1 .* is a number, but text in line 1"),
-        ([0, "no"], "line 2: the label 'no' .* is text, but a number in line 1"),
-        ([1, 0.5], "line 2: .* not float"),
+        ([1, True], "line 2: the label True .* is a boolean, but a whole number in line 1"),
+        ([True, 0], "line 2: the label 0 .* is a whole number, but a boolean in line 1"),
+        (["1", 1], "line 2: the label 1 .* is a whole number, but text in line 1"),
+        ([0, "no"], "line 2: the label 'no' .* is text, but a whole number in line 1"),
+        ([1, 0.5], "line 2: .* not a number"),
     ],
 )
 def test_labels_of_mixed_kinds_are_refused(labels: list[Any], message: str) -> None:

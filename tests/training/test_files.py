@@ -120,7 +120,7 @@ def test_find_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.csv", b"text\nok\n\xe9\n", "bad byte 0xe9 at line 3, byte 1"),
         ("a.jsonl", b'{"text": "a"}\n{"body": "b"}', r"line 2: no column 'text'; .* one of: body"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2: not JSON"),
-        ("a.jsonl", b'{"text": 3}', "line 1: 'text' is not text but int"),
+        ("a.jsonl", b'{"text": 3}', "line 1: 'text' is not text but a whole number"),
         ("a.jsonl", b'"just text"', "line 1: expected an object"),
         ("a.jsonl", b'{"text": "\\ud800"}', "surrogate"),
         ("a.csv", b"title,body\n1,2\n", r"no column 'text'; .* one of: title, body"),
@@ -206,7 +206,7 @@ def test_values_of_rows(tmp_path: Path) -> None:
         ("a.csv", b"text,labels\nx,1\n", r"a\.csv: no column 'label'; a_flag must be one of: text, labels .*'labels'"),
         ("a.tsv", b"text\tlabels\nx\t1\n", "no column 'label'; a_flag must be one of: text, labels"),
         ("a.jsonl", b'{"label": 1}\n{"text": 1}\n', "line 2: no column 'label'; a_flag must be one of: text$"),
-        ("a.json", b'[{"label": 1}, 3]', "item 2: expected an object with 'label', got int"),
+        ("a.json", b'[{"label": 1}, 3]', "item 2: expected an object with 'label', got a whole number"),
         ("a.txt", b"label", "not a table; columns are read from .jsonl, .json, .csv"),
         ("a.csv.gz", b"no gzip", "damaged"),
         ("a.csv", b'label\n"a\n', "not a valid table"),
@@ -223,7 +223,7 @@ def test_bad_tables(name: str, data: bytes, message: str, tmp_path: Path) -> Non
 def test_text_of_a_row() -> None:
     assert text_of({"a": "é"}, "a", "here") == "é"
     assert text_of({"a": None}, "a", "here") == ""
-    with pytest.raises(DataError, match="here: 'a' is not text but list"):
+    with pytest.raises(DataError, match="here: 'a' is not text but a list"):
         text_of({"a": ["é"]}, "a", "here")
     with pytest.raises(DataError, match=r"here: .* surrogate"):
         text_of({"a": "\ud800"}, "a", "here")

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from perceiver_cli.foreign_paths import without_foreign_paths
+from perceiver_cli.output import is_merged
 from perceiver_cli.paths import refuse_remote_values
-from perceiver_cli.sources import find_source, look_at
+from perceiver_cli.sources import find_source, flag_value, look_at
 from perceiver_cli.suggestions import suggest_argument
 from perceiver_cli.values import KINDS, NAME_KEYS, NONE, Replacement, Values, merge, name_of, nest, normalise
 from perceiver_registry import (
@@ -142,7 +143,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     ckpt_path = given["ckpt_path"] or user.get("ckpt_path")
     source = find_source(command, ckpt_path, named, user, flags, given["help"])
     checkpoint, description = look_at(source) if source else (None, None)
-    if source and source != ckpt_path:
+    is_data = command == "predict" and flag_value("format", flags) not in (None, "table") and is_merged()
+    if source and source != ckpt_path and not is_data:
         print(f"perceiver: {SOURCE_USE[command]} {source}", file=sys.stderr)
     if command == "fit" and source and not checkpoint:
         raise UserError(

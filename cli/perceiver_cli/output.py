@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,15 @@ class EscapingStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
+
+
+def is_merged() -> bool:
+    """Whether standard output and error go to one file or pipe, where a note would be read as part of the output."""
+    try:
+        output, error = os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):  # a stream without a file
+        return False
+    return os.path.samestat(output, error) and not sys.stderr.isatty()
 
 
 @contextlib.contextmanager

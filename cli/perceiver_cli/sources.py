@@ -155,18 +155,18 @@ def _alternatives(run: Path) -> str:
 
 def runs_folder(user: Values, flags: list[str]) -> Path:
     """The folder in which loggers keep their runs."""
-    default = _flag("trainer.default_root_dir", flags) or user.get("trainer", {}).get("default_root_dir") or "."
+    default = flag_value("trainer.default_root_dir", flags) or user.get("trainer", {}).get("default_root_dir") or "."
     return Path(_logger_option("save_dir", user, flags, str(Path(default) / "logs")))
 
 
 def _logger_option(option: str, user: Values, flags: list[str], default: str) -> str:
     logger = user.get("trainer", {}).get("logger")
     configured = logger.get("init_args", {}).get(option) if isinstance(logger, Mapping) else None
-    flag = _flag(f"trainer.logger.{option}", flags) or _flag(f"trainer.logger.init_args.{option}", flags)
+    flag = flag_value(f"trainer.logger.{option}", flags) or flag_value(f"trainer.logger.init_args.{option}", flags)
     return flag or configured or default
 
 
-def _flag(name: str, flags: list[str]) -> str | None:
+def flag_value(name: str, flags: list[str]) -> str | None:
     """The value of a flag that is yet to be parsed, written with "=" or as the next word."""
     for i, flag in enumerate(flags):
         written, equals, value = flag.partition("=")

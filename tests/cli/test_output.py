@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -223,3 +224,13 @@ def test_where_predictions_go(output, form, takes_folder, chosen, tmp_path):
     (tmp_path / "folder.csv").mkdir()
     found, folder = choose_output(output, form, False, takes_folder)
     assert (found.form, found.file and str(found.file), folder) == chosen
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_no_note_gets_into_data(evil_run, tmp_path, merged):
+    command = [sys.executable, "-m", "perceiver_cli", "predict", "--ckpt_path=last", "--format=json", "a text"]
+    error = subprocess.STDOUT if merged else subprocess.PIPE
+    folder = evil_run.last.parents[4]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=error, timeout=120, check=True)
+    assert json.loads(done.stdout)[0]["input"] == "a text"
+    assert merged or b"predicting with logs" in done.stderr

@@ -91,6 +91,7 @@ class LastCheckpoint(Checkpoint):
         if due and not self._validation_follows(trainer):
             self.save(trainer)
         if self.interrupted:
+            trainer._logger_connector.update_train_step_metrics()  # Lightning logs the step only after this hook
             self.save(trainer)
             raise KeyboardInterrupt
 

@@ -116,6 +116,12 @@ def test_an_interrupted_run_ends_after_its_step_and_can_go_on(resumable, whole, 
     assert_ends_as_one_left_alone(fit, whole, assert_same_training_state)
 
 
+def test_the_step_that_an_interrupt_waits_for_is_logged(resumable, fit):
+    resumable(INTERRUPTED)
+    events = EventAccumulator(str(fit("--ckpt_path=last", ALLOW))).Reload()
+    assert [event.step for event in events.Scalars("train_loss")] == list(range(12))
+
+
 @pytest.mark.parametrize(
     ("place", "saved", "code"),
     [("train 7 SIGINT", 7, 130), ("validation 5 SIGINT", 5, 130), ("train 7 SIGTERM", 8, 143)],

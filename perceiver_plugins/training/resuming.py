@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from pytorch_lightning.loops.evaluation_loop import RestartStage as EvaluationStage
 from pytorch_lightning.loops.fit_loop import RestartStage as FitStage
 from pytorch_lightning.loops.training_epoch_loop import RestartStage as EpochStage
@@ -278,8 +278,9 @@ def _restart_within_epoch(trainer: Trainer, position: Position) -> None:
         loop._restart_stage = EpochStage.NONE
         _set_steps(trainer, after_step=False)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, GradientAccumulationScheduler):  # acts when an epoch begins
-            callback.on_train_epoch_start(trainer)
+        # These act when an epoch begins. The latter averages once in an epoch, whatever was restored.
+        if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
+            callback.on_train_epoch_start(trainer, trainer.lightning_module)
 
 
 def _set_steps(trainer: Trainer, after_step: bool) -> None:

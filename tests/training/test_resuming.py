@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
 
 from perceiver_plugins.text import LitLanguageModel
 from perceiver_plugins.training.resuming import KEY, check_record, check_stream, read_position
@@ -64,6 +65,21 @@ def test_with_another_batch_size_an_epoch_goes_on_where_it_was(train):
     with pytest.warns(UserWarning, match="batch_size 2 -> 1: epoch 1 continues at its batch 6 of 10"):
         seen, _ = train(1, checkpoint, max_epochs=2)
     assert seen == [(1, batch) for batch in range(6, 10)]
+
+
+def test_an_average_of_weights_goes_on_within_an_epoch(tiny_config, tiny_data, quiet_trainer, tmp_path):
+    def train(checkpoint=None):
+        seed_everything(3, verbose=False)
+        module = LitLanguageModel.create(tiny_config(), num_samples=0)
+        saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=7, save_top_k=-1)
+        callbacks = [StochasticWeightAveraging(0.01, swa_epoch_start=1), saving]
+        trainer = quiet_trainer(callbacks=callbacks, max_epochs=4, enable_checkpointing=True)
+        trainer.fit(module, datamodule=tiny_data(batch_size=2), ckpt_path=checkpoint, weights_only=True)
+        rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        return module.state_dict(), rates, callbacks[0].n_averaged
+
+    alone = train()
+    torch.testing.assert_close(train(tmp_path / "step=7.ckpt"), alone, rtol=0, atol=0)
 
 
 def test_a_damaged_record_is_refused(train):

@@ -68,7 +68,7 @@ def decoded_lines(path: Path) -> Iterator[str]:
         DataError: If the file is not UTF-8, or holds a zero byte; the message names the line.
     """
     with open_binary(path) as file:
-        refuse_utf16(path, file.read(2))
+        refuse_utf16(path, file.read(4))
     with open_binary(path) as file:
         # newline="" splits lines at all three ends and leaves them as they are, as the csv module needs it. Bytes that
         # are not UTF-8 become lone surrogates, which are found in their line.
@@ -91,7 +91,9 @@ def _refuse_bad_bytes(path: Path, number: int, line: str) -> None:
 
 
 def refuse_utf16(path: Path, start: bytes) -> None:
-    """Raise DataError if a file that starts with these bytes is UTF-16."""
+    """Raise DataError if a file that starts with these bytes is UTF-16, or UTF-32 where they are at least four."""
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise DataError(f"{path}: UTF-32 text, not UTF-8; convert it (iconv -f UTF-32 -t UTF-8)")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path}: UTF-16 text, not UTF-8; convert it (iconv -f UTF-16 -t UTF-8)")
 

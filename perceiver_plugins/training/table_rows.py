@@ -243,8 +243,14 @@ def _parse_json(path: Path, location: str, text: str) -> Any:
         ) from error
     except RecursionError as error:
         raise DataError(f"{path}, {location}: lists or objects are nested too deeply") from error
-    except ValueError as error:  # a key that occurs twice, a number of thousands of digits
+    except _DuplicateKeyError as error:
         raise DataError(f"{path}, {location}: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{path}, {location}: a whole number has more than 4300 digits (write it as text)") from error
+
+
+class _DuplicateKeyError(ValueError):
+    """A key occurs twice in an object."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -252,7 +258,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice!r} occurs more than once in an object; rename or remove one of them")
+        raise _DuplicateKeyError(f"the key {twice!r} occurs more than once in an object; rename or remove one of them")
     return values
 
 

@@ -95,8 +95,8 @@ def load_json(text: str) -> Any:
         raise PlainDataError(f"not JSON ({error.msg}, line {error.lineno}, column {error.colno})") from error
     except RecursionError as error:
         raise PlainDataError(TOO_DEEP) from error
-    except ValueError as error:  # a whole number of more than 4300 digits
-        raise PlainDataError(f"not JSON that can be read ({error})") from error
+    except ValueError as error:
+        raise PlainDataError("a whole number has more than 4300 digits") from error
     check_size(value)
     return value
 

@@ -114,6 +114,7 @@ def test_find_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.txt", b"abc\0def", "binary file .zero byte at byte 3."),
         ("a.jsonl", b"\0\1\2", "binary file"),
         ("a.txt", "hé".encode("utf-16"), "UTF-16 text, not UTF-8"),
+        ("a.txt", "hé".encode("utf-32"), "UTF-32 text, not UTF-8"),
         ("a.txt", b"abc \xe9t\xe9", "not UTF-8 text: bad byte 0xe9 at byte 4"),
         ("a.txt", b"\xef\xbb\xbfab\xff", "bad byte 0xff at byte 5"),
         ("a.txt", b"abc\xe2\x82", r"bad byte 0xe2 at byte 3 \(the end\)"),

@@ -43,7 +43,11 @@ def refused(path: Path, data: bytes, columns: dict[str, str] = COLUMNS) -> str:
         ("t.csv", "text,label\nä".encode() + b"\xe9,2\n", ": not UTF-8 text: bad byte 0xe9 at line 2, byte 3"),
         ("t.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}', ", line 2: no column 'label'"),
         ("t.jsonl", b'{"text": "a", "label": 1, "text": "b"}', ", line 1: the key 'text' occurs more than once"),
-        ("t.jsonl", b'{"text": "a", "label": ' + b"9" * 5000 + b"}", ", line 1: Exceeds the limit"),
+        (
+            "t.jsonl",
+            b'{"text": "a", "label": ' + b"9" * 5000 + b"}",
+            ", line 1: a whole number has more than 4300 digits",
+        ),
         ("t.jsonl", b"\n" + b'{"a":' * 200000, ", line 2: "),
     ],
 )

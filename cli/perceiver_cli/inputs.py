@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
@@ -18,6 +19,9 @@ Lines = Callable[[bool], Iterator[str]]
 
 STANDARD_INPUT = "standard input"
 
+TABLE = re.compile(r"\.(csv|tsv|jsonl?|parquet)(\.(gz|xz|bz2|zst))?$", re.IGNORECASE)
+"""End of the name of a table, whose rows would be taken for inputs as they are written."""
+
 
 def open_inputs(arguments: Sequence[str], file: str | None) -> tuple[list[str], Lines | None]:
     """Return the inputs among the arguments, and the lines of what else was given; None if nothing else was.
@@ -27,11 +31,13 @@ def open_inputs(arguments: Sequence[str], file: str | None) -> tuple[list[str], 
         file: the name of a file of inputs, one a line.
 
     Raises:
-        UserError: if there is nothing to predict for, or the file cannot be opened.
+        UserError: if there is nothing to predict for, or the file cannot be opened or is a table.
     """
     given = [text for text in arguments if text != "-"]
     streams: list[tuple[str, TextIO]] = []
     if file:
+        if TABLE.search(file):
+            raise UserError(f"--input={file}: a table, not a list of inputs, one a line (give a table as an argument)")
         try:
             streams.append((f"--input={file}", open(os.path.expanduser(file), encoding="utf-8")))  # noqa: SIM115 (closed when read)
         except (OSError, ValueError) as error:

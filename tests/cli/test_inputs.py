@@ -113,3 +113,10 @@ def test_memory_does_not_grow_with_a_file(tmp_path, line):
     tracemalloc.stop()
     assert number == (1 if len(line) == 2**20 else 30 * (2**20 // 100))
     assert peak < 12 * MAX_LINE
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.TSV", "a.json", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_rows_of_a_table_are_not_taken_for_inputs(tmp_path, name):
+    (tmp_path / name).write_text('{"text": "a", "label": "b"}\n')
+    with pytest.raises(UserError, match=r"a table, not a list of inputs.*give a table as an argument"):
+        opened(file=str(tmp_path / name))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -65,6 +66,24 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise OSError(cause.errno, cause.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
+    """Open a new UTF-8 file that replaces ``path`` once it is complete, as :func:`replacing` does.
+
+    Args:
+        path: the file.
+        errors: the error handler for characters that cannot be encoded.
+
+    Raises:
+        OSError: if the file cannot be written; the error names it.
+    """
+    with replacing(path) as file:
+        stream = io.TextIOWrapper(file, encoding="utf-8", errors=errors, newline="")
+        yield stream
+        stream.flush()
+        stream.detach()  # its file is closed by the one that opened it
 
 
 def remove_partial_files(root: Path) -> None:

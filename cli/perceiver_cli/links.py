@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pytorch_lightning.utilities import rank_zero_only
-
+from perceiver_cli.notes import note
 from perceiver_cli.values import KINDS, Values, name_of
 from perceiver_registry import UserError, registry
 from perceiver_registry.assemble import config_types
@@ -50,15 +48,10 @@ def fill_in_links(values: Values, datamodule: Any) -> None:
             value = _default(types[section], field)
             lacks = f"--data={data} has no attribute {attribute!r}"
             if value is None and not serves_any:
-                _say(f"perceiver: --{section}.{field}: left out: {lacks}")
+                note(f"perceiver: --{section}.{field}: left out: {lacks}")
             elif value is dataclasses.MISSING or (value is not None and not serves_any):
                 raise UserError(f"--{section}.{field}: {lacks} to take it from (give --{section}.{field}=VALUE)")
         options[field] = list(value) if isinstance(value, tuple) else value
-
-
-@rank_zero_only
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
 
 
 def _has(datamodule: Any, attribute: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
+from perceiver_cli.checkpoint_files import replacing_text
 from perceiver_cli.run_folder import own_folder
 from perceiver_registry import UserError, read_checkpoint
 
@@ -107,12 +107,10 @@ def _drop_rows(path: Path, first_step: int) -> list[str]:
         raise UserError(f"{path}: not a metrics file of an earlier run (move it away)") from error
     if columns and "step" not in columns:
         raise UserError(f"{path}: not a metrics file of an earlier run: it has no column 'step' (move it away)")
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with replacing_text(path) as file:
         writer = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(row for row in rows if int(row["step"]) < first_step)
-    os.replace(partial, path)
     return columns
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 import os
 import sys
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from perceiver_cli.checkpoint_files import replacing
+from perceiver_cli.checkpoint_files import replacing_text
 from perceiver_cli.output import EscapingStream
 from perceiver_cli.tables import print_table
 from perceiver_registry import UserError
@@ -59,11 +58,8 @@ class Output:
             # rich's progress bars take sys.stdout over while they are drawn.
             yield _writer(self.form, sys.stdout)
         else:
-            with replacing(self.file) as file:
-                stream = io.TextIOWrapper(file, encoding="utf-8", errors=ENCODING_ERRORS, newline="")
+            with replacing_text(self.file, ENCODING_ERRORS) as stream:
                 yield _writer(self.form, EscapingStream(stream))
-                stream.flush()
-                stream.detach()  # its file is closed by the one that opened it
 
 
 def choose_output(

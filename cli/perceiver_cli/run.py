@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import shlex
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +38,7 @@ from perceiver_cli.layers import Run, read_run
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.links import fill_in_links
 from perceiver_cli.loggers import LogInterval, continue_logs
+from perceiver_cli.notes import note
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.prediction import predict, readable
 from perceiver_cli.progress import LogProgress, has_terminal
@@ -115,7 +115,7 @@ def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: 
         raise RunError(f"{error}; {_last_finite_state(last, trainer)}") from error
     except (SystemExit, KeyboardInterrupt) as error:  # what Lightning makes of SIGTERM and Ctrl-C
         if last is not None and last.path(trainer).exists():
-            _say(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}{_flags_again()}")
+            note(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}{_flags_again()}")
         raise InterruptedRunError(TERMINATED if isinstance(error, SIGTERMException) else INTERRUPTED) from error
     except Exception as error:
         explained = restored.explained(error) if restored else error
@@ -318,11 +318,6 @@ def _plugin_flags() -> str:
     here = f"{os.getcwd()}{os.sep}"
     files = [file.removeprefix(here) for file in Selection.of_environment().files]
     return "".join(f" {shlex.quote(f'--plugin={file}')}" for file in files)
-
-
-@rank_zero_only
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
 
 
 UNNEEDED = (

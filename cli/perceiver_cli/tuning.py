@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder
-from pytorch_lightning.utilities import rank_zero_only
 
+from perceiver_cli.notes import note
 from perceiver_cli.values import Values
 
 TUNERS = (BatchSizeFinder, LearningRateFinder)
@@ -28,7 +27,7 @@ def with_found_values(callbacks: Sequence[Any], saved: Values, resumed: bool) ->
         return list(callbacks)
     if resumed:
         names = " and ".join(type(callback).__name__ for callback in tuners)
-        _say(f"perceiver: {names}: left out, as a resumed run keeps the values that were found when it began")
+        note(f"perceiver: {names}: left out, as a resumed run keeps the values that were found when it began")
         return [callback for callback in callbacks if callback not in tuners]
     return [*callbacks, RecordFoundValues(saved)]
 
@@ -53,8 +52,3 @@ class RecordFoundValues(Callback):
             for (section, option), value in found.items():
                 if value is not None and option in (record.get(section) or {}):  # type: ignore[operator, union-attr]
                     record[section][option] = value  # type: ignore[index]
-
-
-@rank_zero_only
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)

@@ -18,7 +18,8 @@ from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.file_trees import is_ignored, report_left_out
 from perceiver_plugins.training.media import open_media, video_stream
-from perceiver_plugins.training.paths import as_path, is_folder, is_pattern, matching_files, shorten_path
+from perceiver_plugins.training.missing_files import shorten_path
+from perceiver_plugins.training.paths import as_path, is_folder, is_pattern, matching_files
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
 

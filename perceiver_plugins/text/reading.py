@@ -19,7 +19,8 @@ from perceiver_plugins.text.tokenizers import deserialize_tokenizer
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.file_trees import FolderTree, select_files
 from perceiver_plugins.training.files import COMPRESSIONS, find_files, is_table, read_documents
-from perceiver_plugins.training.paths import as_path, is_file, is_folder, is_pattern, missing
+from perceiver_plugins.training.missing_files import missing
+from perceiver_plugins.training.paths import as_path, is_file, is_folder, is_pattern
 from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_controls

@@ -20,7 +20,7 @@ from typing import Any
 from pytorch_lightning.utilities import rank_zero_info
 
 from perceiver_plugins.training.errors import DataError, one_line
-from perceiver_registry.errors import near
+from perceiver_plugins.training.missing_files import missing
 
 SYSTEM_NAMES = frozenset(
     (
@@ -183,9 +183,7 @@ def open_tree(name: str | Path, flag: str = "path") -> FileTree:
         return FolderTree(path)
     if path.exists():
         return ZipTree(path)
-    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = f" ({near(path.name, siblings)})" if siblings and len(siblings) <= 1000 else ""
-    raise DataError(f"{flag}: there is no folder or archive {path}{hint}")
+    raise DataError(f"{flag}: {missing(path, 'folder or archive')}")
 
 
 def select_files(tree: FileTree, suffixes: Sequence[str], noun: str) -> list[str]:

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from perceiver_plugins.training.cells import text_of
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.left_out import LeftOut
+from perceiver_plugins.training.missing_files import missing, shorten_path
 from perceiver_plugins.training.opening import (
     COMPRESSIONS,
     FORMATS,
@@ -27,16 +28,7 @@ from perceiver_plugins.training.opening import (
     readable,
     refuse_utf16,
 )
-from perceiver_plugins.training.paths import (
-    as_path,
-    files_below,
-    is_file,
-    is_folder,
-    is_pattern,
-    matching_files,
-    missing,
-    shorten_path,
-)
+from perceiver_plugins.training.paths import as_path, files_below, is_file, is_folder, is_pattern, matching_files
 from perceiver_plugins.training.table_rows import Row, read_rows, require_columns
 
 __all__ = [

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.file_trees import FolderTree, report_links
-from perceiver_registry.errors import shorten
-
-MAX_SIBLINGS = 1000
-"""Files of a folder that a misspelt name is compared with. Arbitrary: comparing takes a few milliseconds."""
-
-
-MAX_PATH = 255
-"""Characters of a path that a message shows. Arbitrary: longer names are no file's on most systems."""
+from perceiver_plugins.training.missing_files import shorten_path
 
 
 def as_path(name: str) -> Path:
@@ -78,18 +69,3 @@ def files_below(folder: Path, is_meant: Callable[[Path], bool]) -> tuple[list[Pa
     report_links(tree)
     files = [folder / name for name in tree.names]
     return [file for file in files if is_meant(file)], [file for file in files if not is_meant(file)]
-
-
-def missing(path: Path) -> str:
-    """Say that there is no such file, and which names in its folder are near."""
-    message = f"there is no file {shorten_path(path)}"
-    if not os.path.isdir(path.parent):
-        return message
-    siblings = [file.name for file in islice(path.parent.iterdir(), MAX_SIBLINGS)]
-    near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
-    return f"{message} (did you mean {' or '.join(repr(shorten(name)) for name in near)}?)" if near else message
-
-
-def shorten_path(path: Path | str) -> str:
-    """Cut a path or pattern that is too long for most file systems to what a message shows of it."""
-    return shorten(str(path), MAX_PATH)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.training.file_trees import FolderTree, select_files
-from perceiver_plugins.training.paths import as_path, is_folder, is_pattern, matching_files, shorten_path
+from perceiver_plugins.training.missing_files import shorten_path
+from perceiver_plugins.training.paths import as_path, is_folder, is_pattern, matching_files
 from perceiver_registry import UserError
 
 

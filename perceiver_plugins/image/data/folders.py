@@ -16,7 +16,8 @@ from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, Labell
 from perceiver_plugins.training.class_folders import find_class_folders
 from perceiver_plugins.training.errors import DataError
 from perceiver_plugins.training.file_trees import FileTree, FolderTree, open_tree, select_files
-from perceiver_registry.errors import UserError, near
+from perceiver_plugins.training.missing_files import missing
+from perceiver_registry.errors import UserError
 
 SKIP_HINT = "; skip_unreadable=true leaves such images out"
 
@@ -74,9 +75,7 @@ def find(name: str, flag: str) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return path
-    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = f" ({near(path.name, siblings)})" if siblings and len(siblings) <= 1000 else ""
-    raise DataError(f"{flag}: there is no file or folder {path}{hint}")
+    raise DataError(f"{flag}: {missing(path, 'file or folder')}")
 
 
 # Classes and splits

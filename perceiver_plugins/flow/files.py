@@ -37,12 +37,12 @@ KITTI_STEPS = 64
 """Steps of a pixel in files of KITTI."""
 
 
-def parse_flo(content: bytes, place: str) -> np.ndarray:
+def parse_flo(content: bytes, location: str) -> np.ndarray:
     """The flow in the bytes of a file.
 
     Args:
         content: the bytes.
-        place: where they are from, for the message of an error.
+        location: where they are from, for the message of an error.
 
     Returns:
         (h, w, 2), float32, to the right and down, in pixels; NaN where it is unknown.
@@ -51,11 +51,11 @@ def parse_flo(content: bytes, place: str) -> np.ndarray:
         DataError: if these are not the bytes of a flow file.
     """
     if not content.startswith(TAG):
-        raise DataError(f"{place}: not a flow file in the Middlebury format (.flo): it does not begin with 'PIEH'")
+        raise DataError(f"{location}: not a flow file in the Middlebury format (.flo): it does not begin with 'PIEH'")
     width, height = np.frombuffer(content[len(TAG) : HEADER].ljust(8, b"\0"), "<i4").tolist()
     if width < 1 or height < 1 or len(content) != HEADER + 8 * width * height:
         raise DataError(
-            f"{place}: a damaged flow file: {len(content)} bytes, where a flow of {width}x{height} pixels takes "
+            f"{location}: a damaged flow file: {len(content)} bytes, where a flow of {width}x{height} pixels takes "
             f"{HEADER + 8 * width * height}"
         )
     flow = np.frombuffer(content, "<f4", offset=HEADER).reshape(height, width, 2).astype(np.float32)
@@ -64,19 +64,19 @@ def parse_flo(content: bytes, place: str) -> np.ndarray:
     return flow
 
 
-def parse_kitti(content: bytes, place: str) -> np.ndarray:
+def parse_kitti(content: bytes, location: str) -> np.ndarray:
     """The flow in the bytes of a PNG of KITTI, as :func:`parse_flo` returns it.
 
     Raises:
         DataError: if these are not the bytes of such a file.
     """
-    with naming(place):
+    with naming(location):
         open_image(io.BytesIO(content)).close()  # refuses what claims to be huge
         # Pillow keeps the upper 8 bits alone.
         values = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
     if values.dtype != torch.uint16 or values.shape[0] != 3:
         raise DataError(
-            f"{place}: not a flow file of KITTI: a PNG of 3 channels of 16 bits is needed, this one has "
+            f"{location}: not a flow file of KITTI: a PNG of 3 channels of 16 bits is needed, this one has "
             f"{values.shape[0]} of {8 * values.element_size()} bits"
         )
     right, down, known = values.numpy().astype(np.float32)
@@ -85,13 +85,13 @@ def parse_kitti(content: bytes, place: str) -> np.ndarray:
     return flow
 
 
-def parse_flow(content: bytes, place: str) -> np.ndarray:
+def parse_flow(content: bytes, location: str) -> np.ndarray:
     """The flow in the bytes of a file of either format, as :func:`parse_flo` returns it.
 
     Raises:
         DataError: if these are not the bytes of a flow file.
     """
-    return (parse_kitti if content.startswith(PNG_TAG) else parse_flo)(content, place)
+    return (parse_kitti if content.startswith(PNG_TAG) else parse_flo)(content, location)
 
 
 def read_flow(path: str | Path) -> np.ndarray:

@@ -37,10 +37,14 @@ def hub() -> Iterator[None]:
         return
     switches: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
     before = [switch.HF_HUB_OFFLINE for switch in switches]
+    # Releases of huggingface_hub before 1.0 build the mode into the HTTP session of each thread, which they keep.
+    reset_sessions = getattr(huggingface_hub.utils, "reset_sessions", lambda: None)
     try:
         for switch in switches:
             switch.HF_HUB_OFFLINE = True
+        reset_sessions()
         yield
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.HF_HUB_OFFLINE = value
+        reset_sessions()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import time
 import zipfile
 from collections import Counter
 from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub.utils import get_session
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer
@@ -214,6 +217,22 @@ def test_without_a_network_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyP
         _ = HubTextDataModule("a/b", tokenizer="perceiver/no-such-tokenizer").tokenizer
     assert time.monotonic() - started < 10
     assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_the_offline_mode_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    url = f"http://127.0.0.1:{server.server_port}/"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(connection, "reachable", lambda: False)
+    try:
+        assert get_session().get(url).status_code == 200
+        with connection.hub(), pytest.raises(ConnectionError, match="offline mode"):
+            get_session().get(url)
+        assert get_session().get(url).status_code == 200
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def compile_model(implementation: str, model: nn.Module, options: Options) -> An
 
     if implementation != OURS:
         return torch.compile(model)
-    from perceiver_plugins.training.compilation import compile_layers
+    from perceiver_plugins.sdk.tasks.compilation import compile_layers
 
     compile_layers(model, options.device)
     return model

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from perceiver_core import Batch
+from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.text import LitLanguageModel
-from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry import read_checkpoint, registry
 from perceiver_registry.checkpoint import KEY
 

@@ -38,11 +38,11 @@ from perceiver_core.init import LAST_OF_BRANCHES
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.image.config import ImagePixelsEncoderConfig
 from perceiver_plugins.image.data import DigitsDataModule, MNISTDataModule
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.data.module import PerceiverDataModule
 from perceiver_plugins.text import LanguageModel
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_plugins.text.data import PythonDocsDataModule, TextFilesDataModule
-from perceiver_plugins.training.data import PerceiverDataModule
-from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry import build_adapters
 
 RESULTS = Path(__file__).parent / "results" / "learning-speed"

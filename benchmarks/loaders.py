@@ -87,7 +87,7 @@ def create(task: str, flags: list[str]) -> tuple[Any, Callable[[Any], None]]:
     from torch.nn.utils import clip_grad_norm_
 
     from perceiver_cli.run import run
-    from perceiver_plugins.training.optimizers import create_optimizer
+    from perceiver_plugins.sdk.tasks.optimizers import create_optimizer
     from perceiver_registry import config_from_dict, create_module, registry
 
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -121,8 +121,8 @@ def endless(loader: Any) -> Iterator[Any]:
 
 def texts(reviews: str | Path | None) -> Iterator[str]:
     """The texts to tokenise."""
+    from perceiver_plugins.sdk.data.files import read_documents
     from perceiver_plugins.text.data.corpora import python_docs
-    from perceiver_plugins.training.files import read_documents
 
     if reviews is None:
         yield from (text for _, text in python_docs())

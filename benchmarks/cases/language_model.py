@@ -181,7 +181,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused or None)  # None: torch's default
     stepping: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     if in_backward:
-        from perceiver_plugins.training.in_backward import stepping_in_backward
+        from perceiver_plugins.sdk.tasks.in_backward import stepping_in_backward
 
         stepping = functools.partial(stepping_in_backward, optimizer)
 

@@ -11,7 +11,7 @@ from benchmarks.turns import resolve
 if TYPE_CHECKING:
     from torch import Tensor
 
-QUANTIZE = "perceiver_plugins.training.quantization:quantize"
+QUANTIZE = "perceiver_plugins.sdk.tasks.quantization:quantize"
 """Place of the function that quantizes a model's linear layers."""
 
 

@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy, one_hot
 from torchmetrics import MetricCollection
 
 from perceiver_core import Batch, PerceiverConfig
+from perceiver_plugins.checkpoints.random_data import num_examples
 from perceiver_plugins.classification.metrics import class_metrics, log_confusion
-from perceiver_plugins.training.lightning import LitPerceiver, LossSum
-from perceiver_plugins.training.loading import IGNORED
-from perceiver_plugins.training.random_data import num_examples
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_registry import UserError
 
 
@@ -40,11 +40,11 @@ class LitClassifier(DecodedClasses, LitPerceiver):
     than five classes), and the mean over classes of the F1 score; and as a picture the confusion matrix.
 
     Args:
-        args: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
         label_smoothing: part of the target that is spread evenly over all classes in training.
         class_weights: how much each class counts in the training loss: a number a class, or "balanced" for the
             inverse of its frequency in the training data. None: all examples count the same.
-        kwargs: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Raises:
         UserError: if a value is out of range.

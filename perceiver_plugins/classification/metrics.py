@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
-from perceiver_plugins.training.pictures import drawable, optional
+from perceiver_plugins.sdk.tasks.pictures import drawable, optional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

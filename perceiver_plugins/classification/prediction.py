@@ -10,8 +10,8 @@ from torch import Tensor
 
 from perceiver_plugins.classification.lightning import LitClassifier, LitTokenClassifier
 from perceiver_plugins.classification.regression import LitRegressor
-from perceiver_plugins.training.prediction import Prediction, Predictor, best_classes, class_record, class_row
-from perceiver_plugins.training.reading import Reader
+from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, best_classes, class_record, class_row
+from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 
 

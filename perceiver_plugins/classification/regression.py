@@ -12,12 +12,12 @@ from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from torchmetrics import MeanAbsoluteError, MetricCollection, R2Score
 
 from perceiver_core import Batch
+from perceiver_plugins.checkpoints.random_data import num_examples
 from perceiver_plugins.classification.adapters import RegressionOutputAdapter, exact_dtype
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.lightning import LitPerceiver, LossSum
-from perceiver_plugins.training.loading import IGNORED
-from perceiver_plugins.training.precision import keep_labels
-from perceiver_plugins.training.random_data import num_examples
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
+from perceiver_plugins.sdk.tasks.precision import keep_labels
 from perceiver_registry import UserError
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"mse": mse_loss, "l1": l1_loss, "huber": huber_loss}
@@ -32,9 +32,9 @@ class LitRegressor(LitPerceiver):
     number (NaN) are left out.
 
     Args:
-        args: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
         loss: mean squared error, mean absolute error ("l1"), or Huber's in between.
-        kwargs: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
     """
 
     task = "regression"

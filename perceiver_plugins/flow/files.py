@@ -21,7 +21,7 @@ from torchvision.io import ImageReadMode, decode_png
 from torchvision.utils import flow_to_image
 
 from perceiver_plugins.image.data.decoding import naming, open_image
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 
 SUFFIXES = (".flo", ".png")
 """Suffixes of flow files."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.flow.adapters import extract_patches
 from perceiver_plugins.flow.config import FlowPatchesEncoderConfig, OpticalFlowDecoderConfig
-from perceiver_plugins.training.huggingface import (
+from perceiver_plugins.huggingface.conversion import (
     Conversion,
     Conversions,
     Pairs,

@@ -9,8 +9,8 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from perceiver_core import Batch
-from perceiver_plugins.training.data import check_positive
-from perceiver_plugins.training.lightning import LitPerceiver, LossSum
+from perceiver_plugins.sdk.data.module import check_positive
+from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_registry import UserError
 
 
@@ -23,10 +23,10 @@ class LitOpticalFlow(LitPerceiver):
     (NaN) are left out.
 
     Args:
-        args: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
         num_places: how many places of each example, drawn at random, are decoded in training: less work and memory, the
             same loss on average. None: all of them.
-        kwargs: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
     """
 
     task = "optical-flow"

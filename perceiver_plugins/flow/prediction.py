@@ -16,10 +16,10 @@ from perceiver_plugins.flow.files import SUFFIXES, draw_flow, read_flow, write_f
 from perceiver_plugins.flow.lightning import LitOpticalFlow, end_point_errors
 from perceiver_plugins.flow.parts import OVERLAP, flow_of_frames
 from perceiver_plugins.flow.reading import in_order
-from perceiver_plugins.training.data import check_positive
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.prediction import LONGEST_NAME, Prediction, Predictor
-from perceiver_plugins.training.reading import Reader
+from perceiver_plugins.sdk.data.module import check_positive
+from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.sdk.prediction.predictor import LONGEST_NAME, Prediction, Predictor
+from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 
 

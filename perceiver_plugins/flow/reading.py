@@ -15,12 +15,12 @@ from torch import Tensor
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.flow.data.pairs import frames_tensor
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.file_trees import is_ignored, report_left_out
-from perceiver_plugins.training.media import open_media, video_stream
-from perceiver_plugins.training.missing_files import shorten_path
-from perceiver_plugins.training.paths import as_path, is_folder, is_pattern, matching_files
-from perceiver_plugins.training.reading import Reader
+from perceiver_plugins.sdk.data.file_trees import is_ignored, report_left_out
+from perceiver_plugins.sdk.data.media import open_media, video_stream
+from perceiver_plugins.sdk.data.missing_files import shorten_path
+from perceiver_plugins.sdk.data.paths import as_path, is_folder, is_pattern, matching_files
+from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 
 IMAGES = tuple(suffix for suffix in SUFFIXES if suffix != ".gif")

@@ -14,10 +14,10 @@ from perceiver_plugins.hub.images import ZooImageProcessor
 from perceiver_plugins.hub.models import ZooForMaskedLM, ZooModel, model_class
 from perceiver_plugins.hub.text import tokenizer_of
 from perceiver_plugins.hub.tokenizer import ZooTokenizer
+from perceiver_plugins.huggingface.conversion import quiet
+from perceiver_plugins.sdk.connection import hub
+from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.text.tokenizers import serialize_tokenizer
-from perceiver_plugins.training.connection import hub
-from perceiver_plugins.training.errors import one_line
-from perceiver_plugins.training.huggingface import quiet
 from perceiver_registry import LoadedModel, UserError, read_model
 from perceiver_registry.checkpoint import understood
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from perceiver_plugins.training.places import config_of
+from perceiver_plugins.sdk.published import config_of
 from perceiver_registry import Format, LoadedModel
 
 MODEL_TYPE = "perceiver-zoo"
@@ -30,7 +30,7 @@ class ZooFormat(Format):
 
     def write(self, loaded: LoadedModel, target: str) -> None:
         from perceiver_plugins.hub.checkpoints import wrap
-        from perceiver_plugins.training.huggingface import quiet
+        from perceiver_plugins.huggingface.conversion import quiet
 
         Path(target).mkdir()
         with quiet(target):

@@ -11,15 +11,7 @@ from torch import Tensor
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
-from perceiver_plugins.image.config import (
-    ImageConvEncoderConfig,
-    ImageEncoderConfig,
-    ImageLearnedEncoderConfig,
-    ImagePixelsEncoderConfig,
-)
-from perceiver_plugins.image.published import PublishedFormat, image_format_of, published_format
-from perceiver_plugins.training.errors import one_line
-from perceiver_plugins.training.huggingface import (
+from perceiver_plugins.huggingface.conversion import (
     Conversion,
     Conversions,
     Pairs,
@@ -30,7 +22,15 @@ from perceiver_plugins.training.huggingface import (
     encoder_pairs,
     encoder_values,
 )
-from perceiver_plugins.training.places import file_of
+from perceiver_plugins.image.config import (
+    ImageConvEncoderConfig,
+    ImageEncoderConfig,
+    ImageLearnedEncoderConfig,
+    ImagePixelsEncoderConfig,
+)
+from perceiver_plugins.image.published import PublishedFormat, image_format_of, published_format
+from perceiver_plugins.sdk.errors import one_line
+from perceiver_plugins.sdk.published import file_of
 from perceiver_registry import UserError
 from perceiver_registry.plain_data import load_json, read_settings
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH
 from perceiver_plugins.image.data.transforms import Box, ImageFormat
-from perceiver_plugins.training.errors import one_line
+from perceiver_plugins.sdk.errors import one_line
 from perceiver_registry.errors import UserError
 
 KEY = "processor"

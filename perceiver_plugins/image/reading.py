@@ -18,9 +18,9 @@ from torch import Tensor
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
 from perceiver_plugins.image.published import image_format_of
-from perceiver_plugins.training.file_trees import ZipTree, select_files
-from perceiver_plugins.training.paths import is_file
-from perceiver_plugins.training.reading import Reader, files_named
+from perceiver_plugins.sdk.data.file_trees import ZipTree, select_files
+from perceiver_plugins.sdk.data.paths import is_file
+from perceiver_plugins.sdk.prediction.reader import Reader, files_named
 from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_line
 

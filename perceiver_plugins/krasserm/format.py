@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from perceiver_plugins.checkpoints.formats import loaded
 from perceiver_plugins.krasserm.files import Original, find
-from perceiver_plugins.training.formats import loaded
 from perceiver_registry import Format, LoadedModel, UserError, describe
 
 if TYPE_CHECKING:

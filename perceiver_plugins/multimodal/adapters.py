@@ -17,7 +17,7 @@ from perceiver_plugins.multimodal.config import (
     AudioVideoLabelEncoderConfig,
     VideoPatchesEncoderConfig,
 )
-from perceiver_plugins.training.loading import IGNORED
+from perceiver_plugins.sdk.data.loading import IGNORED
 
 AUDIO, VIDEO, LABEL = "audio", "image", "label"
 """Names of the modalities, as in Hugging Face's model: their order is that of arrays one after the other."""

@@ -10,10 +10,7 @@ import transformers
 from torch import Tensor
 
 from perceiver_core import Batch, PerceiverConfig, PerceiverIO
-from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, AudioVideoLabelEncoderConfig
-from perceiver_plugins.multimodal.data.format import ClipFormat
-from perceiver_plugins.multimodal.decoding import decode
-from perceiver_plugins.training.huggingface import (
+from perceiver_plugins.huggingface.conversion import (
     Conversion,
     Conversions,
     Pairs,
@@ -23,6 +20,9 @@ from perceiver_plugins.training.huggingface import (
     layer_pairs,
     module_pairs,
 )
+from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, AudioVideoLabelEncoderConfig
+from perceiver_plugins.multimodal.data.format import ClipFormat
+from perceiver_plugins.multimodal.decoding import decode
 
 KIND = "Perceiver for multimodal autoencoding"
 

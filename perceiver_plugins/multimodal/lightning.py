@@ -12,15 +12,15 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from perceiver_core import Batch
+from perceiver_plugins.checkpoints.random_data import num_examples
 from perceiver_plugins.classification.lightning import DecodedClasses
 from perceiver_plugins.multimodal.adapters import AUDIO, LABEL, VIDEO
 from perceiver_plugins.multimodal.data.format import STREAMS
 from perceiver_plugins.multimodal.decoding import CHUNK_SIZE, decode
 from perceiver_plugins.multimodal.output import AudioVideoLabelOutputAdapter
-from perceiver_plugins.training.data import check_positive
-from perceiver_plugins.training.lightning import LitPerceiver, LossSum
-from perceiver_plugins.training.loading import IGNORED
-from perceiver_plugins.training.random_data import num_examples
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.data.module import check_positive
+from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_registry import UserError
 
 Places = Mapping[str, Tensor | None]
@@ -39,7 +39,7 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
     same; test at all.
 
     Args:
-        args: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
         audio_weight: weight of the audio's error.
         video_weight: weight of the video's error.
         label_weight: weight of the label's cross-entropy.
@@ -47,7 +47,7 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         audio_places: patches of audio that are decoded in training. None: all.
         video_places: pixels that are decoded in training. None: all.
         chunk_size: output places that are decoded at once where all are.
-        kwargs: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Raises:
         UserError: if a value is out of range.

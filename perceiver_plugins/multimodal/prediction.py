@@ -16,7 +16,14 @@ from perceiver_plugins.multimodal.data.format import from_batch
 from perceiver_plugins.multimodal.decoding import reconstruct
 from perceiver_plugins.multimodal.lightning import LitMultimodalAutoencoder
 from perceiver_plugins.multimodal.reading import ClipReader
-from perceiver_plugins.training.prediction import Prediction, Predictor, Read, best_classes, class_record, class_row
+from perceiver_plugins.sdk.prediction.predictor import (
+    Prediction,
+    Predictor,
+    Read,
+    best_classes,
+    class_record,
+    class_row,
+)
 from perceiver_registry import UserError
 
 

@@ -10,7 +10,7 @@ from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.multimodal.adapters import AudioPatchesInputAdapter, VideoPatchesInputAdapter
 from perceiver_plugins.multimodal.data.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES, read_clip
 from perceiver_plugins.multimodal.data.format import AUDIO, VIDEO, Clip, ClipFormat, to_batch
-from perceiver_plugins.training.reading import Reader, files_named
+from perceiver_plugins.sdk.prediction.reader import Reader, files_named
 
 
 class ClipReader(Reader):

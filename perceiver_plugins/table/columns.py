@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceiver_plugins.training.cells import number
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.statistics import mean_and_std
+from perceiver_plugins.sdk.data.cells import number
+from perceiver_plugins.sdk.data.statistics import mean_and_std
+from perceiver_plugins.sdk.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset
+from perceiver_plugins.sdk.data.module import Classes, PerceiverDataModule
+from perceiver_plugins.sdk.data.statistics import refuse_constant
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table.columns import Columns
-from perceiver_plugins.training.data import Classes, PerceiverDataModule
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import IGNORED, BatchDataset
-from perceiver_plugins.training.statistics import refuse_constant
 from perceiver_registry import UserError
 
 

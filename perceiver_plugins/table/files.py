@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
+from perceiver_plugins.sdk.data.class_names import ClassNames
+from perceiver_plugins.sdk.data.files import FLAGS, file_format, find_files, read_rows, refuse_shared_files
+from perceiver_plugins.sdk.data.statistics import missing_targets
+from perceiver_plugins.sdk.data.table_rows import check_delimiter, column_names
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table.columns import numbers
 from perceiver_plugins.table.data import Table, TableDataModule, Tables, permutation
-from perceiver_plugins.training.class_names import ClassNames
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import FLAGS, file_format, find_files, read_rows, refuse_shared_files
-from perceiver_plugins.training.statistics import missing_targets
-from perceiver_plugins.training.table_rows import check_delimiter, column_names
 from perceiver_registry import UserError
 
 FEWEST_COUNTED = 20

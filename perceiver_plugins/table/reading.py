@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
+from perceiver_plugins.sdk.data.files import Row, find_files, read_rows
+from perceiver_plugins.sdk.data.table_rows import check_delimiter
+from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_plugins.sdk.tasks.pictures import drawable
 from perceiver_plugins.table.columns import Columns, numbers
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import Row, find_files, read_rows
-from perceiver_plugins.training.pictures import drawable
-from perceiver_plugins.training.reading import Reader
-from perceiver_plugins.training.table_rows import check_delimiter
 from perceiver_registry import UserError
 from perceiver_registry.errors import near, shorten
 

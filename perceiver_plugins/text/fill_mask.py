@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, numbered
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.lightning import LitLanguageModel
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.reading import TextReader
-from perceiver_plugins.training.prediction import Prediction, Predictor, numbered
 from perceiver_registry import UserError
 from perceiver_registry.errors import shorten
 

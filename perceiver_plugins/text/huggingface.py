@@ -10,14 +10,7 @@ from torch import Tensor
 
 from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
-from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
-from perceiver_plugins.text.tokenizers import (
-    TokenizerError,
-    deserialize_tokenizer,
-    load_tokenizer,
-    serialize_tokenizer,
-)
-from perceiver_plugins.training.huggingface import (
+from perceiver_plugins.huggingface.conversion import (
     Conversion,
     Conversions,
     Pairs,
@@ -28,6 +21,13 @@ from perceiver_plugins.training.huggingface import (
     encoder_pairs,
     encoder_values,
     layer_pairs,
+)
+from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
+from perceiver_plugins.text.tokenizers import (
+    TokenizerError,
+    deserialize_tokenizer,
+    load_tokenizer,
+    serialize_tokenizer,
 )
 
 NUM_DECODER_HEADS = 8

@@ -10,20 +10,20 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from perceiver_core import Batch, PerceiverConfig
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.samples import FillMaskSamples
-from perceiver_plugins.training.lightning import LitPerceiver, LossSum
-from perceiver_plugins.training.loading import IGNORED
 
 
 class LitLanguageModel(LitPerceiver):
     """A masked language model: predicts the tokens that a data module masked.
 
     Args:
-        args: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
         num_samples: how many validation examples are filled in, logged as text at each validation and shown at the
             end. 0: none.
-        kwargs: as for :class:`~perceiver_plugins.training.lightning.LitPerceiver`.
+        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
     """
 
     task = "mlm"

@@ -13,15 +13,15 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
+from perceiver_plugins.sdk.data.file_trees import FolderTree, select_files
+from perceiver_plugins.sdk.data.files import COMPRESSIONS, find_files, is_table, read_documents
+from perceiver_plugins.sdk.data.missing_files import missing
+from perceiver_plugins.sdk.data.paths import as_path, is_file, is_folder, is_pattern
+from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.tokenizers import deserialize_tokenizer
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.file_trees import FolderTree, select_files
-from perceiver_plugins.training.files import COMPRESSIONS, find_files, is_table, read_documents
-from perceiver_plugins.training.missing_files import missing
-from perceiver_plugins.training.paths import as_path, is_file, is_folder, is_pattern
-from perceiver_plugins.training.reading import Reader
 from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_controls
 

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from perceiver_plugins.training.pictures import optional
+from perceiver_plugins.sdk.tasks.pictures import optional
 from perceiver_registry.escaping import escape_line
 
 MASK = "▒"

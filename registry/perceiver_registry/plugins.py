@@ -19,7 +19,7 @@ from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpe
 
 INTERFACE_VERSION = "1.2"
 """Version of the interface that plugins are written for: the hooks, the specs, and the public names of
-``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.training``. A greater minor version has more of them;
+``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.sdk``. A greater minor version has more of them;
 another major version breaks plugins.
 """
 

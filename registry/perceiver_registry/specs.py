@@ -111,11 +111,11 @@ class AdapterSpec(_Checked):
             (``{"vocab_size": "vocab_size"}``: field, attribute).
         tasks: output adapters: names of the tasks whose modules understand its output.
         reads: input adapters: the entries of a batch that it reads (``("pixel_values",)``).
-        reader: input adapters: place of the subclass of ``perceiver_plugins.training.reading.Reader`` that reads a
+        reader: input adapters: place of the subclass of ``perceiver_plugins.sdk.prediction.reader.Reader`` that reads a
             person's inputs for ``perceiver predict``, or None.
         data_options: input adapters: options of the data module that its weights depend on (``("tokenizer",)``).
             An encoder that is taken over from a checkpoint brings them along.
-        conversions: input adapters: place of a ``perceiver_plugins.training.huggingface.Conversions``, Hugging Face's
+        conversions: input adapters: place of a ``perceiver_plugins.huggingface.conversion.Conversions``, Hugging Face's
             classes that its models convert from and to, or None.
         example: values by dotted flag with which it makes a small model (``{"model.encoder.vocab_size": 40}``), for
             tests and trials.
@@ -180,13 +180,13 @@ class TaskSpec(_Checked):
 
     Args:
         name: what configs and flags call it.
-        module: place of the LightningModule, a subclass of ``perceiver_plugins.training.lightning.LitPerceiver``.
+        module: place of the LightningModule, a subclass of ``perceiver_plugins.sdk.tasks.lightning.LitPerceiver``.
         summary: one line for listings.
         data: name of the data module that is used where none is given.
         defaults: default values by dotted flag (``{"model.encoder": "text", "trainer.max_epochs": 1}``).
         reads: the entries of a batch that its module reads itself, so that the input adapter must, too.
         predictor: place of the class that serves ``perceiver predict``, a subclass of
-            ``perceiver_plugins.training.prediction.Predictor``, or None.
+            ``perceiver_plugins.sdk.prediction.predictor.Predictor``, or None.
         published: name of the model with published weights that predicts where no other is given, or None.
     """
 

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from perceiver_core import DecoderConfig, PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.classification.lightning import LitClassifier
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.data.module import PerceiverDataModule
 from perceiver_plugins.text.config import TextEncoderConfig
-from perceiver_plugins.training.data import PerceiverDataModule
-from perceiver_plugins.training.loading import IGNORED
 
 VOCAB_SIZE, MAX_SEQ_LEN = 11, 9
 

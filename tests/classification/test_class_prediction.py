@@ -11,7 +11,7 @@ from perceiver_plugins.classification.config import RegressionDecoderConfig, Tok
 from perceiver_plugins.classification.lightning import LitTokenClassifier
 from perceiver_plugins.classification.prediction import ClassPredictor, NumberPredictor, TokenPredictor
 from perceiver_plugins.classification.regression import LitRegressor
-from perceiver_plugins.training.reading import Reader
+from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import cross_entropy
 
-from perceiver_plugins.training.loading import IGNORED
+from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_registry import UserError
 
 WEIGHTS = [2.0, 0.25, 1.0, 3.0]

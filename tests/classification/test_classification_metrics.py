@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from perceiver_plugins.classification import metrics
 from perceiver_plugins.classification.metrics import class_metrics, draw_confusion
-from perceiver_plugins.training.loading import IGNORED
-from perceiver_plugins.training.pictures import optional
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.tasks.pictures import optional
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*not resumable.*", "ignore:.*LeafSpec.*"

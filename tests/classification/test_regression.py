@@ -15,7 +15,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from perceiver_plugins.classification.adapters import RegressionOutputAdapter
 from perceiver_plugins.classification.config import RegressionDecoderConfig
 from perceiver_plugins.classification.regression import LitRegressor
-from perceiver_plugins.training.precision import keep_labels
+from perceiver_plugins.sdk.tasks.precision import keep_labels
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict
 
 MEAN, STD = [-3.0, 250.0], [0.25, 40.0]

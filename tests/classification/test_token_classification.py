@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from perceiver_plugins.classification.config import TokenClassificationDecoderConfig
 from perceiver_plugins.classification.lightning import LitTokenClassifier
-from perceiver_plugins.training.loading import IGNORED
+from perceiver_plugins.sdk.data.loading import IGNORED
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
 

@@ -251,11 +251,11 @@ class Lossy(Format):
         return source.endswith(".lossy") and Path(source).read_bytes()[:2] == b"PK"
 
     def read(self, source):
-        from perceiver_plugins.training.formats import CheckpointFormat
+        from perceiver_plugins.checkpoints.formats import CheckpointFormat
         return CheckpointFormat().read(source)
 
     def write(self, loaded, target):
-        from perceiver_plugins.training.formats import CheckpointFormat
+        from perceiver_plugins.checkpoints.formats import CheckpointFormat
         import copy
         model = copy.deepcopy(loaded.model)
         for parameter in model.parameters():

@@ -157,7 +157,7 @@ def test_no_argument_of_the_trainer_takes_it(perceiver, small, section):
         {"lr_scheduler": {"name": "LambdaLR", "lr_lambda": "os.system"}},
         # By way of a module that is allowed and imports what is not.
         {"trainer": {"callbacks": [spec("torch.nn.modules.module.torch.load", f="evil.pt")]}},
-        {"trainer": {"callbacks": [spec("perceiver_plugins.training.opening.gzip.open", filename="x")]}},
+        {"trainer": {"callbacks": [spec("perceiver_plugins.sdk.data.opening.gzip.open", filename="x")]}},
     ],
 )
 def test_nested_and_indirect_names_are_refused(refused, values):

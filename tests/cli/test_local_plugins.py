@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from perceiver_core import AdaptedInput, EncoderConfig, InputAdapter
-from perceiver_plugins.training.data import PerceiverDataModule
+from perceiver_plugins.sdk.data.module import PerceiverDataModule
 from perceiver_registry import AdapterSpec, DataSpec, hookimpl
 
 print("my adapters")

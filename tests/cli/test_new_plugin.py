@@ -200,7 +200,7 @@ def test_names_are_derived_and_the_code_is_in_good_style(perceiver, tmp_path, wr
         ("image-pixels", "the input adapter of the plugin 'image' of perceiver-zoo"),
         ("Digits", "the data module of the plugin 'image' of perceiver-zoo"),
         ("language-perceiver", "the model of the plugin 'text' of perceiver-zoo"),
-        ("training", "the plugin 'training' of perceiver-zoo"),
+        ("checkpoints", "the plugin 'checkpoints' of perceiver-zoo"),
         ("perceiver", "this project"),
         ("perceiver-zoo", "the installed package perceiver-zoo"),
         ("scikit-learn", "the installed package scikit-learn"),

@@ -25,7 +25,7 @@ def test_a_run_that_diverges_fails(perceiver, flags, tmp_path):
 
 def test_the_last_finite_state_can_be_resumed(perceiver, regressor, flags, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "perceiver_plugins.training.lightning.LitPerceiver.on_before_zero_grad",
+        "perceiver_plugins.sdk.tasks.lightning.LitPerceiver.on_before_zero_grad",
         lambda self, _: self.trainer.global_step == 3 and self.trainer.optimizers[0].param_groups[0].update(lr=1e30),
         raising=False,
     )

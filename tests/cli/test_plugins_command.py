@@ -120,7 +120,7 @@ def test_a_table_shows_them_too(fresh):
 
 def test_a_pattern_is_that_of_a_plugin_or_a_distribution(perceiver):
     shown = json.loads(perceiver("plugins", "perceiver-*", "--format=json").out)
-    assert {"text", "image", "training"} <= {row["name"] for row in shown}
+    assert {"text", "image", "checkpoints"} <= {row["name"] for row in shown}
     assert [row["name"] for row in json.loads(perceiver("plugins", "tex*", "--format=json").out)] == ["text"]
     assert "no plugin is called like 'nothing*'" in perceiver("plugins", "nothing*").out
     assert json.loads(perceiver("plugins", "nothing*", "--format=json").out) == []

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from perceiver_cli.prediction import _stream
-from perceiver_plugins.training.prediction import Predictor
+from perceiver_plugins.sdk.prediction.predictor import Predictor
 
 
 @pytest.fixture

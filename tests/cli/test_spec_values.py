@@ -9,7 +9,7 @@ import pytest
 
 from perceiver_cli.links import fill_in_links
 from perceiver_core import DecoderConfig
-from perceiver_plugins.training.random_data import RandomDataModule
+from perceiver_plugins.checkpoints.random_data import RandomDataModule
 from perceiver_registry import UserError
 
 PLUGIN = """

@@ -17,13 +17,13 @@ from transformers.models.perceiver.modeling_perceiver import (
 )
 
 from perceiver_core import PerceiverConfig
+from perceiver_plugins.checkpoints.random_data import RandomDataModule
 from perceiver_plugins.classification.config import RegressionDecoderConfig
 from perceiver_plugins.classification.regression import LitRegressor
 from perceiver_plugins.composite import CompositeEncoderConfig, CompositeInputAdapter
 from perceiver_plugins.composite.plugin import perceiver_adapters
 from perceiver_plugins.table import TableEncoderConfig
 from perceiver_plugins.text import TextEncoderConfig
-from perceiver_plugins.training.random_data import RandomDataModule
 from perceiver_registry import UnknownNameError, UserError, assemble, config_from_dict, config_to_dict
 
 TEXT = {"adapter": "text", "vocab_size": 31, "max_seq_len": 9, "num_input_channels": 13}

@@ -102,5 +102,5 @@ def test_names_in_documents(file):
 def test_a_wrong_reference_is_found():
     module = importlib.import_module("perceiver_registry.specs")
     assert not resolves("NO_SUCH_NAME", module, "")
-    assert not exists("perceiver_plugins.training.LitPerceiver")
+    assert not exists("perceiver_plugins.sdk.LitPerceiver")
     assert resolves("ANY_TASK", module, "DataSpec")

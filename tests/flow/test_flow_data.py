@@ -16,7 +16,7 @@ from perceiver_plugins.flow.data import FlyingChairsDataModule, SintelDataModule
 from perceiver_plugins.flow.data.pairs import FlowPair, crop_pair, mirror_pair, reduce_pair
 from perceiver_plugins.flow.data.stereo import load_stereo_pair
 from perceiver_plugins.flow.files import write_flo
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry import UserError
 
 

@@ -11,7 +11,7 @@ import torchvision
 from torchvision.datasets import FlyingChairs
 
 from perceiver_plugins.flow.files import draw_flow, read_flow, write_flo
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 
 
 def test_a_file_is_laid_out_as_middlebury_says(tmp_path):

@@ -16,8 +16,8 @@ from perceiver_plugins.flow.data.folders import FileStore, PairNames
 from perceiver_plugins.flow.files import parse_flow, read_flow
 from perceiver_plugins.flow.prediction import _flow_files
 from perceiver_plugins.flow.reading import Frame, FramePair, FrameReader
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.file_trees import FolderTree
+from perceiver_plugins.sdk.data.file_trees import FolderTree
+from perceiver_plugins.sdk.errors import DataError
 
 
 def png_of_16_bits(values: np.ndarray) -> bytes:

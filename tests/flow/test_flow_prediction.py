@@ -18,7 +18,7 @@ from perceiver_plugins.flow.files import draw_flow, read_flow, write_flo
 from perceiver_plugins.flow.parts import flow_of_frames
 from perceiver_plugins.flow.prediction import FlowPredictor
 from perceiver_plugins.flow.reading import FrameReader, Video
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry import UserError
 
 

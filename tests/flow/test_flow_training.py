@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from perceiver_plugins.checkpoints.random_data import Rows
 from perceiver_plugins.flow.data import FlyingChairsDataModule
 from perceiver_plugins.flow.lightning import LitOpticalFlow, end_point_errors
-from perceiver_plugins.training.loading import as_it_is
-from perceiver_plugins.training.random_data import Rows
+from perceiver_plugins.sdk.data.loading import as_it_is
 from perceiver_registry import UserError
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "flyingchairs" / "pairs.tar.xz"

@@ -32,8 +32,8 @@ from perceiver_plugins.image.data import (
 from perceiver_plugins.image.data.arrays import in_memory
 from perceiver_plugins.image.data.sources import ImageSplits, stratified_split
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, chance, moved, to_pixels
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import IGNORED
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from perceiver_plugins.image.data import ImageFolderDataModule, ImageNetDataModule
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
 CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg" / "train-500-per-class.zip"

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from perceiver_plugins.image.data import HubImagesDataModule, ImageNetDataModule
-from perceiver_plugins.training import connection
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk import connection
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, features
 from perceiver_plugins.image.data import ImageFolderDataModule, decoding
 from perceiver_plugins.image.data.decoding import decode, naming, open_image
 from perceiver_plugins.image.reading import ImageReader
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("perceiver_core", "perceiver_plugins", "registry", "cli")

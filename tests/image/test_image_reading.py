@@ -14,7 +14,7 @@ from perceiver_plugins.image.adapters import ImagePatchesInputAdapter, ImagePixe
 from perceiver_plugins.image.config import ImagePatchesEncoderConfig, ImagePixelsEncoderConfig
 from perceiver_plugins.image.data import DigitsDataModule, ImageDataModule, ImageFolderDataModule
 from perceiver_plugins.image.reading import ImageExample, ImageReader
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
 PIXELS = ImagePixelsInputAdapter(ImagePixelsEncoderConfig(num_channels=1, num_frequency_bands=2))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from perceiver_plugins.checkpoints.random_data import RandomDataModule
 from perceiver_plugins.multimodal import LitMultimodalAutoencoder, VideoFolderDataModule, decode, reconstruct
 from perceiver_plugins.multimodal.data import ClipFormat
-from perceiver_plugins.training.random_data import RandomDataModule
 from perceiver_registry import UserError, read_checkpoint
 from perceiver_registry.checkpoint import KEY
 

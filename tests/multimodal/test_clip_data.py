@@ -15,7 +15,7 @@ from perceiver_plugins.multimodal.data import SyntheticClipsDataModule, VideoFol
 from perceiver_plugins.multimodal.data.files import _resized
 from perceiver_plugins.multimodal.data.folders import stratified_split
 from perceiver_plugins.multimodal.data.format import Clip, ClipFormat, from_batch, to_batch
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry import UserError
 
 SMALL = ClipFormat(num_frames=4, frame_size=(8, 12), frame_rate=4, samples_per_frame=2000)

@@ -15,7 +15,7 @@ from perceiver_plugins.multimodal.adapters import AudioPatchesInputAdapter, Vide
 from perceiver_plugins.multimodal.data import VideoFolderDataModule, read_clip
 from perceiver_plugins.multimodal.data.format import ClipFormat
 from perceiver_plugins.multimodal.reading import ClipReader
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 
 RATE = 8000
 FORMAT = ClipFormat(num_frames=4, frame_size=(8, 8), frame_rate=4, samples_per_frame=RATE // 4)

@@ -19,7 +19,7 @@ from perceiver_core import (
     TrainableQueryProvider,
 )
 from perceiver_core.config import require_positive
-from perceiver_plugins.training.reading import Reader
+from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import AdapterSpec
 
 # Sound ones

@@ -26,12 +26,10 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "interface.md"
 PUBLIC: dict[str, tuple[str, ...]] = {
     "perceiver_core": (),
     "perceiver_core.config": ("require", "require_divisible", "require_positive"),
-    "perceiver_plugins.training.data": ("PerceiverDataModule",),
-    "perceiver_plugins.training.errors": ("DataError",),
-    "perceiver_plugins.training.lightning": ("LitPerceiver", "LossSum"),
-    "perceiver_plugins.training.loading": ("IGNORED", "example_rng"),
-    "perceiver_plugins.training.prediction": ("Predictor",),
-    "perceiver_plugins.training.reading": ("Reader",),
+    "perceiver_plugins.sdk": (),
+    "perceiver_plugins.sdk.data": (),
+    "perceiver_plugins.sdk.prediction": (),
+    "perceiver_plugins.sdk.tasks": (),
     "perceiver_registry": (),
     "perceiver_registry.hooks": tuple(SPEC_TYPES),
     "perceiver_registry.testing": (),
@@ -115,7 +113,7 @@ def test_the_document_names_the_public_modules_and_their_names():
 def test_the_document_names_every_check():
     section = DOCUMENT.read_text().partition("## The contract")[2]
     adapters = [*adapter_checks(faults.FRAMES), *adapter_checks(faults.CHORDS)]
-    expected = {check.name for check in (*adapters, *plugin_checks("training"))}
+    expected = {check.name for check in (*adapters, *plugin_checks("checkpoints"))}
     assert set(re.findall(r"`([a-z]+(?:_[a-z]+)*)`", section.partition("| about")[2])) == expected
 
 

@@ -97,7 +97,7 @@ def perceiver_data():
     return [
         DataSpec(
             name="melodies",
-            module="perceiver_plugins.training.random_data:RandomDataModule",
+            module="perceiver_plugins.checkpoints.random_data:RandomDataModule",
             tasks=("melody-mood", "classification"),
             summary="some melodies",
             yields=("notes",),
@@ -232,7 +232,7 @@ PLUGIN_FAULTS = [
     (
         "tasks_are_modules",
         "classification.lightning:LitClassifier",
-        "training.data:PerceiverDataModule",
+        "sdk.data.module:PerceiverDataModule",
         "no Lightning",
     ),
     (
@@ -241,7 +241,12 @@ PLUGIN_FAULTS = [
         "HERE.late:Bare",
         "no LitPerceiver",
     ),
-    ("tasks_are_modules", "classification.prediction:ClassPredictor", "training.reading:Reader", "no method 'predict'"),
+    (
+        "tasks_are_modules",
+        "classification.prediction:ClassPredictor",
+        "sdk.prediction.reader:Reader",
+        "no method 'predict'",
+    ),
     ("tasks_can_be_chosen", 'data="melodies"', 'data="digits"', "and not this task"),
     ("tasks_can_be_chosen", 'data="melodies"', 'data="meldies"', "data='meldies' is no data module"),
     ("tasks_can_be_chosen", "encoder.num_features", "encoder.num_feature", "did you mean 'num_features'"),
@@ -251,14 +256,19 @@ PLUGIN_FAULTS = [
     ("tasks_train", "perceiver_plugins.classification.lightning:LitClassifier", "HERE.late:Silent", "no gradient"),
     (
         "data_modules_are_modules",
-        "training.random_data:RandomDataModule",
-        "training.reading:Reader",
+        "checkpoints.random_data:RandomDataModule",
+        "sdk.prediction.reader:Reader",
         "no LightningData",
     ),
-    ("data_modules_are_modules", "training.random_data:Random", "training.random_data:Radnom", "cannot be imported"),
     (
         "data_modules_are_modules",
-        "perceiver_plugins.training.random_data:RandomDataModule",
+        "checkpoints.random_data:Random",
+        "checkpoints.random_data:Radnom",
+        "cannot be imported",
+    ),
+    (
+        "data_modules_are_modules",
+        "perceiver_plugins.checkpoints.random_data:RandomDataModule",
         "HERE.late:Undocumented",
         "'path' is not documented",
     ),

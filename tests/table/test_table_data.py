@@ -11,9 +11,9 @@ import torch
 from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import StandardScaler
 
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table import DiabetesDataModule, TableFilesDataModule
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry import UserError
 
 ROWS = [

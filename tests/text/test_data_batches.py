@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import PerceiverTokenizer
 
+from perceiver_plugins.sdk.data.loading import IGNORED, example_rng
 from perceiver_plugins.text.data.chunks import Collator, windows
 from perceiver_plugins.text.data.encoding import NO_WORD, WORD_REST, WORD_START, DocumentEncoder
 from perceiver_plugins.text.data.labelled import Documents, LabelledDocuments
 from perceiver_plugins.text.data.prepared import open_arrays, store
-from perceiver_plugins.training.loading import IGNORED, example_rng
 
 TOKENIZER = PerceiverTokenizer()
 CHARACTERS = "ab\u00e9\u65e5\U0001f600. \n\t\x1c\u00a0\u0085\u1680\u2003\u2028\u202f\u205f\u3000\u2030\u3042\u1681"

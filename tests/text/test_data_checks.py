@@ -11,11 +11,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data import HubTextDataModule, TextFilesDataModule
 from perceiver_plugins.text.fill_mask import MaskFiller
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.samples import FillMaskSamples
-from perceiver_plugins.training.errors import DataError
 
 
 @pytest.fixture(autouse=True)

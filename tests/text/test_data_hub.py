@@ -23,6 +23,9 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer
 
+from perceiver_plugins.sdk import connection
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data import (
     BookCorpusDataModule,
     Enwik8DataModule,
@@ -36,9 +39,6 @@ from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader
-from perceiver_plugins.training import connection
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -20,6 +20,9 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer, PreTrainedTokenizerFast
 
+from perceiver_plugins.sdk.data.files import Piece
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text import data as data_modules
 from perceiver_plugins.text.data import PythonDocsDataModule, TextDataModule, TextFilesDataModule
 from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
@@ -27,9 +30,6 @@ from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.prepared import Tokens, prepare, split_documents, write_documents
 from perceiver_plugins.text.tokenizers import deserialize_tokenizer
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import Piece
-from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry.errors import UserError
 
 TOKENIZER = PerceiverTokenizer()
@@ -385,7 +385,7 @@ import sys, time
 from pathlib import Path
 from transformers import PerceiverTokenizer
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.training.files import Piece
+from perceiver_plugins.sdk.data.files import Piece
 from perceiver_plugins.text.data.prepared import prepare, write_documents
 
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])

@@ -20,6 +20,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data import (
     HubTextDataModule,
     ImdbDataModule,
@@ -34,8 +36,6 @@ from perceiver_plugins.text.data.labelled import stratified
 from perceiver_plugins.text.data.labels import first_known
 from perceiver_plugins.text.data.languages import language_texts
 from perceiver_plugins.text.data.python_code import classify
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import IGNORED
 from perceiver_registry.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from transformers import PerceiverTokenizer
 
+from perceiver_plugins.sdk.data.loading import IGNORED, example_rng
 from perceiver_plugins.text.data.encoding import NO_WORD, WORD_START, DocumentEncoder
 from perceiver_plugins.text.data.masking import Masker
-from perceiver_plugins.training.loading import IGNORED, example_rng
 
 TOKENIZER = PerceiverTokenizer()
 TEXT = "The café sells naïve 日本語 words 😀, and a few longer-hyphenated ones… " * 40

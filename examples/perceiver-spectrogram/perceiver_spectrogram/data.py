@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 from perceiver_core import Batch
-from perceiver_plugins.training.data import PerceiverDataModule
-from perceiver_plugins.training.loading import IGNORED, example_rng
+from perceiver_plugins.sdk.data import IGNORED, PerceiverDataModule, example_rng
 from perceiver_registry import UserError
 from torch import Tensor
 from torch.nn.functional import pad

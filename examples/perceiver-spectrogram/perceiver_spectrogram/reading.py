@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perceiver_core import Batch
-from perceiver_plugins.training.reading import Reader
+from perceiver_plugins.sdk.prediction import Reader
 from perceiver_registry import UserError
 from torch import Tensor
 

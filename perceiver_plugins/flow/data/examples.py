@@ -20,8 +20,8 @@ from perceiver_plugins.flow.data.pairs import (
     reduce_pair,
 )
 from perceiver_plugins.flow.parts import parts_of
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import Key, example_rng
+from perceiver_plugins.sdk.data.loading import Key, example_rng
+from perceiver_plugins.sdk.errors import DataError
 
 KEPT = 32
 """So many pairs, at most, are kept in memory rather than read again."""

@@ -14,8 +14,8 @@ from perceiver_plugins.flow.data.pairs import FlowPair, PairStore
 from perceiver_plugins.flow.files import SUFFIXES as FLOW_SUFFIXES
 from perceiver_plugins.flow.files import parse_flow
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.file_trees import FileTree, open_tree, report_unused, select_files
+from perceiver_plugins.sdk.data.file_trees import FileTree, open_tree, report_unused, select_files
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
 

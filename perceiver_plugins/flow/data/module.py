@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from perceiver_plugins.flow.data.examples import AllParts, Chance, Pairs, RandomParts
 from perceiver_plugins.flow.data.pairs import PairStore
-from perceiver_plugins.training.data import PerceiverDataModule, check_positive
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.data.module import PerceiverDataModule, check_positive
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from perceiver_plugins.flow.data.module import FlowDataModule
 from perceiver_plugins.flow.data.pairs import FlowPair, PairStore, crop_pair
-from perceiver_plugins.training.errors import DataError, one_line
+from perceiver_plugins.sdk.errors import DataError, one_line
 from perceiver_registry.errors import UserError, surface_own_fault
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from perceiver_plugins.image.data.folders import find
 from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ArrayStore, ImageSplits, LabelledImages, stratified_split
-from perceiver_plugins.training.data import check_positive
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import open_binary
+from perceiver_plugins.sdk.data.files import open_binary
+from perceiver_plugins.sdk.data.module import check_positive
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import near
 
 

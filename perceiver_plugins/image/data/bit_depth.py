@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, deep_pixels, naming
 from perceiver_plugins.image.data.sources import ImageHeader, LabelledImages
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 
 DEPTHS = (8, 10, 12, 14, 16)
 

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".jfif", ".jpe", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from perceiver_plugins.image.data.sources import ArrayStore, LabelledImages
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, chance, to_pixels
-from perceiver_plugins.training.loading import IGNORED, BatchDataset
+from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset
 
 ImageBatch = dict[str, Tensor]
 """``pixel_values`` (b, channels, height, width), float32, and ``labels`` (b,), int64, or (b, classes) if mixed."""

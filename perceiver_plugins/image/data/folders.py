@@ -13,10 +13,10 @@ from PIL import Image
 from perceiver_plugins.image.data.decoding import SUFFIXES, open_image
 from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, set_aside
-from perceiver_plugins.training.class_folders import find_class_folders
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.file_trees import FileTree, FolderTree, open_tree, select_files
-from perceiver_plugins.training.missing_files import missing
+from perceiver_plugins.sdk.data.class_folders import find_class_folders
+from perceiver_plugins.sdk.data.file_trees import FileTree, FolderTree, open_tree, select_files
+from perceiver_plugins.sdk.data.missing_files import missing
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
 SKIP_HINT = "; skip_unreadable=true leaves such images out"

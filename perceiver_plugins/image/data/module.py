@@ -13,8 +13,8 @@ from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, MODES
 from perceiver_plugins.image.data.examples import ImageExamples
 from perceiver_plugins.image.data.sources import ImageHeader, ImageSplits, without_unreadable
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, match_channels, timm_augmentation
-from perceiver_plugins.training.data import Classes, PerceiverDataModule
-from perceiver_plugins.training.file_trees import report_left_out
+from perceiver_plugins.sdk.data.file_trees import report_left_out
+from perceiver_plugins.sdk.data.module import Classes, PerceiverDataModule
 from perceiver_registry.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -18,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, decode, is_deep, naming
-from perceiver_plugins.training.errors import DataError
+from perceiver_plugins.sdk.errors import DataError
 
 
 class ImageStore(ABC):

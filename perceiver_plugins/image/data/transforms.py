@@ -17,7 +17,7 @@ from torch.nn import functional
 from torchvision.transforms import RandomResizedCrop, v2
 
 from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH
-from perceiver_plugins.training.loading import example_rng
+from perceiver_plugins.sdk.data.loading import example_rng
 from perceiver_registry.errors import UserError
 
 Box = tuple[float, float, float, float]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from perceiver_plugins.multimodal.data.format import AUDIO, VIDEO, Clip, ClipFormat
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.media import audio_stream, open_media, video_stream
+from perceiver_plugins.sdk.data.media import audio_stream, open_media, video_stream
+from perceiver_plugins.sdk.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
 """Suffixes of video files."""

@@ -22,9 +22,9 @@ from perceiver_plugins.multimodal.data.files import (
 )
 from perceiver_plugins.multimodal.data.format import AUDIO, STREAMS, VIDEO, Clip, ClipFormat
 from perceiver_plugins.multimodal.data.module import ClipDataModule, ClipSplits, LabelledClips
-from perceiver_plugins.training.class_folders import ClassFolders, find_class_folders
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.file_trees import open_tree, select_files
+from perceiver_plugins.sdk.data.class_folders import ClassFolders, find_class_folders
+from perceiver_plugins.sdk.data.file_trees import open_tree, select_files
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
 STREAM_HINT = "; streams=video or streams=audio reads one of the two"

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from perceiver_plugins.multimodal.data.format import STREAMS, Clip, ClipFormat, to_batch
-from perceiver_plugins.training.data import Classes, PerceiverDataModule, check_positive
-from perceiver_plugins.training.loading import IGNORED, Key, example_rng
+from perceiver_plugins.sdk.data.loading import IGNORED, Key, example_rng
+from perceiver_plugins.sdk.data.module import Classes, PerceiverDataModule, check_positive
 from perceiver_registry.errors import UserError
 
 Example = tuple[Clip, int]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from perceiver_plugins.multimodal.data.format import Clip, ClipFormat
 from perceiver_plugins.multimodal.data.module import ClipDataModule, ClipSplits, LabelledClips
-from perceiver_plugins.training.data import check_positive
+from perceiver_plugins.sdk.data.module import check_positive
 
 SHAPES = ("circle", "cross", "diamond", "square")
 """The classes."""

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset, example_rng
 from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.prepared import Tokens
-from perceiver_plugins.training.loading import IGNORED, BatchDataset, example_rng
 
 
 class MaskedChunks(BatchDataset):

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import datasets
 
+from perceiver_plugins.sdk.data.files import Piece, Row
 from perceiver_plugins.text.data.corpora import python_docs, python_version, split_of
 from perceiver_plugins.text.data.labels import Target
 from perceiver_plugins.text.data.languages import language_texts, languages_version
 from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import write_documents
 from perceiver_plugins.text.data.python_code import CLASSES, code_windows
-from perceiver_plugins.training.files import Piece, Row
 
 
 class PythonDocsDataModule(TextDataModule):

@@ -16,16 +16,16 @@ import datasets
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from perceiver_plugins.sdk.data.files import BLOCK, Piece, Row
+from perceiver_plugins.sdk.data.loading import batches_trained
+from perceiver_plugins.sdk.data.module import check_positive
+from perceiver_plugins.sdk.data.table_rows import check_delimiter
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.labels import Target
 from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import Tokens, split_documents, write_documents
 from perceiver_plugins.text.data.splits import Splits, file_states, open_splits
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader, fingerprint
-from perceiver_plugins.training.data import check_positive
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import BLOCK, Piece, Row
-from perceiver_plugins.training.loading import batches_trained
-from perceiver_plugins.training.table_rows import check_delimiter
 from perceiver_registry.errors import UserError
 
 

@@ -13,6 +13,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from perceiver_plugins.sdk.data.files import Row
+from perceiver_plugins.sdk.data.left_out import LeftOut
+from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset, example_rng
+from perceiver_plugins.sdk.data.prepared_folder import make_folder
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.chunks import Collator, truncated_length, windows
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.labels import Labels
@@ -25,11 +30,6 @@ from perceiver_plugins.text.data.prepared import (
     write_documents,
 )
 from perceiver_plugins.text.data.streaming import fingerprint
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import Row
-from perceiver_plugins.training.left_out import LeftOut
-from perceiver_plugins.training.loading import IGNORED, BatchDataset, example_rng
-from perceiver_plugins.training.prepared_folder import make_folder
 
 FACTS = "labels.json"
 """The file in a prepared folder with what models need to know of the labels."""

@@ -11,12 +11,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from perceiver_plugins.sdk.data.cells import number, text_of
+from perceiver_plugins.sdk.data.class_names import ClassNames
+from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.data.statistics import mean_and_std, missing_targets, refuse_constant
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.training.cells import number, text_of
-from perceiver_plugins.training.class_names import ClassNames
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import IGNORED
-from perceiver_plugins.training.statistics import mean_and_std, missing_targets, refuse_constant
 from perceiver_registry.errors import UserError
 
 Target = Literal["masked", "class", "number", "token"]

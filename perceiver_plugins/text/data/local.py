@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import datasets
 
+from perceiver_plugins.sdk.data.files import FLAGS, Row, find_files, refuse_shared_files
+from perceiver_plugins.sdk.data.left_out import LeftOut
+from perceiver_plugins.sdk.data.table_rows import check_delimiter
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.hub import check_fraction
 from perceiver_plugins.text.data.labels import Target
 from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import split_documents, write_documents
 from perceiver_plugins.text.data.splits import file_states, read_files, rows_of_files
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.files import FLAGS, Row, find_files, refuse_shared_files
-from perceiver_plugins.training.left_out import LeftOut
-from perceiver_plugins.training.table_rows import check_delimiter
 
 
 class TextFilesDataModule(TextDataModule):

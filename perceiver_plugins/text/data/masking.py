@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.text.data.encoding import NO_WORD, WORD_START
-from perceiver_plugins.training.loading import IGNORED
 
 
 class Masker:

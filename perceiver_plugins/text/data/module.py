@@ -12,6 +12,9 @@ from typing import Any, ClassVar, Literal
 import datasets
 from transformers import PreTrainedTokenizerBase
 
+from perceiver_plugins.sdk.data.files import Row
+from perceiver_plugins.sdk.data.module import PerceiverDataModule, check_positive
+from perceiver_plugins.sdk.data.prepared_folder import reuse_folder
 from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.labelled import (
@@ -35,9 +38,6 @@ from perceiver_plugins.text.tokenizers import (
     mask_token_id,
     serialize_tokenizer,
 )
-from perceiver_plugins.training.data import PerceiverDataModule, check_positive
-from perceiver_plugins.training.files import Row
-from perceiver_plugins.training.prepared_folder import reuse_folder
 from perceiver_registry.errors import UserError
 
 

@@ -15,9 +15,9 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from perceiver_plugins.sdk.data.files import Piece
+from perceiver_plugins.sdk.data.prepared_folder import make_folder
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.training.files import Piece
-from perceiver_plugins.training.prepared_folder import make_folder
 from perceiver_registry.remote import refuse_remote
 
 FORMAT = 3

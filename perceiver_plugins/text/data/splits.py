@@ -12,10 +12,8 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 
-from perceiver_plugins.text.data.prepared import quiet_datasets, write_documents
-from perceiver_plugins.training.connection import hub
-from perceiver_plugins.training.errors import DataError, one_line
-from perceiver_plugins.training.files import (
+from perceiver_plugins.sdk.connection import hub
+from perceiver_plugins.sdk.data.files import (
     TABLES,
     Piece,
     Row,
@@ -25,8 +23,10 @@ from perceiver_plugins.training.files import (
     read_rows,
     require_columns,
 )
-from perceiver_plugins.training.left_out import LeftOut
-from perceiver_plugins.training.prepared_folder import file_checksum
+from perceiver_plugins.sdk.data.left_out import LeftOut
+from perceiver_plugins.sdk.data.prepared_folder import file_checksum
+from perceiver_plugins.sdk.errors import DataError, one_line
+from perceiver_plugins.text.data.prepared import quiet_datasets, write_documents
 from perceiver_registry.errors import surface_own_fault
 
 SPLITS = {"train", "validation", "test"}
@@ -60,7 +60,7 @@ class Splits(ABC):
 
     @abstractmethod
     def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
-        """The rows of a split, as :func:`~perceiver_plugins.training.files.read_rows` yields them.
+        """The rows of a split, as :func:`~perceiver_plugins.sdk.data.files.read_rows` yields them.
 
         Args:
             split: The split.
@@ -276,7 +276,7 @@ def rows_of_files(files: Iterable[Path], columns: Mapping[str, str], delimiter: 
     """The rows of several tables, one after the other.
 
     Raises:
-        DataError: If one of them has none, besides what :func:`~perceiver_plugins.training.files.read_rows` raises.
+        DataError: If one of them has none, besides what :func:`~perceiver_plugins.sdk.data.files.read_rows` raises.
     """
     for file in files:
         empty = True

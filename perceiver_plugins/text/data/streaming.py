@@ -13,11 +13,11 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from perceiver_plugins.sdk.data.loading import example_rng
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.chunks import Collator, truncated_length
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.masking import Masker
-from perceiver_plugins.training.errors import DataError
-from perceiver_plugins.training.loading import example_rng
 
 READ = 64
 """Documents that are read and tokenised together."""

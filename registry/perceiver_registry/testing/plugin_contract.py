@@ -126,8 +126,8 @@ def _imported_by(modules: Collection[str], *functions: str) -> list[str]:
 
 @CONTRACT.promise(needs=LOADS)
 def tasks_are_modules(subject: PluginSubject) -> None:
-    """A task's module is a LitPerceiver of `perceiver_plugins.training.lightning`, with a loss and random labels of its
-    own, and its predictor a class with `predict`."""
+    """A task's module is a LitPerceiver of `perceiver_plugins.sdk.tasks.lightning`, with a loss and random labels of
+    its own, and its predictor a class with `predict`."""
     from pytorch_lightning import LightningModule
 
     for spec in subject.specs("task"):

@@ -1,0 +1,1 @@
+"""The zoo's own formats of models, and random data for any model."""

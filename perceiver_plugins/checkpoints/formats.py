@@ -1,0 +1,258 @@
+"""Formats of models of any kind: our own checkpoints, weights in safetensors, Hugging Face's official layout.
+
+Imports nothing heavy before a model is read or written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeGuard
+
+from perceiver_plugins.sdk.published import config_of
+from perceiver_registry import Format, LoadedModel, UserError, assemble, config_from_dict, create_module
+from perceiver_registry.checkpoint import KEY, NOT_OURS, SUFFIXES, open_checkpoint, read_checkpoint, understood
+from perceiver_registry.errors import in_one_line
+from perceiver_registry.params import check_fits
+from perceiver_registry.plain_data import PlainDataError, load_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from perceiver_core import Batch, PerceiverIO
+
+OF_MODULE = "model."
+"""What the names of a model's weights begin with in a checkpoint: there they are those of a task's module."""
+
+OF_A_RUN = ("run", "results", "seed")
+"""What a description says of the run that trained a model."""
+
+
+class CheckpointFormat(Format):
+    """Checkpoints of this project, which describe themselves."""
+
+    def recognises(self, source: str) -> bool:
+        if not source.endswith(SUFFIXES):
+            return False
+        if KEY not in open_checkpoint(source):
+            raise UserError(NOT_OURS.format(source=source))
+        return True
+
+    def description(self, source: str) -> dict[str, Any]:
+        return _with_results(read_checkpoint(source), source)
+
+    def weights(self, source: str) -> Mapping[str, Tensor]:
+        return _weights(read_checkpoint(source), source)
+
+    def read(self, source: str) -> LoadedModel:
+        checkpoint = read_checkpoint(source)
+        return loaded(_with_results(checkpoint, source), _weights(checkpoint, source), source)
+
+    def write(self, loaded: LoadedModel, target: str) -> None:
+        """Writes a checkpoint as training does, at step 0: to be used, or to be trained from."""
+        import pytorch_lightning
+        import torch
+
+        model, description = loaded
+        options = {name: value for name, value in _task_options(description).items() if name != "name"}
+        module = create_module(description["task"], config_from_dict(description["model"]).without_params(), **options)
+        module.model.load_state_dict(model.state_dict())
+        checkpoint = {
+            "epoch": 0,
+            "global_step": 0,
+            "pytorch-lightning_version": pytorch_lightning.__version__,
+            "state_dict": module.state_dict(),
+            "hparams_name": module._hparams_name,
+            "hyper_parameters": dict(module.hparams),
+            # Nothing to go on from: training starts anew.
+            "callbacks": {},
+            "optimizer_states": [],
+            "lr_schedulers": [],
+            KEY: {name: value for name, value in description.items() if name != "results"} | {"seed": None},
+        }
+        torch.save(checkpoint, target)
+
+
+def _task_options(description: Mapping[str, Any]) -> Mapping[str, Any]:
+    task = description.get("run", {}).get("task")
+    return task if isinstance(task, Mapping) else {}
+
+
+def _weights(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    state = checkpoint.get("state_dict")
+    if not isinstance(state, Mapping):
+        raise UserError(f"{source}: a checkpoint without weights")
+    return {key.removeprefix(OF_MODULE): value for key, value in state.items() if key.startswith(OF_MODULE)}
+
+
+def _with_results(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A checkpoint's description, with what else is known of the run: how far it came, and where its logs lie."""
+    callbacks = checkpoint.get("callbacks")
+    states = callbacks.values() if isinstance(callbacks, Mapping) else ()
+    scores = [(state.get("monitor"), state.get("current_score")) for state in states if isinstance(state, Mapping)]
+    monitored = {name: float(score) for name, score in scores if isinstance(name, str) and _is_number(score)}
+    results = {
+        "steps": checkpoint.get("global_step", 0),
+        "metrics": monitored,
+        "logs": str(Path(source).absolute().parent.parent),
+        "lightning": checkpoint.get("pytorch-lightning_version"),
+    }
+    return {**checkpoint[KEY], "results": results}
+
+
+def _is_number(value: Any) -> TypeGuard[SupportsFloat]:
+    import torch
+
+    return isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.numel() == 1)
+
+
+class SafetensorsFormat(Format):
+    """The weights of a model in a safetensors file. What it is of stands in the file's metadata, if it is ours."""
+
+    def recognises(self, source: str) -> bool:
+        if not source.endswith(".safetensors"):
+            return False
+        _header(source)
+        return True
+
+    def description(self, source: str) -> dict[str, Any]:
+        written = _header(source).get(KEY)
+        if written is None:
+            raise UserError(
+                f"{source}: weights alone, which do not say what model they are of; --model=NAME takes them for those "
+                "of a named model"
+            )
+        try:
+            description = load_json(written)
+        except PlainDataError as error:
+            raise UserError(f"{source}: its description of the model cannot be read: {error}") from error
+        return understood(description, source)
+
+    def weights(self, source: str) -> Mapping[str, Tensor]:
+        from safetensors.torch import load_file
+
+        _header(source)
+        return load_file(source)
+
+    def read(self, source: str) -> LoadedModel:
+        return loaded(self.description(source), self.weights(source), source)
+
+    def write(self, loaded: LoadedModel, target: str) -> None:
+        """Writes the weights, those that are shared once, and the description without what it says of the run."""
+        from safetensors.torch import save_file
+
+        places: set[tuple[int, Any]] = set()
+        state = {}
+        for name, value in loaded.model.state_dict().items():
+            place = value.data_ptr(), value.shape
+            if value.numel() == 0 or place not in places:
+                places.add(place)
+                state[name] = value.contiguous()
+        kept = {name: value for name, value in loaded.description.items() if name not in OF_A_RUN} | {"run": {}}
+        save_file(state, target, {"format": "pt", KEY: json.dumps(kept)})
+
+
+def _header(source: str) -> Mapping[str, str]:
+    """The metadata of a safetensors file.
+
+    Raises:
+        UserError: if there is no such file, or if it is something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(source).is_file():
+        raise UserError(f"{source}: no such file")
+    try:
+        with safe_open(source, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{source}: not a readable safetensors file: {error}") from error
+
+
+class HuggingFaceFormat(Format):
+    """The layout of Hugging Face's own Perceivers, by the conversions that plugins bring along."""
+
+    def recognises(self, source: str) -> bool:
+        return config_of(source).get("model_type") == "perceiver"
+
+    def description(self, source: str) -> dict[str, Any]:
+        from perceiver_plugins.huggingface.conversion import conversion_at
+
+        conversion, config = conversion_at(source)
+        return conversion.description(config, source)
+
+    def weights(self, source: str) -> Mapping[str, Tensor]:
+        from perceiver_plugins.huggingface.conversion import conversion_at, load_state
+
+        conversion, config = conversion_at(source)
+        return conversion.from_state(
+            conversion.ours(config), load_state(conversion.model_type, source, conversion.kind)
+        )
+
+    def read(self, source: str) -> LoadedModel:
+        return loaded(self.description(source), self.weights(source), source)
+
+    def refusal(self, loaded: LoadedModel) -> str | None:
+        from perceiver_plugins.huggingface.conversion import conversion_for
+
+        try:
+            conversion_for(loaded.model).check(loaded.model)
+        except (UserError, ValueError) as error:
+            return str(error)
+        return None
+
+    def write(self, loaded: LoadedModel, target: str) -> None:
+        from perceiver_plugins.huggingface.conversion import conversion_for, quiet
+
+        model, description = loaded
+        conversion = conversion_for(model)
+        try:
+            theirs = conversion.to_hugging_face(model)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        processor = conversion.processor(model.config, description.get("data") or {})
+        Path(target).mkdir()
+        with quiet(target):
+            theirs.save_pretrained(target)
+            if processor is not None:
+                processor.save_pretrained(target)
+
+    def expected(self, model: PerceiverIO, batch: Batch) -> Any:
+        from perceiver_plugins.huggingface.conversion import conversion_for
+
+        return conversion_for(model).our_outputs(model, batch)
+
+    def compute(self, target: str, batch: Batch) -> Any:
+        """What transformers' own model computes."""
+        from perceiver_plugins.huggingface.conversion import conversion_at, quiet
+
+        conversion, _ = conversion_at(target)
+        with quiet(target):
+            theirs = conversion.model_type.from_pretrained(target).eval()
+        return conversion.their_outputs(theirs, batch)
+
+
+def loaded(description: dict[str, Any], weights: Mapping[str, Tensor], source: str) -> LoadedModel:
+    """The model of a description, with its weights.
+
+    Args:
+        description: that of a checkpoint.
+        weights: under the names of a model here.
+        source: where they come from, for messages.
+
+    Raises:
+        UserError: if the two do not fit each other.
+        PluginError: if the model needs an adapter that is not installed.
+    """
+    try:
+        model = assemble(config_from_dict(description["model"]).without_params())
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+    except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise UserError(f"{source}: its description of the model is damaged: {in_one_line(error)}") from error
+    check_fits(model.state_dict(), weights, source)
+    model.load_state_dict(weights, strict=False)
+    return LoadedModel(model.eval(), description)

@@ -1,0 +1,51 @@
+"""What the plugins' shared room registers itself. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from perceiver_registry import DataSpec, FormatSpec, hookimpl
+from perceiver_registry.checkpoint import SUFFIXES
+from perceiver_registry.specs import ANY_TASK
+
+PERCEIVER_INTERFACE = "1.2"
+
+
+@hookimpl
+def perceiver_data() -> list[DataSpec]:
+    return [
+        DataSpec(
+            name="random",
+            module="perceiver_plugins.checkpoints.random_data:RandomDataModule",
+            tasks=(ANY_TASK,),
+            summary="random inputs and labels for any model: to try out an adapter, or a model's speed",
+            defaults={"trainer.max_epochs": 10},
+        )
+    ]
+
+
+@hookimpl
+def perceiver_formats() -> list[FormatSpec]:
+    return [
+        FormatSpec(
+            name="checkpoint",
+            format="perceiver_plugins.checkpoints.formats:CheckpointFormat",
+            summary="a checkpoint that describes itself: weights, configuration, task, data",
+            reads=True,
+            writes=True,
+            suffixes=SUFFIXES,
+        ),
+        FormatSpec(
+            name="safetensors",
+            format="perceiver_plugins.checkpoints.formats:SafetensorsFormat",
+            summary="weights alone; written here, with what model they are of",
+            reads=True,
+            writes=True,
+            suffixes=(".safetensors",),
+        ),
+        FormatSpec(
+            name="huggingface",
+            format="perceiver_plugins.checkpoints.formats:HuggingFaceFormat",
+            summary="the layout of transformers' own Perceivers: a folder, or a hub id",
+            reads=True,
+            writes=True,
+        ),
+    ]

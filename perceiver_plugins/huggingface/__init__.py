@@ -1,0 +1,1 @@
+"""Conversion between transformers' Perceivers and the zoo's models."""

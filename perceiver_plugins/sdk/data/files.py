@@ -1,0 +1,215 @@
+"""Finding the user's files, and reading documents of text from them, compressed or not.
+
+What is wrong with a file is reported in one line that names the file and the location in it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pytorch_lightning.utilities import rank_zero_warn
+
+from perceiver_plugins.sdk.data.cells import text_of
+from perceiver_plugins.sdk.data.left_out import LeftOut
+from perceiver_plugins.sdk.data.missing_files import missing, shorten_path
+from perceiver_plugins.sdk.data.opening import (
+    COMPRESSIONS,
+    FORMATS,
+    TABLES,
+    file_format,
+    is_table,
+    not_utf8,
+    open_binary,
+    readable,
+    refuse_utf16,
+)
+from perceiver_plugins.sdk.data.paths import as_path, files_below, is_file, is_folder, is_pattern, matching_files
+from perceiver_plugins.sdk.data.table_rows import Row, read_rows, require_columns
+from perceiver_plugins.sdk.errors import DataError
+
+__all__ = [
+    "BLOCK",
+    "COMPRESSIONS",
+    "FLAGS",
+    "FORMATS",
+    "TABLES",
+    "Piece",
+    "Row",
+    "file_format",
+    "find_files",
+    "is_table",
+    "known_format",
+    "open_binary",
+    "read_documents",
+    "read_rows",
+    "refuse_shared_files",
+    "require_columns",
+    "text_of",
+]
+
+FLAGS = {"train": "train_files", "validation": "val_files", "test": "test_files"}
+"""The flags that name the files of each split."""
+
+BLOCK = 2**14
+"""Bytes of a text file that are read at once; a piece of a document has one or two of these."""
+
+
+class Piece(NamedTuple):
+    """A document, or a piece of one."""
+
+    text: str
+    first: bool = True
+    last: bool = True
+
+
+def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
+    """The files that are meant by the value of a flag.
+
+    Args:
+        paths: A file, a folder (all files of a known format in it and below), a pattern, or a list of these.
+        flag: What to call the value in an error.
+
+    Returns:
+        The files in their order, those of a folder or pattern sorted by name.
+
+    Raises:
+        DataError: If one of them means no file.
+    """
+    found: dict[Path, Path] = {}  # by its real path, as links give a file several names
+    for name in [paths] if isinstance(paths, str) else paths:
+        path = as_path(name)
+        if not name:
+            raise DataError(f"{flag}: an empty name; give a file, a folder or a pattern")
+        if is_folder(name):
+            files = _files_of_folder(path, flag)
+        elif is_file(name):
+            files = [path]
+        elif is_pattern(name):
+            files = _files_of_pattern(name, flag)
+            if not files:
+                raise DataError(f"{flag}: no file matches {shorten_path(name)!r}")
+        else:
+            raise DataError(f"{flag}: {missing(path)}")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    if not found:
+        raise DataError(f"{flag}: no file given")
+    return list(found.values())
+
+
+def _files_of_folder(folder: Path, flag: str) -> list[Path]:
+    """The files of a known format in a folder and below, sorted; reports how many others there are."""
+    files, others = files_below(folder, known_format)
+    if not files:
+        raise DataError(f"{flag}: no {', '.join(FORMATS)} file (compressed or not) in the folder {folder}")
+    if others:
+        rank_zero_warn(
+            f"{flag}: {folder}: {len(others)} file(s) of other formats left out, such as {others[0].name!r} "
+            f"(formats by name: {', '.join(FORMATS)})"
+        )
+    return files
+
+
+def _files_of_pattern(pattern: str, flag: str) -> list[Path]:
+    try:
+        return matching_files(pattern)
+    except DataError as error:
+        raise DataError(f"{flag}: {error}") from error
+
+
+def refuse_shared_files(files: Mapping[str, Sequence[Path]]) -> None:
+    """Raise DataError if a file of another flag is among those of the first.
+
+    Args:
+        files: The files by the flag that names them, those to train on first.
+    """
+    (first, train), *others = files.items()
+    known = {file.resolve() for file in train}
+    for flag, given in others:
+        if both := [file for file in given if file.resolve() in known]:
+            raise DataError(f"{flag}: {min(both)} is among {first} too; take it out of one of them")
+
+
+def known_format(path: Path) -> bool:
+    """Whether the file's name, which must not be hidden, says one of the known formats."""
+    stem = path.name.lower()
+    for compression in COMPRESSIONS:
+        stem = stem.removesuffix(compression)
+    return stem.endswith(FORMATS) and not stem.startswith(".")
+
+
+def read_documents(
+    path: Path, text_column: str = "text", delimiter: str | None = None, left_out: LeftOut | None = None
+) -> Iterator[Piece]:
+    """The documents of a file: each row of a table, or the whole of a text file (in pieces).
+
+    Rows without a text (null or empty) are left out.
+
+    Args:
+        path: The file.
+        text_column: Name of the column with the text, where the format has columns.
+        delimiter: Character between the columns of .csv and .tsv files. None: a comma, or a tab in .tsv files.
+        left_out: Counts the rows without a text.
+
+    Raises:
+        DataError: If the file is missing, empty, damaged, binary or not UTF-8, or has no such column.
+    """
+    counted = left_out or LeftOut()
+    pieces = _texts_of_rows(path, text_column, delimiter, counted) if is_table(path) else _read_text(path)
+    empty = True
+    with readable(path):
+        for piece in pieces:
+            empty = False
+            yield piece
+    if empty:
+        raise DataError(f"{path}: the file holds no text (it is empty, or all of its texts are)")
+
+
+def _texts_of_rows(path: Path, text_column: str, delimiter: str | None, left_out: LeftOut) -> Iterator[Piece]:
+    for place, row in read_rows(path, {text_column: "text_column"}, delimiter):
+        text = text_of(row, text_column, place)
+        left_out.count("no text", place, is_left_out=not text)
+        if text:
+            yield Piece(text)
+
+
+def _read_text(path: Path) -> Iterator[Piece]:
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+    with open_binary(path) as file:
+        position, held, first = 0, "", True
+        while block := file.read(BLOCK):
+            if position == 0:
+                refuse_utf16(path, block)
+                start = len(codecs.BOM_UTF8) if block.startswith(codecs.BOM_UTF8) else 0
+            else:
+                start = 0
+            if (zero := block.find(b"\0")) >= 0:
+                raise DataError(f"{path}: a binary file (zero byte at byte {position + zero}), expected UTF-8 text")
+            try:
+                text = held + decoder.decode(block[start:])
+            except UnicodeDecodeError as error:
+                # The decoder had kept the beginning of a character that the block before ended in.
+                offset = position + start + error.start - (len(error.object) - len(block[start:]))
+                raise DataError(not_utf8(path, f"at byte {offset}", error.object[error.start])) from error
+            position += len(block)
+            # A piece ends with a line, or else with a word. Something is always kept back, as the last piece is marked.
+            end = len(text) - 1
+            cut = text.rfind("\n", 0, end) + 1 or text.rfind(" ", 0, end) + 1 or end
+            if len(text) <= BLOCK:
+                cut = 0
+            elif cut:
+                yield Piece(text[:cut], first, False)
+                first = False
+            held = text[cut:]
+        try:
+            held += decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                not_utf8(path, f"at byte {position - len(error.object)} (the end)", error.object[0])
+            ) from error
+        if held and not (first and not held.strip()):
+            yield Piece(held, first, True)

@@ -1,0 +1,130 @@
+"""Folders of prepared data in a cache: made once as a whole, verified on every use, made again if damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pytorch_lightning.utilities import rank_zero_warn
+
+from perceiver_plugins.sdk.errors import DataError
+
+MANIFEST = "manifest.json"
+"""File with the size and SHA-256 checksum of each other file, and with the notes on how the data was made."""
+
+
+def make_folder(folder: Path, make: Callable[[Path, Path], Sequence[str]]) -> None:
+    """Make a folder of prepared data, unless it exists and is intact; report the notes on it.
+
+    It appears as a whole: all is written into a temporary folder beside it, which is renamed at the end. A
+    lock lets one process do so at a time, others wait for it. What a killed process left behind is removed by
+    the next one.
+
+    Args:
+        folder: Where the data will be.
+        make: Given a folder for temporary files and one that will be the folder, fills the latter. Returns notes: a
+            line for each thing that whoever uses the data should know.
+
+    Raises:
+        DataError: If the cache cannot be written.
+    """
+    if reuse_folder(folder):
+        return
+    with _locked(folder):
+        if reuse_folder(folder):
+            return
+        if folder.exists():
+            rank_zero_warn(f"{folder}: the prepared data is damaged ({find_damage(folder)}); preparing it again")
+        # We hold the lock, so whoever made these is no longer alive.
+        for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        work = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
+        result = work / "result"
+        try:
+            result.mkdir(parents=True)
+            notes = make(work, result)
+            _write_manifest(result, notes)
+            if folder.exists():
+                os.replace(folder, work / "damaged")
+            os.replace(result, folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    _report(notes)
+
+
+def reuse_folder(folder: Path) -> bool:
+    """Whether a prepared folder exists and is intact; if so, report the notes on it."""
+    if not folder.exists() or find_damage(folder):
+        return False
+    _report(_read_manifest(folder)["notes"])
+    return True
+
+
+def find_damage(folder: Path) -> str:
+    """The first difference between a prepared folder and its manifest, or "" if there is none."""
+    try:
+        files: dict[str, list[Any]] = _read_manifest(folder)["files"]
+        found = _files_in(folder)
+        if different := set(files).symmetric_difference(found):
+            name = min(different)
+            return f"{name} is missing" if name in files else f"{name} is no part of it"
+        for name, (size, checksum) in files.items():
+            if (actual := found[name].stat().st_size) != size:
+                return f"{name} has {actual:,} bytes instead of {size:,}"
+            if file_checksum(found[name]) != checksum:
+                return f"{name} has another checksum"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is missing or unreadable"
+    return ""
+
+
+def file_checksum(path: Path) -> str:
+    """The SHA-256 checksum of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    found.pop(MANIFEST, None)
+    return found
+
+
+def _write_manifest(folder: Path, notes: Sequence[str]) -> None:
+    files = {name: [path.stat().st_size, file_checksum(path)] for name, path in sorted(_files_in(folder).items())}
+    content = {"files": files, "notes": list(notes)}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
+
+
+def _report(notes: Sequence[str]) -> None:
+    for note in notes:
+        rank_zero_warn(note)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise DataError(
+            f"{folder.parent}: the cache cannot be written ({error.strerror}); name another folder with cache_dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,2 @@
+from .predictor import Predictor as Predictor
+from .reader import Reader as Reader

@@ -1,0 +1,354 @@
+"""The Lightning module that tasks build on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.strategies import FSDPStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from perceiver_core import Batch, PerceiverConfig
+from perceiver_plugins.sdk.data.loading import batches_trained
+from perceiver_plugins.sdk.tasks.callbacks import MovingAverage, OptimizerInBackward, Patience
+from perceiver_plugins.sdk.tasks.compilation import compile_layers
+from perceiver_plugins.sdk.tasks.finite import FiniteGuard, check_saved_weights
+from perceiver_plugins.sdk.tasks.learning_rate import TunableLearningRate
+from perceiver_plugins.sdk.tasks.optimizers import (
+    IN_BACKWARD,
+    NAME,
+    create_lr_scheduler,
+    create_optimizer,
+    find_lr_scheduler,
+    find_optimizer,
+    follow_schedule,
+    lr_schedulers,
+    optimizers,
+    override_state,
+)
+from perceiver_plugins.sdk.tasks.quantization import quantize
+from perceiver_plugins.sdk.tasks.resuming import ExactResume
+from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, describe
+from perceiver_registry.assemble import full_name, own_task
+from perceiver_registry.checkpoint import KEY
+
+DEFAULT_OPTIMIZER: Mapping[str, Any] = {NAME: "AdamW", "lr": 1e-3}
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """A loss before it is averaged, so that it can be averaged over processes and batches with equal weights.
+
+    Attributes:
+        total: sum of the losses of all predictions.
+        count: number of predictions, or sum of their weights, as a tensor.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    @property
+    def divisor(self) -> Tensor:
+        """What a sum over these predictions is divided by: their number, or 1 where there is none."""
+        return self.count.masked_fill(self.count == 0, 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean loss; 0 where there is no prediction."""
+        return self.total / self.divisor
+
+
+class LitPerceiver(TunableLearningRate):
+    """Trains a Perceiver: a task's module implements :meth:`loss_sum` and may build its model in :meth:`build`.
+
+    Logged are ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate`` and the throughput.
+
+    Two runs from one seed are equal, and so are a run that was interrupted and resumed and one that was not: the
+    random numbers of a training step (dropout) depend on the seed, the number of batches before it, and the process.
+
+    Args:
+        config: the model's configuration, or the same as plain data (``config_to_dict``).
+        optimizer: name (under ``"name"``) and arguments of the optimizer: ``{"name": "Lamb", "lr": 1e-3}``.
+            None: AdamW with a learning rate of 1e-3. With ``"in_backward": True`` it steps inside the backward pass
+            (:class:`~perceiver_plugins.sdk.tasks.callbacks.OptimizerInBackward`).
+        lr_scheduler: name and arguments of the learning rate schedule. None: the learning rate stays constant.
+        task: name of the registered task that the module serves. None: the class's own.
+        ema_decay: validate, test and save an exponential moving average of the weights, of which this part is kept
+            at each step (0.999, say), instead of the weights themselves. None: no average.
+        patience: end training after so many validations without a lower validation loss. None: never.
+
+    Raises:
+        UserError: if the configuration, or what it names, does not work.
+    """
+
+    task: str
+    """Name of the registered task that this module serves."""
+
+    def __init__(
+        self,
+        config: PerceiverConfig | Mapping[str, Any],
+        optimizer: Mapping[str, Any] | None = None,
+        lr_scheduler: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        ema_decay: float | None = None,
+        patience: int | None = None,
+    ):
+        super().__init__()
+        if ema_decay is not None and not 0.0 < ema_decay < 1.0:
+            raise UserError(f"ema_decay={ema_decay} must be more than 0 and less than 1")
+        if patience is not None and patience < 1:
+            raise UserError(f"patience={patience} must be at least 1")
+        self.task = task or own_task(type(self))
+        self.ema_decay = ema_decay
+        self.patience = patience
+        self.config = config_from_dict(config) if isinstance(config, Mapping) else config
+        self.optimizer_config = dict(optimizer or DEFAULT_OPTIMIZER)
+        self.lr_scheduler_config = dict(lr_scheduler or {})
+        # For ``load_from_checkpoint``: weights come from the checkpoint, not from ``params`` once more.
+        self.save_hyperparameters(
+            {
+                "config": config_to_dict(self.config.without_params(), full_names=True),
+                "optimizer": self.optimizer_config,
+                "lr_scheduler": self.lr_scheduler_config,
+                "task": full_name("task", self.task),
+            },
+            logger=False,
+        )
+        self.model = self.build(self.config)
+        self.run_config: Mapping[str, Any] = {}
+        """The whole run's configuration, which checkpoints keep so that the run can be resumed."""
+        self._seed: int | None = None
+        self._num_tokens: Tensor | int = 0
+        self._measured_step = 0
+        self._since = time.perf_counter()
+
+    @classmethod
+    def create(cls, config: PerceiverConfig, **options: Any) -> Self:
+        """The Lightning module for ``config``; its ``model`` is the PyTorch model."""
+        return cls(config, **options)
+
+    find_optimizer = staticmethod(find_optimizer)
+    find_lr_scheduler = staticmethod(find_lr_scheduler)
+    known_optimizers = staticmethod(optimizers)
+    known_lr_schedulers = staticmethod(lr_schedulers)
+
+    def configure_callbacks(self) -> list[Callback]:
+        callbacks: list[Callback] = [ExactResume()]
+        if self.ema_decay is not None:
+            callbacks.append(MovingAverage(decay=self.ema_decay))
+        if self.patience is not None:
+            callbacks.append(Patience("val_loss", patience=self.patience, check_on_train_epoch_end=False))
+        if self.optimizer_config.get(IN_BACKWARD):
+            callbacks.append(OptimizerInBackward())
+        callbacks.append(FiniteGuard())
+        return callbacks
+
+    def check_data(self, datamodule: Any) -> None:
+        """Checks that the model can be used with a data module.
+
+        Raises:
+            UserError: if it cannot.
+        """
+        input_adapter = getattr(self.model, "input_adapter", None)
+        if input_adapter is not None:
+            try:
+                input_adapter.check_data(datamodule)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+
+    def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Random labels for a batch of random inputs: for trials and tests.
+
+        Args:
+            batch: what the input adapter's ``example_batch`` returned.
+            generator: draws the numbers.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.example_labels")
+
+    def build(self, config: PerceiverConfig) -> nn.Module:
+        """Builds the model."""
+        return assemble(config)
+
+    def forward(self, batch: Batch) -> Any:
+        """Compute the model's output for a batch, without its loss: ``lit_model(batch)``.
+
+        Args:
+            batch: what the input adapter reads; other entries, such as labels, are ignored.
+        """
+        return self.model(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> Any:
+        """Compute the model's output for a batch of ``Trainer.predict``."""
+        return self(batch)
+
+    def quantize(self) -> None:
+        """Lets the model predict with 8-bit integers: faster on a CPU, not exact, and the end of its training.
+
+        Raises:
+            UserError: if the model is not on a CPU.
+        """
+        quantize(self.model)  # type: ignore[arg-type]
+
+    def loss_sum(self, batch: Batch) -> LossSum:
+        """The summed loss of a batch and the number of predictions in it."""
+        raise NotImplementedError(f"{type(self).__name__}.loss_sum")
+
+    def evaluate(self, batch: Batch, stage: str) -> LossSum:
+        """The loss of a batch of validation or test data; a task may update its metrics here.
+
+        Args:
+            batch: the batch.
+            stage: "val" or "test", which the names of metrics begin with.
+        """
+        return self.loss_sum(batch)
+
+    throughput = "tokens_per_second"
+    """Name under which the throughput is logged."""
+
+    def num_tokens(self, batch: Batch) -> Tensor | int:
+        """How much a batch holds, for the logged throughput."""
+        return batch["attention_mask"].sum()
+
+    # Steps
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.datamodule is not None:  # type: ignore[attr-defined]
+            self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+        if stage == "fit" and self.config.compile:
+            compile_layers(self.model, self.trainer.strategy.root_device)
+
+    def on_fit_start(self) -> None:
+        # The seed that was set, or the one that torch drew; that of the checkpoint if the run is resumed.
+        if self._seed is None:
+            self._seed = torch.initial_seed() % 2**32
+
+    def on_train_start(self) -> None:
+        if self._other_schedule:
+            schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+            follow_schedule(self.trainer.optimizers[0], *schedules)
+
+    def on_train_epoch_start(self) -> None:
+        self._restart_clock()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        step = (self._seed, batches_trained(self.trainer), self.global_rank)
+        torch.manual_seed(hash(step))  # a hash of integers is the same in every process
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        local = self.loss_sum(batch)
+        everywhere = self._sum_over_processes(local)
+        self.log("train_loss", everywhere.mean, prog_bar=True)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        # Processes may hold different numbers of predictions: each counts the same once gradients are averaged.
+        return local.total * self.trainer.world_size / everywhere.divisor
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self._num_tokens = self._num_tokens + self.num_tokens(batch)
+        # When Lightning writes its logs: it counts steps across epochs. Several batches may make a step.
+        step = self.trainer.global_step
+        if step % self.trainer.log_every_n_steps == 0 and step != self._measured_step:  # type: ignore[attr-defined]
+            self._measured_step = step
+            rate = float(self._num_tokens) * self.trainer.world_size / (time.perf_counter() - self._since)
+            self.log(self.throughput, rate)
+            self._restart_clock()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_mean("val_loss", self.evaluate(batch, "val"))
+
+    def on_validation_end(self) -> None:
+        self._restart_clock()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_mean("test_loss", self.evaluate(batch, "test"))
+
+    def _log_mean(self, name: str, loss: LossSum) -> None:
+        # With the count as weight, the mean over batches and processes is the mean over predictions. As a float, since
+        # Lightning takes the mean of the processes' weights as well, and that of integers is rounded.
+        weight: Any = float(loss.count)
+        self.log(name, loss.mean, batch_size=weight, prog_bar=True, sync_dist=True)
+
+    def _sum_over_processes(self, loss: LossSum) -> LossSum:
+        if self.trainer.world_size == 1:
+            return LossSum(loss.total.detach(), loss.count)
+        both = torch.stack([loss.total.detach().float(), loss.count.float()])
+        return LossSum(*self.trainer.strategy.reduce(both, reduce_op="sum"))
+
+    def _restart_clock(self) -> None:
+        self._num_tokens, self._since = 0, time.perf_counter()
+
+    # Optimization
+
+    def configure_optimizers(self) -> Any:
+        precision = self.trainer.precision
+        # The gradient scaler of half precision cannot clip what a fused optimizer unscales itself.
+        prefer_fused = not (precision == "16-mixed" and self.trainer.gradient_clip_val)
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise UserError("nothing to train: encoder and decoder are both frozen")
+        optimizer = create_optimizer(self.optimizer_config, parameters, prefer_fused)
+        if precision == "bf16-mixed" and hasattr(optimizer, "_step_supports_amp_scaling"):
+            # bfloat16 has no gradient scaler, so clipping is safe; Lightning takes this mark as a sign of one.
+            optimizer._step_supports_amp_scaling = False
+        if not self.lr_scheduler_config:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": create_lr_scheduler(self.lr_scheduler_config, optimizer, self._training_steps),
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        strategy = self.trainer.strategy
+        if gradient_clip_val and gradient_clip_algorithm != "value" and isinstance(strategy, FSDPStrategy):
+            # The norm of gradients that are spread over devices is the wrapped model's to compute; Lightning refuses.
+            strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr, operator]
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _training_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError(
+                "the learning rate schedule needs the number of steps: set trainer.max_steps, or its training_steps"
+            )
+        return int(steps)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_saved_weights(self.trainer, self, checkpoint)
+        describe_data = getattr(self.trainer.datamodule, "description", dict)  # type: ignore[attr-defined]
+        checkpoint[KEY] = describe(self.task, self.config, data=describe_data(), run=self.run_config) | {
+            "seed": self._seed
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._seed = checkpoint[KEY]["seed"]
+        saved = checkpoint["hyper_parameters"]
+        if saved["optimizer"] != self.optimizer_config and "optimizer_states" in checkpoint:
+            if saved["optimizer"][NAME] == self.optimizer_config[NAME]:
+                override_state(saved["optimizer"], self.optimizer_config, checkpoint)
+            else:
+                checkpoint["optimizer_states"] = []  # another optimizer starts with a state of its own
+        self._other_schedule = saved["lr_scheduler"] != self.lr_scheduler_config
+        if self._other_schedule:
+            step = checkpoint["epoch" if self.lr_scheduler_config.get("interval") == "epoch" else "global_step"]
+            without = [{"last_epoch": step, "_step_count": step + 1}] if self.lr_scheduler_config else []
+            checkpoint["lr_schedulers"] = [
+                self._progress_of(schedule) for schedule in checkpoint.get("lr_schedulers") or without
+            ]
+
+    @staticmethod
+    def _progress_of(schedule: Mapping[str, Any]) -> dict[str, Any]:
+        """What another schedule takes over from a schedule's state: how far it has come."""
+        kept = {key: schedule[key] for key in ("last_epoch", "_step_count", "_last_lr", "base_lrs") if key in schedule}
+        return kept | {"lr_lambdas": [None for _ in schedule.get("base_lrs", ())]}

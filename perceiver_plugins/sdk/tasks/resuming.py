@@ -1,0 +1,346 @@
+"""Resume a run exactly where its checkpoint was saved.
+
+Lightning saves its loops' counters as they are in whichever hook a checkpoint is written, and infers from them how to
+continue. That goes wrong in several hooks: an epoch that ``max_steps`` cut short counts as finished, an epoch with
+``max_steps`` counts twice, a validation that is due is left out, a ``ReduceLROnPlateau`` misses its step. Therefore
+checkpoints state the position explicitly, and a resumed run sets Lightning's counters from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
+from pytorch_lightning.loops.evaluation_loop import RestartStage as EvaluationStage
+from pytorch_lightning.loops.fit_loop import RestartStage as FitStage
+from pytorch_lightning.loops.training_epoch_loop import RestartStage as EpochStage
+from pytorch_lightning.utilities import rank_zero_warn
+
+from perceiver_plugins.sdk.data.loading import batches_trained
+from perceiver_registry.errors import UserError
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loops.progress import _ProcessedTracker, _Progress
+
+KEY = "resume"
+"""Checkpoints hold the record of :func:`resume_record` under this key."""
+
+
+class ExactResume(Callback):
+    """Save a run's position with each checkpoint, and continue a resumed run there."""
+
+    def __init__(self) -> None:
+        self._validated = 0
+        """Number of batches that were trained on when the latest validation was finished."""
+        self._record: Mapping[str, Any] | None = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = batches_trained(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = resume_record(trainer, pl_module, self._validated) | {"loading": loading_state(trainer)}
+        set_counters(checkpoint)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._record = checkpoint.get(KEY)
+        if self._record is not None:
+            check_record(self._record, pl_module)
+            check_stream(self._record.get("loading", {}), loading_state(trainer))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning does not notice that a restart is over where the epoch had no batch left.
+        trainer.fit_loop.epoch_loop.restarting = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._record is not None:
+            resume(trainer, pl_module, self._record)
+            self._record = None
+
+
+DAMAGED = "the checkpoint's position in the run is damaged (resume from another checkpoint)"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Point of a run between two batches.
+
+    Attributes:
+        epoch: finished epochs.
+        batch: batches of the next epoch that were trained on.
+        last: the epoch has no further batches, but has not been finished.
+        validate: the validation that follows the last batch has not been finished.
+        step_plateau: the finished epoch has not been followed by a step of the plateau schedules.
+    """
+
+    epoch: int
+    batch: int
+    last: bool
+    validate: bool
+    step_plateau: bool
+
+
+def current_position(trainer: Trainer, validated: int) -> Position:
+    """Position of a run, in whichever hook.
+
+    Args:
+        trainer: the trainer.
+        validated: number of batches that were trained on when the latest validation was finished.
+    """
+    fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    epochs, batches = _current(fit_loop.epoch_progress), _current(loop.batch_progress)
+    done = batches.processed
+    between_batches = batches.ready == done
+    last = done > 0 and (
+        done >= trainer.num_training_batches or (between_batches and loop.batch_progress.is_last_batch)
+    )
+    if epochs.started > epochs.processed:
+        unfinished = _is_interrupted(loop.val_loop.batch_progress) or validated != _total(loop.batch_progress).processed
+        validate = done > 0 and between_batches and unfinished and _is_validation_due(trainer)
+        return Position(epochs.processed, done, last, validate, False)
+    if done > 0 and not last:  # Lightning counts an epoch that was cut short
+        return Position(epochs.processed - 1, done, False, False, False)
+    return Position(epochs.processed, 0, False, False, epochs.completed < epochs.processed)
+
+
+def resume_record(trainer: Trainer, module: LightningModule, validated: int) -> dict[str, Any]:
+    """Record for a checkpoint, from which :func:`resume` continues the run.
+
+    Args:
+        trainer: the trainer.
+        module: the module that it trains.
+        validated: number of batches that were trained on when the latest validation was finished.
+    """
+    position = current_position(trainer, validated)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return asdict(position) | {"metrics": metrics} | _accumulated_gradients(trainer, module, position)
+
+
+def set_counters(checkpoint: dict[str, Any]) -> None:
+    """Let a checkpoint's counters agree with its position, whatever hook it was saved in.
+
+    Args:
+        checkpoint: the checkpoint, which is changed in place.
+    """
+    position = read_position(checkpoint[KEY])
+    loops = checkpoint["loops"]["fit_loop"]
+    checkpoint["epoch"] = position.epoch
+    in_epoch = position.batch > 0
+    started = {"ready": position.epoch + in_epoch, "started": position.epoch + in_epoch}
+    epochs = started | {"processed": position.epoch, "completed": position.epoch}
+    loops["epoch_progress"] = {"total": dict(epochs), "current": dict(epochs)}
+    batches = loops["epoch_loop.batch_progress"]
+    total = batches["total"]["processed"]
+    loops["epoch_loop.batch_progress"] = {
+        "total": dict.fromkeys(batches["total"], total),
+        "current": dict.fromkeys(batches["current"], position.batch),
+        "is_last_batch": position.last,
+    }
+    validation = loops["epoch_loop.val_loop.batch_progress"]
+    for part in ("total", "current"):
+        validation[part] = dict.fromkeys(validation[part], 0)
+
+
+def read_position(record: Any) -> Position:
+    """The position in a checkpoint's record.
+
+    Raises:
+        UserError: if the record is damaged.
+    """
+    try:
+        position = Position(**{name: record[name] for name in Position.__dataclass_fields__})
+    except (TypeError, LookupError) as error:
+        raise UserError(DAMAGED) from error
+    numbers, flags = (position.epoch, position.batch), (position.last, position.validate, position.step_plateau)
+    if not all(type(number) is int and number >= 0 for number in numbers) or not all(type(f) is bool for f in flags):
+        raise UserError(DAMAGED)
+    return position
+
+
+def check_record(record: Any, module: LightningModule) -> None:
+    """Check the types and shapes in a checkpoint's record.
+
+    Raises:
+        UserError: if the record is damaged.
+    """
+    read_position(record)
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    metrics, gradients, loading = (record.get(part, {}) for part in ("metrics", "gradients", "loading"))
+    intact = all(isinstance(part, dict) for part in (metrics, gradients, loading))
+    intact = intact and all(isinstance(value, float) for value in metrics.values())
+    intact = intact and all(isinstance(value, int) and value >= 0 for value in loading.values())
+    intact = intact and all(
+        isinstance(gradient, torch.Tensor) and shapes.get(name) == gradient.shape
+        for name, gradient in gradients.items()
+    )
+    if not intact:
+        raise UserError(DAMAGED)
+
+
+def loading_state(trainer: Trainer) -> dict[str, int]:
+    """Values that decide the order of the training data; empty if its data module does not define them."""
+    state: dict[str, int] = getattr(trainer.datamodule, "loading_state", dict)()  # type: ignore[attr-defined]
+    return state
+
+
+def check_stream(saved: Mapping[str, int], current: Mapping[str, int]) -> None:
+    """Check that a stream can be continued.
+
+    Args:
+        saved: :func:`loading_state` of the run that saved the checkpoint.
+        current: that of the run that resumes it.
+
+    Raises:
+        UserError: if documents would be shared among the processes in another way.
+    """
+    if not saved or not (saved.get("streaming") or current.get("streaming")):
+        return
+    for name in sorted(saved.keys() | current.keys()):
+        if saved.get(name) != current.get(name):
+            was = bool(saved.get(name)) if name == "streaming" else saved.get(name)
+            now = bool(current.get(name)) if name == "streaming" else current.get(name)
+            flag = {"num_replicas": "--trainer.devices"}.get(name, f"--data.{name}")
+            raise UserError(
+                f"{flag}: {now}, but the checkpoint was saved with {was}, and a stream that is read in another way "
+                f"cannot be continued (resume with {flag}={str(was).lower()})"
+            )
+
+
+def _fitted(position: Position, trainer: Trainer, saved: Mapping[str, int]) -> Position:
+    """The position by the number of examples, if batches have another size than when it was saved."""
+    current, batches_per_epoch = loading_state(trainer), trainer.num_training_batches
+    if saved.keys() != current.keys() or saved == current or not isinstance(batches_per_epoch, int):
+        return position
+    examples = position.batch * saved["batch_size"] * saved["num_replicas"]
+    batch = min(examples // (current["batch_size"] * current["num_replicas"]), batches_per_epoch)
+    last = position.last or (position.batch > 0 and batch == batches_per_epoch)
+    changed = ", ".join(f"{name} {saved.get(name)} -> {now}" for name, now in current.items() if saved.get(name) != now)
+    rank_zero_warn(f"{changed}: epoch {position.epoch} continues at its batch {batch} of {batches_per_epoch}")
+    loop = trainer.fit_loop.epoch_loop
+    total = position.epoch * batches_per_epoch + batch
+    vars(loop.batch_progress.total).update(dict.fromkeys(vars(loop.batch_progress.total), total))
+    vars(loop.batch_progress.current).update(dict.fromkeys(vars(loop.batch_progress.current), batch))
+    return replace(position, batch=batch, last=last)
+
+
+def resume(trainer: Trainer, module: LightningModule, record: Mapping[str, Any]) -> None:
+    """Continue a run at the position of its checkpoint. To be called when training starts.
+
+    Args:
+        trainer: the trainer, whose state Lightning has restored.
+        module: the module that it trains.
+        record: what :func:`resume_record` returned for the checkpoint.
+    """
+    position = _fitted(read_position(record), trainer, record.get("loading", {}))
+    fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in record["metrics"].items()})
+    if position.step_plateau:
+        _set(fit_loop.epoch_progress, processed=position.epoch, completed=position.epoch - 1)
+        loop._update_learning_rates("epoch", update_plateau_schedulers=True)
+        _set(fit_loop.epoch_progress, completed=position.epoch)
+    if position.batch:
+        _restart_within_epoch(trainer, position)
+        _restore_gradients(trainer, module, record)
+    else:
+        _restart_between_epochs(trainer)
+    # Lightning may have started to iterate before it restored the counters that the loader goes by.
+    iter(cast("Any", fit_loop._data_fetcher))
+
+
+def _restart_between_epochs(trainer: Trainer) -> None:
+    fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    fit_loop._restart_stage, loop._restart_stage = FitStage.NONE, EpochStage.NONE
+    # Set past its setter, which keeps runs of `max_steps` restarting.
+    fit_loop._restarting = False
+    loop.restarting = False
+    _set_steps(trainer, after_step=True)
+
+
+def _restart_within_epoch(trainer: Trainer, position: Position) -> None:
+    fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    loop.batch_progress.is_last_batch = position.last or position.batch >= trainer.num_training_batches
+    loop.restarting = True
+    # Plateau schedules take their step at the end of this epoch as of any other.
+    fit_loop._restarting = False
+    fit_loop._restart_stage = FitStage.RESTARTED_MID_EPOCH
+    if position.validate and _is_validation_due(trainer):
+        loop._restart_stage = EpochStage.RESTARTED_ON_LAST
+        loop.val_loop._restart_stage = EvaluationStage.RESTARTED_MID_EVALUATION
+        _set_steps(trainer, after_step=False)
+    elif loop.batch_progress.is_last_batch:
+        loop._restart_stage = EpochStage.RESTARTED_ON_LAST
+        loop.val_loop._has_run = True  # ends the epoch without reading another batch
+        _set_steps(trainer, after_step=True)
+    else:
+        loop._restart_stage = EpochStage.NONE
+        _set_steps(trainer, after_step=False)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        # These act when an epoch begins. The latter averages once in an epoch, whatever was restored.
+        if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
+            callback.on_train_epoch_start(trainer, trainer.lightning_module)
+
+
+def _set_steps(trainer: Trainer, after_step: bool) -> None:
+    """Set the number of steps that loggers go by; Lightning has yet to count the latest one if not ``after_step``."""
+    loop = trainer.fit_loop.epoch_loop
+    if trainer.lightning_module.automatic_optimization:
+        pending = not after_step and not loop._should_accumulate()
+        loop._batches_that_stepped = trainer.global_step - pending
+
+
+def _is_validation_due(trainer: Trainer) -> bool:
+    """Whether a validation follows the latest batch, apart from one because training is about to stop."""
+    fit_loop = trainer.fit_loop
+    stopping, trainer.should_stop = trainer.should_stop, False
+    try:
+        return fit_loop.epoch_loop._should_check_val_fx(cast("Any", fit_loop._data_fetcher))
+    finally:
+        trainer.should_stop = stopping
+
+
+def _is_interrupted(progress: _Progress) -> bool:
+    return _total(progress).started != _total(progress).processed
+
+
+def _total(progress: _Progress) -> _ProcessedTracker:
+    return cast("_ProcessedTracker", progress.total)
+
+
+def _current(progress: _Progress) -> _ProcessedTracker:
+    return cast("_ProcessedTracker", progress.current)
+
+
+def _set(progress: _Progress, **values: int) -> None:
+    for tracker in (progress.total, progress.current):
+        vars(tracker).update(values)
+
+
+# Gradients of batches whose step is still to come
+
+
+def _accumulated_gradients(trainer: Trainer, module: LightningModule, position: Position) -> dict[str, Any]:
+    accumulate = trainer.accumulate_grad_batches
+    if position.last or position.batch % accumulate == 0 or trainer.strategy.handles_gradient_accumulation:
+        return {}
+    if trainer.world_size > 1:
+        rank_zero_warn(
+            f"the checkpoint is saved between the {accumulate} batches of a step: with several processes, "
+            "a run that is resumed from it takes that step without the batches before"
+        )
+        return {}
+    gradients = {name: each.grad.detach() for name, each in module.named_parameters() if each.grad is not None}
+    return {"accumulate_grad_batches": accumulate, "gradients": gradients}
+
+
+def _restore_gradients(trainer: Trainer, module: LightningModule, record: Mapping[str, Any]) -> None:
+    accumulate, saved = trainer.accumulate_grad_batches, record.get("accumulate_grad_batches")
+    gradients = record.get("gradients", {})
+    if gradients and saved != accumulate:
+        rank_zero_warn(f"--trainer.accumulate_grad_batches: {accumulate}, was {saved}: the step under way starts anew")
+        return
+    parameters = dict(module.named_parameters())
+    for name, gradient in gradients.items():
+        parameters[name].grad = gradient.to(parameters[name].device, copy=True)

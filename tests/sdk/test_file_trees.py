@@ -1,0 +1,126 @@
+"""Files in folders and archives: what is read, what is left out, and that it is said."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from perceiver_plugins.sdk.data.file_trees import FolderTree, ZipTree, open_tree, select_files
+from perceiver_plugins.sdk.errors import DataError
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    write(root, "a/1.x", "a/2.X", "b/1.x")
+    return root
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../b", "/"])
+def test_a_link_to_what_is_read_anyway_is_left_out(root: Path, target: str, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "a" / "link").symlink_to(target)
+    tree = FolderTree(root)
+    assert tree.names == ["a/1.x", "a/2.X", "b/1.x"]
+    assert tree.folders == ["a", "b"]
+    with caplog.at_level("INFO"):
+        assert select_files(tree, [".x"], "things") == tree.names
+    assert f"1 links or special files left out: {root}/a/link (a link to a folder" in caplog.text
+
+
+def test_a_folder_outside_is_read_once_by_its_first_link(root: Path, tmp_path: Path) -> None:
+    write(tmp_path / "more", "deep/3.x")
+    (tmp_path / "more" / "deep" / "back").symlink_to(root)
+    for name in ("b/link", "a/link"):
+        (root / name).symlink_to(tmp_path / "more")
+    tree = FolderTree(root)
+    assert tree.names == ["a/1.x", "a/2.X", "a/link/deep/3.x", "b/1.x"]
+    assert len(tree.left_out) == 2
+    assert tree.read("a/link/deep/3.x") == b"deep/3.x"
+
+
+def test_links_in_circles_end(root: Path) -> None:
+    (root / "a" / "link").symlink_to("../b/link")
+    (root / "b" / "link").symlink_to("../a/link")
+    with pytest.raises(DataError, match=r"a/link: cannot be read \(Too many levels"):
+        FolderTree(root).read("a/link")
+
+
+def test_a_broken_link_and_a_pipe(root: Path) -> None:
+    (root / "a" / "broken.x").symlink_to("missing")
+    os.mkfifo(root / "a" / "pipe.x")  # reading it would wait forever
+    tree = FolderTree(root)
+    assert "a/broken.x" in tree.names
+    assert tree.left_out == [f"{root}/a/pipe.x (not a regular file)"]
+    with pytest.raises(DataError, match=r"a/broken\.x: cannot be read \(No such file"):
+        tree.read("a/broken.x")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"data/b: cannot be read \(Permission denied\)"):
+        FolderTree(root)
+
+
+SYSTEM = (
+    *("__MACOSX/a/1.x", ".hidden/1.x", "a/._1.x", "a/.DS_Store", "@eaDir/a/1.x"),
+    *("a/Thumbs.db", "$RECYCLE.BIN/1.x", "lost+found/1.x"),
+)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_hidden_files_and_those_of_the_system_are_ignored(root: Path, tmp_path: Path, packed: bool) -> None:
+    write(root, *SYSTEM)
+    path = root
+    if packed:
+        path = tmp_path / "data.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in (*SYSTEM, "a/1.x", "a/2.X", "b/1.x"):
+                archive.write(root / name, name)
+    tree = open_tree(path)
+    assert tree.names == ["a/1.x", "a/2.X", "b/1.x"]
+    assert (set(tree.folders), tree.left_out) == (set() if packed else {"a", "b"}, [])
+
+
+def test_others_are_counted_by_their_endings(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(root, "a/1.heic", "a/2.HEIC", "b/notes.txt", "b/README")
+    with caplog.at_level("INFO"):
+        assert select_files(open_tree(root), [".x"], "things") == ["a/1.x", "a/2.X", "b/1.x"]
+    assert "4 files left out: 2 .heic, 1 without ending, 1 .txt; things end in .x" in caplog.text
+
+
+def test_archives_of_windows_are_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        entry = zipfile.ZipInfo("x")
+        entry.filename = "cat\\1.x"
+        archive.writestr(entry, b"content")
+    tree = ZipTree(tmp_path / "a.zip")
+    assert tree.names == ["cat/1.x"]
+    assert tree.read("cat/1.x") == b"content"
+
+
+def test_what_cannot_be_unpacked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.x", b"content")
+    tree = ZipTree(tmp_path / "a.zip")
+    tree._entries["1.x"].flag_bits |= 1  # encrypted
+    with pytest.raises(DataError, match=r"a\.zip/1\.x: cannot be read from the archive \(File '1\.x' is encrypted"):
+        tree.read("1.x")
+    monkeypatch.setattr("perceiver_plugins.sdk.data.file_trees.LARGEST_FILE", 3)
+    with pytest.raises(DataError, match=r"a\.zip/1\.x: it says that it has 7 bytes"):
+        tree.read("1.x")

@@ -1,0 +1,230 @@
+"""What all predictors share: batches, inputs that cannot be read, and what a model looked at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from perceiver_core import (
+    AdaptedInput,
+    Attentions,
+    DecoderConfig,
+    EncoderConfig,
+    InputAdapter,
+    OutputAdapter,
+    PerceiverConfig,
+    PerceiverIO,
+    TrainableQueryProvider,
+)
+from perceiver_plugins.sdk.prediction.predictor import Predictor, looked_at
+from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_registry import UserError
+
+
+def softmax_of(*shape: int) -> Tensor:
+    return torch.randn(shape).softmax(dim=-1)
+
+
+def test_what_was_looked_at_sums_to_1():
+    attentions = Attentions([softmax_of(2, 3, 5, 7), softmax_of(2, 4, 5, 7)], [], softmax_of(2, 2, 6, 5))
+    maps = looked_at(attentions)
+    assert [tuple(each.shape) for each in maps] == [(2, 7), (2, 7)]
+    for each, cross in zip(maps, attentions.encoder_cross, strict=True):
+        torch.testing.assert_close(each.sum(dim=1), torch.ones(2))
+        for b in range(2):  # by its definition
+            latents = sum(attentions.decoder[b, h, o] for h in range(2) for o in range(6)) / 12
+            heads = sum(cross[b, h] for h in range(cross.shape[1])) / cross.shape[1]
+            torch.testing.assert_close(each[b], sum(latents[n] * heads[n] for n in range(5)))
+
+
+def test_a_latent_counts_as_much_as_the_decoder_looks_at_it():
+    encoder = torch.eye(3)[None, None]  # each latent looks at a place of its own
+    decoder = torch.tensor([[[[0.5, 0.25, 0.25]], [[0.1, 0.9, 0.0]]]])  # two heads, one query
+    (weights,) = looked_at(Attentions([encoder], [], decoder))
+    torch.testing.assert_close(weights, torch.tensor([[0.3, 0.575, 0.125]]))
+
+
+def test_heads_and_output_queries_count_the_same():
+    encoder = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]])  # three heads of one latent
+    (weights,) = looked_at(Attentions([encoder], [], torch.ones(1, 1, 4, 1)))
+    torch.testing.assert_close(weights, torch.tensor([[1 / 3, 2 / 3]]))
+    decoder = torch.eye(2)[None, None][:, :, [0, 0, 0, 1]]  # three of four queries look at the first latent
+    (weights,) = looked_at(Attentions([torch.eye(2)[None, None]], [], decoder))
+    torch.testing.assert_close(weights, torch.tensor([[0.75, 0.25]]))
+
+
+def test_weights_that_dropout_took_from_are_made_to_sum_to_1():
+    encoder = torch.tensor([[[[0.2, 0.0, 0.2]]]])
+    (weights,) = looked_at(Attentions([encoder], [], torch.full((1, 1, 1, 1), 0.5)))
+    torch.testing.assert_close(weights, torch.tensor([[0.5, 0.0, 0.5]]))
+
+
+class Numbers(InputAdapter):
+    """Reads numbers, each of which is a place of the input."""
+
+    def __init__(self):
+        super().__init__(4)
+        self.linear = torch.nn.Linear(1, 4)
+
+    def forward(self, batch) -> AdaptedInput:
+        return AdaptedInput(self.linear(batch["numbers"][..., None]), batch["pad_mask"])
+
+
+class Sum(OutputAdapter):
+    """A number."""
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        return decoded.sum(dim=(1, 2))
+
+
+class NumbersReader(Reader):
+    """Reads numbers with commas between them, and expands what has semicolons."""
+
+    def expand(self, inputs):
+        return [text for given in inputs for text in given.split(";")]
+
+    def read(self, source: str) -> list[float]:
+        try:
+            return [float(number) for number in source.split(",")]
+        except ValueError as error:
+            raise UserError(f"{source!r}: not numbers") from error
+
+    def collate(self, examples):
+        length = max(map(len, examples))
+        self.sizes = [*getattr(self, "sizes", []), len(examples)]
+        numbers = torch.tensor([[*example, *[0.0] * (length - len(example))] for example in examples])
+        lengths = torch.tensor([[len(example)] for example in examples])
+        return {"numbers": numbers, "pad_mask": torch.arange(length) >= lengths}
+
+    def draw_attention(self, source, example, weights, path: Path) -> Path:
+        file = path.with_name(path.name + ".json")
+        file.write_text(json.dumps([source, [layer[: len(example)].tolist() for layer in weights]]))
+        return file
+
+
+class SumPredictor(Predictor):
+    def answers(self, output: Tensor, examples) -> list[dict]:
+        return [
+            {"sum": number, "length": len(example)} for number, example in zip(output.tolist(), examples, strict=True)
+        ]
+
+    @staticmethod
+    def rows(predictions) -> Iterator[dict[str, str]]:
+        yield from ({key: str(value) for key, value in each.items()} for each in predictions)
+
+
+@pytest.fixture
+def module(randomise):
+    """What a predictor needs of a Lightning module."""
+    encoder = EncoderConfig(
+        2,
+        num_cross_attention_layers=2,
+        num_self_attention_heads=3,
+        num_self_attention_layers_per_block=1,
+        num_self_attention_blocks=2,
+    )
+    config = PerceiverConfig(encoder, DecoderConfig(1), num_latents=3, num_latent_channels=6)
+    module = torch.nn.Module()
+    module.model = randomise(PerceiverIO(config, Numbers(), Sum(TrainableQueryProvider(2, 5))))
+    module.device = torch.device("cpu")
+    return module
+
+
+@pytest.fixture
+def reader() -> NumbersReader:
+    return NumbersReader({}, None)
+
+
+SOURCES = ["1,2,3", "4", "5,-6", "0.5,0.25,7,8", "9,9"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 99])
+def test_inputs_are_predicted_in_batches_in_their_order(module, reader, batch_size):
+    predictor = SumPredictor(module, reader, batch_size)
+    predictions = predictor.predict(["1,2,3;4", "5,-6;0.5,0.25,7,8;9,9"])
+    assert [prediction["input"] for prediction in predictions] == SOURCES
+    assert [prediction["length"] for prediction in predictions] == [3, 1, 2, 4, 2]
+    assert reader.sizes == [len(SOURCES[i : i + batch_size]) for i in range(0, 5, batch_size)]
+    for source, prediction in zip(SOURCES, predictions, strict=True):
+        alone = module.model(reader.collate([reader.read(source)]))
+        assert prediction["sum"] == pytest.approx(alone.item(), abs=1e-5)
+    assert predictor.failures == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 99])
+def test_what_cannot_be_read_is_left_out_and_named(module, reader, batch_size):
+    predictor = SumPredictor(module, reader, batch_size)
+    predictions = predictor.predict(["one", "1,2", "two", "three", "3"])
+    assert [prediction["input"] for prediction in predictions] == ["1,2", "3"]
+    assert predictor.failures == ["'one': not numbers", "'two': not numbers", "'three': not numbers"]
+
+
+def test_nothing_may_be_readable(module, reader):
+    predictor = SumPredictor(module, reader)
+    assert predictor.predict(["one"]) == []
+    assert len(predictor.failures) == 1
+
+
+def test_a_prediction_needs_no_gradients(module, reader):
+    class Needs(SumPredictor):
+        def answers(self, output: Tensor, examples) -> list[dict]:
+            return [{"needs": output.requires_grad} for _ in examples]
+
+    assert Needs(module, reader).predict(["1,2"]) == [{"input": "1,2", "needs": False}]
+    assert module.model(reader.collate([[1.0]])).requires_grad
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_attention_is_drawn_for_each_input(module, reader, tmp_path, batch_size):
+    folder = tmp_path / "made" / "if need be"
+    predictor = SumPredictor(module, reader, batch_size, attention=str(folder))
+    plain = SumPredictor(module, reader, batch_size).predict(SOURCES)
+    for prediction, expected in zip(predictor.predict([*SOURCES, "none"]), plain, strict=True):
+        assert prediction["sum"] == pytest.approx(expected["sum"], abs=1e-5)
+    drawn = sorted(folder.iterdir())
+    assert [file.name[:5] for file in drawn] == ["0000-", "0001-", "0002-", "0003-", "0004-"]
+    for file, source in zip(drawn, SOURCES, strict=True):
+        written, layers = json.loads(file.read_text())
+        assert written == source
+        _, attentions = module.model(reader.collate([reader.read(source)]), return_attention=True)
+        for layer, expected in zip(layers, looked_at(attentions), strict=True):
+            assert layer == pytest.approx(expected[0].tolist(), abs=1e-6)
+            assert sum(layer) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("photos/my cat.jpeg", "0000-my-cat"),
+        ("I liked it. Very much", "0000-I-liked-it"),
+        ("either/or, and/or not", "0000-or-not"),
+        ("an endless text " * 50 + "with an end. There", "0000-" + ("an-endless-text-" * 3)[:40]),
+        ("naïve\0text/", "0000-naïve-text"),
+        ("...", "0000-input"),
+        ("", "0000-input"),
+    ],
+)
+def test_a_picture_is_named_after_its_input_whatever_it_is(module, tmp_path, source, name):
+    class AnyReader(NumbersReader):
+        def read(self, source: str) -> list[float]:
+            return [1.0, 2.0]
+
+    SumPredictor(module, AnyReader({}, None), attention=str(tmp_path)).predict([source])
+    (file,) = tmp_path.iterdir()
+    assert file.name == f"{name}.json"
+
+
+def test_a_folder_that_cannot_be_made_is_refused(module, reader, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^attention='.*file': no folder can be made there: File exists$"):
+        SumPredictor(module, reader, attention=str(tmp_path / "file")).predict(["1"])
+
+
+def test_batches_must_not_be_empty(module, reader):
+    with pytest.raises(UserError, match="batch_size=0 must be at least 1"):
+        SumPredictor(module, reader, 0)

@@ -1,0 +1,5 @@
+"""Deprecated name of :mod:`perceiver_plugins.sdk.errors`."""
+
+from perceiver_plugins.deprecation import moved_module
+
+__getattr__ = moved_module(__name__, "perceiver_plugins.sdk.errors")

@@ -1,0 +1,31 @@
+"""Names of earlier releases: what they name now, with a warning."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+MOVED = {
+    "perceiver_plugins.training.data.PerceiverDataModule": "perceiver_plugins.sdk.data.module",
+    "perceiver_plugins.training.errors.DataError": "perceiver_plugins.sdk.errors",
+    "perceiver_plugins.training.in_backward.stepping_in_backward": "perceiver_plugins.sdk.tasks.in_backward",
+    "perceiver_plugins.training.lightning.LitPerceiver": "perceiver_plugins.sdk.tasks.lightning",
+    "perceiver_plugins.training.loading.example_rng": "perceiver_plugins.sdk.data.loading",
+    "perceiver_plugins.training.optimizers.find_optimizer": "perceiver_plugins.sdk.tasks.optimizers",
+    "perceiver_plugins.training.prediction.Predictor": "perceiver_plugins.sdk.prediction.predictor",
+    "perceiver_plugins.training.reading.Reader": "perceiver_plugins.sdk.prediction.reader",
+}
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_a_name_that_has_moved_warns(old: str, new: str) -> None:
+    module, _, name = old.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=rf"^{module} is deprecated: import {name} from {new}$"):
+        found = getattr(importlib.import_module(module), name)
+    assert found is getattr(importlib.import_module(new), name)
+
+
+def test_an_unknown_name_of_a_moved_module_is_an_attribute_error() -> None:
+    with pytest.raises(ImportError, match="NoSuchName"):
+        from perceiver_plugins.training.data import NoSuchName  # noqa: F401

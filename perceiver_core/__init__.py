@@ -12,10 +12,10 @@ from perceiver_core.adapters import (
 )
 from perceiver_core.attention import MultiHeadAttention, attend
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_core.dense import Linear, linear
 from perceiver_core.fourier import FourierPositions, fourier_features, grid_positions
+from perceiver_core.kernels.onednn import Linear, linear
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
-from perceiver_core.model import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
+from perceiver_core.perceiver_io import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
 
 __all__ = [
     "ActivationPolicy",

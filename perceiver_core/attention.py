@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from perceiver_core.dense import MIN_PRODUCTS, Linear, linear, prefers_onednn, products
+from perceiver_core.kernels.onednn import MIN_PRODUCTS, Linear, linear, prefers_onednn, products
 from perceiver_core.unmodified import are_plain_tensors, is_unmodified_linear
 
 Path = Literal["fused", "plain", "chunked"]
@@ -113,7 +113,7 @@ def choose_path(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dro
 
     On CPU the fused kernel needs equal query and value widths, no dropout, and a bias without gradient: without these,
     a call of it falls back to one that is slower than the plain formula. And where oneDNN multiplies faster
-    (:mod:`perceiver_core.dense`), so do chunks of the formula that use it.
+    (:mod:`perceiver_core.kernels.onednn`), so do chunks of the formula that use it.
 
     Args:
         q: queries (b or 1, heads, n, d).

@@ -14,7 +14,7 @@ from perceiver_core.layers import CrossAttentionLayer
 
 if TYPE_CHECKING:
     from perceiver_core.attention import MultiHeadAttention
-    from perceiver_core.model import PerceiverIO
+    from perceiver_core.perceiver_io import PerceiverIO
 
 SHORT = 128
 """Places of a window up to which the two below hold as they are."""

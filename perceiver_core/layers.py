@@ -7,7 +7,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from perceiver_core.attention import MultiHeadAttention
-from perceiver_core.dense import Linear
+from perceiver_core.kernels.onednn import Linear
 
 
 class MLP(nn.Sequential):

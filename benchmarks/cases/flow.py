@@ -52,7 +52,7 @@ def forward(
     import torch
 
     from benchmarks.implementations import build, compile_model, count_parameters
-    from perceiver_core import model as core
+    from perceiver_core import perceiver_io as core
     from perceiver_plugins.flow.adapters import extract_patches
 
     if at_once:

@@ -164,7 +164,7 @@ def test_many_scores_never_exist_at_once(monkeypatch, grad, dropout, e):
     """The largest tensor of a pass over 300 x 400 scores, where 10,000 may exist at once, is no larger than these."""
     monkeypatch.setattr("perceiver_core.attention.MAX_SCORES", 10_000)
     monkeypatch.setattr("perceiver_core.attention._rows", lambda q, k: 25)
-    monkeypatch.setattr("perceiver_core.dense.onednn_is_faster", lambda: False)
+    monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: False)
     q, k, v = (torch.randn(1, 1, n, c, requires_grad=grad) for n, c in ((300, 8), (400, 8), (400, e)))
     largest = Largest()
     with largest:
@@ -201,7 +201,7 @@ class Largest(TorchDispatchMode):
     ids=str,
 )
 def test_the_path_follows_from_shape_and_machine(monkeypatch, shape, onednn, path):
-    monkeypatch.setattr("perceiver_core.dense.onednn_is_faster", lambda: onednn)
+    monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: onednn)
     b, heads, n, d, m, e = shape
     q, k, v = (torch.empty(1).expand(b, heads, *last) for last in ((n, d), (m, d), (m, e)))
     assert choose_path(q, k, v) == path

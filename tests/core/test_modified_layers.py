@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from perceiver_core import Linear, MultiHeadAttention, linear
 from perceiver_core.activations import ActivationPolicy
 from perceiver_core.attention import attend, choose_absorption, forced
-from perceiver_core.dense import prefers_onednn
+from perceiver_core.kernels.onednn import prefers_onednn
 
 NUM_QUERIES, NUM_INPUTS = 3, 40
 PATHS: tuple[tuple[Any, Any], ...] = (
@@ -249,8 +249,8 @@ def formula_of(tensors: dict[str, Tensor], x_q: Tensor, x_kv: Tensor) -> Tensor:
 @pytest.fixture
 def eager_for_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes oneDNN and chunks wherever it may."""
-    monkeypatch.setattr("perceiver_core.dense.onednn_is_faster", lambda: torch.backends.mkldnn.is_available())
-    monkeypatch.setattr("perceiver_core.dense.MIN_PRODUCTS", 1)
+    monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: torch.backends.mkldnn.is_available())
+    monkeypatch.setattr("perceiver_core.kernels.onednn.MIN_PRODUCTS", 1)
     monkeypatch.setattr("perceiver_core.attention.MIN_PRODUCTS", 1)
     monkeypatch.setattr("perceiver_core.attention.MAX_SCORES", 1)
 
@@ -322,7 +322,7 @@ def test_weights_of_a_tensor_subclass_may_be_offloaded() -> None:
 def test_hooks_get_all_output_queries_at_once(
     build: Callable[..., Any], batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perceiver_core.model.DECODED_TOGETHER", 4)
+    monkeypatch.setattr("perceiver_core.perceiver_io.DECODED_TOGETHER", 4)
     model, lengths = build().eval(), []
     decode = type(model.decoder).forward
     monkeypatch.setattr(

@@ -17,7 +17,7 @@ from perceiver_core import (
     QueryProvider,
     TrainableQueryProvider,
 )
-from perceiver_core.model import positions_of
+from perceiver_core.perceiver_io import positions_of
 
 
 @pytest.fixture(params=[True, False], ids=["residual", "no-residual"])

@@ -21,7 +21,7 @@ def caught(module_name: str, code: str) -> Exception:
 
 
 @pytest.mark.parametrize("code", ["len(3)", "(3).missing", "missing", "dict(**3)"])
-@pytest.mark.parametrize("module_name", ["perceiver_core.model", "perceiver_plugins.text.data"])
+@pytest.mark.parametrize("module_name", ["perceiver_core.perceiver_io", "perceiver_plugins.text.data"])
 def test_faults_of_our_lines_surface(module_name, code):
     error = caught(module_name, code)
     with pytest.raises(type(error)) as raised:

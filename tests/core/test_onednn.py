@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import linear as torch_linear
 
 from perceiver_core import Linear, linear
-from perceiver_core.dense import MIN_PRODUCTS, onednn_is_faster
+from perceiver_core.kernels.onednn import MIN_PRODUCTS, onednn_is_faster
 
 
 @pytest.fixture(params=["mkl", "onednn"])
@@ -15,8 +15,8 @@ def library(request, monkeypatch):
     """Runs a test with either library, whatever is faster on this machine."""
     if request.param == "onednn" and not torch.backends.mkldnn.is_available():
         pytest.skip("torch is built without oneDNN")
-    monkeypatch.setattr("perceiver_core.dense.onednn_is_faster", lambda: request.param == "onednn")
-    monkeypatch.setattr("perceiver_core.dense.MIN_PRODUCTS", 1)
+    monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: request.param == "onednn")
+    monkeypatch.setattr("perceiver_core.kernels.onednn.MIN_PRODUCTS", 1)
     return request.param
 
 
@@ -80,7 +80,7 @@ def test_what_onednn_is_not_meant_for_goes_to_torch(library, case):
 
 
 def test_small_products_go_to_torch(monkeypatch):
-    monkeypatch.setattr("perceiver_core.dense.onednn_is_faster", lambda: torch.backends.mkldnn.is_available())
+    monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: torch.backends.mkldnn.is_available())
     small = linear(*arrays((MIN_PRODUCTS // (128 * 128) - 1, 128), num_outputs=128))
     assert "OneDNN" not in graph_name(small)
 

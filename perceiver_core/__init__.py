@@ -10,10 +10,11 @@ from perceiver_core.adapters import (
     QueryProvider,
     TrainableQueryProvider,
 )
-from perceiver_core.attention import MultiHeadAttention, attend
+from perceiver_core.attention import MultiHeadAttention
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.fourier import FourierPositions, fourier_features, grid_positions
 from perceiver_core.kernels.onednn import Linear, linear
+from perceiver_core.kernels.sdpa import attend
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.perceiver_io import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
 

@@ -21,8 +21,11 @@ from perceiver_core.init import init_local, init_normal
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.unmodified import has_hooks
 
-DECODED_TOGETHER = 2**15
-"""Output queries that are asked at once where no gradient is needed."""
+MAX_QUERIES_PER_CHUNK = 2**15
+"""Output queries decoded at once without gradients.
+
+Arbitrary; the benchmark ``optical-flow`` compares it with decoding all queries at once.
+"""
 
 
 class Attentions(NamedTuple):
@@ -247,15 +250,22 @@ class PerceiverIO(nn.Module):
         return self.decode(queries, latents)
 
     def decode(self, queries: Tensor, latents: Tensor) -> Any:
-        """The output for ``queries`` (b or 1, o, f), asked of ``latents`` (b, n, d).
+        """Decode output queries and apply the output adapter.
 
-        Where no gradient is needed, :data:`DECODED_TOGETHER` of them are asked at a time, so that what they need in
-        between does not grow with their number. Hooks on the decoder and the output adapter get all queries at once.
+        Without gradients, :data:`MAX_QUERIES_PER_CHUNK` queries are decoded at a time, so that the memory of
+        activations does not grow with their number. Hooks on the decoder and the output adapter get all queries at once.
+
+        Args:
+            queries: output queries (b or 1, o, f).
+            latents: latents (b, n, d).
+
+        Returns:
+            The output adapter's output.
         """
-        at_once = torch.is_grad_enabled() or torch.compiler.is_compiling() or queries.shape[1] <= DECODED_TOGETHER
+        at_once = torch.is_grad_enabled() or torch.compiler.is_compiling() or queries.shape[1] <= MAX_QUERIES_PER_CHUNK
         if at_once or any(map(has_hooks, (*self.decoder.modules(), *self.output_adapter.modules()))):
             return self.output_adapter(self.decoder(queries, latents))
-        parts = queries.split(DECODED_TOGETHER, dim=1)
+        parts = queries.split(MAX_QUERIES_PER_CHUNK, dim=1)
         return torch.cat([self.output_adapter(self.decoder(part, latents)) for part in parts], dim=1)
 
 

@@ -104,14 +104,14 @@ def measure_shape(options: Options, model: str, layer: str, shape: Shape) -> lis
     import torch
 
     from perceiver_core import MultiHeadAttention
-    from perceiver_core import attention as core
+    from perceiver_core.kernels.override import Absorption, Kernel, force_kernel
 
     generator = torch.Generator().manual_seed(7)
     attention = MultiHeadAttention(**shape.arguments).eval()
     queries, inputs = (torch.randn(each, generator=generator) for each in (shape.queries, shape.inputs))
     chosen = chosen_way(attention, queries, inputs)
-    absorptions = get_args(core.Absorption) if attention.num_heads == 1 else ("none",)
-    ways = [chosen, *(way for way in itertools.product(get_args(core.Path), absorptions) if way != chosen)]
+    absorptions = get_args(Absorption) if attention.num_heads == 1 else ("none",)
+    ways = [chosen, *(way for way in itertools.product(get_args(Kernel), absorptions) if way != chosen)]
     rows = [
         {
             "model": model,
@@ -130,7 +130,7 @@ def measure_shape(options: Options, model: str, layer: str, shape: Shape) -> lis
         for round_, (way, row) in itertools.product(range(options.rounds + 1), zip(ways, rows, strict=True)):
             if len(row["seconds"]) == 1 and row["seconds"][0] > SLOW:
                 continue
-            with core.forced(*way):
+            with force_kernel(*way):
                 seconds, gib = timed(lambda: attention(queries, inputs), options)
             if round_ > 0:
                 row["seconds"].append(seconds)
@@ -142,22 +142,25 @@ def chosen_way(attention: Any, queries: Tensor, inputs: Tensor) -> tuple[str, st
     """The path and the absorption that an attention takes by itself."""
     import torch
 
-    from perceiver_core import attention as core
+    from perceiver_core.kernels import sdpa
+    from perceiver_core.kernels.absorbed import choose_absorption
 
     paths = []
-    choose_path = core.choose_path
+    choose_kernel = sdpa.choose_kernel
 
     def noted(*args: Any, **kwargs: Any) -> Any:
-        paths.append(choose_path(*args, **kwargs))
+        paths.append(choose_kernel(*args, **kwargs))
         return paths[-1]
 
-    core.choose_path = noted
+    sdpa.choose_kernel = noted
     try:
         with torch.inference_mode():
             attention(queries, inputs)
     finally:
-        core.choose_path = choose_path
-    return paths[0], core.choose_absorption(attention, queries, inputs)
+        sdpa.choose_kernel = choose_kernel
+    if attention.num_heads > 1:
+        return paths[0], "none"
+    return paths[0], choose_absorption(attention.projections, queries, inputs)
 
 
 def timed(work: Callable[[], Any], options: Options) -> tuple[float, float]:
@@ -176,7 +179,7 @@ CASES = [
         "attention-paths",
         "Ways of attention",
         "What each attention of the official models costs, for one example and without gradients, by each of the "
-        'ways that `perceiver_core.attention` knows; the one that it takes by itself is bold. "fused" is torch\'s '
+        'ways that `perceiver_core.kernels` knows; the one that it takes by itself is bold. "fused" is torch\'s '
         'kernel, "plain" the formula with all scores at once, "chunked" the formula for some queries at a time; '
         "what is absorbed are projections of the inputs or of the queries, which is possible with one head.",
         rows=contenders,

@@ -56,7 +56,7 @@ def forward(
     from perceiver_plugins.flow.adapters import extract_patches
 
     if at_once:
-        core.DECODED_TOGETHER = size[0] * size[1]
+        core.MAX_QUERIES_PER_CHUNK = size[0] * size[1]
     model = build(implementation, MODEL, overrides, options).eval()
     compute = compile_model(implementation, model, options) if compiled else model
     frames = torch.randn(batch_size, 2, 3, *size, generator=torch.Generator().manual_seed(7)).to(options.device)

@@ -1,7 +1,7 @@
-"""Linear layers by the faster of the two libraries that torch has for them on a CPU.
+"""Linear layers and matrix products by oneDNN, where it is faster than MKL.
 
-In single precision torch calls Intel's MKL, which on AMD's CPUs leaves AVX-512 alone; oneDNN, which torch comes with
-as well, does not: products are twice as fast there. They are as exact, and summed in another order.
+In single precision on a CPU torch calls Intel's MKL, which does not use AVX-512 on AMD's CPUs. oneDNN, which torch
+includes as well, does: large products take down to half the time. They are as exact, and summed in another order.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from perceiver_core.unmodified import are_plain_tensors
 
-MIN_PRODUCTS = 2**22
-"""Fewer multiplications than these are not worth the call of oneDNN."""
+MIN_MULTIPLICATIONS = 2**22
+"""Multiplications from which on calling oneDNN pays off. Set by benchmarks/kernel_constants.py."""
 
 
 @functools.cache
 def onednn_is_faster() -> bool:
-    """Whether this machine's CPU multiplies faster with oneDNN than with MKL, and torch offers it."""
+    """Return whether this machine's CPU multiplies faster with oneDNN than with MKL, and torch offers it."""
     cpu_info = Path("/proc/cpuinfo")
     vendor = cpu_info.read_text() if cpu_info.is_file() else platform.processor()
     faster = (
@@ -33,16 +33,16 @@ def onednn_is_faster() -> bool:
     )
     if faster:
         try:  # the operator is not part of torch's public interface, and may change
-            _multiply(torch.ones(2, 2), torch.ones(2, 2), None)
+            _onednn_linear(torch.ones(2, 2), torch.ones(2, 2), None)
         except (AttributeError, RuntimeError):
             return False
     return faster
 
 
 def prefers_onednn(*tensors: Tensor) -> bool:
-    """Whether products of these are faster with oneDNN, if they are large; false for all but plain tensors."""
+    """Return whether large products of these tensors are faster with oneDNN; False for all but plain tensors."""
     return (
-        not torch.compiler.is_compiling()  # first: a compiler cannot look into the file that tells the processor
+        not torch.compiler.is_compiling()  # first: a compiler cannot trace the read of the CPU's vendor
         and onednn_is_faster()
         and are_plain_tensors(*tensors)
         and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
@@ -51,16 +51,25 @@ def prefers_onednn(*tensors: Tensor) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias for x (..., c), weight (d, c) and bias (d), as :func:`torch.nn.functional.linear`."""
-    if prefers_onednn(x, weight) and x.dim() > 1 and x.numel() * weight.shape[0] >= MIN_PRODUCTS:
-        return _OneDNNLinear.apply(x, weight, bias) if torch.is_grad_enabled() else _multiply(x, weight, bias)
+    """Compute ``x weight^T + bias``, as :func:`torch.nn.functional.linear`.
+
+    Args:
+        x: (..., c).
+        weight: (d, c).
+        bias: (d). Default: no bias.
+
+    Returns:
+        (..., d).
+    """
+    if prefers_onednn(x, weight) and x.dim() > 1 and x.numel() * weight.shape[0] >= MIN_MULTIPLICATIONS:
+        return _OneDNNLinear.apply(x, weight, bias) if torch.is_grad_enabled() else _onednn_linear(x, weight, bias)
     return nn.functional.linear(x, weight, bias)
 
 
-def products(x: Tensor, y: Tensor) -> Tensor:
-    """x y^T, (h, n, m), for each of h pairs of x (h, n, c) and y (h, m, c); it has no gradient of its own."""
+def matmul_transposed(x: Tensor, y: Tensor) -> Tensor:
+    """Compute x y^T (h, n, m) for x (h, n, c) and y (h, m, c), without support for autograd."""
     if len(x) == 1 and prefers_onednn(x, y):
-        return _multiply(x[0], y[0], None)[None]
+        return _onednn_linear(x[0], y[0], None)[None]
     return torch.matmul(x, y.transpose(-2, -1))
 
 
@@ -71,7 +80,7 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()  # weights with gaps are multiplied a hundred times as slowly
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -80,7 +89,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _multiply(x, weight, bias)
+        return _onednn_linear(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:

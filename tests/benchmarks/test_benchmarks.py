@@ -171,7 +171,7 @@ def test_attention_kernels_of_any_name_are_recorded() -> None:
 
 def test_products_of_this_projects_layers_are_recorded() -> None:
     from perceiver_core import MultiHeadAttention
-    from perceiver_core.attention import forced
+    from perceiver_core.kernels.override import force_kernel
 
     n, m, c = 64, 4096, 32  # large enough for whatever library it prefers
     attention = MultiHeadAttention(2, c, c)
@@ -179,7 +179,7 @@ def test_products_of_this_projects_layers_are_recorded() -> None:
     attention(queries, inputs)  # finds out what this machine is good at
     expected = 2 * (2 * n * c * c + 2 * m * c * c + 2 * n * m * c)  # projections of both sides, scores and sums
     for path in ("plain", "fused", "chunked"):
-        with torch.no_grad(), forced(path):
+        with torch.no_grad(), force_kernel(path):
             products = record(lambda: attention(queries, inputs))
         assert flop(products) == expected, path
 

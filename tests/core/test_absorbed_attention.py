@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.products import record
 from perceiver_core import Linear, MultiHeadAttention
-from perceiver_core.attention import Absorption, choose_absorption, forced
+from perceiver_core.kernels.absorbed import choose_absorption
+from perceiver_core.kernels.override import Absorption, force_kernel
 
 NUM_QUERIES, NUM_INPUTS = 7, 19
 PARAMETERS = [f"{projection}_proj.{name}" for projection in "qkvo" for name in ("weight", "bias")]
@@ -77,13 +78,13 @@ def assert_same(actual, expected, rtol=1e-5):
 def test_both_paths_give_the_same(build, absorption, channels, q_batch, padded, return_attention, pad_mask):
     attention, inputs = build(*channels), arrays(q_batch)
     args = (pad_mask if padded else None, return_attention)
-    with forced(absorption="none"):
+    with force_kernel(absorption="none"):
         expected = results(attention, *inputs, *args)
-    with forced(absorption=absorption):
+    with force_kernel(absorption=absorption):
         actual = results(attention, *inputs, *args)
     assert (actual["weights"] is not None) == return_attention
     assert_same(actual, expected)
-    with torch.no_grad(), forced(absorption=absorption):
+    with torch.no_grad(), force_kernel(absorption=absorption):
         torch.testing.assert_close(attention(*inputs, *args)[0], expected["output"], atol=1e-5, rtol=1e-5)
 
 
@@ -99,7 +100,7 @@ def formula(attention, x_q, x_kv, pad_mask):
 def test_the_absorbed_path_is_the_formula(build, absorption, q_batch, pad_mask):
     attention, inputs = build().double(), arrays(q_batch, torch.float64)
     expected, expected_weights = formula(attention, *inputs, pad_mask)
-    with forced(absorption=absorption):
+    with force_kernel(absorption=absorption):
         output, weights = attention(*inputs, pad_mask, return_attention=True)
         torch.testing.assert_close(output, expected)
         torch.testing.assert_close(weights, expected_weights)
@@ -113,11 +114,11 @@ def test_dropout_drops_the_weights_of_values_and_of_their_bias(build, absorption
     both = []
     for each in ("none", absorption):
         torch.manual_seed(3)  # both drop from weights of the same shape
-        with forced("plain", each):
+        with force_kernel("plain", each):
             both.append(results(attention, *inputs, pad_mask, return_attention))
     assert_same(both[1], both[0], rtol=1e-9)
 
-    with forced(absorption=absorption):
+    with force_kernel(absorption=absorption):
         output, weights = attention(*inputs, pad_mask, return_attention=True)
     assert (weights.sum(-1) - 1).abs().max() > 0.1
     assert (weights == 0).double().mean() > 0.3
@@ -129,7 +130,7 @@ def test_dropout_drops_the_weights_of_values_and_of_their_bias(build, absorption
 
 def test_every_parameter_gets_a_gradient_of_the_key_bias_too(build, absorption):
     attention = build().double()
-    with forced(absorption=absorption):
+    with force_kernel(absorption=absorption):
         attention(*arrays(dtype=torch.float64))[0].square().sum().backward()
     grads = {name: parameter.grad for name, parameter in attention.named_parameters()}
     assert [name for name, grad in grads.items() if grad is None] == []  # DDP would wait for it
@@ -143,7 +144,7 @@ def test_frozen_parameters_get_no_gradient_and_the_others_theirs(build, absorpti
         attention.get_parameter(name).requires_grad_(False)
     both = []
     for each in ("none", absorption):
-        with forced(absorption=each):
+        with force_kernel(absorption=each):
             both.append(results(attention, *inputs))
     assert set(both[0]) == {"output", "weights", "x_q", "x_kv", *PARAMETERS} - set(frozen)
     assert_same(both[1], both[0])
@@ -154,10 +155,10 @@ def test_frozen_parameters_get_no_gradient_and_the_others_theirs(build, absorpti
 def test_half_precision_is_near_and_finite(build, absorption, dtype, return_attention, pad_mask):
     pad_mask[1] = True  # a row of padding alone must stay finite
     attention, inputs = build(), arrays()
-    with forced(absorption="none"):
+    with force_kernel(absorption="none"):
         expected = attention(*inputs)[0].detach()
     attention.to(dtype)
-    with forced(absorption=absorption):
+    with force_kernel(absorption=absorption):
         output, _ = attention(*(x.to(dtype) for x in inputs), None, return_attention)
         padded_output, _ = attention(*(x.to(dtype) for x in inputs), pad_mask, return_attention)
     assert output.dtype == dtype
@@ -172,7 +173,7 @@ def test_autocast_gives_the_same_types_and_near_values(build, absorption, dropou
     both = []
     for each in ("none", absorption):
         torch.manual_seed(3)
-        with torch.autocast("cpu", torch.bfloat16), forced("plain", each):
+        with torch.autocast("cpu", torch.bfloat16), force_kernel("plain", each):
             both.append(results(attention, *inputs, pad_mask, return_attention))
     ordinary, absorbed = both
     for name, value in ordinary.items():
@@ -200,7 +201,7 @@ def test_shapes_of_known_models_take_the_way_with_fewest_operations(shape, expec
     n, f, m, c, qk, v = shape
     with torch.device("meta"):
         attention = MultiHeadAttention(1, f, c, qk, v)
-        assert choose_absorption(attention, torch.empty(1, n, f), torch.empty(1, m, c)) == expected
+        assert choose_absorption(attention.projections, torch.empty(1, n, f), torch.empty(1, m, c)) == expected
 
 
 @pytest.mark.parametrize("q_batch", [1, 3])
@@ -215,11 +216,11 @@ def test_the_choice_is_that_of_a_count_of_operations(shape, q_batch):
     x_q, x_kv = torch.randn(q_batch, n, 5), torch.randn(3, m, c)
     operations = {}
     for absorption in get_args(Absorption):
-        with forced("plain", absorption):
+        with force_kernel("plain", absorption):
             products = record(lambda: attention(x_q, x_kv))
         operations[absorption] = sum(product.flop * count for product, count in products.items())
     assert len({*operations.values()}) > 1
-    assert operations[choose_absorption(attention, x_q, x_kv)] <= min(operations.values()) * 1.02
+    assert operations[choose_absorption(attention.projections, x_q, x_kv)] <= min(operations.values()) * 1.02
 
 
 @pytest.mark.parametrize(

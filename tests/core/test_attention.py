@@ -10,7 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceiver_core import MultiHeadAttention, attend
-from perceiver_core.attention import Path, choose_path, forced
+from perceiver_core.kernels.override import Kernel, force_kernel
+from perceiver_core.kernels.sdpa import choose_kernel
 
 
 def formula(q, k, v, pad_mask=None, key_bias=None):
@@ -36,11 +37,11 @@ def arrays(d=5, e=5, q_batch=3):
     return torch.randn(q_batch, 2, 7, d), torch.randn(3, 2, 11, d), torch.randn(3, 2, 11, e)
 
 
-@pytest.fixture(params=[None, *get_args(Path)])
+@pytest.fixture(params=[None, *get_args(Kernel)])
 def path(request, monkeypatch):
     """Each path in turn, and the one that is chosen; chunks are of two queries."""
-    monkeypatch.setattr("perceiver_core.attention._rows", lambda q, k: 2)
-    with forced(request.param):
+    monkeypatch.setattr("perceiver_core.kernels.chunked._queries_per_chunk", lambda q, k: 2)
+    with force_kernel(request.param):
         yield request.param
 
 
@@ -147,9 +148,9 @@ def test_dropout_of_each_path_drops_the_given_share(path):
 
 
 def test_the_backward_pass_of_chunks_drops_the_same_weights(monkeypatch):
-    monkeypatch.setattr("perceiver_core.attention._rows", lambda q, k: 2)
+    monkeypatch.setattr("perceiver_core.kernels.chunked._queries_per_chunk", lambda q, k: 2)
     q, k, v = (x.double().requires_grad_() for x in arrays())
-    with forced("chunked"):
+    with force_kernel("chunked"):
         output, _ = attend(q, k, v, dropout=0.4)
         (grad_v,) = torch.autograd.grad(output[0, 0, 3, 0], v)
     # The output of a query is linear in the values: their gradient holds its weights.
@@ -162,8 +163,8 @@ def test_the_backward_pass_of_chunks_drops_the_same_weights(monkeypatch):
 @pytest.mark.parametrize("e", [8, 4])
 def test_many_scores_never_exist_at_once(monkeypatch, grad, dropout, e):
     """The largest tensor of a pass over 300 x 400 scores, where 10,000 may exist at once, is no larger than these."""
-    monkeypatch.setattr("perceiver_core.attention.MAX_SCORES", 10_000)
-    monkeypatch.setattr("perceiver_core.attention._rows", lambda q, k: 25)
+    monkeypatch.setattr("perceiver_core.kernels.sdpa.MAX_SCORES", 10_000)
+    monkeypatch.setattr("perceiver_core.kernels.chunked._queries_per_chunk", lambda q, k: 25)
     monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: False)
     q, k, v = (torch.randn(1, 1, n, c, requires_grad=grad) for n, c in ((300, 8), (400, 8), (400, e)))
     largest = Largest()
@@ -204,18 +205,7 @@ def test_the_path_follows_from_shape_and_machine(monkeypatch, shape, onednn, pat
     monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: onednn)
     b, heads, n, d, m, e = shape
     q, k, v = (torch.empty(1).expand(b, heads, *last) for last in ((n, d), (m, d), (m, e)))
-    assert choose_path(q, k, v) == path
-
-
-def test_an_unknown_path_is_refused():
-    with pytest.raises(ValueError, match="path='flash': must be one of fused, plain, chunked"), forced("flash"):
-        pass
-    with forced("plain"):
-        with forced(absorption="none"):
-            pass
-    with pytest.raises(ValueError, match="absorption='all': must be one of none, inputs, queries"):
-        with forced(absorption="all"):
-            pass
+    assert choose_kernel(q, k, v) == path
 
 
 def test_dropout_is_applied_in_training_only():

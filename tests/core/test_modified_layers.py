@@ -17,8 +17,10 @@ from torch.utils._pytree import tree_map
 
 from perceiver_core import Linear, MultiHeadAttention, linear
 from perceiver_core.activations import ActivationPolicy
-from perceiver_core.attention import attend, choose_absorption, forced
+from perceiver_core.kernels.absorbed import choose_absorption
 from perceiver_core.kernels.onednn import prefers_onednn
+from perceiver_core.kernels.override import force_kernel
+from perceiver_core.kernels.sdpa import attend
 
 NUM_QUERIES, NUM_INPUTS = 3, 40
 PATHS: tuple[tuple[Any, Any], ...] = (
@@ -185,7 +187,7 @@ def test_what_wraps_a_projection_takes_effect_on_every_path(
         attention.train(training)
         expected = with_gradients(formula(attention, *arrays), attention, arrays)
         for path, absorption in PATHS:
-            with forced(path, absorption):
+            with force_kernel(path, absorption):
                 actual = with_gradients(attention(*arrays)[0], attention, arrays)
                 torch.testing.assert_close(actual, expected, msg=lambda m, p=(path, absorption): f"{p}: {m}")
                 with torch.no_grad():
@@ -193,10 +195,10 @@ def test_what_wraps_a_projection_takes_effect_on_every_path(
 
 
 def test_unmodified_projections_are_still_absorbed(attention_of: Callable[..., Any], arrays: list[Tensor]) -> None:
-    assert choose_absorption(attention_of(), *arrays) == "inputs"
+    assert choose_absorption(attention_of().projections, *arrays) == "inputs"
     replaced = attention_of(k_proj=lambda layer: nn.Linear(layer.in_features, layer.out_features))
-    assert choose_absorption(replaced, *arrays) == "inputs"
-    assert choose_absorption(attention_of(k_proj=LowRank), *arrays) == "none"
+    assert choose_absorption(replaced.projections, *arrays) == "inputs"
+    assert choose_absorption(attention_of(k_proj=LowRank).projections, *arrays) == "none"
 
 
 @pytest.fixture
@@ -214,7 +216,7 @@ def test_hooks_on_all_modules_take_effect(attention_of: Callable[..., Any], arra
     attention = attention_of()
     expected = formula(attention, *arrays)
     for path, absorption in PATHS:
-        with forced(path, absorption):
+        with force_kernel(path, absorption):
             torch.testing.assert_close(attention(*arrays)[0], expected)
 
 
@@ -233,7 +235,7 @@ def test_other_tensors_than_the_modules_own(attention_of: Callable[..., Any], ar
         tensors = own | changed
         expected = formula_of(tensors, *arrays)
         for path, absorption in PATHS:
-            with forced(path, absorption):
+            with force_kernel(path, absorption):
                 output, _ = functional_call(attention, tensors, tuple(arrays))
             torch.testing.assert_close(output, expected)
 
@@ -250,9 +252,9 @@ def formula_of(tensors: dict[str, Tensor], x_q: Tensor, x_kv: Tensor) -> Tensor:
 def eager_for_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes oneDNN and chunks wherever it may."""
     monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: torch.backends.mkldnn.is_available())
-    monkeypatch.setattr("perceiver_core.kernels.onednn.MIN_PRODUCTS", 1)
-    monkeypatch.setattr("perceiver_core.attention.MIN_PRODUCTS", 1)
-    monkeypatch.setattr("perceiver_core.attention.MAX_SCORES", 1)
+    monkeypatch.setattr("perceiver_core.kernels.onednn.MIN_MULTIPLICATIONS", 1)
+    monkeypatch.setattr("perceiver_core.kernels.sdpa.MIN_MULTIPLICATIONS", 1)
+    monkeypatch.setattr("perceiver_core.kernels.sdpa.MAX_SCORES", 1)
 
 
 @pytest.mark.usefixtures("eager_for_chunks")
@@ -293,7 +295,7 @@ def test_weights_that_are_distributed_tensors(
     given = [distribute_tensor(x.detach(), one_process, whole).requires_grad_() for x in arrays]
     assert type(attention.k_proj.weight) is DTensor
     for path, absorption in ((None, None), ("plain", "inputs"), ("plain", "queries")):
-        with forced(path, absorption):
+        with force_kernel(path, absorption):
             output = attention(*given)[0]
         grads = torch.autograd.grad(output.sum(), [*given, attention.k_proj.weight])
         torch.testing.assert_close(output.full_tensor(), expected["output"])
@@ -322,7 +324,7 @@ def test_weights_of_a_tensor_subclass_may_be_offloaded() -> None:
 def test_hooks_get_all_output_queries_at_once(
     build: Callable[..., Any], batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perceiver_core.perceiver_io.DECODED_TOGETHER", 4)
+    monkeypatch.setattr("perceiver_core.perceiver_io.MAX_QUERIES_PER_CHUNK", 4)
     model, lengths = build().eval(), []
     decode = type(model.decoder).forward
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import linear as torch_linear
 
 from perceiver_core import Linear, linear
-from perceiver_core.kernels.onednn import MIN_PRODUCTS, onednn_is_faster
+from perceiver_core.kernels.onednn import MIN_MULTIPLICATIONS, onednn_is_faster
 
 
 @pytest.fixture(params=["mkl", "onednn"])
@@ -16,7 +16,7 @@ def library(request, monkeypatch):
     if request.param == "onednn" and not torch.backends.mkldnn.is_available():
         pytest.skip("torch is built without oneDNN")
     monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: request.param == "onednn")
-    monkeypatch.setattr("perceiver_core.kernels.onednn.MIN_PRODUCTS", 1)
+    monkeypatch.setattr("perceiver_core.kernels.onednn.MIN_MULTIPLICATIONS", 1)
     return request.param
 
 
@@ -81,7 +81,7 @@ def test_what_onednn_is_not_meant_for_goes_to_torch(library, case):
 
 def test_small_products_go_to_torch(monkeypatch):
     monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: torch.backends.mkldnn.is_available())
-    small = linear(*arrays((MIN_PRODUCTS // (128 * 128) - 1, 128), num_outputs=128))
+    small = linear(*arrays((MIN_MULTIPLICATIONS // (128 * 128) - 1, 128), num_outputs=128))
     assert "OneDNN" not in graph_name(small)
 
 

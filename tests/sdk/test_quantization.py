@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from perceiver_core import Linear, MultiHeadAttention
-from perceiver_core.attention import forced
+from perceiver_core.kernels.override import force_kernel
 from perceiver_plugins.sdk.tasks.quantization import Int8Linear, quantize
 from perceiver_plugins.text import LanguageModel
 from perceiver_registry import UserError
@@ -81,7 +81,7 @@ def test_attention_calls_8_bit_projections(randomise):
     q, k, v = attention.q_proj(x_q), attention.k_proj(x_kv), attention.v_proj(x_kv)
     expected = attention.o_proj((q @ k.mT / 6**0.5).softmax(-1) @ v)
     for absorption in (None, "inputs", "queries"):
-        with forced("plain", absorption):
+        with force_kernel("plain", absorption):
             torch.testing.assert_close(attention(x_q, x_kv)[0], expected, atol=1e-5, rtol=1e-4)
 
 

@@ -1,0 +1,131 @@
+"""The attention formula for a chunk of queries at a time.
+
+At no time do more than a chunk's scores exist: the backward pass computes the attention weights again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from perceiver_core.kernels.onednn import matmul_transposed
+from perceiver_core.kernels.plain import plain_attention
+
+SCORES_PER_CHUNK = {"cpu": 2**20, "other": 2**26}
+"""Scores of a chunk: few enough for a CPU's cache, many enough to keep a GPU busy.
+
+CPU: benchmarks/kernel_constants.py. GPU: arbitrary.
+"""
+
+MIN_QUERIES_PER_CHUNK = 64
+"""Queries of a chunk at least, however many keys there are: with fewer, matrix products lose speed.
+
+Set by benchmarks/kernel_constants.py.
+"""
+
+
+def chunked_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float, scale: float) -> Tensor:
+    """Compute softmax(scale q k^T + bias) v.
+
+    Args:
+        q: queries (b, h, n, k).
+        k: keys (b, h, m, k).
+        v: values (b, h, m, e).
+        bias: added to the scores, (b, 1, 1, m), or None.
+        dropout: dropout probability of the attention weights.
+        scale: factor of the scores.
+
+    Returns:
+        The output (b, h, n, e).
+    """
+    if dropout > 0.0:
+        return _attention_with_dropout(q, k, v, bias, dropout, scale)
+    flat = (x.flatten(0, 1).contiguous() for x in (q, k, v))
+    flat_bias = None if bias is None else bias.expand(-1, k.shape[1], -1, -1).flatten(0, 1)
+    return _ChunkedAttention.apply(*flat, flat_bias, scale).unflatten(0, k.shape[:2])
+
+
+def _heads_per_chunk(k: Tensor) -> int:
+    """Return how many heads of all examples are computed together: on a CPU one, on a GPU all."""
+    return 1 if k.device.type == "cpu" else k.shape[:-2].numel()
+
+
+def _queries_per_chunk(q: Tensor, k: Tensor) -> int:
+    """Return how many queries of these heads make a chunk."""
+    budget = SCORES_PER_CHUNK["cpu" if q.device.type == "cpu" else "other"]
+    return max(MIN_QUERIES_PER_CHUNK, budget // max(1, _heads_per_chunk(k) * k.shape[-2]))
+
+
+def _attention_with_dropout(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float, scale: float
+) -> Tensor:
+    """Compute attention with dropout; the backward pass drops the same weights again."""
+    outputs = [
+        checkpoint(lambda chunk: plain_attention(chunk, k, v, bias, dropout, scale)[0], chunk, use_reentrant=False)
+        for chunk in q.split(_queries_per_chunk(q, k), dim=-2)
+    ]
+    return torch.cat(outputs, dim=-2)
+
+
+class _ChunkedAttention(torch.autograd.Function):
+    """Attention without dropout, with the heads of all examples in one dimension.
+
+    q (b h, n, k), k (b h, m, k), v (b h, m, e), bias (b h, 1, m) or None.
+    """
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+        output = v.new_empty(*q.shape[:-1], v.shape[-1])
+        for heads, rows in _chunks(q, k):
+            weights = _weights(q[heads, rows], k[heads], _select(bias, heads), scale)
+            output[heads, rows] = matmul_transposed(weights, v[heads].transpose(-2, -1))
+        return output
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None, float], output: Tensor) -> None:
+        *tensors, ctx.scale = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, bias = ctx.saved_tensors
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
+        for heads, rows in _chunks(q, k):
+            weights = _weights(q[heads, rows], k[heads], _select(bias, heads), ctx.scale)
+            grad_v[heads] += matmul_transposed(weights.transpose(-2, -1), grad[heads, rows].transpose(-2, -1))
+            grad_weights = matmul_transposed(grad[heads, rows], v[heads])
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            if grad_bias is not None:
+                grad_bias[heads] += grad_scores.sum(dim=-2, keepdim=True)
+            grad_scores *= ctx.scale
+            grad_q[heads, rows] = matmul_transposed(grad_scores, k[heads].transpose(-2, -1))
+            grad_k[heads] += matmul_transposed(grad_scores.transpose(-2, -1), q[heads, rows].transpose(-2, -1))
+        return grad_q, grad_k, grad_v, grad_bias, None
+
+
+def _chunks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield heads and queries that are computed together."""
+    num_heads, n = q.shape[:2]
+    heads, rows = _heads_per_chunk(k), _queries_per_chunk(q, k)
+    for head in range(0, num_heads, heads):
+        for row in range(0, n, rows):
+            yield slice(head, head + heads), slice(row, row + rows)
+
+
+def _select(bias: Tensor | None, heads: slice) -> Tensor | None:
+    return None if bias is None else bias[heads]
+
+
+def _weights(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """Compute the attention weights of a chunk."""
+    scores = matmul_transposed(q * scale, k)
+    if bias is not None:
+        scores += bias
+    return torch.softmax(scores, dim=-1, out=scores)

@@ -1,0 +1,110 @@
+"""Scaled dot-product attention by the fastest kernel for its shapes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from perceiver_core.kernels.chunked import chunked_attention
+from perceiver_core.kernels.onednn import MIN_MULTIPLICATIONS, prefers_onednn
+from perceiver_core.kernels.override import Kernel, forced_kernel
+from perceiver_core.kernels.plain import plain_attention
+from perceiver_core.unmodified import are_plain_tensors
+
+MAX_SCORES = 2**24
+"""Scores that may exist at once, and be kept for the backward pass: 64 MiB in single precision (arbitrary)."""
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pad_mask: Tensor | None = None,
+    dropout: float = 0.0,
+    return_attention: bool = False,
+    scale: float | None = None,
+    key_bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute scaled dot-product attention, softmax(q k^T / sqrt(k)) v, by the fastest exact kernel for these shapes.
+
+    Vaswani et al. 2017 (arXiv 1706.03762), equation 1.
+
+    Args:
+        q: queries (b or 1, h, n, k); a batch of 1 is shared by all examples.
+        k: keys (b, h, m, k).
+        v: values (b, h, m, e), with e value channels per head.
+        pad_mask: padding mask (b, m), True where the key is padding and gets no weight. An example that is all padding
+            gives a finite, meaningless output. Default: no padding.
+        dropout: dropout probability of the attention weights.
+        return_attention: also return the attention weights; this takes the plain kernel.
+        scale: factor of q k^T. Default: 1 / sqrt(k).
+        key_bias: (b, m), added to all scores of a key, after scaling. Default: no bias.
+
+    Returns:
+        The output (b, h, n, e), and the attention weights after dropout (b, h, n, m) or None.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    bias = _score_bias(q, pad_mask, key_bias)
+    kernel = "plain" if return_attention else forced_kernel() or choose_kernel(q, k, v, bias, dropout)
+    if kernel == "plain":
+        output, weights = plain_attention(q, k, v, bias, dropout, scale)
+        return output, weights if return_attention else None
+    q = q.expand(k.shape[0], -1, -1, -1)
+    if kernel == "fused":
+        return scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale), None
+    return chunked_attention(q, k, v, bias, dropout, scale), None
+
+
+def choose_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0) -> Kernel:
+    """Choose the fastest kernel for these shapes on this device, of those whose scores fit into :data:`MAX_SCORES`.
+
+    On CPUs the fused kernel needs equal query and value channels, no dropout, and a bias without gradient: without
+    these it falls back to one that is slower than the plain formula. Where oneDNN multiplies faster
+    (:mod:`perceiver_core.kernels.onednn`), so do chunks of the formula that use it. ``python -m benchmarks
+    attention-paths`` compares the kernels for the shapes of the official models.
+
+    Args:
+        q: queries (b or 1, h, n, k).
+        k: keys (b, h, m, k).
+        v: values (b, h, m, e).
+        bias: added to the scores. Default: no bias.
+        dropout: dropout probability of the attention weights.
+    """
+    if torch.compiler.is_compiling():
+        return "fused"
+    (b, heads, m, d), n, e = k.shape, q.shape[-2], v.shape[-1]
+    few_scores = b * heads * n * m <= MAX_SCORES
+    if not are_plain_tensors(q, k, v):
+        # The chunked kernel has no rules for tensor subclasses and transforms.
+        return "plain" if few_scores else "fused"
+    if q.device.type != "cpu":
+        return "fused" if few_scores or _has_fused_kernel(q, k, v, bias, dropout) else "chunked"
+    if dropout == 0.0 and prefers_onednn(q, k, v) and n * m * min(d, e) >= MIN_MULTIPLICATIONS // 2:
+        return "chunked"
+    if d == e and dropout == 0.0 and not (bias is not None and bias.requires_grad):
+        return "fused"
+    return "plain" if few_scores else "chunked"
+
+
+def _has_fused_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> bool:
+    """Return whether a GPU has a kernel for these inputs that does not hold all scores at once."""
+    if q.device.type != "cuda":
+        return True
+    cuda = torch.backends.cuda
+    params = cuda.SDPAParams(q.expand(k.shape[0], -1, -1, -1), k, v, bias, dropout, False, False)
+    return (
+        cuda.can_use_flash_attention(params)
+        or cuda.can_use_efficient_attention(params)
+        or cuda.can_use_cudnn_attention(params)
+    )
+
+
+def _score_bias(q: Tensor, pad_mask: Tensor | None, key_bias: Tensor | None) -> Tensor | None:
+    """Return what is added to the scores, (b, 1, 1, m), or None."""
+    bias = None if key_bias is None else key_bias.to(q.dtype)
+    if pad_mask is not None:
+        lowest = torch.finfo(q.dtype).min / 2  # half, so that a score added to it stays finite in half precision
+        padding = torch.zeros_like(pad_mask, dtype=q.dtype).masked_fill_(pad_mask, lowest)
+        bias = padding if bias is None else bias.masked_fill(pad_mask, lowest)
+    return None if bias is None else bias[:, None, None, :]

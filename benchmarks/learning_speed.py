@@ -34,7 +34,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from perceiver_core import Batch, PerceiverConfig, PerceiverIO
-from perceiver_core.init import LAST_OF_BRANCHES
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.image.config import ImagePixelsEncoderConfig
 from perceiver_plugins.image.data import DigitsDataModule, MNISTDataModule
@@ -252,13 +251,16 @@ CROSS_ATTENTIONS = ("encoder.cross_attention_layers.0.attention", "decoder.cross
 SELF_ATTENTIONS = tuple(
     f"encoder.self_attention_blocks.0.{layer}" for layer in range(TEXT_ENCODER["num_self_attention_layers_per_block"])
 )
+LAST_WEIGHTS = ("attention.o_proj.weight", "mlp.output.weight")
+"""Names of the last weights of a layer's residual branches."""
+
 PARTS = {
     "positions": TABLES,
     "latents": ("encoder.latents",),
     "maps": tuple(f"{attention}.{name}_proj.weight" for attention in CROSS_ATTENTIONS for name in "qk"),
     "values": tuple(f"{attention}.{name}_proj.weight" for attention in CROSS_ATTENTIONS for name in "vo"),
     "offsets": (),
-    "last weights": tuple(f"{layer}.{name}" for layer in SELF_ATTENTIONS for name in LAST_OF_BRANCHES),
+    "last weights": tuple(f"{layer}.{name}" for layer in SELF_ATTENTIONS for name in LAST_WEIGHTS),
 }
 """The weights of each part of `local`. Without offsets, query projections are the key projections."""
 

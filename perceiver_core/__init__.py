@@ -17,6 +17,7 @@ from perceiver_core.kernels.onednn import Linear, linear
 from perceiver_core.kernels.sdpa import attend
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.perceiver_io import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
+from perceiver_core.position_layout import PositionLayout
 
 __all__ = [
     "ActivationPolicy",
@@ -36,6 +37,7 @@ __all__ = [
     "PerceiverDecoder",
     "PerceiverEncoder",
     "PerceiverIO",
+    "PositionLayout",
     "QueryProvider",
     "SelfAttentionLayer",
     "TrainableQueryProvider",

@@ -1,4 +1,4 @@
-"""The contract between a generic Perceiver and everything that knows a modality or a task.
+"""Adapters: the contract between a generic Perceiver and a modality or task.
 
 A plugin subclasses :class:`InputAdapter` or :class:`OutputAdapter`, adds its fields to a subclass of
 :class:`~perceiver_core.config.EncoderConfig` or :class:`~perceiver_core.config.DecoderConfig`, and registers the two
@@ -13,29 +13,32 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perceiver_core.deprecated import InputPositionHooks, QueryPositionHooks
+from perceiver_core.position_layout import PositionLayout
+
 Batch = Mapping[str, Any]
-"""What a data loader yields: tensors under the names that Hugging Face uses (``input_ids``, ``pixel_values``, ...)."""
+"""A batch of a data loader: tensors by the names that Hugging Face uses (``input_ids``, ``pixel_values``, ...)."""
 
 
 class AdaptedInput(NamedTuple):
-    """What an input adapter makes of a batch.
+    """Output of an input adapter.
 
     Attributes:
-        x: the input array (b, m, c), positions included.
-        pad_mask: (b, m), True at places that are padding, or None if none is.
+        x: input array (b, m, c), position encodings included.
+        pad_mask: padding mask (b, m), True at padding. Default: no padding.
     """
 
     x: Tensor
     pad_mask: Tensor | None = None
 
 
-class InputAdapter(nn.Module):
-    """Turns one modality's entry of a batch into the array that the encoder looks at.
+class InputAdapter(InputPositionHooks, nn.Module):
+    """Base class of modules that map one modality's entries of a batch to the input array of the encoder.
 
-    A subclass builds itself in :meth:`from_config` and implements :meth:`forward`.
+    A subclass implements :meth:`from_config` and :meth:`forward`, and :meth:`position_layout` if it has positions.
 
     Args:
-        num_input_channels: channels c of the array that :meth:`forward` returns.
+        num_input_channels: input channels c, of the array that :meth:`forward` returns.
     """
 
     def __init__(self, num_input_channels: int):
@@ -44,74 +47,76 @@ class InputAdapter(nn.Module):
 
     @classmethod
     def from_config(cls, config: Any) -> InputAdapter:
-        """Builds the adapter from its own subclass of :class:`~perceiver_core.config.EncoderConfig`."""
+        """Build the adapter from its own subclass of :class:`~perceiver_core.config.EncoderConfig`."""
         raise NotImplementedError(f"{cls.__name__}.from_config")
 
-    @property
-    def position_table(self) -> Tensor | None:
-        """Learned positions of the m places, a parameter (m, f), or None if there are none to initialise."""
-        return None
+    def position_layout(self) -> PositionLayout | None:
+        """Return the layout of the input positions; None (default) if they are not on a sequence or a grid.
 
-    def positions_on_grid(self) -> Tensor | None:
-        """What the last f channels of the input array hold of a place, whatever is there: (*grid, f).
-
-        The grid is how the m places lie: (m) of a sequence, (height, width) of an image row by row. With
-        ``init="local"``, attention starts local on it. By default the places are a sequence with the learned
-        :attr:`position_table`. None: there are no positions, or on no grid.
+        ``init="local"`` needs it, and calls it again after writing to its table.
         """
-        return self.position_table
+        return self._layout_of_hooks()
 
     def check_data(self, data: Any) -> None:
-        """Checks that a data module's batches fit.
+        """Check that a data module's batches fit. By default they do.
 
         Args:
-            data: the data module, of any kind; an attribute that it does not have says nothing.
+            data: data module of any kind; attributes that it lacks are not checked.
 
         Raises:
             ValueError: if its batches do not fit.
         """
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """A batch of random inputs that the adapter can read: for trials and tests.
+        """Return a batch of random inputs, for trials and tests.
 
         Args:
-            batch_size: number of examples.
-            generator: draws the numbers.
+            batch_size: number of examples b.
+            generator: random generator of the inputs.
         """
         raise NotImplementedError(f"{type(self).__name__}.example_batch")
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        """Reads what it needs from ``batch`` (a missing entry is a KeyError) and returns the input array."""
+        """Compute the input array from the adapter's entries of a batch.
+
+        Raises:
+            KeyError: if an entry is missing.
+        """
         raise NotImplementedError(f"{type(self).__name__}.forward")
 
 
-class QueryProvider(nn.Module):
-    """Provides the output queries: one row for each place of the output that can be asked for.
+class QueryProvider(QueryPositionHooks, nn.Module):
+    """Base class of modules that provide the output queries: one for each output position.
 
     Args:
-        num_query_channels: channels f of a query.
-        ordered: whether the output places are those of a sequence in their order, so that neighbours belong together.
+        num_query_channels: output query channels f.
+        ordered: deprecated; define :meth:`position_layout` instead.
     """
 
-    def __init__(self, num_query_channels: int, ordered: bool = False):
+    def __init__(self, num_query_channels: int, ordered: bool | None = None):
         super().__init__()
         self.num_query_channels = num_query_channels
-        self.ordered = ordered
+        self._set_ordered(ordered)
 
-    @property
-    def query_table(self) -> Tensor | None:
-        """Learned queries (o, f), or None if there are none to initialise."""
-        return None
+    def position_layout(self, inputs: PositionLayout | None) -> PositionLayout | None:
+        """Return the layout of the output positions; None (default) if they are not on a sequence or a grid.
 
-    def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
-        """Returns the queries.
+        With ``init="local"``, the queries of a layout's positions start as positions of the input.
 
         Args:
-            adapted: the input, for queries that depend on it.
-            positions: (b, p), which of the o output places are asked for; None: all of them.
+            inputs: layout of the input positions, which is returned if the input array itself is the queries.
+        """
+        return self._layout_of_hooks(inputs)
+
+    def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
+        """Return the output queries.
+
+        Args:
+            adapted: adapted input, for queries that depend on it.
+            positions: output positions to query (b, p). Default: all o.
 
         Returns:
-            (b or 1, o, f), or (b, p, f) for ``positions``. A batch of 1 is shared by all examples.
+            Queries (b or 1, o, f), or (b, p, f) for ``positions``. A batch of 1 is shared by all examples.
         """
         raise NotImplementedError(f"{type(self).__name__}.forward")
 
@@ -120,19 +125,24 @@ class TrainableQueryProvider(QueryProvider):
     """Learned queries that do not depend on the input.
 
     Args:
-        num_queries: number o of output places.
-        num_query_channels: channels f of a query.
+        num_queries: output positions o.
+        num_query_channels: output query channels f.
         init_scale: standard deviation of the normal initialisation.
-        ordered: whether the output places are those of a sequence in their order.
+        ordered: the output positions are a sequence, so that neighbours belong together.
     """
 
     def __init__(self, num_queries: int, num_query_channels: int, init_scale: float = 0.02, ordered: bool = True):
-        super().__init__(num_query_channels, ordered)
+        super().__init__(num_query_channels)
+        self.ordered = ordered
         self.queries = nn.Parameter(torch.empty(num_queries, num_query_channels).normal_(0.0, init_scale))
 
     @property
     def query_table(self) -> nn.Parameter:
+        """Deprecated: use ``queries``."""
         return self.queries
+
+    def position_layout(self, inputs: PositionLayout | None) -> PositionLayout | None:
+        return PositionLayout(self.queries, self.queries) if self.ordered else None
 
     def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
         if positions is None:
@@ -142,14 +152,17 @@ class TrainableQueryProvider(QueryProvider):
 
 
 class InputQueryProvider(QueryProvider):
-    """The adapted input itself asks: one output place for each place of the input, however many there are.
+    """The input array itself as queries: one output position for each input position.
 
     Args:
-        num_query_channels: channels of the input array.
+        num_query_channels: input channels c.
     """
 
     def __init__(self, num_query_channels: int):
-        super().__init__(num_query_channels, ordered=True)
+        super().__init__(num_query_channels)
+
+    def position_layout(self, inputs: PositionLayout | None) -> PositionLayout | None:
+        return inputs
 
     def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
         if positions is None:
@@ -158,12 +171,12 @@ class InputQueryProvider(QueryProvider):
 
 
 class OutputAdapter(nn.Module):
-    """Provides the output queries, and turns the decoder's answers to them into the task's output.
+    """Base class of modules that map the decoder's output to the output of a task.
 
-    A subclass builds itself in :meth:`from_config` and implements :meth:`forward`.
+    A subclass implements :meth:`from_config` and :meth:`forward`.
 
     Args:
-        query_provider: provides the output queries.
+        query_provider: provider of the output queries.
     """
 
     def __init__(self, query_provider: QueryProvider):
@@ -172,14 +185,14 @@ class OutputAdapter(nn.Module):
 
     @classmethod
     def from_config(cls, config: Any, input_adapter: InputAdapter) -> OutputAdapter:
-        """Builds the adapter from its own subclass of :class:`~perceiver_core.config.DecoderConfig`.
+        """Build the adapter from its own subclass of :class:`~perceiver_core.config.DecoderConfig`.
 
         Args:
-            config: the decoder's configuration.
-            input_adapter: the model's input adapter, for adapters that share weights with it.
+            config: decoder config.
+            input_adapter: input adapter of the model, for adapters that share weights with it.
         """
         raise NotImplementedError(f"{cls.__name__}.from_config")
 
     def forward(self, decoded: Tensor) -> Any:
-        """Turns the decoder's output (..., f) into the task's output, place by place."""
+        """Map the decoder's output (..., f) to the output of the task, position by position."""
         raise NotImplementedError(f"{type(self).__name__}.forward")

@@ -52,11 +52,6 @@ class MultiHeadAttention(nn.Module):
         self.v_proj = Linear(num_kv_input_channels, num_v_channels)
         self.o_proj = Linear(num_v_channels, num_output_channels)
 
-    @property
-    def projections(self) -> Projections:
-        """The four projections."""
-        return Projections(self.q_proj, self.k_proj, self.v_proj, self.o_proj)
-
     def forward(
         self, x_q: Tensor, x_kv: Tensor, pad_mask: Tensor | None = None, return_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
@@ -72,10 +67,11 @@ class MultiHeadAttention(nn.Module):
             The output (b, n, ``num_output_channels``), and the attention weights (b, h, n, m) or None.
         """
         dropout = self.dropout if self.training else 0.0
-        absorption = choose_absorption(self.projections, x_q, x_kv) if self.num_heads == 1 else "none"
+        projections = Projections(self.q_proj, self.k_proj, self.v_proj, self.o_proj)
+        absorption = choose_absorption(projections, x_q, x_kv) if self.num_heads == 1 else "none"
         if absorption != "none":
             attend_absorbed = ABSORBED_ATTENTION[absorption]
-            return attend_absorbed(self.projections, x_q, x_kv, pad_mask, dropout, return_attention)
+            return attend_absorbed(projections, x_q, x_kv, pad_mask, dropout, return_attention)
 
         q, k, v = (
             proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -12,13 +12,13 @@ from perceiver_core.adapters import (
     AdaptedInput,
     Batch,
     InputAdapter,
-    InputQueryProvider,
     OutputAdapter,
     QueryProvider,
 )
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_core.init import init_local, init_normal
+from perceiver_core.init import init_normal
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
+from perceiver_core.local_init import Parts, init_local
 from perceiver_core.unmodified import has_hooks
 
 MAX_QUERIES_PER_CHUNK = 2**15
@@ -202,7 +202,7 @@ class PerceiverIO(nn.Module):
         init_normal(self.encoder, config.encoder.init_scale)
         init_normal(self.decoder, config.decoder.init_scale)
         if config.init == "local":
-            init_local(self)
+            init_local(self._parts())
 
         if config.encoder.freeze:
             self.input_adapter.requires_grad_(False)
@@ -214,6 +214,23 @@ class PerceiverIO(nn.Module):
                 # Weights that belong to the input adapter follow the encoder's ``freeze``.
                 if parameter not in tied:
                     parameter.requires_grad_(False)
+
+    def _parts(self) -> Parts:
+        """Return the parts that local initialisation writes to."""
+        encoder = self.config.encoder
+        return Parts(
+            input_adapter=self.input_adapter,
+            query_provider=self.output_adapter.query_provider,
+            latents=self.encoder.latents,
+            encoder_attentions=[layer.attention for layer in self.encoder.cross_attention_layers],
+            decoder_attention=self.decoder.cross_attention_layer.attention,
+            self_attention_layers=[layer for block in self.encoder.self_attention_blocks for layer in block],
+            num_self_attention_applications=(
+                encoder.num_self_attention_blocks * encoder.num_self_attention_layers_per_block
+            ),
+            encoder_scale=encoder.init_scale,
+            decoder_scale=self.config.decoder.init_scale,
+        )
 
     def forward(self, batch: Batch, positions: Tensor | None = None, return_attention: bool = False) -> Any:
         """Runs the model, decoding only what is asked for.
@@ -253,7 +270,7 @@ class PerceiverIO(nn.Module):
         """Decode output queries and apply the output adapter.
 
         Without gradients, :data:`MAX_QUERIES_PER_CHUNK` queries are decoded at a time, so that the memory of
-        activations does not grow with their number. Hooks on the decoder and the output adapter get all queries at once.
+        activations does not grow with their number. Hooks on the decoder and the output adapter get all queries.
 
         Args:
             queries: output queries (b or 1, o, f).
@@ -271,13 +288,7 @@ class PerceiverIO(nn.Module):
 
 def _check_mask(mask: Tensor, provider: QueryProvider, adapted: AdaptedInput) -> None:
     """Check that a boolean mask has the output's shape (b, o)."""
-    if provider.query_table is not None:
-        num_outputs = len(provider.query_table)
-    elif isinstance(provider, InputQueryProvider):
-        num_outputs = adapted.x.shape[1]
-    else:
-        num_outputs = provider(adapted).shape[1]
-    expected = (len(adapted.x), num_outputs)
+    expected = (len(adapted.x), provider(adapted).shape[1])
     if mask.shape != expected:
         raise ValueError(f"positions: a boolean mask must have the output's shape {expected}, got {tuple(mask.shape)}")
 

@@ -143,7 +143,7 @@ def chosen_way(attention: Any, queries: Tensor, inputs: Tensor) -> tuple[str, st
     import torch
 
     from perceiver_core.kernels import sdpa
-    from perceiver_core.kernels.absorbed import choose_absorption
+    from perceiver_core.kernels.absorbed import Projections, choose_absorption
 
     paths = []
     choose_kernel = sdpa.choose_kernel
@@ -160,7 +160,8 @@ def chosen_way(attention: Any, queries: Tensor, inputs: Tensor) -> tuple[str, st
         sdpa.choose_kernel = choose_kernel
     if attention.num_heads > 1:
         return paths[0], "none"
-    return paths[0], choose_absorption(attention.projections, queries, inputs)
+    projections = Projections(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+    return paths[0], choose_absorption(projections, queries, inputs)
 
 
 def timed(work: Callable[[], Any], options: Options) -> tuple[float, float]:

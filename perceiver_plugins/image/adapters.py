@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import AdaptedInput, Batch, FourierPositions, InputAdapter, Linear
+from perceiver_core import AdaptedInput, Batch, FourierPositions, InputAdapter, Linear, PositionLayout
 from perceiver_plugins.image.config import (
     FourierImageEncoderConfig,
     ImageConvEncoderConfig,
@@ -55,9 +56,9 @@ class ImageInputAdapter(InputAdapter):
         """The positions (m, channels) of the m places of a feature map (b, channels, height, width)."""
         raise NotImplementedError(f"{type(self).__name__}.positions")
 
-    def positions_on_grid(self) -> Tensor:
+    def position_layout(self) -> PositionLayout:
         grid = self.grid(*self.image_size)
-        return self.positions(torch.empty(1, 0, *grid)).unflatten(0, grid)
+        return PositionLayout(self.positions(torch.empty(1, 0, *grid)).unflatten(0, grid))
 
     def check_data(self, data: Any) -> None:
         """Checks that the images of a data module have the channels, and a size, that the adapter can take.
@@ -170,9 +171,8 @@ class ImageLearnedInputAdapter(ImageInputAdapter):
     def from_config(cls, config: ImageLearnedEncoderConfig) -> ImageLearnedInputAdapter:
         return cls(config)
 
-    @property
-    def position_table(self) -> Tensor:
-        return self.position_embeddings
+    def position_layout(self) -> PositionLayout:
+        return replace(super().position_layout(), table=self.position_embeddings)
 
     def features(self, pixel_values: Tensor) -> Tensor:
         return self.conv(pixel_values)

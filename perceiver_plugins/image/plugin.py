@@ -6,7 +6,7 @@ from typing import Any
 
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.2"
+PERCEIVER_INTERFACE = "1.3"
 
 PLUGIN = "perceiver_plugins.image"
 

@@ -14,6 +14,7 @@ from perceiver_core import (
     InputAdapter,
     Linear,
     OutputAdapter,
+    PositionLayout,
     QueryProvider,
     TrainableQueryProvider,
     linear,
@@ -43,9 +44,8 @@ class TextInputAdapter(InputAdapter):
     def from_config(cls, config: TextEncoderConfig) -> TextInputAdapter:
         return cls(config.vocab_size, config.max_seq_len, config.num_input_channels, config.init_scale)
 
-    @property
-    def position_table(self) -> Tensor:
-        return self.position_embedding.weight
+    def position_layout(self) -> PositionLayout:
+        return PositionLayout(self.position_embedding.weight, self.position_embedding.weight)
 
     def check_data(self, data: Any) -> None:
         table = self.token_embedding

@@ -17,7 +17,7 @@ from perceiver_registry import hooks
 from perceiver_registry.errors import PluginError, in_one_line, near
 from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, Spec, TaskSpec
 
-INTERFACE_VERSION = "1.2"
+INTERFACE_VERSION = "1.3"
 """Version of the interface that plugins are written for: the hooks, the specs, and the public names of
 ``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.sdk``. A greater minor version has more of them;
 another major version breaks plugins.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perceiver_core.init import sinusoids
+from perceiver_core.local_init import sinusoids
 from perceiver_plugins.classification.config import (
     ClassificationDecoderConfig,
     RegressionDecoderConfig,

@@ -17,6 +17,7 @@ from perceiver_core import (
     OutputAdapter,
     PerceiverConfig,
     PerceiverIO,
+    PositionLayout,
     TrainableQueryProvider,
 )
 
@@ -30,9 +31,8 @@ class ArrayInput(InputAdapter):
         super().__init__(NUM_INPUT_CHANNELS)
         self.positions = nn.Parameter(torch.randn(NUM_INPUTS, NUM_INPUT_CHANNELS))
 
-    @property
-    def position_table(self) -> nn.Parameter:
-        return self.positions
+    def position_layout(self) -> PositionLayout:
+        return PositionLayout(self.positions, self.positions)
 
     def forward(self, batch: Batch) -> AdaptedInput:
         return AdaptedInput(batch["x"] + self.positions, batch.get("pad_mask"))

@@ -13,13 +13,16 @@ from perceiver_core import (
     EncoderConfig,
     InputAdapter,
     InputQueryProvider,
+    MultiHeadAttention,
     OutputAdapter,
     PerceiverConfig,
     PerceiverIO,
+    PositionLayout,
     QueryProvider,
+    SelfAttentionLayer,
     TrainableQueryProvider,
 )
-from perceiver_core.init import SHARPNESS, sinusoids
+from perceiver_core.local_init import SHARPNESS, Parts, init_local, sinusoids
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_sinusoids_of_a_place_are_most_like_those_of_the_same_place_of_another_t
 
 
 def test_local_needs_positions(build, input_adapter, monkeypatch):
-    monkeypatch.setattr(type(input_adapter), "position_table", None)
+    monkeypatch.delattr(type(input_adapter), "position_layout")
     with pytest.raises(ValueError, match="init='local': ArrayInput has no positions"):
         build(init="local")
 
@@ -145,9 +148,8 @@ class Sequence(InputAdapter):
         super().__init__(num_channels)
         self.positions = nn.Parameter(torch.randn(num_places, num_channels))
 
-    @property
-    def position_table(self) -> nn.Parameter:
-        return self.positions
+    def position_layout(self) -> PositionLayout:
+        return PositionLayout(self.positions, self.positions)
 
     def forward(self, batch: Batch) -> AdaptedInput:
         return AdaptedInput(batch["x"] + self.positions)
@@ -193,3 +195,26 @@ def test_local_changes_the_decoder_of_an_output_in_order(input_adapter, queries)
     layers = ("encoder.cross_attention_layers.0.attention", "decoder.cross_attention_layer.attention")
     maps = (f"{layer}.{name}_proj.weight" for layer in layers for name in "qkvo")
     assert changed == {"encoder.latents", *LAST, *maps}
+
+
+def test_local_initialisation_needs_no_model(input_adapter):
+    latents, layer = torch.zeros(5, 12), SelfAttentionLayer(3, 12)
+    before = layer.mlp.output.weight.clone()
+    parts = Parts(
+        input_adapter,
+        InputQueryProvider(10),
+        latents,
+        encoder_attentions=[MultiHeadAttention(2, 12, 10)],
+        decoder_attention=MultiHeadAttention(1, 10, 12, num_qk_channels=12),
+        self_attention_layers=[layer],
+        num_self_attention_applications=8,
+        encoder_scale=0.05,
+        decoder_scale=0.2,
+    )
+    init_local(parts)
+    torch.testing.assert_close(latents[:, :10], 2**0.5 * 0.05 * sinusoids(5, 10))
+    assert latents[:, 10:].eq(0).all()
+    torch.testing.assert_close(layer.mlp.output.weight, before / 4)  # 8 applications, 2 branches each
+    for attention in (*parts.encoder_attentions, parts.decoder_attention):
+        passed = attention.o_proj.weight @ attention.v_proj.weight
+        torch.testing.assert_close(passed, torch.eye(*passed.shape), atol=1e-5, rtol=0)

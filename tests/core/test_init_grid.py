@@ -19,10 +19,11 @@ from perceiver_core import (
     OutputAdapter,
     PerceiverConfig,
     PerceiverIO,
+    PositionLayout,
     QueryProvider,
     TrainableQueryProvider,
 )
-from perceiver_core.init import grid_sinusoids, local_means, sinusoids, spread
+from perceiver_core.local_init import grid_sinusoids, local_means, sinusoids, spread_evenly
 
 GRIDS = [(40,), (12, 18), (20, 6), (4, 6, 6)]
 
@@ -35,8 +36,8 @@ class Given(InputAdapter):
         self.grid = grid
         super().__init__(2 + self.positions.num_channels)
 
-    def positions_on_grid(self) -> Tensor:
-        return self.positions(self.grid).unflatten(0, self.grid)
+    def position_layout(self) -> PositionLayout:
+        return PositionLayout(self.positions(self.grid).unflatten(0, self.grid))
 
     def forward(self, batch: Batch) -> AdaptedInput:
         x = batch["x"]
@@ -51,12 +52,8 @@ class Learned(InputAdapter):
         self.grid = grid
         self.table = nn.Parameter(torch.randn(math.prod(grid), 36))
 
-    @property
-    def position_table(self) -> nn.Parameter:
-        return self.table
-
-    def positions_on_grid(self) -> Tensor:
-        return self.table.unflatten(0, self.grid)
+    def position_layout(self) -> PositionLayout:
+        return PositionLayout(self.table.unflatten(0, self.grid), self.table)
 
     def forward(self, batch: Batch) -> AdaptedInput:
         x = batch["x"]
@@ -93,7 +90,7 @@ def test_local_attention_is_centred_on_the_place_of_each_latent(adapter, grid):
     weights = model.encoder.cross_attention_layers[0](model.encoder.latents[None], adapted.x, return_attention=True)[1]
     weights = weights[0].mean(dim=0)
     distance = (math.prod(grid) / 7) ** (1 / len(grid))  # of two latents
-    expected = torch.tensor(spread(7, grid))
+    expected = torch.tensor(spread_evenly(7, grid))
     errors = (weights @ places_of(grid) - expected).norm(dim=1)
     assert errors.mean() < distance / 2
     assert errors.max() < distance
@@ -133,7 +130,7 @@ def test_local_answers_of_an_input_that_asks_come_from_the_latents_near_it():
     model = build(adapter, InputQueryProvider(adapter.num_input_channels), num_latents=24)
     queries = model.input_adapter({"x": torch.zeros(1, 216, 2)}).x
     weights = model.decoder.cross_attention_layer(queries, model.encoder.latents[None], return_attention=True)[1]
-    centres = weights[0, 0] @ torch.tensor(spread(24, grid))
+    centres = weights[0, 0] @ torch.tensor(spread_evenly(24, grid))
     assert (centres - places_of(grid)).norm(dim=1).mean() < 3.0  # two latents are 3 places apart
 
 
@@ -144,15 +141,15 @@ def test_local_latents_are_as_large_as_normal_ones():
 
 
 def test_spread_places_lie_evenly_in_rows():
-    assert spread(4, (8,)) == [(1.0,), (3.0,), (5.0,), (7.0,)]
-    assert spread(4, (2, 2)) == [(0.5, 0.5), (0.5, 1.5), (1.5, 0.5), (1.5, 1.5)]
-    assert spread(3, (2, 6)) == [(1.0, 1.0), (1.0, 3.0), (1.0, 5.0)]
+    assert spread_evenly(4, (8,)) == [(1.0,), (3.0,), (5.0,), (7.0,)]
+    assert spread_evenly(4, (2, 2)) == [(0.5, 0.5), (0.5, 1.5), (1.5, 0.5), (1.5, 1.5)]
+    assert spread_evenly(3, (2, 6)) == [(1.0, 1.0), (1.0, 3.0), (1.0, 5.0)]
 
 
 @pytest.mark.parametrize("grid", [(7,), (5, 9), (28, 28), (1, 30), (3, 4, 5)])
 @pytest.mark.parametrize("number", [1, 2, 7, 32, 101])
 def test_spread_places_are_as_many_as_asked_and_within_the_grid(grid, number):
-    places = torch.tensor(spread(number, grid))
+    places = torch.tensor(spread_evenly(number, grid))
     assert places.shape == (number, len(grid))
     assert (places > 0).all()
     assert (places < torch.tensor(grid)).all()
@@ -164,9 +161,9 @@ def test_spread_places_are_as_many_as_asked_and_within_the_grid(grid, number):
 def test_local_means_are_means_around_evenly_spread_places():
     places = places_of((12, 18))
     means, weights = local_means(places.view(12, 18, 2), 6)
-    torch.testing.assert_close(means, torch.tensor(spread(6, (12, 18))), atol=1.0, rtol=0)
+    torch.testing.assert_close(means, torch.tensor(spread_evenly(6, (12, 18))), atol=1.0, rtol=0)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
-    distances = torch.cdist(torch.tensor(spread(6, (12, 18))), places)
+    distances = torch.cdist(torch.tensor(spread_evenly(6, (12, 18))), places)
     near = weights[distances < 3.0].min()  # two places are 6 apart
     assert near > weights[distances > 3.0].max()
     ones, _ = local_means(torch.ones(3, 4, 5), 50)

@@ -14,6 +14,7 @@ from perceiver_core import (
     OutputAdapter,
     PerceiverConfig,
     PerceiverIO,
+    PositionLayout,
 )
 
 
@@ -42,7 +43,8 @@ def model(input_adapter, randomise) -> PerceiverIO:
 def test_the_queries_are_the_input():
     provider, x = InputQueryProvider(4), torch.randn(3, 7, 4)
     assert provider(AdaptedInput(x)) is x
-    assert provider.query_table is None
+    layout = PositionLayout(torch.zeros(7, 4))
+    assert provider.position_layout(layout) is layout
     assert provider.num_query_channels == 4
     assert not list(provider.parameters())
 

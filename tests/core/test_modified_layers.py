@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from perceiver_core import Linear, MultiHeadAttention, linear
 from perceiver_core.activations import ActivationPolicy
-from perceiver_core.kernels.absorbed import choose_absorption
+from perceiver_core.kernels.absorbed import Projections, choose_absorption
 from perceiver_core.kernels.onednn import prefers_onednn
 from perceiver_core.kernels.override import force_kernel
 from perceiver_core.kernels.sdpa import attend
@@ -194,11 +194,15 @@ def test_what_wraps_a_projection_takes_effect_on_every_path(
                     torch.testing.assert_close(attention(*arrays)[0], expected["output"])
 
 
+def projections_of(attention: MultiHeadAttention) -> Projections:
+    return Projections(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+
+
 def test_unmodified_projections_are_still_absorbed(attention_of: Callable[..., Any], arrays: list[Tensor]) -> None:
-    assert choose_absorption(attention_of().projections, *arrays) == "inputs"
+    assert choose_absorption(projections_of(attention_of()), *arrays) == "inputs"
     replaced = attention_of(k_proj=lambda layer: nn.Linear(layer.in_features, layer.out_features))
-    assert choose_absorption(replaced.projections, *arrays) == "inputs"
-    assert choose_absorption(attention_of(k_proj=LowRank).projections, *arrays) == "none"
+    assert choose_absorption(projections_of(replaced), *arrays) == "inputs"
+    assert choose_absorption(projections_of(attention_of(k_proj=LowRank)), *arrays) == "none"
 
 
 @pytest.fixture

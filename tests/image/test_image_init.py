@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from perceiver_core import DecoderConfig, OutputAdapter, PerceiverConfig, PerceiverIO, QueryProvider
-from perceiver_core.init import spread
+from perceiver_core.local_init import spread_evenly
 from perceiver_plugins.image.adapters import (
     ImageConvInputAdapter,
     ImageLearnedInputAdapter,
@@ -64,7 +64,7 @@ def distances(name: str, init: str, num_latents: int = 8) -> torch.Tensor:
     grid = adapter.grid(*SIZE)
     places = torch.cartesian_prod(*(torch.arange(length) + 0.5 for length in grid))
     between = math.sqrt(math.prod(grid) / num_latents)
-    return (weights @ places - torch.tensor(spread(num_latents, grid))).norm(dim=1) / between
+    return (weights @ places - torch.tensor(spread_evenly(num_latents, grid))).norm(dim=1) / between
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -77,7 +77,7 @@ def test_local_attention_to_an_image_is_centred_on_the_place_of_each_latent(name
 def test_positions_on_the_grid_are_the_last_channels_of_the_input(name):
     adapter_type, config_type, values = ENCODERS[name]
     adapter = adapter_type.from_config(config_type(num_channels=1, **values)).eval()
-    positions = adapter.positions_on_grid()
+    positions = adapter.position_layout().positions
     x = adapter({"pixel_values": torch.randn(2, 1, *adapter.image_size)}).x
     assert positions.shape[:-1] == adapter.grid(*adapter.image_size)
     torch.testing.assert_close(x[0, :, -positions.shape[-1] :], positions.flatten(0, 1), rtol=0, atol=0)

@@ -15,6 +15,7 @@ from perceiver_core import (
     EncoderConfig,
     InputAdapter,
     OutputAdapter,
+    PositionLayout,
     QueryProvider,
     TrainableQueryProvider,
 )
@@ -55,9 +56,8 @@ class Frames(InputAdapter):
     def from_config(cls, config):
         return cls(config.num_bins, config.max_frames)
 
-    @property
-    def position_table(self):
-        return self.positions
+    def position_layout(self):
+        return PositionLayout(self.positions, self.positions)
 
     def check_data(self, data):
         theirs = getattr(data, "num_bins", None)
@@ -379,9 +379,8 @@ class InfiniteGradient(Frames):
 
 
 class ComputedTable(Frames):
-    @property
-    def position_table(self):
-        return 1.0 * self.positions
+    def position_layout(self):
+        return PositionLayout(self.positions, 1.0 * self.positions)
 
 
 class DependsOnValues(Frames):

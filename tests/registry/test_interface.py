@@ -88,7 +88,7 @@ def test_the_record_notices_changes():
     assert line == "faults.decode(self, decoded)"
     lines = [*lines_of("faults.Frames", faults.Frames)]
     assert lines[0] == "faults.Frames(num_bins: 'int', max_frames: 'int')"
-    assert {"faults.Frames.position_table", "faults.Frames.from_config(cls, config)"} <= set(lines)
+    assert {"faults.Frames.position_layout(self)", "faults.Frames.from_config(cls, config)"} <= set(lines)
     fields = [*lines_of("faults.ChordsDecoderConfig", faults.ChordsDecoderConfig)]
     assert "num_chords: 'int' = 4" in fields[0]
     assert "dropout: 'float' = 0.0" in fields[0]

@@ -431,17 +431,18 @@ def _random_loss(output: Any) -> Tensor:
 
 @CONTRACT.promise(needs=WORKS)
 def can_start_local(subject: AdapterSubject) -> None:
-    """A `position_table` (m, c) or `query_table` (o, f) is a parameter itself, which init="local" can write to."""
+    """A model with a `position_layout` can start with init="local", and the layout's table is a parameter itself."""
     model = subject.model()
     adapter = subject.adapter(model)
-    table = adapter.position_table if isinstance(adapter, InputAdapter) else adapter.query_provider.query_table
-    if table is None:
-        raise SkipTest("it has no learned places")
-    expect(
-        any(table is each for each in model.parameters()), "the table is no parameter: what is written to it is lost"
-    )
-    if model.input_adapter.position_table is None:
-        raise SkipTest("the input that it is tried with has no learned places")
+    inputs = model.input_adapter.position_layout()
+    layout = inputs if isinstance(adapter, InputAdapter) else adapter.query_provider.position_layout(inputs)
+    if layout is not None and layout.table is not None:
+        expect(
+            any(layout.table is each for each in model.parameters()),
+            "the table is no parameter: what is written to it is lost",
+        )
+    if inputs is None:
+        raise SkipTest("the input has no position layout")
     with torch.no_grad():
         output = subject.model(init="local")(subject.batch())
     expect(all(tensor.isfinite().all() for tensor in tensors_of(output)), 'with init="local" the output is not finite')

@@ -14,6 +14,7 @@ from perceiver_core import (
     EncoderConfig,
     InputAdapter,
     OutputAdapter,
+    PositionLayout,
     TrainableQueryProvider,
 )
 from perceiver_registry.specs import AdapterSpec
@@ -43,9 +44,8 @@ class VectorsInputAdapter(InputAdapter):
     def from_config(cls, config: VectorsEncoderConfig) -> VectorsInputAdapter:
         return cls(config.num_vectors, config.num_vector_channels)
 
-    @property
-    def position_table(self) -> Tensor:
-        return self.positions
+    def position_layout(self) -> PositionLayout:
+        return PositionLayout(self.positions, self.positions)
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
         places, channels = self.positions.shape

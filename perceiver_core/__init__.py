@@ -1,4 +1,22 @@
-"""Generic building blocks of Perceiver models: torch only, knowing no modality and no plugin."""
+"""Building blocks of Perceiver models, on torch alone: no modality, no plugin.
+
+Letters of shapes in docstrings:
+
+======  =================================================
+letter  meaning
+======  =================================================
+b       batch
+m, c    input positions, input channels
+n, d    latents, latent channels
+o, f    output positions, output query channels
+p       queried output positions
+h, k    attention heads, channels per head
+e       value channels per head, where k are the queries'
+======  =================================================
+
+In attention layers, which may stand anywhere in a model, n and d are the side of the queries, m and c the side of the
+keys and values.
+"""
 
 from perceiver_core.activations import ActivationPolicy
 from perceiver_core.adapters import (

@@ -1,4 +1,4 @@
-"""What is kept for the backward pass: activations recomputed, or kept in CPU memory. Gradients stay the same."""
+"""Activation checkpointing and offloading. Gradients stay the same."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from perceiver_core.unmodified import are_plain_tensors
 
 @dataclass(frozen=True)
 class ActivationPolicy:
-    """Runs a layer such that less is kept on the device for its backward pass.
+    """Policy for the activations that a layer keeps for its backward pass.
 
     Args:
-        checkpointing: keep the layer's inputs only and recompute the rest in the backward pass.
-        offloading: keep whatever is kept in CPU memory, but for the weights, which are on the device in any case.
-            With ``checkpointing`` these are the layers' inputs.
+        checkpointing: keep only the layer's inputs, and recompute the rest in the backward pass.
+        offloading: move kept activations to CPU memory; with ``checkpointing`` these are the layer's inputs. Weights
+            stay on the device.
     """
 
     checkpointing: bool = False
     offloading: bool = False
 
     def __call__(self, layer: Callable[..., Any], *args: Any) -> Any:
-        """``layer(*args)``."""
+        """Compute ``layer(*args)``."""
         if not torch.is_grad_enabled():
             return layer(*args)
         with _Offloading(layer) if self.offloading else contextlib.nullcontext():
@@ -39,11 +39,11 @@ class ActivationPolicy:
 
 
 class _Offloading(save_on_cpu):
-    """Moves what a layer keeps for its backward pass to the CPU, but for its weights."""
+    """Moves the activations that a layer keeps to the CPU, but not its weights."""
 
     def __init__(self, layer: Callable[..., Any]):
         super().__init__(pin_memory=torch.cuda.is_available())
-        # What is kept of a weight may be a view of it, such as its transpose.
+        # A kept tensor may be a view of a weight, such as its transpose.
         parameters = layer.parameters() if isinstance(layer, nn.Module) else ()
         weights = {_storage(parameter) for parameter in parameters} - {None}
         move, fetch = self.pack_hook, self.unpack_hook

@@ -1,7 +1,7 @@
-"""Configurations: the one place where a Perceiver's hyper-parameters are declared.
+"""Configs: hyperparameters of Perceiver models.
 
 An adapter adds its own fields in a subclass of :class:`EncoderConfig` or :class:`DecoderConfig`; the type of the
-subclass selects the adapter. Every field is a flag of the command line as well.
+subclass selects the adapter. Every field is also a flag of the command line.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ Init = Literal["normal", "local"]
 
 
 def require(condition: bool, config: Any, field: str, rule: str) -> None:
-    """Raises ValueError naming ``field`` of ``config`` and its value, unless ``condition`` holds."""
+    """Raise ValueError naming ``field`` of ``config`` and its value, unless ``condition`` holds."""
     if not condition:
         raise ValueError(f"{type(config).__name__}.{field}={getattr(config, field)!r}: {rule}")
 
 
 def require_positive(config: Any, *fields: str) -> None:
-    """Raises ValueError unless each of ``fields`` is None or at least 1."""
+    """Raise ValueError unless each of ``fields`` is None or at least 1."""
     for field in fields:
         value = getattr(config, field)
         require(value is None or value >= 1, config, field, "must be at least 1")
 
 
 def require_divisible(config: Any, field: str, channels: int | None, heads_field: str) -> None:
-    """Raises ValueError unless ``channels`` (of ``field``; None: not known yet) can be split into the heads."""
+    """Raise ValueError unless ``channels`` (of ``field``; None: not known yet) can be split into the heads."""
     heads = getattr(config, heads_field)
     if channels is not None and channels % heads != 0:
         raise ValueError(f"{type(config).__name__}.{field}={channels}: must be divisible by {heads_field}={heads}")
@@ -34,19 +34,19 @@ def require_divisible(config: Any, field: str, channels: int | None, heads_field
 
 @dataclass
 class CrossAttentionConfig:
-    """What encoders and decoders have in common: one array looks at another.
+    """Cross-attention config: base class of encoder and decoder configs.
 
     Args:
         num_cross_attention_heads: heads of the cross-attention.
-        num_cross_attention_qk_channels: query and key channels of all heads together. None: the channels of the array
-            that looks, the latents in an encoder and the output queries in a decoder.
-        num_cross_attention_v_channels: value channels of all heads together. None: the query and key channels.
-        cross_attention_widening_factor: hidden channels of the cross-attention layer's MLP per channel.
-        cross_attention_residual: whether the array that looks is added to what the cross-attention found.
-        dropout: probability with which an attention weight is dropped in training, in all attentions.
+        num_cross_attention_qk_channels: query and key channels of all heads. Default: latent channels in an encoder,
+            output query channels in a decoder.
+        num_cross_attention_v_channels: value channels of all heads. Default: the query and key channels.
+        cross_attention_widening_factor: hidden channels per channel in the MLP of the cross-attention layer.
+        cross_attention_residual: add a residual connection around the cross-attention.
+        dropout: dropout probability of the attention weights, in all attentions.
         init_scale: standard deviation of the normal initialisation.
-        freeze: keep the weights as they are in training, those of the adapter included. Weights that an output
-            adapter shares with the input adapter are the encoder's.
+        freeze: do not train the weights, including those of the adapter. Weights that an output adapter shares with
+            the input adapter are the encoder's.
     """
 
     num_cross_attention_heads: int = 8
@@ -78,24 +78,24 @@ class CrossAttentionConfig:
 
 @dataclass
 class EncoderConfig(CrossAttentionConfig):
-    """What every Perceiver encoder has (Perceiver IO, arXiv 2107.14795, section 3.1 and appendix E).
+    """Encoder config: base class of those of input adapters (Perceiver IO, arXiv 2107.14795, section 3.1, appendix E).
 
     Args:
-        num_cross_attention_layers: how often the latents look at the input: before the first self-attention block,
-            before the second one, and so on. At most ``num_self_attention_blocks``.
-        first_cross_attention_layer_shared: whether the first cross-attention layer has the same weights as the later
-            ones (which always share theirs).
-        num_self_attention_heads: heads of the latents' self-attention.
-        num_self_attention_qk_channels: query and key channels of all heads together. None: the latents' channels.
-        num_self_attention_v_channels: value channels of all heads together. None: the query and key channels.
+        num_cross_attention_layers: cross-attention layers: one before the first self-attention block, one before the
+            second, and so on. At most ``num_self_attention_blocks``.
+        first_cross_attention_layer_shared: share the weights of the first cross-attention layer with the later ones
+            (which always share theirs).
+        num_self_attention_heads: heads of the self-attention.
+        num_self_attention_qk_channels: query and key channels of all heads. Default: latent channels.
+        num_self_attention_v_channels: value channels of all heads. Default: the query and key channels.
         num_self_attention_layers_per_block: self-attention layers in a block; no two layers of a block share weights.
-        num_self_attention_blocks: how often the block is applied.
-        first_self_attention_block_shared: whether the first block has the same weights as the later ones (which
-            always share theirs).
-        self_attention_widening_factor: hidden channels of the self-attention layers' MLP per channel.
-        params: where to take the weights of the encoder and its input adapter from, whatever decoder they were
-            trained with: a checkpoint of this project, a safetensors file, or the id or folder of a published model.
-            None: fresh weights, or those of the whole model's ``params``.
+        num_self_attention_blocks: applications of the self-attention block.
+        first_self_attention_block_shared: share the weights of the first block with the later ones (which always share
+            theirs).
+        self_attention_widening_factor: hidden channels per channel in the MLP of the self-attention layers.
+        params: source of the weights of the encoder and its input adapter, with any decoder: a checkpoint of this
+            project, a safetensors file, or the id or folder of a published model. Default: fresh weights, or those of
+            the model's ``params``.
     """
 
     num_cross_attention_layers: int = 1
@@ -130,13 +130,13 @@ class EncoderConfig(CrossAttentionConfig):
         )
 
     def without_params(self) -> Self:
-        """The same configuration, taking no weights from anywhere: what is kept beside the weights themselves."""
+        """Return the config without a source of weights, as it is stored beside weights."""
         return replace(self, params=None)
 
 
 @dataclass
 class DecoderConfig(CrossAttentionConfig):
-    """What every Perceiver decoder has: one cross-attention from the output queries to the latents."""
+    """Decoder config: base class of those of output adapters. A decoder is one cross-attention layer."""
 
 
 E = TypeVar("E", bound=EncoderConfig)
@@ -145,25 +145,25 @@ D = TypeVar("D", bound=DecoderConfig)
 
 @dataclass
 class PerceiverConfig(Generic[E, D]):
-    """A whole model: encoder and decoder (their types select the adapters) around one latent array.
+    """Model config: encoder and decoder, whose types select the adapters, around one latent array.
 
     Args:
-        encoder: the encoder's configuration.
-        decoder: the decoder's configuration.
-        num_latents: length of the latent array.
-        num_latent_channels: channels of the latent array.
+        encoder: encoder config.
+        decoder: decoder config.
+        num_latents: latents n.
+        num_latent_channels: latent channels d.
         activation_checkpointing: recompute the activations inside each attention layer in the backward pass: less
             memory, more time, the same gradients.
         activation_offloading: keep the activations that the backward pass needs in CPU memory.
         init: "normal" draws all weights from a normal distribution, as the paper does. "local" starts latents as the
-            positions of the input at evenly spread places (learned positions and output queries as sines and
-            cosines), with aligned projections in the cross-attentions, so that attention starts out local, and along
-            a sequence with self-attention layers that add little at first: small models learn much sooner. It needs
-            an input adapter whose places lie on a grid, of one dimension or more.
-        params: where to load weights from: the id of a published model, a local folder in the hub's layout, a
-            checkpoint of this project, or a safetensors file. None: fresh weights.
+            positions of evenly spread points of the input (learned positions and output queries as sinusoids), with
+            aligned projections in the cross-attentions, so that attention starts local. Along a sequence,
+            self-attention layers add little at first. Small models learn much sooner. It needs an input adapter with
+            positions on a sequence or a grid.
+        params: source of the weights: the id of a published model, a local folder in the hub's layout, a checkpoint of
+            this project, or a safetensors file. Default: fresh weights.
         compile: compile each attention layer when the model is trained (``torch.compile``, which needs a C++ compiler):
-            meant for GPUs, on CPUs it does not pay. Nothing else changes: not checkpoints, not predictions.
+            meant for GPUs, on CPUs it does not pay. Checkpoints and predictions stay the same.
     """
 
     encoder: E
@@ -180,7 +180,7 @@ class PerceiverConfig(Generic[E, D]):
         require_positive(self, "num_latents", "num_latent_channels")
         require(self.init in get_args(Init), self, "init", f"must be one of {', '.join(get_args(Init))}")
         encoder = self.encoder
-        # The latents are the queries of the encoder's attentions: their channels stand in where none are given.
+        # The latents are the queries of the encoder's attentions: their channels are the default.
         for kind in ("cross", "self"):
             if getattr(encoder, f"num_{kind}_attention_qk_channels") is None:
                 heads = getattr(encoder, f"num_{kind}_attention_heads")
@@ -193,5 +193,5 @@ class PerceiverConfig(Generic[E, D]):
                 )
 
     def without_params(self) -> PerceiverConfig[E, D]:
-        """The same configuration, taking no weights from anywhere: what is kept beside the weights themselves."""
+        """Return the config without a source of weights, as it is stored beside weights."""
         return replace(self, encoder=self.encoder.without_params(), params=None)

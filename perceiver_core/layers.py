@@ -1,4 +1,4 @@
-"""The two attention layers that a Perceiver is built of (Perceiver IO, arXiv 2107.14795, appendix E)."""
+"""Cross- and self-attention layers (Perceiver IO, arXiv 2107.14795, appendix E)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from perceiver_core.kernels.onednn import Linear
 
 
 class MLP(nn.Sequential):
-    """Two linear layers with a GELU between them; the hidden layer is ``widening_factor`` times as wide."""
+    """Two linear layers with a GELU between them.
+
+    Args:
+        num_channels: input and output channels.
+        widening_factor: hidden channels per input channel.
+    """
 
     def __init__(self, num_channels: int, widening_factor: int):
         num_hidden_channels = widening_factor * num_channels
@@ -25,17 +30,20 @@ class MLP(nn.Sequential):
 
 
 class CrossAttentionLayer(nn.Module):
-    """One array looks at another: x + attention(norm(x), norm(y)), then x + mlp(norm(x)).
+    """Pre-norm cross-attention layer: ``x + attention(norm(x), norm(y))``, then ``x + mlp(norm(x))``.
 
     Args:
-        num_heads: heads of the attention.
-        num_q_input_channels: channels of the array that looks, and of the output.
-        num_kv_input_channels: channels of the array that is looked at.
-        num_qk_channels: query and key channels of all heads together. None: ``num_q_input_channels``.
-        num_v_channels: value channels of all heads together. None: ``num_qk_channels``.
+        num_heads: attention heads h.
+        num_q_input_channels: channels d of the query inputs and of the output.
+        num_kv_input_channels: channels c of the key and value inputs.
+        num_qk_channels: query and key channels of all heads. Default: ``num_q_input_channels``.
+        num_v_channels: value channels of all heads. Default: ``num_qk_channels``.
         widening_factor: hidden channels of the MLP per channel.
-        attention_residual: whether the array that looks is added to what the attention found.
-        dropout: probability with which an attention weight is dropped in training.
+        attention_residual: add a residual connection around the attention.
+        dropout: dropout probability of the attention weights.
+
+    Raises:
+        ValueError: if channels cannot be split into heads.
     """
 
     def __init__(
@@ -67,16 +75,16 @@ class CrossAttentionLayer(nn.Module):
     def forward(
         self, x_q: Tensor, x_kv: Tensor, pad_mask: Tensor | None = None, return_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attends from ``x_q`` (b or 1, n, c) to ``x_kv`` (b, m, d).
+        """Attend from ``x_q`` to ``x_kv``.
 
         Args:
-            x_q: the array that looks; a batch of 1 is shared by all examples.
-            x_kv: the array that is looked at.
-            pad_mask: (b, m), True where ``x_kv`` is padding.
+            x_q: query inputs (b or 1, n, d); a batch of 1 is shared by all examples.
+            x_kv: key and value inputs (b, m, c).
+            pad_mask: padding mask (b, m), True where ``x_kv`` is padding. Default: no padding.
             return_attention: also return the attention weights.
 
         Returns:
-            The output (b, n, c), and the weights (b, heads, n, m) or None.
+            The output (b, n, d), and the attention weights (b, h, n, m) or None.
         """
         x, weights = self.attention(self.q_norm(x_q), self.kv_norm(x_kv), pad_mask, return_attention)
         if self.attention_residual:
@@ -85,15 +93,18 @@ class CrossAttentionLayer(nn.Module):
 
 
 class SelfAttentionLayer(nn.Module):
-    """An array looks at itself: x + attention(norm(x)), then x + mlp(norm(x)).
+    """Pre-norm self-attention layer: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
 
     Args:
-        num_heads: heads of the attention.
-        num_channels: channels of the array.
-        num_qk_channels: query and key channels of all heads together. None: ``num_channels``.
-        num_v_channels: value channels of all heads together. None: ``num_qk_channels``.
+        num_heads: attention heads h.
+        num_channels: input and output channels d.
+        num_qk_channels: query and key channels of all heads. Default: ``num_channels``.
+        num_v_channels: value channels of all heads. Default: ``num_qk_channels``.
         widening_factor: hidden channels of the MLP per channel.
-        dropout: probability with which an attention weight is dropped in training.
+        dropout: dropout probability of the attention weights.
+
+    Raises:
+        ValueError: if channels cannot be split into heads.
     """
 
     def __init__(
@@ -119,14 +130,14 @@ class SelfAttentionLayer(nn.Module):
         self.mlp = MLP(num_channels, widening_factor)
 
     def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Attends within ``x`` (b, n, c).
+        """Attend within ``x``.
 
         Args:
-            x: the array.
+            x: inputs (b, n, d).
             return_attention: also return the attention weights.
 
         Returns:
-            The output (b, n, c), and the weights (b, heads, n, n) or None.
+            The output (b, n, d), and the attention weights (b, h, n, n) or None.
         """
         normed = self.norm(x)
         attended, weights = self.attention(normed, normed, None, return_attention)

@@ -262,11 +262,11 @@ def local_means(values: Tensor, num_means: int) -> tuple[Tensor, Tensor]:
     The standard deviation is half the distance between two points.
 
     Args:
-        values: (*grid, f), with m positions in the grid.
+        values: (*grid, channels), with m positions in the grid.
         num_means: number of means n.
 
     Returns:
-        Means (n, f) and weights (n, m), with positions in row-major order.
+        Means (n, channels) and weights (n, m), with positions in row-major order.
     """
     grid = values.shape[:-1]
     points = torch.tensor(spread_evenly(num_means, grid))
@@ -281,11 +281,11 @@ def _position_map(attention: MultiHeadAttention, num_channels: int, score: Tenso
 
     Args:
         attention: attention whose query or key projection is initialised.
-        num_channels: channels f of the positions.
+        num_channels: channels of the positions.
         score: score of a position for itself.
 
     Returns:
-        (query and key channels, f).
+        (query and key channels, ``num_channels``).
     """
     num_qk_channels = attention.q_proj.out_features
     # Layer norms return a mean square of 1. Each head has its share of the sum, and divides by sqrt(k).

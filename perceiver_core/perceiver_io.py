@@ -1,4 +1,4 @@
-"""Encoder, decoder and the two together: Perceiver IO (arXiv 2107.14795), knowing no modality."""
+"""Perceiver IO (arXiv 2107.14795): encoder, decoder, and the model of both and two adapters."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Arbitrary; the benchmark ``optical-flow`` compares it with decoding all queries 
 
 
 class Attentions(NamedTuple):
-    """Attention weights of one forward pass, each (b, heads, queries, keys).
+    """Attention weights of one forward pass.
 
     Attributes:
-        encoder_cross: from the latents to the input, one for each cross-attention layer that was applied.
-        encoder_self: among the latents, one for each self-attention layer that was applied.
-        decoder: from the output queries to the latents.
+        encoder_cross: from the latents to the input (b, h, n, m), for each application of a cross-attention layer.
+        encoder_self: among the latents (b, h, n, n), for each application of a self-attention layer.
+        decoder: from the output queries to the latents (b, h, o, n).
     """
 
     encoder_cross: list[Tensor]
@@ -43,17 +43,20 @@ class Attentions(NamedTuple):
 
 
 class PerceiverEncoder(nn.Module):
-    """Maps an input array of any length to a latent array of fixed length.
+    """Encoder: cross-attention from learned latents to the input array, and self-attention among the latents.
 
     Repeated layers are listed once for each set of weights: the first application of a repeated layer takes the first
     entry, every later one the last. With one entry, all applications share its weights.
 
     Args:
-        config: the encoder's hyper-parameters.
-        num_input_channels: channels c of the input array.
-        num_latents: length n of the latent array.
-        num_latent_channels: channels d of the latent array.
-        activations: what is kept for the backward pass.
+        config: encoder config.
+        num_input_channels: input channels c.
+        num_latents: latents n.
+        num_latent_channels: latent channels d.
+        activations: policy for activations kept for the backward pass. Default: keep all.
+
+    Raises:
+        ValueError: if channels cannot be split into heads.
     """
 
     def __init__(
@@ -105,14 +108,14 @@ class PerceiverEncoder(nn.Module):
         )
 
     def forward(self, adapted: AdaptedInput, return_attention: bool = False) -> Any:
-        """Encodes an adapted input.
+        """Encode an adapted input.
 
         Args:
-            adapted: the input array (b, m, c) and its padding mask.
+            adapted: input array (b, m, c) and its padding mask.
             return_attention: also return the attention weights.
 
         Returns:
-            The latents (b, n, d); with ``return_attention`` a tuple of these, the weights of the cross-attentions and
+            The latents (b, n, d). With ``return_attention`` a tuple of these, the weights of the cross-attentions and
             those of the self-attentions.
         """
         cross_weights, self_weights = [], []
@@ -130,13 +133,16 @@ class PerceiverEncoder(nn.Module):
 
 
 class PerceiverDecoder(nn.Module):
-    """Answers output queries from the latents with one cross-attention.
+    """Decoder: cross-attention from output queries to the latents.
 
     Args:
-        config: the decoder's hyper-parameters.
-        num_query_channels: channels f of the output queries.
-        num_latent_channels: channels d of the latents.
-        activations: what is kept for the backward pass.
+        config: decoder config.
+        num_query_channels: output query channels f.
+        num_latent_channels: latent channels d.
+        activations: policy for activations kept for the backward pass. Default: keep all.
+
+    Raises:
+        ValueError: if channels cannot be split into heads.
     """
 
     def __init__(
@@ -160,26 +166,32 @@ class PerceiverDecoder(nn.Module):
         )
 
     def forward(self, queries: Tensor, latents: Tensor, return_attention: bool = False) -> Any:
-        """Answers ``queries`` (b or 1, o, f) from ``latents`` (b, n, d).
+        """Decode output queries.
+
+        Args:
+            queries: output queries (b or 1, o, f).
+            latents: latents (b, n, d).
+            return_attention: also return the attention weights.
 
         Returns:
-            (b, o, f); with ``return_attention`` a tuple of this and the weights (b, heads, o, n).
+            The decoded queries (b, o, f). With ``return_attention`` a tuple of these and the attention weights
+            (b, h, o, n).
         """
         x, weights = self.activations(self.cross_attention_layer, queries, latents, None, return_attention)
         return (x, weights) if return_attention else x
 
 
 class PerceiverIO(nn.Module):
-    """Input adapter, encoder, decoder and output adapter, in the order in which data flows through them.
+    """Perceiver IO: input adapter, encoder, decoder and output adapter.
 
     Args:
-        config: the model's hyper-parameters. ``config.params`` is not read here: whoever knows the source loads it.
-        input_adapter: adapts a batch to the encoder.
-        output_adapter: asks the decoder and adapts its answers to the task.
+        config: model config. ``config.params`` is not read here: the registry loads weights.
+        input_adapter: input adapter.
+        output_adapter: output adapter.
 
     Raises:
-        ValueError: if ``config.init`` is "local" and the input adapter has no positions on a grid, or if
-            channels cannot be split into heads.
+        ValueError: if ``config.init`` is "local" and the input adapter has no position layout, or if channels cannot be
+            split into heads.
     """
 
     def __init__(self, config: PerceiverConfig, input_adapter: InputAdapter, output_adapter: OutputAdapter):
@@ -211,7 +223,7 @@ class PerceiverIO(nn.Module):
             self.decoder.requires_grad_(False)
             tied = set(self.input_adapter.parameters())
             for parameter in self.output_adapter.parameters():
-                # Weights that belong to the input adapter follow the encoder's ``freeze``.
+                # Weights shared with the input adapter follow the encoder's ``freeze``.
                 if parameter not in tied:
                     parameter.requires_grad_(False)
 
@@ -233,28 +245,28 @@ class PerceiverIO(nn.Module):
         )
 
     def forward(self, batch: Batch, positions: Tensor | None = None, return_attention: bool = False) -> Any:
-        """Runs the model, decoding only what is asked for.
+        """Compute the output at all or some output positions.
 
         Args:
-            batch: what the input adapter reads.
-            positions: the output places to decode. None: all. Integers (b, p): p places of each example. Booleans
-                (b, o): any number of places of each example.
+            batch: batch that the input adapter reads.
+            positions: output positions to decode. Integers (b, p): p positions of each example. Booleans (b, o): any
+                number of positions of each example. Default: all.
             return_attention: also return the attention weights.
 
         Returns:
-            The output adapter's output: for all o places or p ``positions`` with leading dimensions (b, o) or (b, p);
-            for a boolean mask with one leading dimension, as if the whole output were indexed by the mask. With
-            ``return_attention`` a tuple of this and :class:`Attentions` (those of the decoder include, for a boolean
-            mask, places that pad examples with fewer True to the length of the one with most).
+            The output adapter's output: with leading dimensions (b, o), or (b, p) for integer ``positions``; for a
+            boolean mask with one leading dimension, as if the whole output were indexed by the mask. With
+            ``return_attention`` a tuple of this and :class:`Attentions`. For a boolean mask, those of the decoder
+            include padding of examples with fewer True to the length of the one with most.
 
         Raises:
-            ValueError: if a boolean mask has another shape than the output's leading dimensions (b, o).
+            ValueError: if a boolean mask has another shape than (b, o).
         """
         adapted = self.input_adapter(batch)
         chosen = None
         if positions is not None and positions.dtype == torch.bool:
             _check_mask(positions, self.output_adapter.query_provider, adapted)
-            positions, chosen = positions_of(positions)
+            positions, chosen = mask_to_positions(positions)
         queries = self.output_adapter.query_provider(adapted, positions)
         if return_attention:
             latents, encoder_cross, encoder_self = self.encoder(adapted, return_attention=True)
@@ -293,16 +305,19 @@ def _check_mask(mask: Tensor, provider: QueryProvider, adapted: AdaptedInput) ->
         raise ValueError(f"positions: a boolean mask must have the output's shape {expected}, got {tuple(mask.shape)}")
 
 
-def positions_of(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Turns a boolean mask (b, o) into the places p that it chooses, padded to the longest example.
+def mask_to_positions(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Convert a boolean mask to positions, padded to the longest example.
+
+    Args:
+        mask: (b, o), True at chosen positions.
 
     Returns:
-        Places (b, p) in ascending order, then places that were not chosen as padding; and (b, p), True where a place
-        was chosen.
+        Positions (b, p), the chosen ones in ascending order and then others as padding; and a mask (b, p), True where a
+        position was chosen.
     """
     counts = mask.sum(dim=1)
     length = int(counts.max()) if mask.shape[0] else 0
-    # uint8: sorting booleans is not implemented on every device. Stable: chosen places keep their order.
+    # uint8: sorting booleans is not implemented on every device. Stable: chosen positions keep their order.
     positions = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :length]
     chosen = torch.arange(length, device=mask.device)[None] < counts[:, None]
     return positions, chosen

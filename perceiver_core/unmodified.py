@@ -1,4 +1,4 @@
-"""Checks that guard the fast paths: these read weights themselves, which is right for unmodified layers alone.
+"""Checks that guard kernels which read the weights of layers, which is right for unmodified layers alone.
 
 Adapters such as LoRA, hooks, parametrizations, quantization and distributed tensors change the result of calling a
 layer. Where one of them is found, the layer is called as a module, and the plain formula is computed.
@@ -15,7 +15,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules import module as torch_module
 
 PLAIN_TYPES = (Tensor, nn.Parameter)
-"""Types of tensors that hold their numbers and nothing else. Subclasses may give every operation another meaning."""
+"""Tensor types whose operations have their ordinary meaning. Subclasses may give them another."""
 
 TRACED_TYPES = (FakeTensor, FunctionalTensor)
 """Types that replace plain tensors while ``torch.export`` traces a model."""
@@ -37,17 +37,17 @@ def has_hooks(module: nn.Module) -> bool:
 def are_plain_tensors(*tensors: Tensor) -> bool:
     """Return whether operations on these tensors have their ordinary meaning.
 
-    They have another one for tensor subclasses, and within the transforms of ``torch.func`` such as ``vmap``.
+    They have another one for tensor subclasses, and within transforms of ``torch.func`` such as ``vmap``.
     """
     return all(type(tensor) in PLAIN_TYPES for tensor in tensors) and not _are_functorch_transforms_active()
 
 
 def is_unmodified_linear(module: nn.Module, *types: type[nn.Linear]) -> TypeGuard[nn.Linear]:
-    """Return whether a module is called without side effects and returns ``x @ weight.T + bias``.
+    """Return whether calling a module has no side effects and returns ``x @ weight.T + bias``.
 
     Args:
-        module: the module.
-        types: classes that compute this. A subclass, such as that of a parametrized layer, may compute anything.
+        module: module to check.
+        types: classes that compute this. Subclasses, such as those of parametrized layers, may compute anything.
     """
     if type(module) not in types or "forward" in module.__dict__ or has_hooks(module):
         return False

@@ -67,7 +67,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def matmul_transposed(x: Tensor, y: Tensor) -> Tensor:
-    """Compute x y^T (h, n, m) for x (h, n, c) and y (h, m, c), without support for autograd."""
+    """Compute x y^T (h, n, m) for x (h, n, k) and y (h, m, k), without support for autograd."""
     if len(x) == 1 and prefers_onednn(x, y):
         return _onednn_linear(x[0], y[0], None)[None]
     return torch.matmul(x, y.transpose(-2, -1))

@@ -105,5 +105,5 @@ def test_exporting_a_model_leaves_nothing_behind():
 
 
 def test_a_grid_of_other_dimensions_is_refused():
-    with pytest.raises(ValueError, match=r"shape \(3, 4, 5\) has not the 2 dimensions of max_resolution=\(8, 8\)"):
+    with pytest.raises(ValueError, match=r"shape \(3, 4, 5\) must have the 2 dimensions of max_resolution=\(8, 8\)"):
         FourierPositions(2, (8, 8))((3, 4, 5))

@@ -17,7 +17,7 @@ from perceiver_core import (
     QueryProvider,
     TrainableQueryProvider,
 )
-from perceiver_core.perceiver_io import positions_of
+from perceiver_core.perceiver_io import mask_to_positions
 
 
 @pytest.fixture(params=[True, False], ids=["residual", "no-residual"])
@@ -99,7 +99,7 @@ def test_a_mask_is_as_wide_as_the_queries_of_any_provider(batch, input_adapter, 
 
 def test_places_of_a_long_mask_keep_their_order():
     mask = torch.rand(2, 3000) < 0.3
-    positions, chosen = positions_of(mask)
+    positions, chosen = mask_to_positions(mask)
     assert chosen.sum(1).tolist() == mask.sum(1).tolist()
     for example, is_chosen, places in zip(positions, chosen, mask, strict=True):
         assert example[is_chosen].equal(places.nonzero().flatten())

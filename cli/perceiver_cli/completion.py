@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import io
 import itertools
 import json
@@ -23,6 +22,7 @@ from typing import Any
 from perceiver_cli.commands import COMMANDS, RUN, SUMMARIES
 from perceiver_cli.common import COMMON_HELP, CommonFlags, read_common_flags
 from perceiver_registry import UserError, registry
+from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.registry import NOUNS
 
 Flags = dict[str, list[str]]
@@ -202,9 +202,8 @@ def _flags(command: str, given: Sequence[str], common: CommonFlags) -> Flags:
 
 def _help_of(command: str) -> str:
     place = next(commands[command].place for commands in COMMANDS.values() if command in commands)
-    module, _, function = place.partition(":")
     with contextlib.redirect_stdout(io.StringIO()) as shown:
-        getattr(importlib.import_module(module), function)(command, ["--help"])
+        resolve_import_path(place)(command, ["--help"])
     return shown.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
@@ -18,6 +17,7 @@ from perceiver_cli.paths import refuse_remote_arguments
 from perceiver_cli.suggestions import suggest_command
 from perceiver_registry import registry
 from perceiver_registry.escaping import escape_line
+from perceiver_registry.import_paths import resolve_import_path
 
 USAGE = """\
 usage: perceiver COMMAND [options]
@@ -84,8 +84,7 @@ def _call(name: str, command: Command, argv: Sequence[str]) -> None:
     allow(flags.allowed)
     with flags.selecting():
         _report_failures(flags.debug)
-        module, _, function = command.place.partition(":")
-        getattr(importlib.import_module(module), function)(name, rest)
+        resolve_import_path(command.place)(name, rest)
 
 
 def _report_failures(debug: bool) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perceiver_registry.formats import Format, LoadedModel
+from perceiver_registry.import_paths import resolve_import_path
 
 if TYPE_CHECKING:
     from perceiver_core import Batch, PerceiverIO
@@ -45,8 +45,7 @@ class ServingFormat(Format):
         return json.loads(self._backend().description(source))
 
     def _backend(self) -> Backend:
-        module, _, name = self.backend.partition(":")
-        return getattr(importlib.import_module(module), name)()
+        return resolve_import_path(self.backend)()
 
 
 class TorchExportFormat(ServingFormat):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from perceiver_registry.discovery import Selection, discover
 from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, in_one_line, near
+from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import LoadedPlugin, Plugin, load
 from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
 
@@ -58,10 +58,9 @@ class Entry(Generic[S]):
             PluginError: if it cannot be imported.
         """
         place = getattr(self.spec, field)
-        module_name, _, attribute = place.partition(":")
         try:
             with contextlib.redirect_stdout(sys.stderr):  # what it prints must not get into a command's output
-                return functools.reduce(getattr, attribute.split("."), importlib.import_module(module_name))
+                return resolve_import_path(place)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a stranger's module may do anything

@@ -20,6 +20,7 @@ from perceiver_registry.assemble import create_config
 from perceiver_registry.errors import UserError, near
 from perceiver_registry.formats import Format
 from perceiver_registry.hooks import PROJECT
+from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import DECLARATION, INTERFACE_VERSION, SPEC_TYPES
 from perceiver_registry.registry import NOUNS, registry
 from perceiver_registry.specs import ANY_TASK, AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
@@ -31,7 +32,6 @@ from perceiver_registry.testing.subjects import (
     NUM_LATENTS,
     AdapterSubject,
     PluginSubject,
-    resolve,
 )
 
 CONTRACT = Contract()
@@ -132,13 +132,13 @@ def tasks_are_modules(subject: PluginSubject) -> None:
 
     for spec in subject.specs("task"):
         expect_none(problems_of_places(spec, "module", "predictor"))
-        module = resolve(spec.module)
+        module = resolve_import_path(spec.module)
         is_module = inspect.isclass(module) and issubclass(module, LightningModule)
         expect(is_module, f"{spec.name}: module={spec.module!r} is no LightningModule")
         missing = [name for name in OF_A_TASK if not callable(getattr(module, name, None))]
         expect(not missing, f"{spec.name}: module={spec.module!r} is no LitPerceiver: it has no {', '.join(missing)}")
         if spec.predictor is not None:
-            predicts = callable(getattr(resolve(spec.predictor), "predict", None))
+            predicts = callable(getattr(resolve_import_path(spec.predictor), "predict", None))
             expect(predicts, f"{spec.name}: predictor={spec.predictor!r} has no method 'predict'")
 
 
@@ -162,7 +162,7 @@ def _problems_of_task(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
         if chosen and adapter is None:
             yield f"{spec.name}: the default model.{part}={chosen!r} is no {NOUNS[kind]}"
         elif adapter is not None:
-            known = {field.name for field in fields(resolve(adapter.config))}
+            known = {field.name for field in fields(resolve_import_path(adapter.config))}
             prefix = f"model.{part}."
             for flag in spec.defaults:
                 if flag.startswith(prefix) and flag.removeprefix(prefix) not in known:
@@ -188,7 +188,7 @@ def _problems_of_training(subject: PluginSubject, spec: TaskSpec) -> Iterator[st
         return
     encoder, decoder = (AdapterSubject(adapter, {}) for adapter in chosen)
     config = PerceiverConfig(encoder.config(), decoder.config(), NUM_LATENTS, NUM_LATENT_CHANNELS)
-    module = resolve(spec.module)(config, task=spec.name)
+    module = resolve_import_path(spec.module)(config, task=spec.name)
     generator = torch.Generator().manual_seed(0)
     batch = dict(module.model.input_adapter.example_batch(BATCH_SIZE, generator))
     batch["labels"] = module.example_labels(batch, generator)
@@ -219,7 +219,7 @@ def _problems_of_data(subject: PluginSubject, spec: DataSpec) -> Iterator[str]:
     if problems := list(problems_of_places(spec, "module")):
         yield from problems
         return
-    module = resolve(spec.module)
+    module = resolve_import_path(spec.module)
     if not (inspect.isclass(module) and issubclass(module, LightningDataModule)):
         yield f"{spec.name}: module={spec.module!r} is no LightningDataModule"
         return
@@ -256,7 +256,7 @@ def _problems_of_format(spec: FormatSpec) -> Iterator[str]:
     if problems := list(problems_of_places(spec, "format")):
         yield from problems
         return
-    format_type = resolve(spec.format)
+    format_type = resolve_import_path(spec.format)
     if not (inspect.isclass(format_type) and issubclass(format_type, Format)):
         yield f"{spec.name}: format={spec.format!r} is no Format"
         return
@@ -289,7 +289,7 @@ def formats_recognise_their_own(subject: PluginSubject) -> None:
             file.touch()
             for source in (folder, str(file)):
                 try:
-                    recognised = resolve(spec.format)().recognises(source)
+                    recognised = resolve_import_path(spec.format)().recognises(source)
                 except UserError:
                     continue
                 expect(recognised is False, f"{spec.name}: recognises({source!r}) is {recognised!r}, must be False")
@@ -326,7 +326,7 @@ def _build(subject: PluginSubject, config: Mapping[str, Any]) -> PerceiverIO:
         expect(spec is not None, f"{part}={config[part]!r} is no {NOUNS[kind]}")
         prefix = f"{part}."
         values = {name.removeprefix(prefix): value for name, value in config.items() if name.startswith(prefix)}
-        parts[part] = create_config(resolve(spec.config), values, part)
-        adapters.append(resolve(spec.adapter).from_config(parts[part], *adapters))
+        parts[part] = create_config(resolve_import_path(spec.config), values, part)
+        adapters.append(resolve_import_path(spec.adapter).from_config(parts[part], *adapters))
     values = {name: value for name, value in config.items() if name not in parts and "." not in name}
     return PerceiverIO(create_config(PerceiverConfig, values | parts, "model"), *adapters)

@@ -13,8 +13,9 @@ import yaml
 
 from perceiver_core import DecoderConfig, EncoderConfig, InputAdapter, OutputAdapter, QueryProvider
 from perceiver_registry.assemble import create_config
+from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.testing.checks import Contract, expect, expect_none
-from perceiver_registry.testing.subjects import AdapterSubject, resolve
+from perceiver_registry.testing.subjects import AdapterSubject
 
 CONTRACT = Contract()
 
@@ -50,7 +51,7 @@ def problems_of_places(spec: Any, *names: str) -> Iterator[str]:
         if place is None:
             continue
         try:
-            resolve(place)
+            resolve_import_path(place)
         except Exception as error:
             yield f"{spec.name}: {name}={place!r} cannot be imported: {type(error).__name__}: {error}"
 
@@ -78,7 +79,7 @@ def reader_can_read(subject: AdapterSubject) -> None:
     adapter."""
     if subject.spec.reader is None:
         raise SkipTest("the spec names no reader")
-    reader = resolve(subject.spec.reader)
+    reader = resolve_import_path(subject.spec.reader)
     expect(inspect.isclass(reader), f"reader={subject.spec.reader!r} is no class")
     abstract = sorted(getattr(reader, "__abstractmethods__", ()))
     expect(not abstract, f"{reader.__name__} does not implement {', '.join(abstract)}")

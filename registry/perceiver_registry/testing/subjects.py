@@ -15,6 +15,7 @@ from perceiver_core import PerceiverConfig, PerceiverIO
 from perceiver_registry import hooks
 from perceiver_registry.assemble import create_config
 from perceiver_registry.errors import AmbiguousNameError, UnknownNameError, UserError, near
+from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import LOCAL, Plugin, load
 from perceiver_registry.registry import NOUNS, registry
 from perceiver_registry.specs import AdapterSpec
@@ -39,12 +40,6 @@ SMALL: dict[str, dict[str, Any]] = {
 NUM_LATENTS, NUM_LATENT_CHANNELS = 4, 16
 
 BATCH_SIZE = 3
-
-
-def resolve(place: str) -> Any:
-    """What the place ``module:Name`` names."""
-    module, _, attribute = place.partition(":")
-    return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
 
 
 class AdapterSubject:
@@ -72,11 +67,11 @@ class AdapterSubject:
 
     @property
     def adapter_type(self) -> Any:
-        return resolve(self.spec.adapter)
+        return resolve_import_path(self.spec.adapter)
 
     @property
     def config_type(self) -> Any:
-        return resolve(self.spec.config)
+        return resolve_import_path(self.spec.config)
 
     def config(self, **values: Any) -> Any:
         """A new config of the example, or with other values."""

@@ -7,7 +7,7 @@ import re
 import reprlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -156,15 +156,34 @@ def _interface_of(implementation: object) -> str | None:
 
 
 def _specs_of(implementation: object) -> Iterator[Spec]:
-    """What the hooks of a plugin return.
+    """Call the hooks of a plugin and yield the specs that they return.
 
     Raises:
-        PluginError: if there is no hook in it, or an unknown one, or if one fails or returns what it must not.
+        PluginError: if the plugin implements no hook, an unknown one or a hook wrapper, or if a hook fails or returns
+            anything but its specs.
+    """
+    hook_functions = _hook_functions(implementation)
+    for name, spec_type in SPEC_TYPES.items():
+        for function in hook_functions.get(name, ()):
+            with _blamed(f"{name} failed"):
+                specs = list(function())  # type: ignore[call-overload]
+            for spec in specs:
+                if not isinstance(spec, spec_type):
+                    raise PluginError(f"{name} returned {reprlib.repr(spec)}, which is no {spec_type.__name__}")
+                yield spec
+
+
+def _hook_functions(implementation: object) -> dict[str, list[Callable[..., object]]]:
+    """The functions of a plugin that implement hooks, by the hook's name.
+
+    Raises:
+        PluginError: if there is none, or if one implements an unknown hook or is a hook wrapper.
     """
     # A manager for each plugin: pluggy keeps what is left of one that it refuses.
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
     with _blamed("its hooks cannot be read"):
+        _refuse_wrappers(implementation, manager)
         manager.register(implementation, name="plugin")
         callers = {caller.name: caller for caller in manager.get_hookcallers(implementation) or ()}
     if not callers:
@@ -172,11 +191,20 @@ def _specs_of(implementation: object) -> Iterator[Spec]:
     for name, caller in callers.items():
         if name not in SPEC_TYPES and not all(each.optionalhook for each in caller.get_hookimpls()):
             raise PluginError(f"there is no hook {name!r}; {near(name, SPEC_TYPES)}")
-    for name, spec_type in SPEC_TYPES.items():
-        for implemented in callers[name].get_hookimpls() if name in callers else ():
-            with _blamed(f"{name} failed"):
-                specs = list(implemented.function())  # type: ignore[call-overload]
-            for spec in specs:
-                if not isinstance(spec, spec_type):
-                    raise PluginError(f"{name} returned {reprlib.repr(spec)}, which is no {spec_type.__name__}")
-                yield spec
+    return {name: [each.function for each in caller.get_hookimpls()] for name, caller in callers.items()}
+
+
+def _refuse_wrappers(implementation: object, manager: pluggy.PluginManager) -> None:
+    """Raise PluginError if a function is a hook wrapper: each plugin registers for itself, so it has nothing to wrap.
+
+    pluggy's own error about a wrapper that is not a generator function does not say what to write instead.
+    """
+    for name in dir(implementation):
+        options: Mapping[str, object] = manager.parse_hookimpl_opts(implementation, name) or {}
+        kind = next((kind for kind in ("wrapper", "hookwrapper") if options.get(kind)), None)
+        if kind is not None:
+            hook = options.get("specname") or name
+            raise PluginError(
+                f"{hook} is a hook wrapper, which plugins cannot register (mark it with @hookimpl without {kind}=True, "
+                "and return specs)"
+            )

@@ -67,6 +67,20 @@ BROKEN = {
         "@hookimpl\ndef perceiver_adapters(registry): return []",
         "its hooks cannot be read: PluginValidationError",
     ),
+    "wrapper": (
+        "@hookimpl(wrapper=True)\ndef perceiver_adapters():\n    yield\n    return []",
+        "perceiver_adapters is a hook wrapper, which plugins cannot register (mark it with @hookimpl without "
+        "wrapper=True, and return specs)",
+    ),
+    "old-wrapper": (
+        "@hookimpl(hookwrapper=True)\ndef perceiver_tasks(): return []",
+        "perceiver_tasks is a hook wrapper, which plugins cannot register (mark it with @hookimpl without "
+        "hookwrapper=True, and return specs)",
+    ),
+    "renamed-wrapper": (
+        "@hookimpl(wrapper=True, specname='perceiver_data')\ndef anything():\n    yield",
+        "perceiver_data is a hook wrapper",
+    ),
     "no-hooks": ("del perceiver_models", "it registers nothing: no function in it is marked with @hookimpl"),
     "newer": (
         "PERCEIVER_INTERFACE = '1.99'",

@@ -176,13 +176,7 @@ def format_for(loaded: LoadedModel, target: str, format: str | None = None) -> E
         UserError: if there is none.
     """
     if format is not None:
-        entry = registry().get("format", format)
-        if not entry.spec.writes:
-            raise UserError(f"format {format!r} is only read; formats that are written: {_names('writes')}")
-        if entry.spec.suffixes and not _has_suffix(target, entry):
-            raise UserError(f"{target}: a file of format {format!r} ends with {' or '.join(entry.spec.suffixes)}")
-        if not entry.spec.suffixes and any(_has_suffix(target, other) for other in registry().entries("format")):
-            raise UserError(f"{target}: format {format!r} makes a folder; this is the name of a file")
+        entry = _named_format(format, target)
         return _checked(entry, loaded, folder=not entry.spec.suffixes)
     home = registry().adapter_of("input", loaded.model.config.encoder).plugin.distribution
     writing = [entry for entry in registry().entries("format") if entry.spec.writes]
@@ -190,14 +184,27 @@ def format_for(loaded: LoadedModel, target: str, format: str | None = None) -> E
     by_suffix = [entry for entry in writing if _has_suffix(target, entry)]
     if by_suffix:
         return _checked(by_suffix[0], loaded, folder=False)
-    folders = [entry for entry in writing if entry.spec.reads and not entry.spec.suffixes]
     refusals = []
-    for entry in folders:
+    for entry in writing:
+        if entry.spec.suffixes or not entry.spec.reads:
+            continue
         refusal = entry.resolve("format")().refusal(loaded)
         if refusal is None:
             return entry
         refusals.append(refusal)
     raise UserError(f"{target}: {'; '.join(refusals) or 'no format is written as a folder'}")
+
+
+def _named_format(format: str, target: str) -> Entry[FormatSpec]:
+    """The format of that name, which can be written to a target of that name."""
+    entry = registry().get("format", format)
+    if not entry.spec.writes:
+        raise UserError(f"format {format!r} is only read; formats that are written: {_names('writes')}")
+    if entry.spec.suffixes and not _has_suffix(target, entry):
+        raise UserError(f"{target}: a file of format {format!r} ends with {' or '.join(entry.spec.suffixes)}")
+    if not entry.spec.suffixes and any(_has_suffix(target, other) for other in registry().entries("format")):
+        raise UserError(f"{target}: format {format!r} makes a folder; this is the name of a file")
+    return entry
 
 
 def _checked(entry: Entry[FormatSpec], loaded: LoadedModel, folder: bool) -> Entry[FormatSpec]:

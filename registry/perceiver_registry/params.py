@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from perceiver_registry.errors import PluginError, UserError
@@ -101,24 +101,27 @@ def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
     for key, value in state.items():
         if not hasattr(value, "shape"):
             raise UserError(f"{source}: {key!r} is no tensor: the file is damaged")
-    # A file of weights may hold those that are shared only once.
-    storages = {value.data_ptr() for key, value in expected.items() if key in state}
-    misfits = [
-        f"{key!r} is missing"
-        for key, value in expected.items()
-        if key not in state and value.data_ptr() not in storages
-    ]
-    misfits += [f"{key!r} is unknown" for key in state if key not in expected]
-    misfits += [
-        f"{key!r} has shape {tuple(value.shape)}, the model's has {tuple(expected[key].shape)}"
-        for key, value in state.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
+    misfits = [*_missing(expected, state), *_unfitting(expected, state)]
     if misfits:
         more = f"; and {len(misfits) - LISTED} more" if len(misfits) > LISTED else ""
         raise UserError(f"{source}: does not fit the model: {'; '.join(misfits[:LISTED])}{more}")
     # A model's own masks may hold infinity.
     check_finite({key: value for key, value in state.items() if _is_finite(expected[key])}, source)
+
+
+def _missing(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterator[str]:
+    # A file of weights may hold those that are shared only once.
+    storages = {value.data_ptr() for key, value in expected.items() if key in state}
+    for key, value in expected.items():
+        if key not in state and value.data_ptr() not in storages:
+            yield f"{key!r} is missing"
+
+
+def _unfitting(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterator[str]:
+    yield from (f"{key!r} is unknown" for key in state if key not in expected)
+    for key, value in state.items():
+        if key in expected and value.shape != expected[key].shape:
+            yield f"{key!r} has shape {tuple(value.shape)}, the model's has {tuple(expected[key].shape)}"
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:

@@ -185,18 +185,12 @@ class Registry:
 
     def matches(self, kind: Any, name: str, home: Plugin | None = None) -> list[Entry[Any]]:
         """All entries that :meth:`get` may mean; those that are registered by the name hide those of its class."""
-        entries: Sequence[Entry[Any]] = self._entries[kind]
+        entries = self._entries[kind]
         distribution, _, short = name.partition(":")
         if short and any(loaded.plugin.is_of(distribution) for loaded in self.plugins):
-            entries = [entry for entry in entries if entry.plugin.is_of(distribution)]
-            name = short
-        at_home = [entry for entry in entries if home is not None and entry.plugin.is_of(home.distribution)]
-        for group in (at_home, entries):
-            registered = [entry for entry in group if entry.name == name]
-            found = registered or [entry for entry in group if entry.answers_to(name)]
-            if found:
-                return found
-        return []
+            entries, name = _of_distribution(entries, distribution), short
+        at_home = _of_distribution(entries, home.distribution) if home is not None else []
+        return _called(at_home, name) or _called(entries, name)
 
     def short_name(self, entry: Entry[Any]) -> str:
         """The shortest name that means ``entry`` as long as no other plugin is installed."""
@@ -221,20 +215,20 @@ class Registry:
         Args:
             name: the unknown name; if it begins with a distribution, that one's plugins are the ones in question.
         """
-        distribution, _, short = name.partition(":")
-        missing = [loaded for loaded in self.plugins if loaded.status != "ok"]
-        if short:
-            missing = [loaded for loaded in missing if loaded.plugin.is_of(distribution)] or missing
+        missing = self._missing(name)
         failed = [str(loaded) for loaded in missing if loaded.error]
         disabled = [loaded.plugin.name for loaded in missing if loaded.disabled]
-        facts = failed[:LISTED]
-        if len(failed) > LISTED:
-            facts.append(f"{len(failed) - LISTED} more plugins failed")
+        facts = failed[:LISTED] + _more(failed, "failed")
         if disabled:
-            facts.append(f"disabled plugins: {', '.join(disabled[:LISTED])}")
-        if len(disabled) > LISTED:
-            facts.append(f"{len(disabled) - LISTED} more plugins are disabled")
+            facts += [f"disabled plugins: {', '.join(disabled[:LISTED])}", *_more(disabled, "are disabled")]
         return "".join(f"; {fact}" for fact in facts)
+
+    def _missing(self, name: str) -> list[LoadedPlugin]:
+        """The plugins that are not loaded: those of the distribution that ``name`` begins with, or all."""
+        missing = [loaded for loaded in self.plugins if loaded.status != "ok"]
+        distribution, _, short = name.partition(":")
+        of_distribution = [loaded for loaded in missing if short and loaded.plugin.is_of(distribution)]
+        return of_distribution or missing
 
     def adapter_of(self, kind: Literal["input", "output"], config: object) -> Entry[AdapterSpec]:
         """The adapter that the type of ``config`` selects.
@@ -273,6 +267,20 @@ class Registry:
             if any(_is_at(entry.spec.module, each) for each in module_type.__mro__)
         ]
         return found[0] if len(found) == 1 else self.get("task", name)
+
+
+def _of_distribution(entries: Iterable[Entry[Any]], distribution: str) -> list[Entry[Any]]:
+    return [entry for entry in entries if entry.plugin.is_of(distribution)]
+
+
+def _called(entries: Sequence[Entry[Any]], name: str) -> list[Entry[Any]]:
+    """The entries registered under ``name`` or, if there is none, those of a class of that name."""
+    return [entry for entry in entries if entry.name == name] or [entry for entry in entries if entry.answers_to(name)]
+
+
+def _more(plugins: Sequence[str], what: str) -> list[str]:
+    """The number of plugins beyond those that an error lists, in words; nothing if it lists all."""
+    return [f"{len(plugins) - LISTED} more plugins {what}"] if len(plugins) > LISTED else []
 
 
 def _is_at(place: str, thing: object) -> bool:

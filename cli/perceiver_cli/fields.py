@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from perceiver_registry.assemble import config_types
+from perceiver_registry.configs import config_types
 
 PARTS = ("encoder", "decoder")
 

@@ -29,7 +29,7 @@ from perceiver_cli.serialization import NOT_SERIALIZED, with_plain_enums, with_s
 from perceiver_cli.suggestions import suggest_argument, suggest_flag, suggest_name
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of, nest
 from perceiver_registry import UserError, registry
-from perceiver_registry.assemble import config_types
+from perceiver_registry.configs import config_types
 from perceiver_registry.plain_data import PlainDataError, check_yaml
 
 OF_SOURCE = {

@@ -9,7 +9,7 @@ from typing import Any
 from perceiver_cli.notes import note
 from perceiver_cli.values import KINDS, Values, name_of
 from perceiver_registry import UserError, registry
-from perceiver_registry.assemble import config_types
+from perceiver_registry.configs import config_types
 from perceiver_registry.specs import ANY_TASK
 
 

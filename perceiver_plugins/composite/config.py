@@ -12,7 +12,7 @@ from torch import nn
 
 from perceiver_core.config import EncoderConfig, require, require_positive
 from perceiver_registry import UnknownNameError, UserError, registry
-from perceiver_registry.assemble import ADAPTER_KEY, create_config
+from perceiver_registry.configs import ADAPTER_KEY, create_config
 
 OF_THE_ENCODER = {field.name for field in fields(EncoderConfig)} - {"init_scale"}
 """Fields that are no input adapter's own: there is one encoder for all inputs."""

@@ -1,7 +1,8 @@
 """Registry of the installed adapters, tasks, data modules, models and formats. Importing it imports no torch."""
 
-from perceiver_registry.assemble import assemble, build_adapters, config_from_dict, config_to_dict, create_module
+from perceiver_registry.assemble import assemble, build_adapters, create_module
 from perceiver_registry.checkpoint import describe, read_checkpoint
+from perceiver_registry.configs import config_from_dict, config_to_dict
 from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, UserError
 from perceiver_registry.formats import Format, LoadedModel, read_model, write_model
 from perceiver_registry.hooks import hookimpl

@@ -1,22 +1,15 @@
-"""From configurations to models, and back to plain data. Imports what it needs when it is called."""
+"""From configurations to models. Imports what it needs when it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from perceiver_registry.errors import UnknownNameError, UserError, near
+from perceiver_registry.errors import UnknownNameError
 from perceiver_registry.registry import registry
 
 if TYPE_CHECKING:
     from perceiver_core import InputAdapter, OutputAdapter, PerceiverConfig, PerceiverIO
-
-ADAPTER_KEY = "adapter"
-"""Under this key a plain encoder or decoder config names its adapter."""
-
-PARTS = {"encoder": "input", "decoder": "output"}
-"""The parts of a model that have an adapter, and the kind of it."""
 
 
 def build_adapters(config: PerceiverConfig) -> tuple[InputAdapter, OutputAdapter]:
@@ -62,134 +55,9 @@ def create_module(task: str, config: PerceiverConfig | Mapping[str, Any], **opti
     return entry.resolve("module")(config, task=registry().short_name(entry), **options)
 
 
-def config_types(encoder: str, decoder: str) -> dict[str, type]:
-    """The dataclasses that a model of two adapters is configured by, by the dotted name of their place in it.
-
-    Args:
-        encoder: name of the input adapter.
-        decoder: name of the output adapter.
-
-    Raises:
-        UnknownNameError: if there is no such adapter.
-    """
-    from perceiver_core import PerceiverConfig
-
-    return {
-        "model": PerceiverConfig,
-        "model.encoder": registry().get("input", encoder).resolve("config"),
-        "model.decoder": registry().get("output", decoder).resolve("config"),
-    }
-
-
-def config_to_dict(config: PerceiverConfig, full_names: bool = False) -> dict[str, Any]:
-    """``config`` as plain data: nested dicts in which encoder and decoder name their adapters.
-
-    Args:
-        config: the configuration.
-        full_names: name the adapters with their distributions (``perceiver-zoo:text``), for what is kept: another
-            plugin that is installed later may claim a name. False: only those whose name several distributions claim.
-    """
-    plain = asdict(config)
-    for part, kind in PARTS.items():
-        entry = registry().adapter_of(kind, getattr(config, part))  # type: ignore[arg-type]
-        named = {ADAPTER_KEY: entry.full_name, **plain[part]}
-        name = full_name if full_names else short_name
-        plain[part] = with_names(named, lambda written, kind=kind, name=name: name(kind, written))  # type: ignore[misc]
-    return plain
-
-
-def short_name(kind: str, name: str) -> str:
-    """The shortest name of what ``name`` means now, or ``name`` itself if nothing is registered under it."""
-    entry = registry().find(kind, name)
-    return name if entry is None else registry().short_name(entry)
-
-
-def full_name(kind: str, name: str) -> str:
-    """The same with its distribution, so that it means the same when others claim the name later.
-
-    A local file has no name that lasts, as what is tried out in one may be installed later: the short name stays.
-    """
-    entry = registry().find(kind, name)
-    return short_name(kind, name) if entry is None or entry.plugin.is_local else entry.full_name
-
-
 def own_task(module_type: Any) -> str:
     """The short name of the task that a Lightning module's class says it serves, or what it says if there is none."""
     try:
         return registry().short_name(registry().task_of(module_type))
     except UnknownNameError:
         return module_type.task
-
-
-def with_names(plain: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
-    """An encoder's or decoder's plain configuration with other names of adapters, those of its parts included."""
-    return {
-        key: with_names(value, rename)
-        if isinstance(value, Mapping)
-        else rename(value)
-        if key == ADAPTER_KEY and isinstance(value, str)
-        else value
-        for key, value in plain.items()
-    }
-
-
-def config_from_dict(plain: Mapping[str, Any]) -> PerceiverConfig:
-    """The configuration that :func:`config_to_dict` turned into plain data.
-
-    Raises:
-        UserError: if a field is unknown or missing; the message says which names are near.
-        UnknownNameError: if an adapter that it names is not installed.
-        ValueError: if a value is out of range.
-    """
-    from perceiver_core import PerceiverConfig
-
-    plain, types = dict(plain), {"model": PerceiverConfig}
-    for part, kind in PARTS.items():
-        plain[part] = dict(plain.get(part) or {})
-        if ADAPTER_KEY not in plain[part]:
-            raise UserError(f"the model's {part} names no {ADAPTER_KEY}")
-        types[part] = registry().get(kind, plain[part].pop(ADAPTER_KEY)).resolve("config")  # type: ignore[call-overload]
-    for part, values in (("model", plain), *((part, plain[part]) for part in PARTS)):
-        _check_parts(part, values, types)
-    return create_config(
-        PerceiverConfig, plain | {part: create_config(types[part], plain[part], part) for part in PARTS}, "model"
-    )
-
-
-def _check_parts(part: str, values: Mapping[str, Any], types: Mapping[str, type]) -> None:
-    """Check that no field of one part of a model is given to another one.
-
-    Raises:
-        UserError: if one is; the message says where it belongs.
-    """
-    owners = {owner: {field.name for field in fields(config_type)} for owner, config_type in types.items()}
-    for name in values.keys() - owners[part]:
-        meant = [
-            f"{name}=..." if owner == "model" else f"{owner}={{{name!r}: ...}}"
-            for owner, known in owners.items()
-            if name in known
-        ]
-        if meant:
-            raise UserError(f"{part} has no field {name!r}; did you mean {' or '.join(meant)}?")
-
-
-def create_config(config_type: type, values: Mapping[str, Any], where: str) -> Any:
-    """An object of a configuration's dataclass.
-
-    Args:
-        config_type: the dataclass.
-        values: its fields.
-        where: what the values are, for the message of an error.
-
-    Raises:
-        UserError: if a field is unknown or missing; the message says which names are near.
-        ValueError: if a value is out of range.
-    """
-    known = {field.name: field for field in fields(config_type)}
-    for name in values:
-        if name not in known:
-            raise UserError(f"{where} has no field {name!r}; {near(name, known)}")
-    for name, field in known.items():
-        if name not in values and field.default is MISSING and field.default_factory is MISSING:
-            raise UserError(f"{where} needs a value for {name!r}")
-    return config_type(**values)

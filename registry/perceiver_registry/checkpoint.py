@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perceiver_registry.assemble import ADAPTER_KEY, PARTS, config_to_dict, with_names
+from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_to_dict, with_names
 from perceiver_registry.errors import PluginError, UserError, in_one_line, surface_own_fault
 from perceiver_registry.plain_data import PlainDataError, check_size
 from perceiver_registry.plugins import LOCAL

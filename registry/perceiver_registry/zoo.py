@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from perceiver_registry.assemble import ADAPTER_KEY, PARTS, assemble, config_from_dict
+from perceiver_registry.assemble import assemble
 from perceiver_registry.checkpoint import describe
+from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_from_dict
 from perceiver_registry.errors import UserError, some_of
 from perceiver_registry.formats import LoadedModel, read_model
 from perceiver_registry.registry import Entry, registry

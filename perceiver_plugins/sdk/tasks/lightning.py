@@ -34,8 +34,9 @@ from perceiver_plugins.sdk.tasks.optimizers import (
 from perceiver_plugins.sdk.tasks.quantization import quantize
 from perceiver_plugins.sdk.tasks.resuming import ExactResume
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, describe
-from perceiver_registry.assemble import full_name, own_task
+from perceiver_registry.assemble import own_task
 from perceiver_registry.checkpoint import KEY
+from perceiver_registry.configs import full_name
 
 DEFAULT_OPTIMIZER: Mapping[str, Any] = {NAME: "AdamW", "lr": 1e-3}
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from perceiver_core import PerceiverConfig, PerceiverIO
-from perceiver_registry.assemble import create_config
+from perceiver_registry.configs import create_config
 from perceiver_registry.errors import UserError, near
 from perceiver_registry.formats import Format
 from perceiver_registry.hooks import PROJECT

@@ -12,7 +12,7 @@ from unittest import SkipTest
 import yaml
 
 from perceiver_core import DecoderConfig, EncoderConfig, InputAdapter, OutputAdapter, QueryProvider
-from perceiver_registry.assemble import create_config
+from perceiver_registry.configs import create_config
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.testing.checks import Contract, expect, expect_none
 from perceiver_registry.testing.subjects import AdapterSubject

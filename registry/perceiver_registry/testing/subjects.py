@@ -13,7 +13,7 @@ import torch
 
 from perceiver_core import PerceiverConfig, PerceiverIO
 from perceiver_registry import hooks
-from perceiver_registry.assemble import create_config
+from perceiver_registry.configs import create_config
 from perceiver_registry.errors import AmbiguousNameError, UnknownNameError, UserError, near
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import LOCAL, Plugin, load

@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from perceiver_cli.record import check_record
+from perceiver_registry.checkpoint import Checkpoint
 
 PARTIAL = ".partial"
 """Suffix of files that are still being written."""
@@ -28,7 +29,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning's own implementation goes through the folder for temporary files, from where a move may be a copy; it
     removes whole folders, and writes records that cannot be read back.
+
+    Args:
+        loaded: a checkpoint that was read and checked, whose file is not read again. Its content is handed over once.
     """
+
+    def __init__(self, loaded: Checkpoint | None = None):
+        self._loaded = loaded
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        if self._loaded is not None and self._loaded.content and Path(path) == self._loaded.path:
+            return self._loaded.take()
+        return super().load_checkpoint(path, *args, **options)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         check_record(checkpoint)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from perceiver_cli.commands import SUMMARIES
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.listing import Parser
-from perceiver_registry import read_model, write_model
-from perceiver_registry.formats import check_free, format_for, format_of
+from perceiver_registry import write_model
+from perceiver_registry.formats import check_free, format_for, open_source
 
 DESCRIPTION = """\
 {summary}.
@@ -59,9 +59,9 @@ def convert(command: str, argv: Sequence[str]) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    source = format_of(options.source)
+    opened = open_source(options.source)
     if options.model is None:
-        loaded = read_model(options.source, source.full_name)
+        loaded = opened.read()
     else:
         from perceiver_registry.zoo import load_weights
 
@@ -69,8 +69,8 @@ def _convert(options: argparse.Namespace) -> None:
     target = format_for(loaded, options.target, options.format)
     difference = write_model(loaded, options.target, target.full_name, overwrite=options.overwrite)
     model = loaded.model
-    adapters = [loaded.description["model"][part]["adapter"] for part in ("encoder", "decoder")]
-    print(f"read       {options.source} ({source.name}): {' to '.join(adapters)}, for {loaded.description['task']}")
+    adapters = " to ".join(loaded.description.adapters())
+    print(f"read       {options.source} ({opened.entry.name}): {adapters}, for {loaded.description.task}")
     print(f"parameters {sum(parameter.numel() for parameter in model.parameters()):,}")
     print(f"wrote      {options.target} ({target.name})")
     print(f"difference {difference:.1e} of the largest output, at most")

@@ -14,9 +14,9 @@ from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.listing import Parser
 from perceiver_cli.sources import NEWEST, find_checkpoint
 from perceiver_cli.tables import print_table
-from perceiver_registry import Entry, FormatSpec, UnknownNameError, UserError, read_model, registry, write_model
+from perceiver_registry import Entry, FormatSpec, UnknownNameError, UserError, registry, write_model
 from perceiver_registry.errors import near
-from perceiver_registry.formats import check_free, format_of
+from perceiver_registry.formats import check_free, open_source
 
 DESCRIPTION = """\
 {summary}.
@@ -70,11 +70,11 @@ def export(command: str, argv: Sequence[str]) -> None:
 
 
 def _export(source: str, target: str, entry: Entry[FormatSpec], overwrite: bool) -> None:
-    found = format_of(source)
-    loaded = read_model(source, found.full_name)
+    opened = open_source(source)
+    loaded = opened.read()
     difference = write_model(loaded, target, entry.full_name, overwrite=overwrite)
-    written = entry.resolve("format")().description(target)
-    print(f"read  {source} ({found.name})")
+    written = entry.resolve("format")().signature(target)
+    print(f"read  {source} ({opened.entry.name})")
     print(f"wrote {target} ({entry.name}, {_size(target)})\n")
     print_table(
         {"": kind, "name": port["name"], "type": port["type"], "shape": _shape(port["shape"])}

@@ -380,7 +380,7 @@ def _source(value: str, run: Run) -> str | None:
     for path, values in run.config_files.items():
         if value in str(values):
             return f"--config={path}"
-    if run.description is not None and value in str(run.description["run"]):
+    if run.description is not None and value in str(run.description.run):
         return str(run.checkpoint)
     return None
 

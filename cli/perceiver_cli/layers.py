@@ -19,20 +19,21 @@ from typing import Any, NoReturn
 from perceiver_cli.foreign_paths import without_foreign_paths
 from perceiver_cli.output import is_merged
 from perceiver_cli.paths import refuse_remote_values
-from perceiver_cli.sources import find_source, flag_value, look_at
+from perceiver_cli.sources import find_source, flag_value
 from perceiver_cli.suggestions import suggest_argument
 from perceiver_cli.values import KINDS, NAME_KEYS, NONE, Replacement, Values, merge, name_of, nest, normalise
 from perceiver_registry import (
     AdapterSpec,
     AmbiguousNameError,
     Entry,
+    ModelDescription,
     Plugin,
     TaskSpec,
     UserError,
     registry,
 )
-from perceiver_registry.checkpoint import require
-from perceiver_registry.formats import format_of
+from perceiver_registry.checkpoint import Checkpoint
+from perceiver_registry.formats import open_source
 from perceiver_registry.plain_data import PlainDataError, load_yaml, read_settings
 
 PARAMS = ("model.params", "model.encoder.params")
@@ -88,7 +89,8 @@ class Run:
         flags: the flags that are yet to be parsed.
         source: where the model is read from that is used or goes on, or None.
         checkpoint: the same, if it is a checkpoint of a run, or None.
-        description: what the source says of its model, as a checkpoint describes itself, or None.
+        loaded: that checkpoint, as it was read, or None.
+        description: the description of the source's model, or None.
         config_files: the contents of each config file, to be checked.
         print_config: whether to print the configuration instead of running it.
         help: whether to print the help instead of running.
@@ -99,7 +101,8 @@ class Run:
     flags: list[str]
     source: str | None
     checkpoint: Path | None
-    description: Mapping[str, Any] | None
+    loaded: Checkpoint | None
+    description: ModelDescription | None
     config_files: dict[str, Values]
     print_config: bool
     help: bool
@@ -142,7 +145,11 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
 
     ckpt_path = given["ckpt_path"] or user.get("ckpt_path")
     source = find_source(command, ckpt_path, named, user, flags, given["help"])
-    checkpoint, description = look_at(source) if source else (None, None)
+    # The file of a run that is resumed may be replaced while its optimizer still uses what was read.
+    opened = open_source(source, map_files=command != "fit") if source else None
+    description = opened.description if opened else None
+    loaded = opened.checkpoint if opened else None
+    checkpoint = loaded.path if loaded else None
     is_data = command == "predict" and flag_value("format", flags) not in (None, "table") and is_merged()
     if source and source != ckpt_path and not is_data:
         print(f"perceiver: {SOURCE_USE[command]} {source}", file=sys.stderr)
@@ -155,9 +162,9 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     if command in EVALUATED and _names_files(EVALUATED[command], user, flags):
         base = without_other_files(base, EVALUATED[command])
     if checkpoint and description and command != "predict" and not name_of(user, "data"):
-        for used in description["plugins"]:
-            if used["kind"] == "data":
-                require(used, checkpoint)
+        for used in description.plugins:
+            if used.kind == "data":
+                used.require(checkpoint)
 
     task_name = name_of(user, "task") or name_of(base, "task") or _task_of_model(name_of(user, "model"))
     if task_name is None and not given["help"]:
@@ -169,7 +176,9 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     if task and command != "predict":
         values = _gather(task, base, user)
         _check_names(task, values)
-    return Run(task, values, flags, source, checkpoint, description, files, given["print_config"], given["help"])
+    return Run(
+        task, values, flags, source, checkpoint, loaded, description, files, given["print_config"], given["help"]
+    )
 
 
 def _names_files(option: str, user: Values, flags: Iterable[str]) -> bool:
@@ -233,7 +242,7 @@ def _gather(task: Entry[TaskSpec], base: Values, user: Values) -> Values:
         description = _description_of(params)
         if description is not None:
             layers.append({"data": _data_of_params(description, params)})
-            layers.append({"model": Replacement(description["model"] | {"params": params})})
+            layers.append({"model": Replacement({**description.model, "params": params})})
     if encoder_params:
         layers.extend(_layers_of_encoder(encoder_params))
     return _merged([*layers, base, user])
@@ -251,15 +260,15 @@ def _layers_of_encoder(params: str) -> Iterator[Values]:
     description = _description_of(params)
     if description is None:
         return
-    config = description["model"]
+    config = description.model
     latents = {key: config[key] for key in ("num_latents", "num_latent_channels")}
     yield {"model": {"encoder": Replacement(config["encoder"] | {"params": params, "freeze": False}), **latents}}
     yield {"data": _data_of_params(description, params)}
 
 
-def _data_of_params(description: Mapping[str, Any], params: str) -> Values:
+def _data_of_params(description: ModelDescription, params: str) -> Values:
     """The options of data that the weights of an encoder depend on, as far as their source says what they were."""
-    encoder = description["model"]["encoder"]
+    encoder = description.model["encoder"]
     adapter = registry().get("input", encoder[NAME_KEYS["model.encoder"]]).spec
     published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
     data = {attribute: encoder[field] for field, attribute in adapter.links.items()}
@@ -268,11 +277,11 @@ def _data_of_params(description: Mapping[str, Any], params: str) -> Values:
     return {option: data[option] for option in adapter.data_options if option in data}
 
 
-def _data_of_description(description: Mapping[str, Any]) -> Values:
+def _data_of_description(description: ModelDescription) -> Values:
     """The options of the data that a model was trained on: also those that were left to its data module."""
-    options = {key: value for key, value in description.get("run", {}).get("data", {}).items() if value is not None}
+    options = {key: value for key, value in description.run.get("data", {}).items() if value is not None}
     # A tokenizer is described by what it is made of; as an option it has a name.
-    resolved = {key: value for key, value in description.get("data", {}).items() if not isinstance(value, Mapping)}
+    resolved = {key: value for key, value in description.data.items() if not isinstance(value, Mapping)}
     return resolved | options
 
 
@@ -392,24 +401,24 @@ def _task_of_model(model_name: str | None) -> str | None:
     return registry().short_name(registry().get("task", model.spec.task, model.plugin))
 
 
-def _description_of(params: str) -> Mapping[str, Any] | None:
+def _description_of(params: str) -> ModelDescription | None:
     """What the source of weights says of their model, or None if it is a file of weights alone."""
     try:
-        return format_of(params).resolve("format")().description(params)
+        return open_source(params).description
     except UserError:
         if params.endswith(WEIGHTS_ALONE):  # should the file be damaged, loading it says so
             return None
         raise
 
 
-def _values_of_source(command: str, source: str, checkpoint: Path | None, description: Mapping[str, Any]) -> Values:
+def _values_of_source(command: str, source: str, checkpoint: Path | None, description: ModelDescription) -> Values:
     """What a model's source says of the run: all of it to go on with, or what is needed to use its model."""
-    task = {"task": {"name": description["task"]}}
+    task = {"task": {"name": description.task}}
     if checkpoint is None:
         return task | {"model": {"params": source}}
-    run = dict(description["run"])
+    run = dict(description.run)
     if command != "fit":
         run = {key: run[key] for key in ("data",) if key in run}
     elif "trainer" in run:
         run["trainer"] = without_foreign_paths(run["trainer"], checkpoint)
-    return merge(run, task | {"model": Replacement(description["model"])})
+    return merge(run, task | {"model": Replacement(description.model)})

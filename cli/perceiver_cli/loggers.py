@@ -13,18 +13,19 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from perceiver_cli.checkpoint_files import replacing_text
 from perceiver_cli.run_folder import own_folder
-from perceiver_registry import UserError, read_checkpoint
+from perceiver_registry import UserError
+from perceiver_registry.checkpoint import Checkpoint
 
 MIN_LOGGED_STEPS = 10
 """Steps of a short run that are logged by default. Arbitrary: enough for a curve."""
 
 
-def continue_logs(logger: Any, checkpoint: Path | None) -> Any:
+def continue_logs(logger: Any, checkpoint: Checkpoint | None) -> Any:
     """Let a resumed run log into its own folder, after what was logged before the checkpoint.
 
     Args:
         logger: logger, or list of loggers, of the trainer; True or False is left as it is.
-        checkpoint: checkpoint to resume from, ``RUN/checkpoints/NAME.ckpt``. None: the run is new.
+        checkpoint: checkpoint to resume from, read from ``RUN/checkpoints/NAME.ckpt``. None: the run is new.
 
     Returns:
         The logger or loggers to use.
@@ -33,9 +34,9 @@ def continue_logs(logger: Any, checkpoint: Path | None) -> Any:
         return logger
     if isinstance(logger, list | tuple):
         return [continue_logs(each, checkpoint) for each in logger]
-    folder = own_folder(checkpoint)
+    folder = own_folder(checkpoint.path)
     if folder and isinstance(logger, TensorBoardLogger | CSVLogger) and _is_log_folder(logger, folder):
-        return _continued(logger, folder, read_checkpoint(checkpoint)["global_step"])
+        return _continued(logger, folder, checkpoint.content["global_step"])
     return logger
 
 

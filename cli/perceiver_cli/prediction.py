@@ -74,17 +74,38 @@ def _load_module(chosen: Run) -> Any:
     assert chosen.task is not None
     assert chosen.description is not None
     if chosen.checkpoint is None:
-        config = config_from_dict(dict(chosen.description["model"]) | {"params": chosen.source})
+        config = config_from_dict({**chosen.description.model, "params": chosen.source})
         return create_module(registry().short_name(chosen.task), config)
+    assert chosen.loaded is not None
     with readable(chosen.checkpoint):
-        module = chosen.task.resolve("module").load_from_checkpoint(
-            chosen.checkpoint,
-            map_location="cpu",
-            weights_only=True,
-            _instantiator=None,  # a function that the checkpoint may name, which older Lightnings import and call
-            config=config_from_dict(chosen.description["model"]).without_params(),
-        )
+        config = config_from_dict(chosen.description.model).without_params()
+        module = restore_module(chosen.task.resolve("module"), chosen.loaded.take(), config)
     check_finite(dict(module.named_parameters()), str(chosen.checkpoint))
+    return module
+
+
+def restore_module(module_type: Any, checkpoint: dict[str, Any], config: Any) -> Any:
+    """Create the module of a checkpoint, as Lightning's ``load_from_checkpoint`` does with a file.
+
+    Args:
+        module_type: the class of the task's module.
+        checkpoint: the content of the checkpoint, which is changed.
+        config: the model's configuration.
+    """
+    options = {**checkpoint.get("hyper_parameters", {}), "config": config}
+    parameters = inspect.signature(module_type).parameters
+    takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    # Lightning would take names that begin with an underscore for classes and functions to be called.
+    known = [name for name in options if name in parameters or (takes_all and not name.startswith("_"))]
+    module = module_type(**{name: options[name] for name in known})
+    module.configure_model()
+    return restore(module, checkpoint)
+
+
+def restore(module: Any, checkpoint: dict[str, Any]) -> Any:
+    """Restore a module's state from the content of a checkpoint, which its hook may change."""
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
     return module
 
 
@@ -110,7 +131,7 @@ def readable(source: Path | str | None, part: str = "model") -> Iterator[None]:
 def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) -> Any:
     """Create the reader of the model's inputs; given values win over the checkpoint's description of the data."""
     assert chosen.description is not None
-    name = name_of({"model": chosen.description["model"]}, "model.encoder")
+    name = name_of({"model": chosen.description.model}, "model.encoder")
     assert name is not None
     entry = registry().get("input", name)
     if not entry.spec.reader:
@@ -118,4 +139,4 @@ def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) ->
             f"input adapter {name!r} ({entry.plugin}) has no reader: it cannot be used from the command line"
         )
     with readable(chosen.source, "description of the data"):
-        return entry.resolve("reader")({**chosen.description["data"], **given}, input_adapter)
+        return entry.resolve("reader")({**chosen.description.data, **given}, input_adapter)

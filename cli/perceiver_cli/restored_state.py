@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from perceiver_cli.foreign_paths import OwnFolders
 from perceiver_registry import UserError
-from perceiver_registry.checkpoint import KEY
+from perceiver_registry.checkpoint import Checkpoint
 from perceiver_registry.errors import RunError, in_one_line
 
 MAX_COUNT = 2**53
@@ -51,9 +51,6 @@ def _damaged_entries(checkpoint: Mapping[str, Any], trainer: Trainer) -> Any:
     yield from (name for name in ("epoch", "global_step") if not _is_count(checkpoint.get(name)))
     if not _is_current_version(checkpoint.get("pytorch-lightning_version")):
         yield "pytorch-lightning_version"
-    seed = checkpoint[KEY].get("seed")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        yield f"{KEY}.seed"
     options = checkpoint.get("hyper_parameters")
     for name in ("optimizer", "lr_scheduler"):
         if not isinstance(options, Mapping) or not isinstance(options.get(name), Mapping):
@@ -143,10 +140,12 @@ class RestoredState(Callback):
 
     Args:
         source: the checkpoint that the run resumes from.
+        loaded: the same, as it was read; released once Lightning has restored it.
     """
 
-    def __init__(self, source: Path):
+    def __init__(self, source: Path, loaded: Checkpoint | None = None):
         self.source = source
+        self._loaded = loaded
         self._restoring = False
         self._first_step: int | None = None
         self._optimizer_states: list[Any] = []
@@ -155,6 +154,8 @@ class RestoredState(Callback):
         self._restoring = True
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._loaded is not None:
+            self._loaded.take()  # a strategy or plugin may have read the file itself
         self._optimizer_states = checkpoint["optimizer_states"]
         states = checkpoint["callbacks"]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

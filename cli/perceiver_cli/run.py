@@ -40,7 +40,7 @@ from perceiver_cli.links import fill_in_links
 from perceiver_cli.loggers import LogInterval, continue_logs
 from perceiver_cli.notes import note
 from perceiver_cli.paths import refuse_remote_values
-from perceiver_cli.prediction import predict, readable
+from perceiver_cli.prediction import predict, readable, restore
 from perceiver_cli.progress import LogProgress, has_terminal
 from perceiver_cli.record import as_plain
 from perceiver_cli.report import report
@@ -48,7 +48,8 @@ from perceiver_cli.restored_state import RestoredState, check_training_state
 from perceiver_cli.run_folder import SaveConfig, prepare_run_folder
 from perceiver_cli.tuning import with_found_values
 from perceiver_cli.values import Values
-from perceiver_registry import UserError, config_from_dict, create_module, read_checkpoint
+from perceiver_registry import ModelDescription, UserError, config_from_dict, create_module
+from perceiver_registry.checkpoint import Checkpoint
 from perceiver_registry.discovery import Selection
 from perceiver_registry.errors import RunError, surface_own_fault
 from perceiver_registry.params import check_fits
@@ -105,7 +106,8 @@ def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: 
     last = next((callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)), None)  # type: ignore[attr-defined]
     restored = next((callback for callback in trainer.callbacks if isinstance(callback, RestoredState)), None)  # type: ignore[attr-defined]
     if chosen.checkpoint is not None:
-        check_training_state(read_checkpoint(chosen.checkpoint), trainer, chosen.checkpoint)
+        assert chosen.loaded is not None
+        check_training_state(chosen.loaded.content, trainer, chosen.checkpoint)
     try:
         with _quiet():
             trainer.fit(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
@@ -144,11 +146,9 @@ def evaluate(
 ) -> None:
     """Computes the metrics of a model on the validation or test data; Lightning prints them."""
     run_loop = trainer.validate if command == "validate" else trainer.test
-    if chosen.checkpoint is not None:
+    if chosen.loaded is not None:
         with readable(chosen.checkpoint):
-            checkpoint = read_checkpoint(chosen.checkpoint)
-            module.on_load_checkpoint(checkpoint)
-            module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+            restore(module, chosen.loaded.take())
     with _quiet():
         run_loop(module, datamodule=datamodule)
 
@@ -161,11 +161,11 @@ def _create_data(values: Values) -> LightningDataModule:
     return data_class(options.pop("name"))(**options)
 
 
-def _known_of_data(description: Mapping[str, Any]) -> Values:
+def _known_of_data(description: ModelDescription) -> Values:
     """Statistics of a trained model's data, and names of its classes and targets."""
-    decoder = description["model"]["decoder"]
+    decoder = description.model["decoder"]
     names = ("label_names", "target_names", "target_mean", "target_std")
-    return dict(description["data"]) | {name: decoder[name] for name in names if decoder.get(name) is not None}
+    return dict(description.data) | {name: decoder[name] for name in names if decoder.get(name) is not None}
 
 
 def _create_module(chosen: Run, values: Values) -> Any:
@@ -177,9 +177,9 @@ def _create_module(chosen: Run, values: Values) -> Any:
         options[section] = plain if plain.get("name") else None
     module = create_module(values["task"]["name"], config_from_dict(config), **options)
     module.run_config = _saved(values)
-    if chosen.checkpoint is not None:
+    if chosen.loaded is not None:
         # Lightning would say so in many lines, one for each parameter.
-        check_fits(module.state_dict(), read_checkpoint(chosen.checkpoint)["state_dict"], str(chosen.checkpoint))
+        check_fits(module.state_dict(), chosen.loaded.state_dict, str(chosen.checkpoint))
     return module
 
 
@@ -191,15 +191,15 @@ def _create_trainer(command: str, values: Values, chosen: Run) -> Trainer:
         options["check_val_every_n_epoch"] = None  # steps are counted across epochs, however short these are
     options["callbacks"] = _as_list(options["callbacks"])
     options["callbacks"] += _progress(options)
-    options["plugins"] = _with_checkpoint_io(_as_list(options["plugins"]))
+    options["plugins"] = _with_checkpoint_io(_as_list(options["plugins"]), chosen.loaded)
     if command == "fit":
         if options["logger"] in (None, True):
             folder = Path(options["default_root_dir"] or ".") / RUNS
             name = chosen.task.name if chosen.task else "default"
             options["logger"] = TensorBoardLogger(str(folder), name=name, default_hp_metric=False)
-        options["logger"] = continue_logs(options["logger"], chosen.checkpoint)
+        options["logger"] = continue_logs(options["logger"], chosen.loaded)
         if chosen.checkpoint is not None:
-            options["callbacks"] = [RestoredState(chosen.checkpoint), *options["callbacks"]]
+            options["callbacks"] = [RestoredState(chosen.checkpoint, chosen.loaded), *options["callbacks"]]
         saved = _saved(values)
         options["callbacks"] = with_found_values(options["callbacks"], saved, chosen.checkpoint is not None)
         options["callbacks"] += _fit_callbacks(options, values, saved)
@@ -243,14 +243,14 @@ def _fit_callbacks(options: Mapping[str, Any], values: Values, saved: Values) ->
     return callbacks
 
 
-def _with_checkpoint_io(plugins: list[Any]) -> list[Any]:
+def _with_checkpoint_io(plugins: list[Any], loaded: Checkpoint | None) -> list[Any]:
     """The trainer's plugins, with checkpoints written atomically unless one of them writes checkpoints itself."""
     for plugin in plugins:
         if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:
-            plugin.checkpoint_io = AtomicCheckpointIO()
+            plugin.checkpoint_io = AtomicCheckpointIO(loaded)
     if any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         return plugins
-    return [*plugins, AtomicCheckpointIO()]
+    return [*plugins, AtomicCheckpointIO(loaded)]
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -5,31 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, registry
-from perceiver_registry.formats import format_of
 
 NEWEST = ("last", "best")
 """Names of checkpoints, which as paths stand for the newest of that name."""
-
-CHECKPOINT = "checkpoint"
-"""The format of a run's checkpoints, with which a run goes on, and of which Lightning restores all of a module."""
-
-
-def look_at(source: str) -> tuple[Path | None, Mapping[str, Any]]:
-    """What lies at a source: the checkpoint of a run, or None if it is a model in another format; and its description.
-
-    Raises:
-        UserError: if there is no model.
-        PluginError: if it needs something that is not installed; the message says what to install.
-    """
-    entry = format_of(source)
-    description = entry.resolve("format")().description(source)
-    return Path(source) if entry.name == CHECKPOINT else None, description
 
 
 def find_source(

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsFloat, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from perceiver_plugins.sdk.published import config_of
-from perceiver_registry import Format, LoadedModel, UserError, assemble, config_from_dict, create_module
-from perceiver_registry.checkpoint import KEY, NOT_OURS, SUFFIXES, open_checkpoint, read_checkpoint, understood
+from perceiver_registry import (
+    Format,
+    LoadedModel,
+    ModelDescription,
+    UserError,
+    assemble,
+    config_from_dict,
+    create_module,
+)
+from perceiver_registry.checkpoint import KEY, NOT_OURS, SUFFIXES, Checkpoint, open_checkpoint
+from perceiver_registry.description import read_description
 from perceiver_registry.errors import in_one_line
 from perceiver_registry.params import check_fits
 from perceiver_registry.plain_data import PlainDataError, load_json
@@ -22,32 +32,40 @@ if TYPE_CHECKING:
 
     from perceiver_core import Batch, PerceiverIO
 
-OF_MODULE = "model."
-"""What the names of a model's weights begin with in a checkpoint: there they are those of a task's module."""
-
-OF_A_RUN = ("run", "results", "seed")
-"""What a description says of the run that trained a model."""
-
 
 class CheckpointFormat(Format):
-    """Checkpoints of this project, which describe themselves."""
+    """Checkpoints of this project, which describe themselves. An object reads a file once."""
+
+    def __init__(self) -> None:
+        self._content: dict[str, dict[str, Any]] = {}
+        self._checkpoints: dict[str, Checkpoint] = {}
 
     def recognises(self, source: str) -> bool:
         if not source.endswith(SUFFIXES):
             return False
-        if KEY not in open_checkpoint(source):
+        if KEY not in self._open(source):
             raise UserError(NOT_OURS.format(source=source))
         return True
 
-    def description(self, source: str) -> dict[str, Any]:
-        return _with_results(read_checkpoint(source), source)
+    def checkpoint(self, source: str) -> Checkpoint:
+        if source not in self._checkpoints:
+            self._checkpoints[source] = Checkpoint.from_content(self._open(source), source)
+            del self._content[source]
+        return self._checkpoints[source]
+
+    def description(self, source: str) -> ModelDescription:
+        return self.checkpoint(source).description
 
     def weights(self, source: str) -> Mapping[str, Tensor]:
-        return _weights(read_checkpoint(source), source)
+        return self.checkpoint(source).weights
 
     def read(self, source: str) -> LoadedModel:
-        checkpoint = read_checkpoint(source)
-        return loaded(_with_results(checkpoint, source), _weights(checkpoint, source), source)
+        return loaded(self.description(source), self.weights(source), source)
+
+    def _open(self, source: str) -> dict[str, Any]:
+        if source not in self._content:
+            self._content[source] = open_checkpoint(source, self.map_files)
+        return self._content[source]
 
     def write(self, loaded: LoadedModel, target: str) -> None:
         """Writes a checkpoint as training does, at step 0: to be used, or to be trained from."""
@@ -56,7 +74,7 @@ class CheckpointFormat(Format):
 
         model, description = loaded
         options = {name: value for name, value in _task_options(description).items() if name != "name"}
-        module = create_module(description["task"], config_from_dict(description["model"]).without_params(), **options)
+        module = create_module(description.task, config_from_dict(description.model).without_params(), **options)
         module.model.load_state_dict(model.state_dict())
         checkpoint = {
             "epoch": 0,
@@ -69,42 +87,14 @@ class CheckpointFormat(Format):
             "callbacks": {},
             "optimizer_states": [],
             "lr_schedulers": [],
-            KEY: {name: value for name, value in description.items() if name != "results"} | {"seed": None},
+            KEY: replace(description, seed=None).to_dict(),
         }
         torch.save(checkpoint, target)
 
 
-def _task_options(description: Mapping[str, Any]) -> Mapping[str, Any]:
-    task = description.get("run", {}).get("task")
+def _task_options(description: ModelDescription) -> Mapping[str, Any]:
+    task = description.run.get("task")
     return task if isinstance(task, Mapping) else {}
-
-
-def _weights(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    state = checkpoint.get("state_dict")
-    if not isinstance(state, Mapping):
-        raise UserError(f"{source}: a checkpoint without weights")
-    return {key.removeprefix(OF_MODULE): value for key, value in state.items() if key.startswith(OF_MODULE)}
-
-
-def _with_results(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """A checkpoint's description, with what else is known of the run: how far it came, and where its logs lie."""
-    callbacks = checkpoint.get("callbacks")
-    states = callbacks.values() if isinstance(callbacks, Mapping) else ()
-    scores = [(state.get("monitor"), state.get("current_score")) for state in states if isinstance(state, Mapping)]
-    monitored = {name: float(score) for name, score in scores if isinstance(name, str) and _is_number(score)}
-    results = {
-        "steps": checkpoint.get("global_step", 0),
-        "metrics": monitored,
-        "logs": str(Path(source).absolute().parent.parent),
-        "lightning": checkpoint.get("pytorch-lightning_version"),
-    }
-    return {**checkpoint[KEY], "results": results}
-
-
-def _is_number(value: Any) -> TypeGuard[SupportsFloat]:
-    import torch
-
-    return isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
 class SafetensorsFormat(Format):
@@ -116,7 +106,7 @@ class SafetensorsFormat(Format):
         _header(source)
         return True
 
-    def description(self, source: str) -> dict[str, Any]:
+    def description(self, source: str) -> ModelDescription:
         written = _header(source).get(KEY)
         if written is None:
             raise UserError(
@@ -127,7 +117,7 @@ class SafetensorsFormat(Format):
             description = load_json(written)
         except PlainDataError as error:
             raise UserError(f"{source}: its description of the model cannot be read: {error}") from error
-        return understood(description, source)
+        return read_description(description, source)
 
     def weights(self, source: str) -> Mapping[str, Tensor]:
         from safetensors.torch import load_file
@@ -149,8 +139,8 @@ class SafetensorsFormat(Format):
             if value.numel() == 0 or place not in places:
                 places.add(place)
                 state[name] = value.contiguous()
-        kept = {name: value for name, value in loaded.description.items() if name not in OF_A_RUN} | {"run": {}}
-        save_file(state, target, {"format": "pt", KEY: json.dumps(kept)})
+        description = loaded.description.to_dict(with_run=False) | {"run": {}}
+        save_file(state, target, {"format": "pt", KEY: json.dumps(description)})
 
 
 def _header(source: str) -> Mapping[str, str]:
@@ -176,7 +166,7 @@ class HuggingFaceFormat(Format):
     def recognises(self, source: str) -> bool:
         return config_of(source).get("model_type") == "perceiver"
 
-    def description(self, source: str) -> dict[str, Any]:
+    def description(self, source: str) -> ModelDescription:
         from perceiver_plugins.huggingface.conversion import conversion_at
 
         conversion, config = conversion_at(source)
@@ -211,7 +201,7 @@ class HuggingFaceFormat(Format):
             theirs = conversion.to_hugging_face(model)
         except ValueError as error:
             raise UserError(str(error)) from error
-        processor = conversion.processor(model.config, description.get("data") or {})
+        processor = conversion.processor(model.config, description.data)
         Path(target).mkdir()
         with quiet(target):
             theirs.save_pretrained(target)
@@ -233,11 +223,11 @@ class HuggingFaceFormat(Format):
         return conversion.their_outputs(theirs, batch)
 
 
-def loaded(description: dict[str, Any], weights: Mapping[str, Tensor], source: str) -> LoadedModel:
+def loaded(description: ModelDescription, weights: Mapping[str, Tensor], source: str) -> LoadedModel:
     """The model of a description, with its weights.
 
     Args:
-        description: that of a checkpoint.
+        description: the model's description.
         weights: under the names of a model here.
         source: where they come from, for messages.
 
@@ -246,7 +236,7 @@ def loaded(description: dict[str, Any], weights: Mapping[str, Tensor], source: s
         PluginError: if the model needs an adapter that is not installed.
     """
     try:
-        model = assemble(config_from_dict(description["model"]).without_params())
+        model = assemble(config_from_dict(description.model).without_params())
     except UserError:
         raise
     except ValueError as error:

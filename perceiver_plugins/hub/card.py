@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from perceiver_plugins.hub.pipelines import OWN_PIPELINES
-from perceiver_registry import registry
+from perceiver_registry import ModelDescription, registry
 
 if TYPE_CHECKING:
     from perceiver_plugins.hub.models import ZooModel
@@ -46,17 +46,17 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_description(cls, description: Mapping[str, Any]) -> Run:
+    def of_description(cls, description: ModelDescription) -> Run:
         """What a description says of the run, and the events that were logged in its folder."""
-        run, results = description.get("run") or {}, description.get("results") or {}
+        run, results = description.run, description.results
         settings = {name: run[name] for name in SECTIONS if run.get(name)}
         trainer = run.get("trainer") or {}
         settings["trainer"] = {name: trainer[name] for name in OF_THE_TRAINER if trainer.get(name) not in (None, -1)}
-        versions = {used["distribution"]: used["version"] for used in description["plugins"]}
-        steps, metrics = results.get("steps", 0), dict(results.get("metrics", {}))
+        versions = {used.distribution: used.version for used in description.plugins}
+        steps, metrics = (results.steps, dict(results.metrics)) if results else (0, {})
         if results:
-            metrics |= dict(_logged(Path(results["logs"]), steps))
-            versions["pytorch-lightning"] = results["lightning"]
+            metrics |= dict(_logged(Path(results.logs), steps))
+            versions["pytorch-lightning"] = str(results.lightning)
         return cls({name: _public(section) for name, section in settings.items() if section}, metrics, steps, versions)
 
     @property
@@ -75,6 +75,7 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
         name: id of the model on the hub, or what else it is called.
     """
     task = registry().get("task", model.config.task)
+    description = model.config.description
     kind = model.pipeline_tag or task.name
     data = run.data or "unknown data"
     results = [
@@ -105,16 +106,14 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
         summary=task.spec.summary,
         pipeline=model.pipeline_tag or next((each.tag for each, _ in OWN_PIPELINES if each.tag == task.name), None),
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
-        adapters=[model.config.description["model"][part]["adapter"] for part in ("encoder", "decoder")],
-        distributions=" ".join(
-            dict.fromkeys([OURS, *(used["distribution"] for used in model.config.perceiver["plugins"])])
-        ),
+        adapters=description.adapters(),
+        distributions=" ".join(dict.fromkeys([OURS, *(used.distribution for used in description.plugins)])),
         trained=bool(run.steps or run.settings),
         data=run.data,
         steps=f"{run.steps:,}",
         results=[(result.dataset_split, result.metric_type, f"{result.metric_value:.4g}") for result in results],
         settings=yaml.safe_dump({**run.settings}, sort_keys=False).strip(),
-        model_settings=yaml.safe_dump(model.config.description["model"], sort_keys=False).strip(),
+        model_settings=yaml.safe_dump(dict(description.model), sort_keys=False).strip(),
         versions={**run.versions, **{each: importlib.metadata.version(each) for each in ("torch", "transformers")}},
     )
 

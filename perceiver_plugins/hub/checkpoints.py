@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from perceiver_plugins.huggingface.conversion import quiet
 from perceiver_plugins.sdk.connection import hub
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.text.tokenizers import serialize_tokenizer
-from perceiver_registry import LoadedModel, UserError, read_model
-from perceiver_registry.checkpoint import understood
+from perceiver_registry import LoadedModel, ModelDescription, UserError, read_model
 
 
 def from_checkpoint(path: str | Path) -> ZooModel:
@@ -43,12 +43,12 @@ def wrap(loaded: LoadedModel) -> ZooModel:
     model_config = config.model_config()
     model = model_class(model_config)(config)
     model.perceiver.load_state_dict(loaded.model.state_dict())
-    model.processor = _processor(model, model_config, loaded.description["data"])
+    model.processor = _processor(model, model_config, loaded.description.data)
     model.run = Run.of_description(loaded.description)
     return model.eval()
 
 
-def load(source: str | Path) -> tuple[PerceiverIO, dict[str, Any]]:
+def load(source: str | Path) -> tuple[PerceiverIO, ModelDescription]:
     """The model in a folder that ``save_pretrained`` wrote, or at a hub id, as it was before it was wrapped.
 
     Returns:
@@ -64,7 +64,7 @@ def load(source: str | Path) -> tuple[PerceiverIO, dict[str, Any]]:
         return model.perceiver.eval(), _description(model.config, source)
 
 
-def description_at(source: str) -> dict[str, Any]:
+def description_at(source: str) -> ModelDescription:
     """The description of the model that :func:`load` loads.
 
     Raises:
@@ -87,13 +87,14 @@ def _reading(source: str) -> Iterator[None]:
         raise UserError(f"{source}: no model of the zoo can be loaded from there: {one_line(error)}") from error
 
 
-def _description(config: ZooConfig, source: str) -> dict[str, Any]:
-    data = config.perceiver["data"]
+def _description(config: ZooConfig, source: str) -> ModelDescription:
+    description = config.description
+    data = description.data
     if "tokenizer" in data and data["tokenizer"] is None:
         # It puts special tokens around a text by itself, those at its end included.
         tokenizer = serialize_tokenizer(ZooTokenizer.from_pretrained(source))
         data = {**data, "tokenizer": tokenizer, "add_special_tokens": True, "add_eos_token": False}
-    return understood({**config.description, "data": data, "run": {}}, source)
+    return replace(description, data=data).prepare(source)
 
 
 def _processor(model: ZooModel, config: PerceiverConfig[Any, Any], data: Mapping[str, Any]) -> Any:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from transformers import PretrainedConfig
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.hub.formats import MODEL_TYPE
-from perceiver_registry import UserError, config_from_dict, config_to_dict, registry
-from perceiver_registry.checkpoint import FORMAT, require
-
-LEFT_OUT = ("run", "results", "seed")
-"""What a checkpoint's description holds for a run that is to be resumed."""
+from perceiver_registry import ModelDescription, UserError, config_from_dict, config_to_dict, registry
 
 
 class ZooConfig(PretrainedConfig):
@@ -40,7 +37,7 @@ class ZooConfig(PretrainedConfig):
         self.perceiver = dict(perceiver or {})
 
     @classmethod
-    def from_description(cls, description: Mapping[str, Any], **kwargs: Any) -> ZooConfig:
+    def from_description(cls, description: ModelDescription, **kwargs: Any) -> ZooConfig:
         """The configuration that a checkpoint's description stands for.
 
         Names are kept with their distributions, since other plugins may be installed where it is read. A tokenizer
@@ -49,16 +46,32 @@ class ZooConfig(PretrainedConfig):
         Raises:
             UnknownNameError: if a plugin that it names is not installed.
         """
-        kept = {name: value for name, value in description.items() if name not in LEFT_OUT}
-        config = config_from_dict(description["model"])
-        kept["task"] = registry().get("task", description["task"]).full_name
-        kept["model"] = config_to_dict(config, full_names=True)
-        kept["data"] = {name: None if _is_vocabulary(value) else value for name, value in description["data"].items()}
+        kept = replace(
+            description,
+            task=registry().get("task", description.task).full_name,
+            model=config_to_dict(config_from_dict(description.model), full_names=True),
+            data={name: None if _is_vocabulary(value) else value for name, value in description.data.items()},
+        ).to_dict(with_run=False)
         return cls(json.loads(json.dumps(kept)), **kwargs)  # so that it is now what it will be when it is read
 
     @property
-    def description(self) -> dict[str, Any]:
-        """The description, with the classes of ``id2label``.
+    def description(self) -> ModelDescription:
+        """The description of the model, with the classes of ``id2label``.
+
+        Raises:
+            UserError: if there is none, if it is damaged or was written by a newer version of this project, or if
+                ``id2label`` does not fit.
+        """
+        if not self.perceiver:
+            raise UserError(f"{self._source}: describes no model of the zoo")
+        return ModelDescription.from_dict({**self._labelled(), "run": {}}, self._source)
+
+    @property
+    def _source(self) -> str:
+        return self.name_or_path or "config.json"
+
+    def _labelled(self) -> dict[str, Any]:
+        """The plain description, with the classes of ``id2label``.
 
         Raises:
             UserError: if ``id2label`` does not number them from 0 on, or if their number cannot be changed.
@@ -66,17 +79,17 @@ class ZooConfig(PretrainedConfig):
         own = _own_labels(self.perceiver)
         if own is None:
             return self.perceiver
-        source = self.name_or_path or "config.json"
         names = {int(number): name for number, name in (self.id2label or {}).items()}
         if sorted(names) != [*range(len(names))] or not names:
-            raise UserError(f"{source}: id2label must name the classes 0, 1, 2, ..., got {sorted(names)}")
+            raise UserError(f"{self._source}: id2label must name the classes 0, 1, 2, ..., got {sorted(names)}")
         labels = [names[number] for number in range(len(names))]
         if labels == own:
             return self.perceiver
         model = self.perceiver["model"]
         if len(labels) != len(own) and "num_classes" in model["encoder"]:
             raise UserError(
-                f"{source}: num_labels={len(labels)}: the model's input has the label too (it takes {len(own)} classes)"
+                f"{self._source}: num_labels={len(labels)}: the model's input has the label too (it takes {len(own)} "
+                "classes)"
             )
         decoder = model["decoder"] | {"num_classes": len(labels), "label_names": labels}
         return {**self.perceiver, "model": {**model, "decoder": decoder}}
@@ -84,7 +97,7 @@ class ZooConfig(PretrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain data, in which the description has the classes of ``id2label``."""
         values = super().to_dict()
-        return values | {"perceiver": copy.deepcopy(self.description)} if "perceiver" in values else values
+        return values | {"perceiver": copy.deepcopy(self._labelled())} if "perceiver" in values else values
 
     @property
     def task(self) -> str:
@@ -99,17 +112,7 @@ class ZooConfig(PretrainedConfig):
                 not fit.
             PluginError: if it needs an adapter or a task that is not installed; the message says what to install.
         """
-        source = self.name_or_path or "config.json"
-        if not self.perceiver:
-            raise UserError(f"{source}: describes no model of the zoo")
-        if self.perceiver["format"] > FORMAT:
-            raise UserError(
-                f"{source}: written by a newer perceiver (format {self.perceiver['format']}); please upgrade"
-            )
-        for used in self.perceiver["plugins"]:
-            if used["kind"] != "data":
-                require(used, source)
-        return config_from_dict(self.description["model"])
+        return config_from_dict(self.description.prepare(self._source).model)
 
 
 def _own_labels(description: Mapping[str, Any]) -> list[str] | None:

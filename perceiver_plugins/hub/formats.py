@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from perceiver_plugins.sdk.published import config_of
-from perceiver_registry import Format, LoadedModel
+from perceiver_registry import Format, LoadedModel, ModelDescription
 
 MODEL_TYPE = "perceiver-zoo"
 """What a ``config.json`` calls such a model."""
@@ -18,7 +17,7 @@ class ZooFormat(Format):
     def recognises(self, source: str) -> bool:
         return config_of(source).get("model_type") == MODEL_TYPE
 
-    def description(self, source: str) -> dict[str, Any]:
+    def description(self, source: str) -> ModelDescription:
         from perceiver_plugins.hub.checkpoints import description_at
 
         return description_at(source)

@@ -61,7 +61,7 @@ class OpticalFlowPipeline(_OwnPipeline):
         frames: Tensor = input_tensors["frames"]
         height, width = frames.shape[2:]
         # As in training: the model sees frames of that size, and its flow is enlarged accordingly.
-        factor = config.perceiver["data"].get("downscale", 1)
+        factor = config.description.data.get("downscale", 1)
         small = avg_pool2d(frames, factor, ceil_mode=True)
         flow = flow_of_frames(self._flow_of_parts, small, tuple(model.config.encoder.image_size))
         flow = flow * model.config.decoder.flow_scale_factor * factor
@@ -96,7 +96,7 @@ class MultimodalAutoencodingPipeline(_OwnPipeline):
             from perceiver_plugins.multimodal.data.files import read_clip
 
             config: Any = self.model.config
-            clip = read_clip(input_, ClipFormat.from_description(config.perceiver["data"]))
+            clip = read_clip(input_, ClipFormat.from_description(config.description.data))
         else:
             frames = torch.as_tensor(np.ascontiguousarray(input_["frames"])).permute(0, 3, 1, 2)
             clip = Clip(frames, torch.as_tensor(np.asarray(input_["samples"], np.float32)))

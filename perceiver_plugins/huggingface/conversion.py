@@ -19,7 +19,7 @@ from torch import Tensor
 
 from perceiver_plugins.sdk.connection import hub
 from perceiver_plugins.sdk.errors import one_line
-from perceiver_registry import UserError, assemble, describe, registry
+from perceiver_registry import ModelDescription, UserError, assemble, registry
 from perceiver_registry.errors import surface_own_fault
 
 if TYPE_CHECKING:
@@ -92,13 +92,13 @@ class Conversion:
                 f"{config.name_or_path or self.architecture}: its configuration cannot be converted: {one_line(error)}"
             ) from error
 
-    def description(self, config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
+    def description(self, config: transformers.PerceiverConfig, source: str) -> ModelDescription:
         """The description, as of a checkpoint, of the model with Hugging Face's ``config`` at ``source``.
 
         Raises:
             UserError: if the configuration cannot be converted, or if the task is not installed.
         """
-        return describe(self.task, self.ours(config), data=self.data(config, source))
+        return ModelDescription.create(self.task, self.ours(config), data=self.data(config, source))
 
     def from_state(self, config: PerceiverConfig[Any, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Turns the state dict of Hugging Face's model into one of the model here that has ``config``."""

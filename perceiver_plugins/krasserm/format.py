@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_plugins.checkpoints.formats import loaded
 from perceiver_plugins.krasserm.files import Original, find
-from perceiver_registry import Format, LoadedModel, UserError, describe
+from perceiver_registry import Format, LoadedModel, ModelDescription, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ class KrassermFormat(Format):
         original, conversion, config = _opened(source)
         return loaded(_description(original, conversion, config), conversion.convert_state(original, config), source)
 
-    def description(self, source: str) -> dict[str, Any]:
+    def description(self, source: str) -> ModelDescription:
         return _description(*_opened(source))
 
     def weights(self, source: str) -> Mapping[str, Tensor]:
@@ -47,5 +47,5 @@ def _opened(source: str) -> tuple[Original, Conversion, PerceiverConfig[Any, Any
     return original, conversion, conversion.convert_config(original)
 
 
-def _description(original: Original, conversion: Conversion, config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
-    return describe(conversion.task, config, conversion.data(config, original))
+def _description(original: Original, conversion: Conversion, config: PerceiverConfig[Any, Any]) -> ModelDescription:
+    return ModelDescription.create(conversion.task, config, conversion.data(config, original))

@@ -12,13 +12,22 @@ from typing import Any, NamedTuple
 from perceiver_core import PerceiverIO
 from perceiver_plugins.serving.checking import Check, Run, checks
 from perceiver_plugins.serving.tracing import Place, Traced, trace
-from perceiver_registry import LoadedModel, UserError, config_to_dict, read_model, registry, write_model
+from perceiver_registry import (
+    LoadedModel,
+    ModelDescription,
+    UserError,
+    config_to_dict,
+    read_model,
+    registry,
+    write_model,
+)
 
 KEY = "perceiver"
 """A file's description of itself lies under this key."""
 
-KEPT = ("format", "task", "model", "data", "plugins")
-"""What a file keeps of the original's description; a run's settings are nothing to a serving side."""
+
+NO_TASK = ""
+"""Task of a model that was built by hand, of which its configuration alone is known."""
 
 
 class Settled(NamedTuple):
@@ -85,10 +94,11 @@ def export(
     elif isinstance(source, LoadedModel):
         loaded = source
     else:
-        loaded = LoadedModel(source.eval(), {"model": config_to_dict(source.config.without_params())})
+        description = ModelDescription(NO_TASK, config_to_dict(source.config.without_params()))
+        loaded = LoadedModel(source.eval(), description)
     write_model(loaded, str(target), _format_of(str(target), format), overwrite=overwrite)
     name = _format_of(str(target), format)
-    return registry().get("format", name).resolve("format")().description(str(target))
+    return registry().get("format", name).resolve("format")().signature(str(target))
 
 
 def _format_of(target: str, format: str | None) -> str:
@@ -109,11 +119,16 @@ def write(backend: Backend, loaded: LoadedModel, target: str) -> None:
     """
     settled = settle(backend, loaded.model)
     description = {
-        **{key: loaded.description[key] for key in KEPT if key in loaded.description},
+        **_kept(loaded.description),
         **settled.traced.description(),
         "checked": [asdict(check) for check in settled.checked],
     }
     backend.save(settled.built, target, json.dumps(description, default=_plain))
+
+
+def _kept(description: ModelDescription) -> dict[str, Any]:
+    """What a file keeps of the original's description: a serving side has no use for the run's settings."""
+    return {"model": description.model} if description.task == NO_TASK else description.to_dict(with_run=False)
 
 
 def settle(backend: Backend, model: PerceiverIO) -> Settled:

@@ -40,9 +40,9 @@ class ServingFormat(Format):
 
         return answer(model, batch)
 
-    def description(self, source: str) -> dict[str, Any]:
-        """What the file at ``source`` says of itself."""
-        return json.loads(self._backend().description(source))
+    def signature(self, target: str) -> dict[str, Any]:
+        """What the file says of itself: the original's description, and its inputs and outputs."""
+        return json.loads(self._backend().description(target))
 
     def _backend(self) -> Backend:
         return resolve_import_path(self.backend)()

@@ -3,6 +3,7 @@
 from perceiver_registry.assemble import assemble, build_adapters, create_module
 from perceiver_registry.checkpoint import describe, read_checkpoint
 from perceiver_registry.configs import config_from_dict, config_to_dict
+from perceiver_registry.description import ModelDescription
 from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, UserError
 from perceiver_registry.formats import Format, LoadedModel, read_model, write_model
 from perceiver_registry.hooks import hookimpl
@@ -22,6 +23,7 @@ __all__ = [
     "FormatSpec",
     "LoadedModel",
     "LoadedPlugin",
+    "ModelDescription",
     "ModelSpec",
     "Plugin",
     "PluginError",

@@ -6,13 +6,17 @@ Every source of a model or of its weights goes through here. Imports torch when 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from perceiver_registry.checkpoint import Checkpoint
+from perceiver_registry.description import ModelDescription
 from perceiver_registry.errors import UserError
 from perceiver_registry.registry import Entry, registry
 from perceiver_registry.remote import refuse_remote
@@ -32,17 +36,16 @@ NUM_COMPARED = 1024
 
 
 class LoadedModel(NamedTuple):
-    """A model and what is known of it.
+    """A model and its description.
 
     Attributes:
         model: the model, in evaluation mode.
-        description: that of a checkpoint (:func:`perceiver_registry.describe`): the model's plain configuration under
-            ``"model"``, the name of its task under ``"task"``, what prediction must know of the data under
-            ``"data"`` (its tokenizer, how images are normalised), and more.
+        description: its task, its plain configuration, what prediction needs to know about the data (its tokenizer,
+            how images are normalised), and more.
     """
 
     model: PerceiverIO
-    description: dict[str, Any]
+    description: ModelDescription
 
 
 class Format:
@@ -50,6 +53,13 @@ class Format:
 
     A subclass that reads implements :meth:`recognises` and :meth:`read`, one that writes implements :meth:`write`. Its
     module imports nothing heavy at the top: every format is asked for every source.
+
+    A command asks one object for all that it needs of a source, so that an object may keep what it has read.
+    """
+
+    map_files: bool = True
+    """Whether tensors may stay in the file until they are used. ``perceiver fit`` sets it to False, since it may
+    replace the file while it trains.
     """
 
     def recognises(self, source: str) -> bool:
@@ -72,13 +82,27 @@ class Format:
         """
         raise NotImplementedError(f"{type(self).__name__}.read")
 
-    def description(self, source: str) -> dict[str, Any]:
+    def description(self, source: str) -> ModelDescription:
         """The description of the model at ``source``. A format that can, reads it without the weights.
 
         Raises:
             UserError: if there is no model, or if the source does not say what it is.
         """
         return self.read(source).description
+
+    def checkpoint(self, source: str) -> Checkpoint | None:
+        """The checkpoint of a run at ``source``, from which training is resumed; None in any other format.
+
+        Raises:
+            UserError: if there is no checkpoint at ``source``, or if it is damaged.
+        """
+        return None
+
+    def signature(self, target: str) -> Mapping[str, Any]:
+        """What a file for serving says of itself: ``"inputs"`` and ``"outputs"`` with name, type and shape of each,
+        ``"sizes"`` and ``"checked"``. Empty in formats that are not for serving.
+        """
+        return {}
 
     def weights(self, source: str) -> Mapping[str, Tensor]:
         """The weights at ``source`` under the names of a model here. A format that can, builds no model for them.
@@ -116,37 +140,118 @@ class Format:
         return model(batch, _some_places(model))
 
 
-def format_of(source: str, format: str | None = None) -> Entry[FormatSpec]:
-    """The format that a model at ``source`` is in.
+class Source:
+    """A file, a folder or a hub id of a model, opened in its format. A file is read once for all that is asked.
+
+    Args:
+        path: the file, folder or hub id.
+        entry: its registered format.
+        format: an object of that format.
+    """
+
+    def __init__(self, path: str, entry: Entry[FormatSpec], format: Format):
+        self.path = path
+        self.entry = entry
+        self._format = format
+
+    @functools.cached_property
+    def description(self) -> ModelDescription:
+        """The description of the model, read without its weights where the format can.
+
+        Raises:
+            UserError: if there is no model, or if the source does not say what it is.
+        """
+        return typed_description(self._format.description(self.path))
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint of a run, or None if the source is in any other format.
+
+        Raises:
+            UserError: if it is damaged.
+        """
+        return self._format.checkpoint(self.path)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights under the names of a model here.
+
+        Raises:
+            UserError: if there is no model.
+        """
+        return self._format.weights(self.path)
+
+    def read(self) -> LoadedModel:
+        """Read the model.
+
+        Raises:
+            UserError: if there is no model.
+        """
+        model, description = self._format.read(self.path)
+        return LoadedModel(model, typed_description(description))
+
+
+def typed_description(description: ModelDescription | Mapping[str, Any]) -> ModelDescription:
+    """Return a description as a typed one: before interface 1.3 formats had plain dicts, which may be incomplete."""
+    if isinstance(description, ModelDescription):
+        return description
+    warnings.warn(
+        "a dict as the description of a LoadedModel is deprecated since interface 1.3: make it a ModelDescription",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return ModelDescription.from_partial(description)
+
+
+def open_source(source: str, format: str | None = None, map_files: bool = True) -> Source:
+    """Open a model's source in its format.
 
     Args:
         source: a file, a folder or a hub id.
-        format: its name. None: the one that recognises it.
+        format: name of its format. None: the one that recognises it.
+        map_files: whether tensors may stay in the file until they are used.
 
     Raises:
-        UserError: if there is none, or if it is only written.
+        UserError: if no format recognises the source, or if the format is only written.
     """
     if format is not None:
         entry = registry().get("format", format)
         if not entry.spec.reads:
             raise UserError(f"format {format!r} is only written; formats that are read: {_names('reads')}")
-        return entry
+        return _opened(source, entry, map_files)
     refuse_remote("source", source)
-    reading = [entry for entry in registry().entries("format") if entry.spec.reads]
-    by_suffix = [entry for entry in reading if _has_suffix(source, entry)]
-    if by_suffix and not Path(source).exists():
-        reading = by_suffix  # what is missing is a file
+    formats = _formats_to_try(source)
     reasons = []
-    for entry in sorted(reading, key=lambda entry: entry not in by_suffix):
+    for entry in formats:
         try:
-            if entry.resolve("format")().recognises(source):
-                return entry
+            opened = _opened(source, entry, map_files)
+            if opened._format.recognises(source):
+                return opened
         except UserError as error:
             reasons.append(str(error))
     if reasons:
         raise UserError("; ".join(dict.fromkeys(reasons)))
-    known = ", ".join(map(registry().short_name, reading))
+    known = ", ".join(sorted(map(registry().short_name, formats)))
     raise UserError(f"{source}: no model in any format that is read ({known or 'none'}){registry().not_loaded('')}")
+
+
+def _opened(source: str, entry: Entry[FormatSpec], map_files: bool) -> Source:
+    format = entry.resolve("format")()
+    format.map_files = map_files
+    return Source(source, entry, format)
+
+
+def _formats_to_try(source: str) -> list[Entry[FormatSpec]]:
+    """The formats that a source may be in, those of its suffix first."""
+    reading = [entry for entry in registry().entries("format") if entry.spec.reads]
+    by_suffix = [entry for entry in reading if _has_suffix(source, entry)]
+    if by_suffix and not Path(source).exists():
+        return by_suffix  # what is missing is a file
+    return sorted(reading, key=lambda entry: entry not in by_suffix)
+
+
+def format_of(source: str, format: str | None = None) -> Entry[FormatSpec]:
+    """Find the format that a model at ``source`` is in, as :func:`open_source` does."""
+    return open_source(source, format).entry
 
 
 def read_model(source: str, format: str | None = None) -> LoadedModel:
@@ -160,7 +265,7 @@ def read_model(source: str, format: str | None = None) -> LoadedModel:
         UserError: if there is no model at ``source``, or if no format recognises it.
         PluginError: if it needs something that is not installed; the message says what to install.
     """
-    return format_of(source, format).resolve("format")().read(source)
+    return open_source(source, format).read()
 
 
 def format_for(loaded: LoadedModel, target: str, format: str | None = None) -> Entry[FormatSpec]:
@@ -252,6 +357,7 @@ def write_model(loaded: LoadedModel, target: str, format: str | None = None, *, 
     import torch
 
     check_free(target, overwrite)
+    loaded = LoadedModel(loaded.model, typed_description(loaded.description))
     written = format_for(loaded, target, format).resolve("format")()
     with _draft(Path(target)) as draft:
         written.write(loaded, str(draft))

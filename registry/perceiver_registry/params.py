@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from perceiver_registry.errors import PluginError, UserError
-from perceiver_registry.formats import format_of
+from perceiver_registry.formats import open_source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,7 +80,7 @@ def load_encoder(model: nn.Module, source: str) -> None:
 
 def _weights(source: str, where: str) -> Mapping[str, Tensor]:
     try:
-        return format_of(source).resolve("format")().weights(source)
+        return open_source(source).weights()
     except PluginError:
         raise
     except UserError as error:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.assemble import assemble
-from perceiver_registry.checkpoint import describe
 from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_from_dict
+from perceiver_registry.description import ModelDescription
 from perceiver_registry.errors import UserError, some_of
 from perceiver_registry.formats import LoadedModel, read_model
 from perceiver_registry.registry import Entry, registry
@@ -108,7 +108,7 @@ def load_weights(name: str, source: str) -> LoadedModel:
     entry = registry().get("model", name)
     task = registry().get("task", entry.spec.task, entry.plugin)
     model = create_model(name, params=source).eval()
-    return LoadedModel(model, describe(registry().short_name(task), model.config))
+    return LoadedModel(model, ModelDescription.create(registry().short_name(task), model.config))
 
 
 def from_hugging_face(model: Any) -> PerceiverIO:

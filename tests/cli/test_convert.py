@@ -114,8 +114,8 @@ def test_a_model_goes_through_all_formats_and_is_the_same(architecture, perceive
         expected, *others = [model(batch) for model in models]
     assert all(largest_difference(expected, other) < 1e-5 for other in others)
     descriptions = [read_model(str(tmp_path / each.split()[0])).description for each in way]
-    assert len({each["task"] for each in descriptions}) == 1
-    first, *configs = [config_from_dict(each["model"]) for each in descriptions]
+    assert len({each.task for each in descriptions}) == 1
+    first, *configs = [config_from_dict(each.model) for each in descriptions]
     for config in configs:
         assert config == first
 
@@ -357,11 +357,13 @@ HOSTILE = {
     ),
     "broken-weights": (_changed("model.safetensors", b"broken"), "no Perceiver language model can be loaded"),
     "broken-description": (_description("{"), "its description of the model cannot be read"),
-    "empty-description": (_description("{}"), "its description of the model is damaged: KeyError: 'format'"),
+    "empty-description": (_description("{}"), "its description of the model is damaged: format is missing"),
     "description-of-the-future": (_description('{"format": 99}'), "written by a newer perceiver (format 99)"),
     "missing-plugin": (
         _description(
-            '{"format": 1, "plugins": [{"kind": "input", "name": "wave", "distribution": "acme", "version": "1.2"}]}'
+            '{"format": 1, "task": "mlm", "data": {}, "run": {}, '
+            '"model": {"encoder": {"adapter": "wave"}, "decoder": {"adapter": "text"}}, '
+            '"plugins": [{"kind": "input", "name": "wave", "distribution": "acme", "version": "1.2"}]}'
         ),
         "needs the input adapter 'wave' of acme 1.2: pip install acme==1.2",
     ),

@@ -19,6 +19,7 @@ from perceiver_plugins.hub import ZooConfig, ZooForMaskedLM, ZooModel, from_chec
 from perceiver_plugins.table.reading import TableReader
 from perceiver_plugins.text.reading import TextReader
 from perceiver_registry import PluginError, UserError, read_checkpoint
+from perceiver_registry.checkpoint import Checkpoint
 
 
 def test_fill_mask(elsewhere: Any, language_model: Any, predicted: Callable[..., Any]) -> None:
@@ -72,7 +73,7 @@ def test_token_classification(elsewhere: Any, token_classifier: Any, predicted: 
 def test_numbers(elsewhere: Any, regressor: Any, predicted: Callable[..., Any]) -> None:
     """A model that no Auto class but AutoModel is made for; what it predicts depends on buffers that are not stored."""
     model, description = load(regressor.folder)
-    reader = TableReader(description["data"], model.input_adapter)
+    reader = TableReader(description.data, model.input_adapter)
     batch = reader.collate([reader.read(each) for each in regressor.inputs])
     inputs = {name: value.tolist() for name, value in batch.items()}
     name, ours = elsewhere.ask(None, regressor.folder, inputs)
@@ -106,18 +107,18 @@ def test_a_folder_comes_back_as_a_checkpoint_describes_itself(
 ) -> None:
     for exported in (language_model, text_classifier, regressor):
         model, description = load(exported.folder)
-        checkpoint = read_checkpoint(exported.checkpoint)
+        described = Checkpoint.read(exported.checkpoint).description
         assert type(model) is PerceiverIO
         assert not model.training
-        assert description["plugins"] == checkpoint["perceiver"]["plugins"]
+        assert description.plugins == described.plugins
         wrapped = ZooConfig.from_description(description).model_config()
-        assert wrapped == ZooConfig.from_description(checkpoint["perceiver"]).model_config() == model.config
+        assert wrapped == ZooConfig.from_description(described).model_config() == model.config
         if exported is not regressor:
-            readers = [TextReader(each["data"], model.input_adapter) for each in (description, checkpoint["perceiver"])]
+            readers = [TextReader(each.data, model.input_adapter) for each in (description, described)]
             for text in ["not bad, 5€", "the [SEP] cat " * 9]:
                 one, other = (reader.collate([reader.read(text)])["input_ids"] for reader in readers)
                 torch.testing.assert_close(one, other)
-    assert description["data"] == checkpoint["perceiver"]["data"]
+    assert description.data == described.data
 
 
 @pytest.fixture

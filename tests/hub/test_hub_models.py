@@ -40,7 +40,7 @@ from perceiver_plugins.image.config import ImageLearnedEncoderConfig, ImagePatch
 from perceiver_plugins.table.config import TableEncoderConfig
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_plugins.text.lightning import LitLanguageModel
-from perceiver_registry import describe
+from perceiver_registry import ModelDescription
 
 SIZES = {"num_cross_attention_heads": 1, "num_self_attention_heads": 3, "num_self_attention_layers_per_block": 2}
 TEXT = TextEncoderConfig(
@@ -59,7 +59,7 @@ TOKENS = TokenClassificationDecoderConfig(num_classes=3)
 def config_of(encoder: Any, decoder: Any, task: str, **values: Any) -> ZooConfig:
     """The configuration of a small model."""
     config = PerceiverConfig(encoder, decoder, **({"num_latents": 5, "num_latent_channels": 12} | values))
-    return ZooConfig.from_description(describe(task, config))
+    return ZooConfig.from_description(ModelDescription.create(task, config))
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def _keep(kept: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
 def test_a_new_model_starts_as_one_that_is_assembled(text_config: Callable[..., PerceiverConfig]) -> None:
     """transformers draws no weights of its own over those that "local" initialisation gave."""
     plain = text_config({"num_cross_attention_qk_channels": 18}, init="local")
-    config = ZooConfig.from_description(describe("mlm", plain))
+    config = ZooConfig.from_description(ModelDescription.create("mlm", plain))
     torch.manual_seed(3)
     model = ZooForMaskedLM(config)
     torch.manual_seed(3)

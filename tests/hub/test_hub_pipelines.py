@@ -24,7 +24,7 @@ from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, Au
 from perceiver_plugins.multimodal.data.files import write_clip
 from perceiver_plugins.multimodal.data.format import Clip, ClipFormat
 from perceiver_plugins.multimodal.reading import ClipReader
-from perceiver_registry import describe
+from perceiver_registry import ModelDescription
 
 HEADS = {"num_self_attention_heads": 2, "num_self_attention_layers_per_block": 1, "num_cross_attention_heads": 1}
 CLIP: dict[str, Any] = {"num_frames": 2, "frame_size": (8, 4), "num_audio_samples": 320, "num_classes": 3}
@@ -33,7 +33,8 @@ FORMAT = ClipFormat(num_frames=2, frame_size=(8, 4), frame_rate=25, samples_per_
 
 def save(config: PerceiverConfig, task: str, data: dict[str, Any], randomise: Any, folder: Path) -> ZooModel:
     """A model with random weights, saved."""
-    model: ZooModel = randomise(ZooModel(ZooConfig.from_description(describe(task, config, data)))).eval()
+    zoo_config = ZooConfig.from_description(ModelDescription.create(task, config, data))
+    model: ZooModel = randomise(ZooModel(zoo_config)).eval()
     model.save_pretrained(folder)
     return model
 

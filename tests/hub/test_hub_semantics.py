@@ -27,7 +27,7 @@ from perceiver_plugins.hub import ZooConfig, from_checkpoint, load, model_class
 from perceiver_plugins.hub.losses import problem_loss
 from perceiver_plugins.image.config import ImageLearnedEncoderConfig
 from perceiver_plugins.text.config import TextEncoderConfig
-from perceiver_registry import UserError, describe
+from perceiver_registry import ModelDescription, UserError
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -47,7 +47,7 @@ NUM_LATENTS, NUM_LATENT_CHANNELS = 5, 12
 
 def save(folder: Path, encoder: Any, decoder: Any, task: str) -> Path:
     config = PerceiverConfig(encoder, decoder, num_latents=NUM_LATENTS, num_latent_channels=NUM_LATENT_CHANNELS)
-    zoo_config = ZooConfig.from_description(describe(task, config))
+    zoo_config = ZooConfig.from_description(ModelDescription.create(task, config))
     model = model_class(config)(zoo_config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -154,7 +154,7 @@ def test_another_number_of_labels_starts_a_new_output_layer(
     assert [again.config.id2label[i] for i in range(5)] == labels
     plain, description = load(tmp_path / "again")
     assert plain.config.decoder.label_names == labels
-    assert description["model"]["decoder"]["num_classes"] == 5
+    assert description.model["decoder"]["num_classes"] == 5
 
 
 def test_labels_of_tokens(tmp_path: Path, batch: dict[str, Tensor]) -> None:

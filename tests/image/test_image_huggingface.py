@@ -277,6 +277,6 @@ def test_what_the_image_processor_says_comes_along(peer, tmp_path, said, size, c
     peer(FOURIER).save_pretrained(source)
     if said:
         (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(said | {"image_mean": [0.1, 0.2, 0.3]}))
-    data = read_model(source).description["data"]
+    data = read_model(source).description.data
     assert (list(data["image_size"]), data["crop_pct"]) == (size, crop_pct)
     assert data["mean"] == pytest.approx([0.1, 0.2, 0.3] if said else [0.485, 0.456, 0.406])

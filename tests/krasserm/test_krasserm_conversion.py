@@ -112,7 +112,7 @@ def test_description_and_weights_alone_are_those_of_the_model(kind, tmp_path):
     form = format_of(source).resolve("format")()
     assert format_of(source).name == "krasserm"
     assert form.description(source) == description
-    assert config_from_dict(description["model"]) == model.config
+    assert config_from_dict(description.model) == model.config
     weights = form.weights(source)
     assert weights.keys() == model.state_dict().keys()
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
@@ -318,5 +318,5 @@ def test_published_shapes_have_the_published_number_of_parameters(kind, number, 
     source = peer.save_folder(tmp_path / "model", kind, published_shape(kind), {})
     description = format_of(source).resolve("format")().description(source)
     with torch.device("meta"):
-        model = assemble(config_from_dict(description["model"]))
+        model = assemble(config_from_dict(description.model))
     assert sum(parameter.numel() for parameter in model.parameters()) == number

@@ -70,7 +70,7 @@ def test_bytes_are_its_tokens(kind, tokenizer_class, saved):
     source = saved(kind, **({"tokenizer_class": tokenizer_class} if tokenizer_class else {}))
     if tokenizer_class:
         PerceiverTokenizer().save_pretrained(source)
-    data = read_model(source).description["data"]
+    data = read_model(source).description.data
     assert deserialize_tokenizer(data["tokenizer"])("aé")["input_ids"] == [4, 103, 201, 175, 5]
     # What its pipelines do, if it brings a tokenizer, and what its training does by default.
     assert data["add_special_tokens"] is bool(tokenizer_class)
@@ -87,19 +87,19 @@ def test_words_may_be_its_tokens(saved):
         tokenizer_object=tokenizer, pad_token="[PAD]", mask_token="[MASK]", padding_side="left"
     )
     fast.save_pretrained(source)
-    data = read_model(source).description["data"]
+    data = read_model(source).description.data
     assert deserialize_tokenizer(data["tokenizer"])("good bad ugly")["input_ids"] == [3, 4, 2]
     assert data["padding_side"] == "left"
 
 
 def test_without_a_tokenizer_nothing_is_said_of_texts(saved):
-    assert read_model(saved("text-classifier", encoder={"vocab_size": 40})).description["data"] == {}
+    assert read_model(saved("text-classifier", encoder={"vocab_size": 40})).description.data == {}
 
 
 def test_a_tokenizer_that_is_out_of_reach_does_not_keep_a_model_from_being_read(trained):
     with pytest.warns(UserWarning, match="prediction will not be possible with this model: tokenizer 'some/tokenizer'"):
         loaded = read_model(trained("text-classifier", {"tokenizer": "some/tokenizer"}))
-    assert loaded.description["data"] == {}
+    assert loaded.description.data == {}
 
 
 class Task(enum.Enum):
@@ -114,7 +114,7 @@ def test_a_checkpoint_says_how_its_texts_were_read(trained, monkeypatch):
     of_data = {"tokenizer": "krasserm/perceiver-io-mlm", "add_special_tokens": True, "padding_side": "left"}
     source = trained("text-classifier", of_data | {"task": Task.clf, "static_masking": False, "padding_side": "left"})
     monkeypatch.undo()
-    data = read_model(source).description["data"]
+    data = read_model(source).description.data
     assert (data["add_special_tokens"], data["padding_side"], data["add_eos_token"]) == (True, "left", False)
     assert deserialize_tokenizer(data["tokenizer"])("a")["input_ids"] == [4, 103, 5]
 
@@ -122,14 +122,14 @@ def test_a_checkpoint_says_how_its_texts_were_read(trained, monkeypatch):
 def test_what_else_lightning_keeps_does_not_matter(trained):
     kept = {"dirpath": Path("x"), "score": np.float64(0.5), "dtype": np.dtype("int8")}
     source = trained("image-classifier", callbacks={"ModelCheckpoint": kept})
-    assert read_model(source).description["task"] == "image-classification"
+    assert read_model(source).description.task == "image-classification"
 
 
 def test_a_checkpoint_may_hold_plain_mappings(tmp_path):
     config = peer.model_config("text-classifier")
     state = {f"model.{name}": value for name, value in peer.random_state(config).items()}
     torch.save({"state_dict": state, "hyper_parameters": config | {"_class_path": "x"}}, tmp_path / "plain.ckpt")
-    assert read_model(str(tmp_path / "plain.ckpt")).description["task"] == "text-classification"
+    assert read_model(str(tmp_path / "plain.ckpt")).description.task == "text-classification"
 
 
 def test_images_are_read_as_its_image_processor_says(saved):
@@ -142,7 +142,7 @@ def test_images_are_read_as_its_image_processor_says(saved):
     # As older versions write it.
     older = {"size": 224, "crop_size": 256, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
     Path(source, "preprocessor_config.json").write_text(json.dumps(older))
-    assert ImageFormat.from_description(read_model(source).description["data"]) == expected
+    assert ImageFormat.from_description(read_model(source).description.data) == expected
 
 
 def test_grey_images_are_read_as_its_image_processor_says(saved):
@@ -331,7 +331,7 @@ def test_missing_and_damaged_weights_are_an_error(saved):
     with pytest.raises(UserError, match=r"model: neither model\.safetensors nor pytorch_model\.bin is there"):
         read_model(source)
     # What it is can be told all the same.
-    assert format_of(source).resolve("format")().description(source)["task"] == "text-classification"
+    assert format_of(source).resolve("format")().description(source).task == "text-classification"
 
 
 def test_code_in_a_folder_is_not_run(saved, capsys):

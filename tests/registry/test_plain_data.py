@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from perceiver_registry.checkpoint import understood
+from perceiver_registry.description import read_description
 from perceiver_registry.errors import UserError
 from perceiver_registry.plain_data import (
     MAX_ALIASED,
@@ -104,7 +104,7 @@ def test_data_that_contains_itself_or_is_endless_is_refused():
         with pytest.raises(PlainDataError):
             check_size(value)
         with pytest.raises(UserError, match=r"^m\.ckpt: its description of the model is damaged: (more than|nested)"):
-            understood({"format": 1, "plugins": [], "model": value}, "m.ckpt")
+            read_description({"format": 1, "plugins": [], "model": value}, "m.ckpt")
     shared = list(range(10))
     check_size({"a": [shared] * 1000, "b": "text", "c": (shared, {"d": shared})})
 

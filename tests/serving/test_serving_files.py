@@ -16,7 +16,7 @@ from perceiver_plugins.serving.batches import example, of_size
 from perceiver_plugins.serving.exporting import Backend, settle
 from perceiver_plugins.serving.programs import Programs
 from perceiver_plugins.serving.tracing import trace
-from perceiver_registry import LoadedModel, UserError, write_model
+from perceiver_registry import LoadedModel, ModelDescription, UserError, write_model
 from perceiver_registry.testing.partners import (
     NumbersDecoderConfig,
     NumbersOutputAdapter,
@@ -24,14 +24,12 @@ from perceiver_registry.testing.partners import (
     VectorsInputAdapter,
 )
 
-DESCRIPTION = {
-    "format": 1,
-    "task": "image-classification",
-    "model": {"decoder": {"adapter": "classification", "label_names": ["cat", "dog", "no pet: Ä"]}},
-    "data": {"image_size": (8, 8), "mean": [0.5], "std": [0.25]},
-    "run": {"data": {"path": "/home/me/photos"}},
-    "plugins": [],
-}
+DESCRIPTION = ModelDescription(
+    task="image-classification",
+    model={"decoder": {"adapter": "classification", "label_names": ["cat", "dog", "no pet: Ä"]}},
+    data={"image_size": (8, 8), "mean": [0.5], "std": [0.25]},
+    run={"data": {"path": "/home/me/photos"}},
+)
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
@@ -92,7 +90,7 @@ def test_what_to_install_is_said_before_anything_is_done(tmp_path: Path, small_m
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *args: None if name == "onnxruntime" else find_spec(name, *args)
     )
-    loaded = LoadedModel(small_model("table", "classification"), {})
+    loaded = LoadedModel(small_model("table", "classification"), ModelDescription("", {}))
 
     assert "pip install 'perceiver-zoo[onnx]'" in str(OnnxFormat().refusal(loaded))
     with pytest.raises(UserError, match="needs onnxruntime: pip install"):
@@ -166,7 +164,7 @@ class LooksAtTheNumbers(VectorsInputAdapter):
 def test_what_cannot_be_exported_is_an_error_in_one_line(
     adapter_type: type[VectorsInputAdapter], message: str, tmp_path: Path
 ) -> None:
-    loaded = LoadedModel(model_with(adapter_type), {})
+    loaded = LoadedModel(model_with(adapter_type), ModelDescription("", {}))
     with pytest.raises(UserError, match=message) as error:
         write_model(loaded, str(tmp_path / "model.pt2"), "torch-export")
     assert "\n" not in str(error.value)

@@ -1,0 +1,381 @@
+"""The typed record of a model: its task, its configuration, what its data is like, and the plugins that it needs.
+
+Files hold it as plain data. It is read and written as such at a file's edge only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeGuard
+
+from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_to_dict, with_names
+from perceiver_registry.errors import PluginError, UserError
+from perceiver_registry.plain_data import PlainDataError, check_size
+from perceiver_registry.plugins import LOCAL
+from perceiver_registry.registry import NOUNS, Entry, registry
+
+if TYPE_CHECKING:
+    from perceiver_core import PerceiverConfig
+
+FORMAT = 1
+"""Version of the description's layout."""
+
+NAMED_SECTIONS = ("task", "model", "data", "optimizer", "lr_scheduler")
+"""Sections of a run's configuration that may hold a name."""
+
+
+@dataclass(frozen=True)
+class UsedPlugin:
+    """A registered object that a model uses, and the distribution that registers it.
+
+    Attributes:
+        kind: "task", "input", "output" or "data".
+        name: its registered name.
+        distribution: name of the distribution.
+        version: version of the distribution that wrote the description, or
+            :data:`~perceiver_registry.plugins.LOCAL`.
+    """
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+
+    def find(self) -> Entry[Any] | None:
+        """Look up what is registered now, or None."""
+        found = registry().find(self.kind, f"{self.distribution}:{self.name}")
+        # What was tried out in a file may be installed now.
+        return registry().find(self.kind, self.name) if found is None and self.version == LOCAL else found
+
+    def require(self, source: str | Path) -> None:
+        """Check that it is installed.
+
+        Args:
+            source: the file or folder that needs it, for the message.
+
+        Raises:
+            PluginError: if it is not; the message says what to install, or what is wrong with what is installed.
+        """
+        if self.find() is not None:
+            return
+        needs = f"{source}: needs the {NOUNS[self.kind]} {self.name!r} of {self.distribution}"
+        if self.version == LOCAL:
+            raise PluginError(f"{needs}, a file that is not installed: give it with --plugin=PATH/{self.distribution}")
+        installed = [loaded for loaded in registry().plugins if loaded.plugin.is_of(self.distribution)]
+        left_out = [loaded for loaded in installed if loaded.status != "ok"]
+        if left_out:
+            raise PluginError(f"{needs} {self.version}, but {'; '.join(map(str, left_out))}")
+        pip = f"pip install {self.distribution}" + ("" if "+" in self.version else f"=={self.version}")
+        installed_version = next((loaded.plugin.version for loaded in installed), None)
+        instead = f"; {self.distribution} {installed_version}, which is installed, has none" if installed else ""
+        raise PluginError(f"{needs} {self.version}{instead}: {pip}")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Progress and metrics of the run that trained a model.
+
+    Attributes:
+        steps: optimizer steps.
+        metrics: monitored metrics by name (``{"val_loss": 1.5}``).
+        logs: the run's folder.
+        lightning: version of Lightning that wrote the checkpoint.
+    """
+
+    steps: int
+    metrics: Mapping[str, float]
+    logs: str
+    lightning: str | None
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """The record of a model that its file holds.
+
+    Attributes:
+        task: name of the task that the model was trained for.
+        model: plain configuration of the model (:func:`perceiver_registry.config_to_dict`).
+        data: what prediction needs to know about the data, from the data module's ``description()``: its tokenizer,
+            how images are normalised.
+        run: the configuration of the run that trained the model, from which it is resumed; empty in other files than
+            checkpoints.
+        plugins: what the model uses, and the distributions that register it.
+        seed: the run's random seed.
+        format: version of the layout.
+        results: progress and metrics of the run, as far as they are known; not part of the plain data.
+    """
+
+    task: str
+    model: Mapping[str, Any]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    plugins: tuple[UsedPlugin, ...] = ()
+    seed: int | None = None
+    format: int = FORMAT
+    results: Results | None = None
+
+    @classmethod
+    def create(
+        cls,
+        task: str,
+        config: PerceiverConfig,
+        data: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Describe a model with what is installed now.
+
+        Its names mean what the distributions under ``plugins`` register, whatever is installed when it is read.
+
+        Args:
+            task: name of the task that the model was trained for.
+            config: the model's configuration. ``params`` is left out: the file holds the weights.
+            data: what prediction needs to know about the data. None: nothing.
+            run: the run's configuration. None: the model is of no run.
+        """
+        model, run = config_to_dict(config.without_params()), dict(run or {})
+        task_entry = registry().get("task", task)
+        names = [(kind, name) for part, kind in PARTS.items() for name in _adapters_in(model[part])]
+        data_module = _data_module(run)
+        if data_module:
+            names.append(("data", data_module))
+        found = (registry().find(kind, name) for kind, name in names)
+        used: list[Entry[Any]] = [task_entry, *(entry for entry in found if entry is not None)]
+        plugins = tuple(
+            UsedPlugin(entry.kind, entry.name, entry.plugin.distribution, entry.plugin.version) for entry in used
+        )
+        return cls(registry().short_name(task_entry), model, dict(data or {}), run, plugins)
+
+    @classmethod
+    def from_dict(cls, plain: Any, source: str | Path) -> Self:
+        """Read a description from plain data, which may come from anybody.
+
+        Args:
+            plain: what :meth:`to_dict` returned when it was written.
+            source: the file or folder, for messages.
+
+        Raises:
+            UserError: if it is damaged, or was written by a newer version of this project.
+        """
+        damaged = f"{source}: its description of the model is damaged"
+        try:
+            check_size(plain)
+        except PlainDataError as error:
+            raise UserError(f"{damaged}: {error}") from error
+        version = plain.get("format") if isinstance(plain, Mapping) else None
+        if _is_int(version) and version > FORMAT:
+            raise UserError(f"{source}: written by a newer perceiver (format {version}); please upgrade")
+        problem = next(_problems(plain), None)
+        if problem is not None:
+            raise UserError(f"{damaged}: {problem}")
+        plugins = tuple(UsedPlugin(**{name: used[name] for name in USED}) for used in plain["plugins"])
+        return cls(**{name: plain[name] for name in REQUIRED} | {"plugins": plugins, "seed": plain.get("seed")})
+
+    @classmethod
+    def from_partial(cls, plain: Mapping[str, Any]) -> Self:
+        """Make a description of plain data that this program has made, in which anything may be left out."""
+        known = {name: plain[name] for name in (*REQUIRED, "seed") if name in plain}
+        plugins = tuple(UsedPlugin(**{name: used[name] for name in USED}) for used in plain.get("plugins", ()))
+        return cls(**{"task": "", "model": {}} | known, plugins=plugins)
+
+    def to_dict(self, with_run: bool = True) -> dict[str, Any]:
+        """Return the description as plain data, which a file holds.
+
+        Args:
+            with_run: include the run's configuration and its seed. False: for files from which no run is resumed.
+        """
+        plain = {
+            "format": self.format,
+            "task": self.task,
+            "model": dict(self.model),
+            "data": dict(self.data),
+            "run": dict(self.run),
+            "plugins": [{name: getattr(used, name) for name in USED} for used in self.plugins],
+            "seed": self.seed,
+        }
+        return {name: value for name, value in plain.items() if with_run or name not in ("run", "seed")}
+
+    def validate(self, source: str | Path) -> None:
+        """Check that everything that the model needs is installed. Its data module is needed by its run alone.
+
+        Args:
+            source: the file or folder, for messages.
+
+        Raises:
+            PluginError: if something is not; the message says what to install.
+        """
+        for used in self.plugins:
+            if used.kind != "data":
+                used.require(source)
+
+    def prepare(self, source: str | Path) -> Self:
+        """Return the description for use with what is installed now.
+
+        Args:
+            source: the file or folder, for messages.
+
+        Raises:
+            PluginError: if it needs something that is not installed; the message says what to install.
+        """
+        self.validate(source)
+        return self.with_current_names()
+
+    def with_current_names(self) -> Self:
+        """Return the description with names that mean the same now, when others may have claimed them too."""
+        current = {
+            (used.kind, written): registry().short_name(entry)
+            for used in self.plugins
+            if (entry := used.find()) is not None
+            for written in (used.name, f"{used.distribution}:{used.name}")
+        }
+
+        def rename(kind: str, written: str) -> str:
+            return current.get((kind, written), written)
+
+        model, run = dict(self.model), dict(self.run)
+        for part, kind in PARTS.items():
+            model[part] = with_names(model[part], lambda written, kind=kind: rename(kind, written))  # type: ignore[misc]
+        data_module = _data_module(run)
+        if data_module:
+            run["data"] = run["data"] | {"name": rename("data", data_module)}
+        return replace(self, task=rename("task", self.task), model=model, run=run)
+
+    def adapters(self) -> tuple[str, str]:
+        """Names of the input and the output adapter."""
+        encoder, decoder = (self.model[part][ADAPTER_KEY] for part in PARTS)
+        return encoder, decoder
+
+    # Deprecated access, as to the dict that interfaces before 1.3 had.
+
+    def __getitem__(self, name: str) -> Any:
+        warnings.warn(
+            f"description[{name!r}] is deprecated since interface 1.3: write description.{name}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.to_dict()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def keys(self) -> Iterable[str]:
+        return self.to_dict().keys()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self.keys() else default
+
+
+USED = tuple(each.name for each in fields(UsedPlugin))
+"""Entries of a used plugin."""
+
+REQUIRED = ("format", "task", "model", "data", "run")
+"""Entries that every plain description has, besides the plugins."""
+
+
+def read_description(plain: Any, source: str | Path) -> ModelDescription:
+    """Read a description for use with what is installed now.
+
+    Args:
+        plain: the plain data in the file.
+        source: the file or folder, for messages.
+
+    Raises:
+        UserError: if it is damaged, or was written by a newer version of this project.
+        PluginError: if it needs something that is not installed; the message says what to install.
+    """
+    return ModelDescription.from_dict(plain, source).prepare(source)
+
+
+def _adapters_in(part: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the adapters in an encoder's or decoder's plain configuration: its own, and those of its parts."""
+    for key, value in part.items():
+        if key == ADAPTER_KEY and isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _adapters_in(value)
+
+
+def _data_module(run: Mapping[str, Any]) -> str | None:
+    """Name of the data module in a run's configuration."""
+    data = run.get("data")
+    return data.get("name") if isinstance(data, Mapping) else None
+
+
+# Validation of plain data. Each generator may rely on what those before it have checked: the first problem is reported.
+
+
+def _problems(plain: Any) -> Iterator[str]:
+    """Problems of a plain description, at whatever depth a reader relies on it."""
+    if not isinstance(plain, Mapping):
+        yield "it is not a mapping"
+    for name, is_right in CHECKS.items():
+        if name not in plain:
+            yield f"{name} is missing"
+        elif not is_right(plain[name]):
+            yield _wrong(name)
+    if not (plain.get("seed") is None or _is_int(plain["seed"])):
+        yield _wrong("seed")
+    for name in ("model", "run"):
+        yield from map(_wrong, _not_plain(plain[name], name))
+    yield from _problems_of_parts(plain["model"])
+    yield from _problems_of_run(plain["run"])
+    if not all(map(_is_used_plugin, plain["plugins"])):
+        yield _wrong("plugins")
+
+
+def _problems_of_parts(model: Mapping[str, Any]) -> Iterator[str]:
+    for part in PARTS:
+        if part not in model:
+            yield f"model.{part} is missing"
+        elif not isinstance(model[part], Mapping):
+            yield _wrong(f"model.{part}")
+        elif not isinstance(model[part].get(ADAPTER_KEY), str):
+            yield _wrong(f"model.{part}.{ADAPTER_KEY}")
+
+
+def _problems_of_run(run: Mapping[str, Any]) -> Iterator[str]:
+    for section in NAMED_SECTIONS:
+        values = run.get(section) or {}
+        if not isinstance(values, Mapping) or not isinstance(values.get("name"), str | None):
+            yield _wrong(f"run.{section}")
+
+
+def _not_plain(value: Any, name: str) -> Iterator[str]:
+    """Names of the entries of nested data that YAML could not hold."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            if not isinstance(key, str):
+                yield name
+            yield from _not_plain(child, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for child in value:
+            yield from _not_plain(child, name)
+    elif not isinstance(value, str | int | float | None):
+        yield name
+
+
+def _wrong(name: str) -> str:
+    return f"{name} is not of its type"
+
+
+def _is_int(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_used_plugin(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping) and all(isinstance(value.get(name), str) for name in USED) and value["kind"] in NOUNS
+    )
+
+
+CHECKS = {
+    "format": _is_int,
+    "task": lambda value: isinstance(value, str),
+    "model": lambda value: isinstance(value, Mapping),
+    "data": lambda value: isinstance(value, Mapping),
+    "run": lambda value: isinstance(value, Mapping),
+    "plugins": lambda value: isinstance(value, Sequence) and not isinstance(value, str),
+}
+"""The entries of a plain description, and what each of them must be."""

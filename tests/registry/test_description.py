@@ -1,0 +1,150 @@
+"""The typed description of a model: the plain data of a file, and back, and what is no description."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from perceiver_core import PerceiverConfig
+from perceiver_registry import ModelDescription, UserError, config_from_dict, create_model, describe
+from perceiver_registry.checkpoint import Checkpoint
+from perceiver_registry.description import read_description
+from perceiver_registry.formats import LoadedModel, Source
+
+
+@pytest.fixture
+def config(text_config) -> PerceiverConfig:
+    return text_config()
+
+
+@pytest.fixture
+def plain(config) -> dict[str, Any]:
+    run = {"data": {"name": "python-docs", "batch_size": 4}, "optimizer": {"name": "Lamb", "lr": 0.1}}
+    return describe("mlm", config, data={"tokenizer": "bytes"}, run=run) | {"seed": 3}
+
+
+def test_plain_data_comes_back_as_it_was(plain, config):
+    description = ModelDescription.from_dict(plain, "m.ckpt")
+    assert description.to_dict() == plain
+    assert json.loads(json.dumps(plain)) == plain
+    assert (description.task, description.seed, description.run) == ("mlm", 3, plain["run"])
+    assert description.adapters() == ("text", "text")
+    assert [(used.kind, used.name) for used in description.plugins] == [
+        ("task", "mlm"),
+        ("input", "text"),
+        ("output", "text"),
+        ("data", "python-docs"),
+    ]
+    assert config_from_dict(description.model) == config
+    without_run = {name: value for name, value in plain.items() if name not in ("run", "seed")}
+    assert description.to_dict(with_run=False) == without_run
+
+
+def test_entries_keep_the_order_in_which_they_are_written(plain):
+    assert [*plain] == ["format", "task", "model", "data", "run", "plugins", "seed"]
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("", None, "it is not a mapping"),
+    ("", [1], "it is not a mapping"),
+    ("format", None, "format is not of its type"),
+    ("format", "1", "format is not of its type"),
+    ("format", 1.5, "format is not of its type"),
+    ("task", 3, "task is not of its type"),
+    ("model", [1], "model is not of its type"),
+    ("data", "text", "data is not of its type"),
+    ("run", None, "run is not of its type"),
+    ("seed", "3", "seed is not of its type"),
+    ("seed", True, "seed is not of its type"),
+    ("plugins", None, "plugins is not of its type"),
+    ("plugins", "text", "plugins is not of its type"),
+    ("plugins", [1], "plugins is not of its type"),
+    ("plugins.0.kind", "music", "plugins is not of its type"),
+    ("plugins.1.version", None, "plugins is not of its type"),
+    ("model.encoder", 1, "model.encoder is not of its type"),
+    ("model.decoder.adapter", None, "model.decoder.adapter is not of its type"),
+    ("model.num_latents", torch.ones(1), "model.num_latents is not of its type"),
+    ("run.data", 3, "run.data is not of its type"),
+    ("run.optimizer.name", 3, "run.optimizer is not of its type"),
+]
+
+
+@pytest.mark.parametrize(("dotted", "value", "problem"), WRONG)
+def test_a_wrong_entry_is_named(plain, dotted, value, problem):
+    if dotted:
+        *path, last = [int(key) if key.isdecimal() else key for key in dotted.split(".")]
+        node = plain
+        for key in path:
+            node = node[key]
+        node[last] = value
+    with pytest.raises(UserError) as error:
+        ModelDescription.from_dict(plain if dotted else value, "m.ckpt")
+    assert str(error.value) == f"m.ckpt: its description of the model is damaged: {problem}"
+
+
+def test_a_key_that_is_no_text_is_damage(plain):
+    plain["model"]["encoder"][5] = 1
+    with pytest.raises(UserError, match=r"damaged: model\.encoder is not of its type"):
+        ModelDescription.from_dict(plain, "m.ckpt")
+
+
+@pytest.mark.parametrize("name", ["format", "task", "model", "data", "run", "plugins"])
+def test_a_missing_entry_is_named(plain, name):
+    del plain[name]
+    with pytest.raises(UserError, match=rf"^m\.ckpt: its description of the model is damaged: {name} is missing$"):
+        ModelDescription.from_dict(plain, "m.ckpt")
+
+
+def test_a_newer_layout_is_not_read_any_further():
+    with pytest.raises(UserError, match=r"^m\.ckpt: written by a newer perceiver \(format 2\); please upgrade$"):
+        ModelDescription.from_dict({"format": 2, "task": [], "plugins": 3}, "m.ckpt")
+
+
+def test_entries_that_are_not_known_are_left_out(plain):
+    assert read_description(plain | {"colour": "red"}, "m.ckpt").to_dict() == plain
+
+
+def test_access_by_name_is_deprecated(plain):
+    description = ModelDescription.from_dict(plain, "m.ckpt")
+    with pytest.warns(DeprecationWarning, match=r"description\['task'\] is deprecated .*: write description\.task"):
+        assert description["task"] == "mlm"
+    with pytest.warns(DeprecationWarning, match="write description"):
+        assert {**description} == plain
+    with pytest.warns(DeprecationWarning, match="write description"):
+        assert description.get("data") == plain["data"]
+    assert description.get("colour", 1) == 1
+    assert "task" in description
+    assert "colour" not in description
+
+
+def test_a_format_with_descriptions_of_an_older_interface_is_read():
+    model = create_model(
+        "mnist-classifier", num_latents=2, num_latent_channels=8, decoder={"num_output_query_channels": 8}
+    )
+
+    class Older:
+        def read(self, path):
+            return LoadedModel(model, {"task": "image-classification", "model": {"encoder": {}}})  # type: ignore[arg-type]
+
+        def description(self, path):
+            return self.read(path).description
+
+    source = Source("x", None, Older())  # type: ignore[arg-type]
+    for read in (lambda: source.description, lambda: source.read().description):
+        with pytest.warns(DeprecationWarning, match="make it a ModelDescription"):
+            assert read() == ModelDescription("image-classification", {"encoder": {}})
+
+
+def test_a_checkpoint_hands_over_its_content_once(plain, tmp_path):
+    state = {"model.x": torch.ones(2), "metric": torch.ones(1)}
+    torch.save({"state_dict": state, "perceiver": plain}, tmp_path / "m.ckpt")
+    checkpoint = Checkpoint.read(tmp_path / "m.ckpt")
+    assert checkpoint.description.to_dict() == plain
+    assert [*checkpoint.weights] == ["x"]
+    assert [*checkpoint.take()] == ["state_dict", "perceiver"]
+    assert checkpoint.content == {}
+    with pytest.raises(UserError, match="a checkpoint without weights"):
+        _ = checkpoint.weights

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Sequence
 
 from perceiver_cli.commands import SUMMARIES
 from perceiver_cli.common import COMMON_HELP
+from perceiver_cli.library_warnings import without_library_warnings
 from perceiver_cli.listing import Parser
 from perceiver_registry import write_model
 from perceiver_registry.formats import check_free, format_for, open_source
@@ -53,8 +53,7 @@ def convert(command: str, argv: Sequence[str]) -> None:
     except SystemExit:  # --help
         return
     check_free(options.target, options.overwrite)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of libraries, about how they load and save
+    with without_library_warnings():
         _convert(options)
 
 

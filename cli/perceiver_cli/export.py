@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from perceiver_cli.commands import SUMMARIES
 from perceiver_cli.common import COMMON_HELP
+from perceiver_cli.library_warnings import without_library_warnings
 from perceiver_cli.listing import Parser
 from perceiver_cli.sources import NEWEST, find_checkpoint
 from perceiver_cli.tables import print_table
@@ -64,8 +64,7 @@ def export(command: str, argv: Sequence[str]) -> None:
     source = str(find_checkpoint(options.ckpt_path, {}, [])) if newest else os.path.expanduser(options.ckpt_path)
     target = options.output or str(_beside(source, entry))
     check_free(target, options.overwrite)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of libraries, about how they load and save
+    with without_library_warnings():
         _export(source, target, entry, options.overwrite)
 
 

@@ -373,7 +373,10 @@ def naming_source(run: Run) -> Iterator[None]:
         source = _source(error.given, run)
         if source is None:
             raise
-        raise UserError(f"{source}: {error}") from error
+        message = f"{source}: {error}"
+        if run.description is not None and source == str(run.checkpoint):
+            message = run.description.explain(message, source)
+        raise UserError(message) from error
 
 
 def _source(value: str, run: Run) -> str | None:

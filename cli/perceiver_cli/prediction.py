@@ -77,7 +77,8 @@ def _load_module(chosen: Run) -> Any:
         config = config_from_dict({**chosen.description.model, "params": chosen.source})
         return create_module(registry().short_name(chosen.task), config)
     assert chosen.loaded is not None
-    with readable(chosen.checkpoint):
+    assert chosen.checkpoint is not None
+    with chosen.description.loading(chosen.checkpoint), readable(chosen.checkpoint):
         config = config_from_dict(chosen.description.model).without_params()
         module = restore_module(chosen.task.resolve("module"), chosen.loaded.take(), config)
     check_finite(dict(module.named_parameters()), str(chosen.checkpoint))
@@ -138,5 +139,6 @@ def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) ->
         raise UserError(
             f"input adapter {name!r} ({entry.plugin}) has no reader: it cannot be used from the command line"
         )
-    with readable(chosen.source, "description of the data"):
+    assert chosen.source is not None
+    with chosen.description.loading(chosen.source), readable(chosen.source, "description of the data"):
         return entry.resolve("reader")({**chosen.description.data, **given}, input_adapter)

@@ -191,7 +191,8 @@ class RestoredState(Callback):
         known = isinstance(error, UserError | RunError | OSError | MemoryError | torch.OutOfMemoryError)
         if known or not self._restoring:
             return error
-        return UserError(f"{self.source}: no run can be resumed from it: {in_one_line(error)}")
+        message = f"{self.source}: no run can be resumed from it: {in_one_line(error)}"
+        return UserError(self._loaded.description.explain(message, self.source) if self._loaded else message)
 
     def _kept(self, callback: Callback, state: Mapping[str, Any], trainer: Trainer) -> dict[str, Any] | None:
         """The state that a callback restores, or None if it keeps the one that it has."""

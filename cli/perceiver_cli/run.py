@@ -36,6 +36,7 @@ from perceiver_cli.flags import (
 from perceiver_cli.foreign_paths import RUNS
 from perceiver_cli.layers import Run, read_run
 from perceiver_cli.library_errors import missing_package
+from perceiver_cli.library_warnings import as_note
 from perceiver_cli.links import fill_in_links
 from perceiver_cli.loggers import LogInterval, continue_logs
 from perceiver_cli.notes import note
@@ -66,7 +67,7 @@ def run(command: str, argv: Sequence[str]) -> None:
         UserError: if something is wrong with what was given.
         InterruptedRunError: if a person ended the run.
     """
-    warnings.formatwarning = _one_line
+    warnings.formatwarning = as_note
     chosen = read_run(command, argv)
     with naming_source(chosen):
         parser = build_parser(command, chosen)
@@ -107,7 +108,8 @@ def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: 
     restored = next((callback for callback in trainer.callbacks if isinstance(callback, RestoredState)), None)  # type: ignore[attr-defined]
     if chosen.checkpoint is not None:
         assert chosen.loaded is not None
-        check_training_state(chosen.loaded.content, trainer, chosen.checkpoint)
+        with chosen.loaded.description.loading(chosen.checkpoint):
+            check_training_state(chosen.loaded.content, trainer, chosen.checkpoint)
     try:
         with _quiet():
             trainer.fit(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
@@ -147,7 +149,7 @@ def evaluate(
     """Computes the metrics of a model on the validation or test data; Lightning prints them."""
     run_loop = trainer.validate if command == "validate" else trainer.test
     if chosen.loaded is not None:
-        with readable(chosen.checkpoint):
+        with chosen.loaded.description.loading(chosen.loaded.path), readable(chosen.checkpoint):
             restore(module, chosen.loaded.take())
     with _quiet():
         run_loop(module, datamodule=datamodule)
@@ -179,7 +181,8 @@ def _create_module(chosen: Run, values: Values) -> Any:
     module.run_config = _saved(values)
     if chosen.loaded is not None:
         # Lightning would say so in many lines, one for each parameter.
-        check_fits(module.state_dict(), chosen.loaded.state_dict, str(chosen.checkpoint))
+        with chosen.loaded.description.loading(chosen.loaded.path):
+            check_fits(module.state_dict(), chosen.loaded.state_dict, str(chosen.checkpoint))
     return module
 
 
@@ -287,11 +290,6 @@ def _wrong_use() -> Iterator[None]:
         surface_own_fault(error)
         line = " ".join(str(error).split())
         raise UserError(missing_package(line) or line) from error
-
-
-def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
-    """A warning as a person wants to read it: not where in the code it arose."""
-    return f"perceiver: {' '.join(str(message).split())}\n"
 
 
 @contextlib.contextmanager

@@ -235,14 +235,16 @@ def loaded(description: ModelDescription, weights: Mapping[str, Tensor], source:
         UserError: if the two do not fit each other.
         PluginError: if the model needs an adapter that is not installed.
     """
-    try:
-        model = assemble(config_from_dict(description.model).without_params())
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from error
-    except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
-        raise UserError(f"{source}: its description of the model is damaged: {in_one_line(error)}") from error
-    check_fits(model.state_dict(), weights, source)
+    config = description.build_config(source).without_params()
+    with description.loading(source):
+        try:
+            model = assemble(config)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{source}: {error}") from error
+        except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+            raise UserError(f"{source}: its description of the model is damaged: {in_one_line(error)}") from error
+        check_fits(model.state_dict(), weights, source)
     model.load_state_dict(weights, strict=False)
     return LoadedModel(model.eval(), description)

@@ -112,7 +112,7 @@ class ZooConfig(PretrainedConfig):
                 not fit.
             PluginError: if it needs an adapter or a task that is not installed; the message says what to install.
         """
-        return config_from_dict(self.description.prepare(self._source).model)
+        return self.description.prepare(self._source).build_config(self._source)
 
 
 def _own_labels(description: Mapping[str, Any]) -> list[str] | None:

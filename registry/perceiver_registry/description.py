@@ -5,14 +5,15 @@ Files hold it as plain data. It is read and written as such at a file's edge onl
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
-from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_to_dict, with_names
-from perceiver_registry.errors import PluginError, UserError
+from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_from_dict, config_to_dict, with_names
+from perceiver_registry.errors import PluginError, UserError, in_one_line
 from perceiver_registry.plain_data import PlainDataError, check_size
 from perceiver_registry.plugins import LOCAL
 from perceiver_registry.registry import NOUNS, Entry, registry
@@ -25,6 +26,10 @@ FORMAT = 1
 
 NAMED_SECTIONS = ("task", "model", "data", "optimizer", "lr_scheduler")
 """Sections of a run's configuration that may hold a name."""
+
+
+OWN_DISTRIBUTION = "perceiver-zoo"
+"""The distribution of this project, which has the built-in plugins."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,38 @@ class UsedPlugin:
         raise PluginError(f"{needs} {self.version}{instead}: {pip}")
 
 
+class PluginVersionWarning(UserWarning):
+    """A file was written with another version of a plugin than the installed one."""
+
+
+@dataclass(frozen=True)
+class PluginVersions:
+    """Versions of a distribution: the one that wrote a file, and the installed one.
+
+    Attributes:
+        distribution: name of the distribution.
+        written: version that wrote the file.
+        installed: installed version, or None.
+    """
+
+    distribution: str
+    written: str
+    installed: str | None
+
+    @classmethod
+    def of(cls, used: UsedPlugin) -> Self:
+        installed = (loaded.plugin for loaded in registry().plugins if loaded.plugin.is_of(used.distribution))
+        return cls(used.distribution, used.version, next((plugin.version for plugin in installed), None))
+
+    @property
+    def differ(self) -> bool:
+        """Whether another release is installed. Builds of one release (``1.0+local``) are equal."""
+        return self.installed is not None and self.installed.partition("+")[0] != self.written.partition("+")[0]
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.written}, installed: {self.installed or 'none'}"
+
+
 @dataclass(frozen=True)
 class Results:
     """Progress and metrics of the run that trained a model.
@@ -106,6 +143,7 @@ class ModelDescription:
         seed: the run's random seed.
         format: version of the layout.
         results: progress and metrics of the run, as far as they are known; not part of the plain data.
+        origin: the description as it is in its file; None if it was not read from one. Not part of the plain data.
     """
 
     task: str
@@ -116,6 +154,7 @@ class ModelDescription:
     seed: int | None = None
     format: int = FORMAT
     results: Results | None = None
+    origin: ModelDescription | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def create(
@@ -217,10 +256,59 @@ class ModelDescription:
             source: the file or folder, for messages.
 
         Raises:
+            UserError: if the configuration does not fit the installed plugins.
             PluginError: if it needs something that is not installed; the message says what to install.
         """
-        self.validate(source)
-        return self.with_current_names()
+        description = replace(self, origin=self)
+        description.validate(source)
+        description = description.with_current_names()
+        description.build_config(source)
+        differing = [str(versions) for versions in description.versions() if versions.differ]
+        if differing:
+            # One line for each text, wherever the file is read.
+            warnings.warn(f"{source}: written with {'; '.join(differing)}", PluginVersionWarning, stacklevel=1)
+        return description
+
+    def build_config(self, source: str | Path) -> PerceiverConfig[Any, Any]:
+        """Create the configuration of the model.
+
+        Args:
+            source: the file or folder, for messages.
+
+        Raises:
+            UserError: if it does not fit the installed plugins; the message names their versions.
+        """
+        with self.loading(source):
+            try:
+                return config_from_dict(self.model)
+            except UserError:
+                raise
+            except ValueError as error:
+                raise UserError(f"{source}: {error}") from error
+            except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+                raise UserError(f"{source}: its description of the model is damaged: {in_one_line(error)}") from error
+
+    def versions(self) -> list[PluginVersions]:
+        """Versions of the distributions that wrote the file; none if the description was not read from one."""
+        return list(dict.fromkeys(map(PluginVersions.of, self.origin.plugins))) if self.origin else []
+
+    def explain(self, error: str, source: str | Path) -> str:
+        """Add the source, and the plugin versions that wrote it and are installed, to the message of a load error.
+
+        This project's own version is named where it differs: its checkpoints are read by all later versions.
+        """
+        message = error if str(source) in error else f"{source}: {error}"
+        named = [str(each) for each in self.versions() if each.differ or each.distribution != OWN_DISTRIBUTION]
+        versions = "; ".join(named)
+        return message if not versions or versions in message else f"{message} (written with {versions})"
+
+    @contextlib.contextmanager
+    def loading(self, source: str | Path) -> Iterator[None]:
+        """Explain user errors that are raised within this context, as :meth:`explain` does."""
+        try:
+            yield
+        except UserError as error:
+            raise type(error)(self.explain(str(error), source)) from error
 
     def with_current_names(self) -> Self:
         """Return the description with names that mean the same now, when others may have claimed them too."""

@@ -189,6 +189,18 @@ class Source:
         model, description = self._format.read(self.path)
         return LoadedModel(model, typed_description(description))
 
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Explain user errors that are raised within this context: name the plugin versions that wrote the source."""
+        try:
+            yield
+        except UserError as error:
+            try:
+                message = self.description.explain(str(error), self.path)
+            except UserError:  # weights without a description
+                raise error from None
+            raise type(error)(message) from error
+
 
 def typed_description(description: ModelDescription | Mapping[str, Any]) -> ModelDescription:
     """Return a description as a typed one: before interface 1.3 formats had plain dicts, which may be incomplete."""

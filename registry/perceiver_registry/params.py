@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from perceiver_registry.errors import PluginError, UserError
-from perceiver_registry.formats import open_source
+from perceiver_registry.formats import Source, open_source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,8 +55,14 @@ def load_params(model: nn.Module, source: str, convert: Convert | None = None) -
         UserError: if there is nothing at ``source``, or if its weights do not fit the model.
     """
     where = f"params={source!r}"
-    state = _weights(source, where) if convert is None else convert(source)
-    check_fits(model.state_dict(), state, where)
+    if convert is not None:
+        state = convert(source)
+        check_fits(model.state_dict(), state, where)
+    else:
+        opened = _open(source, where)
+        state = _weights(opened, where)
+        with opened.loading():
+            check_fits(model.state_dict(), state, where)
     model.load_state_dict(state, strict=False)
 
 
@@ -70,17 +77,31 @@ def load_encoder(model: nn.Module, source: str) -> None:
         UserError: if there is nothing at ``source``, or if its encoder is not of the model's kind and shape.
     """
     where = f"encoder.params={source!r}"
+    opened = _open(source, where)
     state, expected = (
         {key: value for key, value in whole.items() if key.startswith(OF_ENCODER)}
-        for whole in (_weights(source, where), model.state_dict())
+        for whole in (_weights(opened, where), model.state_dict())
     )
-    check_fits(expected, state, where)
+    with opened.loading():
+        check_fits(expected, state, where)
     model.load_state_dict(state, strict=False)
 
 
-def _weights(source: str, where: str) -> Mapping[str, Tensor]:
+def _open(source: str, where: str) -> Source:
+    with _naming_field(source, where):
+        return open_source(source)
+
+
+def _weights(source: Source, where: str) -> Mapping[str, Tensor]:
+    with _naming_field(source.path, where):
+        return source.weights()
+
+
+@contextlib.contextmanager
+def _naming_field(source: str, where: str) -> Iterator[None]:
+    """Name the config's field, instead of the source alone, in user errors that are raised within this context."""
     try:
-        return open_source(source).weights()
+        yield
     except PluginError:
         raise
     except UserError as error:

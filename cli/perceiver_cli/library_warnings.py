@@ -1,0 +1,29 @@
+"""Warnings of libraries: formatted as notes, or left out."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from perceiver_registry.description import PluginVersionWarning
+
+
+def as_note(message: Warning | str, *_: Any, **__: Any) -> str:
+    """Format a warning as one line, without the line of code that warns."""
+    return f"perceiver: {' '.join(str(message).split())}\n"
+
+
+@contextlib.contextmanager
+def without_library_warnings() -> Iterator[None]:
+    """Leave out all warnings within this context, but those about versions of plugins."""
+    formatwarning = warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", PluginVersionWarning)
+        warnings.formatwarning = as_note
+        try:
+            yield
+        finally:
+            warnings.formatwarning = formatwarning

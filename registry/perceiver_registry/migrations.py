@@ -1,0 +1,84 @@
+"""Migrations: models that older versions of a plugin wrote, in the form that the installed version reads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perceiver_registry.errors import PluginError, in_one_line
+from perceiver_registry.plugins import LOCAL
+from perceiver_registry.registry import Entry, registry
+from perceiver_registry.specs import MigrationSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Migration:
+    """Changes of a plugin's configs and parameters between two of its versions.
+
+    A subclass overrides what it changes. It is called for each model that uses something of the plugin's distribution
+    and was written by a version before that of its :class:`~perceiver_registry.MigrationSpec`, so it checks which
+    adapters a model has.
+    """
+
+    def description(self, description: dict[str, Any]) -> dict[str, Any]:
+        """Return the plain description of a model in its new form.
+
+        Args:
+            description: ``"model"``: the model's configuration, in which ``"encoder"`` and ``"decoder"`` name their
+                adapters under ``"adapter"``; ``"data"``: what the data module's ``description()`` returned; ``"run"``:
+                the run's configuration; ``"task"`` and ``"plugins"``: the names that the model uses. A copy, which may
+                be changed.
+        """
+        return description
+
+    def weights(self, weights: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the weights of a model under their new names.
+
+        Args:
+            weights: the model's state dict (``"input_adapter.embedding.weight"``). A copy, which may be changed.
+            description: the plain description of the model as it was written.
+        """
+        return weights
+
+
+def find_migrations(versions: Iterable[tuple[str, str]]) -> list[Entry[MigrationSpec]]:
+    """The migrations that a model needs, the oldest first.
+
+    Args:
+        versions: names and versions of the distributions that wrote the model.
+    """
+    from packaging.version import InvalidVersion, Version
+
+    found = []
+    for distribution, version in versions:
+        try:
+            written = Version(version) if version != LOCAL else None
+        except InvalidVersion:  # as of no distribution that is installed
+            continue
+        found += [
+            entry
+            for entry in registry().entries("migration")
+            if written is not None and entry.plugin.is_of(distribution) and written < Version(entry.spec.before)
+        ]
+    return sorted(dict.fromkeys(found), key=lambda entry: Version(entry.spec.before))
+
+
+def apply_migration(entry: Entry[MigrationSpec], method: str, source: str | Path, value: Any, *others: Any) -> Any:
+    """Call a method of a migration with a copy of what it changes.
+
+    Raises:
+        PluginError: if it fails; the message names the migration and its plugin.
+    """
+    failed = f"{source}: migration {entry.name!r} ({entry.plugin}) failed"
+    migration = entry.resolve("migration")
+    try:
+        result = getattr(migration(), method)(copy.copy(value), *others)
+    except Exception as error:  # a stranger's code, on what may be damaged
+        raise PluginError(f"{failed}: {in_one_line(error)}") from error
+    if not isinstance(result, Mapping):
+        raise PluginError(f"{failed}: {method} must return a mapping")
+    return dict(result)

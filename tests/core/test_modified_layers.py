@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -176,22 +177,36 @@ def with_gradients(output: Tensor, attention: nn.Module, arrays: list[Tensor]) -
     return {"output": output.detach(), **dict(zip(inputs, torch.autograd.grad(loss, [*inputs.values()]), strict=True))}
 
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+FEATURES: tuple[tuple[Any, ...], ...] = (tuple(WRAPPINGS), PATHS, PROJECTIONS, (True, False))
+"""What wraps a projection, the forced kernel and absorption, the projection, and whether in training mode."""
+
+PAIRWISE = [
+    (wrapping, path, PROJECTIONS[(i + j) % 4], (i + j // 4) % 2 == 0)
+    for i, wrapping in enumerate(WRAPPINGS)
+    for j, path in enumerate(PATHS)
+]
+"""Each pair of values of two features, in as few cases as the two largest features have pairs."""
+
+
+def test_cases_cover_each_pair_of_features() -> None:
+    for first, second in itertools.combinations(range(len(FEATURES)), 2):
+        pairs = {(case[first], case[second]) for case in PAIRWISE}
+        assert pairs == set(itertools.product(FEATURES[first], FEATURES[second]))
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("name", ["q_proj", "k_proj", "v_proj", "o_proj"])
-@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize(("wrapping", "path", "name", "training"), PAIRWISE, ids=str)
 def test_what_wraps_a_projection_takes_effect_on_every_path(
-    attention_of: Callable[..., Any], arrays: list[Tensor], name: str, wrapping: str
+    attention_of: Callable[..., Any], arrays: list[Tensor], wrapping: str, path: Any, name: str, training: bool
 ) -> None:
-    attention = attention_of(**{name: WRAPPINGS[wrapping]})
-    for training in (True, False):
-        attention.train(training)
-        expected = with_gradients(formula(attention, *arrays), attention, arrays)
-        for path, absorption in PATHS:
-            with force_kernel(path, absorption):
-                actual = with_gradients(attention(*arrays)[0], attention, arrays)
-                torch.testing.assert_close(actual, expected, msg=lambda m, p=(path, absorption): f"{p}: {m}")
-                with torch.no_grad():
-                    torch.testing.assert_close(attention(*arrays)[0], expected["output"])
+    attention = attention_of(**{name: WRAPPINGS[wrapping]}).train(training)
+    expected = with_gradients(formula(attention, *arrays), attention, arrays)
+    with force_kernel(*path):
+        torch.testing.assert_close(with_gradients(attention(*arrays)[0], attention, arrays), expected)
+        with torch.no_grad():
+            torch.testing.assert_close(attention(*arrays)[0], expected["output"])
 
 
 def projections_of(attention: MultiHeadAttention) -> Projections:

@@ -14,7 +14,7 @@ _EXPORTS = {
         "StereoPairDataModule",
     ),
     "perceiver_plugins.flow.files": ("read_flo", "write_flo"),
-    "perceiver_plugins.flow.huggingface": ("OPTICAL_FLOW", "convert_config", "patched_inputs"),
+    "perceiver_plugins.huggingface.flow": ("OPTICAL_FLOW", "convert_config", "patched_inputs"),
     "perceiver_plugins.flow.lightning": ("LitOpticalFlow",),
     "perceiver_plugins.flow.parts": ("flow_of_frames",),
     "perceiver_plugins.flow.prediction": ("FlowPredictor",),

@@ -1,5 +1,7 @@
-"""To be imported where ``transformers``' Auto classes and pipelines are to work on the zoo's models."""
+"""Deprecated name of :mod:`perceiver_plugins.huggingface.auto`, which the model cards of earlier releases import."""
 
-from perceiver_plugins.hub.registration import register
+import warnings
 
-register()
+import perceiver_plugins.huggingface.auto  # noqa: F401
+
+warnings.warn(f"{__name__} is deprecated: import perceiver_plugins.huggingface.auto", DeprecationWarning, stacklevel=2)

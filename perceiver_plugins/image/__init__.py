@@ -30,7 +30,7 @@ _EXPORTS = {
         "ImageNetDataModule",
         "MNISTDataModule",
     ),
-    "perceiver_plugins.image.huggingface": ("convert_config",),
+    "perceiver_plugins.huggingface.image": ("convert_config",),
     "perceiver_plugins.image.reading": ("ImageReader",),
 }
 

@@ -20,7 +20,7 @@ _EXPORTS = {
     ),
     "perceiver_plugins.multimodal.data": ("ClipDataModule", "SyntheticClipsDataModule", "VideoFolderDataModule"),
     "perceiver_plugins.multimodal.decoding": ("Reconstruction", "decode", "reconstruct"),
-    "perceiver_plugins.multimodal.huggingface": ("MULTIMODAL", "convert_config"),
+    "perceiver_plugins.huggingface.multimodal": ("MULTIMODAL", "convert_config"),
     "perceiver_plugins.multimodal.lightning": ("LitMultimodalAutoencoder",),
     "perceiver_plugins.multimodal.output": ("AudioVideoLabelOutputAdapter",),
     "perceiver_plugins.multimodal.reading": ("ClipReader",),

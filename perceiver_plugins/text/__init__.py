@@ -22,7 +22,7 @@ _EXPORTS = {
         "WikipediaDataModule",
     ),
     "perceiver_plugins.text.fill_mask": ("Filling", "Guess", "MaskFiller"),
-    "perceiver_plugins.text.huggingface": ("convert_config",),
+    "perceiver_plugins.huggingface.text": ("convert_config",),
     "perceiver_plugins.text.lightning": ("LitLanguageModel",),
     "perceiver_plugins.text.model": ("LanguageModel",),
     "perceiver_plugins.text.reading": ("TextReader",),

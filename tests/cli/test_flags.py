@@ -9,8 +9,8 @@ import torch
 import transformers
 import yaml
 
+from perceiver_plugins.huggingface.text import CONVERSIONS
 from perceiver_plugins.text import LanguageModel
-from perceiver_plugins.text.huggingface import CONVERSIONS
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import yaml
 from PIL import Image
 
 from perceiver_plugins.flow.data.pairs import frames_tensor
-from perceiver_plugins.flow.huggingface import patched_inputs
-from perceiver_plugins.hub import from_checkpoint
+from perceiver_plugins.huggingface import from_checkpoint
+from perceiver_plugins.huggingface.flow import patched_inputs
 
 REVISION = "0" * 40
 SIZES = {

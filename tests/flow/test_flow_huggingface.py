@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from perceiver_core import PerceiverIO
-from perceiver_plugins.flow.huggingface import CONVERSIONS, OPTICAL_FLOW, convert_config, patched_inputs
+from perceiver_plugins.huggingface.flow import CONVERSIONS, OPTICAL_FLOW, convert_config, patched_inputs
 from perceiver_registry import UserError, assemble, registry
 
 BASE = {

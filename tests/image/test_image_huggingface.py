@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor, nn
 
 from perceiver_core import PerceiverIO
-from perceiver_plugins.image.huggingface import (
+from perceiver_plugins.huggingface.image import (
     ARCHITECTURES,
     CONVERSIONS,
     convert_config,

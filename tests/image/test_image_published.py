@@ -11,9 +11,9 @@ import torch
 import transformers
 from PIL import Image
 
-from perceiver_plugins.hub.images import ZooImageProcessor
+from perceiver_plugins.huggingface.image import _data, _processor
+from perceiver_plugins.huggingface.image_processor import ZooImageProcessor
 from perceiver_plugins.image.data.transforms import ImageFormat
-from perceiver_plugins.image.huggingface import _data, _processor
 from perceiver_plugins.image.reading import ImageReader
 from perceiver_registry import UserError
 

@@ -9,7 +9,7 @@ import transformers
 from torch import nn
 
 from perceiver_core import PerceiverIO
-from perceiver_plugins.flow.huggingface import patched_inputs
+from perceiver_plugins.huggingface.flow import patched_inputs
 from perceiver_plugins.image.config import ImagePixelsEncoderConfig
 from perceiver_registry import UserError, assemble, config_from_dict, read_model, to_hugging_face
 from perceiver_registry.formats import format_of

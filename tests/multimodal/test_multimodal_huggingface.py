@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor
 
+from perceiver_plugins.huggingface.multimodal import CONVERSIONS, convert_config
 from perceiver_plugins.multimodal import MULTIMODAL, decode, reconstruct
-from perceiver_plugins.multimodal.huggingface import CONVERSIONS, convert_config
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict
 
 VARIANTS = {

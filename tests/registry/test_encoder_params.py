@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig, TokenClassificationDecoderConfig
+from perceiver_plugins.huggingface.text import convert_config
 from perceiver_plugins.text import LitLanguageModel
-from perceiver_plugins.text.huggingface import convert_config
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, create_module, describe
 from perceiver_registry.params import LISTED, check_fits, load_encoder

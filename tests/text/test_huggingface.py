@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from perceiver_core import PerceiverConfig
-from perceiver_plugins.text.huggingface import (
+from perceiver_plugins.huggingface.text import (
     CONVERSIONS,
     MASKED_LM,
     SEQUENCE_CLASSIFICATION,

@@ -10,8 +10,8 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from perceiver_core import PerceiverConfig
+from perceiver_plugins.huggingface.text import convert_config
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
-from perceiver_plugins.text.huggingface import convert_config
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_registry import registry
 

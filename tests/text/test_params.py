@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 import transformers
 
-from perceiver_plugins.text.huggingface import convert_config
+from perceiver_plugins.huggingface.text import convert_config
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_registry import UserError, assemble, describe, load_params
 

@@ -18,18 +18,18 @@ class ZooFormat(Format):
         return config_of(source).get("model_type") == MODEL_TYPE
 
     def description(self, source: str) -> ModelDescription:
-        from perceiver_plugins.hub.checkpoints import description_at
+        from perceiver_plugins.huggingface.wrap import description_at
 
         return description_at(source)
 
     def read(self, source: str) -> LoadedModel:
-        from perceiver_plugins.hub.checkpoints import load
+        from perceiver_plugins.huggingface.wrap import load
 
         return LoadedModel(*load(source))
 
     def write(self, loaded: LoadedModel, target: str) -> None:
-        from perceiver_plugins.hub.checkpoints import wrap
         from perceiver_plugins.huggingface.conversion import quiet
+        from perceiver_plugins.huggingface.wrap import wrap
 
         Path(target).mkdir()
         with quiet(target):

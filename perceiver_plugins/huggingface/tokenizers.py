@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from perceiver_plugins.hub.tokenizer import ZooTokenizer
+from perceiver_plugins.huggingface.zoo_tokenizer import ZooTokenizer
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.tokenizers import byte_offset, deserialize_tokenizer
 

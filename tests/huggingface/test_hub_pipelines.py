@@ -17,9 +17,9 @@ from perceiver_plugins.flow.config import FlowPatchesEncoderConfig, OpticalFlowD
 from perceiver_plugins.flow.lightning import LitOpticalFlow
 from perceiver_plugins.flow.prediction import FlowPredictor
 from perceiver_plugins.flow.reading import FrameReader
-from perceiver_plugins.hub import ZooConfig, ZooModel
-from perceiver_plugins.hub.card import Run, model_card
-from perceiver_plugins.hub.pipelines import OpticalFlowPipeline
+from perceiver_plugins.huggingface import ZooConfig, ZooModel
+from perceiver_plugins.huggingface.model_card import Run, model_card
+from perceiver_plugins.huggingface.pipelines import OpticalFlowPipeline
 from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, AudioVideoLabelEncoderConfig
 from perceiver_plugins.multimodal.data.files import write_clip
 from perceiver_plugins.multimodal.data.format import Clip, ClipFormat

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from perceiver_core import PerceiverConfig, PerceiverIO
-from perceiver_plugins.hub.card import Run
-from perceiver_plugins.hub.config import ZooConfig
-from perceiver_plugins.hub.images import ZooImageProcessor
-from perceiver_plugins.hub.models import ZooForMaskedLM, ZooModel, model_class
-from perceiver_plugins.hub.text import tokenizer_of
-from perceiver_plugins.hub.tokenizer import ZooTokenizer
 from perceiver_plugins.huggingface.conversion import quiet
+from perceiver_plugins.huggingface.image_processor import ZooImageProcessor
+from perceiver_plugins.huggingface.model_card import Run
+from perceiver_plugins.huggingface.tokenizers import tokenizer_of
+from perceiver_plugins.huggingface.zoo_config import ZooConfig
+from perceiver_plugins.huggingface.zoo_models import ZooForMaskedLM, ZooModel, model_class
+from perceiver_plugins.huggingface.zoo_tokenizer import ZooTokenizer
 from perceiver_plugins.sdk.connection import hub
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.text.tokenizers import serialize_tokenizer

@@ -10,8 +10,8 @@ import pytest
 from torch import nn
 from transformers import PerceiverTokenizer
 
-from perceiver_plugins.hub import ZooTokenizer
-from perceiver_plugins.hub.text import tokenizer_of
+from perceiver_plugins.huggingface import ZooTokenizer
+from perceiver_plugins.huggingface.tokenizers import tokenizer_of
 from perceiver_plugins.text.reading import TextReader
 from perceiver_plugins.text.tokenizers import load_tokenizer, serialize_tokenizer
 

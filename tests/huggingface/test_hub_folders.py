@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from perceiver_core import PerceiverIO
-from perceiver_plugins.hub import ZooConfig, ZooForMaskedLM, ZooModel, from_checkpoint, load
+from perceiver_plugins.huggingface import ZooConfig, ZooForMaskedLM, ZooModel, from_checkpoint, load
 from perceiver_plugins.table.reading import TableReader
 from perceiver_plugins.text.reading import TextReader
 from perceiver_registry import PluginError, UserError, read_checkpoint
@@ -181,7 +181,7 @@ def test_labels_are_those_of_the_data(text_classifier: Any, image_classifier: An
 
 
 def test_the_configuration_is_read_by_its_type_once_it_is_registered(language_model: Any) -> None:
-    from perceiver_plugins.hub import register
+    from perceiver_plugins.huggingface import register
 
     register()
     register()
@@ -194,5 +194,5 @@ def test_the_configuration_is_read_by_its_type_once_it_is_registered(language_mo
 def test_one_import_is_not_much_beside_that_of_transformers(elsewhere: Any) -> None:
     """Who serves a model waits for no library that trains one."""
     imported = {*elsewhere.ask("modules", "", [])[1]}
-    assert "perceiver_plugins.hub.models" in imported
+    assert "perceiver_plugins.huggingface.zoo_models" in imported
     assert not imported & {"pytorch_lightning", "datasets", "timm", "torchmetrics", "tensorboard", "matplotlib", "av"}

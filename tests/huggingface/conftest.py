@@ -19,7 +19,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from perceiver_cli.main import main
-from perceiver_plugins.hub import from_checkpoint
+from perceiver_plugins.huggingface import from_checkpoint
 
 TINY = (
     "--model.num_latents=4",
@@ -49,7 +49,7 @@ import torch
 from transformers import AutoModel, pipeline
 
 before = {*sys.modules}
-import perceiver_plugins.hub.auto
+import perceiver_plugins.huggingface.auto
 imported = sorted({*sys.modules} - before)
 
 torch.set_num_threads(1)

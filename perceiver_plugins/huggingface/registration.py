@@ -13,17 +13,17 @@ from transformers import (
     AutoTokenizer,
 )
 
-from perceiver_plugins.hub.config import ZooConfig
-from perceiver_plugins.hub.images import ZooImageProcessor
-from perceiver_plugins.hub.models import (
+from perceiver_plugins.huggingface.image_processor import ZooImageProcessor
+from perceiver_plugins.huggingface.pipelines import register_pipelines
+from perceiver_plugins.huggingface.zoo_config import ZooConfig
+from perceiver_plugins.huggingface.zoo_models import (
     ZooForImageClassification,
     ZooForMaskedLM,
     ZooForSequenceClassification,
     ZooForTokenClassification,
     ZooModel,
 )
-from perceiver_plugins.hub.pipelines import register_pipelines
-from perceiver_plugins.hub.tokenizer import ZooTokenizer
+from perceiver_plugins.huggingface.zoo_tokenizer import ZooTokenizer
 
 
 def register() -> None:

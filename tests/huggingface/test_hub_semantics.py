@@ -20,11 +20,11 @@ from transformers import (
 )
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
-import perceiver_plugins.hub.auto  # noqa: F401
+import perceiver_plugins.huggingface.auto  # noqa: F401
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig, TokenClassificationDecoderConfig
-from perceiver_plugins.hub import ZooConfig, from_checkpoint, load, model_class
-from perceiver_plugins.hub.losses import problem_loss
+from perceiver_plugins.huggingface import ZooConfig, from_checkpoint, load, model_class
+from perceiver_plugins.huggingface.losses import problem_loss
 from perceiver_plugins.image.config import ImageLearnedEncoderConfig
 from perceiver_plugins.text.config import TextEncoderConfig
 from perceiver_registry import ModelDescription, UserError

@@ -12,7 +12,7 @@ def perceiver_formats() -> list[FormatSpec]:
     return [
         FormatSpec(
             name="zoo",
-            format="perceiver_plugins.hub.formats:ZooFormat",
+            format="perceiver_plugins.huggingface.formats:ZooFormat",
             summary="the zoo's own layout for the hub, for a model of any adapters: a folder, or a hub id",
             reads=True,
             writes=True,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from perceiver_plugins.hub.pipelines import OWN_PIPELINES
+from perceiver_plugins.huggingface.pipelines import OWN_PIPELINES
 from perceiver_registry import ModelDescription, registry
 
 if TYPE_CHECKING:
-    from perceiver_plugins.hub.models import ZooModel
+    from perceiver_plugins.huggingface.zoo_models import ZooModel
 
-TEMPLATE = Path(__file__).with_name("card.md")
+TEMPLATE = Path(__file__).with_name("model_card.md")
 
 SECTIONS = ("data", "task", "optimizer", "lr_scheduler")
 """Sections of a run's configuration that its model card shows, and those fields of the trainer:"""

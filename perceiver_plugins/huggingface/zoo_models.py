@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 
 from perceiver_core import DecoderConfig, PerceiverConfig, PerceiverIO
 from perceiver_plugins.classification.config import ClassificationDecoderConfig, TokenClassificationDecoderConfig
-from perceiver_plugins.hub.card import Run, model_card
-from perceiver_plugins.hub.config import ZooConfig
-from perceiver_plugins.hub.hidden_states import collect_hidden_states, collect_latents
-from perceiver_plugins.hub.losses import label_loss, problem_loss
-from perceiver_plugins.hub.outputs import (
+from perceiver_plugins.huggingface.hidden_states import collect_hidden_states, collect_latents
+from perceiver_plugins.huggingface.losses import label_loss, problem_loss
+from perceiver_plugins.huggingface.model_card import Run, model_card
+from perceiver_plugins.huggingface.zoo_config import ZooConfig
+from perceiver_plugins.huggingface.zoo_outputs import (
     ZooImageClassifierOutput,
     ZooMaskedLMOutput,
     ZooOutput,
@@ -130,7 +130,7 @@ class ZooModel(PreTrainedModel):
         Args:
             output_attentions: also return the attention weights.
             output_hidden_states: also return the latents between the encoder's layers.
-            return_dict: return a :class:`~perceiver_plugins.hub.outputs.ZooOutput` (true) or a tuple.
+            return_dict: return a :class:`~perceiver_plugins.huggingface.zoo_outputs.ZooOutput` (true) or a tuple.
             batch: what the input adapter reads.
 
         Raises:
@@ -342,7 +342,7 @@ class _OfText(_Labelled):
             input_ids: (b, n).
             attention_mask: (b, n), 1 at tokens and 0 at padding. None: no padding.
             labels: the right answers; -100 where there is none. Those of a sequence classifier are as
-                ``config.problem_type`` says (:func:`perceiver_plugins.hub.losses.problem_loss`).
+                ``config.problem_type`` says (:func:`perceiver_plugins.huggingface.losses.problem_loss`).
             output_attentions: also return the attention weights.
             output_hidden_states: also return the latents between the encoder's layers.
             return_dict: return an output (true) or a tuple.
@@ -412,7 +412,7 @@ class ZooForImageClassification(_Labelled):
         Args:
             pixel_values: (b, channels, height, width).
             labels: (b), class numbers, or as ``config.problem_type`` says
-                (:func:`perceiver_plugins.hub.losses.problem_loss`).
+                (:func:`perceiver_plugins.huggingface.losses.problem_loss`).
             output_attentions: also return the attention weights.
             output_hidden_states: also return the latents between the encoder's layers.
             return_dict: return an output (true) or a tuple.

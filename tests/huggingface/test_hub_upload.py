@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load
 
-from perceiver_plugins.hub import from_checkpoint
+from perceiver_plugins.huggingface import from_checkpoint
 from perceiver_registry import read_checkpoint
 from perceiver_registry.checkpoint import KEY
 

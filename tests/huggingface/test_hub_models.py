@@ -27,7 +27,7 @@ from perceiver_plugins.classification.config import (
 )
 from perceiver_plugins.classification.lightning import LitClassifier, LitTokenClassifier
 from perceiver_plugins.composite.config import CompositeEncoderConfig
-from perceiver_plugins.hub import (
+from perceiver_plugins.huggingface import (
     ZooConfig,
     ZooForImageClassification,
     ZooForMaskedLM,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from perceiver_plugins.hub import ZooImageProcessor
+from perceiver_plugins.huggingface import ZooImageProcessor
 from perceiver_plugins.image.reading import ImageReader
 from perceiver_registry import UserError
 

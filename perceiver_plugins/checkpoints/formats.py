@@ -1,4 +1,4 @@
-"""Formats of models of any kind: our own checkpoints, weights in safetensors, Hugging Face's official layout.
+"""Formats of models of any kind: our own checkpoints, and weights in safetensors.
 
 Imports nothing heavy before a model is read or written.
 """
@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perceiver_plugins.sdk.published import config_of
 from perceiver_registry import (
     Format,
     LoadedModel,
@@ -29,8 +28,6 @@ from perceiver_registry.plain_data import PlainDataError, load_json
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from perceiver_core import Batch, PerceiverIO
 
 
 class CheckpointFormat(Format):
@@ -158,69 +155,6 @@ def _header(source: str) -> Mapping[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise UserError(f"{source}: not a readable safetensors file: {error}") from error
-
-
-class HuggingFaceFormat(Format):
-    """The layout of Hugging Face's own Perceivers, by the conversions that plugins bring along."""
-
-    def recognises(self, source: str) -> bool:
-        return config_of(source).get("model_type") == "perceiver"
-
-    def description(self, source: str) -> ModelDescription:
-        from perceiver_plugins.huggingface.conversion import conversion_at
-
-        conversion, config = conversion_at(source)
-        return conversion.description(config, source)
-
-    def weights(self, source: str) -> Mapping[str, Tensor]:
-        from perceiver_plugins.huggingface.conversion import conversion_at, load_state
-
-        conversion, config = conversion_at(source)
-        return conversion.from_state(
-            conversion.ours(config), load_state(conversion.model_type, source, conversion.kind)
-        )
-
-    def read(self, source: str) -> LoadedModel:
-        return loaded(self.description(source), self.weights(source), source)
-
-    def refusal(self, loaded: LoadedModel) -> str | None:
-        from perceiver_plugins.huggingface.conversion import conversion_for
-
-        try:
-            conversion_for(loaded.model).check(loaded.model)
-        except (UserError, ValueError) as error:
-            return str(error)
-        return None
-
-    def write(self, loaded: LoadedModel, target: str) -> None:
-        from perceiver_plugins.huggingface.conversion import conversion_for, quiet
-
-        model, description = loaded
-        conversion = conversion_for(model)
-        try:
-            theirs = conversion.to_hugging_face(model)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        processor = conversion.processor(model.config, description.data)
-        Path(target).mkdir()
-        with quiet(target):
-            theirs.save_pretrained(target)
-            if processor is not None:
-                processor.save_pretrained(target)
-
-    def expected(self, model: PerceiverIO, batch: Batch) -> Any:
-        from perceiver_plugins.huggingface.conversion import conversion_for
-
-        return conversion_for(model).our_outputs(model, batch)
-
-    def compute(self, target: str, batch: Batch) -> Any:
-        """What transformers' own model computes."""
-        from perceiver_plugins.huggingface.conversion import conversion_at, quiet
-
-        conversion, _ = conversion_at(target)
-        with quiet(target):
-            theirs = conversion.model_type.from_pretrained(target).eval()
-        return conversion.their_outputs(theirs, batch)
 
 
 def loaded(description: ModelDescription, weights: Mapping[str, Tensor], source: str) -> LoadedModel:

@@ -41,11 +41,4 @@ def perceiver_formats() -> list[FormatSpec]:
             writes=True,
             suffixes=(".safetensors",),
         ),
-        FormatSpec(
-            name="huggingface",
-            format="perceiver_plugins.checkpoints.formats:HuggingFaceFormat",
-            summary="the layout of transformers' own Perceivers: a folder, or a hub id",
-            reads=True,
-            writes=True,
-        ),
     ]

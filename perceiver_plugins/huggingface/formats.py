@@ -1,14 +1,88 @@
-"""The layout of the zoo's models on the hub, as a format. Imports nothing heavy before a model is read or written."""
+"""Formats of transformers: the layout of its own Perceivers, and that of the zoo's classes.
+
+Imports nothing heavy before a model is read or written.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from perceiver_plugins.checkpoints.formats import loaded
 from perceiver_plugins.sdk.published import config_of
-from perceiver_registry import Format, LoadedModel, ModelDescription
+from perceiver_registry import Format, LoadedModel, ModelDescription, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from perceiver_core import Batch, PerceiverIO
 
 MODEL_TYPE = "perceiver-zoo"
 """What a ``config.json`` calls such a model."""
+
+
+class HuggingFaceFormat(Format):
+    """The layout of Hugging Face's own Perceivers, by the conversions that plugins bring along."""
+
+    def recognises(self, source: str) -> bool:
+        return config_of(source).get("model_type") == "perceiver"
+
+    def description(self, source: str) -> ModelDescription:
+        from perceiver_plugins.huggingface.conversion import conversion_at
+
+        conversion, config = conversion_at(source)
+        return conversion.description(config, source)
+
+    def weights(self, source: str) -> Mapping[str, Tensor]:
+        from perceiver_plugins.huggingface.conversion import conversion_at, load_state
+
+        conversion, config = conversion_at(source)
+        return conversion.from_state(
+            conversion.ours(config), load_state(conversion.model_type, source, conversion.kind)
+        )
+
+    def read(self, source: str) -> LoadedModel:
+        return loaded(self.description(source), self.weights(source), source)
+
+    def refusal(self, loaded: LoadedModel) -> str | None:
+        from perceiver_plugins.huggingface.conversion import conversion_for
+
+        try:
+            conversion_for(loaded.model).check(loaded.model)
+        except (UserError, ValueError) as error:
+            return str(error)
+        return None
+
+    def write(self, loaded: LoadedModel, target: str) -> None:
+        from perceiver_plugins.huggingface.conversion import conversion_for, quiet
+
+        model, description = loaded
+        conversion = conversion_for(model)
+        try:
+            theirs = conversion.to_hugging_face(model)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        processor = conversion.processor(model.config, description.data)
+        Path(target).mkdir()
+        with quiet(target):
+            theirs.save_pretrained(target)
+            if processor is not None:
+                processor.save_pretrained(target)
+
+    def expected(self, model: PerceiverIO, batch: Batch) -> Any:
+        from perceiver_plugins.huggingface.conversion import conversion_for
+
+        return conversion_for(model).our_outputs(model, batch)
+
+    def compute(self, target: str, batch: Batch) -> Any:
+        """What transformers' own model computes."""
+        from perceiver_plugins.huggingface.conversion import conversion_at, quiet
+
+        conversion, _ = conversion_at(target)
+        with quiet(target):
+            theirs = conversion.model_type.from_pretrained(target).eval()
+        return conversion.their_outputs(theirs, batch)
 
 
 class ZooFormat(Format):

@@ -1,4 +1,4 @@
-"""What the hub's room registers. Imports nothing heavy."""
+"""What the plugin for transformers registers. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ PERCEIVER_INTERFACE = "1.3"
 def perceiver_formats() -> list[FormatSpec]:
     return [
         FormatSpec(
+            name="huggingface",
+            format="perceiver_plugins.huggingface.formats:HuggingFaceFormat",
+            summary="the layout of transformers' own Perceivers: a folder, or a hub id",
+            reads=True,
+            writes=True,
+        ),
+        FormatSpec(
             name="zoo",
             format="perceiver_plugins.huggingface.formats:ZooFormat",
             summary="the zoo's own layout for the hub, for a model of any adapters: a folder, or a hub id",
             reads=True,
             writes=True,
-        )
+        ),
     ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 MOVED = {
+    "perceiver_plugins.hub.from_checkpoint": "perceiver_plugins.huggingface",
     "perceiver_plugins.training.data.PerceiverDataModule": "perceiver_plugins.sdk.data.module",
     "perceiver_plugins.training.errors.DataError": "perceiver_plugins.sdk.errors",
     "perceiver_plugins.training.in_backward.stepping_in_backward": "perceiver_plugins.sdk.tasks.in_backward",
@@ -24,6 +27,15 @@ def test_a_name_that_has_moved_warns(old: str, new: str) -> None:
     with pytest.warns(DeprecationWarning, match=rf"^{module} is deprecated: import {name} from {new}$"):
         found = getattr(importlib.import_module(module), name)
     assert found is getattr(importlib.import_module(new), name)
+
+
+def test_the_import_of_published_model_cards_works_and_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "perceiver_plugins.hub.auto", raising=False)
+    monkeypatch.delitem(CONFIG_MAPPING._extra_content, "perceiver-zoo", raising=False)
+    monkeypatch.delitem(sys.modules, "perceiver_plugins.huggingface.auto", raising=False)
+    with pytest.warns(DeprecationWarning, match="import perceiver_plugins.huggingface.auto$"):
+        importlib.import_module("perceiver_plugins.hub.auto")
+    assert CONFIG_MAPPING["perceiver-zoo"].__name__ == "ZooConfig"
 
 
 def test_an_unknown_name_of_a_moved_module_is_an_attribute_error() -> None:

@@ -17,8 +17,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from perceiver_plugins.sdk.connection import hub
 from perceiver_plugins.sdk.errors import one_line
+from perceiver_plugins.sdk.hub import hub
 from perceiver_registry import ModelDescription, UserError, assemble, registry
 from perceiver_registry.errors import surface_own_fault
 

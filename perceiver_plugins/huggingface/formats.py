@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceiver_plugins.checkpoints.formats import loaded
-from perceiver_plugins.sdk.published import config_of
+from perceiver_plugins.sdk.hub import config_of
 from perceiver_registry import Format, LoadedModel, ModelDescription, UserError
 
 if TYPE_CHECKING:

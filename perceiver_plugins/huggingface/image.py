@@ -30,7 +30,7 @@ from perceiver_plugins.image.config import (
 )
 from perceiver_plugins.image.published import PublishedFormat, image_format_of, published_format
 from perceiver_plugins.sdk.errors import one_line
-from perceiver_plugins.sdk.published import file_of
+from perceiver_plugins.sdk.hub import file_of
 from perceiver_registry import UserError
 from perceiver_registry.plain_data import load_json, read_settings
 

@@ -16,8 +16,8 @@ from perceiver_plugins.huggingface.tokenizers import tokenizer_of
 from perceiver_plugins.huggingface.zoo_config import ZooConfig
 from perceiver_plugins.huggingface.zoo_models import ZooForMaskedLM, ZooModel, model_class
 from perceiver_plugins.huggingface.zoo_tokenizer import ZooTokenizer
-from perceiver_plugins.sdk.connection import hub
 from perceiver_plugins.sdk.errors import one_line
+from perceiver_plugins.sdk.hub import hub
 from perceiver_plugins.text.tokenizers import serialize_tokenizer
 from perceiver_registry import LoadedModel, ModelDescription, UserError, read_model
 

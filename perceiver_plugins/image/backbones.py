@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_plugins.image.config import ImageTimmEncoderConfig
-from perceiver_plugins.sdk.connection import hub
 from perceiver_plugins.sdk.errors import one_line
+from perceiver_plugins.sdk.hub import hub
 from perceiver_registry import UnknownNameError, UserError
 from perceiver_registry.errors import near, surface_own_fault
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perceiver_plugins.sdk.published import CONFIG, config_of, file_of
+from perceiver_plugins.sdk.hub import CONFIG, config_of, file_of
 from perceiver_registry import UserError
 from perceiver_registry.checkpoint import KEY, SUFFIXES
 from perceiver_registry.errors import in_one_line, surface_own_fault

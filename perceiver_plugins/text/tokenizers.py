@@ -9,8 +9,8 @@ from typing import Any, cast
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PerceiverTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from perceiver_plugins.sdk.connection import hub
 from perceiver_plugins.sdk.errors import one_line
+from perceiver_plugins.sdk.hub import hub
 from perceiver_registry.errors import UserError, surface_own_fault
 
 PERCEIVER_TOKENIZER = "deepmind/language-perceiver"

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from perceiver_plugins.image.data import HubImagesDataModule, ImageNetDataModule
-from perceiver_plugins.sdk import connection
+from perceiver_plugins.sdk import hub as hub_access
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
@@ -249,7 +249,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
 
 
 def test_without_a_network_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "reachable", lambda: False)
+    monkeypatch.setattr(hub_access, "reachable", lambda: False)
     started = time.monotonic()
     with pytest.raises(DataError, match=r"'perceiver/no-such-data', subset 'x' could not be loaded from the") as caught:
         _ = HubImagesDataModule("perceiver/no-such-data", "x").num_classes

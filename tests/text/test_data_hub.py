@@ -23,7 +23,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 from transformers import PerceiverTokenizer
 
-from perceiver_plugins.sdk import connection
+from perceiver_plugins.sdk import hub as hub_access
 from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data import (
@@ -209,7 +209,7 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_a_network_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "reachable", lambda: False)
+    monkeypatch.setattr(hub_access, "reachable", lambda: False)
     started = time.monotonic()
     with pytest.raises(DataError, match="'perceiver/no-such-data-set' could not be loaded"):
         HubTextDataModule("perceiver/no-such-data-set").prepare_data()
@@ -224,10 +224,10 @@ def test_the_offline_mode_ends_with_its_context(monkeypatch: pytest.MonkeyPatch)
     url = f"http://127.0.0.1:{server.server_port}/"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(connection, "reachable", lambda: False)
+    monkeypatch.setattr(hub_access, "reachable", lambda: False)
     try:
         assert get_session().get(url).status_code == 200
-        with connection.hub(), pytest.raises(ConnectionError, match="offline mode"):
+        with hub_access.hub(), pytest.raises(ConnectionError, match="offline mode"):
             get_session().get(url)
         assert get_session().get(url).status_code == 200
     finally:

@@ -12,7 +12,6 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 
-from perceiver_plugins.sdk.connection import hub
 from perceiver_plugins.sdk.data.files import (
     TABLES,
     Piece,
@@ -26,6 +25,7 @@ from perceiver_plugins.sdk.data.files import (
 from perceiver_plugins.sdk.data.left_out import LeftOut
 from perceiver_plugins.sdk.data.prepared_folder import file_checksum
 from perceiver_plugins.sdk.errors import DataError, one_line
+from perceiver_plugins.sdk.hub import hub
 from perceiver_plugins.text.data.prepared import quiet_datasets, write_documents
 from perceiver_registry.errors import surface_own_fault
 

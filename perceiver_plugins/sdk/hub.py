@@ -1,10 +1,16 @@
-"""Where published models lie: folders in the hub's layout, and the Hugging Face hub itself. Imports nothing heavy."""
+"""The Hugging Face hub, with or without a network, and folders in its layout. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import re
+import socket
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from perceiver_registry.errors import UserError, surface_own_fault
 from perceiver_registry.plain_data import PlainDataError, load_json, read_settings
@@ -56,7 +62,6 @@ def _download(repo_id: str, name: str) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    from perceiver_plugins.sdk.connection import hub
     from perceiver_plugins.sdk.errors import one_line
 
     try:
@@ -67,3 +72,46 @@ def _download(repo_id: str, name: str) -> Path | None:
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
         raise UserError(f"{repo_id}: no such folder here, and nothing from the hub: {one_line(error)}") from error
+
+
+def reachable() -> bool:
+    """Whether the hub's name is known here, or a proxy is there to ask."""
+    import huggingface_hub
+
+    host = urlparse(huggingface_hub.constants.ENDPOINT).hostname
+    if urllib.request.getproxies() or host is None:
+        return True
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def hub() -> Iterator[None]:
+    """Ask the hub within this context.
+
+    Without a network, the hub's libraries are in their offline mode meanwhile: what was downloaded before is
+    found, and what was not is an error at once. By themselves they would first try for most of a minute.
+    Libraries that read the mode when they are imported (datasets, transformers 4) must be imported before.
+    """
+    import huggingface_hub
+
+    if reachable():
+        yield
+        return
+    modules: tuple[Any, ...] = (huggingface_hub.constants, sys.modules.get("datasets.config"))
+    switches = [module for module in modules if module is not None]
+    before = [switch.HF_HUB_OFFLINE for switch in switches]
+    # Releases of huggingface_hub before 1.0 build the mode into the HTTP session of each thread, which they keep.
+    reset_sessions = getattr(huggingface_hub.utils, "reset_sessions", lambda: None)
+    try:
+        for switch in switches:
+            switch.HF_HUB_OFFLINE = True
+        reset_sessions()
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.HF_HUB_OFFLINE = value
+        reset_sessions()

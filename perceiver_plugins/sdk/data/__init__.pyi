@@ -1,3 +1,9 @@
+from .collating import PadCollator as PadCollator
+from .datasets import ExampleDataset as ExampleDataset
+from .label_names import NamedLabels as NamedLabels
 from .loading import IGNORED as IGNORED
+from .loading import BatchDataset as BatchDataset
 from .loading import example_rng as example_rng
+from .module import Classes as Classes
 from .module import PerceiverDataModule as PerceiverDataModule
+from .tree_files import read_files as read_files

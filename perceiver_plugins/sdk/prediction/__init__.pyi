@@ -1,2 +1,3 @@
+from .file_reader import FileReader as FileReader
 from .predictor import Predictor as Predictor
 from .reader import Reader as Reader

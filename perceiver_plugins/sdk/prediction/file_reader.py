@@ -1,0 +1,106 @@
+"""Reader of files of one kind, alone or in folders and zip archives."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from perceiver_plugins.sdk.data.file_trees import ZipTree
+from perceiver_plugins.sdk.data.paths import as_path, is_file
+from perceiver_plugins.sdk.data.tree_files import require_files
+from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.sdk.prediction.reader import Reader, files_named
+
+ARCHIVE = ".zip"
+"""Suffix of archives."""
+
+
+class ArchivedFile(str):
+    """File in a zip archive as one input: the path that messages show, and where its content is.
+
+    Args:
+        archive: the archive.
+        name: the file's path in it.
+    """
+
+    archive: ZipTree
+    name: str
+
+    def __new__(cls, archive: ZipTree, name: str) -> ArchivedFile:
+        file = super().__new__(cls, archive.shown(name))
+        file.archive, file.name = archive, name
+        return file
+
+    def read(self) -> bytes:
+        """Read its content.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return self.archive.read(self.name)
+
+
+class FileReader(Reader):
+    """Reader of files of one kind. Subclasses set :attr:`suffixes` and implement :meth:`decode` and ``collate``.
+
+    Args:
+        data: the ``description()`` of the data module, from the checkpoint.
+        input_adapter: the model's input adapter.
+    """
+
+    suffixes: ClassVar[Sequence[str]]
+    """Endings of the files' names, in lower case: ``(".wav",)``."""
+
+    noun: ClassVar[str] = "files"
+    """What such files are called, for messages: "images"."""
+
+    def expand(self, inputs: Sequence[str]) -> list[str]:
+        """Expand folders, zip archives and patterns to files.
+
+        Raises:
+            UserError: if there is no such file in a folder or archive, or if nothing matches a pattern.
+        """
+        files = files_named(inputs, self.suffixes, self.noun)
+        return [source for name in files for source in self._files_in(name)]
+
+    def _files_in(self, name: str) -> Sequence[str]:
+        """The files in a zip archive, or the name of any other file."""
+        if not (name.lower().endswith(ARCHIVE) and is_file(name)):
+            return [name]
+        archive = ZipTree(as_path(name))
+        return [ArchivedFile(archive, file) for file in require_files(archive, self.suffixes, self.noun)]
+
+    def read(self, source: str) -> Any:
+        """Read and decode a file.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        return self.decode(read_content(source), source)
+
+    @abstractmethod
+    def decode(self, content: bytes, name: str) -> Any:
+        """Make an example of a file's content, as ``collate`` takes it.
+
+        Args:
+            content: the file's bytes.
+            name: its path, for messages.
+
+        Raises:
+            UserError: in one line that names the file, if it cannot be decoded.
+        """
+
+
+def read_content(source: str) -> bytes:
+    """Read the content of a file that :meth:`FileReader.expand` found.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    if isinstance(source, ArchivedFile):
+        return source.read()
+    try:
+        return as_path(source).read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror or error})") from error

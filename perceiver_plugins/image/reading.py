@@ -18,14 +18,9 @@ from torch import Tensor
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
 from perceiver_plugins.image.published import image_format_of
-from perceiver_plugins.sdk.data.file_trees import ZipTree, select_files
-from perceiver_plugins.sdk.data.paths import is_file
-from perceiver_plugins.sdk.prediction.reader import Reader, files_named
+from perceiver_plugins.sdk.prediction.file_reader import FileReader
 from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_line
-
-ARCHIVE = ".zip"
-"""Suffix of archives of images."""
 
 PICTURE_SIZE = 448
 """Pixels of the longer side of a picture that attention is drawn over, at most."""
@@ -43,28 +38,7 @@ class ImageExample(NamedTuple):
     picture: Image.Image
 
 
-class ArchivedImage(str):
-    """An image in a zip archive as one input: what a person sees of it, and where it is.
-
-    Args:
-        archive: the archive.
-        name: the image's path in it.
-    """
-
-    archive: ZipTree
-    name: str
-
-    def __new__(cls, archive: ZipTree, name: str) -> ArchivedImage:
-        image = super().__new__(cls, archive.shown(name))
-        image.archive, image.name = archive, name
-        return image
-
-    def open(self) -> Image.Image:
-        """Open it, as :func:`open_image` does a file."""
-        return open_image(io.BytesIO(self.archive.read(self.name)))
-
-
-class ImageReader(Reader):
+class ImageReader(FileReader):
     """Read image files, also those in zip archives, as they were read for validation in training.
 
     Args:
@@ -75,26 +49,21 @@ class ImageReader(Reader):
         UserError: if the model was not trained on images.
     """
 
+    suffixes = SUFFIXES
+    noun = "images"
+
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
         self.image_format = image_format_of(data)
 
-    def expand(self, inputs: Sequence[str]) -> list[str]:
-        """The files that are named: each file, all images in a folder or zip archive, all files that match a pattern.
+    def decode(self, content: bytes, name: str) -> ImageExample:
+        """Decode an image.
 
         Raises:
-            UserError: if there is no image in a folder or archive, or if nothing matches a pattern.
+            DataError: if it is no image, or damaged.
         """
-        return [source for name in files_named(inputs, SUFFIXES, "images") for source in _images_in(name)]
-
-    def read(self, source: str) -> ImageExample:
-        """Reads a file.
-
-        Raises:
-            DataError: if it is not there, or no image, or damaged.
-        """
-        with naming(source):
-            opened = source.open() if isinstance(source, ArchivedImage) else open_image(source)
+        with naming(name):
+            opened = open_image(io.BytesIO(content))
             image = decode(opened, self.image_format.num_channels, self.image_format.bit_depth)
             pixel_values = self.image_format.pixel_values([image])[0]
         box = self.image_format.centre(image)
@@ -163,11 +132,3 @@ class ImageReader(Reader):
             raise UserError(f"{type(self.input_adapter).__name__}: its input has no places in an image")
         height, width = example.pixel_values.shape[1:]
         return grid(height, width)
-
-
-def _images_in(name: str) -> list[str]:
-    """The images in a zip archive, or the name of any other file."""
-    if not (name.lower().endswith(ARCHIVE) and is_file(name)):
-        return [name]
-    archive = ZipTree(Path(name))
-    return [ArchivedImage(archive, image) for image in select_files(archive, SUFFIXES, "images")]

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset
+from perceiver_plugins.sdk.data.datasets import take_labels
+from perceiver_plugins.sdk.data.loading import BatchDataset
 from perceiver_plugins.sdk.data.module import Classes, PerceiverDataModule
 from perceiver_plugins.sdk.data.statistics import refuse_constant
 from perceiver_plugins.sdk.errors import DataError
@@ -67,9 +68,7 @@ class Examples(BatchDataset):
         return len(self.labels)
 
     def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Tensor]:
-        inside = np.minimum(indices, len(self) - 1)
-        labels = self.labels[inside]
-        labels[indices != inside] = torch.nan if labels.is_floating_point() else IGNORED
+        inside, labels = take_labels(self.labels, indices)
         return {"inputs": self.inputs[inside], "labels": labels}
 
 

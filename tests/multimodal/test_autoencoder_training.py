@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.data import default_collate
 
 from perceiver_plugins.checkpoints.random_data import RandomDataModule
 from perceiver_plugins.multimodal import LitMultimodalAutoencoder, VideoFolderDataModule, decode, reconstruct
@@ -206,7 +207,7 @@ def test_a_few_clips_are_learned_by_heart(clip_folder, clip_model_config, quiet_
     module.eval()
     data.setup()
     examples = data.split_datasets["train"]
-    batch = data.collate_fn([examples[i] for i in range(len(examples))])
+    batch = default_collate([examples[i] for i in range(len(examples))])
     with torch.no_grad():
         made = reconstruct(module.model, batch)
     frames, samples = batch["pixel_values_videos"], batch["input_values"]

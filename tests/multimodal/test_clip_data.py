@@ -244,22 +244,22 @@ def test_training_takes_parts_at_random_and_evaluation_the_middle(tmp_path):
     def firsts(key: tuple[int, int] | int, seed: int = 0, split: str = "train") -> float:
         data = VideoFolderDataModule(str(tmp_path), **options, seed=seed)
         data.setup()
-        clip, _ = data.split_datasets[split][key]
-        return clip.frames[0].float().mean().item() / 4
+        frames = data.split_datasets[split][key]["pixel_values_videos"]
+        return 255 * frames[0].mean().item() / 4
 
     drawn = [firsts((epoch, index)) for epoch in range(3) for index in range(2)]
     assert len(set(drawn)) > 2
     assert drawn[3] == firsts((1, 1))
     assert firsts((0, 0), seed=1) != drawn[0]
-    assert firsts(0, split="validation") == firsts(1, split="validation") == 19
+    assert firsts(0, split="validation") == firsts(1, split="validation") == pytest.approx(19)
 
 
 def test_an_index_beyond_the_end_is_an_example_without_a_label():
     data = SyntheticClipsDataModule(num_clips=3)
     data.setup()
-    clip, label = data.split_datasets["validation"][5]
-    assert label == -100
-    assert clip.frames.shape == (8, 3, 32, 32)
+    example = data.split_datasets["validation"][5]
+    assert example["labels"] == -100
+    assert example["pixel_values_videos"].shape == (8, 3, 32, 32)
 
 
 def test_folders_of_splits(clip_folder, tmp_path):

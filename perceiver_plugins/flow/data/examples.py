@@ -6,9 +6,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 
-import torch
+import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from perceiver_plugins.flow.data.pairs import (
     FlowPair,
@@ -20,7 +19,8 @@ from perceiver_plugins.flow.data.pairs import (
     reduce_pair,
 )
 from perceiver_plugins.flow.parts import parts_of
-from perceiver_plugins.sdk.data.loading import Key, example_rng
+from perceiver_plugins.sdk.data.datasets import ExampleDataset
+from perceiver_plugins.sdk.data.loading import example_rng
 from perceiver_plugins.sdk.errors import DataError
 
 KEPT = 32
@@ -97,7 +97,7 @@ class Pairs:
             )
 
 
-class RandomParts(Dataset[FlowExample]):
+class RandomParts(ExampleDataset):
     """Parts of pairs for training, each a function of the seed, the epoch and the index alone.
 
     Args:
@@ -108,17 +108,16 @@ class RandomParts(Dataset[FlowExample]):
     """
 
     def __init__(self, pairs: Pairs, crops_per_pair: int, chance: Chance, seed: int) -> None:
+        super().__init__(seed)
         self.pairs = pairs
         self.crops_per_pair = crops_per_pair
         self.chance = chance
-        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.pairs) * self.crops_per_pair
 
-    def __getitem__(self, key: Key | int) -> FlowExample:
-        epoch, index = key if isinstance(key, tuple) else (-1, key)
-        rng = example_rng(self.seed, epoch, index)
+    def example(self, index: int, rng: np.random.Generator | None) -> FlowExample:
+        rng = rng or example_rng(self.seed, -1, index)
         pair = self.pairs.read(index % len(self.pairs))
         corner, shift = [], []
         for side, part in zip(pair.size, self.pairs.image_size, strict=True):
@@ -131,7 +130,7 @@ class RandomParts(Dataset[FlowExample]):
         return _example(mirror_pair(pair, bool(horizontally), bool(vertically)))
 
 
-class AllParts(Dataset[FlowExample]):
+class AllParts(ExampleDataset):
     """As few parts as cover all pairs, for evaluation.
 
     Args:
@@ -139,6 +138,7 @@ class AllParts(Dataset[FlowExample]):
     """
 
     def __init__(self, pairs: Pairs) -> None:
+        super().__init__()
         self.pairs = pairs
         self.corners = [list(parts_of(pairs.size(number), pairs.image_size)) for number in range(len(pairs))]
         self.ends = list(accumulate(map(len, self.corners)))
@@ -146,15 +146,10 @@ class AllParts(Dataset[FlowExample]):
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
 
-    def __getitem__(self, index: int) -> FlowExample:
-        """A part. One with an index beyond the end has no known flow."""
-        inside = min(index, len(self) - 1)
-        number = bisect_right(self.ends, inside)
-        top, left = self.corners[number][inside - self.ends[number]]  # counted from the end of its pair's
-        example = _example(crop_pair(self.pairs.read(number), top, left, self.pairs.image_size))
-        if index != inside:
-            example["labels"].fill_(torch.nan)
-        return example
+    def example(self, index: int, rng: np.random.Generator | None) -> FlowExample:
+        number = bisect_right(self.ends, index)
+        top, left = self.corners[number][index - self.ends[number]]  # counted from the end of its pair's
+        return _example(crop_pair(self.pairs.read(number), top, left, self.pairs.image_size))
 
 
 def _example(pair: FlowPair) -> FlowExample:

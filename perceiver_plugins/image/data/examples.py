@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from perceiver_plugins.image.data.sources import ArrayStore, LabelledImages
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, chance, to_pixels
-from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset
+from perceiver_plugins.sdk.data.datasets import take_labels
+from perceiver_plugins.sdk.data.loading import BatchDataset
 
 ImageBatch = dict[str, Tensor]
 """``pixel_values`` (b, channels, height, width), float32, and ``labels`` (b,), int64, or (b, classes) if mixed."""
@@ -45,8 +45,7 @@ class ImageExamples(BatchDataset):
         Raises:
             DataError: If an image cannot be read.
         """
-        inside = torch.from_numpy(np.minimum(indices, len(self) - 1))
-        labels = torch.where(torch.from_numpy(indices) == inside, self.images.labels[inside], IGNORED)
+        inside, labels = take_labels(self.images.labels, indices)
         if self.augmentation is None:
             return {"pixel_values": self.image_format.normalize(self._pixels(inside)), "labels": labels}
         with chance(self.seed, epoch, int(indices[0])):

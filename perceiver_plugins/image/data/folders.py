@@ -14,8 +14,9 @@ from perceiver_plugins.image.data.decoding import SUFFIXES, open_image
 from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, set_aside
 from perceiver_plugins.sdk.data.class_folders import find_class_folders
-from perceiver_plugins.sdk.data.file_trees import FileTree, FolderTree, open_tree, select_files
+from perceiver_plugins.sdk.data.file_trees import FileTree, FolderTree, open_tree
 from perceiver_plugins.sdk.data.missing_files import missing
+from perceiver_plugins.sdk.data.tree_files import require_files
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
@@ -117,9 +118,7 @@ def load_class_folders(path: Path, val_fraction: float, known: Sequence[str] | N
         DataError: If there are no such folders, or if one of them is empty or does not fit to the others.
     """
     tree = open_tree(path)
-    names = select_files(tree, SUFFIXES, "images")
-    if not names:
-        raise DataError(f"{path}: there are no images ({', '.join(SUFFIXES)})")
+    names = require_files(tree, SUFFIXES, "images")
     found = find_class_folders(tree, names, "images", known)
     images = {}
     for split in found.files:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-import torch
+import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from perceiver_plugins.multimodal.data.format import STREAMS, Clip, ClipFormat, to_batch
-from perceiver_plugins.sdk.data.loading import IGNORED, Key, example_rng
+from perceiver_plugins.sdk.data.datasets import ExampleDataset
 from perceiver_plugins.sdk.data.module import Classes, PerceiverDataModule, check_positive
 from perceiver_registry.errors import UserError
-
-Example = tuple[Clip, int]
-"""A clip and the number of its class."""
 
 
 class LabelledClips(ABC):
@@ -60,7 +55,7 @@ class ClipSplits:
     clips: dict[str, LabelledClips]
 
 
-class ClipExamples(Dataset[Example]):
+class ClipExamples(ExampleDataset):
     """The examples of a split: in training parts of recordings at random places, otherwise those in the middle.
 
     Args:
@@ -69,28 +64,21 @@ class ClipExamples(Dataset[Example]):
     """
 
     def __init__(self, clips: LabelledClips, seed: int) -> None:
+        super().__init__(seed)
         self.clips = clips
-        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, key: Key | int) -> Example:
-        """An example. An index beyond the end asks for one with the label IGNORED.
+    def example(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
+        """Read a clip.
 
         Raises:
             DataError: If it cannot be read.
         """
-        index = key[1] if isinstance(key, tuple) else key
-        place = example_rng(self.seed, *key).random() if isinstance(key, tuple) else 0.5
-        inside = min(index, len(self) - 1)
-        return self.clips.read(inside, place), int(self.clips.labels[inside]) if index == inside else IGNORED
-
-
-def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """``pixel_values_videos``, ``input_values`` and ``labels`` (b,) int64 of some examples."""
-    clips, labels = zip(*examples, strict=True)
-    return {**to_batch(clips), "labels": torch.tensor(labels)}
+        clip = self.clips.read(index, 0.5 if rng is None else rng.random())
+        entries = {name: values[0] for name, values in to_batch([clip]).items()}
+        return entries | {"labels": self.clips.labels[index]}
 
 
 class ClipDataModule(Classes, PerceiverDataModule):
@@ -200,7 +188,3 @@ class ClipDataModule(Classes, PerceiverDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Makes the data sets of all splits."""
         self.split_datasets = {split: ClipExamples(clips, self.seed) for split, clips in self.splits.clips.items()}
-
-    @property
-    def collate_fn(self) -> Callable[[Sequence[Example]], dict[str, Tensor]]:
-        return collate

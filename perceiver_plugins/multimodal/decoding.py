@@ -11,7 +11,7 @@ from torch import Tensor
 
 from perceiver_core import Batch, PerceiverIO
 from perceiver_plugins.multimodal.adapters import AUDIO, LABEL, VIDEO
-from perceiver_plugins.multimodal.output import AudioVideoLabelOutputAdapter
+from perceiver_plugins.multimodal.queries import ClipQueryProvider
 
 CHUNK_SIZE = 16384
 """Output places that are decoded at once. With these, the published model decodes a clip within 1.3 GB on a CPU."""
@@ -54,7 +54,7 @@ def decode(
     adapter: Any = model.output_adapter
     latents = model.encoder(model.input_adapter(batch))
     outputs: dict[str, list[Tensor]] = defaultdict(list)
-    for group in _groups(_all_places(adapter, places, latents), chunk_size):
+    for group in _groups(_all_places(adapter.query_provider, places, latents), chunk_size):
         queries = [adapter.query_provider.queries(modality, numbers) for modality, numbers in group]
         size = max(map(len, queries))
         decoded = model.decoder(torch.cat([each.expand(size, -1, -1) for each in queries], dim=1), latents)
@@ -73,20 +73,20 @@ def reconstruct(model: PerceiverIO, batch: Batch, chunk_size: int | None = CHUNK
         chunk_size: how many places to decode at once. None: all.
     """
     outputs = decode(model, batch, chunk_size=chunk_size)
-    return assemble_clips(model.output_adapter, outputs)  # type: ignore[arg-type]
+    return assemble_clips(model.output_adapter.query_provider, outputs)  # type: ignore[arg-type]
 
 
-def assemble_clips(adapter: AudioVideoLabelOutputAdapter, outputs: Mapping[str, Tensor]) -> Reconstruction:
+def assemble_clips(provider: ClipQueryProvider, outputs: Mapping[str, Tensor]) -> Reconstruction:
     """Puts together the outputs of all places of all modalities (:func:`decode`)."""
-    pixels = outputs[VIDEO].unflatten(1, adapter.query_provider.grids[VIDEO])
+    pixels = outputs[VIDEO].unflatten(1, provider.grids[VIDEO])
     return Reconstruction(outputs[AUDIO].flatten(1), pixels.movedim(-1, 2), outputs[LABEL][:, 0])
 
 
 def _all_places(
-    adapter: AudioVideoLabelOutputAdapter, places: Mapping[str, Tensor | None] | None, latents: Tensor
+    provider: ClipQueryProvider, places: Mapping[str, Tensor | None] | None, latents: Tensor
 ) -> dict[str, Tensor]:
     """The numbers (b or 1, p) of the places of each modality that is asked for."""
-    numbers = adapter.query_provider.num_places
+    numbers = provider.num_places
     asked = dict.fromkeys(numbers) if places is None else places
     device = latents.device
     every = {

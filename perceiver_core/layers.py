@@ -18,6 +18,9 @@ class MLP(nn.Sequential):
         widening_factor: hidden channels per input channel.
     """
 
+    hidden: Linear
+    output: Linear
+
     def __init__(self, num_channels: int, widening_factor: int):
         num_hidden_channels = widening_factor * num_channels
         super().__init__(

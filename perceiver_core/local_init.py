@@ -60,8 +60,8 @@ Where there is less to distinguish, with one latent or one position, attention s
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Parts of a model that local initialisation writes to.
+class LocalInitParts:
+    """LocalInitParts of a model that local initialisation writes to.
 
     Args:
         input_adapter: input adapter.
@@ -87,7 +87,7 @@ class Parts:
 
 
 @torch.no_grad()
-def init_local(parts: Parts) -> None:
+def init_local(parts: LocalInitParts) -> None:
     """Initialise a model, after normal initialisation, such that attention starts local.
 
     Sequences with learned positions: see :func:`_init_sequence`. All others: see :func:`_init_grid`. Output queries
@@ -107,7 +107,9 @@ def init_local(parts: Parts) -> None:
         _init_grid(parts, inputs, outputs)
 
 
-def _init_sequence(parts: Parts, table: Tensor, inputs: PositionLayout, outputs: PositionLayout | None) -> None:
+def _init_sequence(
+    parts: LocalInitParts, table: Tensor, inputs: PositionLayout, outputs: PositionLayout | None
+) -> None:
     """Initialise attention along a sequence with learned positions (m, c).
 
     - Learned input positions, latents and learned output queries in order start as the same sinusoids of their position
@@ -146,7 +148,7 @@ def _init_sequence(parts: Parts, table: Tensor, inputs: PositionLayout, outputs:
         _pass_values_on(attention)
 
 
-def _init_grid(parts: Parts, inputs: PositionLayout, outputs: PositionLayout | None) -> None:
+def _init_grid(parts: LocalInitParts, inputs: PositionLayout, outputs: PositionLayout | None) -> None:
     """Initialise attention on a grid, with learned or computed positions.
 
     - Learned positions start as sinusoids of their position in each dimension of the grid.

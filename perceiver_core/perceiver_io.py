@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ from perceiver_core.adapters import (
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.init import init_normal
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
-from perceiver_core.local_init import Parts, init_local
+from perceiver_core.local_init import LocalInitParts, init_local
 from perceiver_core.unmodified import has_hooks
+
+M = TypeVar("M", bound=nn.Module)
 
 MAX_QUERIES_PER_CHUNK = 2**15
 """Output queries decoded at once without gradients.
@@ -214,7 +216,7 @@ class PerceiverIO(nn.Module):
         init_normal(self.encoder, config.encoder.init_scale)
         init_normal(self.decoder, config.decoder.init_scale)
         if config.init == "local":
-            init_local(self._parts())
+            init_local(self._local_init_parts())
 
         if config.encoder.freeze:
             self.input_adapter.requires_grad_(False)
@@ -227,16 +229,17 @@ class PerceiverIO(nn.Module):
                 if parameter not in tied:
                     parameter.requires_grad_(False)
 
-    def _parts(self) -> Parts:
+    def _local_init_parts(self) -> LocalInitParts:
         """Return the parts that local initialisation writes to."""
         encoder = self.config.encoder
-        return Parts(
+        cross_attention_layers = _modules_of_type(self.encoder.cross_attention_layers, CrossAttentionLayer)
+        return LocalInitParts(
             input_adapter=self.input_adapter,
             query_provider=self.output_adapter.query_provider,
             latents=self.encoder.latents,
-            encoder_attentions=[layer.attention for layer in self.encoder.cross_attention_layers],
+            encoder_attentions=[layer.attention for layer in cross_attention_layers],
             decoder_attention=self.decoder.cross_attention_layer.attention,
-            self_attention_layers=[layer for block in self.encoder.self_attention_blocks for layer in block],
+            self_attention_layers=_modules_of_type(self.encoder.self_attention_blocks, SelfAttentionLayer),
             num_self_attention_applications=(
                 encoder.num_self_attention_blocks * encoder.num_self_attention_layers_per_block
             ),
@@ -296,6 +299,10 @@ class PerceiverIO(nn.Module):
             return self.output_adapter(self.decoder(queries, latents))
         parts = queries.split(MAX_QUERIES_PER_CHUNK, dim=1)
         return torch.cat([self.output_adapter(self.decoder(part, latents)) for part in parts], dim=1)
+
+
+def _modules_of_type(parent: nn.Module, module_type: type[M]) -> list[M]:
+    return [module for module in parent.modules() if isinstance(module, module_type)]
 
 
 def _check_mask(mask: Tensor, provider: QueryProvider, adapted: AdaptedInput) -> None:

@@ -22,7 +22,7 @@ from perceiver_core import (
     SelfAttentionLayer,
     TrainableQueryProvider,
 )
-from perceiver_core.local_init import SHARPNESS, Parts, init_local, sinusoids
+from perceiver_core.local_init import SHARPNESS, LocalInitParts, init_local, sinusoids
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_local_changes_the_decoder_of_an_output_in_order(input_adapter, queries)
 def test_local_initialisation_needs_no_model(input_adapter):
     latents, layer = torch.zeros(5, 12), SelfAttentionLayer(3, 12)
     before = layer.mlp.output.weight.clone()
-    parts = Parts(
+    parts = LocalInitParts(
         input_adapter,
         InputQueryProvider(10),
         latents,

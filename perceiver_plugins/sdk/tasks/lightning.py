@@ -19,6 +19,7 @@ from perceiver_plugins.sdk.tasks.callbacks import MovingAverage, OptimizerInBack
 from perceiver_plugins.sdk.tasks.compilation import compile_layers
 from perceiver_plugins.sdk.tasks.finite import FiniteGuard, check_saved_weights
 from perceiver_plugins.sdk.tasks.learning_rate import TunableLearningRate
+from perceiver_plugins.sdk.tasks.metrics import EvaluationMetrics
 from perceiver_plugins.sdk.tasks.optimizers import (
     IN_BACKWARD,
     NAME,
@@ -64,10 +65,12 @@ class LossSum:
         return self.total / self.divisor
 
 
-class LitPerceiver(TunableLearningRate):
+class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     """Trains a Perceiver: a task's module implements :meth:`loss_sum` and may build its model in :meth:`build`.
 
-    Logged are ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate`` and the throughput.
+    Logged are ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate``, the throughput, and the metrics that a
+    task's module adds (:meth:`~perceiver_plugins.sdk.tasks.metrics.EvaluationMetrics.add_metrics`) and updates in
+    :meth:`evaluate`.
 
     Two runs from one seed are equal, and so are a run that was interrupted and resumed and one that was not: the
     random numbers of a training step (dropout) depend on the seed, the number of batches before it, and the process.

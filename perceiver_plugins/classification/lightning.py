@@ -52,6 +52,7 @@ class LitClassifier(DecodedClasses, LitPerceiver):
 
     task = "classification"
     throughput = "examples_per_second"
+    progress_metrics = ("accuracy", "top5_accuracy")
     loss_weights: Tensor
 
     def __init__(
@@ -76,9 +77,7 @@ class LitClassifier(DecodedClasses, LitPerceiver):
                 )
             weights = torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("loss_weights", weights, persistent=False)
-        self.metrics = torch.nn.ModuleDict(
-            {stage: class_metrics(self.num_classes, f"{stage}_") for stage in ("val", "test")}
-        )
+        self.add_metrics(class_metrics(self.num_classes))
 
     def check_data(self, datamodule: Any) -> None:
         """Checks that the data's classes are the model's, and takes the weights that balance them.
@@ -158,21 +157,11 @@ class LitClassifier(DecodedClasses, LitPerceiver):
         total = cross_entropy(logits.float(), labels, reduction="sum")
         return LossSum(total, torch.tensor(len(labels), device=total.device))
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
-        metrics = cast(MetricCollection, self.metrics[stage])
-        values = metrics.compute()
-        confusion = values.pop(f"{stage}_confusion")
-        for name, value in values.items():
-            self.log(name, value, prog_bar=name.endswith("accuracy"), sync_dist=True)  # all processes have the same
+    def log_metrics(self, stage: str) -> None:
+        super().log_metrics(stage)
+        confusion = cast(MetricCollection, self.metrics[stage])["confusion"].compute()
         if not self.trainer.sanity_checking:
             log_confusion(self.trainer, f"{stage}_confusion", confusion, self.label_names)
-        metrics.reset()
 
 
 class LitTokenClassifier(LitClassifier):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from perceiver_plugins.sdk.tasks.pictures import drawable, optional
@@ -22,22 +22,20 @@ NAMED_CLASSES = 20
 """With more classes than this, the picture has no room for their names and counts."""
 
 
-def class_metrics(num_classes: int, prefix: str) -> MetricCollection:
+def class_metrics(num_classes: int) -> dict[str, Metric]:
     """Accuracy, top-5 accuracy (for more than five classes), macro F1 and the confusion matrix.
 
     Args:
         num_classes: number of classes.
-        prefix: what the metrics' names begin with.
     """
-    metrics: dict[str, Any] = {
+    metrics: dict[str, Metric] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),
         "f1": MulticlassF1Score(num_classes, average="macro"),
         "confusion": MulticlassConfusionMatrix(num_classes),
     }
     if num_classes > 5:
         metrics["top5_accuracy"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
-    # Metrics that agree on the first batch by chance would be taken for the same ever after.
-    return MetricCollection(metrics, prefix=prefix, compute_groups=False)
+    return metrics
 
 
 def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: list[str]) -> None:

@@ -43,12 +43,7 @@ class LitRegressor(LitPerceiver):
     def __init__(self, *args: Any, loss: Literal["mse", "l1", "huber"] = "mse", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.loss = loss
-        self.metrics = torch.nn.ModuleDict(
-            {
-                stage: MetricCollection({"mae": MeanAbsoluteError(), "r2": R2Score()}, prefix=f"{stage}_")
-                for stage in ("val", "test")
-            }
-        )
+        self.add_metrics({"mae": MeanAbsoluteError(), "r2": R2Score()})
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -132,16 +127,8 @@ class LitRegressor(LitPerceiver):
         # Not earlier: a precision plugin converts the metrics with the module.
         cast(MetricCollection, self.metrics[stage]).set_dtype(exact_dtype(self.device))
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
-        metrics = cast(MetricCollection, self.metrics[stage])
-        here = cast(R2Score, metrics["r2"]).total.clone()  # reduced in place
+    def log_metrics(self, stage: str) -> None:
+        here = cast(R2Score, cast(MetricCollection, self.metrics[stage])["r2"]).total.clone()  # reduced in place
         num_targets = self.trainer.strategy.reduce(here, reduce_op="sum")
         if num_targets > 1:  # of a single target nothing is explained
-            self.log_dict(metrics.compute(), prog_bar=True, sync_dist=True)  # all processes have the same
-        metrics.reset()
+            super().log_metrics(stage)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, MetricCollection
 
 from perceiver_core import Batch
 from perceiver_plugins.sdk.data.module import check_positive
@@ -36,8 +36,8 @@ class LitOpticalFlow(LitPerceiver):
         super().__init__(*args, **kwargs)
         check_positive(num_places=num_places)
         self.num_places = num_places
-        names = ("train_epe", "val_epe", "val_zero_epe", "test_epe", "test_zero_epe")
-        self.metrics = torch.nn.ModuleDict({name: MeanMetric() for name in names})
+        self.train_epe = MeanMetric()
+        self.add_metrics({"epe": MeanMetric(), "zero_epe": MeanMetric()})
 
     @property
     def pixels(self) -> float:
@@ -81,7 +81,7 @@ class LitOpticalFlow(LitPerceiver):
         if positions is None:
             self._check_places(output, batch["frames"])
         loss = end_point_errors(output.float() * self.pixels, targets)
-        self._update("train_epe", loss)
+        self.train_epe.update(loss.mean.detach(), loss.count)
         return loss
 
     def evaluate(self, batch: Batch, stage: str) -> LossSum:
@@ -91,28 +91,15 @@ class LitOpticalFlow(LitPerceiver):
             end_point_errors(flow.movedim(1, -1), targets.movedim(1, -1))
             for flow in (self.flow(batch["frames"]).float(), torch.zeros_like(targets))
         )
-        self._update(f"{stage}_epe", loss)
-        self._update(f"{stage}_zero_epe", without_motion)
+        metrics = cast(MetricCollection, self.metrics[stage])
+        for name, errors in (("epe", loss), ("zero_epe", without_motion)):
+            metrics[name].update(errors.mean, errors.count)
         return loss
 
-    def _update(self, name: str, errors: LossSum) -> None:
-        cast(MeanMetric, self.metrics[name]).update(errors.mean.detach(), errors.count)
-
     def on_train_epoch_end(self) -> None:
-        self._log_metrics("train_epe")
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val_epe", "val_zero_epe")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_metrics("test_epe", "test_zero_epe")
-
-    def _log_metrics(self, *names: str) -> None:
-        for name in names:
-            metric = cast(MeanMetric, self.metrics[name])
-            if metric.update_called:
-                self.log(name, metric.compute(), prog_bar=True, sync_dist=True)  # all processes have the same
-            metric.reset()
+        if self.train_epe.update_called:
+            self.log("train_epe", self.train_epe.compute(), prog_bar=True, sync_dist=True)
+        self.train_epe.reset()
 
     def _by_rows(self, output: Tensor, frames: Tensor) -> Tensor:
         self._check_places(output, frames)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.image import PeakSignalNoiseRatio
@@ -81,16 +81,11 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         self.error = error
         self.limits = {AUDIO: audio_places, VIDEO: video_places}
         self.chunk_size = chunk_size
-        self.metrics = nn.ModuleDict(
+        self.add_metrics(
             {
-                stage: nn.ModuleDict(
-                    {
-                        "audio_psnr": PeakSignalNoiseRatio(data_range=(-1.0, 1.0)),
-                        "video_psnr": PeakSignalNoiseRatio(data_range=(0.0, 1.0)),
-                        "accuracy": MulticlassAccuracy(self.num_classes, average="micro"),
-                    }
-                )
-                for stage in ("val", "test")
+                "audio_psnr": PeakSignalNoiseRatio(data_range=(-1.0, 1.0)),
+                "video_psnr": PeakSignalNoiseRatio(data_range=(0.0, 1.0)),
+                "accuracy": MulticlassAccuracy(self.num_classes, average="micro"),
             }
         )
 
@@ -182,20 +177,6 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         """(b), the mean error of each clip."""
         difference = output - target.float()
         return (difference.abs() if self.error == "l1" else difference.square()).mean(dim=(1, 2))
-
-    # Metrics
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
-        metrics: Any = self.metrics[stage]
-        for name, metric in metrics.items():
-            self.log(f"{stage}_{name}", metric.compute(), prog_bar=True, sync_dist=True)  # all processes have the same
-            metric.reset()
 
 
 def _at(values: Tensor, places: Tensor | None) -> Tensor:

@@ -7,8 +7,9 @@ under a name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,16 @@ class InputAdapter(InputPositionHooks, nn.Module):
         Raises:
             ValueError: if its batches do not fit.
         """
+
+    def default_positions(self, batch: Batch) -> Tensor | None:
+        """Return the output positions (1, p) of a batch whose output is as long as its input.
+
+        Output adapters of sequences decode these by default. None (default): decode all output positions.
+
+        Args:
+            batch: batch that :meth:`forward` reads.
+        """
+        return None
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Return a batch of random inputs, for trials and tests.
@@ -179,6 +190,15 @@ class OutputAdapter(nn.Module):
         query_provider: provider of the output queries.
     """
 
+    output_name: ClassVar[str] = "output"
+    """Name of the output in exported models, if the output is a single tensor (:meth:`serve`)."""
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "served" in vars(cls) and "serve" not in vars(cls):
+            warnings.warn(f"{cls.__name__}.served is deprecated: rename it to serve", DeprecationWarning, stacklevel=2)
+            cls.serve = cls.served  # type: ignore[attr-defined,method-assign]
+
     def __init__(self, query_provider: QueryProvider):
         super().__init__()
         self.query_provider = query_provider
@@ -196,3 +216,28 @@ class OutputAdapter(nn.Module):
     def forward(self, decoded: Tensor) -> Any:
         """Map the decoder's output (..., f) to the output of the task, position by position."""
         raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def serve(self, model: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Compute the named output tensors of an exported model.
+
+        By default these are the tensors of ``model(batch)``: those of a mapping or named tuple by their names, those of
+        a list or tuple by name and index (``output_0``), and a single tensor as :attr:`output_name`.
+
+        Args:
+            model: model that this adapter is part of. ``model(batch, positions=positions)`` computes its output.
+            batch: batch that the input adapter reads.
+        """
+        return dict(_named_tensors(model(batch), self.output_name))
+
+
+def _named_tensors(output: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Iterate over the tensors of a nested structure with their names."""
+    if isinstance(output, Tensor):
+        yield name, output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from _named_tensors(value, str(key))
+    elif isinstance(output, list | tuple):
+        keys = getattr(output, "_fields", [f"{name}_{index}" for index in range(len(output))])
+        for key, value in zip(keys, output, strict=True):
+            yield from _named_tensors(value, key)

@@ -49,6 +49,8 @@ class LinearOutputAdapter(OutputAdapter):
 class ClassificationOutputAdapter(LinearOutputAdapter):
     """Logits of the classes that the whole input may belong to: (b, classes), or (b, q, classes) for q > 1 queries."""
 
+    output_name = "logits"
+
     @classmethod
     def from_config(
         cls, config: ClassificationDecoderConfig, input_adapter: InputAdapter
@@ -61,6 +63,8 @@ class ClassificationOutputAdapter(LinearOutputAdapter):
 
 class TokenClassificationOutputAdapter(LinearOutputAdapter):
     """Logits of the classes that each place of the input may belong to: (..., classes)."""
+
+    output_name = "logits"
 
     @classmethod
     def from_config(
@@ -82,6 +86,8 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         std: (t) what a step of 1 of the linear layer is worth.
         init_scale: standard deviation of the normal initialisation.
     """
+
+    output_name = "predictions"
 
     def __init__(
         self,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -93,6 +96,8 @@ class OpticalFlowOutputAdapter(LinearOutputAdapter):
         init_scale: standard deviation of the normal initialisation.
     """
 
+    output_name = "flow"
+
     def __init__(self, query_provider: QueryProvider, rescale_factor: float = 100.0, init_scale: float = 0.02):
         super().__init__(query_provider, 2, init_scale)
         self.rescale_factor = rescale_factor
@@ -108,3 +113,14 @@ class OpticalFlowOutputAdapter(LinearOutputAdapter):
         Its unit is ``flow_scale_factor`` pixels.
         """
         return super().forward(decoded) / self.rescale_factor
+
+    def serve(self, model: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Compute ``flow`` in pixels, to the right and down: (b, 2, h, w).
+
+        For an input other than frames, it is the model's output as it is.
+        """
+        if "frames" not in batch:
+            return super().serve(model, batch)
+        pixels = getattr(model.config.decoder, "flow_scale_factor", 1.0)
+        flow = model(batch).transpose(1, 2).unflatten(2, batch["frames"].shape[3:])
+        return {self.output_name: flow * pixels}

@@ -141,6 +141,18 @@ class ZooModel(PreTrainedModel):
             output, details = self._run(batch, output_attentions, output_hidden_states)
         return self._returned(ZooOutput(last_hidden_state=latents[-1], output=output, **details), return_dict)
 
+    def serve(self, **batch: Any) -> Mapping[str, Tensor]:
+        """Compute the output tensors by the names that they have in exported models: "logits", "flow", ...
+
+        Args:
+            batch: what the input adapter reads.
+
+        Raises:
+            TypeError: if ``batch`` has entries that the input adapter does not read.
+        """
+        self._check_keys(batch)
+        return self.perceiver.output_adapter.serve(self.perceiver, batch)
+
     def _check_keys(self, batch: Mapping[str, Any]) -> None:
         # A mapping holds the entries of one of several inputs, whose adapter misses them under another name.
         names = {name for name, value in batch.items() if not isinstance(value, Mapping)}

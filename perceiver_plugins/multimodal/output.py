@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import InputAdapter, Linear, OutputAdapter
+from perceiver_core import Batch, InputAdapter, Linear, OutputAdapter
 from perceiver_plugins.multimodal.adapters import AUDIO, LABEL, VIDEO
 from perceiver_plugins.multimodal.config import NUM_COLOURS, AudioVideoLabelDecoderConfig
+from perceiver_plugins.multimodal.decoding import reconstruct
 from perceiver_plugins.multimodal.queries import ClipQueryProvider, slices
 
 
@@ -64,3 +68,8 @@ class AudioVideoLabelOutputAdapter(OutputAdapter):
         """Returns (..., samples per patch + 3 + classes) for the decoder's output (..., f)."""
         answers = self.linear(decoded)
         return torch.cat([head(answers) for head in self.heads.values()], dim=-1)
+
+    def serve(self, model: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Compute ``audio`` (b, samples), ``video`` (b, frames, 3, h, w) and ``logits`` (b, classes)."""
+        clips = reconstruct(model, batch)
+        return {"audio": clips.input_values, "video": clips.pixel_values_videos, "logits": clips.logits}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -60,6 +61,10 @@ class TextInputAdapter(InputAdapter):
                     "give the data module the tokenizer and length that the model was made for"
                 )
 
+    def default_positions(self, batch: Batch) -> Tensor:
+        input_ids: Tensor = batch["input_ids"]
+        return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
         shape = (batch_size, self.max_seq_len)
         input_ids = torch.randint(self.token_embedding.num_embeddings, shape, generator=generator)
@@ -87,7 +92,17 @@ class TextInputAdapter(InputAdapter):
         )
 
 
-class TiedTextOutputAdapter(OutputAdapter):
+class TokenOutputAdapter(OutputAdapter):
+    """Base class of adapters that predict tokens."""
+
+    output_name = "logits"
+
+    def serve(self, model: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Compute ``logits`` (b, n, vocabulary): for a tokenized input of length n, otherwise for all n positions."""
+        return {self.output_name: model(batch, positions=model.input_adapter.default_positions(batch))}
+
+
+class TiedTextOutputAdapter(TokenOutputAdapter):
     """Predicts tokens with the weights of the input's embedding and a bias of its own.
 
     Args:
@@ -105,7 +120,7 @@ class TiedTextOutputAdapter(OutputAdapter):
         return linear(decoded, self.embedding.weight, self.bias)
 
 
-class TextOutputAdapter(OutputAdapter):
+class TextOutputAdapter(TokenOutputAdapter):
     """Predicts tokens with a linear layer of its own.
 
     Args:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import PerceiverConfig, PerceiverIO
+from perceiver_core import Batch, PerceiverConfig, PerceiverIO
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_registry import build_adapters, load_pretrained
 
@@ -31,7 +32,7 @@ class LanguageModel(PerceiverIO):
 
     def forward(  # type: ignore[override]
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | Batch,
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         return_attention: bool = False,
@@ -39,7 +40,7 @@ class LanguageModel(PerceiverIO):
         """Predicts tokens.
 
         Args:
-            input_ids: (b, n), n up to ``max_seq_len``.
+            input_ids: (b, n), n up to ``max_seq_len``; or a batch with ``input_ids`` and ``attention_mask``.
             attention_mask: (b, n), true or 1 at real tokens, false or 0 at padding. None: no padding.
             positions: the places to predict. None: all n. Integers (b, p): p places of each example. Booleans (b, n):
                 any number of places of each example.
@@ -53,11 +54,15 @@ class LanguageModel(PerceiverIO):
         Raises:
             ValueError: if boolean ``positions`` have another shape than ``input_ids``.
         """
+        if isinstance(input_ids, Mapping):
+            batch = input_ids
+            input_ids = batch["input_ids"]
+        else:
+            batch = {"input_ids": input_ids, "attention_mask": attention_mask}
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         elif positions.dtype == torch.bool:
             positions = self._mask_of_output(positions, input_ids)
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
         return super().forward(batch, positions, return_attention)
 
     def _mask_of_output(self, mask: Tensor, input_ids: Tensor) -> Tensor:

@@ -120,6 +120,16 @@ def test_masked_lm(make: Callable[..., Any], tied: bool) -> None:
     assert bool(model._tied_weights_keys) is tied
 
 
+def test_outputs_have_the_names_of_exported_models(make: Callable[..., Any]) -> None:
+    model, batch = make(TEXT, RegressionDecoderConfig(num_cross_attention_heads=1), "regression"), text_batch()
+    output = model(**batch).output
+    (served,) = model.serve(**batch).items()
+    assert served[0] == "predictions"
+    torch.testing.assert_close(served[1], output)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'pixels'"):
+        model.serve(**batch, pixels=torch.zeros(1))
+
+
 def test_sequence_classification(make: Callable[..., Any]) -> None:
     model, batch = make(TEXT, CLASSES, "text-classification"), text_batch()
     labels = torch.tensor([3, 0, -100])

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from perceiver_core import Batch, PerceiverConfig
+from perceiver_plugins.classification.adapters import ClassificationOutputAdapter
 from perceiver_plugins.flow import LitOpticalFlow
 from perceiver_plugins.multimodal.decoding import decode
 from perceiver_plugins.serving import ServedModel, answer
 from perceiver_plugins.serving.batches import example
 from perceiver_plugins.serving.tracing import trace
+from perceiver_plugins.table.config import TableEncoderConfig
 from perceiver_plugins.text import LanguageModel
+from perceiver_plugins.text.adapters import TiedTextOutputAdapter
+from perceiver_plugins.text.config import TextDecoderConfig
+from perceiver_registry import assemble
 
 
 @torch.no_grad()
@@ -75,13 +82,52 @@ def test_outputs_are_called_by_what_they_are(
     assert list(answer(model, example(model, 1))) == [name]
 
 
-def test_an_output_adapter_may_say_itself_what_is_served(small_model: Callable[..., Any]) -> None:
+class Probabilities(ClassificationOutputAdapter):
+    def serve(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"probabilities": model(batch).softmax(-1), "inputs": batch["inputs"]}
+
+
+def test_an_output_adapter_names_its_outputs(small_model: Callable[..., Any]) -> None:
     model = small_model("table", "classification")
-    model.output_adapter.served = lambda model, batch: {"probabilities": model(batch).softmax(-1)}
+    model.output_adapter.__class__ = Probabilities
 
     answers = ServedModel(model)(example(model, 2))
 
+    assert list(answers) == ["probabilities", "output_inputs"]
     torch.testing.assert_close(answers["probabilities"].sum(-1), torch.ones(2))
+
+
+def test_the_old_name_of_serve_works_and_warns(small_model: Callable[..., Any]) -> None:
+    with pytest.warns(DeprecationWarning, match="OldName.served is deprecated: rename it to serve"):
+
+        class OldName(TiedTextOutputAdapter):  # its base class has a serve method of its own
+            def served(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+                return {"tokens": model(batch).argmax(-1)}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+
+        class NewName(OldName):
+            def serve(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+                return {"ids": model(batch).argmax(-1)}
+
+    model = small_model("text", "text")
+    for adapter_type, name in ((OldName, "tokens"), (NewName, "ids")):
+        model.output_adapter.__class__ = adapter_type
+        assert list(answer(model, example(model, 1))) == [name]
+
+
+@torch.no_grad()
+def test_tokens_of_an_input_other_than_text_are_answered_for_all_positions(randomise: Callable[[Any], Any]) -> None:
+    encoder = TableEncoderConfig(num_features=3, num_input_channels=8, num_cross_attention_heads=1)
+    decoder = TextDecoderConfig(vocab_size=31, max_seq_len=13, num_output_query_channels=8)
+    model = randomise(assemble(PerceiverConfig(encoder, decoder, num_latents=4, num_latent_channels=16))).eval()
+    batch = example(model, 2)
+
+    (logits,) = answer(model, batch).values()
+
+    assert logits.shape == (2, 13, 31)
+    torch.testing.assert_close(logits, model(batch))
 
 
 def test_outputs_of_any_structure_have_names_that_no_input_has(small_model: Callable[..., Any]) -> None:

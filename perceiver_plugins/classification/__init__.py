@@ -1,22 +1,5 @@
-"""Classes and numbers of any input, whatever it is. What is exported is imported when it is used."""
+"""Classes and numbers of any input, whatever it is."""
 
-from __future__ import annotations
+import lazy_loader
 
-from perceiver_plugins.lazy import lazy_exports
-
-_EXPORTS = {
-    "perceiver_plugins.classification.adapters": (
-        "ClassificationOutputAdapter",
-        "RegressionOutputAdapter",
-        "TokenClassificationOutputAdapter",
-    ),
-    "perceiver_plugins.classification.config": (
-        "ClassificationDecoderConfig",
-        "RegressionDecoderConfig",
-        "TokenClassificationDecoderConfig",
-    ),
-    "perceiver_plugins.classification.lightning": ("LitClassifier", "LitTokenClassifier"),
-    "perceiver_plugins.classification.regression": ("LitRegressor",),
-}
-
-__getattr__, __all__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

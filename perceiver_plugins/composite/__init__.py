@@ -1,12 +1,5 @@
-"""Several inputs as one. What is exported is imported when it is used."""
+"""Several inputs as one."""
 
-from __future__ import annotations
+import lazy_loader
 
-from perceiver_plugins.lazy import lazy_exports
-
-_EXPORTS = {
-    "perceiver_plugins.composite.adapters": ("CompositeInputAdapter",),
-    "perceiver_plugins.composite.config": ("CompositeEncoderConfig",),
-}
-
-__getattr__, __all__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

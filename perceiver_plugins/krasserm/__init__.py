@@ -1,12 +1,5 @@
-"""Models of krasserm's perceiver-io: they are read. What is exported is imported when it is used."""
+"""Models of krasserm's perceiver-io: they are read."""
 
-from __future__ import annotations
+import lazy_loader
 
-from perceiver_plugins.lazy import lazy_exports
-
-_EXPORTS = {
-    "perceiver_plugins.krasserm.conversion": ("CONVERSIONS", "Conversion", "conversion_of"),
-    "perceiver_plugins.krasserm.format": ("KrassermFormat",),
-}
-
-__getattr__, __all__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

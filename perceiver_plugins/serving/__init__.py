@@ -1,13 +1,5 @@
 """Models as files for serving: programs of ``torch.export`` and ONNX."""
 
-from __future__ import annotations
+import lazy_loader
 
-from perceiver_plugins.lazy import lazy_exports
-
-_EXPORTS = {
-    "perceiver_plugins.serving.answers": ("ServedModel", "answer"),
-    "perceiver_plugins.serving.exporting": ("Export", "Port", "export"),
-    "perceiver_plugins.serving.formats": ("OnnxFormat", "TorchExportFormat"),
-}
-
-__getattr__, __all__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perceiver_core.config import DecoderConfig, EncoderConfig, require_positive
+from perceiver_core.config import PerceiverConfig as PerceiverConfig  # an export of the package
 
 
 @dataclass

@@ -1,13 +1,5 @@
-"""Data modules of optical flow. What is exported is imported when it is used."""
+"""Data modules of optical flow."""
 
-from __future__ import annotations
+import lazy_loader
 
-from perceiver_plugins.lazy import lazy_exports
-
-_EXPORTS = {
-    "perceiver_plugins.flow.data.folders": ("FlyingChairsDataModule", "KittiDataModule", "SintelDataModule"),
-    "perceiver_plugins.flow.data.module": ("FlowDataModule",),
-    "perceiver_plugins.flow.data.stereo": ("StereoPairDataModule",),
-}
-
-__getattr__, __all__ = lazy_exports(__name__, _EXPORTS)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

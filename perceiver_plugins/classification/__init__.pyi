@@ -1,0 +1,9 @@
+from .adapters import ClassificationOutputAdapter as ClassificationOutputAdapter
+from .adapters import RegressionOutputAdapter as RegressionOutputAdapter
+from .adapters import TokenClassificationOutputAdapter as TokenClassificationOutputAdapter
+from .config import ClassificationDecoderConfig as ClassificationDecoderConfig
+from .config import RegressionDecoderConfig as RegressionDecoderConfig
+from .config import TokenClassificationDecoderConfig as TokenClassificationDecoderConfig
+from .lightning import LitClassifier as LitClassifier
+from .lightning import LitTokenClassifier as LitTokenClassifier
+from .regression import LitRegressor as LitRegressor

@@ -1,0 +1,2 @@
+from .adapters import CompositeInputAdapter as CompositeInputAdapter
+from .config import CompositeEncoderConfig as CompositeEncoderConfig

@@ -1,0 +1,1 @@
+from perceiver_plugins.huggingface.multimodal import *

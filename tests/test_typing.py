@@ -39,6 +39,7 @@ PACKAGES = [
     "composite",
     "flow",
     "flow.data",
+    "huggingface",
     "image",
     "image.data",
     "krasserm",

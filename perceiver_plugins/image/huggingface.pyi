@@ -1,1 +1,1 @@
-from perceiver_plugins.huggingface.image import *
+from perceiver_plugins.huggingface.image import convert_config as convert_config

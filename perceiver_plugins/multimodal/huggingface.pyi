@@ -1,1 +1,2 @@
-from perceiver_plugins.huggingface.multimodal import *
+from perceiver_plugins.huggingface.multimodal import MULTIMODAL as MULTIMODAL
+from perceiver_plugins.huggingface.multimodal import convert_config as convert_config

@@ -1,1 +1,1 @@
-from perceiver_plugins.huggingface.text import *
+from perceiver_plugins.huggingface.text import convert_config as convert_config

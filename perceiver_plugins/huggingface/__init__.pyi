@@ -1,0 +1,12 @@
+from .image_processor import ZooImageProcessor as ZooImageProcessor
+from .registration import register as register
+from .wrap import from_checkpoint as from_checkpoint
+from .wrap import load as load
+from .zoo_config import ZooConfig as ZooConfig
+from .zoo_models import ZooForImageClassification as ZooForImageClassification
+from .zoo_models import ZooForMaskedLM as ZooForMaskedLM
+from .zoo_models import ZooForSequenceClassification as ZooForSequenceClassification
+from .zoo_models import ZooForTokenClassification as ZooForTokenClassification
+from .zoo_models import ZooModel as ZooModel
+from .zoo_models import model_class as model_class
+from .zoo_tokenizer import ZooTokenizer as ZooTokenizer

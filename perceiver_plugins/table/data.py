@@ -14,6 +14,7 @@ from torch import Tensor
 from perceiver_plugins.sdk.data.datasets import take_labels
 from perceiver_plugins.sdk.data.loading import BatchDataset
 from perceiver_plugins.sdk.data.module import Classes, PerceiverDataModule
+from perceiver_plugins.sdk.data.splits import permutation
 from perceiver_plugins.sdk.data.statistics import refuse_constant
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table.columns import Columns
@@ -187,11 +188,6 @@ class TableDataModule(Classes, PerceiverDataModule):
             self.split_datasets[split] = Examples(
                 self.columns.standardise(table.features), torch.from_numpy(table.labels)
             )
-
-
-def permutation(size: int) -> np.ndarray:
-    """The numbers below ``size`` in an order drawn by chance, always the same."""
-    return np.random.Generator(np.random.Philox(0)).permutation(size)
 
 
 class DiabetesDataModule(TableDataModule):

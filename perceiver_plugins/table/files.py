@@ -12,11 +12,12 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from perceiver_plugins.sdk.data.class_names import ClassNames
 from perceiver_plugins.sdk.data.files import FLAGS, file_format, find_files, read_rows, refuse_shared_files
+from perceiver_plugins.sdk.data.splits import check_fraction, permutation
 from perceiver_plugins.sdk.data.statistics import missing_targets
 from perceiver_plugins.sdk.data.table_rows import check_delimiter, column_names
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table.columns import numbers
-from perceiver_plugins.table.data import Table, TableDataModule, Tables, permutation
+from perceiver_plugins.table.data import Table, TableDataModule, Tables
 from perceiver_registry import UserError
 
 FEWEST_COUNTED = 20
@@ -70,8 +71,7 @@ class TableFilesDataModule(TableDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__(target, batch_size, valid_batch_size, num_workers, seed)
-        if not 0 < val_fraction < 1:
-            raise UserError(f"val_fraction={val_fraction} must be more than 0 and less than 1")
+        check_fraction(val_fraction)
         self.label_columns = [label_column] if isinstance(label_column, str) else list(label_column)
         if not self.label_columns or (target == "class" and len(self.label_columns) > 1):
             raise UserError(f"label_column={label_column}: one column must be named, or several of numbers")

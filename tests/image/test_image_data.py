@@ -30,7 +30,7 @@ from perceiver_plugins.image.data import (
     MNISTDataModule,
 )
 from perceiver_plugins.image.data.arrays import in_memory
-from perceiver_plugins.image.data.sources import ImageSplits, stratified_split
+from perceiver_plugins.image.data.sources import ImageSplits
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, chance, moved, to_pixels
 from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.errors import DataError
@@ -432,19 +432,6 @@ def test_files_and_memory_give_the_same_batches(channels: int, options: dict[str
     memory = ready(ArrayModule(pixels[order], labels[order], **more)).split_datasets["train"]
     keys = [(2, index) for index in range(len(order))]
     assert_same([in_files.__getitems__(keys)], [memory.__getitems__(keys)])
-
-
-def test_stratified_split() -> None:
-    labels = torch.tensor([0] * 100 + [1] * 20 + [2] * 2 + [3])[torch.randperm(123)]
-    train, validation, test = stratified_split(labels, 0.15, 0.15)
-    assert sorted(np.concatenate([train, validation, test]).tolist()) == list(range(123))
-    assert torch.bincount(labels[torch.from_numpy(train)]).tolist() == [70, 14, 1, 1]
-    assert torch.bincount(labels[torch.from_numpy(validation)], minlength=4).tolist() == [15, 3, 1, 0]
-    torch.manual_seed(99)
-    assert stratified_split(labels, 0.15, 0.15)[0].tolist() == train.tolist() == sorted(train.tolist())
-
-
-# the data sets
 
 
 def test_digits() -> None:

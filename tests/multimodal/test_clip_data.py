@@ -13,7 +13,6 @@ import torch
 
 from perceiver_plugins.multimodal.data import SyntheticClipsDataModule, VideoFolderDataModule, read_clip, write_clip
 from perceiver_plugins.multimodal.data.files import _resized
-from perceiver_plugins.multimodal.data.folders import stratified_split
 from perceiver_plugins.multimodal.data.format import Clip, ClipFormat, from_batch, to_batch
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry import UserError
@@ -275,16 +274,6 @@ def test_folders_of_splits(clip_folder, tmp_path):
     (path / "test" / "circle").rename(path / "test" / "circel")
     with pytest.raises(DataError, match=r"test/circel: there is no such class in .*train .did you mean 'circle'"):
         VideoFolderDataModule(str(path), **options).load()
-
-
-def test_parts_are_set_aside_class_by_class_and_always_the_same():
-    labels = torch.tensor([0] * 10 + [1] * 20 + [2])
-    rest, validation, test = stratified_split(labels, 0.1, 0.2)
-    assert sorted([*rest, *validation, *test]) == list(range(31))
-    assert Counter(labels[validation].tolist()) == {0: 1, 1: 2}
-    assert Counter(labels[test].tolist()) == {0: 2, 1: 4}
-    assert labels[rest].unique().tolist() == [0, 1, 2]
-    assert all(map(np.array_equal, stratified_split(labels, 0.1, 0.2), (rest, validation, test)))
 
 
 def test_unreadable_files_are_an_error_or_left_out(clip_folder, silent_file, caplog):

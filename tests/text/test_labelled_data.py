@@ -32,7 +32,6 @@ from perceiver_plugins.text.data import (
     TextFilesDataModule,
     WikiTextDataModule,
 )
-from perceiver_plugins.text.data.labelled import stratified
 from perceiver_plugins.text.data.labels import first_known
 from perceiver_plugins.text.data.languages import language_texts
 from perceiver_plugins.text.data.python_code import classify
@@ -369,25 +368,6 @@ def test_equal_texts_stay_together(write: Callable[..., str]) -> None:
     parts = [{text for text, _ in examples(module, split)} for split in ("train", "validation")]
     assert not parts[0] & parts[1]
     assert len(parts[1]) == 12
-
-
-@pytest.mark.parametrize(
-    ("sizes", "fraction", "expected"),
-    [
-        ([10, 1], 0.5, [5, 0]),
-        ([10, 1], 0.99, [9, 0]),
-        ([4, 3], 0.05, [1, 0]),
-        ([1], 0.5, [0]),
-    ],
-)
-def test_stratified(sizes: list[int], fraction: float, expected: list[int]) -> None:
-    classes = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.random.default_rng(0).permutation(len(classes)).astype(np.uint64)
-    chosen = stratified(order, classes, fraction)
-    assert np.bincount(classes[chosen], minlength=len(sizes)).tolist() == expected
-    for number in range(len(sizes)):
-        ranks = np.sort(order[classes == number])
-        assert set(order[chosen & (classes == number)]) == set(ranks[: expected[number]])
 
 
 def test_a_part_is_set_aside_for_numbers_too(write: Callable[..., str]) -> None:

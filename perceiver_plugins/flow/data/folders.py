@@ -15,6 +15,7 @@ from perceiver_plugins.flow.files import SUFFIXES as FLOW_SUFFIXES
 from perceiver_plugins.flow.files import parse_flow
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
 from perceiver_plugins.sdk.data.file_trees import FileTree, open_tree, report_unused, select_files
+from perceiver_plugins.sdk.data.splits import draw_groups
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
@@ -131,8 +132,7 @@ def set_aside(pairs: Sequence[PairNames], fraction: float) -> tuple[list[PairNam
     if len(groups) == 1:
         groups = sorted(pair.flow for pair in pairs)
         pairs = [pair._replace(group=pair.flow) for pair in pairs]
-    chosen = np.random.default_rng(0).permutation(len(groups))[: max(1, round(fraction * len(groups)))]
-    aside = {groups[number] for number in chosen}
+    aside = draw_groups(groups, fraction)
     return [pair for pair in pairs if pair.group not in aside], [pair for pair in pairs if pair.group in aside]
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from perceiver_plugins.flow.data.module import FlowDataModule
 from perceiver_plugins.flow.data.pairs import FlowPair, PairStore, crop_pair
+from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.errors import DataError, one_line
-from perceiver_registry.errors import UserError, surface_own_fault
+from perceiver_registry.errors import surface_own_fault
 
 
 class StereoPairDataModule(FlowDataModule):
@@ -26,8 +27,7 @@ class StereoPairDataModule(FlowDataModule):
 
     def __init__(self, val_fraction: float = 0.3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 < val_fraction < 1:
-            raise UserError(f"val_fraction={val_fraction} must be more than 0 and less than 1")
+        check_fraction(val_fraction)
         self.val_fraction = val_fraction
 
     def load(self) -> dict[str, PairStore]:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from perceiver_plugins.image.data.folders import find
 from perceiver_plugins.image.data.module import ImageDataModule
-from perceiver_plugins.image.data.sources import ArrayStore, ImageSplits, LabelledImages, stratified_split
+from perceiver_plugins.image.data.sources import ArrayStore, ImageSplits, LabelledImages
 from perceiver_plugins.sdk.data.files import open_binary
 from perceiver_plugins.sdk.data.module import check_positive
+from perceiver_plugins.sdk.data.splits import stratified_split
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import near
 
@@ -47,7 +48,7 @@ class DigitsDataModule(ImageDataModule):
         # Pixels are counts from 0 to 16.
         pixels = torch.from_numpy(np.rint(digits.images * 255 / 16).astype(np.uint8))[:, None]
         images = in_memory(pixels, torch.from_numpy(digits.target).long(), self.source)
-        parts = stratified_split(images.labels, 0.15, 0.15)
+        parts = stratified_split(images.labels, 0.15, 0.15, round_sums=True)
         splits = {
             split: images.select(part) for split, part in zip(("train", "validation", "test"), parts, strict=True)
         }

@@ -16,9 +16,9 @@ from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, Labell
 from perceiver_plugins.sdk.data.class_folders import find_class_folders
 from perceiver_plugins.sdk.data.file_trees import FileTree, FolderTree, open_tree
 from perceiver_plugins.sdk.data.missing_files import missing
+from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.data.tree_files import require_files
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_registry.errors import UserError
 
 SKIP_HINT = "; skip_unreadable=true leaves such images out"
 
@@ -59,12 +59,6 @@ class ImageFolderDataModule(ImageDataModule):
 
     def load(self) -> ImageSplits:
         return load_class_folders(self.path, self.val_fraction, self.known.get("label_names"))
-
-
-def check_fraction(val_fraction: float) -> None:
-    """Raises UserError unless the fraction leaves something on either side."""
-    if not 0 < val_fraction < 1:
-        raise UserError(f"val_fraction={val_fraction} must be more than 0 and less than 1")
 
 
 def find(name: str, flag: str) -> Path:

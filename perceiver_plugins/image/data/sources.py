@@ -18,6 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, decode, is_deep, naming
+from perceiver_plugins.sdk.data.splits import stratified_split
 from perceiver_plugins.sdk.errors import DataError
 
 
@@ -131,30 +132,6 @@ class ImageSplits:
 
     label_names: list[str]
     images: dict[str, LabelledImages]
-
-
-def stratified_split(labels: Tensor, *fractions: float) -> list[np.ndarray]:
-    """Sets parts of the examples aside, class by class: the same ones each time, whatever the seed of a run.
-
-    Of each class, at least one example stays and, if there is another, one is set aside.
-
-    Args:
-        labels: (n,) the examples' classes.
-        fractions: how large each of the parts is to be.
-
-    Returns:
-        Indices of the examples that stay, then of those in each part, in ascending order.
-    """
-    chance = np.random.default_rng(0)
-    ends = np.cumsum(fractions)
-    parts: list[list[np.ndarray]] = [[] for _ in range(len(fractions) + 1)]
-    for label in torch.unique(labels):
-        members = chance.permutation(torch.nonzero(labels == label)[:, 0].numpy())
-        cuts = np.rint(ends * len(members)).astype(int).clip(1, None).clip(None, len(members) - 1)
-        for part, chosen in zip(parts, np.split(members, cuts), strict=True):
-            part.append(chosen)
-    *aside, rest = (np.sort(np.concatenate(part)) for part in parts)
-    return [rest, *aside]
 
 
 def set_aside(images: LabelledImages, val_fraction: float) -> dict[str, LabelledImages]:

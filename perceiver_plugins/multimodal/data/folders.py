@@ -24,6 +24,7 @@ from perceiver_plugins.multimodal.data.format import AUDIO, STREAMS, VIDEO, Clip
 from perceiver_plugins.multimodal.data.module import ClipDataModule, ClipSplits, LabelledClips
 from perceiver_plugins.sdk.data.class_folders import ClassFolders, find_class_folders
 from perceiver_plugins.sdk.data.file_trees import open_tree, select_files
+from perceiver_plugins.sdk.data.splits import check_fraction, stratified_split
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
@@ -89,8 +90,7 @@ class VideoFolderDataModule(ClipDataModule):
         super().__init__(
             num_frames, frame_size, frame_rate, samples_per_frame, batch_size, valid_batch_size, num_workers, seed
         )
-        if not 0 < val_fraction < 1:
-            raise UserError(f"val_fraction={val_fraction} must be more than 0 and less than 1")
+        check_fraction(val_fraction)
         if not 0 <= test_fraction < 1 - val_fraction:
             raise UserError(f"test_fraction={test_fraction} must be at least 0, and with val_fraction less than 1")
         self.path = Path(path).expanduser()
@@ -179,31 +179,6 @@ class FileClips(LabelledClips):
         """Some of these."""
         chosen = torch.as_tensor(numbers, dtype=torch.int64)
         return FileClips([self.paths[number] for number in chosen.tolist()], self.labels[chosen], self.clip_format)
-
-
-def stratified_split(labels: Tensor, *fractions: float) -> list[np.ndarray]:
-    """Sets parts of the examples aside, class by class: the same ones each time, whatever the seed of a run.
-
-    Of each class, at least one example stays and, as far as there are others, one is set aside for each part.
-
-    Args:
-        labels: (n,) the examples' classes.
-        fractions: how large each of the parts is to be.
-
-    Returns:
-        Numbers of the examples that stay, then of those in each part, in ascending order.
-    """
-    chance = np.random.default_rng(0)
-    parts: list[list[np.ndarray]] = [[] for _ in range(len(fractions) + 1)]
-    for label in torch.unique(labels):
-        rest = chance.permutation(torch.nonzero(labels == label)[:, 0].numpy())
-        total = len(rest)
-        for part, fraction in zip(parts[1:], fractions, strict=True):
-            number = min(max(1, round(fraction * total)), len(rest) - 1)
-            part.append(rest[:number])
-            rest = rest[number:]
-        parts[0].append(rest)
-    return [np.sort(np.concatenate(part)) if part else np.empty(0, dtype=np.int64) for part in parts]
 
 
 def _problems(clips: FileClips) -> list[str]:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from perceiver_plugins.sdk.data.files import BLOCK, Piece, Row
 from perceiver_plugins.sdk.data.loading import batches_trained
 from perceiver_plugins.sdk.data.module import check_positive
+from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.labels import Target
@@ -354,12 +355,6 @@ class Enwik8DataModule(TextDataModule):
             split: write_documents(work / f"{split}.arrow", _pieces(path, data, begin, end))
             for split, begin, end in zip(("train", "validation", "test"), ends[:-1], ends[1:], strict=True)
         }
-
-
-def check_fraction(val_fraction: float) -> None:
-    """Raises UserError unless the fraction leaves something on either side."""
-    if not 0 < val_fraction < 1:
-        raise UserError(f"val_fraction={val_fraction} must be more than 0 and less than 1")
 
 
 def _find_enwik8(path: Path) -> Path:

@@ -17,6 +17,7 @@ from perceiver_plugins.sdk.data.files import Row
 from perceiver_plugins.sdk.data.left_out import LeftOut
 from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset, example_rng
 from perceiver_plugins.sdk.data.prepared_folder import make_folder
+from perceiver_plugins.sdk.data.splits import first_of_each_class
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.chunks import Collator, truncated_length, windows
 from perceiver_plugins.text.data.encoding import DocumentEncoder
@@ -146,29 +147,8 @@ def set_aside(documents: datasets.Dataset, fraction: float) -> tuple[datasets.Da
         _, classes = np.unique(np.array(documents["labels"][:]), return_inverse=True)
     else:
         classes = np.zeros(len(documents), dtype=np.int64)
-    held_out = stratified(order, classes, fraction)
+    held_out = first_of_each_class(order, classes, fraction)
     return documents.select(np.flatnonzero(~held_out)), documents.select(np.flatnonzero(held_out))
-
-
-def stratified(order: np.ndarray, classes: np.ndarray, fraction: float) -> np.ndarray:
-    """The first ones of each class, in the given order; each class keeps at least one.
-
-    Args:
-        order: (n,) what decides; equal values stay on one side.
-        classes: (n,) numbers from 0.
-        fraction: Part of each class, rounded; if that is nothing for all, one of the largest class.
-
-    Returns:
-        (n,) bool.
-    """
-    sizes = np.bincount(classes)
-    counts = np.minimum(np.rint(sizes * fraction).astype(np.int64), sizes - 1)
-    if not counts.any():
-        counts[sizes.argmax()] = min(1, sizes.max() - 1)
-    # The first of each class that is not among them: all before it are.
-    ranked = order[np.lexsort((order, classes))]
-    limits = ranked[np.cumsum(sizes) - sizes + counts]
-    return order < limits[classes]
 
 
 class Documents(NamedTuple):

@@ -10,9 +10,9 @@ import datasets
 
 from perceiver_plugins.sdk.data.files import FLAGS, Row, find_files, refuse_shared_files
 from perceiver_plugins.sdk.data.left_out import LeftOut
+from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.text.data.hub import check_fraction
 from perceiver_plugins.text.data.labels import Target
 from perceiver_plugins.text.data.module import TextDataModule
 from perceiver_plugins.text.data.prepared import split_documents, write_documents

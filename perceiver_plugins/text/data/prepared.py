@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from perceiver_plugins.sdk.data.files import Piece
 from perceiver_plugins.sdk.data.prepared_folder import make_folder
+from perceiver_plugins.sdk.data.splits import draw
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_registry.remote import refuse_remote
 
@@ -173,8 +174,7 @@ def split_documents(
         starts = np.arange(len(documents))
     count = round(len(starts) * fraction)
     if count >= 2 and count < len(starts):
-        held_out = np.zeros(len(starts), dtype=bool)
-        held_out[np.random.Generator(np.random.Philox(0)).choice(len(starts), count, replace=False)] = True
+        held_out = draw(len(starts), count)
         lengths = np.diff([*starts, len(documents)])
         rows = np.repeat(held_out, lengths)
         return documents.select(np.flatnonzero(~rows)), documents.select(np.flatnonzero(rows))

@@ -94,13 +94,15 @@ def test_descriptions_say_what_each_field_means(perceiver, name, kind, fields, w
         ),
         (["--task=text-classification", "--data=wikipedia"], "data that has: hub-text, imdb, languages, random, text-"),
         (["--task=regression", "--data=languages"], "data that has: diabetes, random, table-files"),
+        (["--task=regression", "--data=digits"], "--data=digits has nothing for task 'regression'; data that has: d"),
         (["--task=token-classification", "--data=imdb"], "data that has: hub-text, python-code, random, text-files"),
         (
             ["--task=text-classification", "--model.encoder=image-conv"],
             "--data=languages has input_ids and attention_mask, but the input adapter 'image-conv' reads pixel_values",
         ),
+        (["--task=regression", "--model.encoder=image-conv"], "data that fits: random"),
         (
-            ["--task=regression", "--model.encoder=image-conv"],
+            ["--task=classification", "--data=languages"],
             "data that fits: cifar10, digits, fashion-mnist, hub-images, image-folder, imagenet, mnist, random",
         ),
         (["--task=mlm", "--model.encoder=table"], "needs one that reads input_ids and attention_mask"),

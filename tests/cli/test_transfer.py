@@ -228,8 +228,8 @@ def test_from_a_published_model(fit, load, perceiver, classify, published, flags
 # Images
 
 
-def test_from_images_to_numbers(fit, image_classifier, trainer, assert_same_encoder):
-    flags = ["--task=regression", "--data=digits", *trainer, *STILL, "--trainer.limit_val_batches=1"]
+def test_from_images_to_another_task(fit, image_classifier, trainer, assert_same_encoder):
+    flags = ["--task=classification", "--data=digits", *trainer, *STILL, "--trainer.limit_val_batches=1"]
     params = f"--model.encoder.params={image_classifier.last}"
     for encoder in ([], ["--model.encoder=image-pixels"]):
         folder = fit(*flags, *encoder, params)

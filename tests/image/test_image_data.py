@@ -144,9 +144,6 @@ def test_properties_right_after_construction() -> None:
     assert (module.num_classes, module.class_counts) == (3, [2, 0, 3])
     assert module.label_names == ["class 0", "class 1", "class 2"]
     assert (module.num_channels, module.image_size) == (3, (9, 12))
-    assert (module.num_targets, module.target_names) == (1, ["label"])
-    assert module.target_mean == [pytest.approx(labels.numpy().mean())]
-    assert module.target_std == [pytest.approx(labels.numpy().std())]
 
 
 @pytest.mark.parametrize(

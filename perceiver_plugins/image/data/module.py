@@ -182,26 +182,6 @@ class ImageDataModule(Classes, PerceiverDataModule):
         return self.splits.images["train"].labels
 
     @property
-    def num_targets(self) -> int:
-        """Where labels are taken for numbers, such as those of digits: one each."""
-        return 1
-
-    @property
-    def target_names(self) -> list[str]:
-        """What these numbers are called."""
-        return ["label"]
-
-    @property
-    def target_mean(self) -> list[float]:
-        """The mean of the labels of the training data."""
-        return [float(self.train_labels.double().mean())]
-
-    @property
-    def target_std(self) -> list[float]:
-        """Their standard deviation."""
-        return [float(self.train_labels.double().std(correction=0))]
-
-    @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images that the model sees."""
         if self._image_size is not None:

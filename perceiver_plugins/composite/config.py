@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
-from jsonargparse import ArgumentParser
 from torch import nn
 
 from perceiver_core.config import EncoderConfig, require, require_positive
 from perceiver_registry import UnknownNameError, UserError, registry
+from perceiver_registry.assemble import ADAPTER_KEY, create_config
 from perceiver_registry.configs import ADAPTER_KEY, create_config
+from perceiver_registry.option_types import ConversionError, convert
 
 OF_THE_ENCODER = {field.name for field in fields(EncoderConfig)} - {"init_scale"}
 """Fields that are no input adapter's own: there is one encoder for all inputs."""
@@ -85,11 +85,11 @@ def _of_their_types(config_type: type, values: Mapping[str, Any]) -> dict[str, A
         ValueError: if one is of another type.
     """
     hints = get_type_hints(config_type)
-    parser = ArgumentParser(exit_on_error=False)
-    known = {name: value for name, value in values.items() if name in hints}
-    for name in known:
-        parser.add_argument(f"--{name}", type=hints[name])
-    try:
-        return {**values, **parser.parse_object(known).as_dict()}
-    except ArgumentError as error:
-        raise ValueError(" ".join(str(error).replace("Parser key", "").split())) from error
+    typed = dict(values)
+    for name, value in values.items():
+        if name in hints:
+            try:
+                typed[name] = convert(hints[name], value)
+            except ConversionError as error:
+                raise ValueError(f"{name}: {error}") from error
+    return typed

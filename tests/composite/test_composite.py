@@ -267,7 +267,7 @@ def test_the_example_of_the_spec_trains_and_is_restored(tmp_path):
         ({"a": {"adapter": "tabel"}}, "encoder.inputs.a: unknown input adapter 'tabel'; did you mean 'table'?"),
         ({"a": TEXT | {"vocab": 3}}, "encoder.inputs.a has no field 'vocab'; did you mean 'vocab_size'?"),
         ({"a": TEXT | {"vocab_size": 0}}, "encoder.inputs.a: TextEncoderConfig.vocab_size=0: must be at least 1"),
-        ({"a": TEXT | {"vocab_size": "few"}}, "encoder.inputs.a: \"vocab_size\": Expected a <class 'int'>"),
+        ({"a": TEXT | {"vocab_size": "few"}}, "encoder.inputs.a: vocab_size: must be a whole number, got 'few'"),
         (
             {"a": TEXT | {"num_self_attention_heads": 2}},
             "encoder.inputs.a.num_self_attention_heads: there is one encoder for all inputs; "

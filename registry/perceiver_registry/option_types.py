@@ -1,0 +1,215 @@
+"""Types of options, described in words for messages, and values converted to them.
+
+jsonargparse converts values, but its errors speak of Python's types and of itself. Messages are composed here from the
+type hint instead, so that they do not depend on the wording of a version of jsonargparse.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import difflib
+import inspect
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from perceiver_registry.errors import shorten
+
+WORDS: Mapping[Any, list[str]] = {
+    bool: ["true", "false", "true or false"],
+    int: ["a whole number", "whole numbers"],
+    float: ["a number", "numbers"],
+    str: ["a text", "texts"],
+    type(None): ["null", "null"],
+    datetime.timedelta: ["a duration", "durations"],
+}
+"""Types in words: the alternatives of one value, and, last, several values."""
+
+SUGGESTION_CUTOFF = 0.5
+"""Similarity from which a choice is suggested, as in :func:`perceiver_registry.errors.near`."""
+
+
+class ConversionError(ValueError):
+    """A value that is not of an option's type.
+
+    Args:
+        message: what the value must be, and what it is.
+        cause: message of the library that refused it. It may hold more than one line, and is not for people.
+    """
+
+    def __init__(self, message: str, cause: str):
+        super().__init__(message)
+        self.cause = cause
+
+
+def convert(hint: Any, value: Any) -> Any:
+    """Convert a value, which may be the text of a flag, to the type of an option.
+
+    Args:
+        hint: the type hint.
+        value: a text or plain data. None: it is not given, which is right for any type.
+
+    Returns:
+        The value: a tuple where plain data has a list, a number where a flag has its digits, and so on.
+
+    Raises:
+        ConversionError: if the value is of another type; the message is "must be ..., got ...".
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    try:
+        return parser.parse_object({"value": copy.deepcopy(value)}).as_dict()["value"]  # it changes its argument
+    except ArgumentError as error:
+        raise ConversionError(requirement(hint, value), str(error)) from error
+
+
+def requirement(hint: Any, value: Any) -> str:
+    """Compose what a value of an option must be, and what it is: "must be a whole number, got 'five'".
+
+    Args:
+        hint: the option's type.
+        value: the value, which is not of that type.
+    """
+    described = describe_type(hint)
+    if not described:
+        return f"{spell(value)} is not a value that it takes (see --help)"
+    known = [*choices(hint), *(name for each in classes(hint) for name in subclass_names(each))]
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=SUGGESTION_CUTOFF)
+    suggestion = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"must be {described}, got {spell(value)}{suggestion}"
+
+
+def describe_type(hint: Any) -> str:
+    """Describe the values of a type: "a whole number", "'normal' or 'local'", "a list of texts or null".
+
+    Returns:
+        The description; empty if the type says nothing about its values.
+    """
+    words = list(dict.fromkeys(word for part in _parts(hint) for word in _words(part)))
+    implied = {word.strip("'") for word in words if word.startswith("'")}  # 32 beside '32'
+    if "a number" in words:
+        implied.add("a whole number")
+    shown = [word for word in words if word not in implied and word != "null"]
+    is_optional = "null" in words and bool(shown)
+    return enumerate_or([*shown, "null"] if is_optional else shown)
+
+
+def choices(hint: Any) -> list[str]:
+    """List the values that a type names, as a flag has them; empty if it names none.
+
+    They are those of literals, the names of enumerations' members, true, false and null.
+    """
+    return list(dict.fromkeys(word.strip("'") for part in _parts(hint) if _names_values(part) for word in _words(part)))
+
+
+def classes(hint: Any) -> Iterator[type]:
+    """Yield the classes of which a type takes instances, also within lists."""
+    for part in _parts(hint):
+        if get_origin(part) is not None and get_origin(part) is not Literal:
+            yield from (each for argument in get_args(part) for each in classes(argument))
+        elif _is_class_of_objects(part):
+            yield part
+
+
+def has_options(hint: Any) -> bool:
+    """Return whether values of a type may have options of their own, as objects of classes and mappings have."""
+    return not all(part in WORDS or get_origin(part) is Literal or _is_enumeration(part) for part in _parts(hint))
+
+
+def subclass_names(base: type) -> Iterator[str]:
+    """Yield the names of the public subclasses of a class that are imported."""
+    for each in base.__subclasses__():
+        if not each.__name__.startswith("_"):
+            yield each.__name__
+        yield from subclass_names(each)
+
+
+def spell(value: Any) -> str:
+    """Write a value as a flag or a config file has it, shortened."""
+    if isinstance(value, str):
+        return repr(shorten(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else shorten(str(value))
+
+
+def enumerate_or(words: Sequence[str]) -> str:
+    """Join alternatives: "a, b or c"."""
+    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """The alternatives of a type, without annotations."""
+    if get_origin(hint) in (Union, types.UnionType):
+        for part in get_args(hint):
+            yield from _parts(part)
+    elif get_origin(hint) is Annotated:
+        yield from _parts(get_args(hint)[0])
+    else:
+        yield hint
+
+
+def _names_values(part: Any) -> bool:
+    return get_origin(part) is Literal or part in (bool, type(None)) or _is_enumeration(part)
+
+
+def _words(part: Any) -> list[str]:
+    """One alternative in words, or the values that it names; empty if it has no words."""
+    if part in WORDS:
+        return WORDS[part][:-1]
+    if get_origin(part) is Literal:
+        return [repr(value) if isinstance(value, str) else spell(value) for value in get_args(part)]
+    if _is_enumeration(part):
+        return [repr(member.name) for member in part]
+    collection = _collection_words(part)
+    if collection:
+        return [collection]
+    return [_with_article(part.__name__)] if _is_class_of_objects(part) else []
+
+
+def _collection_words(part: Any) -> str:
+    """A collection in words; empty if it is none."""
+    origin, arguments = get_origin(part) or part, get_args(part)
+    if not _is_of_python(origin) or not issubclass(origin, Iterable):
+        return ""
+    if issubclass(origin, Mapping):
+        return "a mapping"
+    if not arguments:
+        return "a list"
+    length = f"{len(arguments)} " if origin is tuple and Ellipsis not in arguments else ""
+    return f"a list of {length}{_item_words(arguments[0])}"
+
+
+def _item_words(hint: Any) -> str:
+    """The items of a list in words."""
+    parts = list(_parts(hint))
+    words = [WORDS[part][-1] if part in WORDS else f"{part.__name__}s" for part in parts if _has_plural(part)]
+    return enumerate_or(words) or "values"
+
+
+def _has_plural(part: Any) -> bool:
+    return part in WORDS or _is_class_of_objects(part)
+
+
+def _is_enumeration(part: Any) -> bool:
+    return inspect.isclass(part) and issubclass(part, Enum)
+
+
+def _is_class_of_objects(part: Any) -> bool:
+    """Whether a type is a class whose objects are made of a name and options. Tensors are numbers in a flag."""
+    is_plain = not inspect.isclass(part) or _is_of_python(part) or _is_enumeration(part)
+    return not is_plain and part.__name__ != "Tensor"
+
+
+def _is_of_python(part: Any) -> bool:
+    """Whether a class is one of Python's own."""
+    return inspect.isclass(part) and part.__module__.partition(".")[0] in sys.stdlib_module_names
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

@@ -234,6 +234,7 @@ def _chosen_flags(command: str, given: Sequence[str], common: CommonFlags) -> Fl
 
 def _choosing(given: Sequence[str]) -> Iterator[str]:
     """The words that decide which flags there are, each as ``--flag=value``."""
+    from perceiver_cli.command_line import CommandLine
     from perceiver_cli.sources import find_checkpoint
     from perceiver_cli.values import NAME_KEYS
 
@@ -242,7 +243,7 @@ def _choosing(given: Sequence[str]) -> Iterator[str]:
         flag, equals, value = word.partition("=")
         value = value if equals else following
         if flag == "--ckpt_path":
-            place = find_checkpoint(value, {}, [])  # the newest is another one after each run
+            place = find_checkpoint(value, {}, CommandLine())  # the newest is another one after each run
             if place.exists():  # for others, the hub would have to be asked
                 yield f"{flag}={place}"
         elif name.fullmatch(flag) or flag == "--config" or _is_file_of_params(flag, value):
@@ -258,10 +259,12 @@ def _is_file_of_params(flag: str, value: str) -> bool:
 def _parsers_flags(command: str, chosen: Sequence[str], common: CommonFlags) -> Flags:
     from perceiver_cli.allowed import allow
     from perceiver_cli.flags import build_parser, choices_of
-    from perceiver_cli.layers import read_run
+    from perceiver_cli.predict_config import read_prediction
+    from perceiver_cli.run_config import read_run
 
     allow(common.allowed)
-    run = read_run(command, [*chosen, "--help"])  # for which nothing need be complete
+    argv = [*chosen, "--help"]  # for which nothing need be complete
+    run = read_prediction(argv) if command == "predict" else read_run(command, argv)
     return {f"{flag}=": values for flag, values in choices_of(build_parser(command, run), run).items()}
 
 

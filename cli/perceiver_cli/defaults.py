@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Collection
 from typing import Any
 
-from perceiver_cli.flags import OPEN_ENDED, Parser
-from perceiver_cli.layers import Run, values_of_spec
+from perceiver_cli.flags import Parser
+from perceiver_cli.layers import values_of_spec
+from perceiver_cli.run_config import Run
 from perceiver_cli.suggestions import suggest_name
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of
 from perceiver_registry import Entry, PluginError, registry
@@ -39,8 +40,7 @@ def check_defaults(parser: Parser, run: Run) -> None:
             continue
         defaults = _defaults(entry)
         for key in flatten(defaults, parser.leaves()):
-            known = key in names or key.startswith(OPEN_ENDED)
-            if not known and _applies(key, entry, defaults, run, names):
+            if key not in names and _applies(key, entry, defaults, run, names):
                 raise PluginError(
                     f"{NOUNS[kind]} {entry.name!r} ({entry.plugin}): unknown key {key!r} in its defaults; "
                     f"{suggest_name(key, names, 'perceiver describe shows the fields of everything')}"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perceiver_cli.command_line import CommandLine
 from perceiver_cli.commands import SUMMARIES
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.library_warnings import without_library_warnings
 from perceiver_cli.listing import Parser
-from perceiver_cli.sources import NEWEST, find_checkpoint
+from perceiver_cli.sources import find_source
 from perceiver_cli.tables import print_table
 from perceiver_registry import Entry, FormatSpec, UnknownNameError, UserError, registry, write_model
 from perceiver_registry.errors import near
@@ -60,8 +60,7 @@ def export(command: str, argv: Sequence[str]) -> None:
     except SystemExit:  # --help
         return
     entry = _format(options.format, options.output)
-    newest = options.ckpt_path in NEWEST
-    source = str(find_checkpoint(options.ckpt_path, {}, [])) if newest else os.path.expanduser(options.ckpt_path)
+    source = find_source(options.ckpt_path, {}, CommandLine())
     target = options.output or str(_beside(source, entry))
     check_free(target, options.overwrite)
     with without_library_warnings():

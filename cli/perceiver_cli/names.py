@@ -3,57 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from perceiver_cli.layers import ConfigLayer
 from perceiver_registry import UserError
+from perceiver_registry.option_types import spell
 
 
-def quote_names(flags: Iterable[str], hints: Mapping[str, Any]) -> list[str]:
-    """Flags in which the items of each list of texts are quoted: ``--data.label_names=[no,yes]`` names two classes.
+def quote_names(text: str, hint: Any) -> str:
+    """Quote the items of a list of texts: ``--data.label_names=[no,yes]`` names two classes.
 
     Args:
-        flags: what is left of a command line.
-        hints: the types of the flags by their dotted names.
+        text: the value of a flag.
+        hint: the flag's type.
+
+    Returns:
+        The list with its items in quotes, or the text as it is where the flag takes no list of texts.
     """
-    quoted: list[str] = []
-    for flag in flags:
-        before = quoted[-1] if quoted else ""
-        name, equals, value = flag.partition("=")
-        if equals and _takes_list(name, hints):
-            flag = f"{name}={_quoted(value)}"
-        elif not flag.startswith("-") and _takes_list(before, hints):
-            flag = _quoted(flag)
-        quoted.append(flag)
-    return quoted
+    return _quoted(text) if list[str] in _types(hint) else text
 
 
-def refuse_other_scalars(where: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+def refuse_other_scalars(layer: ConfigLayer, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
     """Raise an error if YAML made something else of a text: of ``label_names: [no, yes]``, say.
 
     Args:
-        where: the file that the values are from, for the message.
-        values: values by their dotted names.
+        layer: the config file.
+        values: its values by their dotted names.
         hints: the types of the flags by their dotted names.
 
     Raises:
         UserError: if it did; the message says to quote the text.
     """
     for name, value in values.items():
-        if not set(_types(hints.get(name))) <= {str, list[str], type(None)} or name not in hints:
+        if name not in hints or not set(_types(hints[name])) <= {str, list[str], type(None)}:
             continue
         for item in value if isinstance(value, list) else [value]:
             if not isinstance(item, str | list | dict | None):
                 raise UserError(
-                    f"{where}: {name}: {_spelled(item)} is not a text in YAML (write it in quotes, as '1' or 'no')"
+                    f"{layer.locate(name)}: {spell(item)} is not a text in YAML (write it in quotes, as '1' or 'no')"
                 )
-
-
-def _takes_list(flag: str, hints: Mapping[str, Any]) -> bool:
-    return flag.startswith("--") and list[str] in _types(hints.get(flag.removeprefix("--")))
 
 
 def _types(hint: Any) -> Iterator[Any]:
@@ -78,7 +70,3 @@ def _quoted(text: str) -> str:
     if not isinstance(node, yaml.SequenceNode) or not all(isinstance(item, yaml.ScalarNode) for item in node.value):
         return text
     return json.dumps([item.value for item in node.value])
-
-
-def _spelled(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

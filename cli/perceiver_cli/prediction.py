@@ -14,8 +14,8 @@ import torch
 
 from perceiver_cli.errors import IncompleteRunError
 from perceiver_cli.inputs import open_inputs
-from perceiver_cli.layers import Run
 from perceiver_cli.predictions import choose_output
+from perceiver_cli.run_config import Run
 from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, config_from_dict, create_module, registry
 from perceiver_registry.errors import in_one_line

@@ -23,31 +23,27 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from perceiver_cli.allowed import as_flag
 from perceiver_cli.checkpoint_files import AtomicCheckpointIO
 from perceiver_cli.checkpoints import LastCheckpoint, best_checkpoint
+from perceiver_cli.data_modules import data_class
 from perceiver_cli.defaults import check_defaults
 from perceiver_cli.errors import INTERRUPTED, TERMINATED, InterruptedRunError
-from perceiver_cli.flags import (
-    build_parser,
-    data_class,
-    naming_source,
-    parse,
-    print_help,
-    trainer_options,
-)
+from perceiver_cli.flags import build_parser, print_help
 from perceiver_cli.foreign_paths import RUNS
-from perceiver_cli.layers import Run, read_run
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.library_warnings import as_note
 from perceiver_cli.links import fill_in_links
 from perceiver_cli.loggers import LogInterval, continue_logs
 from perceiver_cli.notes import note
 from perceiver_cli.paths import refuse_remote_values
+from perceiver_cli.predict_config import read_prediction
 from perceiver_cli.prediction import predict, readable, restore
 from perceiver_cli.progress import LogProgress, has_terminal
 from perceiver_cli.record import as_plain
 from perceiver_cli.report import report
 from perceiver_cli.restored_state import RestoredState, check_training_state
+from perceiver_cli.run_config import Run, read_run
 from perceiver_cli.run_folder import SaveConfig, prepare_run_folder
 from perceiver_cli.tuning import with_found_values
+from perceiver_cli.validation import trainer_options, validate
 from perceiver_cli.values import Values
 from perceiver_registry import ModelDescription, UserError, config_from_dict, create_module
 from perceiver_registry.checkpoint import Checkpoint
@@ -68,15 +64,14 @@ def run(command: str, argv: Sequence[str]) -> None:
         InterruptedRunError: if a person ended the run.
     """
     warnings.formatwarning = as_note
-    chosen = read_run(command, argv)
-    with naming_source(chosen):
-        parser = build_parser(command, chosen)
-        if chosen.help:
-            print_help(parser, chosen)
-            return
-        if command == "fit":
-            check_defaults(parser, chosen)
-        values = parse(parser, chosen)
+    chosen = read_prediction(argv) if command == "predict" else read_run(command, argv)
+    parser = build_parser(command, chosen)
+    if chosen.help:
+        print_help(parser, chosen)
+        return
+    if command == "fit":
+        check_defaults(parser, chosen)
+    values = validate(parser, chosen)
     refuse_remote_values({name: value for name, value in values.items() if name != "inputs"})
     with _wrong_use():
         if command == "predict":
@@ -149,7 +144,7 @@ def evaluate(
     """Computes the metrics of a model on the validation or test data; Lightning prints them."""
     run_loop = trainer.validate if command == "validate" else trainer.test
     if chosen.loaded is not None:
-        with chosen.loaded.description.loading(chosen.loaded.path), readable(chosen.checkpoint):
+        with chosen.loaded.description.loading(chosen.loaded.path), readable(chosen.loaded.path):
             restore(module, chosen.loaded.take())
     with _quiet():
         run_loop(module, datamodule=datamodule)
@@ -182,7 +177,7 @@ def _create_module(chosen: Run, values: Values) -> Any:
     if chosen.loaded is not None:
         # Lightning would say so in many lines, one for each parameter.
         with chosen.loaded.description.loading(chosen.loaded.path):
-            check_fits(module.state_dict(), chosen.loaded.state_dict, str(chosen.checkpoint))
+            check_fits(module.state_dict(), chosen.loaded.state_dict, str(chosen.loaded.path))
     return module
 
 

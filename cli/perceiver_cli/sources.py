@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from perceiver_cli.command_line import CommandLine
 from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, registry
 
@@ -15,30 +16,19 @@ NEWEST = ("last", "best")
 """Names of checkpoints, which as paths stand for the newest of that name."""
 
 
-def find_source(
-    command: str, ckpt_path: str | None, named: Values, user: Values, flags: list[str], help: bool
-) -> str | None:
-    """Where the model lies that is to be used or to go on with: a file, a folder or a hub id; None if none is needed.
+def find_source(ckpt_path: str, user: Values, line: CommandLine) -> str:
+    """Return the source that ``--ckpt_path`` means: a file, a folder or a hub id.
 
     Args:
-        command: the subcommand.
-        ckpt_path: what ``--ckpt_path`` says. None: to predict with, the published model that the names choose.
-        named: what flags choose by name. A config file does not choose what predicts: it is that of a run with weights
-            of its own.
-        user: the values of config files and these flags.
-        flags: the flags that are yet to be parsed.
-        help: whether only help is asked for, for which no source is needed.
+        ckpt_path: what ``--ckpt_path`` says.
+        user: the values of config files and of the names on the command line.
+        line: the command line.
 
     Raises:
-        UserError: if there is none, or more than one.
+        UserError: if "last" or "best" is not there.
     """
-    model, task = name_of(named, "model"), name_of(named, "task")
-    if command == "predict" and ckpt_path and model:
-        raise UserError(f"--ckpt_path={ckpt_path} and --model={model}: give one of the two; each is a model to predict")
-    if ckpt_path:
-        newest = ckpt_path in NEWEST
-        return str(find_checkpoint(ckpt_path, user, flags)) if newest else os.path.expanduser(ckpt_path)
-    return published(model, task) if command == "predict" and not help else None
+    newest = ckpt_path in NEWEST
+    return str(find_checkpoint(ckpt_path, user, line)) if newest else os.path.expanduser(ckpt_path)
 
 
 def published(model: str | None, task: str | None) -> str:
@@ -65,12 +55,12 @@ def published(model: str | None, task: str | None) -> str:
         reason = f"no model is published for task {task!r}; "
     tasks = [registry().short_name(entry) for entry in registry().entries("task") if entry.spec.published]
     raise UserError(
-        f"--ckpt_path is missing: {reason}give a checkpoint, a folder or a hub id of a model; without it, published "
-        f"models of these tasks predict: {', '.join(tasks) or 'none'}"
+        f'--ckpt_path is missing: {reason}give a checkpoint, a folder or a hub id of a model, or "best" or "last" of '
+        f"the newest run; without it, published models of these tasks predict: {', '.join(tasks) or 'none'}"
     )
 
 
-def find_checkpoint(ckpt_path: str, user: Values, flags: list[str]) -> Path:
+def find_checkpoint(ckpt_path: str, user: Values, line: CommandLine) -> Path:
     """The checkpoint that ``--ckpt_path`` means: a path, or "last" or "best" for that of the newest run.
 
     Raises:
@@ -78,7 +68,7 @@ def find_checkpoint(ckpt_path: str, user: Values, flags: list[str]) -> Path:
     """
     if ckpt_path not in NEWEST:
         return Path(ckpt_path).expanduser()
-    root = runs_folder(user, flags)
+    root = runs_folder(user, line)
     task = name_of(user, "task")
     run = newest_run(root, registry().get("task", task).name if task else None)
     if run is None:
@@ -136,23 +126,14 @@ def _alternatives(run: Path) -> str:
     return f"it failed, or has saved nothing yet (an older run has --ckpt_path={newest})"
 
 
-def runs_folder(user: Values, flags: list[str]) -> Path:
+def runs_folder(user: Values, line: CommandLine) -> Path:
     """The folder in which loggers keep their runs."""
-    default = flag_value("trainer.default_root_dir", flags) or user.get("trainer", {}).get("default_root_dir") or "."
-    return Path(_logger_option("save_dir", user, flags, str(Path(default) / "logs")))
+    default = line.text("trainer.default_root_dir") or (user.get("trainer") or {}).get("default_root_dir") or "."
+    return Path(_logger_option("save_dir", user, line, str(Path(default) / "logs")))
 
 
-def _logger_option(option: str, user: Values, flags: list[str], default: str) -> str:
-    logger = user.get("trainer", {}).get("logger")
+def _logger_option(option: str, user: Values, line: CommandLine, default: str) -> str:
+    logger = (user.get("trainer") or {}).get("logger")
     configured = logger.get("init_args", {}).get(option) if isinstance(logger, Mapping) else None
-    flag = flag_value(f"trainer.logger.{option}", flags) or flag_value(f"trainer.logger.init_args.{option}", flags)
+    flag = line.text(f"trainer.logger.{option}") or line.text(f"trainer.logger.init_args.{option}")
     return flag or configured or default
-
-
-def flag_value(name: str, flags: list[str]) -> str | None:
-    """The value of a flag that is yet to be parsed, written with "=" or as the next word."""
-    for i, flag in enumerate(flags):
-        written, equals, value = flag.partition("=")
-        if written == f"--{name}":
-            return value if equals else next(iter(flags[i + 1 :]), None)
-    return None

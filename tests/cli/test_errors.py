@@ -42,7 +42,7 @@ def error(perceiver, small):
         ("--optimizer.momentum=0.9", "unknown flag --optimizer.momentum; did you mean"),
         ("--qqqqq", "unknown flag --qqqqq; known: --checkpoint, --ckpt_path, --config, --data"),
         ("mlm", "unexpected argument 'mlm'"),
-        ("--config", "argument --config: expected one argument"),
+        ("--config", "--config: a value is missing (write --config=VALUE)"),
     ],
 )
 def test_unknown_names_say_what_is_near(error, flag, message):
@@ -52,10 +52,24 @@ def test_unknown_names_say_what_is_near(error, flag, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data.batch_size=two"], "--data.batch_size: Expected a <class 'int'>. Got value: two"),
-        (["--trainer.max_steps=x"], "--trainer.max_steps: Expected a <class 'int'>. Got value: x"),
-        (["--model.init=zeros"], "--model.init: Expected a typing.Literal['normal', 'local']. Got value: zeros"),
-        (["--trainer.logger=NoLogger"], "--trainer.logger: "),
+        (["--data.batch_size=two"], "--data.batch_size: must be a whole number, got 'two'"),
+        (["--trainer.max_steps=x"], "--trainer.max_steps: must be a whole number, got 'x'"),
+        (["--model.init=zeros"], "--model.init: must be 'normal' or 'local', got 'zeros'"),
+        (["--model.init=lokal"], "--model.init: must be 'normal' or 'local', got 'lokal' (did you mean 'local'?)"),
+        (["--trainer.precision=bf17"], "'64', '32', '16', 'bf16' or null, got 'bf17' (did you mean 'bf16'?)"),
+        (["--trainer.accumulate_grad_batches="], "--trainer.accumulate_grad_batches: must be a whole number, got ''"),
+        (["--optimizer.betas=[1,2,3]"], "--optimizer.betas: must be a list of 2 numbers, got '[1,2,3]'"),
+        (["--optimizer.fused=maybe"], "--optimizer.fused: must be true, false or null, got 'maybe'"),
+        (["--trainer.logger=CVSLogger"], "true, false or null, got 'CVSLogger' (did you mean 'CSVLogger'?)"),
+        (
+            ["--trainer.logger=CSVLogger", "--trainer.logger.save_dirr=x"],
+            "CSVLogger has no such option; did you mean 'save_dir'",
+        ),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.patience=x"],
+            "--trainer.callbacks.patience: must",
+        ),
+        (["--lr_scheduler=StepLR"], "--lr_scheduler.step_size is missing"),
         (["--model.encoder.dropout=2"], "dropout=2.0: must be at least 0 and less than 1"),
         (["--model.encoder.num_self_attention_heads=3"], "num_self_attention_heads=3"),
         (["--model.num_latents=0"], "num_latents=0"),
@@ -102,10 +116,17 @@ def test_a_gpu_that_is_not_there(error):
         ("just text", "--config=c.yaml: a mapping of settings is expected"),
         (
             "trainer:\n  max_step: 3",
-            "--config=c.yaml: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'",
+            "--config=c.yaml, line 2: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'",
         ),
-        ("model:\n  encoder:\n    dropuot: 0.1", "--config=c.yaml: unknown key 'model.encoder.dropuot'; did you mean"),
-        ("data:\n  mask_prob: much", "--data.mask_prob: Expected a <class 'float'>"),
+        (
+            "model:\n  encoder:\n    dropuot: 0.1",
+            "--config=c.yaml, line 3: unknown key 'model.encoder.dropuot';",
+        ),
+        ("data:\n  mask_prob: much", "--config=c.yaml, line 2: data.mask_prob: must be a number, got 'much'"),
+        (
+            "seed_everything: 1\ntrainer:\n  callbacks:\n  - class_path: EarlyStopping\n    init_args: {patience: 1}",
+            "--config=c.yaml, line 3: trainer.callbacks.monitor is missing",
+        ),
         ("optimizer: AdmW", "unknown optimizer 'AdmW'"),
     ],
 )

@@ -191,7 +191,7 @@ def test_predict_shows_a_table(trained, perceiver):
         (["--input=empty.txt"], "--input=empty.txt: the file is empty"),
         (["--input=latin.txt"], "--input=latin.txt: not UTF-8 text (byte 1)"),
         (["<mask>", "--formt=json"], "did you mean '--format'"),
-        (["<mask>", "--top_k=many"], "--top_k: Expected a <class 'int'>"),
+        (["<mask>", "--top_k=many"], "--top_k: must be a whole number, got 'many'"),
     ],
 )
 def test_wrong_input_of_predict_is_one_line(trained, perceiver, tmp_path, argv, message):

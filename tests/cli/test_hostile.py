@@ -131,7 +131,9 @@ def test_a_config_file_cannot_name_what_runs_code(refused, path):
         pickle.dump(Payload(), file)
     Path("hubconf.py").write_text(f"import os\nos.system({TOUCH!r})\ndef evil(): pass\n")
     line = refused(write_config({"trainer": {"callbacks": [spec(path, **HOSTILE[path])]}}))
-    assert line.startswith(f"--config=c.yaml: --trainer.callbacks: {path} is refused: only classes of plugins, torch,")
+    assert line.startswith(
+        f"--config=c.yaml, line 2: trainer.callbacks: {path} is refused: only classes of plugins, torch,"
+    )
     # What would be right is not to allow os.
     assert ("--allow" in line) == (path.partition(".")[0] == "jsonargparse"), line
 
@@ -143,7 +145,7 @@ def test_no_argument_of_the_trainer_takes_it(perceiver, small, section):
     if section == "accelerator":  # a name, and nothing else
         assert "unknown key 'trainer.accelerator.class_path'" in line
     else:
-        assert f"c.yaml: --trainer.{section}: subprocess.Popen is refused" in line
+        assert f"c.yaml, line 2: trainer.{section}: subprocess.Popen is refused" in line
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_no_argument_of_the_trainer_takes_it(perceiver, small, section):
 )
 def test_nested_and_indirect_names_are_refused(refused, values):
     line = refused(write_config(values))
-    assert line.startswith("--config=c.yaml: "), line
+    assert line.startswith("--config=c.yaml, line 2: "), line
     assert " is refused: " in line, line
 
 
@@ -179,8 +181,9 @@ def test_a_file_that_a_config_file_names_is_no_way_around(refused):
     hostile = spec("os.system", command=TOUCH)
     Path("other.yaml").write_text(yaml.safe_dump({"callbacks": [hostile]}))
     Path("callback.yaml").write_text(yaml.safe_dump(hostile))
-    for argument in ("--trainer=other.yaml", write_config({"trainer": "other.yaml"})):
-        assert refused(argument).startswith("--trainer=other.yaml: os.system is refused")
+    assert refused("--trainer=other.yaml").startswith("--trainer=other.yaml, line 1: trainer.callbacks: os.system is")
+    by_config = refused(write_config({"trainer": "other.yaml"}))
+    assert by_config.startswith("--config=c.yaml, line 1: trainer.callbacks: os.system is refused")
     for argument in ("--trainer.callbacks=callback.yaml", write_config({"trainer": {"callbacks": "callback.yaml"}})):
         assert "callback.yaml" in refused(argument)
 
@@ -251,7 +254,7 @@ def test_a_data_module_by_its_path_is_the_users_own_class_as_well(perceiver, sma
     assert line.endswith(f"--allow={user_module}")
     config = write_config({"data": spec(f"{user_module}.Texts")})
     assert perceiver("fit", *[flag for flag in small if not flag.startswith("--data")], config).error.startswith(
-        f"--config=c.yaml: --data: {user_module}.Texts is refused: "
+        f"--config=c.yaml, line 1: data: {user_module}.Texts is refused: "
     )
     assert not marker.exists(), "it was imported"
 

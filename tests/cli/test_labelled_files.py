@@ -115,7 +115,10 @@ def test_columns_of_any_name_and_labels_of_any_type(fit, load, classify, tmp_pat
         (["--data.test_files=train.jsonl"], "test_files: train.jsonl is among train_files too"),
         (["--model.decoder.num_classes=3"], "2 names (gut, schlecht) do not go with num_classes=3"),
         (["--task.class_weights=[1, 2, 3]"], "class_weights: 2 numbers of at least 0 are expected"),
-        (["--task.class_weights=balance"], "--task.class_weights: balance is not a value that it takes"),
+        (
+            ["--task.class_weights=balance"],
+            "--task.class_weights: must be a list of numbers, 'balanced' or null, got 'balance' (did",
+        ),
         (["--task.label_smoothing=1"], "label_smoothing=1.0 must be at least 0 and less than 1"),
         (["--task.patience=0"], "patience=0 must be at least 1"),
         (["--task.ema_decay=1"], "ema_decay=1.0 must be more than 0 and less than 1"),

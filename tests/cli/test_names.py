@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 import yaml
 
+from perceiver_cli.layers import ConfigLayer
 from perceiver_cli.names import quote_names, refuse_other_scalars
 from perceiver_registry import UserError
 
@@ -21,35 +22,40 @@ HINTS = {
 
 
 @pytest.mark.parametrize(
-    ("flags", "quoted"),
+    ("name", "text", "quoted"),
     [
-        (["--names=[no,yes]"], ["no", "yes"]),
-        (["--names=[0, 1]"], ["0", "1"]),
-        (["--names", "[on,off]"], ["on", "off"]),
-        (["--names=[1.0,'2',null,2024-01-01]"], ["1.0", "2", "null", "2024-01-01"]),
-        (["--columns=[1,n]"], ["1", "n"]),
+        ("names", "[no,yes]", ["no", "yes"]),
+        ("names", "[0, 1]", ["0", "1"]),
+        ("names", "[on,off]", ["on", "off"]),
+        ("names", "[1.0,'2',null,2024-01-01]", ["1.0", "2", "null", "2024-01-01"]),
+        ("columns", "[1,n]", ["1", "n"]),
     ],
 )
-def test_items_of_lists_of_names_are_texts(flags, quoted):
-    assert yaml.safe_load(quote_names(flags, HINTS)[-1].rpartition("=")[2]) == quoted
+def test_items_of_lists_of_names_are_texts(name, text, quoted):
+    assert yaml.safe_load(quote_names(text, HINTS[name])) == quoted
 
 
 @pytest.mark.parametrize(
-    "flag", ["--weights=[0,1]", "--devices=[0]", "--names=[[a]]", "--names=[a", "--names=null", "--x=[1]"]
+    ("name", "text"),
+    [("weights", "[0,1]"), ("devices", "[0]"), ("names", "[[a]]"), ("names", "[a"), ("names", "null"), ("one", "[1]")],
 )
-def test_other_values_stay_as_they_are(flag):
-    assert quote_names([flag], HINTS) == [flag]
+def test_other_values_stay_as_they_are(name, text):
+    assert quote_names(text, HINTS[name]) == text
+
+
+CONFIG_FILE = ConfigLayer("--config=run.yaml", {}, {"names": 3, "columns": 4, "one": 5})
 
 
 @pytest.mark.parametrize("values", [{"names": [False, True]}, {"columns": 1}, {"columns": ["a", 2.5]}, {"one": True}])
 def test_other_scalars_in_config_files_are_to_be_quoted(values):
-    with pytest.raises(UserError, match=r"--config=run.yaml: .* is not a text in YAML \(write it in quotes"):
-        refuse_other_scalars("--config=run.yaml", values, HINTS)
+    pattern = r"--config=run.yaml, line \d: \w+: .* is not a text in YAML \(write it in quotes"
+    with pytest.raises(UserError, match=pattern):
+        refuse_other_scalars(CONFIG_FILE, values, HINTS)
 
 
 def test_right_values_in_config_files_pass():
     values = {"names": None, "columns": ["a", "1"], "weights": [1, 2], "devices": 1, "one": "no", "unknown": 3}
-    refuse_other_scalars("--config=run.yaml", values, HINTS)
+    refuse_other_scalars(CONFIG_FILE, values, HINTS)
 
 
 def test_names_of_classes_on_a_command_line(perceiver, tmp_path):

@@ -229,7 +229,10 @@ KNOWN = "image-classification, mlm, multimodal-autoencoding, optical-flow"
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], f"--ckpt_path is missing: give a checkpoint, a folder or a hub id of a model; without it, .*: {KNOWN}"),
+        (
+            [],
+            f'--ckpt_path is missing: give a checkpoint, .*, or "best" or "last" .*; without it, .*: {KNOWN}',
+        ),
         (["--task=regression"], f"--ckpt_path is missing: no model is published for task 'regression'; .*: {KNOWN}"),
         (["--model=small-optical-flow"], "--ckpt_path is missing: model 'small-optical-flow' has no published weights"),
         (["--model=optical-flow-perceiver", "--ckpt_path=a.ckpt"], "give one of the two; each is a model to predict"),

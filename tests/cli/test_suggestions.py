@@ -40,6 +40,7 @@ def test_names_are_found_by_their_last_part(name, found):
         ("max_steps=3", "unexpected argument 'max_steps=3': did you mean --trainer.max_steps=3?"),
         ("run/last.ckpt", "did you mean --ckpt_path=run/last.ckpt?"),
         ("recipe.yaml", "did you mean --config=recipe.yaml?"),
+        ("-task=mlm", "-task=mlm: flags begin with two dashes (did you mean --task=mlm?)"),
     ],
 )
 def test_flags_of_fit(perceiver, small, flag, message):
@@ -65,7 +66,7 @@ def test_commands(perceiver, argv, message):
 def test_keys_of_config_files(perceiver, small, tmp_path):
     (tmp_path / "c.yaml").write_text("lr: 0.1")
     error = perceiver("fit", *small, "--config=c.yaml").error
-    assert error == "--config=c.yaml: unknown key 'lr'; did you mean 'optimizer.lr'?"
+    assert error == "--config=c.yaml, line 1: unknown key 'lr'; did you mean 'optimizer.lr'?"
 
 
 @pytest.mark.parametrize(

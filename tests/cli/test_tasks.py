@@ -118,9 +118,9 @@ def test_descriptions_say_what_each_field_means(perceiver, name, kind, fields, w
             "unknown model 'mnist-clasifier'; did you mean 'mnist-classifier'",
         ),
         (["--task=image-classification", "--data.image_sise=3"], "did you mean '--data.image_size'"),
-        (["--task=regression", "--task.loss=l2"], "--task.loss: Expected a typing.Literal['mse', 'l1', 'huber']"),
+        (["--task=regression", "--task.loss=l2"], "--task.loss: must be 'mse', 'l1' or 'huber', got 'l2' (did you"),
         (["--task=image-classification", "--data.augment=rnd"], "augment='rnd' is not one of timm's augmentations"),
-        (["--task=image-classification", "--data=image-folder"], "are required: data.path"),
+        (["--task=image-classification", "--data=image-folder"], "--data.path is missing"),
     ],
 )
 def test_what_does_not_fit_a_task_is_one_line(perceiver, argv, message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perceiver_cli.layers import nest
+from perceiver_cli.values import nest
 from perceiver_registry import assemble, config_from_dict, registry
 
 PUBLISHED = {

@@ -17,7 +17,6 @@ from perceiver_plugins.image.data.decoding import open_image
 from perceiver_plugins.image.data.folders import SKIP_HINT, find, load_class_folders
 from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, set_aside
-from perceiver_plugins.sdk.connection import hub
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.errors import DataError, one_line
 from perceiver_plugins.sdk.hub import hub

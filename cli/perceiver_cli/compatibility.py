@@ -1,0 +1,69 @@
+"""Checks that a task, its adapters and its data go together, as far as their specs say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perceiver_cli.layers import values_of_spec
+from perceiver_cli.values import KINDS, Values, name_of
+from perceiver_registry import AdapterSpec, DataSpec, Entry, TaskSpec, UserError, registry
+
+
+def check_compatibility(task: Entry[TaskSpec], values: Values) -> None:
+    """Check that what is chosen by name goes together.
+
+    Raises:
+        UserError: if it does not.
+    """
+    encoder, decoder, data = (_chosen(values, section) for section in ("model.encoder", "model.decoder", "data"))
+    if decoder is not None:
+        _check_decoder(task, decoder, name_of(values, "model.decoder"))
+    if encoder is not None:
+        _check_encoder(task.spec, encoder)
+    if data is not None:
+        _check_data(task.spec, data, encoder)
+
+
+def _chosen(values: Values, section: str) -> Entry[Any] | None:
+    name = name_of(values, section)
+    return registry().find(KINDS[section], name) if name else None  # type: ignore[call-overload, no-any-return]
+
+
+def _check_decoder(task: Entry[TaskSpec], decoder: Entry[AdapterSpec], name: str | None) -> None:
+    own = name_of(values_of_spec(task, task.spec.defaults), "model.decoder")
+    if name == own or not decoder.spec.tasks:  # a task may be built on the output of others
+        return
+    if task.spec.name not in decoder.spec.tasks:
+        raise UserError(
+            f"the output adapter {decoder.name!r} does not go with task {task.spec.name!r}, but with: "
+            f"{', '.join(decoder.spec.tasks)}"
+        )
+
+
+def _check_encoder(task: TaskSpec, encoder: Entry[AdapterSpec]) -> None:
+    if not set(task.reads) <= set(encoder.spec.reads):
+        raise UserError(
+            f"the input adapter {encoder.name!r} does not go with task {task.name!r}, which needs one that reads "
+            f"{' and '.join(task.reads)}"
+        )
+
+
+def _check_data(task: TaskSpec, data: Entry[DataSpec], encoder: Entry[AdapterSpec] | None) -> None:
+    if not data.spec.serves(task.name):
+        raise UserError(
+            f"--data={data.name} has nothing for task {task.name!r}; data that has: {_data_for(task, encoder)}"
+        )
+    if encoder is not None and not data.spec.feeds(encoder.spec):
+        raise UserError(
+            f"--data={data.name} has {' and '.join(data.spec.yields)}, but the input adapter {encoder.name!r} reads "
+            f"{' and '.join(encoder.spec.reads)}; data that fits: {_data_for(task, encoder)}"
+        )
+
+
+def _data_for(task: TaskSpec, encoder: Entry[AdapterSpec] | None) -> str:
+    fitting = [
+        registry().short_name(entry)
+        for entry in registry().entries("data")
+        if entry.spec.serves(task.name) and (encoder is None or entry.spec.feeds(encoder.spec))
+    ]
+    return ", ".join(fitting) or "none is installed"

@@ -1,0 +1,108 @@
+"""Config files as layers, with the line of each option."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from perceiver_cli.command_line import CommandLine
+from perceiver_cli.layers import INIT_ARGS, ConfigLayer, use_registered_names
+from perceiver_cli.paths import refuse_remote_values
+from perceiver_cli.values import Values, normalise
+from perceiver_registry import UserError
+from perceiver_registry.plain_data import PlainDataError, load_yaml, read_settings
+
+TRAINER = "trainer"
+"""The section of which the options may be in a file of their own."""
+
+
+def config_layers(line: CommandLine, select: Callable[[Values], Values] = dict) -> list[ConfigLayer]:
+    """Read the config files of a command line, later ones over earlier ones.
+
+    Args:
+        line: the command line.
+        select: selects the values of a file that the command uses.
+
+    Raises:
+        UserError: if one cannot be read, or holds a remote path.
+    """
+    layers = []
+    for path in line.texts("config"):
+        layer = read_config_file(f"--config={path}", path)
+        layer = replace(layer, values=select(layer.values))
+        refuse_remote_values(layer.values, f"{layer.source}: ")
+        use_registered_names(layer.values)
+        layers.append(layer)
+    return layers
+
+
+def trainer_layers(line: CommandLine) -> list[ConfigLayer]:
+    """Read what ``--trainer=`` has: files of the trainer's options, or the options themselves in YAML.
+
+    Raises:
+        UserError: if one cannot be read.
+    """
+    return [_trainer_layer(text) for text in line.texts(TRAINER)]
+
+
+def read_config_file(source: str, path: str) -> ConfigLayer:
+    """Read a config file.
+
+    Args:
+        source: the flag that names it, for messages.
+        path: the file.
+
+    Raises:
+        UserError: if it cannot be read, or is not a mapping.
+    """
+    try:
+        text = read_settings(Path(path))
+    except FileNotFoundError as error:
+        raise UserError(f"{source}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read: {error.strerror}") from error
+    except PlainDataError as error:
+        raise UserError(f"{source}: {error}") from error
+    return _parse(source, text)
+
+
+def _trainer_layer(text: str) -> ConfigLayer:
+    source = f"--{TRAINER}={text}"
+    if text.lstrip().startswith("{"):
+        return ConfigLayer(source, {TRAINER: _parse(source, text).values}, {})
+    layer = read_config_file(source, text)
+    return ConfigLayer(source, {TRAINER: layer.values}, {f"{TRAINER}.{name}": n for name, n in layer.lines.items()})
+
+
+def _parse(source: str, text: str) -> ConfigLayer:
+    try:
+        values = load_yaml(text)
+    except PlainDataError as error:
+        raise UserError(f"{source}: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: a mapping of settings is expected")
+    normal = normalise(values)
+    file = normal.get(TRAINER)
+    if isinstance(file, str):
+        normal[TRAINER] = read_config_file(f"--{TRAINER}={file}", file).values
+    return ConfigLayer(source, normal, dict(_lines(text)))
+
+
+def _lines(text: str) -> Iterator[tuple[str, int]]:
+    """The dotted names of a YAML document's options, each with its line."""
+    import yaml
+
+    def walk(node: Any, prefix: str) -> Iterator[tuple[str, int]]:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            if f".{key.value}" != INIT_ARGS:
+                yield name, key.start_mark.line + 1
+                yield from walk(value, f"{name}.")
+            else:
+                yield from walk(value, prefix)
+
+    yield from walk(yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), "")

@@ -1,0 +1,37 @@
+"""Data modules by their registered names, or by import paths of classes that the user allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytorch_lightning import LightningDataModule
+
+from perceiver_cli import allowed
+from perceiver_cli.layers import ConfigLayer, layer_with
+from perceiver_cli.parser_errors import refused_path
+from perceiver_registry import UserError, registry
+from perceiver_registry.option_types import ConversionError, convert
+
+
+def data_class(name: str, layers: Sequence[ConfigLayer] = ()) -> Any:
+    """Return the data module of a registered name or an import path.
+
+    Args:
+        name: the name or path.
+        layers: the layers of the configuration, for messages.
+
+    Raises:
+        UserError: if there is none, or if the path is not allowed.
+    """
+    entry = registry().find("data", name)
+    if entry is not None:
+        return entry.resolve("module")
+    try:
+        return convert(type[LightningDataModule], name.replace(":", "."))
+    except ConversionError as error:
+        refused = refused_path(error.cause)
+        problem = allowed.refusal(refused) if refused else f"{name} is not the import path of a data module"
+        raise UserError(f"{layer_with(layers, 'data.name').locate('data')}: {problem}") from error
+    except ImportError as error:  # of a package that is allowed
+        raise UserError(f"--data={name}: cannot be imported: {error}") from error

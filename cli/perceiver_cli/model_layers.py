@@ -1,0 +1,150 @@
+"""Layers that come with a task, a named model, published weights or a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from perceiver_cli.foreign_paths import without_foreign_paths
+from perceiver_cli.layers import ConfigLayer, merge_layers, values_of_spec
+from perceiver_cli.values import NAME_KEYS, Replacement, Values, merge, name_of, nest
+from perceiver_registry import Entry, ModelDescription, ModelSpec, TaskSpec, UserError, registry
+from perceiver_registry.formats import Source, open_source
+from perceiver_registry.registry import NOUNS
+
+WEIGHTS_ALONE = ".safetensors"
+"""Suffix of files of weights, which need not describe their model."""
+
+FILES = ("train_files", "val_files", "test_files")
+"""Options of data modules that name the files of their splits."""
+
+
+def default_layers(task: Entry[TaskSpec], above: Sequence[ConfigLayer]) -> list[ConfigLayer]:
+    """Return the layers below those of a user: defaults of the task, its data and the model, and published weights.
+
+    Args:
+        task: the task.
+        above: the layers of the checkpoint, the config files and the names on the command line.
+    """
+    user = merge_layers(above)
+    model_name = name_of(user, "model")
+    model = registry().get("model", model_name) if model_name else None
+    of_model = values_of_spec(model, model.spec.defaults) if model else {}
+    # The name of the data that is used in the end, so that a named model's defaults for data hold for any data.
+    of_task = values_of_spec(task, {"data": task.spec.data})
+    data_name = next(filter(None, (name_of(values, "data") for values in (user, of_model, of_task))))
+    named = nest({"task": registry().short_name(task), "data": data_name})
+    layers = [_layer_of(task, merge(named, values_of_spec(task, task.spec.defaults)))]
+    data = registry().find("data", data_name)
+    if data is not None:
+        layers.append(_layer_of(data, values_of_spec(data, data.spec.defaults)))
+    if model is not None:
+        layers.extend(_layers_of_named_model(model, of_model))
+    return [*layers, *_layers_of_params(user, is_named=model is not None)]
+
+
+def _layers_of_named_model(model: Entry[ModelSpec], defaults: Values) -> Iterator[ConfigLayer]:
+    defaults.get("data", {}).pop(NAME_KEYS["data"], None)
+    yield _layer_of(model, defaults)
+    config = values_of_spec(model, {f"model.{field}": value for field, value in model.spec.config.items()})["model"]
+    yield _layer_of(model, {"model": Replacement({"name": registry().short_name(model), **config})})
+
+
+def _layers_of_params(user: Values, is_named: bool) -> Iterator[ConfigLayer]:
+    """What comes with the weights that a model, or its encoder, starts from."""
+    model = user.get("model", {})
+    params, encoder_params = model.get("params"), model.get("encoder", {}).get("params")
+    if params and not is_named:
+        for entry in registry().entries("model"):
+            if entry.spec.params == params:
+                yield _layer_of(entry, values_of_spec(entry, entry.spec.defaults))
+        description = _description_of(params)
+        if description is not None:
+            config = Replacement({**description.model, "params": params})
+            yield ConfigLayer(params, {"data": _data_of_params(description, params)})
+            yield ConfigLayer(params, {"model": config})
+    if encoder_params:
+        yield from _layers_of_encoder(encoder_params)
+
+
+def _layers_of_encoder(params: str) -> Iterator[ConfigLayer]:
+    """What comes with a pretrained encoder: its architecture, and the options of data that it depends on."""
+    description = _description_of(params)
+    if description is None:
+        return
+    config = description.model
+    latents = {key: config[key] for key in ("num_latents", "num_latent_channels")}
+    encoder = Replacement(config["encoder"] | {"params": params, "freeze": False})
+    yield ConfigLayer(params, {"model": {"encoder": encoder, **latents}})
+    yield ConfigLayer(params, {"data": _data_of_params(description, params)})
+
+
+def checkpoint_layer(command: str, source: Source) -> ConfigLayer:
+    """Return the configuration in a model's source: all of the run to resume it, or what is needed to use its model.
+
+    Args:
+        command: "fit", "validate" or "test".
+        source: the model's source.
+    """
+    description = source.description
+    task = {"task": {"name": description.task}}
+    if source.checkpoint is None:
+        return ConfigLayer(source.path, task | {"model": {"params": source.path}})
+    run = dict(description.run)
+    if command != "fit":
+        run = {key: run[key] for key in ("data",) if key in run}
+    elif "trainer" in run:
+        run["trainer"] = without_foreign_paths(run["trainer"], source.checkpoint.path)
+    return ConfigLayer(source.path, merge(run, task | {"model": Replacement(description.model)}))
+
+
+def without_other_files(layer: ConfigLayer, kept: str) -> ConfigLayer:
+    """Return a checkpoint's layer without the files of the data's other splits, which need not exist any more.
+
+    Args:
+        layer: the layer.
+        kept: the option of the files that are used.
+    """
+    data = {key: value for key, value in layer.values.get("data", {}).items() if key == kept or key not in FILES}
+    return ConfigLayer(layer.source, layer.values | {"data": data})
+
+
+def task_of_model(name: str | None) -> str | None:
+    """Return the task of a named model."""
+    if not name:
+        return None
+    model = registry().get("model", name)
+    return registry().short_name(registry().get("task", model.spec.task, model.plugin))
+
+
+def _layer_of(entry: Entry[Any], values: Values) -> ConfigLayer:
+    return ConfigLayer(f"{NOUNS[entry.kind]} {entry.name!r}", values)
+
+
+def _data_of_params(description: ModelDescription, params: str) -> Values:
+    """The options of data that the weights of an encoder depend on, as far as their source says what they were."""
+    encoder = description.model["encoder"]
+    adapter = registry().get("input", encoder[NAME_KEYS["model.encoder"]]).spec
+    published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
+    data = {attribute: encoder[field] for field, attribute in adapter.links.items()}
+    data |= {key: value for spec in published for key, value in nest(spec.defaults).get("data", {}).items()}
+    data |= _data_of_description(description)
+    return {option: data[option] for option in adapter.data_options if option in data}
+
+
+def _data_of_description(description: ModelDescription) -> Values:
+    """The options of the data that a model was trained on: also those that were left to its data module."""
+    options = {key: value for key, value in description.run.get("data", {}).items() if value is not None}
+    # A tokenizer is described by what it is made of; as an option it has a name.
+    resolved = {key: value for key, value in description.data.items() if not isinstance(value, Mapping)}
+    return resolved | options
+
+
+def _description_of(params: str) -> ModelDescription | None:
+    """What the source of weights says of their model, or None if it is a file of weights alone."""
+    try:
+        return open_source(params).description
+    except UserError:
+        if params.endswith(WEIGHTS_ALONE):  # should the file be damaged, loading it says so
+            return None
+        raise

@@ -1,0 +1,164 @@
+"""What ``fit``, ``validate`` and ``test`` run: layers of configuration, the task and the model's source.
+
+A run is composed of parts chosen by name (``--task=mlm --data=wikipedia --optimizer=Lamb``). The names decide which
+further flags exist, so they are read first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from perceiver_cli.command_line import CommandLine, read_command_line, refuse_single_dashes
+from perceiver_cli.compatibility import check_compatibility
+from perceiver_cli.config_files import TRAINER, config_layers, trainer_layers
+from perceiver_cli.layers import PARAMS, ConfigLayer, layer_of_names, merge_layers
+from perceiver_cli.model_layers import checkpoint_layer, default_layers, task_of_model, without_other_files
+from perceiver_cli.sources import find_source
+from perceiver_cli.suggestions import suggest_argument
+from perceiver_cli.values import NAME_KEYS, Values, merge, name_of
+from perceiver_registry import Entry, ModelDescription, TaskSpec, UserError, registry
+from perceiver_registry.checkpoint import Checkpoint
+from perceiver_registry.formats import Source, open_source
+
+EVALUATED = {"validate": "val_files", "test": "test_files"}
+"""The files that commands evaluate."""
+
+SOURCE_USE = {"fit": "resuming from", "validate": "validating", "test": "testing"}
+"""How messages put what each command does with a model that was found by name."""
+
+READ_FIRST = ("config", "ckpt_path", "print_config", "help", TRAINER, *NAME_KEYS, *PARAMS)
+"""Flags that are read before it is known which other ones there are."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be run, before the remaining flags are read.
+
+    Attributes:
+        task: the registered task, or None if none is named (which only ``--help`` can do without).
+        line: the command line without the flags that are read already.
+        below: the layers of defaults, published weights and the checkpoint, from the lowest one up.
+        user: the layers of config files and of the names on the command line.
+        opened: the source of the model that is used or resumed, or None.
+        print_config: whether to print the configuration instead of running it.
+        help: whether to print the help instead of running.
+    """
+
+    task: Entry[TaskSpec] | None
+    line: CommandLine
+    below: list[ConfigLayer] = field(default_factory=list)
+    user: list[ConfigLayer] = field(default_factory=list)
+    opened: Source | None = None
+    print_config: bool = False
+    help: bool = False
+
+    @property
+    def source(self) -> str | None:
+        """The file, folder or hub id of the model that is used or resumed, or None."""
+        return self.opened.path if self.opened else None
+
+    @property
+    def description(self) -> ModelDescription | None:
+        """The description of that model, or None."""
+        return self.opened.description if self.opened else None
+
+    @property
+    def loaded(self) -> Checkpoint | None:
+        """The checkpoint of a run that the source is, or None."""
+        return self.opened.checkpoint if self.opened else None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The path of that checkpoint, or None."""
+        return self.loaded.path if self.loaded else None
+
+    @property
+    def layers(self) -> list[ConfigLayer]:
+        """All layers, from the lowest one up."""
+        return [*self.below, *self.user]
+
+    @cached_property
+    def values(self) -> Values:
+        """The values of all layers.
+
+        The user's layers are merged first: options of an optimizer in a file belong to the one that a flag names.
+        """
+        return merge(merge_layers(self.below), merge_layers(self.user))
+
+
+def read_run(command: str, argv: Iterable[str]) -> Run:
+    """Read the names that a command line chooses, and gather the layers that go with them.
+
+    Args:
+        command: "fit", "validate" or "test".
+        argv: what follows it.
+
+    Raises:
+        UserError: if a name is unknown, or a config file or checkpoint cannot be read.
+    """
+    line = read_command_line(argv)
+    refuse_single_dashes(line, READ_FIRST)
+    names = layer_of_names(line)
+    user = [*config_layers(line), names, *trainer_layers(line)]
+    chosen = merge_layers(user)
+    help, rest = line.has("help"), line.without(READ_FIRST)
+    opened = _open_source(command, line, chosen)
+    below = []
+    if opened:
+        below.append(_source_layer(command, opened, chosen, rest))
+        if opened.checkpoint and not name_of(chosen, "data"):
+            _require_data(opened.description, opened.checkpoint.path)
+    task_name = (
+        name_of(chosen, "task") or name_of(merge_layers(below), "task") or task_of_model(name_of(chosen, "model"))
+    )
+    if task_name is None and not help:
+        raise UserError(f"--task is missing; {_suggest_task(rest)}")
+    task = registry().get("task", task_name) if task_name else None
+    if task:
+        below = [*default_layers(task, [*below, *user]), *below]
+    run = Run(task, rest, below, user, opened, line.has("print_config"), help)
+    if task:
+        check_compatibility(task, run.values)
+    return run
+
+
+def _open_source(command: str, line: CommandLine, chosen: Values) -> Source | None:
+    """Open the source that ``--ckpt_path`` names, if any."""
+    ckpt_path = line.text("ckpt_path") or chosen.get("ckpt_path")
+    if not ckpt_path:
+        return None
+    source = find_source(ckpt_path, chosen, line)
+    # The file of a run that is resumed may be replaced while its optimizer still uses what was read.
+    opened = open_source(source, map_files=command != "fit")
+    if source != ckpt_path:
+        print(f"perceiver: {SOURCE_USE[command]} {source}", file=sys.stderr)
+    if command == "fit" and not opened.checkpoint:
+        raise UserError(
+            f"--ckpt_path={source}: no checkpoint of a run to go on with; --model.params={source} begins one with "
+            "these weights"
+        )
+    return opened
+
+
+def _source_layer(command: str, opened: Source, chosen: Values, rest: CommandLine) -> ConfigLayer:
+    layer = checkpoint_layer(command, opened)
+    option = EVALUATED.get(command)
+    names_files = rest.has(f"data.{option}") or (chosen.get("data") or {}).get(option) is not None
+    return without_other_files(layer, option) if option and names_files else layer
+
+
+def _require_data(description: ModelDescription, checkpoint: Path) -> None:
+    for used in description.plugins:
+        if used.kind == "data":
+            used.require(checkpoint)
+
+
+def _suggest_task(line: CommandLine) -> str:
+    """The flag for a task that is named without one, or the known tasks."""
+    names = registry().names("task")
+    hints = (suggest_argument(word, ["--task"]) for word in line.words if word in names)
+    return next(hints, None) or f"known: {', '.join(names)}"

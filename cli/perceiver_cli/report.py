@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,10 @@ def report(trainer: Trainer, last: Path | None, again: str = "", plugins: str = 
         again: flags of a command that resumes the run, each after a space.
         plugins: flags of a command that uses its model, each after a space.
     """
-    yield f"\nTrained for {trainer.global_step} steps."
-    latest = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
-    if latest:
-        yield f"Last validation: {', '.join(f'{name} {_number(value)}' for name, value in sorted(latest.items()))}"
-    elif last is not None:
-        yield "No validation was run, so there is no best.ckpt."
+    steps = trainer.global_step
+    yield f"\nTrained for {steps} {'step' if steps == 1 else 'steps'}."
     best: list[Any] = [callback for callback in trainer.checkpoint_callbacks if _has_best(callback)]
-    for callback in best:
-        yield f"Best {_monitored(callback)} {_number(callback.best_model_score)}: {callback.best_model_path}"
+    yield from _results(trainer, best, last)
     if last is None:
         return
     if not last.exists():
@@ -37,13 +32,29 @@ def report(trainer: Trainer, last: Path | None, again: str = "", plugins: str = 
         return
     used = best[0].best_model_path if best else last
     yield f"Latest state: {last}"
-    yield f"\nUse it:    perceiver predict {shlex.quote(f'--ckpt_path={used}')}{plugins} ..."
-    yield f"Go on:     perceiver fit {shlex.quote(f'--ckpt_path={last}')}{again} --trainer.max_steps=N"
+    yield f"\nUse it:     perceiver predict {shlex.quote(f'--ckpt_path={used}')}{plugins} ..."
+    yield f"Go on:      perceiver fit {shlex.quote(f'--ckpt_path={last}')}{again} --trainer.max_steps=N"
+    yield from (f"Look at it: {logs}" for logs in _logs(trainer))
+
+
+def _results(trainer: Trainer, best: Sequence[Any], last: Path | None) -> Iterator[str]:
+    """The latest metrics and the best ones."""
+    latest = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+    if latest:
+        yield f"Last validation: {', '.join(f'{name} {_number(value)}' for name, value in sorted(latest.items()))}"
+    elif last is not None:
+        yield "No validation was run, so there is no best.ckpt."
+    for callback in best:
+        yield f"Best {_monitored(callback)} {_number(callback.best_model_score)}: {callback.best_model_path}"
+
+
+def _logs(trainer: Trainer) -> Iterator[str]:
+    """Commands that show the run's logs, and files of logs."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            yield f"Look at it: tensorboard {shlex.quote(f'--logdir={logger.save_dir}')}"
+            yield f"tensorboard {shlex.quote(f'--logdir={logger.save_dir}')}"
         elif isinstance(logger, CSVLogger):
-            yield f"Look at it: {Path(logger.log_dir, logger.experiment.NAME_METRICS_FILE)}"
+            yield str(Path(logger.log_dir, logger.experiment.NAME_METRICS_FILE))
 
 
 def _has_best(callback: Any) -> bool:

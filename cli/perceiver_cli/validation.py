@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from pytorch_lightning import Trainer
 
 from perceiver_cli.command_line import CommandLine, Flag, value_of
 from perceiver_cli.flags import OPEN_ENDED, Parser, known_values
@@ -59,14 +58,6 @@ def validate(parser: Parser, run: Run) -> Values:
             fault = UserError(run.description.explain(str(fault), run.source))
         raise fault from error
     return _as_plain(parser, config) | ({WORDS: list(run.line.words)} if WORDS in hints else {})
-
-
-def trainer_options(values: Mapping[str, Any]) -> Values:
-    """The arguments for ``Trainer``, loggers and callbacks as objects, of ``values``, in which they are plain data."""
-    parser = Parser(exit_on_error=False)
-    parser.add_class_arguments(Trainer, "trainer", instantiate=False)
-    config = parser.parse_object({"trainer": copy.deepcopy(dict(values))}, defaults=False)  # it changes its argument
-    return {**values, **vars(parser.instantiate(config)["trainer"])}
 
 
 class Flags:

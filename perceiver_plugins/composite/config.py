@@ -10,7 +10,6 @@ from torch import nn
 
 from perceiver_core.config import EncoderConfig, require, require_positive
 from perceiver_registry import UnknownNameError, UserError, registry
-from perceiver_registry.assemble import ADAPTER_KEY, create_config
 from perceiver_registry.configs import ADAPTER_KEY, create_config
 from perceiver_registry.option_types import ConversionError, convert
 

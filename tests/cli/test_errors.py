@@ -69,7 +69,13 @@ def test_unknown_names_say_what_is_near(error, flag, message):
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.patience=x"],
             "--trainer.callbacks.patience: must",
         ),
+        (
+            ["--trainer.callbacks+=Timer", "--trainer.callbacks.interval=x"],
+            "callbacks: Unsupported parameter",
+        ),
         (["--lr_scheduler=StepLR"], "--lr_scheduler.step_size is missing"),
+        (["--data.val_files=missing.txt"], "--data.val_files: "),
+        (["--task.patience=0"], "--task.patience=0 must be at least 1"),
         (["--model.encoder.dropout=2"], "dropout=2.0: must be at least 0 and less than 1"),
         (["--model.encoder.num_self_attention_heads=3"], "num_self_attention_heads=3"),
         (["--model.num_latents=0"], "num_latents=0"),

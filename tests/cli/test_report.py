@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -16,13 +17,15 @@ from perceiver_cli.report import report
 def lines(tmp_path):
     """The report on a trainer whose checkpoints were chosen by a metric."""
 
-    def lines(monitor: str = "val_loss", score: float = 0.5, exists: bool = True, loggers: tuple = ()) -> list[str]:
+    def lines(
+        monitor: str = "val_loss", score: float = 0.5, exists: bool = True, loggers: tuple = (), steps: int = 3
+    ) -> list[str]:
         best = ModelCheckpoint(dirpath=tmp_path, monitor=monitor)
         best.best_model_score, best.best_model_path = torch.tensor(score), str(tmp_path / "my best.ckpt")
         for name in ("my best.ckpt", "last.ckpt") if exists else ():
             (tmp_path / name).touch()
         trainer = SimpleNamespace(
-            global_step=3,
+            global_step=steps,
             callback_metrics={"val_loss": torch.tensor(0.25), "train_loss": torch.tensor(9.0)},
             checkpoint_callbacks=[best],
             loggers=loggers,
@@ -38,8 +41,8 @@ def test_results_and_commands(lines, tmp_path):
         "Last validation: val_loss 0.2500",
         f"Best validation loss 0.5000: {tmp_path}/my best.ckpt",
         f"Latest state: {tmp_path}/last.ckpt",
-        f"\nUse it:    perceiver predict '--ckpt_path={tmp_path}/my best.ckpt' --plugin=p.py ...",
-        f"Go on:     perceiver fit --ckpt_path={tmp_path}/last.ckpt --again --trainer.max_steps=N",
+        f"\nUse it:     perceiver predict '--ckpt_path={tmp_path}/my best.ckpt' --plugin=p.py ...",
+        f"Go on:      perceiver fit --ckpt_path={tmp_path}/last.ckpt --again --trainer.max_steps=N",
         f"Look at it: tensorboard --logdir={tmp_path}/logs",
     ]
 
@@ -47,6 +50,10 @@ def test_results_and_commands(lines, tmp_path):
 def test_the_best_checkpoint_is_named_by_its_metric(lines):
     assert any(line.startswith("Best val_mae 0.5000: ") for line in lines("val_mae"))
     assert any(line.startswith("Best val_mae 1.25e-05: ") for line in lines("val_mae", 1.25e-5))
+
+
+def test_one_step_is_no_steps(lines):
+    assert lines(steps=1)[0] == "\nTrained for 1 step."
 
 
 def test_only_checkpoints_that_exist_are_named(lines):
@@ -72,6 +79,20 @@ def test_a_trial_writes_nothing(perceiver, small, tmp_path):
     assert result.code == 0, result.err
     assert result.out.endswith("A trial run: nothing was saved.\n")
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_the_summary_of_a_model_shows_its_parameters_and_no_operations(perceiver, small):
+    summary = ["--trainer.enable_model_summary=true", "--trainer.fast_dev_run=true", "--model.encoder.freeze=true"]
+    shown = perceiver("fit", *small, *summary)
+    assert shown.code == 0, shown.err
+    header, row, _, total = shown.out.splitlines()[:4]
+    assert header.split() == ["Name", "Type", "Params", "Mode"]
+    assert row.split()[:2] == ["model", "LanguageModel"]
+    assert re.fullmatch(r"Parameters: [\d.]+ K? ?trainable, [\d.]+ K frozen \([\d.]+ MB\)", total), total
+    assert "FLOPs" not in shown.out
+    assert "summary" not in shown.err
+    lightnings = perceiver("fit", *small, *summary, "--trainer.callbacks=ModelSummary")
+    assert "Parameters:" not in lightnings.out
 
 
 def test_found_learning_rates_and_batch_sizes_are_recorded_and_kept(perceiver, fit, small, load):

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import jsonargparse
@@ -21,6 +22,7 @@ from perceiver_cli.run_config import Run
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of
 from perceiver_registry import UserError, registry
 from perceiver_registry.assemble import config_types
+from perceiver_registry.errors import OWN_PACKAGES
 from perceiver_registry.option_types import choices
 
 OF_SOURCE = {
@@ -69,8 +71,21 @@ class Parser(jsonargparse.ArgumentParser):
         """Whether there is a flag ``--NAME+`` that appends to a list."""
         return f"--{name}+" in self._option_string_actions
 
+    def hide_own_classes(self) -> None:
+        """Leave the classes of this project, which options of tasks create, out of the help of the flags of classes."""
+        for action in self._flags():
+            listed = getattr(action, "extra_help", None)
+            if listed is not None:
+                action.extra_help = partial(_without_own_classes, listed)  # type: ignore[attr-defined]
+
     def _flags(self) -> list[argparse.Action]:
         return [action for action in self._actions if action.option_strings]
+
+
+def _without_own_classes(listed: Callable[[], str]) -> str:
+    title, colon, names = listed().partition(": ")
+    shown = [name for name in names.split(", ") if name.partition(".")[0] not in OWN_PACKAGES]
+    return f"{title}{colon}{', '.join(shown)}"
 
 
 def build_parser(command: str, run: Run) -> Parser:
@@ -110,6 +125,7 @@ def build_parser(command: str, run: Run) -> Parser:
     if run.task is not None:
         _add_sections(parser, run)
     parser.add_class_arguments(Trainer, "trainer", instantiate=False)
+    parser.hide_own_classes()
     return parser
 
 

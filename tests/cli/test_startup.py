@@ -167,3 +167,9 @@ def test_help_of_a_run_shows_the_flags_of_what_was_chosen(perceiver):
     for flag in ("model.encoder.vocab_size", "data.train_files", "optimizer.momentum", "lr_scheduler.step_size"):
         assert f"--{flag} " in chosen
     assert "--lr_scheduler.warmup_steps" not in chosen
+
+
+def test_help_lists_no_classes_of_this_project_for_the_trainer(perceiver):
+    shown = "".join(perceiver("fit", "--task=mlm", "--help").out.split())
+    assert "pytorch_lightning.callbacks.EarlyStopping,pytorch_lightning" in shown
+    assert "perceiver_" not in shown

@@ -119,10 +119,7 @@ def _beginning_with(word: str, candidates: Iterable[str]) -> list[str]:
 def _candidates(before: Sequence[str], word: str, common: CommonFlags) -> Iterable[str]:
     command, *given = before
     if word.startswith("-"):
-        flag, equals, value = word.partition("=")
-        if not equals:
-            return _flags(command, given, common)
-        return [f"{flag}={each}" for each in _values(command, given, common, flag, value)]
+        return _flag_candidates(command, given, word, common)
     if given and given[-1].startswith("-") and "=" not in given[-1]:
         return _values(command, given[:-1], common, given[-1], word)
     if command == "describe":
@@ -130,6 +127,13 @@ def _candidates(before: Sequence[str], word: str, common: CommonFlags) -> Iterab
     if command == "completion":
         return SCRIPTS
     return [] if word or command == "predict" else _flags(command, given, common)
+
+
+def _flag_candidates(command: str, given: Sequence[str], word: str, common: CommonFlags) -> Iterable[str]:
+    flag, equals, value = word.partition("=")
+    if not equals:
+        return _flags(command, given, common)
+    return [f"{flag}={each}" for each in _values(command, given, common, flag, value)]
 
 
 # Values

@@ -76,21 +76,25 @@ def _own_folders(checkpoint: Path) -> OwnFolders:
 def _filtered(value: Any, name: str, own: OwnFolders, left_out: list[str]) -> Any:
     """A copy of plain data without the strings that are foreign paths; their names are added to ``left_out``."""
     if isinstance(value, Mapping):
-        kept = {}
-        for key, child in value.items():
-            child_name = f"{name}.{key}".replace(".init_args", "")
-            if not isinstance(child, str) or _is_own(child, own):
-                kept[key] = _filtered(child, child_name, own, left_out)
-                continue
-            left_out.append(f"{child_name}={child}")
-            if key == "save_dir":  # loggers need one
-                kept[key] = RUNS
-        return kept
+        return _filtered_mapping(value, name, own, left_out)
     if isinstance(value, list | tuple):
         foreign = [child for child in value if isinstance(child, str) and not _is_own(child, own)]
         left_out.extend(f"{name}={child}" for child in foreign)
         return [_filtered(child, name, own, left_out) for child in value if child not in foreign]
     return value
+
+
+def _filtered_mapping(value: Mapping[str, Any], name: str, own: OwnFolders, left_out: list[str]) -> dict[str, Any]:
+    kept = {}
+    for key, child in value.items():
+        child_name = f"{name}.{key}".replace(".init_args", "")
+        if not isinstance(child, str) or _is_own(child, own):
+            kept[key] = _filtered(child, child_name, own, left_out)
+            continue
+        left_out.append(f"{child_name}={child}")
+        if key == "save_dir":  # loggers need one
+            kept[key] = RUNS
+    return kept
 
 
 def _is_own(text: str, own: OwnFolders) -> bool:

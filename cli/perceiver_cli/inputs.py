@@ -36,12 +36,7 @@ def open_inputs(arguments: Sequence[str], file: str | None) -> tuple[list[str], 
     given = [text for text in arguments if text != "-"]
     streams: list[tuple[str, TextIO]] = []
     if file:
-        if TABLE.search(file):
-            raise UserError(f"--input={file}: a table, not a list of inputs, one a line (give a table as an argument)")
-        try:
-            streams.append((f"--input={file}", open(os.path.expanduser(file), encoding="utf-8")))  # noqa: SIM115 (closed when read)
-        except (OSError, ValueError) as error:
-            raise UserError(f"--input={file}: {getattr(error, 'strerror', None) or error}") from error
+        streams.append((f"--input={file}", _open_file(file)))
     if "-" in arguments or not (given or file):
         if sys.stdin is None or sys.stdin.isatty():
             raise UserError("nothing to predict for: give inputs, --input=FILE, or standard input")
@@ -49,6 +44,15 @@ def open_inputs(arguments: Sequence[str], file: str | None) -> tuple[list[str], 
     if not streams:
         return given, None
     return given, lambda long_lines: _lines_of_all(streams, long_lines, bool(given))
+
+
+def _open_file(file: str) -> TextIO:
+    if TABLE.search(file):
+        raise UserError(f"--input={file}: a table, not a list of inputs, one a line (give a table as an argument)")
+    try:
+        return open(os.path.expanduser(file), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--input={file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _lines_of_all(streams: Sequence[tuple[str, TextIO]], long_lines: bool, others: bool) -> Iterator[str]:

@@ -46,12 +46,16 @@ def fill_in_links(values: Values, datamodule: Any) -> None:
             value = getattr(datamodule, attribute)
         else:
             value = _default(types[section], field)
-            lacks = f"--data={data} has no attribute {attribute!r}"
-            if value is None and not serves_any:
-                note(f"perceiver: --{section}.{field}: left out: {lacks}")
-            elif value is dataclasses.MISSING or (value is not None and not serves_any):
-                raise UserError(f"--{section}.{field}: {lacks} to take it from (give --{section}.{field}=VALUE)")
+            if not serves_any or value is dataclasses.MISSING:
+                _report_missing(f"--{section}.{field}", f"--data={data} has no attribute {attribute!r}", value)
         options[field] = list(value) if isinstance(value, tuple) else value
+
+
+def _report_missing(flag: str, reason: str, default: Any) -> None:
+    """Raise an error about a field that the data lacks, or print that it is left out if its default is None."""
+    if default is not None:
+        raise UserError(f"{flag}: {reason} to take it from (give {flag}=VALUE)")
+    note(f"perceiver: {flag}: left out: {reason}")
 
 
 def _has(datamodule: Any, attribute: str) -> bool:

@@ -92,19 +92,18 @@ def listing(command: str, argv: Sequence[str]) -> None:
 def _list(kinds: Iterable[str], pattern: str, task: str | None, form: str) -> None:
     if task is not None:
         task = registry().get("task", task).name
-    rows = [
-        _facts(entry)
-        for kind in kinds
-        for entry in registry().entries(kind)  # type: ignore[call-overload]
-        if any(fnmatch.fnmatch(name, pattern) for name in (entry.name, entry.full_name))
-        and (task is None or not _tasks(entry).isdisjoint((task, ANY_TASK)))
-    ]
+    rows = [_facts(entry) for kind in kinds for entry in registry().entries(kind) if _matches(entry, pattern, task)]  # type: ignore[call-overload]
     if form == "json":
         print(json.dumps(rows, indent=2))
     elif rows:
         print_table({key: str(value) for key, value in row.items()} for row in rows)
     else:
         print("there is none" if pattern == "*" else f"nothing is called like {pattern!r}")
+
+
+def _matches(entry: Entry[Any], pattern: str, task: str | None) -> bool:
+    is_like = any(fnmatch.fnmatch(name, pattern) for name in (entry.name, entry.full_name))
+    return is_like and (task is None or not _tasks(entry).isdisjoint((task, ANY_TASK)))
 
 
 def _tasks(entry: Entry[Any]) -> set[str]:
@@ -135,15 +134,22 @@ def _describe(name: str, kinds: Iterable[str], form: str) -> None:
         print(json.dumps(descriptions, indent=2, default=str))
         return
     for number, description in enumerate(descriptions):
-        fields, details = description.pop("fields"), description.pop("details")
-        print("\n" * bool(number) + f"{NOUNS[description['kind']]} {description['name']}: {description['summary']}")
-        print(f"  from {description['distribution']} {description['version']}")
-        for key, value in details.items():
-            lines = [f"{name}: {each}" for name, each in value.items()] if isinstance(value, Mapping) else [value]
-            print(f"  {key}:", *lines, sep="\n    " if isinstance(value, Mapping) else " ")
-        if fields:
+        if number:
             print()
-            print_table(fields)
+        _print_description(description)
+
+
+def _print_description(description: Mapping[str, Any]) -> None:
+    print(f"{NOUNS[description['kind']]} {description['name']}: {description['summary']}")
+    print(f"  from {description['distribution']} {description['version']}")
+    for key, value in description["details"].items():
+        if isinstance(value, Mapping):
+            print(f"  {key}:", *(f"{name}: {each}" for name, each in value.items()), sep="\n    ")
+        else:
+            print(f"  {key}: {value}")
+    if description["fields"]:
+        print()
+        print_table(description["fields"])
 
 
 def _details(entry: Entry[Any]) -> Mapping[str, Any]:

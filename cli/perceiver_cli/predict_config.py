@@ -51,8 +51,13 @@ def read_prediction(argv: Iterable[str]) -> Run:
     names = layer_of_names(line)
     user = [*config_layers(line, _used_values), names, *trainer_layers(line)]
     chosen = merge_layers(user)
-    source = _find_model(line, names.values, chosen)
+    ckpt_path = line.text("ckpt_path") or chosen.get("ckpt_path")
+    source = _find_model(ckpt_path, line, names.values, chosen)
     opened = open_source(source) if source else None
+    # Where output and notes go to one file, the note would be read as data.
+    is_data = line.text("format") not in (None, "table") and is_merged()
+    if source and source != ckpt_path and not is_data:
+        print(f"perceiver: predicting with {source}", file=sys.stderr)
     task_name = name_of(chosen, "task") or (opened.description.task if opened else None)
     task_name = task_name or task_of_model(name_of(chosen, "model"))
     task = registry().get("task", task_name) if task_name else None
@@ -79,20 +84,14 @@ def _used_values(values: Values) -> Values:
     return kept | ({TRAINER: trainer} if trainer else {}) | ({"task": {NAME_KEYS["task"]: task}} if task else {})
 
 
-def _find_model(line: CommandLine, named: Values, chosen: Values) -> str | None:
+def _find_model(ckpt_path: str | None, line: CommandLine, named: Values, chosen: Values) -> str | None:
     """The source of the model: what ``--ckpt_path`` says or, without it, the published model that the flags choose.
 
     A config file does not choose what predicts: it is that of a run with weights of its own.
     """
-    ckpt_path = line.text("ckpt_path") or chosen.get("ckpt_path")
     model, task = name_of(named, "model"), name_of(named, "task")
     if ckpt_path and model:
         raise UserError(f"--ckpt_path={ckpt_path} and --model={model}: give one of the two; each is a model to predict")
-    if not ckpt_path and line.has("help"):
-        return None
-    source = find_source(ckpt_path, chosen, line) if ckpt_path else published(model, task)
-    # Where output and notes go to one file, the note would be read as data.
-    is_data = line.text("format") not in (None, "table") and is_merged()
-    if source != ckpt_path and not is_data:
-        print(f"perceiver: predicting with {source}", file=sys.stderr)
-    return source
+    if ckpt_path:
+        return find_source(ckpt_path, chosen, line)
+    return None if line.has("help") else published(model, task)

@@ -85,19 +85,36 @@ def choose_output(
     suffix = file.suffix.lower().removeprefix(".")
     if takes_folder and (suffix not in FILE_FORMATS or os.path.isdir(file)):
         return Output(form or "table"), output
+    form = _file_format(output, suffix, form)
+    _check_writable(output, file, overwrite)
+    return Output(form, file), None
+
+
+def _file_format(output: str, suffix: str, form: str | None) -> str:
+    """The form of a file of predictions: the one that is given, or the suffix.
+
+    Raises:
+        UserError: if there is none, or if the two differ.
+    """
     if form == "table":
         raise UserError(f"--output={output}: a table is for people to read (--format={', '.join(FILE_FORMATS)})")
-    if form is None and suffix not in FILE_FORMATS:
-        raise UserError(
-            f"--output={output}: its suffix names no form of predictions (.{', .'.join(FILE_FORMATS)}; or add --format)"
-        )
-    if form and suffix in FILE_FORMATS and form != suffix:
+    if suffix not in FILE_FORMATS:
+        if form is None:
+            known = f".{', .'.join(FILE_FORMATS)}"
+            raise UserError(f"--output={output}: its suffix names no form of predictions ({known}; or add --format)")
+        return form
+    if form not in (None, suffix):
         raise UserError(f"--output={output}: its suffix is not that of --format={form}")
-    if os.path.isdir(file) or not os.path.isdir(file.parent):
-        raise UserError(f"--output={output}: {'a folder' if os.path.isdir(file) else 'there is no such folder'}")
+    return suffix
+
+
+def _check_writable(output: str, file: Path, overwrite: bool) -> None:
+    if os.path.isdir(file):
+        raise UserError(f"--output={output}: a folder")
+    if not os.path.isdir(file.parent):
+        raise UserError(f"--output={output}: there is no such folder")
     if os.path.lexists(file) and not overwrite:
         raise UserError(f"--output={output}: there is such a file already (--overwrite replaces it)")
-    return Output(form or suffix, file), None
 
 
 def _writer(form: str, stream: Any) -> Write:

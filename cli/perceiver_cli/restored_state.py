@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +46,33 @@ def check_training_state(checkpoint: Mapping[str, Any], trainer: Trainer, source
         raise UserError(f"{source}: no run can be resumed from it: {damaged} is missing or damaged")
 
 
-def _damaged_entries(checkpoint: Mapping[str, Any], trainer: Trainer) -> Any:
+def _damaged_entries(checkpoint: Mapping[str, Any], trainer: Trainer) -> Iterator[str]:
     """Names of the entries that are not of their type."""
     yield from (name for name in ("epoch", "global_step") if not _is_count(checkpoint.get(name)))
     if not _is_current_version(checkpoint.get("pytorch-lightning_version")):
         yield "pytorch-lightning_version"
-    options = checkpoint.get("hyper_parameters")
+    options = _mapping_or_empty(checkpoint.get("hyper_parameters"))
     for name in ("optimizer", "lr_scheduler"):
-        if not isinstance(options, Mapping) or not isinstance(options.get(name), Mapping):
+        if not isinstance(options.get(name), Mapping):
             yield f"hyper_parameters.{name}"
-    for name in ("optimizer_states", "lr_schedulers"):
-        states = checkpoint.get(name)
-        if not isinstance(states, list) or not all(isinstance(state, Mapping) for state in states):
-            yield name
+    yield from (name for name in ("optimizer_states", "lr_schedulers") if not _is_list_of_states(checkpoint.get(name)))
     callbacks = checkpoint.get("callbacks")
-    if not isinstance(callbacks, Mapping) or not all(isinstance(state, Mapping) for state in callbacks.values()):
+    if not isinstance(callbacks, Mapping) or not _is_list_of_states(list(callbacks.values())):
         yield "callbacks"
-    loops = checkpoint.get("loops", {})
+    yield from _damaged_counters(checkpoint.get("loops", {}), trainer)
+
+
+def _damaged_counters(loops: Any, trainer: Trainer) -> Iterator[str]:
     fit_loop = loops.get("fit_loop", {}) if isinstance(loops, Mapping) else None
     yield from _unlike(fit_loop, trainer.fit_loop.state_dict(), "loops.fit_loop")
+
+
+def _mapping_or_empty(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_list_of_states(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(state, Mapping) for state in value)
 
 
 def _unlike(state: Any, template: Any, name: str) -> Any:
@@ -104,28 +112,38 @@ def check_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any], source
     Raises:
         UserError: if it does not.
     """
-    problem = f"{source}: no run can be resumed from it: optimizer_states is damaged, or of another model"
     groups = state.get("param_groups")
-    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
-        raise UserError(problem)
-    for own, saved in zip(optimizer.param_groups, groups, strict=False):
-        if not all(_is_number(saved[name]) for name, value in own.items() if name in saved and _is_number(value)):
-            raise UserError(problem)
-    if not all("fused" in group for group in optimizer.param_groups):
-        return
+    fits = _is_list_of_states(groups) and _has_numbers_of(groups, optimizer)
+    is_fused = all("fused" in group for group in optimizer.param_groups)
+    if not fits or (is_fused and not _has_tensors_of(state, optimizer)):
+        raise UserError(f"{source}: no run can be resumed from it: optimizer_states is damaged, or of another model")
+
+
+def _has_numbers_of(groups: Iterable[Mapping[str, Any]], optimizer: Optimizer) -> bool:
+    """Whether saved options are numbers where an optimizer's own options are numbers."""
+    return all(
+        _is_number(saved[name])
+        for own, saved in zip(optimizer.param_groups, groups, strict=False)
+        for name, value in own.items()
+        if name in saved and _is_number(value)
+    )
+
+
+def _has_tensors_of(state: Mapping[str, Any], optimizer: Optimizer) -> bool:
+    """Whether saved tensors have the shapes of an optimizer's weights."""
     try:
         saved = [number for group in state["param_groups"] for number in group["params"]]
         weights = dict(zip(saved, (p for group in optimizer.param_groups for p in group["params"]), strict=True))
         entries = [(name, value, weights[n]) for n, each in state["state"].items() for name, value in each.items()]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(problem) from error
-    for name, value, weight in entries:
-        if name == "step":
-            fits = isinstance(value, Tensor | float | int) and torch.as_tensor(value).numel() == 1 and float(value) >= 0
-        else:
-            fits = value is None or (isinstance(value, Tensor) and value.shape == weight.shape)
-        if not fits:
-            raise UserError(problem)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return all(_fits(name, value, weight) for name, value, weight in entries)
+
+
+def _fits(name: str, value: Any, weight: Tensor) -> bool:
+    if name == "step":
+        return isinstance(value, Tensor | float | int) and torch.as_tensor(value).numel() == 1 and float(value) >= 0
+    return value is None or (isinstance(value, Tensor) and value.shape == weight.shape)
 
 
 def _is_number(value: Any) -> bool:

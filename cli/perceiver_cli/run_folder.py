@@ -34,20 +34,27 @@ def prepare_run_folder(trainer: Trainer, runs: Path, checkpoint: Path | None) ->
     resumed = own_folder(checkpoint) if checkpoint else None
     numbered = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger | CSVLogger)]
     for logger in numbered:
-        if logger._version is None:
-            _claim_for_logger(logger, resumed, [other for other in numbered if other is not logger])
+        _claim_for_logger(logger, resumed, numbered)
     if not trainer.loggers:
-        callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath is None]
-        folder = _claim(runs, resumed) if callbacks else None
-        for callback in callbacks:
-            callback.dirpath = str(folder / CHECKPOINTS) if folder else None
+        _claim_for_checkpoints(trainer, runs, resumed)
     for root in {runs.parent, *(Path(logger.save_dir) for logger in numbered)}:
         remove_partial_files(root)
 
 
-def _claim_for_logger(logger: TensorBoardLogger | CSVLogger, resumed: Path | None, others: Iterable[Logger]) -> None:
-    """Set the logger's version to a folder that is this run's alone."""
-    for other in others:
+def _claim_for_checkpoints(trainer: Trainer, runs: Path, resumed: Path | None) -> None:
+    """Give the checkpoint callbacks without a folder one that is this run's alone."""
+    callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath is None]
+    if callbacks:
+        folder = _claim(runs, resumed)
+        for callback in callbacks:
+            callback.dirpath = str(folder / CHECKPOINTS)
+
+
+def _claim_for_logger(logger: TensorBoardLogger | CSVLogger, resumed: Path | None, loggers: Iterable[Logger]) -> None:
+    """Set the version of a logger without one to a folder that is this run's alone."""
+    if logger._version is not None:
+        return
+    for other in loggers:
         if other._version is not None and other.root_dir == logger.root_dir:  # type: ignore[attr-defined]
             logger._version = other._version  # type: ignore[attr-defined]
             return

@@ -21,7 +21,7 @@ from perceiver_cli.predict_config import CHOOSING_NAMES, TRAINER_OPTIONS
 from perceiver_cli.run_config import Run
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of
 from perceiver_registry import UserError, registry
-from perceiver_registry.assemble import config_types
+from perceiver_registry.configs import config_types
 from perceiver_registry.errors import OWN_PACKAGES
 from perceiver_registry.option_types import choices
 

@@ -1,7 +1,7 @@
 """Linear layers and matrix products by oneDNN, where it is faster than MKL.
 
 In single precision on a CPU torch calls Intel's MKL, which does not use AVX-512 on AMD's CPUs. oneDNN, which torch
-includes as well, does: large products take down to half the time. They are as exact, and summed in another order.
+includes as well, does. Its results are as exact, and summed in another order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from perceiver_core.unmodified import are_plain_tensors
 
 MIN_MULTIPLICATIONS = 2**22
-"""Multiplications from which on calling oneDNN pays off. Set by benchmarks/kernel_constants.py."""
+"""Multiplications from which on oneDNN is called.
+
+In benchmarks/kernel_constants.py oneDNN is as fast as MKL or faster from twice this size on.
+"""
 
 
 @functools.cache

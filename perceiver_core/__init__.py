@@ -14,7 +14,7 @@ h, k    attention heads, channels per head
 e       value channels per head, where k are the queries'
 ======  =================================================
 
-In attention layers, which may stand anywhere in a model, n and d are the side of the queries, m and c the side of the
+In attention layers, which can be anywhere in a model, n and d are the side of the queries, m and c the side of the
 keys and values.
 """
 

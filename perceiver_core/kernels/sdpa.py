@@ -73,21 +73,32 @@ def choose_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, d
     """
     if torch.compiler.is_compiling():
         return "fused"
-    (b, heads, m, d), n, e = k.shape, q.shape[-2], v.shape[-1]
-    few_scores = b * heads * n * m <= MAX_SCORES
+    b, heads, m, _ = k.shape
+    few_scores = b * heads * q.shape[-2] * m <= MAX_SCORES
     if not are_plain_tensors(q, k, v):
         # The chunked kernel has no rules for tensor subclasses and transforms.
         return "plain" if few_scores else "fused"
     if q.device.type != "cpu":
-        return "fused" if few_scores or _has_fused_kernel(q, k, v, bias, dropout) else "chunked"
-    if dropout == 0.0 and prefers_onednn(q, k, v) and n * m * min(d, e) >= MIN_MULTIPLICATIONS // 2:
+        return "fused" if few_scores or _has_fused_gpu_kernel(q, k, v, bias, dropout) else "chunked"
+    if dropout == 0.0 and _is_faster_in_chunks(q, k, v):
         return "chunked"
-    if d == e and dropout == 0.0 and not (bias is not None and bias.requires_grad):
+    if dropout == 0.0 and _has_fused_cpu_kernel(k, v, bias):
         return "fused"
     return "plain" if few_scores else "chunked"
 
 
-def _has_fused_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> bool:
+def _is_faster_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Return whether a CPU computes the smaller of both products of a head faster with oneDNN."""
+    multiplications = q.shape[-2] * k.shape[-2] * min(k.shape[-1], v.shape[-1])
+    return prefers_onednn(q, k, v) and multiplications >= MIN_MULTIPLICATIONS // 2
+
+
+def _has_fused_cpu_kernel(k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
+    """Return whether the fused kernel of CPUs takes these inputs."""
+    return k.shape[-1] == v.shape[-1] and not (bias is not None and bias.requires_grad)
+
+
+def _has_fused_gpu_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> bool:
     """Return whether a GPU has a kernel for these inputs that does not hold all scores at once."""
     if q.device.type != "cuda":
         return True

@@ -197,7 +197,7 @@ def _fields(entry: Entry[Any]) -> list[dict[str, str]]:
     """The flags that an entry's class has, with types, defaults and documentation."""
     from perceiver_cli.fields import OF_THE_RUN, fields_of, fields_of_model
 
-    if entry.kind == "format":
+    if entry.kind in ("format", "migration"):
         return []
     if entry.kind == "model":
         return fields_of_model(entry.spec.config)

@@ -103,7 +103,15 @@ class SafetensorsFormat(Format):
         _header(source)
         return True
 
+    def __init__(self) -> None:
+        self._descriptions: dict[str, ModelDescription] = {}
+
     def description(self, source: str) -> ModelDescription:
+        if source not in self._descriptions:
+            self._descriptions[source] = self._read_description(source)
+        return self._descriptions[source]
+
+    def _read_description(self, source: str) -> ModelDescription:
         written = _header(source).get(KEY)
         if written is None:
             raise UserError(
@@ -120,7 +128,12 @@ class SafetensorsFormat(Format):
         from safetensors.torch import load_file
 
         _header(source)
-        return load_file(source)
+        weights = load_file(source)
+        try:
+            description = self.description(source)
+        except UserError:  # weights alone, or of a model that cannot be built: they may fit another one
+            return weights
+        return description.migrate_weights(weights, source)
 
     def read(self, source: str) -> LoadedModel:
         return loaded(self.description(source), self.weights(source), source)

@@ -7,10 +7,11 @@ from perceiver_registry.description import ModelDescription
 from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, UserError
 from perceiver_registry.formats import Format, LoadedModel, read_model, write_model
 from perceiver_registry.hooks import hookimpl
+from perceiver_registry.migrations import Migration
 from perceiver_registry.params import load_params, load_pretrained
 from perceiver_registry.plugins import INTERFACE_VERSION, LoadedPlugin, Plugin
 from perceiver_registry.registry import Entry, Registry, registry
-from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, TaskSpec
 from perceiver_registry.zoo import create_model, from_hugging_face, list_models, load_model, to_hugging_face
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "FormatSpec",
     "LoadedModel",
     "LoadedPlugin",
+    "Migration",
+    "MigrationSpec",
     "ModelDescription",
     "ModelSpec",
     "Plugin",

@@ -25,6 +25,9 @@ SUFFIXES = (".ckpt", ".pt")
 MODEL_PREFIX = "model."
 """What the names of a model's weights begin with in a checkpoint: there they are those of a task's module."""
 
+MODULE_STATES = ("state_dict", "current_model_state")
+"""Entries that hold state dicts of the task's module: the weights and, beside averaged ones, those that are trained."""
+
 NOT_OURS = "{source}: a checkpoint, but not one of perceiver: it does not describe itself"
 """The message about checkpoints of other projects."""
 
@@ -85,6 +88,9 @@ class Checkpoint:
         if KEY not in content:
             raise UserError(NOT_OURS.format(source=path))
         description = replace(read_description(content[KEY], path), results=_results(content, path))
+        if description.migrations:
+            states = {name: content[name] for name in MODULE_STATES if isinstance(content.get(name), Mapping)}
+            content |= {name: _migrated_state(state, description, path) for name, state in states.items()}
         return cls(Path(path), content, description)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,9 +120,7 @@ class Checkpoint:
         Raises:
             UserError: if there is none.
         """
-        state = self.state_dict
-        names = [name for name in state if isinstance(name, str) and name.startswith(MODEL_PREFIX)]
-        return {name.removeprefix(MODEL_PREFIX): state[name] for name in names}
+        return _split(self.state_dict)[0]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -160,6 +164,24 @@ def open_checkpoint(path: str | Path, map_file: bool = True) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise UserError(NOT_OURS.format(source=path))
     return checkpoint
+
+
+def _migrated_state(state: Mapping[str, Tensor], description: ModelDescription, path: str | Path) -> dict[str, Tensor]:
+    """A module's state dict with its model's weights under the names that the installed plugins know."""
+    own, others = _split(state)
+    migrated = description.migrate_weights(own, path)
+    return {f"{MODEL_PREFIX}{name}": value for name, value in migrated.items()} | others
+
+
+def _split(state: Mapping[Any, Tensor]) -> tuple[dict[str, Tensor], dict[Any, Tensor]]:
+    """The state dict of the model within that of a task's module, and the other entries."""
+    own, others = {}, {}
+    for name, value in state.items():
+        if isinstance(name, str) and name.startswith(MODEL_PREFIX):
+            own[name.removeprefix(MODEL_PREFIX)] = value
+        else:
+            others[name] = value
+    return own, others
 
 
 def _results(content: Mapping[str, Any], path: str | Path) -> Results:

@@ -6,6 +6,7 @@ Files hold it as plain data. It is read and written as such at a file's edge onl
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -14,11 +15,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_from_dict, config_to_dict, with_names
 from perceiver_registry.errors import PluginError, UserError, in_one_line
+from perceiver_registry.migrations import apply_migration, find_migrations
 from perceiver_registry.plain_data import PlainDataError, check_size
 from perceiver_registry.plugins import LOCAL
 from perceiver_registry.registry import NOUNS, Entry, registry
+from perceiver_registry.specs import MigrationSpec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from perceiver_core import PerceiverConfig
 
 FORMAT = 1
@@ -54,6 +59,11 @@ class UsedPlugin:
         found = registry().find(self.kind, f"{self.distribution}:{self.name}")
         # What was tried out in a file may be installed now.
         return registry().find(self.kind, self.name) if found is None and self.version == LOCAL else found
+
+    def migrated(self, migrations: Iterable[Entry[MigrationSpec]]) -> UsedPlugin:
+        """Return it with the installed version if that version's migrations were applied."""
+        versions = (entry.plugin.version for entry in migrations if entry.plugin.is_of(self.distribution))
+        return replace(self, version=next(versions, self.version))
 
     def require(self, source: str | Path) -> None:
         """Check that it is installed.
@@ -144,6 +154,7 @@ class ModelDescription:
         format: version of the layout.
         results: progress and metrics of the run, as far as they are known; not part of the plain data.
         origin: the description as it is in its file; None if it was not read from one. Not part of the plain data.
+        migrations: the migrations that made this description from that one, which the weights need as well.
     """
 
     task: str
@@ -155,6 +166,7 @@ class ModelDescription:
     format: int = FORMAT
     results: Results | None = None
     origin: ModelDescription | None = field(default=None, repr=False, compare=False)
+    migrations: tuple[Entry[MigrationSpec], ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def create(
@@ -259,15 +271,46 @@ class ModelDescription:
             UserError: if the configuration does not fit the installed plugins.
             PluginError: if it needs something that is not installed; the message says what to install.
         """
-        description = replace(self, origin=self)
+        with replace(self, origin=self).loading(source):
+            description = self._migrated(source)
         description.validate(source)
         description = description.with_current_names()
         description.build_config(source)
         differing = [str(versions) for versions in description.versions() if versions.differ]
         if differing:
             # One line for each text, wherever the file is read.
-            warnings.warn(f"{source}: written with {'; '.join(differing)}", PluginVersionWarning, stacklevel=1)
+            notice = f"{source}: written with {'; '.join(differing)}{' (migrated)' if description.migrations else ''}"
+            warnings.warn(notice, PluginVersionWarning, stacklevel=1)
         return description
+
+    def _migrated(self, source: str | Path) -> Self:
+        """Return the description in the form that the installed plugins read."""
+        migrations = find_migrations((used.distribution, used.version) for used in self.plugins)
+        if not migrations:
+            return replace(self, origin=self)
+        plain = copy.deepcopy(self.to_dict())
+        for entry in migrations:
+            plain = apply_migration(entry, "description", source, plain)
+        description = type(self).from_dict(plain, source)
+        plugins = tuple(used.migrated(migrations) for used in description.plugins)
+        return replace(description, plugins=plugins, migrations=tuple(migrations), origin=self)
+
+    def migrate_weights(self, weights: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+        """Return a model's weights under the names that the installed plugins know.
+
+        Args:
+            weights: the weights in the file, under the names of the model's state dict.
+            source: the file or folder, for messages.
+
+        Raises:
+            PluginError: if a migration fails.
+        """
+        migrated = dict(weights)
+        with self.loading(source):
+            for entry in self.migrations:
+                assert self.origin is not None
+                migrated = apply_migration(entry, "weights", source, migrated, self.origin.to_dict())
+        return migrated
 
     def build_config(self, source: str | Path) -> PerceiverConfig[Any, Any]:
         """Create the configuration of the model.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, TaskSpec
 
 PROJECT = "perceiver"
 """The name of the pluggy project, and of the entry-point group that plugins are found in."""
@@ -38,3 +38,8 @@ def perceiver_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
 @hookspec
 def perceiver_formats() -> Iterable[FormatSpec]:  # type: ignore[empty-body]
     """The formats of models of this plugin."""
+
+
+@hookspec
+def perceiver_migrations() -> Iterable[MigrationSpec]:  # type: ignore[empty-body]
+    """The migrations of models that older versions of this plugin wrote."""

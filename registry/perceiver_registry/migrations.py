@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.errors import PluginError, in_one_line
-from perceiver_registry.plugins import LOCAL
 from perceiver_registry.registry import Entry, registry
 from perceiver_registry.specs import MigrationSpec
 
@@ -56,19 +56,26 @@ def find_migrations(versions: Iterable[tuple[str, str]]) -> list[Entry[Migration
     found = []
     for distribution, version in versions:
         try:
-            written = Version(version) if version != LOCAL else None
-        except InvalidVersion:  # as of no distribution that is installed
+            written = Version(version)
+        except InvalidVersion:  # a local file, or a damaged description
             continue
         found += [
             entry
             for entry in registry().entries("migration")
-            if written is not None and entry.plugin.is_of(distribution) and written < Version(entry.spec.before)
+            if entry.plugin.is_of(distribution) and written < Version(entry.spec.before)
         ]
     return sorted(dict.fromkeys(found), key=lambda entry: Version(entry.spec.before))
 
 
 def apply_migration(entry: Entry[MigrationSpec], method: str, source: str | Path, value: Any, *others: Any) -> Any:
-    """Call a method of a migration with a copy of what it changes.
+    """Call a method of a migration.
+
+    Args:
+        entry: the migration.
+        method: name of the method.
+        source: the file or folder of the model, for messages.
+        value: what the method changes.
+        others: its other arguments.
 
     Raises:
         PluginError: if it fails; the message names the migration and its plugin.
@@ -76,8 +83,11 @@ def apply_migration(entry: Entry[MigrationSpec], method: str, source: str | Path
     failed = f"{source}: migration {entry.name!r} ({entry.plugin}) failed"
     migration = entry.resolve("migration")
     try:
-        result = getattr(migration(), method)(copy.copy(value), *others)
-    except Exception as error:  # a stranger's code, on what may be damaged
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints must not get into a command's output
+            result = getattr(migration(), method)(value, *others)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a stranger's code, on what may be damaged
         raise PluginError(f"{failed}: {in_one_line(error)}") from error
     if not isinstance(result, Mapping):
         raise PluginError(f"{failed}: {method} must return a mapping")

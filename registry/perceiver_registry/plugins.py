@@ -15,7 +15,7 @@ import pluggy
 
 from perceiver_registry import hooks
 from perceiver_registry.errors import PluginError, in_one_line, near
-from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, Spec, TaskSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, Spec, TaskSpec
 
 INTERFACE_VERSION = "1.3"
 """Version of the interface that plugins are written for: the hooks, the specs, and the public names of
@@ -35,6 +35,7 @@ SPEC_TYPES: dict[str, type[Spec]] = {
     "perceiver_data": DataSpec,
     "perceiver_models": ModelSpec,
     "perceiver_formats": FormatSpec,
+    "perceiver_migrations": MigrationSpec,
 }
 """The hooks, and what each returns."""
 

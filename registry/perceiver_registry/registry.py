@@ -13,9 +13,9 @@ from perceiver_registry.discovery import Selection, discover
 from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, in_one_line, near
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import LoadedPlugin, Plugin, load
-from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, TaskSpec
 
-S = TypeVar("S", AdapterSpec, DataSpec, TaskSpec, ModelSpec, FormatSpec)
+S = TypeVar("S", AdapterSpec, DataSpec, TaskSpec, ModelSpec, FormatSpec, MigrationSpec)
 
 NOUNS = {
     "input": "input adapter",
@@ -24,6 +24,7 @@ NOUNS = {
     "data": "data module",
     "model": "model",
     "format": "format",
+    "migration": "migration",
 }
 """The kinds of specs, and what a person calls them."""
 
@@ -142,8 +143,10 @@ class Registry:
     def entries(self, kind: Literal["model"]) -> list[Entry[ModelSpec]]: ...
     @overload
     def entries(self, kind: Literal["format"]) -> list[Entry[FormatSpec]]: ...
+    @overload
+    def entries(self, kind: Literal["migration"]) -> list[Entry[MigrationSpec]]: ...
     def entries(self, kind: str) -> list[Any]:
-        """All that is registered of a kind ("input", "output", "task", "data", "model" or "format"), by name."""
+        """All that is registered of a kind ("input", "output", "task", "data", "model", "format" or "migration")."""
         return list(self._entries[kind])
 
     @overload

@@ -18,6 +18,7 @@ AdapterKind = Literal["input", "output"]
 Name = str
 Reference = str
 Place = str
+Version = str
 Names = tuple[str, ...]
 
 ANY_TASK = "*"
@@ -38,6 +39,10 @@ def _is_reference(value: object) -> bool:
 
 def _is_place(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value) is not None
+
+
+def _is_version(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)*((a|b|rc)\d+)?", value) is not None
 
 
 def _is_count(value: object) -> bool:
@@ -69,6 +74,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "Reference": (_is_reference, "a name, or one written 'distribution:name'"),
     "AdapterKind": (_is_kind, "'input' or 'output'"),
     "Place": (_is_place, "a place written 'package.module:Name'"),
+    "Version": (_is_version, "a version such as '2.0'"),
     "str": (_is_text, "a text"),
     "int": (_is_count, "a whole number"),
     "bool": (_is_flag, "True or False"),
@@ -259,4 +265,27 @@ class FormatSpec(_Checked):
         return (self.format,)
 
 
-Spec = AdapterSpec | DataSpec | TaskSpec | ModelSpec | FormatSpec
+@dataclass(frozen=True)
+class MigrationSpec(_Checked):
+    """A migration of models that older versions of the distribution wrote.
+
+    Args:
+        name: name in messages.
+        before: first version of the distribution whose models need no migration (``"2.0"``).
+        migration: import path of the subclass of ``perceiver_registry.Migration``, which is called without arguments.
+        summary: one line for listings.
+    """
+
+    name: Name
+    before: Version
+    migration: Place
+    summary: str
+
+    kind: ClassVar[str] = "migration"
+
+    @property
+    def places(self) -> Names:
+        return (self.migration,)
+
+
+Spec = AdapterSpec | DataSpec | TaskSpec | ModelSpec | FormatSpec | MigrationSpec

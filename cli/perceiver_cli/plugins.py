@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,17 @@ from typing import Any
 from perceiver_cli.listing import create_parser
 from perceiver_cli.tables import print_table
 from perceiver_registry import LoadedPlugin, registry
+from perceiver_registry.discovery import find_packages_without_plugins
+from perceiver_registry.escaping import escape_line
+from perceiver_registry.hooks import PROJECT
+from perceiver_registry.plugins import OWN_DISTRIBUTION
 from perceiver_registry.registry import NOUNS
+
+HINT = (
+    f"requires {OWN_DISTRIBUTION}, but registers nothing (name the module with its hooks under "
+    f"[project.entry-points.{PROJECT}] in its pyproject.toml, and install it again)"
+)
+"""What a package lacks whose author expects a plugin."""
 
 
 def plugins(command: str, argv: Sequence[str]) -> None:
@@ -37,6 +48,8 @@ def plugins(command: str, argv: Sequence[str]) -> None:
         print_table(_row(loaded) for loaded in found)
     else:
         print("there is none" if options.pattern == "*" else f"no plugin is called like {options.pattern!r}")
+    for name in fnmatch.filter(find_packages_without_plugins(), options.pattern):
+        print(escape_line(f"perceiver: {name} {HINT}"), file=sys.stderr)
 
 
 def _is_like(loaded: LoadedPlugin, pattern: str) -> bool:

@@ -17,7 +17,7 @@ from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_from_dict, con
 from perceiver_registry.errors import PluginError, UserError, in_one_line
 from perceiver_registry.migrations import apply_migration, find_migrations
 from perceiver_registry.plain_data import PlainDataError, check_size
-from perceiver_registry.plugins import LOCAL
+from perceiver_registry.plugins import LOCAL, OWN_DISTRIBUTION
 from perceiver_registry.registry import NOUNS, Entry, registry
 from perceiver_registry.specs import MigrationSpec
 
@@ -31,10 +31,6 @@ FORMAT = 1
 
 NAMED_SECTIONS = ("task", "model", "data", "optimizer", "lr_scheduler")
 """Sections of a run's configuration that may hold a name."""
-
-
-OWN_DISTRIBUTION = "perceiver-zoo"
-"""The distribution of this project, which has the built-in plugins."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
@@ -12,7 +13,7 @@ from pathlib import Path
 from perceiver_registry.errors import PluginError, UserError, in_one_line, near
 from perceiver_registry.hooks import PROJECT
 from perceiver_registry.local import import_file
-from perceiver_registry.plugins import LOCAL, LoadedPlugin, Plugin, load
+from perceiver_registry.plugins import LOCAL, OWN_DISTRIBUTION, LoadedPlugin, Plugin, is_same_distribution, load
 
 ONLY, DISABLED, FILES = "PERCEIVER_PLUGINS", "PERCEIVER_DISABLE_PLUGINS", "PERCEIVER_PLUGIN_FILES"
 """Environment variables that say what is loaded, so that processes that a run starts load the same."""
@@ -118,6 +119,30 @@ def _installed() -> Iterator[tuple[Plugin, Callable[[], object]]]:
         if name not in seen:
             seen.add(name)
             yield from ((Plugin(point.name, name, version), point.load) for point in points)
+
+
+def find_packages_without_plugins(required: str = OWN_DISTRIBUTION) -> list[str]:
+    """Names of installed distributions that require another one, but declare no plugin of this project.
+
+    Args:
+        required: name of the distribution that is required.
+    """
+    found = set()
+    for distribution in distributions():
+        try:
+            name = distribution.metadata["Name"]
+            requires = any(_is_requirement(line, required) for line in distribution.requires or ())
+            if requires and not any(point.group == PROJECT for point in distribution.entry_points):
+                found.add(str(name))
+        except Exception:  # anything may lie in that folder
+            continue
+    return sorted(found)
+
+
+def _is_requirement(line: str, distribution: str) -> bool:
+    """Whether a line of a distribution's metadata requires another distribution, whatever extras are chosen."""
+    name = re.match(r"[\w.-]*", line)
+    return name is not None and is_same_distribution(name[0], distribution) and "extra ==" not in line
 
 
 def _folder(distribution: Distribution) -> str:

@@ -26,6 +26,9 @@ another major version breaks plugins.
 DECLARATION = "PERCEIVER_INTERFACE"
 """The name, in a plugin's module, of the version that it was written for."""
 
+OWN_DISTRIBUTION = "perceiver-zoo"
+"""The distribution of this project, which has the built-in plugins."""
+
 LOCAL = "local file"
 """Stands for the version of a plugin that is a file, which has none."""
 
@@ -65,11 +68,13 @@ class Plugin:
 
     def is_of(self, distribution: str) -> bool:
         """Whether it is of that distribution, whose name may be written in any way that pip takes."""
-        return _normal(self.distribution) == _normal(distribution)
+        return is_same_distribution(self.distribution, distribution)
 
 
-def _normal(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+def is_same_distribution(one: str, other: str) -> bool:
+    """Whether two names are of one distribution: case, and dots and underscores for hyphens, make no difference."""
+    one, other = (re.sub(r"[-_.]+", "-", name).lower() for name in (one, other))
+    return one == other
 
 
 @dataclass(frozen=True)

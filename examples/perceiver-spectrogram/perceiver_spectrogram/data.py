@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import torch
-from perceiver_core import Batch
-from perceiver_plugins.sdk.data import IGNORED, PerceiverDataModule, example_rng
+import numpy as np
+from perceiver_plugins.sdk.data import ExampleDataset, NamedLabels, PerceiverDataModule, read_files
 from perceiver_registry import UserError
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.utils.data import Dataset
 
-from perceiver_spectrogram.clips import decode, read_all, to_batch
+from perceiver_spectrogram.clips import NOUN, SUFFIXES, collate, decode
 
 TEST_TAKES, VALIDATION_TAKES = range(10), range(10, 13)
 """The takes that are held back. All others are for training."""
 
-Example = tuple[Tensor, int]
-"""A clip (t), and the number of its word."""
 
-
-class SpokenDigitsDataModule(PerceiverDataModule):
+class SpokenDigitsDataModule(NamedLabels, PerceiverDataModule):
     """Recordings in .wav files whose names are WORD_SPEAKER_TAKE.wav, like 7_jackson_32.wav.
 
     Takes 0 to 9 are for test, 10 to 12 for validation, the others for training.
@@ -50,15 +45,17 @@ class SpokenDigitsDataModule(PerceiverDataModule):
         seed: int | None = None,
     ):
         super().__init__(batch_size, valid_batch_size, num_workers, seed)
-        self.path = Path(path).expanduser()
+        self.path = path
         self.sample_rate = sample_rate
         self.max_delay = sample_rate * max_delay_ms // 1000
 
+    collate_fn = collate
+
     @cached_property
     def clips(self) -> dict[str, list[tuple[Tensor, str]]]:
-        """The samples and words of each split, which are read when they are first asked for."""
+        """The samples and the word of each clip, by split; read at the first use."""
         clips: dict[str, list[tuple[Tensor, str]]] = {"train": [], "validation": [], "test": []}
-        for name, content in read_all(self.path):
+        for name, content in read_files(self.path, SUFFIXES, NOUN):
             parts = re.fullmatch(r"([^_]+)_.+_(\d+)", Path(name).stem)
             if parts is None:
                 raise UserError(f"{name}: expected is a name like 7_jackson_32.wav")
@@ -66,61 +63,41 @@ class SpokenDigitsDataModule(PerceiverDataModule):
             split = "test" if take in TEST_TAKES else "train"
             split = "validation" if take in VALIDATION_TAKES else split
             clips[split].append((decode(content, name, self.sample_rate), word))
-        if not any(clips.values()):
-            raise UserError(f"path: there are no .wav files in {self.path}")
         return clips
 
-    # The model takes these over, before setup() is called (links in plugin.py).
-
     @property
-    def label_names(self) -> list[str]:
-        return sorted({word for clips in self.clips.values() for _, word in clips})
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.label_names)
+    def labels(self) -> dict[str, list[str]]:
+        """The word of each clip, which ``label_names`` and ``num_classes`` follow from."""
+        return {split: [word for _, word in clips] for split, clips in self.clips.items()}
 
     def setup(self, stage: str | None = None) -> None:
-        numbers = {word: number for number, word in enumerate(self.label_names)}
         for split, clips in self.clips.items():
-            examples = [(samples, numbers[word]) for samples, word in clips]
-            self.split_datasets[split] = Examples(examples, self.delay)
-
-    def delay(self, samples: Tensor, epoch: int, index: int) -> Tensor:
-        """A clip that begins a little later; how much depends on seed, epoch and index alone."""
-        silence = example_rng(self.seed, epoch, index).integers(self.max_delay + 1)
-        return pad(samples, (int(silence), 0))
-
-    @property
-    def collate_fn(self) -> Callable[[list[Example]], Batch]:
-        return collate
+            samples = [samples for samples, _ in clips]
+            labels = self.label_indices(split)
+            self.split_datasets[split] = Clips(samples, labels, self.max_delay, self.seed)
 
 
-class Examples(Dataset[Example]):
-    """The examples of a split. Training asks for (epoch, index), evaluation for an index.
+class Clips(ExampleDataset):
+    """The clips of a split.
 
     Args:
-        examples: the clips as they are.
-        change: what becomes of a clip in training.
+        clips: the samples (t) of each clip.
+        labels: (n,) the index of the word of each.
+        max_delay: samples of silence before a clip in training, at most.
+        seed: seed of the run.
     """
 
-    def __init__(self, examples: list[Example], change: Callable[[Tensor, int, int], Tensor]):
-        self.examples = examples
-        self.change = change
+    def __init__(self, clips: list[Tensor], labels: Tensor, max_delay: int, seed: int):
+        super().__init__(seed)
+        self.clips = clips
+        self.labels = labels
+        self.max_delay = max_delay
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.clips)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> Example:
-        if isinstance(key, tuple):
-            samples, label = self.examples[key[1]]
-            return self.change(samples, *key), label
-        if key >= len(self):  # it fills up the last batch of one of several processes
-            return self.examples[-1][0], IGNORED
-        return self.examples[key]
-
-
-def collate(examples: list[Example]) -> Batch:
-    """A batch of examples, as the adapter reads it, with ``labels`` (b)."""
-    clips, labels = zip(*examples, strict=True)
-    return {**to_batch(clips), "labels": torch.tensor(labels)}
+    def example(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
+        samples = self.clips[index]
+        if rng is not None:  # in training, begin a little later
+            samples = pad(samples, (int(rng.integers(self.max_delay + 1)), 0))
+        return {"input_values": samples, "labels": self.labels[index]}

@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from perceiver_core import Batch
-from perceiver_plugins.sdk.prediction import Reader
-from perceiver_registry import UserError
+from perceiver_plugins.sdk.prediction import FileReader
 from torch import Tensor
 
 from perceiver_spectrogram.adapter import SpectrogramInputAdapter
-from perceiver_spectrogram.clips import decode, find_clips, to_batch
+from perceiver_spectrogram.clips import NOUN, SUFFIXES, collate, decode
 
 
-class SpectrogramReader(Reader):
-    """Reads .wav files; a folder stands for all that are in it."""
+class SpectrogramReader(FileReader):
+    """Reader of .wav files, also those in folders and zip archives."""
 
+    suffixes, noun = SUFFIXES, NOUN
     input_adapter: SpectrogramInputAdapter
 
-    def expand(self, inputs: Sequence[str]) -> list[str]:
-        clips: list[str] = []
-        for name in inputs:
-            found = find_clips(Path(name)) if Path(name).is_dir() else [name]
-            if not found:
-                raise UserError(f"{name}: there are no .wav files in the folder")
-            clips += map(str, found)
-        return clips
+    def decode(self, content: bytes, name: str) -> dict[str, Tensor]:
+        return {"input_values": decode(content, name, self.input_adapter.config.sample_rate)}
 
-    def read(self, source: str) -> Tensor:
-        try:
-            content = Path(source).read_bytes()
-        except OSError as error:
-            raise UserError(f"{source}: {error.strerror}") from error
-        return decode(content, source, self.input_adapter.config.sample_rate)
+    def collate(self, examples: Sequence[dict[str, Tensor]]) -> Batch:
+        return collate(examples)
 
-    def collate(self, examples: Sequence[Tensor]) -> Batch:
-        return to_batch(examples)
-
-    def tokens(self, example: Tensor) -> list[str]:
-        """When each frame is."""
-        rate = self.input_adapter.config.sample_rate
-        return [
-            f"{1000 * sample // rate} ms"
-            for sample in range(0, len(example), self.input_adapter.hop)
-        ]
+    def tokens(self, example: dict[str, Tensor]) -> list[str]:
+        """Name each frame by its time."""
+        rate, hop = self.input_adapter.config.sample_rate, self.input_adapter.hop
+        samples = range(0, len(example["input_values"]), hop)
+        return [f"{1000 * sample // rate} ms" for sample in samples]

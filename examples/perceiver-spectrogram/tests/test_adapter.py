@@ -10,7 +10,11 @@ from perceiver_spectrogram.adapter import (
     SpectrogramInputAdapter,
     mel_filters,
 )
-from perceiver_spectrogram.clips import to_batch
+from perceiver_spectrogram.clips import collate
+
+
+def to_batch(clips):
+    return collate([{"input_values": clip} for clip in clips])
 
 
 @pytest.fixture

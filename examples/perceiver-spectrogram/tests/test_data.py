@@ -22,10 +22,12 @@ def test_takes_are_held_back_and_no_clip_is_in_two_splits(tones):
     }
     sizes = {split: len(examples) for split, examples in splits.items()}
     assert sizes == {"train": 24, "validation": 6, "test": 10}
-    clips = [tuple(samples.tolist()) for examples in splits.values() for samples, _ in examples]
+    examples = [example for split in splits.values() for example in split]
+    clips = [tuple(example["input_values"].tolist()) for example in examples]
     assert len(set(clips)) == 40
     assert data.label_names == ["high", "low"]
-    assert [label for _, label in splits["validation"]] == [0, 0, 0, 1, 1, 1]
+    assert [int(example["labels"]) for example in splits["validation"]] == [0, 0, 0, 1, 1, 1]
+    assert data.class_counts == [12, 12]
 
 
 def test_a_zip_archive_holds_the_same_as_its_folder(tones, tmp_path):
@@ -48,12 +50,11 @@ def test_a_delay_is_silence_and_depends_on_seed_epoch_and_index_alone(tones):
     data = SpokenDigitsDataModule(str(tones), max_delay_ms=100, seed=3)
     data.setup()
     train = data.split_datasets["train"]
-    clip, _ = train[5]
-    delays = [len(train[epoch, 5][0]) - len(clip) for epoch in range(20)]
-    assert delays == [len(train[epoch, 5][0]) - len(clip) for epoch in range(20)]
+    clip = train[5]["input_values"]
+    delays = [len(train[epoch, 5]["input_values"]) - len(clip) for epoch in range(20)]
+    assert delays == [len(train[epoch, 5]["input_values"]) - len(clip) for epoch in range(20)]
     assert 0 <= min(delays) < max(delays) <= 800
-    delayed, _ = train[0, 5]
-    assert torch.equal(delayed, torch.cat([torch.zeros(delays[0]), clip]))
+    assert torch.equal(train[0, 5]["input_values"], torch.cat([torch.zeros(delays[0]), clip]))
 
 
 def wrong_rate(folder):
@@ -99,7 +100,7 @@ def nothing(folder):
         (no_wav, "1_a_7.wav: not a .wav file"),
         (cut_off, "1_a_7.wav: not a .wav file .it ends too early"),
         (wrong_name, "seven.wav: expected is a name like 7_jackson_32.wav"),
-        (nothing, "there are no .wav files in"),
+        (nothing, "there are no recordings"),
     ],
 )
 def test_what_is_no_recording_is_an_error_that_names_the_file(spoil, message, tmp_path):
@@ -110,13 +111,16 @@ def test_what_is_no_recording_is_an_error_that_names_the_file(spoil, message, tm
 
 def test_a_path_that_is_neither_folder_nor_archive_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
-    for name in ("notes.txt", "missing"):
-        with pytest.raises(UserError, match=f"{name} is neither a folder nor a zip archive"):
+    for name, message in (
+        ("notes.txt", "notes.txt: neither a folder nor a zip archive"),
+        ("missing", "path: there is no folder or archive .*missing"),
+    ):
+        with pytest.raises(UserError, match=message):
             _ = SpokenDigitsDataModule(str(tmp_path / name)).clips
 
 
 def test_an_archive_without_recordings_is_an_error(tmp_path):
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    with pytest.raises(UserError, match="there are no .wav files"):
+    with pytest.raises(UserError, match="there are no recordings"):
         _ = SpokenDigitsDataModule(str(tmp_path / "empty.zip")).clips

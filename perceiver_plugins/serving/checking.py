@@ -1,4 +1,4 @@
-"""Whether an exported model computes what the original does, in other sizes than those that were traced."""
+"""Comparison of exported models with the original, in other sizes than those that were traced."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from perceiver_plugins.serving.tracing import BATCH_SIZE, OpenSize, Traced
 from perceiver_registry.formats import TOLERANCE, largest_difference
 
 MAX_NUMBERS = 2**18
-"""A batch of more numbers is not made larger for a check."""
+"""Largest input for which a check uses larger sizes (arbitrary)."""
 
 Run = Callable[[Batch], Mapping[str, Tensor]]
-"""Computes what an exported model answers."""
+"""Computes the named output tensors of an exported model."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What came of a batch.
+    """Comparison of an exported model with the original for one batch.
 
     Attributes:
-        sizes: the sizes that differed from those of tracing, by name.
-        difference: how far the outputs lay apart, relative to the largest; infinite if one of the two failed.
+        sizes: sizes that differ from those of tracing, by name.
+        difference: largest difference of the outputs, relative to the largest output; infinite if one of the two
+            models failed.
     """
 
     sizes: dict[str, int]
@@ -40,61 +41,73 @@ class Check:
 
 
 def checks(model: PerceiverIO, traced: Traced, run: Run) -> Iterator[Check]:
-    """Compares an exported model with the original: for one example and for more, with each size smaller, and larger.
+    """Compare an exported model with the original for several batch sizes, and with other sizes of each dimension.
 
-    Large inputs, whose models take their time, are compared as seldom as that allows, and not made larger.
+    Large inputs are compared with fewer sizes, and with no larger ones, to limit the time.
 
     Args:
-        model: the original.
-        traced: what was traced of it.
-        run: computes what was exported.
+        model: original model.
+        traced: program of the model.
+        run: computes the outputs of the exported model.
     """
-    is_open = "batch" in traced.sizes
-    batch = example(model, BATCH_SIZE + 1 if is_open else 1)
-    one, more = ({"batch": 1}, {"batch": BATCH_SIZE + 1}) if is_open else ({}, {})
-    others = {name: size for name, size in traced.sizes.items() if name != "batch"}
-    is_small = sum(value.numel() for _, value in entries(batch) if isinstance(value, Tensor)) <= MAX_NUMBERS
+    batch = example(model, BATCH_SIZE + 1 if "batch" in traced.sizes else 1)
+    is_small = _count_numbers(batch) <= MAX_NUMBERS
+    for candidates in _planned_sizes(traced.sizes, is_small):
+        yield _first(model, traced, run, batch, candidates)
+
+
+def _count_numbers(batch: Batch) -> int:
+    return sum(value.numel() for _, value in entries(batch) if isinstance(value, Tensor))
+
+
+def _planned_sizes(sizes: Mapping[str, OpenSize], is_small: bool) -> Iterator[list[dict[str, int]]]:
+    """Iterate over the planned checks. Each compares in the first of its candidates that the original accepts."""
+    one, more = _batch_sizes(sizes)
+    others = {name: size for name, size in sizes.items() if name != "batch"}
     if is_small or len(others) < 2:
-        yield _first(model, traced, run, batch, [one])
-    for place, (name, size) in enumerate(others.items()):
-        number = more if is_small or place == 0 else one
-        yield _first(model, traced, run, batch, [{**number, name: other} for other in _smaller(size)])
-    if others and is_small:
-        larger = {name: size for name, size in others.items() if size.highest is None}
-        tries = [{name: by(size.traced) for name, size in larger.items()} for by in (_double, _half_more)]
-        check = _first(model, traced, run, batch, [{**more, **each} for each in tries if each])
-        if check.sizes:
-            yield check
+        yield [one]
+    for index, (name, size) in enumerate(others.items()):
+        batch_size = more if is_small or index == 0 else one
+        yield [{**batch_size, name: other} for other in _other_sizes(size)]
+    if is_small and (enlarged := _enlarged_together(others)):
+        yield [{**more, **each} for each in enlarged]
 
 
-def _smaller(size: OpenSize) -> list[int]:
-    """Sizes to try instead of the traced one: half of it first, as what consists of patches has even halves."""
-    tries = [size.traced // 2, size.traced - 1, size.traced * 2, size.traced + 1]
-    highest = size.highest or max(tries)
-    return [each for each in tries if max(1, size.lowest) <= each <= highest and each != size.traced]
+def _batch_sizes(sizes: Mapping[str, OpenSize]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the sizes of one example and of several; nothing if the batch size is fixed."""
+    return ({"batch": 1}, {"batch": BATCH_SIZE + 1}) if "batch" in sizes else ({}, {})
 
 
-def _double(size: int) -> int:
-    return 2 * size
+def _other_sizes(size: OpenSize) -> list[int]:
+    """Return sizes to try instead of the traced one: half of it first, which patches divide most often."""
+    candidates = [size.traced // 2, size.traced - 1, size.traced * 2, size.traced + 1]
+    highest = size.highest or max(candidates)
+    return [each for each in candidates if max(1, size.lowest) <= each <= highest and each != size.traced]
 
 
-def _half_more(size: int) -> int:
-    return size + size // 2
+def _enlarged_together(sizes: Mapping[str, OpenSize]) -> list[dict[str, int]]:
+    """Return twice and one and a half times the traced sizes that have no limit; nothing if all have one."""
+    unlimited = {name: size.traced for name, size in sizes.items() if size.highest is None}
+    if not unlimited:
+        return []
+    doubled = {name: 2 * traced for name, traced in unlimited.items()}
+    half_more = {name: traced + traced // 2 for name, traced in unlimited.items()}
+    return [doubled, half_more]
 
 
-def _first(model: PerceiverIO, traced: Traced, run: Run, batch: Batch, tries: list[dict[str, int]]) -> Check:
-    """The check of the first sizes that the original takes."""
-    for sizes in tries:
+def _first(model: PerceiverIO, traced: Traced, run: Run, batch: Batch, candidates: list[dict[str, int]]) -> Check:
+    """Compare the models in the first sizes that the original accepts."""
+    for sizes in candidates:
         other = _sized(batch, traced, sizes)
         expected = _answered(lambda batch: answer(model, batch), other)
         if expected is not None:
             found = _answered(run, other)
             return Check(sizes, float("inf") if found is None else largest_difference(expected, found))
-    return Check({name: size for each in tries[:1] for name, size in each.items()}, float("inf"))
+    return Check({name: size for each in candidates[:1] for name, size in each.items()}, float("inf"))
 
 
 def _sized(batch: Batch, traced: Traced, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """A batch in some sizes, and for the rest in those of tracing."""
+    """Return a batch with the given sizes, and the traced ones for other dimensions."""
     shapes: dict[str, list[int | None]] = {port.name: [None] * len(port.shape) for port in traced.inputs}
     for name, size in traced.sizes.items():
         for entry, place in size.places:
@@ -103,9 +116,9 @@ def _sized(batch: Batch, traced: Traced, sizes: Mapping[str, int]) -> dict[str, 
 
 
 def _answered(run: Run, batch: Batch) -> Mapping[str, Tensor] | None:
-    """What a model answers; None if it cannot take such a batch."""
+    """Return the outputs of a model; None if it fails for such a batch."""
     try:
         with torch.inference_mode():
             return run(batch)
-    except Exception:  # a stranger's adapter, or an exported program, may fail in any way
+    except Exception:  # a third party's adapter, or an exported program, may raise anything
         return None

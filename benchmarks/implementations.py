@@ -116,13 +116,10 @@ def _ours(config: PerceiverConfig) -> tuple[nn.Module, NamedParameters]:
 
 
 def _hugging_face(config: PerceiverConfig) -> tuple[nn.Module, NamedParameters]:
-    from perceiver_registry import registry
+    from perceiver_plugins.huggingface.conversion_table import TABLE
 
-    conversions = registry().adapter_of("input", config.encoder).resolve("conversions")
     conversion = next(
-        each
-        for each in conversions.members
-        if (each.encoder, each.decoder) == (type(config.encoder), type(config.decoder))
+        row.conversion() for row in TABLE if (row.encoder, row.decoder) == (type(config.encoder), type(config.decoder))
     )
     theirs, model_type = conversion.hugging_face_config(config), conversion.model_type
     memory.mark("imports")

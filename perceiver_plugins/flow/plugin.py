@@ -22,7 +22,6 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("frames",),
             reader=f"{PLUGIN}.reading:FrameReader",
             data_options=("image_size",),
-            conversions="perceiver_plugins.huggingface.flow:CONVERSIONS",
             example={
                 "model.encoder.image_size": [6, 8],
                 "model.encoder.num_patch_channels": 8,

@@ -1,15 +1,14 @@
 """Exact conversion between Hugging Face's Perceivers and the models here, both ways.
 
-A plugin describes each of Hugging Face's classes that its adapters make as a :class:`Conversion`. What these share, the
-generic encoder and the decoder of the classifiers, is here as well. A "pair" is the name of a parameter here and in
-Hugging Face's model.
+The modules of this package describe each of Hugging Face's classes as a :class:`Conversion`. What these share, the
+generic encoder and the decoder of the classifiers, is here as well.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,12 @@ from torch import Tensor
 
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.hub import hub
-from perceiver_registry import ModelDescription, UserError, assemble, registry
+from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
+from perceiver_registry import UserError, assemble
 from perceiver_registry.errors import surface_own_fault
 
 if TYPE_CHECKING:
     from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig, PerceiverIO
-
-Pairs = Iterator[tuple[str, str]]
 
 FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading", "compile")
 """Fields of every configuration that say how a model is trained, not what it computes."""
@@ -167,108 +165,6 @@ class Conversion:
         if lost:
             raise ValueError(f"{self.architecture} cannot be what this model is: {'; '.join(lost)}")
         return theirs
-
-
-@dataclass(frozen=True)
-class Conversions:
-    """Hugging Face's classes that the models of an input adapter convert from and to.
-
-    Args:
-        kind: what a person calls such models: "Perceiver for text".
-        members: one for each class.
-    """
-
-    kind: str
-    members: tuple[Conversion, ...]
-
-    def of(self, architecture: str | None) -> Conversion | None:
-        """The conversion of Hugging Face's class of that name, or None."""
-        return next((member for member in self.members if member.architecture == architecture), None)
-
-    def published_config(self, source: str) -> PerceiverConfig[Any, Any]:
-        """The configuration here of the published model at ``source`` (a hub id, or a folder in the hub's layout).
-
-        Raises:
-            UserError: if there is no such model at ``source``, or the hub cannot be reached.
-        """
-        conversion, config = self._read(source)
-        return replace(conversion.convert_config(config), params=source)
-
-    def convert_params(self, source: str) -> dict[str, Tensor]:
-        """The weights of the published model at ``source``, as a state dict of the model that its configuration makes.
-
-        Raises:
-            UserError: if there is no such model at ``source``, or the hub cannot be reached.
-        """
-        conversion, config = self._read(source)
-        state = load_state(conversion.model_type, source, conversion.kind)
-        return conversion.from_state(conversion.convert_config(config), state)
-
-    def to_hugging_face(self, model: PerceiverIO) -> Any:
-        """The model of the one of Hugging Face's classes that can be what ``model`` is, with copies of its weights.
-
-        Raises:
-            ValueError: if there is none; the message says why.
-        """
-        return self.nearest(model).to_hugging_face(model)
-
-    def nearest(self, model: PerceiverIO) -> Conversion:
-        """The conversion of the class that is the likeliest to be what ``model`` is."""
-        config = model.config
-        kinds = [each for each in self.members if each.encoder is type(config.encoder)]
-        fitting = [each for each in kinds if each.decoder is type(config.decoder)]
-        return (fitting or kinds or self.members)[0]
-
-    def _read(self, source: str) -> tuple[Conversion, transformers.PerceiverConfig]:
-        config = load_config(source, self.kind)
-        architecture = next(iter(config.architectures or ()), None)
-        conversion = self.of(architecture)
-        if conversion is None:
-            raise UserError(f"{source}: a {architecture or 'Perceiver without a task'}, not a {self.kind}")
-        return conversion, config
-
-
-def conversion_of(architecture: str | None) -> Conversion | None:
-    """The conversion of Hugging Face's class of that name, whichever plugin brings it along, or None."""
-    return next((found for each in _installed() if (found := each.of(architecture))), None)
-
-
-def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig]:
-    """The conversion of the published model at ``source``, which its configuration decides, and that configuration.
-
-    Args:
-        source: a folder in the hub's layout, or a hub id.
-
-    Raises:
-        UserError: if there is no such model, if no plugin converts its class, or if the hub cannot be reached.
-    """
-    config = load_config(source, "Perceiver")
-    architecture = next(iter(config.architectures or ()), None)
-    conversion = conversion_of(architecture)
-    if conversion is None:
-        known = ", ".join(member.architecture for each in _installed() for member in each.members)
-        raise UserError(
-            f"{source}: a {architecture or 'Perceiver without a task'}, which no plugin converts; known: {known}"
-        )
-    return conversion, config
-
-
-def conversion_for(model: PerceiverIO) -> Conversion:
-    """The conversion of the class that is the likeliest to be what ``model`` is.
-
-    Raises:
-        UserError: if the plugin of its input adapter converts to no class.
-    """
-    entry = registry().adapter_of("input", model.config.encoder)
-    if not entry.spec.conversions:
-        raise UserError(f"the input adapter {entry.name!r} ({entry.plugin}) converts to no class of transformers")
-    return entry.resolve("conversions").nearest(model)
-
-
-def _installed() -> list[Conversions]:
-    """The conversions of all plugins."""
-    entries = [entry for entry in registry().entries("input") if entry.spec.conversions]
-    return list({entry.spec.conversions: entry.resolve("conversions") for entry in entries}.values())
 
 
 def _differences(ours: Any, theirs: Any, free: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -418,23 +314,11 @@ def layer_pairs(ours: str, theirs: str, cross: bool) -> Pairs:
         yield from module_pairs(f"{ours}.{module}", f"{theirs}.{hf_module}")
 
 
-def module_pairs(ours: str, theirs: str, names: Iterable[str] = ("weight", "bias")) -> Pairs:
-    """Pairs of a module: of its parameters ``names``."""
-    for name in names:
-        yield f"{ours}.{name}", f"{theirs}.{name}"
-
-
-def count_layers(state: Mapping[str, Tensor]) -> int:
-    """How many self-attention layers a block of Hugging Face's model with that state dict has."""
-    return len({key.split(".")[3] for key in state if key.startswith("perceiver.encoder.self_attends.")})
-
-
-def load_config(source: str, what: str) -> transformers.PerceiverConfig:
+def load_config(source: str) -> transformers.PerceiverConfig:
     """Hugging Face's configuration of the published model at ``source`` (a hub id, or a folder in the hub's layout).
 
     Args:
         source: the hub id or folder.
-        what: what kind of model is expected there, for messages: "Perceiver language model".
 
     Raises:
         UserError: if there is no Perceiver at ``source``, or the hub cannot be reached.
@@ -443,7 +327,7 @@ def load_config(source: str, what: str) -> transformers.PerceiverConfig:
         with hub():
             config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise _not_loadable(source, what, error) from error
+        raise _not_loadable(source, "Perceiver", error) from error
     if not isinstance(config, transformers.PerceiverConfig):
         raise UserError(f"{source}: a model of type {config.model_type!r}, not a Perceiver")
     return config

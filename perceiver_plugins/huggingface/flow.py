@@ -12,13 +12,11 @@ from perceiver_plugins.flow.adapters import extract_patches
 from perceiver_plugins.flow.config import FlowPatchesEncoderConfig, OpticalFlowDecoderConfig
 from perceiver_plugins.huggingface.conversion import (
     Conversion,
-    Conversions,
-    Pairs,
     encoder_pairs,
     encoder_values,
     layer_pairs,
-    module_pairs,
 )
+from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
 
 KIND = "Perceiver for optical flow"
 
@@ -93,7 +91,7 @@ OPTICAL_FLOW = Conversion(
 )
 
 
-CONVERSIONS = Conversions(KIND, (OPTICAL_FLOW,))
+CONVERSIONS = (OPTICAL_FLOW,)
 
 
 def patched_inputs(frames: Tensor) -> Tensor:

@@ -23,19 +23,20 @@ MODEL_TYPE = "perceiver-zoo"
 
 
 class HuggingFaceFormat(Format):
-    """The layout of Hugging Face's own Perceivers, by the conversions that plugins bring along."""
+    """The layout of transformers' own Perceivers. It converts models in memory as well."""
 
     def recognises(self, source: str) -> bool:
         return config_of(source).get("model_type") == "perceiver"
 
     def description(self, source: str) -> ModelDescription:
-        from perceiver_plugins.huggingface.conversion import conversion_at
+        from perceiver_plugins.huggingface.conversion_table import conversion_at
 
         conversion, config = conversion_at(source)
         return conversion.description(config, source)
 
     def weights(self, source: str) -> Mapping[str, Tensor]:
-        from perceiver_plugins.huggingface.conversion import conversion_at, load_state
+        from perceiver_plugins.huggingface.conversion import load_state
+        from perceiver_plugins.huggingface.conversion_table import conversion_at
 
         conversion, config = conversion_at(source)
         return conversion.from_state(
@@ -46,7 +47,7 @@ class HuggingFaceFormat(Format):
         return loaded(self.description(source), self.weights(source), source)
 
     def refusal(self, loaded: LoadedModel) -> str | None:
-        from perceiver_plugins.huggingface.conversion import conversion_for
+        from perceiver_plugins.huggingface.conversion_table import conversion_for
 
         try:
             conversion_for(loaded.model).check(loaded.model)
@@ -55,7 +56,8 @@ class HuggingFaceFormat(Format):
         return None
 
     def write(self, loaded: LoadedModel, target: str) -> None:
-        from perceiver_plugins.huggingface.conversion import conversion_for, quiet
+        from perceiver_plugins.huggingface.conversion import quiet
+        from perceiver_plugins.huggingface.conversion_table import conversion_for
 
         model, description = loaded
         conversion = conversion_for(model)
@@ -71,18 +73,31 @@ class HuggingFaceFormat(Format):
                 processor.save_pretrained(target)
 
     def expected(self, model: PerceiverIO, batch: Batch) -> Any:
-        from perceiver_plugins.huggingface.conversion import conversion_for
+        from perceiver_plugins.huggingface.conversion_table import conversion_for
 
         return conversion_for(model).our_outputs(model, batch)
 
     def compute(self, target: str, batch: Batch) -> Any:
         """What transformers' own model computes."""
-        from perceiver_plugins.huggingface.conversion import conversion_at, quiet
+        from perceiver_plugins.huggingface.conversion import quiet
+        from perceiver_plugins.huggingface.conversion_table import conversion_at
 
         conversion, _ = conversion_at(target)
         with quiet(target):
             theirs = conversion.model_type.from_pretrained(target).eval()
         return conversion.their_outputs(theirs, batch)
+
+    def from_hugging_face(self, model: Any) -> PerceiverIO:
+        """Convert a model of transformers; see :func:`perceiver_registry.from_hugging_face`."""
+        from perceiver_plugins.huggingface.conversion_table import conversion_of
+
+        return conversion_of(type(model).__name__, "model").from_hugging_face(model)
+
+    def to_hugging_face(self, model: PerceiverIO) -> Any:
+        """Convert a model to transformers; see :func:`perceiver_registry.to_hugging_face`."""
+        from perceiver_plugins.huggingface.conversion_table import conversion_for
+
+        return conversion_for(model).to_hugging_face(model)
 
 
 class ZooFormat(Format):

@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import transformers
-from torch import Tensor
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.huggingface.conversion import (
     Conversion,
-    Conversions,
-    Pairs,
     classification_decoder_pairs,
     classification_decoder_values,
     classification_settings,
-    count_layers,
     encoder_pairs,
     encoder_values,
 )
@@ -31,6 +27,7 @@ from perceiver_plugins.image.config import (
 from perceiver_plugins.image.published import PublishedFormat, image_format_of, published_format
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.hub import file_of
+from perceiver_plugins.sdk.state_dicts import Pairs
 from perceiver_registry import UserError
 from perceiver_registry.plain_data import load_json, read_settings
 
@@ -128,11 +125,6 @@ def convert_config(
     )
 
 
-def convert_state_dict(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]:
-    """Turns the state dict of Hugging Face's class ``architecture`` into one of the model here."""
-    return {ours: state[theirs] for ours, theirs in key_pairs(architecture, count_layers(state))}
-
-
 def key_pairs(architecture: str, num_layers: int) -> Pairs:
     """Pairs of the names of a parameter here and in Hugging Face's model.
 
@@ -192,4 +184,4 @@ def _conversion(architecture: str) -> Conversion:
     )
 
 
-CONVERSIONS = Conversions(KIND, tuple(map(_conversion, ARCHITECTURES)))
+CONVERSIONS = tuple(map(_conversion, ARCHITECTURES))

@@ -12,17 +12,15 @@ from torch import Tensor
 from perceiver_core import Batch, PerceiverConfig, PerceiverIO
 from perceiver_plugins.huggingface.conversion import (
     Conversion,
-    Conversions,
-    Pairs,
     classification_settings,
     encoder_pairs,
     encoder_values,
     layer_pairs,
-    module_pairs,
 )
 from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, AudioVideoLabelEncoderConfig
 from perceiver_plugins.multimodal.data.format import ClipFormat
 from perceiver_plugins.multimodal.decoding import decode
+from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
 
 KIND = "Perceiver for multimodal autoencoding"
 
@@ -177,4 +175,4 @@ MULTIMODAL = Conversion(
     free=("label_mask_probability",),
 )
 
-CONVERSIONS = Conversions(KIND, (MULTIMODAL,))
+CONVERSIONS = (MULTIMODAL,)

@@ -12,16 +12,14 @@ from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.huggingface.conversion import (
     Conversion,
-    Conversions,
-    Pairs,
     classification_decoder_pairs,
     classification_decoder_values,
     classification_settings,
-    count_layers,
     encoder_pairs,
     encoder_values,
     layer_pairs,
 )
+from perceiver_plugins.sdk.state_dicts import Pairs
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_plugins.text.tokenizers import (
     TokenizerError,
@@ -65,11 +63,6 @@ def convert_config(
         num_latent_channels=config.d_latents,
         params=params or config.name_or_path or None,
     )
-
-
-def convert_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Turns the state dict of a ``transformers.PerceiverForMaskedLM`` into one of a ``LanguageModel``."""
-    return {ours: state[theirs] for ours, theirs in key_pairs(count_layers(state))}
 
 
 def convert_classifier_config(
@@ -201,4 +194,4 @@ SEQUENCE_CLASSIFICATION = Conversion(
     processor=_processor,
 )
 
-CONVERSIONS = Conversions("Perceiver for text", (MASKED_LM, SEQUENCE_CLASSIFICATION))
+CONVERSIONS = (MASKED_LM, SEQUENCE_CLASSIFICATION)

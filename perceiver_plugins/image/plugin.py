@@ -60,7 +60,6 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("pixel_values",),
             reader=f"{PLUGIN}.reading:ImageReader",
             data_options=("image_size", "num_channels", "mean", "std", "crop_pct", "bit_depth"),
-            conversions="perceiver_plugins.huggingface.image:CONVERSIONS",
             example={f"model.encoder.{field}": value for field, value in (example | {"num_channels": 1}).items()},
         )
         for name, (prefix, summary, links, example) in ADAPTERS.items()

@@ -18,10 +18,10 @@ from torch import Tensor
 from perceiver_core import DecoderConfig, EncoderConfig, FourierPositions, PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.flow.config import FlowPatchesEncoderConfig, OpticalFlowDecoderConfig
-from perceiver_plugins.huggingface.conversion import Pairs, module_pairs
 from perceiver_plugins.image.config import ImagePixelsEncoderConfig
 from perceiver_plugins.krasserm import data
 from perceiver_plugins.krasserm.files import Original, is_causal
+from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_registry import UserError
 

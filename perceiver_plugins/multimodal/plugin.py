@@ -40,7 +40,6 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("input_values", "pixel_values_videos"),
             reader=f"{PLUGIN}.reading:ClipReader",
             data_options=CLIP_OPTIONS,
-            conversions="perceiver_plugins.huggingface.multimodal:CONVERSIONS",
             example={f"model.encoder.{name}": value for name, value in TINY_CLIP.items()},
         ),
         AdapterSpec(

@@ -22,7 +22,6 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("input_ids", "attention_mask"),
             reader="perceiver_plugins.text.reading:TextReader",
             data_options=("tokenizer", "max_seq_len", "padding_side", "add_special_tokens"),
-            conversions="perceiver_plugins.huggingface.text:CONVERSIONS",
             example={
                 "model.encoder.vocab_size": 40,
                 "model.encoder.max_seq_len": 12,

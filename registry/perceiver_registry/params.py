@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from perceiver_registry.errors import PluginError, UserError
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from perceiver_core import PerceiverIO
-
-    Convert = Callable[[str], Mapping[str, Tensor]]
 
 OF_ENCODER = ("input_adapter.", "encoder.")
 """What the names of an encoder's weights begin with."""
@@ -43,26 +41,21 @@ def load_pretrained(model: PerceiverIO) -> None:
         load_encoder(model, config.encoder.params)
 
 
-def load_params(model: nn.Module, source: str, convert: Convert | None = None) -> None:
+def load_params(model: nn.Module, source: str) -> None:
     """Loads all of ``model``'s weights from ``source``.
 
     Args:
         model: the model, whose parameters are overwritten.
         source: a model in any format that is read: a checkpoint, a safetensors file, a folder, a hub id.
-        convert: turns ``source`` into a state dict of ``model``. None: the format that recognises it does.
 
     Raises:
         UserError: if there is nothing at ``source``, or if its weights do not fit the model.
     """
     where = f"params={source!r}"
-    if convert is not None:
-        state = convert(source)
+    opened = _open(source, where)
+    state = _weights(opened, where)
+    with opened.loading():
         check_fits(model.state_dict(), state, where)
-    else:
-        opened = _open(source, where)
-        state = _weights(opened, where)
-        with opened.loading():
-            check_fits(model.state_dict(), state, where)
     model.load_state_dict(state, strict=False)
 
 

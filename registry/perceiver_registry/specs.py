@@ -121,8 +121,6 @@ class AdapterSpec(_Checked):
             person's inputs for ``perceiver predict``, or None.
         data_options: input adapters: options of the data module that its weights depend on (``("tokenizer",)``).
             An encoder that is taken over from a checkpoint brings them along.
-        conversions: input adapters: place of a ``perceiver_plugins.huggingface.conversion.Conversions``, Hugging Face's
-            classes that its models convert from and to, or None.
         example: values by dotted flag with which it makes a small model (``{"model.encoder.vocab_size": 40}``), for
             tests and trials.
     """
@@ -137,7 +135,6 @@ class AdapterSpec(_Checked):
     reads: Names = ()
     reader: Place | None = None
     data_options: Names = ()
-    conversions: Place | None = None
     example: Mapping[str, Any] = field(default_factory=dict)
 
     @property

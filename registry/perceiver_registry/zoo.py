@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from perceiver_registry.assemble import assemble
 from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_from_dict
 from perceiver_registry.description import ModelDescription
-from perceiver_registry.errors import UserError, some_of
+from perceiver_registry.errors import UserError
 from perceiver_registry.formats import LoadedModel, read_model
 from perceiver_registry.registry import Entry, registry
 from perceiver_registry.specs import ModelSpec
 
 if TYPE_CHECKING:
     from perceiver_core import PerceiverConfig, PerceiverIO
+
+HUGGING_FACE = "perceiver-zoo:huggingface"
+"""Full name of the format of transformers' own Perceivers."""
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
@@ -112,35 +115,29 @@ def load_weights(name: str, source: str) -> LoadedModel:
 
 
 def from_hugging_face(model: Any) -> PerceiverIO:
-    """The model here that computes what one of transformers' Perceivers does, with copies of its weights.
+    """Convert a Perceiver of transformers to the model here that computes the same, with copies of its weights.
 
     Args:
-        model: a model of one of the classes that plugins convert, such as ``transformers.PerceiverForMaskedLM``.
+        model: a model of one of transformers' classes with a task, such as ``transformers.PerceiverForMaskedLM``.
 
     Raises:
-        UserError: if no plugin converts its class.
-        ValueError: if its configuration is none that can be converted.
+        UserError: if its class cannot be converted, or if the plugin that converts it is not loaded.
+        ValueError: if its configuration cannot be converted.
     """
-    architecture = type(model).__name__
-    known = []
-    for entry in registry().entries("input"):
-        if entry.spec.conversions:
-            conversions = entry.resolve("conversions")
-            conversion = conversions.of(architecture)
-            if conversion is not None:
-                return conversion.from_hugging_face(model)
-            known += [member.architecture for member in conversions.members]
-    raise UserError(f"no plugin converts a {architecture}, but {some_of(list(dict.fromkeys(known)))}")
+    return _hugging_face_format().from_hugging_face(model)
 
 
 def to_hugging_face(model: PerceiverIO) -> Any:
-    """The model of one of transformers' classes that computes what a model here does, with copies of its weights.
+    """Convert a model to the one of transformers that computes the same, with copies of its weights.
 
     Raises:
-        UserError: if the plugin of its input adapter converts to no class.
-        ValueError: if none of these classes can be what it is; the message says in what they differ.
+        UserError: if its input adapter converts to no class of transformers, or if the plugin that converts it is not
+            loaded.
+        ValueError: if none of these classes can express it; the message says in what they differ.
     """
-    entry = registry().adapter_of("input", model.config.encoder)
-    if not entry.spec.conversions:
-        raise UserError(f"the input adapter {entry.name!r} ({entry.plugin}) converts to no class of transformers")
-    return entry.resolve("conversions").to_hugging_face(model)
+    return _hugging_face_format().to_hugging_face(model)
+
+
+def _hugging_face_format() -> Any:
+    """The format of transformers' own Perceivers, which converts models in memory as well."""
+    return registry().get("format", HUGGING_FACE).resolve("format")()

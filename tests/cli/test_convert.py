@@ -348,8 +348,14 @@ HOSTILE = {
     "no-json": (_changed("config.json", "{"), "its config.json cannot be read"),
     "a-list": (_changed("config.json", "[]"), "its config.json is no configuration"),
     "another-model": (_changed("config.json", '{"model_type": "bert"}'), "no model in any format that is read"),
-    "no-architecture": (_changed("config.json", '{"model_type": "perceiver"}'), "a Perceiver without a task, which no"),
-    "unknown-class": (_other("PerceiverForPoetry"), "a PerceiverForPoetry, which no plugin converts; known: "),
+    "no-architecture": (
+        _changed("config.json", '{"model_type": "perceiver"}'),
+        "a Perceiver without a task, which cannot",
+    ),
+    "unknown-class": (
+        _other("PerceiverForPoetry"),
+        "a PerceiverForPoetry, which cannot be converted",
+    ),
     "wrong-class": (_another_class, "not a Perceiver for classification of texts: its weights lack 'perceiver.decoder"),
     "wrong-activation": (
         _changed("config.json", json.dumps({"model_type": "perceiver", "architectures": [MLM], "hidden_act": "relu"})),

@@ -9,8 +9,7 @@ import torch
 import transformers
 import yaml
 
-from perceiver_plugins.huggingface.text import CONVERSIONS
-from perceiver_plugins.text import LanguageModel
+from perceiver_registry import load_model
 
 
 @pytest.fixture
@@ -184,7 +183,7 @@ def test_params_bring_their_architecture_and_weights(published, data, printed, f
     assert config["data"]["max_seq_len"] == 32
     folder = fit(*flags, "--trainer.max_steps=1", "--optimizer=SGD", "--optimizer.lr=0")
     state = load(folder / "checkpoints" / "last.ckpt")["state_dict"]
-    expected = LanguageModel(CONVERSIONS.published_config(published)).state_dict()
+    expected = load_model(published).state_dict()
     torch.testing.assert_close({key.removeprefix("model."): value for key, value in state.items()}, dict(expected))
 
 

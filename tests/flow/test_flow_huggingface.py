@@ -10,8 +10,9 @@ import transformers
 from torch import Tensor, nn
 
 from perceiver_core import PerceiverIO
-from perceiver_plugins.huggingface.flow import CONVERSIONS, OPTICAL_FLOW, convert_config, patched_inputs
-from perceiver_registry import UserError, assemble, registry
+from perceiver_plugins.huggingface.conversion_table import conversion_at
+from perceiver_plugins.huggingface.flow import OPTICAL_FLOW, convert_config, patched_inputs
+from perceiver_registry import assemble, registry
 
 BASE = {
     "num_latents": 7,
@@ -219,14 +220,8 @@ def test_another_activation_is_refused():
 def test_a_folder_in_the_hubs_layout_is_loaded(peer, tmp_path):
     theirs = peer(num_blocks=2)
     theirs.save_pretrained(tmp_path)
-    config = CONVERSIONS.published_config(str(tmp_path))
+    conversion, found = conversion_at(str(tmp_path))
+    config = conversion.convert_config(found)
     assert config.params == str(tmp_path)
     frames = random_frames(theirs)
     assert relative_difference(flow_of(assemble(config).eval(), frames), flow_of(theirs, frames)) < 1e-5
-
-
-@pytest.mark.parametrize("function", [CONVERSIONS.published_config, CONVERSIONS.convert_params])
-def test_another_model_is_refused(function, tmp_path):
-    transformers.PerceiverConfig(**BASE, architectures=["PerceiverForMaskedLM"]).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="a PerceiverForMaskedLM, not a Perceiver for optical flow"):
-        function(str(tmp_path))

@@ -11,11 +11,11 @@ import transformers
 from torch import Tensor, nn
 
 from perceiver_core import PerceiverIO
+from perceiver_plugins.huggingface.conversion_table import conversion_at, conversion_of
+from perceiver_plugins.huggingface.formats import HuggingFaceFormat
 from perceiver_plugins.huggingface.image import (
     ARCHITECTURES,
-    CONVERSIONS,
     convert_config,
-    convert_state_dict,
 )
 from perceiver_registry import UserError, assemble, build_adapters, read_model
 
@@ -78,7 +78,7 @@ def pair(request, peer) -> tuple[nn.Module, PerceiverIO]:
     architecture, changes = VARIANTS[request.param]
     theirs = peer(architecture, **changes)
     ours = assemble(convert_config(theirs.config, architecture)).eval()
-    ours.load_state_dict(convert_state_dict(theirs.state_dict(), architecture))
+    ours.load_state_dict(conversion_of(architecture, "").from_state(ours.config, theirs.state_dict()))
     return theirs, ours
 
 
@@ -110,7 +110,7 @@ def test_gradients_equal_those_of_hugging_face(pair):
     theirs(pixel_values=images).logits.square().mean().backward()
     ours({"pixel_values": images}).square().mean().backward()
     gradients = theirs.state_dict() | {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    expected = convert_state_dict(gradients, type(theirs).__name__)
+    expected = conversion_of(type(theirs).__name__, "").from_state(ours.config, gradients)
     scale = max(parameter.grad.abs().max() for parameter in theirs.parameters())
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad / scale, expected[name] / scale, atol=1e-6, rtol=1e-3)
@@ -120,7 +120,7 @@ def test_gradients_equal_those_of_hugging_face(pair):
 
 def test_every_parameter_and_statistic_is_converted(pair):
     theirs, ours = pair
-    converted = convert_state_dict(theirs.state_dict(), type(theirs).__name__)
+    converted = conversion_of(type(theirs).__name__, "").from_state(ours.config, theirs.state_dict())
     assert set(converted) == set(ours.state_dict())
     assert len(converted) == len(theirs.state_dict())
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
@@ -129,7 +129,7 @@ def test_every_parameter_and_statistic_is_converted(pair):
 @torch.no_grad()
 def test_a_model_goes_there_and_back_again(pair, randomise):
     theirs, _ = pair
-    conversion = CONVERSIONS.of(type(theirs).__name__)
+    conversion = conversion_of(type(theirs).__name__, "")
     images = torch.randn(2, 3, 13, 13)
     ours = randomise(conversion.from_hugging_face(theirs))
     changed = conversion.to_hugging_face(ours)
@@ -152,7 +152,7 @@ def test_what_hugging_faces_class_cannot_be_is_refused(architecture, changes, me
     config = convert_config(transformers.PerceiverConfig(**BASE), architecture)
     changed = replace(config, encoder=replace(config.encoder, **changes))
     with pytest.raises(ValueError, match=message):
-        CONVERSIONS.of(architecture).hugging_face_config(changed)
+        conversion_of(architecture, "").hugging_face_config(changed)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,8 @@ def folder(request, peer, tmp_path) -> tuple[str, nn.Module]:
 @torch.no_grad()
 def test_a_folder_in_the_hubs_layout_is_loaded_by_its_architecture(folder):
     source, theirs = folder
-    config = CONVERSIONS.published_config(source)
+    conversion, found = conversion_at(source)
+    config = conversion.convert_config(found)
     assert config.params == source
     assert config.decoder.label_names == ["ant", "bee", "cat"]
     assert config == convert_config(transformers.AutoConfig.from_pretrained(source))
@@ -230,25 +231,24 @@ def refusal(function, source: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("function", [CONVERSIONS.published_config, CONVERSIONS.convert_params])
-def test_what_is_no_perceiver_for_images_is_refused(function, tmp_path):
-    assert "no Perceiver for image classification can be loaded" in refusal(function, str(tmp_path / "missing"))
+@pytest.mark.parametrize("function", [conversion_at, HuggingFaceFormat().weights])
+def test_a_folder_that_cannot_be_converted_is_refused(function, tmp_path):
+    assert "no Perceiver can be loaded" in refusal(function, str(tmp_path / "missing"))
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     assert "a model of type 'bert', not a Perceiver" in refusal(function, str(tmp_path))
     transformers.PerceiverConfig(**BASE).save_pretrained(tmp_path)
-    assert "a Perceiver without a task, not a Perceiver for image" in refusal(function, str(tmp_path))
-    config = transformers.PerceiverConfig(**BASE, architectures=["PerceiverForMaskedLM"])
-    config.save_pretrained(tmp_path)
-    assert "a PerceiverForMaskedLM, not a Perceiver for image" in refusal(function, str(tmp_path))
+    assert "a Perceiver without a task, which cannot be converted" in refusal(function, str(tmp_path))
+    transformers.PerceiverConfig(**BASE, architectures=["PerceiverModel"]).save_pretrained(tmp_path)
+    assert "a PerceiverModel, which cannot be converted" in refusal(function, str(tmp_path))
 
 
 def test_weights_of_another_model_are_refused(peer, tmp_path):
     peer(FOURIER).save_pretrained(tmp_path)
     transformers.PerceiverConfig(**BASE, architectures=[CONV]).save_pretrained(tmp_path)
-    assert "no Perceiver for image classification can be loaded" in refusal(CONVERSIONS.convert_params, str(tmp_path))
+    assert "no Perceiver for image classification can be loaded" in refusal(HuggingFaceFormat().weights, str(tmp_path))
     transformers.PerceiverModel(transformers.PerceiverConfig(**BASE, d_model=261)).save_pretrained(tmp_path)
     transformers.PerceiverConfig(**BASE, architectures=[FOURIER]).save_pretrained(tmp_path)
-    assert "its weights lack 'perceiver.decoder.decoder." in refusal(CONVERSIONS.convert_params, str(tmp_path))
+    assert "its weights lack 'perceiver.decoder.decoder." in refusal(HuggingFaceFormat().weights, str(tmp_path))
 
 
 def test_what_cannot_be_converted_is_refused():

@@ -9,9 +9,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from perceiver_plugins.huggingface.multimodal import CONVERSIONS, convert_config
+from perceiver_plugins.huggingface.conversion_table import conversion_at
+from perceiver_plugins.huggingface.multimodal import convert_config
 from perceiver_plugins.multimodal import MULTIMODAL, decode, reconstruct
-from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict
+from perceiver_registry import assemble, config_from_dict, config_to_dict
 
 VARIANTS = {
     "base": {},
@@ -234,16 +235,11 @@ def test_how_often_the_label_was_masked_in_training_does_not_matter(peer):
 def test_a_folder_in_the_hubs_layout_is_loaded(peer, hf_logits, tmp_path):
     theirs = peer(id2label=dict(enumerate("abcde")))
     theirs.save_pretrained(tmp_path / "saved")
-    config = CONVERSIONS.published_config(str(tmp_path / "saved"))
+    conversion, found = conversion_at(str(tmp_path / "saved"))
+    config = conversion.convert_config(found)
     assert (config.params, config.decoder.label_names) == (str(tmp_path / "saved"), [*"abcde"])
     ours = assemble(config).eval()
     batch = batch_for(theirs.config)
     expected = hf_logits(theirs, batch, *all_places(theirs.config))
     for modality, value in decode(ours, batch).items():
         assert relative_difference(value.reshape(expected[modality].shape), expected[modality]) < 1e-5
-
-
-def test_another_perceiver_is_refused(tmp_path):
-    transformers.PerceiverConfig(architectures=["PerceiverForOpticalFlow"]).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="a PerceiverForOpticalFlow, not a Perceiver for multimodal autoencoding"):
-        CONVERSIONS.published_config(str(tmp_path))

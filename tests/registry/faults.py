@@ -462,7 +462,7 @@ FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("spec_is_complete", _changed(FRAMES, summary="two\nlines"), "two\\nlines"),
     ("spec_is_complete", _changed(CHORDS, tasks=()), "`tasks` is empty"),
     ("places_can_be_imported", _changed(FRAMES, adapter="no_such_module:Frames"), "No module named 'no_such_module'"),
-    ("places_can_be_imported", _changed(FRAMES, conversions="faults:convert"), "conversions='faults:convert'"),
+    ("places_can_be_imported", _changed(FRAMES, reader="faults:read"), "reader='faults:read'"),
     ("classes_are_of_the_kind", _changed(FRAMES, adapter="faults:Chords"), "no subclass of InputAdapter"),
     ("classes_are_of_the_kind", _changed(CHORDS, config="faults:FramesEncoderConfig"), "no subclass of DecoderConfig"),
     ("classes_are_of_the_kind", _encoder(UndecoratedConfig), "lacks its own @dataclass"),

@@ -65,7 +65,7 @@ def test_entries_come_by_name(kind):
     assert names
 
 
-PLACES = ("adapter", "config", "module", "predictor", "reader", "conversions")
+PLACES = ("adapter", "config", "module", "predictor", "reader")
 
 
 @pytest.mark.parametrize("kind", ["input", "output", "task", "data"])
@@ -74,8 +74,7 @@ def test_every_place_of_the_built_in_plugins_can_be_imported(kind):
         for field in dataclasses.fields(entry.spec):
             place = getattr(entry.spec, field.name)
             if field.name in PLACES and place is not None:
-                found = entry.resolve(field.name)
-                assert callable(found.published_config if field.name == "conversions" else found), entry.name
+                assert callable(entry.resolve(field.name)), entry.name
 
 
 def test_named_models_and_data_modules_name_tasks_that_exist():
@@ -300,7 +299,7 @@ def test_a_spec_refuses_values_of_other_types(spec, field, value, expected):
 
 
 def test_what_may_be_none_or_name_another_distribution_is_no_error():
-    assert dataclasses.replace(ADAPTER, reader=None, conversions=None).reader is None
+    assert dataclasses.replace(ADAPTER, reader=None).reader is None
     assert TaskSpec("t", "a:B", "", data="other-dist:d").data == "other-dist:d"
 
 

@@ -10,12 +10,11 @@ import transformers
 from torch import Tensor
 
 from perceiver_core import PerceiverConfig
+from perceiver_plugins.huggingface.conversion_table import conversion_at
 from perceiver_plugins.huggingface.text import (
-    CONVERSIONS,
     MASKED_LM,
     SEQUENCE_CLASSIFICATION,
     convert_config,
-    convert_state_dict,
 )
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_registry import UserError
@@ -82,7 +81,7 @@ def pair(request, peer) -> tuple[transformers.PerceiverForMaskedLM, LanguageMode
     """Hugging Face's model and the same model here."""
     theirs = peer(**VARIANTS[request.param])
     ours = LanguageModel(convert_config(theirs.config)).eval()
-    ours.load_state_dict(convert_state_dict(theirs.state_dict()))
+    ours.load_state_dict(MASKED_LM.from_state(ours.config, theirs.state_dict()))
     return theirs, ours
 
 
@@ -110,7 +109,8 @@ def test_gradients_equal_those_of_hugging_face(pair):
     batch = padded_batch(theirs.config, 11)
     theirs(**batch).logits[:, :11].square().mean().backward()
     ours(**batch).square().mean().backward()
-    expected = convert_state_dict({name: parameter.grad for name, parameter in theirs.named_parameters()})
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    expected = MASKED_LM.from_state(ours.config, gradients)
     # Keys' biases have gradients of zero but for rounding, so the largest gradient is what all are compared to.
     scale = max(gradient.abs().max() for gradient in expected.values())
     for name, parameter in ours.named_parameters():
@@ -120,7 +120,7 @@ def test_gradients_equal_those_of_hugging_face(pair):
 def test_every_parameter_is_converted(pair):
     theirs, ours = pair
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-    assert set(convert_state_dict(theirs.state_dict())) == set(ours.state_dict())
+    assert set(MASKED_LM.from_state(ours.config, theirs.state_dict())) == set(ours.state_dict())
 
 
 @pytest.mark.parametrize("conversion", [MASKED_LM, SEQUENCE_CLASSIFICATION], ids=lambda conversion: conversion.kind)
@@ -200,8 +200,10 @@ def test_a_folder_in_the_hubs_layout_is_loaded_by_its_config(folder):
     config = convert_config(transformers.AutoConfig.from_pretrained(source))
     assert config.params == source
     batch = padded_batch(theirs.config, 19)
-    for loaded in (config, CONVERSIONS.published_config(source)):
-        assert relative_difference(LanguageModel(loaded).eval()(**batch), theirs(**batch).logits) < 1e-5
+    assert relative_difference(LanguageModel(config).eval()(**batch), theirs(**batch).logits) < 1e-5
+    conversion, found = conversion_at(source)
+    assert conversion is MASKED_LM
+    assert conversion.convert_config(found) == config
 
 
 def test_the_place_of_the_weights_can_be_given():
@@ -228,13 +230,13 @@ def assert_one_line_about(error: pytest.ExceptionInfo[UserError], source: str) -
 
 def test_a_missing_folder_is_one_line_of_error(tmp_path):
     source = str(tmp_path / "missing")
-    with pytest.raises(UserError, match="no Perceiver for text can be loaded") as error:
-        CONVERSIONS.published_config(source)
+    with pytest.raises(UserError, match="no Perceiver can be loaded") as error:
+        conversion_at(source)
     assert_one_line_about(error, source)
 
 
 def test_a_model_of_another_type_is_one_line_of_error(tmp_path):
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="a model of type 'bert', not a Perceiver") as error:
-        CONVERSIONS.published_config(str(tmp_path))
+        conversion_at(str(tmp_path))
     assert_one_line_about(error, str(tmp_path))

@@ -22,7 +22,7 @@ CONTRACT = Contract()
 BASES: dict[str, tuple[type, type]] = {"input": (InputAdapter, EncoderConfig), "output": (OutputAdapter, DecoderConfig)}
 """What adapter and config are subclasses of, by kind."""
 
-PLACES = ("adapter", "config", "reader", "conversions")
+PLACES = ("adapter", "config", "reader")
 
 
 @CONTRACT.promise()

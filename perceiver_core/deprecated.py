@@ -1,4 +1,4 @@
-"""Hooks of interface 1.2 that ``position_layout`` replaced in 1.3.
+"""Hooks of interface 1.2 that ``position_layout`` replaced in 2.0.
 
 Adapters and query providers that define them work as before, with a DeprecationWarning. Interface 2.0 removes them.
 """
@@ -75,5 +75,5 @@ class QueryPositionHooks:
 
 
 def _warn(what: str, instead: str) -> None:
-    message = f"{what}: deprecated since interface 1.3 ({instead})"
+    message = f"{what}: deprecated since interface 2.0 ({instead})"
     warnings.warn(message, DeprecationWarning, stacklevel=3)

@@ -30,7 +30,7 @@ NUM_PLUGINS = 20
 PLUGIN = """
 from perceiver_registry import AdapterSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "2.0"
 
 
 @hookimpl

@@ -88,7 +88,7 @@ def _call(name: str, command: Command, argv: Sequence[str]) -> None:
 
 
 def _report_failures(debug: bool) -> None:
-    """Says which plugins failed, unless this is one of several processes of a run and another one says it."""
+    """Says which plugins failed or are deprecated, unless another one of a run's several processes says it."""
     failures = registry().failures
     if any(os.environ.get(name, "0") != "0" for name in RANKS):
         return
@@ -96,3 +96,5 @@ def _report_failures(debug: bool) -> None:
         if debug:
             traceback.print_exception(loaded.error)
         print(escape_line(f"perceiver: {loaded} (perceiver plugins --debug shows where)"), file=sys.stderr)
+    for deprecation in filter(None, (loaded.deprecation for loaded in registry().plugins)):
+        print(escape_line(f"perceiver: {deprecation}"), file=sys.stderr)

@@ -6,7 +6,7 @@ from perceiver_registry import DataSpec, FormatSpec, hookimpl
 from perceiver_registry.checkpoint import SUFFIXES
 from perceiver_registry.specs import ANY_TASK
 
-PERCEIVER_INTERFACE = "1.3"
+PERCEIVER_INTERFACE = "2.0"
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from typing import Any
 
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.3"
+PERCEIVER_INTERFACE = "2.0"
 
 PLUGIN = "perceiver_plugins.image"
 
@@ -136,7 +136,7 @@ def perceiver_data() -> list[DataSpec]:
         DataSpec(
             name=name,
             module=f"{PLUGIN}.data:{module}",
-            tasks=("image-classification", "classification"),
+            tasks=("image-classification", "classification", "regression"),
             summary=summary,
             yields=("pixel_values",),
             defaults=defaults.get(name, {}),

@@ -378,7 +378,7 @@ class ModelDescription:
 
     def __getitem__(self, name: str) -> Any:
         warnings.warn(
-            f"description[{name!r}] is deprecated since interface 1.3: write description.{name}",
+            f"description[{name!r}] is deprecated since interface 2.0: write description.{name}",
             DeprecationWarning,
             stacklevel=2,
         )

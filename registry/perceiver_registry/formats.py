@@ -203,11 +203,11 @@ class Source:
 
 
 def typed_description(description: ModelDescription | Mapping[str, Any]) -> ModelDescription:
-    """Return a description as a typed one: before interface 1.3 formats had plain dicts, which may be incomplete."""
+    """Return a description as a typed one: before interface 2.0 formats had plain dicts, which may be incomplete."""
     if isinstance(description, ModelDescription):
         return description
     warnings.warn(
-        "a dict as the description of a LoadedModel is deprecated since interface 1.3: make it a ModelDescription",
+        "a dict as the description of a LoadedModel is deprecated since interface 2.0: make it a ModelDescription",
         DeprecationWarning,
         stacklevel=3,
     )

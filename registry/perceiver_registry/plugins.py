@@ -17,11 +17,17 @@ from perceiver_registry import hooks
 from perceiver_registry.errors import PluginError, in_one_line, near
 from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, Spec, TaskSpec
 
-INTERFACE_VERSION = "1.3"
+INTERFACE_VERSION = "2.0"
 """Version of the interface that plugins are written for: the hooks, the specs, and the public names of
 ``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.sdk``. A greater minor version has more of them;
 another major version breaks plugins.
 """
+
+OLDEST_INTERFACE = "1.0"
+"""Oldest version whose plugins are loaded. Those of an earlier major version than ours are deprecated."""
+
+REMOVED = {"conversions": "register a format with the hook perceiver_formats; see docs/interface.md"}
+"""Arguments of specs that interface 1 had, and what replaces them."""
 
 DECLARATION = "PERCEIVER_INTERFACE"
 """The name, in a plugin's module, of the version that it was written for."""
@@ -103,6 +109,17 @@ class LoadedPlugin:
             return "failed"
         return "disabled" if self.disabled else "ok"
 
+    @property
+    def deprecation(self) -> str | None:
+        """One line about a plugin that the next release will not load, or None."""
+        declared = self.interface or INTERFACE_VERSION
+        if self.error is not None or _number(declared)[0] == _number(INTERFACE_VERSION)[0]:
+            return None
+        return (
+            f"{self.plugin} is written for interface {declared}, which the next release will not load (upgrade "
+            f"it; its authors find what changed in {INTERFACE_VERSION} in docs/interface.md)"
+        )
+
     def __str__(self) -> str:
         return f"{self.plugin} {'failed: ' if self.error else 'is '}{self.error or self.status}"
 
@@ -137,14 +154,22 @@ def _blamed(what: str) -> Iterator[None]:
     except (PluginError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit, too, and what test frameworks raise
-        raise PluginError(f"{what}: {in_one_line(error)}") from error
+        raise PluginError(f"{what}: {_removed(error) or in_one_line(error)}") from error
+
+
+def _removed(error: BaseException) -> str | None:
+    """The message about an argument that a spec no longer has, or None if ``error`` is another."""
+    if not isinstance(error, TypeError):
+        return None
+    found = (name for name in REMOVED if f"unexpected keyword argument {name!r}" in str(error))
+    return next((f"{name!r} was removed in interface 2.0 ({REMOVED[name]})" for name in found), None)
 
 
 def _interface_of(implementation: object) -> str | None:
     """The interface version that a plugin declares, or None.
 
     Raises:
-        PluginError: if it is not compatible with ours: of another major version, or of a greater minor one.
+        PluginError: if it is not compatible with ours: later, or earlier than the oldest that is loaded.
     """
     with _blamed(DECLARATION):
         version = getattr(implementation, DECLARATION, None)
@@ -152,13 +177,16 @@ def _interface_of(implementation: object) -> str | None:
         return None
     if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+", version):
         raise PluginError(f"{DECLARATION} = {reprlib.repr(version)}: expected is a text like {INTERFACE_VERSION!r}")
-    theirs, ours = (tuple(map(int, each.split("."))) for each in (version, INTERFACE_VERSION))
-    if theirs[0] != ours[0] or theirs > ours:
-        outdated = "perceiver-zoo" if theirs > ours else "it"
+    if not _number(OLDEST_INTERFACE) <= _number(version) <= _number(INTERFACE_VERSION):
+        outdated = "perceiver-zoo" if _number(version) > _number(INTERFACE_VERSION) else "it"
         raise PluginError(
             f"it was written for interface {version}, but this is {INTERFACE_VERSION}: upgrade {outdated}"
         )
     return version
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _specs_of(implementation: object) -> Iterator[Spec]:

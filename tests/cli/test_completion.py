@@ -38,7 +38,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 PLUGIN = """
 from perceiver_registry import AdapterSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "2.0"
 
 @hookimpl
 def perceiver_adapters():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from environments import FreshEnvironment, Result
 
+from perceiver_cli.main import main
+
 MY_ADAPTERS = '''
 """An adapter, its data and their hooks in one file."""
 
@@ -247,3 +249,15 @@ def test_two_files_of_one_name_are_told_apart(fresh):
     (line,) = shown.err.splitlines()
     assert "there is a module 'light' already" in line
     assert str(Path("other") / "light.py") in line
+
+
+def test_a_plugin_for_the_previous_interface_works_with_one_line(tmp_path, capsys):
+    file = tmp_path / "for_the_previous.py"
+    file.write_text("PERCEIVER_INTERFACE = '1.2'\n" + LIGHT.format(name="of-the-previous"))
+    assert main(["list-data", f"--plugin={file}"]) == 0
+    shown = capsys.readouterr()
+    assert "of-the-previous" in shown.out
+    (line,) = shown.err.splitlines()
+    assert line.startswith(
+        "perceiver: plugin 'for_the_previous' of for_the_previous.py (local file) is written for inter"
+    )

@@ -47,7 +47,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
             {
                 f"{name}_package/__init__.py": "",
                 f"{name}_package/plugin.py": PLUGIN.format(
-                    name=name, declaration="" if name == "plugin0" else 'PERCEIVER_INTERFACE = "1.0"'
+                    name=name, declaration="" if name == "plugin0" else 'PERCEIVER_INTERFACE = "2.0"'
                 ),
                 f"{name}_package/adapters.py": "import torch\n",
             },

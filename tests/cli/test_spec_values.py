@@ -15,7 +15,7 @@ from perceiver_registry import UserError
 PLUGIN = """
 from perceiver_registry import DataSpec, ModelSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.1"
+PERCEIVER_INTERFACE = "2.0"
 
 
 @hookimpl

@@ -83,12 +83,12 @@ BROKEN = {
     ),
     "no-hooks": ("del perceiver_models", "it registers nothing: no function in it is marked with @hookimpl"),
     "newer": (
-        "PERCEIVER_INTERFACE = '1.99'",
-        f"written for interface 1.99, but this is {OURS}: upgrade perceiver-zoo",
+        "PERCEIVER_INTERFACE = '2.99'",
+        f"written for interface 2.99, but this is {OURS}: upgrade perceiver-zoo",
     ),
     "much-newer": (
-        "PERCEIVER_INTERFACE = '2.0'",
-        f"written for interface 2.0, but this is {OURS}: upgrade perceiver-zoo",
+        "PERCEIVER_INTERFACE = '3.0'",
+        f"written for interface 3.0, but this is {OURS}: upgrade perceiver-zoo",
     ),
     "older": ("PERCEIVER_INTERFACE = '0.9'", f"written for interface 0.9, but this is {OURS}: upgrade it"),
     "number-of-interface": (
@@ -103,7 +103,7 @@ print("hello from a plugin")
 
 from perceiver_registry import AdapterSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "2.0"
 
 @hookimpl
 def perceiver_adapters():

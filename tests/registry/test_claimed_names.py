@@ -11,7 +11,7 @@ from environments import FreshEnvironment, Result, write_wheel
 PLUGIN = """
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "2.0"
 
 @hookimpl
 def perceiver_adapters():

@@ -103,7 +103,8 @@ def test_the_document_says_the_version():
 
 
 def test_the_document_names_the_public_modules_and_their_names():
-    rows = re.findall(r"^\| `(perceiver[\w.]+)` \| (.*) \|$", DOCUMENT.read_text(), flags=re.MULTILINE)
+    section = DOCUMENT.read_text().partition("## What is public")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(perceiver[\w.]+)` \| (.*) \|$", section, flags=re.MULTILINE)
     named = {module: set(re.findall(r"`(\w+)`", names)) for module, names in rows}
     assert named.keys() == PUBLIC.keys()
     for module, names in PUBLIC.items():

@@ -335,6 +335,30 @@ def test_a_later_minor_version_takes_plugins_of_an_earlier_one(empty, monkeypatc
     assert empty.names("input") == ["strange"]
 
 
+@pytest.mark.parametrize(("version", "deprecated"), [("1.0", True), ("1.2", True), ("2.0", False), (None, False)])
+def test_a_plugin_for_the_previous_interface_is_deprecated(empty, version, deprecated):
+    declared = plugin(perceiver_adapters=[ADAPTER])
+    if version:
+        declared.PERCEIVER_INTERFACE = version
+    empty.register(declared, STRANGER)
+    assert empty.names("input") == ["strange"]
+    line = empty.plugins[0].deprecation
+    assert (line is not None) == deprecated
+    if line is not None:
+        assert f"plugin 'strange' of strange-dist 1.2.3 is written for interface {version}, " in line
+
+
+def test_an_argument_that_is_gone_names_its_replacement(empty):
+    @hookimpl
+    def perceiver_adapters():
+        return [AdapterSpec("a", "input", "a:A", "a:C", "an adapter", conversions="a:CONVERSIONS")]
+
+    with pytest.raises(
+        PluginError, match=r"'conversions' was removed in interface 2.0 \(register a format with .*hook"
+    ):
+        empty.register(SimpleNamespace(perceiver_adapters=perceiver_adapters), STRANGER)
+
+
 def test_a_hook_that_fails_is_an_error_of_its_plugin(empty):
     @hookimpl
     def perceiver_adapters():

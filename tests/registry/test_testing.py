@@ -66,7 +66,7 @@ def test_each_check_of_adapters_has_a_planted_fault():
 SOUND = """
 from perceiver_registry import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.0"
+PERCEIVER_INTERFACE = "2.0"
 
 @hookimpl
 def perceiver_adapters():
@@ -212,14 +212,14 @@ def test_a_sound_plugin_passes(write_plugin):
 
 
 PLUGIN_FAULTS = [
-    ("loads", 'PERCEIVER_INTERFACE = "1.0"', 'PERCEIVER_INTERFACE = "9.0"', "written for interface 9.0"),
+    ("loads", 'PERCEIVER_INTERFACE = "2.0"', 'PERCEIVER_INTERFACE = "9.0"', "written for interface 9.0"),
     ("loads", "    return [\n        TaskSpec(", "    return [\n        AdapterSpec(", "perceiver_tasks failed"),
     ("loads", 'name="melodies"', 'name="melodies", colour="red"', "perceiver_data failed"),
     ("loads", '"chords", tasks=("melody-mood",)', '"chords", tasks="melody-mood"', "must be a tuple of names"),
     ("loads", "def perceiver_models", "def perceiver_modles", "there is no hook 'perceiver_modles'"),
     ("loads", '"chords", "output"', '"notes", "input"', "'notes' is registered twice"),
     ("loads", "    return [\n        DataSpec(", "    raise OSError('gone')\n    return [\n        DataSpec(", "gone"),
-    ("declares_its_interface", 'PERCEIVER_INTERFACE = "1.0"', "", f"PERCEIVER_INTERFACE = {INTERFACE_VERSION!r}"),
+    ("declares_its_interface", 'PERCEIVER_INTERFACE = "2.0"', "", f"PERCEIVER_INTERFACE = {INTERFACE_VERSION!r}"),
     ("hooks_are_marked", "@hookimpl\ndef perceiver_models", "def perceiver_models", "perceiver_models is not marked"),
     ("summaries_are_lines", '"a small one"', '""', "small-listener: summary=''"),
     ("imports_nothing_heavy", "from perceiver_registry", "import numpy\nfrom perceiver_registry", "imports numpy"),
@@ -321,7 +321,7 @@ def test_each_check_of_plugins_has_a_planted_fault(write_plugin):
 
 
 def test_all_that_is_wrong_is_one_error(write_plugin):
-    wrong = SOUND.replace('PERCEIVER_INTERFACE = "1.0"', "").replace('faults:Notes"', 'faults:Nonsense"')
+    wrong = SOUND.replace('PERCEIVER_INTERFACE = "2.0"', "").replace('faults:Notes"', 'faults:Nonsense"')
     with pytest.raises(AssertionError) as error:
         check_plugin(importlib.import_module(write_plugin(wrong.replace("1353", "7"))), skip=SLOW)
     head, *lines = str(error.value).splitlines()

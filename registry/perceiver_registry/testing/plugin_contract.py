@@ -78,7 +78,7 @@ def loads(subject: PluginSubject) -> None:
 
 @CONTRACT.promise(needs=LOADS)
 def declares_its_interface(subject: PluginSubject) -> None:
-    """The plugin's module says for which version of the interface it was written, `PERCEIVER_INTERFACE = "1.3"`."""
+    """The plugin's module says for which version of the interface it was written, `PERCEIVER_INTERFACE = "2.0"`."""
     declared = subject.loaded.interface
     expect(declared is not None, f"{subject.module_name} says nothing; add {DECLARATION} = {INTERFACE_VERSION!r}")
 

@@ -1,4 +1,4 @@
-"""Optimizers and learning rate schedules by name, from torch and timm."""
+"""Optimizers and learning rate schedules by name, from torch and timm. timm and transformers are imported when used."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import timm.optim
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
-from transformers.optimization import get_constant_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup
 
 from perceiver_registry.errors import UserError, near
 
@@ -30,6 +28,8 @@ def constant_with_warmup(optimizer: Optimizer, warmup_steps: int = 0) -> LRSched
         optimizer: the optimizer whose learning rate is set.
         warmup_steps: optimizer steps until the full learning rate.
     """
+    from transformers.optimization import get_constant_schedule_with_warmup
+
     return get_constant_schedule_with_warmup(optimizer, warmup_steps)
 
 
@@ -46,6 +46,8 @@ def cosine_with_warmup(
     """
     if training_steps is None:
         raise ValueError("cosine_with_warmup: training_steps is unknown")
+    from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
+
     return get_cosine_with_min_lr_schedule_with_warmup(
         optimizer, warmup_steps, training_steps, min_lr_rate=min_fraction
     )
@@ -66,7 +68,14 @@ def _classes(module: Any, base: type) -> Iterable[tuple[str, Any]]:
 @functools.cache
 def optimizers() -> dict[str, type[Optimizer]]:
     """The known optimizers by name: those of ``torch.optim``, then those that only ``timm.optim`` has."""
-    return dict(_classes(timm.optim, Optimizer)) | dict(_classes(torch.optim, Optimizer))
+    import timm.optim
+
+    return dict(_classes(timm.optim, Optimizer)) | torch_optimizers()
+
+
+def torch_optimizers() -> dict[str, type[Optimizer]]:
+    """The optimizers of ``torch.optim`` by name."""
+    return dict(_classes(torch.optim, Optimizer))
 
 
 @functools.cache
@@ -76,9 +85,13 @@ def lr_schedulers() -> dict[str, Callable[..., Any]]:
     return schedules | {"CosineWithWarmup": cosine_with_warmup, "ConstantWithWarmup": constant_with_warmup}
 
 
-def _find(name: str, known: Mapping[str, Any], noun: str) -> Any:
+def _match(name: str, known: Mapping[str, Any]) -> Any:
     by_key = {_key(each): value for each, value in known.items()}
-    found = by_key.get(_key(name.rpartition(".")[2]))
+    return by_key.get(_key(name.rpartition(".")[2]))
+
+
+def _find(name: str, known: Mapping[str, Any], noun: str) -> Any:
+    found = _match(name, known)
     if found is None:
         raise UserError(f"unknown {noun} {name!r}; {near(name, known)}")
     return found
@@ -90,7 +103,7 @@ def find_optimizer(name: str) -> type[Optimizer]:
     Raises:
         UserError: if there is none; the message says which names are near.
     """
-    return _find(name, optimizers(), "optimizer")
+    return _match(name, torch_optimizers()) or _find(name, optimizers(), "optimizer")
 
 
 def find_lr_scheduler(name: str) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.hub import hub
 from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
-from perceiver_registry import UserError, assemble
+from perceiver_registry import ModelDescription, UserError, assemble
 from perceiver_registry.errors import surface_own_fault
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -18,7 +18,7 @@ from perceiver_cli import allowed
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.suggestions import suggest_name
 from perceiver_registry import UserError
-from perceiver_registry.option_types import ConversionError, classes, convert, requirement
+from perceiver_registry.option_types import ConversionError, classes, convert, requirement, spell
 
 REFUSED = re.compile(r"Importing '([\w.]+)' is not allowed")
 """Sentence of jsonargparse's about an import path that the policy denies (4.53 and later)."""
@@ -37,7 +37,8 @@ def explain(
     error: Exception,
     values: Mapping[str, Any],
     hints: Mapping[str, Any],
-    required: Iterator[str],
+    required: Iterable[str],
+    composed: Iterable[str],
     locate: Callable[[str], str],
 ) -> UserError:
     """Compose the error to raise for one that jsonargparse has raised about a run's values.
@@ -47,6 +48,7 @@ def explain(
         values: the values, by dotted name.
         hints: the types of the flags, by dotted name.
         required: names of the flags that have no default.
+        composed: names of the flags whose values jsonargparse composes, and which may be wrong as a whole only.
         locate: names an option with its source.
     """
     for name, value in values.items():
@@ -60,7 +62,11 @@ def explain(
     if missing:
         return UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     line = missing_package(" ".join(str(error).split()))
-    return UserError(line or "the configuration is not valid (--debug shows more)")
+    if line is None:
+        name = next(iter(composed), None)
+        where = locate(name) if name else "the configuration"
+        line = f"{where}: not a valid value (--help shows what is; --debug shows more)"
+    return UserError(line)
 
 
 def problem_of(hint: Any, value: Any) -> tuple[str, str] | None:
@@ -118,7 +124,10 @@ def _problem_of_class(hint: Any, spec: Mapping[str, Any]) -> tuple[str, str] | N
     if found is None:
         return None
     hints, required = _options_of(found)
-    given = {**(spec.get("init_args") or {}), **{key: each for key, each in spec.items() if key not in CLASS_KEYS}}
+    options = spec.get("init_args") or {}
+    if not isinstance(options, Mapping):
+        return ".init_args", f": must be a mapping, got {spell(options)}"
+    given = {**options, **{key: each for key, each in spec.items() if key not in CLASS_KEYS}}
     for name, value in given.items():
         if name not in hints:
             return (

@@ -26,7 +26,7 @@ def check_compatibility(task: Entry[TaskSpec], values: Values) -> None:
 
 def _chosen(values: Values, section: str) -> Entry[Any] | None:
     name = name_of(values, section)
-    return registry().find(KINDS[section], name) if name else None  # type: ignore[call-overload, no-any-return]
+    return registry().find(KINDS[section], name) if name else None
 
 
 def _check_decoder(task: Entry[TaskSpec], decoder: Entry[AdapterSpec], name: str | None) -> None:

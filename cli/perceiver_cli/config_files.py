@@ -73,7 +73,8 @@ def _trainer_layer(text: str) -> ConfigLayer:
     if text.lstrip().startswith("{"):
         return ConfigLayer(source, {TRAINER: _parse(source, text).values}, {})
     layer = read_config_file(source, text)
-    return ConfigLayer(source, {TRAINER: layer.values}, {f"{TRAINER}.{name}": n for name, n in layer.lines.items()})
+    lines = {f"{TRAINER}.{name}": line for name, line in (layer.lines or {}).items()}
+    return ConfigLayer(source, {TRAINER: layer.values}, lines)
 
 
 def _parse(source: str, text: str) -> ConfigLayer:

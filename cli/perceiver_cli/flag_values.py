@@ -129,7 +129,7 @@ def _with_part(value: Any, option: str, text: str) -> Any:
         return [*(value if isinstance(value, list) else []), _loaded(text)]
     if isinstance(value, list):
         return [*value[:-1], _with_part(value[-1] if value else None, option, text)]
-    spec = {"class_path": value} if isinstance(value, str) else dict(value or {})
+    spec: dict[str, Any] = {"class_path": value} if isinstance(value, str) else dict(value or {})
     if option == "class_path":
         return spec | {"class_path": text}
     return spec | {"init_args": {**(spec.get("init_args") or {}), option.removeprefix("init_args."): _loaded(text)}}

@@ -116,10 +116,10 @@ def use_registered_names(values: Values, home: Plugin | None = None) -> None:
 def _find(kind: str, name: str, home: Plugin | None) -> Entry[Any] | None:
     """The entry of a name; None if there need not be one."""
     try:
-        entry = registry().find(kind, name, home)  # type: ignore[call-overload]
+        entry = registry().find(kind, name, home)
     except AmbiguousNameError:
         if home is None:
             raise
         entry = None
     may_be_missing = home is not None or (kind == "data" and "." in name)
-    return entry if entry or may_be_missing else registry().get(kind, name)  # type: ignore[call-overload, no-any-return]
+    return entry if entry or may_be_missing else registry().get(kind, name)  # type: ignore[call-overload]

@@ -61,12 +61,9 @@ def explain(
     missing = [f"--{name}" for name in required if values.get(name) is None]
     if missing:
         return UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
-    line = missing_package(" ".join(str(error).split()))
-    if line is None:
-        name = next(iter(composed), None)
-        where = locate(name) if name else "the configuration"
-        line = f"{where}: not a valid value (--help shows what is; --debug shows more)"
-    return UserError(line)
+    where = next(map(locate, composed), "the configuration")
+    package = missing_package(" ".join(str(error).split()))
+    return UserError(package or f"{where}: not a valid value (--help shows what is; --debug shows more)")
 
 
 def problem_of(hint: Any, value: Any) -> tuple[str, str] | None:
@@ -148,13 +145,15 @@ def _find_class(hint: Any, name: str) -> type | None:
         return known[name]
     for base in classes(hint):
         try:
-            return convert(type[base], name)  # type: ignore[valid-type, no-any-return]
+            found: type = convert(type[base], name)
+            return found
         except (ConversionError, ImportError, AttributeError):
             continue
     return None
 
 
 def _subclasses(base: type) -> Iterator[type]:
+    each: type
     yield base
     for each in base.__subclasses__():
         yield from _subclasses(each)

@@ -112,7 +112,7 @@ def check_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any], source
     Raises:
         UserError: if it does not.
     """
-    groups = state.get("param_groups")
+    groups: Any = state.get("param_groups")
     fits = _is_list_of_states(groups) and _has_numbers_of(groups, optimizer)
     is_fused = all("fused" in group for group in optimizer.param_groups)
     if not fits or (is_fused and not _has_tensors_of(state, optimizer)):

@@ -123,6 +123,7 @@ def has_options(hint: Any) -> bool:
 
 def subclass_names(base: type) -> Iterator[str]:
     """Yield the names of the public subclasses of a class that are imported."""
+    each: type
     for each in base.__subclasses__():
         if not each.__name__.startswith("_"):
             yield each.__name__

@@ -30,6 +30,7 @@ from perceiver_core.adapters import (
 )
 from perceiver_core.attention import MultiHeadAttention
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core.context import Context, select_positions
 from perceiver_core.fourier import FourierPositions, fourier_features, grid_positions
 from perceiver_core.kernels.onednn import Linear, linear
 from perceiver_core.kernels.sdpa import attend
@@ -42,6 +43,7 @@ __all__ = [
     "AdaptedInput",
     "Attentions",
     "Batch",
+    "Context",
     "CrossAttentionLayer",
     "DecoderConfig",
     "EncoderConfig",
@@ -63,4 +65,5 @@ __all__ = [
     "fourier_features",
     "grid_positions",
     "linear",
+    "select_positions",
 ]

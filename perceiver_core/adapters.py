@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perceiver_core.context import NO_CONTEXT, Context, select_positions
 from perceiver_core.deprecated import InputPositionHooks, QueryPositionHooks
 from perceiver_core.position_layout import PositionLayout
 
@@ -27,10 +28,14 @@ class AdaptedInput(NamedTuple):
     Attributes:
         x: input array (b, m, c), position encodings included.
         pad_mask: padding mask (b, m), True at padding. Default: no padding.
+        context: extra batch entries by name for the query provider and the output adapter, such as known future
+            covariates or scales that undo a normalisation: (b, o, ...), with a value for each output position, or
+            (b, 1, ...), with one that all positions share. Default: none.
     """
 
     x: Tensor
     pad_mask: Tensor | None = None
+    context: Context = NO_CONTEXT
 
 
 class InputAdapter(InputPositionHooks, nn.Module):
@@ -123,7 +128,8 @@ class QueryProvider(QueryPositionHooks, nn.Module):
         """Return the output queries.
 
         Args:
-            adapted: adapted input, for queries that depend on it.
+            adapted: adapted input, for queries that depend on it. Its ``context`` covers all o output positions
+                (:func:`~perceiver_core.select_positions`).
             positions: output positions to query (b, p). Default: all o.
 
         Returns:
@@ -176,15 +182,14 @@ class InputQueryProvider(QueryProvider):
         return inputs
 
     def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
-        if positions is None:
-            return adapted.x
-        return adapted.x.gather(1, positions[..., None].expand(-1, -1, adapted.x.shape[-1]))
+        return select_positions(adapted.x, positions)
 
 
 class OutputAdapter(nn.Module):
     """Base class of modules that map the decoder's output to the output of a task.
 
-    A subclass implements :meth:`from_config` and :meth:`forward`.
+    A subclass implements :meth:`from_config` and :meth:`forward`; :meth:`apply_context` if its output depends on extra
+    batch entries; :meth:`serve` if exported models compute something other than ``model(batch)``.
 
     Args:
         query_provider: provider of the output queries.
@@ -216,6 +221,21 @@ class OutputAdapter(nn.Module):
     def forward(self, decoded: Tensor) -> Any:
         """Map the decoder's output (..., f) to the output of the task, position by position."""
         raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def apply_context(self, output: Any, context: Context) -> Any:
+        """Complete the output with extra entries of the batch, position by position. By default it stays as it is.
+
+        It runs after the forward pass of this module, and uses no parameters: sharded ones may be released by then.
+
+        Args:
+            output: output of :meth:`forward` for all or some of the output positions: (b, o, ...), or (p, ...) for the
+                positions of all examples that a mask selects.
+            context: :attr:`AdaptedInput.context` at these positions: (b, o or 1, ...), or (p, ...).
+
+        Returns:
+            The model's output.
+        """
+        return output
 
     def serve(self, model: Any, batch: Batch) -> Mapping[str, Tensor]:
         """Compute the named output tensors of an exported model.

@@ -16,6 +16,7 @@ from perceiver_core.adapters import (
     QueryProvider,
 )
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core.context import NO_CONTEXT, Context, context_at, context_between, context_where
 from perceiver_core.init import init_normal
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.local_init import LocalInitParts, init_local
@@ -266,22 +267,30 @@ class PerceiverIO(nn.Module):
             ValueError: if a boolean mask has another shape than (b, o).
         """
         adapted = self.input_adapter(batch)
-        chosen = None
+        context, chosen = adapted.context, None
         if positions is not None and positions.dtype == torch.bool:
             _check_mask(positions, self.output_adapter.query_provider, adapted)
             positions, chosen = mask_to_positions(positions)
+        if positions is not None:
+            context = context_at(context, positions)
         queries = self.output_adapter.query_provider(adapted, positions)
         if return_attention:
             latents, encoder_cross, encoder_self = self.encoder(adapted, return_attention=True)
             decoded, decoder_cross = self.decoder(queries, latents, return_attention=True)
-            output = self.output_adapter(decoded if chosen is None else decoded[chosen])
+            output = self._output(decoded, context, chosen)
             return output, Attentions(encoder_cross, encoder_self, decoder_cross)
         latents = self.encoder(adapted)
         if chosen is not None:
-            return self.output_adapter(self.decoder(queries, latents)[chosen])
-        return self.decode(queries, latents)
+            return self._output(self.decoder(queries, latents), context, chosen)
+        return self.decode(queries, latents, context)
 
-    def decode(self, queries: Tensor, latents: Tensor) -> Any:
+    def _output(self, decoded: Tensor, context: Context, chosen: Tensor | None = None) -> Any:
+        """Apply the output adapter to the decoder's output (b, o, f), or to its positions where ``chosen`` is True."""
+        if chosen is not None:
+            decoded, context = decoded[chosen], context_where(context, chosen)
+        return self.output_adapter.apply_context(self.output_adapter(decoded), context)
+
+    def decode(self, queries: Tensor, latents: Tensor, context: Context = NO_CONTEXT) -> Any:
         """Decode output queries and apply the output adapter.
 
         Without gradients, :data:`MAX_QUERIES_PER_CHUNK` queries are decoded at a time, so that the memory of
@@ -290,15 +299,20 @@ class PerceiverIO(nn.Module):
         Args:
             queries: output queries (b or 1, o, f).
             latents: latents (b, n, d).
+            context: :attr:`AdaptedInput.context` at the positions of the queries. Default: none.
 
         Returns:
             The output adapter's output.
         """
         at_once = torch.is_grad_enabled() or torch.compiler.is_compiling() or queries.shape[1] <= MAX_QUERIES_PER_CHUNK
         if at_once or any(map(has_hooks, (*self.decoder.modules(), *self.output_adapter.modules()))):
-            return self.output_adapter(self.decoder(queries, latents))
-        parts = queries.split(MAX_QUERIES_PER_CHUNK, dim=1)
-        return torch.cat([self.output_adapter(self.decoder(part, latents)) for part in parts], dim=1)
+            return self._output(self.decoder(queries, latents), context)
+        outputs = []
+        for start in range(0, queries.shape[1], MAX_QUERIES_PER_CHUNK):
+            stop = start + MAX_QUERIES_PER_CHUNK
+            decoded = self.decoder(queries[:, start:stop], latents)
+            outputs.append(self._output(decoded, context_between(context, start, stop)))
+        return torch.cat(outputs, dim=1)
 
 
 def _modules_of_type(parent: nn.Module, module_type: type[M]) -> list[M]:

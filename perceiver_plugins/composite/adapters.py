@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import AdaptedInput, Batch, InputAdapter
+from perceiver_core import AdaptedInput, Batch, Context, InputAdapter
 from perceiver_plugins.composite.config import CompositeEncoderConfig
 from perceiver_registry import registry
 
@@ -26,6 +27,9 @@ class CompositeInputAdapter(InputAdapter):
 
         {"pixel_values": ..., "input_ids": ..., "attention_mask": ..., "labels": ...}
         {"image": {"pixel_values": ...}, "text": {"input_ids": ..., "attention_mask": ...}, "labels": ...}
+
+    Extra entries for output queries and the output adapter (``context``) are those of all modalities, each under its
+    name, or under ``modality.name`` where several modalities have one of that name.
 
     Places of a modality may be hidden from the encoder: the modality's mask token, a learned vector, stands there
     instead. A mask token, or an embedding, that never counts requires no gradient.
@@ -85,8 +89,8 @@ class CompositeInputAdapter(InputAdapter):
 
     def forward(self, batch: Batch) -> AdaptedInput:
         adapted = {modality: part(_entries(batch, modality)) for modality, part in self.parts.items()}
-        arrays = [self._embedded(modality, x) for modality, (x, _) in adapted.items()]
-        return AdaptedInput(torch.cat(arrays, dim=1), _joined_masks(list(adapted.values())))
+        arrays = [self._embedded(modality, own.x) for modality, own in adapted.items()]
+        return AdaptedInput(torch.cat(arrays, dim=1), _joined_masks(list(adapted.values())), _joined_contexts(adapted))
 
     def mask_probability(self, modality: str) -> float:
         """The probability with which a place of a modality is hidden now, in training or in evaluation."""
@@ -114,9 +118,19 @@ def _entries(batch: Batch, modality: str) -> Batch:
 
 def _joined_masks(adapted: list[AdaptedInput]) -> Tensor | None:
     """The padding masks one after the other; None where there is no padding at all."""
-    if all(mask is None for _, mask in adapted):
+    if all(each.pad_mask is None for each in adapted):
         return None
     masks = [
-        torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask for x, mask in adapted
+        torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask for x, mask, _ in adapted
     ]
     return torch.cat(masks, dim=1)
+
+
+def _joined_contexts(adapted: Mapping[str, AdaptedInput]) -> Context:
+    """Join the contexts of all modalities; an entry that several modalities have is called ``modality.entry``."""
+    counts = Counter(name for each in adapted.values() for name in each.context)
+    return {
+        name if counts[name] == 1 else f"{modality}.{name}": value
+        for modality, each in adapted.items()
+        for name, value in each.context.items()
+    }

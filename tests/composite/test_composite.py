@@ -22,7 +22,7 @@ from perceiver_plugins.classification.config import RegressionDecoderConfig
 from perceiver_plugins.classification.regression import LitRegressor
 from perceiver_plugins.composite import CompositeEncoderConfig, CompositeInputAdapter
 from perceiver_plugins.composite.plugin import perceiver_adapters
-from perceiver_plugins.table import TableEncoderConfig
+from perceiver_plugins.table import TableEncoderConfig, TableInputAdapter
 from perceiver_plugins.text import TextEncoderConfig
 from perceiver_registry import UnknownNameError, UserError, assemble, config_from_dict, config_to_dict
 
@@ -120,12 +120,32 @@ def test_a_single_input_is_padded_too(batch):
 
 
 def test_padding_masks_are_joined(batch):
-    x, pad_mask = composite(text=TEXT, table=TABLE)(batch)
+    x, pad_mask, _ = composite(text=TEXT, table=TABLE)(batch)
     expected = torch.cat([torch.zeros(3, 5, dtype=torch.bool), batch["attention_mask"] == 0], dim=1)
     assert torch.equal(pad_mask, expected)
     assert x.shape[:2] == pad_mask.shape
     del batch["attention_mask"]
     assert composite(text=TEXT, table=TABLE)(batch).pad_mask is None
+
+
+class Scaled(TableInputAdapter):
+    """A table with its scale for the output adapter."""
+
+    def forward(self, batch):
+        context = dict.fromkeys(("scale", self.own_name), batch["inputs"][:, None])
+        return super().forward(batch)._replace(context=context)
+
+
+def test_contexts_are_joined(batch):
+    adapter = composite(one=TABLE, text=TEXT, two=TABLE)
+    for modality in ("one", "two"):
+        adapter.parts[modality].__class__ = Scaled
+        adapter.parts[modality].own_name = f"only_{modality}"
+    two = {"inputs": torch.randn(3, 5)}
+    context = adapter(batch | {"two": two}).context
+    assert list(context) == ["one.scale", "only_one", "two.scale", "only_two"]
+    for name, value in context.items():
+        assert value.equal((two if "two" in name else batch)["inputs"][:, None])
 
 
 def test_entries_may_lie_under_the_modality(batch):
@@ -168,7 +188,7 @@ def test_modality_embeddings_start_at_the_configured_scale_as_do_the_parts():
 
 def test_a_composite_may_be_part_of_another(batch):
     inner = {"adapter": "composite", "inputs": {"text": TEXT, "table": TABLE}, "min_padding": 2}
-    x, pad_mask = composite(both=inner, image=IMAGE)(batch)
+    x, pad_mask, _ = composite(both=inner, image=IMAGE)(batch)
     assert x.shape == (3, 14 + 24, 16 + 4)
     assert pad_mask.sum() == (batch["attention_mask"] == 0).sum()
 

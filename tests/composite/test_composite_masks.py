@@ -27,7 +27,7 @@ def batch() -> dict[str, torch.Tensor]:
 def test_each_place_is_hidden_with_its_modalitys_probability(batch):
     adapter, plain = composite(text=0.2), composite()
     plain.load_state_dict(adapter.state_dict(), strict=False)
-    x, pad_mask = adapter(batch)
+    x, pad_mask, _ = adapter(batch)
     seen = plain(batch)
     hidden = (x == adapter.mask_tokens["text"]).all(dim=-1)
     assert not hidden[:, :5].any()

@@ -32,7 +32,7 @@ def test_patches_hold_what_is_around_each_pixel(patch_size):
 def test_the_input_array_is_patches_and_positions_of_the_training_size(size):
     adapter = FlowPatchesInputAdapter(FlowPatchesEncoderConfig(image_size=(8, 12), num_frequency_bands=4))
     frames = torch.randn(2, 2, 3, *size)
-    x, pad_mask = adapter({"frames": frames})
+    x, pad_mask, _ = adapter({"frames": frames})
     assert (x.shape, pad_mask) == ((2, size[0] * size[1], adapter.num_input_channels), None)
     convolution = adapter.linear.weight.unflatten(1, (2, 3, 3, 3)).permute(0, 1, 4, 2, 3).flatten(1, 2)
     features = torch.nn.functional.conv2d(frames.flatten(1, 2), convolution, adapter.linear.bias, padding=1)

@@ -76,7 +76,7 @@ def randomise_all(randomise):
 
 def adapt(adapter: ImageInputAdapter, images: Tensor) -> Tensor:
     """The input array of images that have no padding."""
-    x, pad_mask = adapter({"pixel_values": images})
+    x, pad_mask, _ = adapter({"pixel_values": images})
     assert pad_mask is None
     return x
 

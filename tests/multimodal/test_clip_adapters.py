@@ -58,7 +58,7 @@ def test_a_place_of_audio_is_its_samples_and_its_position_as_resolved_in_samples
         AudioPatchesEncoderConfig(num_audio_samples=20, samples_per_patch=5, num_frequency_bands=3)
     )
     samples = torch.randn(2, 20)
-    x, pad_mask = adapter({"input_values": samples})
+    x, pad_mask, _ = adapter({"input_values": samples})
     assert pad_mask is None
     assert x.shape == (2, 4, adapter.num_input_channels) == (2, 4, 5 + 7)
     for place in range(4):

@@ -248,6 +248,11 @@ class NumbersAsMask(Frames):
         return AdaptedInput(self.embed(batch["frames"]), 1 - batch["attention_mask"])
 
 
+class ScaleWithoutPositions(Frames):
+    def forward(self, batch):
+        return super().forward(batch)._replace(context={"scale": batch["frames"].abs().mean(dim=(1, 2))})
+
+
 class ReturnsTensor(Frames):
     def forward(self, batch):
         return self.embed(batch["frames"])
@@ -485,6 +490,7 @@ FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("array_has_its_shape", _input(Squeezes), "not floating point (b, m, c)"),
     ("array_has_its_shape", _input(NumbersAsMask), "not booleans"),
     ("array_has_its_shape", _input(ReturnsTensor), "forward returns Tensor"),
+    ("array_has_its_shape", _input(ScaleWithoutPositions), "context['scale'] is of shape (1,) for 1 examples"),
     ("queries_have_their_shape", _output(IgnoresPositions), "others than all queries there"),
     ("output_is_finite", _input(Logarithm), "not finite"),
     ("output_is_finite", _output(MakesNothing), "holds no tensors"),

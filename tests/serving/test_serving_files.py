@@ -110,7 +110,7 @@ def model_with(adapter_type: type[VectorsInputAdapter]) -> PerceiverIO:
 
 class FixesTheBatch(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
-        x, pad_mask = super().forward(batch)
+        x, pad_mask, _ = super().forward(batch)
         return AdaptedInput(torch.stack([x[example] for example in range(len(x))]), pad_mask)
 
 
@@ -127,7 +127,7 @@ def test_a_batch_that_the_adapter_fixes_is_one_example() -> None:
 
 class ComputesSomethingElseWhenExported(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
-        x, pad_mask = super().forward(batch)
+        x, pad_mask, _ = super().forward(batch)
         number = 6 if torch.compiler.is_exporting() else x.shape[1]
         return AdaptedInput(x + x.sum(dim=1, keepdim=True) / number, pad_mask)
 
@@ -144,13 +144,13 @@ def test_a_size_with_which_the_export_is_wrong_is_fixed() -> None:
 
 class IsAlwaysWrongWhenExported(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
-        x, pad_mask = super().forward(batch)
+        x, pad_mask, _ = super().forward(batch)
         return AdaptedInput(-x if torch.compiler.is_exporting() else x, pad_mask)
 
 
 class LooksAtTheNumbers(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
-        x, pad_mask = super().forward(batch)
+        x, pad_mask, _ = super().forward(batch)
         return AdaptedInput(x if x.sum() > 0 else -x, pad_mask)
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_exported_is_an_error_in_one_line(
 
 class HasNoOperator(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
-        x, pad_mask = super().forward(batch)
+        x, pad_mask, _ = super().forward(batch)
         return AdaptedInput(torch.special.bessel_j1(x), pad_mask)
 
 

@@ -18,7 +18,7 @@ def adapter(randomise) -> TableInputAdapter:
 
 def test_a_column_is_number_times_weight_plus_column(adapter):
     inputs = torch.randn(3, 5)
-    x, pad_mask = adapter({"inputs": inputs})
+    x, pad_mask, _ = adapter({"inputs": inputs})
     assert pad_mask is None
     assert x.shape == (3, 5, adapter.num_input_channels) == (3, 5, 7)
     for example in range(3):

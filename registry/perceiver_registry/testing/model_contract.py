@@ -54,13 +54,14 @@ def example_batch_is_a_batch(subject: AdapterSubject) -> None:
 
 @CONTRACT.promise(kind="input", needs=["example_batch_is_a_batch"])
 def array_has_its_shape(subject: AdapterSubject) -> None:
-    """`forward` returns AdaptedInput(x, pad_mask): x is a floating point array (b, m, c) with c = num_input_channels,
-    pad_mask is None or booleans (b, m), for one example as for several."""
+    """`forward` returns AdaptedInput(x, pad_mask, context): x is a floating point array (b, m, c) with
+    c = num_input_channels, pad_mask is None or booleans (b, m), context holds tensors (b, o, ...) or (b, 1, ...), for
+    one example as for several."""
     adapter = subject.model().input_adapter
     for size in (1, BATCH_SIZE):
         adapted = adapter(subject.batch(size))
         expect(isinstance(adapted, AdaptedInput), f"forward returns {type(adapted).__name__}, no AdaptedInput")
-        x, pad_mask = adapted
+        x, pad_mask, context = adapted
         shape = tuple(x.shape)
         expect(x.dim() == 3 and x.is_floating_point(), f"x is {x.dtype} of shape {shape}, not floating point (b, m, c)")
         expect(shape[0] == size, f"x has shape {shape} for {size} examples")
@@ -70,6 +71,10 @@ def array_has_its_shape(subject: AdapterSubject) -> None:
             found = f"{pad_mask.dtype} of shape {tuple(pad_mask.shape)}"
             expect(pad_mask.dtype == torch.bool, f"pad_mask is {found}, not booleans")
             expect(pad_mask.shape == x.shape[:2], f"pad_mask is {found}, x has shape {shape}")
+        for name, value in context.items():
+            fits = isinstance(value, Tensor) and value.dim() >= 2 and len(value) == size
+            found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            expect(fits, f"context[{name!r}] is {found} for {size} examples, not (b, o, ...) or (b, 1, ...)")
 
 
 @CONTRACT.promise(kind="output", needs=["builds_from_config"])

@@ -8,12 +8,14 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from perceiver_registry.configs import config_types
+from perceiver_registry.configs import config_types, model_fields
 
 PARTS = ("encoder", "decoder")
 
-OF_THE_RUN = ("config", "optimizer", "lr_scheduler", "task")
-"""Arguments of a task's Lightning module that are sections of their own on the command line, or its choice."""
+
+def section_arguments() -> tuple[str, ...]:
+    """Arguments of a task's Lightning module that are sections of their own on the command line, or its choice."""
+    return ("config", "optimizer", "lr_scheduler", "task", *model_fields())
 
 
 def fields_of_model(config: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from pytorch_lightning import Trainer
 from perceiver_cli import allowed
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.data_modules import data_class
-from perceiver_cli.fields import OF_THE_RUN
+from perceiver_cli.fields import section_arguments
 from perceiver_cli.links import linked_fields
 from perceiver_cli.predict_config import CHOOSING_NAMES, TRAINER_OPTIONS
 from perceiver_cli.run_config import Run
@@ -168,7 +168,7 @@ def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
 def _add_sections(parser: Parser, run: Run) -> None:
     assert run.task is not None
     module = run.task.resolve("module")
-    _add(parser, module, "task", skip=OF_THE_RUN)
+    _add(parser, module, "task", skip=section_arguments())
     encoder, decoder = (name_of(run.values, f"model.{part}") for part in ("encoder", "decoder"))
     if encoder is None or decoder is None:
         raise UserError(f"task {run.task.name!r} has no default adapters: give --model.encoder and --model.decoder")

@@ -195,12 +195,12 @@ def _plain(value: Any) -> Any:
 
 def _fields(entry: Entry[Any]) -> list[dict[str, str]]:
     """The flags that an entry's class has, with types, defaults and documentation."""
-    from perceiver_cli.fields import OF_THE_RUN, fields_of, fields_of_model
+    from perceiver_cli.fields import fields_of, fields_of_model, section_arguments
 
     if entry.kind in ("format", "migration"):
         return []
     if entry.kind == "model":
         return fields_of_model(entry.spec.config)
     if entry.kind == "task":
-        return fields_of(entry.resolve("module"), skip=OF_THE_RUN)
+        return fields_of(entry.resolve("module"), skip=section_arguments())
     return fields_of(entry.resolve("module" if entry.kind == "data" else "config"))

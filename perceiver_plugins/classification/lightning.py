@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 from torchmetrics import MetricCollection
 
-from perceiver_core import Batch, PerceiverConfig
+from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core.config import Init
 from perceiver_plugins.checkpoints.random_data import num_examples
 from perceiver_plugins.classification.metrics import class_metrics, log_confusion
 from perceiver_plugins.sdk.data.loading import IGNORED
@@ -39,12 +41,14 @@ class LitClassifier(DecodedClasses, LitPerceiver):
     Logged beside the loss are, for validation and test data, the accuracy, the top-5 accuracy (where there are more
     than five classes), and the mean over classes of the F1 score; and as a picture the confusion matrix.
 
+    The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+
     Args:
-        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+        encoder: the encoder's configuration, of any input adapter.
+        decoder: the decoder's configuration, of classes.
         label_smoothing: part of the target that is spread evenly over all classes in training.
         class_weights: how much each class counts in the training loss: a number a class, or "balanced" for the
             inverse of its frequency in the training data. None: all examples count the same.
-        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Raises:
         UserError: if a value is out of range.
@@ -57,12 +61,39 @@ class LitClassifier(DecodedClasses, LitPerceiver):
 
     def __init__(
         self,
-        *args: Any,
+        encoder: EncoderConfig,
+        decoder: DecoderConfig,
+        num_latents: int = 256,
+        num_latent_channels: int = 512,
+        activation_checkpointing: bool = False,
+        activation_offloading: bool = False,
+        init: Init = "normal",
+        params: str | None = None,
+        compile: bool = False,
+        optimizer: Mapping[str, Any] | None = None,
+        lr_scheduler: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        ema_decay: float | None = None,
+        patience: int | None = None,
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
-        **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            encoder,
+            decoder,
+            num_latents,
+            num_latent_channels,
+            activation_checkpointing,
+            activation_offloading,
+            init,
+            params,
+            compile,
+            optimizer,
+            lr_scheduler,
+            task,
+            ema_decay,
+            patience,
+        )
         if self.num_classes < 2:
             raise UserError("num_classes=1: there is nothing to tell apart; a classifier is trained on two or more")
         if not 0.0 <= label_smoothing < 1.0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from torchmetrics import MeanAbsoluteError, MetricCollection, R2Score
 
-from perceiver_core import Batch
+from perceiver_core import Batch, DecoderConfig, EncoderConfig
+from perceiver_core.config import Init
 from perceiver_plugins.checkpoints.random_data import num_examples
 from perceiver_plugins.classification.adapters import RegressionOutputAdapter, exact_dtype
 from perceiver_plugins.sdk.data.loading import IGNORED
@@ -31,17 +32,51 @@ class LitRegressor(LitPerceiver):
     targets' variance that is explained, over all targets together, both in double precision. Targets that are no
     number (NaN) are left out.
 
+    The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+
     Args:
-        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+        encoder: the encoder's configuration, of any input adapter.
+        decoder: the decoder's configuration, of numbers.
         loss: mean squared error, mean absolute error ("l1"), or Huber's in between.
-        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
     """
 
     task = "regression"
     throughput = "examples_per_second"
 
-    def __init__(self, *args: Any, loss: Literal["mse", "l1", "huber"] = "mse", **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        decoder: DecoderConfig,
+        num_latents: int = 256,
+        num_latent_channels: int = 512,
+        activation_checkpointing: bool = False,
+        activation_offloading: bool = False,
+        init: Init = "normal",
+        params: str | None = None,
+        compile: bool = False,
+        optimizer: Mapping[str, Any] | None = None,
+        lr_scheduler: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        ema_decay: float | None = None,
+        patience: int | None = None,
+        loss: Literal["mse", "l1", "huber"] = "mse",
+    ):
+        super().__init__(
+            encoder,
+            decoder,
+            num_latents,
+            num_latent_channels,
+            activation_checkpointing,
+            activation_offloading,
+            init,
+            params,
+            compile,
+            optimizer,
+            lr_scheduler,
+            task,
+            ema_decay,
+            patience,
+        )
         self.loss = loss
         self.add_metrics({"mae": MeanAbsoluteError(), "r2": R2Score()})
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 
-from perceiver_core import Batch
+from perceiver_core import Batch, DecoderConfig, EncoderConfig
+from perceiver_core.config import Init
 from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_registry import UserError
@@ -22,18 +24,52 @@ class LitOpticalFlow(LitPerceiver):
     ``val_zero_epe`` and ``test_zero_epe`` that of a model that sees no motion anywhere. Pixels whose flow is unknown
     (NaN) are left out.
 
+    The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+
     Args:
-        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+        encoder: the encoder's configuration, of any adapter with a position for each pixel.
+        decoder: the decoder's configuration, of optical flow.
         num_places: how many places of each example, drawn at random, are decoded in training: less work and memory, the
             same loss on average. None: all of them.
-        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
     """
 
     task = "optical-flow"
     throughput = "pairs_per_second"
 
-    def __init__(self, *args: Any, num_places: int | None = None, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        decoder: DecoderConfig,
+        num_latents: int = 256,
+        num_latent_channels: int = 512,
+        activation_checkpointing: bool = False,
+        activation_offloading: bool = False,
+        init: Init = "normal",
+        params: str | None = None,
+        compile: bool = False,
+        optimizer: Mapping[str, Any] | None = None,
+        lr_scheduler: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        ema_decay: float | None = None,
+        patience: int | None = None,
+        num_places: int | None = None,
+    ):
+        super().__init__(
+            encoder,
+            decoder,
+            num_latents,
+            num_latent_channels,
+            activation_checkpointing,
+            activation_offloading,
+            init,
+            params,
+            compile,
+            optimizer,
+            lr_scheduler,
+            task,
+            ema_decay,
+            patience,
+        )
         check_positive(num_places=num_places)
         self.num_places = num_places
         self.train_epe = MeanMetric()

@@ -12,9 +12,11 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from perceiver_core import Batch
+from perceiver_core.config import Init
 from perceiver_plugins.checkpoints.random_data import num_examples
 from perceiver_plugins.classification.lightning import DecodedClasses
 from perceiver_plugins.multimodal.adapters import AUDIO, LABEL, VIDEO
+from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, AudioVideoLabelEncoderConfig
 from perceiver_plugins.multimodal.data.format import STREAMS
 from perceiver_plugins.multimodal.decoding import CHUNK_SIZE, decode
 from perceiver_plugins.multimodal.output import AudioVideoLabelOutputAdapter
@@ -38,8 +40,11 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
     (peak to peak 2 and 1), and the accuracy of the label. Validation looks at as many places as training, always the
     same; test at all.
 
+    The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+
     Args:
-        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+        encoder: the encoder's configuration, of clips.
+        decoder: the decoder's configuration, of clips.
         audio_weight: weight of the audio's error.
         video_weight: weight of the video's error.
         label_weight: weight of the label's cross-entropy.
@@ -47,7 +52,6 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         audio_places: patches of audio that are decoded in training. None: all.
         video_places: pixels that are decoded in training. None: all.
         chunk_size: output places that are decoded at once where all are.
-        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Raises:
         UserError: if a value is out of range.
@@ -58,7 +62,20 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
 
     def __init__(
         self,
-        *args: Any,
+        encoder: AudioVideoLabelEncoderConfig,
+        decoder: AudioVideoLabelDecoderConfig,
+        num_latents: int = 256,
+        num_latent_channels: int = 512,
+        activation_checkpointing: bool = False,
+        activation_offloading: bool = False,
+        init: Init = "normal",
+        params: str | None = None,
+        compile: bool = False,
+        optimizer: Mapping[str, Any] | None = None,
+        lr_scheduler: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        ema_decay: float | None = None,
+        patience: int | None = None,
         audio_weight: float = 1.0,
         video_weight: float = 0.03,
         label_weight: float = 0.0001,
@@ -66,9 +83,23 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         audio_places: int | None = 32,
         video_places: int | None = 512,
         chunk_size: int = CHUNK_SIZE,
-        **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            encoder,
+            decoder,
+            num_latents,
+            num_latent_channels,
+            activation_checkpointing,
+            activation_offloading,
+            init,
+            params,
+            compile,
+            optimizer,
+            lr_scheduler,
+            task,
+            ema_decay,
+            patience,
+        )
         self.weights = {AUDIO: audio_weight, VIDEO: video_weight, LABEL: label_weight}
         if min(self.weights.values()) < 0 or max(self.weights.values()) == 0:
             raise UserError(

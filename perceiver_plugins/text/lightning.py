@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from perceiver_core import Batch, PerceiverConfig
+from perceiver_core.config import Init
 from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
+from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.samples import FillMaskSamples
 
@@ -19,18 +22,52 @@ from perceiver_plugins.text.samples import FillMaskSamples
 class LitLanguageModel(LitPerceiver):
     """A masked language model: predicts the tokens that a data module masked.
 
+    The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+
     Args:
-        args: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
+        encoder: the encoder's configuration, of text.
+        decoder: the decoder's configuration, of text.
         num_samples: how many validation examples are filled in, logged as text at each validation and shown at the
             end. 0: none.
-        kwargs: as for :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
     """
 
     task = "mlm"
     model: LanguageModel
 
-    def __init__(self, *args: Any, num_samples: int = 4, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        encoder: TextEncoderConfig,
+        decoder: TextDecoderConfig,
+        num_latents: int = 256,
+        num_latent_channels: int = 512,
+        activation_checkpointing: bool = False,
+        activation_offloading: bool = False,
+        init: Init = "normal",
+        params: str | None = None,
+        compile: bool = False,
+        optimizer: Mapping[str, Any] | None = None,
+        lr_scheduler: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        ema_decay: float | None = None,
+        patience: int | None = None,
+        num_samples: int = 4,
+    ):
+        super().__init__(
+            encoder,
+            decoder,
+            num_latents,
+            num_latent_channels,
+            activation_checkpointing,
+            activation_offloading,
+            init,
+            params,
+            compile,
+            optimizer,
+            lr_scheduler,
+            task,
+            ema_decay,
+            patience,
+        )
         self.num_samples = num_samples
 
     def build(self, config: PerceiverConfig) -> LanguageModel:

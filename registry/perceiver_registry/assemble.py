@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from perceiver_registry.configs import config_from_dict
 from perceiver_registry.errors import UnknownNameError
 from perceiver_registry.registry import registry
 
@@ -52,7 +53,8 @@ def create_module(task: str, config: PerceiverConfig | Mapping[str, Any], **opti
         UnknownNameError: if there is no such task, or no adapter for the config.
     """
     entry = registry().get("task", task)
-    return entry.resolve("module")(config, task=registry().short_name(entry), **options)
+    config = config_from_dict(config) if isinstance(config, Mapping) else config
+    return entry.resolve("module").create(config, task=registry().short_name(entry), **options)
 
 
 def own_task(module_type: Any) -> str:

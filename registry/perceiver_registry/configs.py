@@ -38,6 +38,13 @@ def config_types(encoder: str, decoder: str) -> dict[str, type]:
     }
 
 
+def model_fields() -> tuple[str, ...]:
+    """Names of the fields of a model's configuration, which are arguments of Lightning modules as well."""
+    from perceiver_core import PerceiverConfig
+
+    return tuple(field.name for field in fields(PerceiverConfig))
+
+
 def config_to_dict(config: PerceiverConfig, full_names: bool = False) -> dict[str, Any]:
     """``config`` as plain data: nested dicts in which encoder and decoder name their adapters.
 

@@ -92,7 +92,7 @@ def classifier(model_config, randomise) -> Callable[..., LitClassifier]:
     def classifier(num_classes: int = 4, decoder: Mapping[str, Any] | None = None, **options: Any) -> LitClassifier:
         sizes = {"num_classes": num_classes, "num_output_query_channels": 6, "num_cross_attention_heads": 1}
         config = model_config(ClassificationDecoderConfig(**(sizes | dict(decoder or {}))))
-        module = LitClassifier(config, **options)
+        module = LitClassifier.create(config, **options)
         randomise(module.model)
         return module
 

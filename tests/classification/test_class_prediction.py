@@ -98,7 +98,7 @@ def test_several_answers_for_an_input_are_refused(classifier, reader):
 @pytest.fixture
 def token_classifier(model_config, randomise):
     decoder = TokenClassificationDecoderConfig(num_classes=3, label_names=["name", "place", "rest"])
-    module = LitTokenClassifier(model_config(decoder))
+    module = LitTokenClassifier.create(model_config(decoder))
     randomise(module.model)
     with torch.no_grad():  # otherwise one class would be predicted for all tokens
         every = torch.arange(11)[:, None]
@@ -156,7 +156,7 @@ def test_numbers_in_their_own_units(model_config, randomise, reader, names):
         target_mean=[1000.0, -2.0],
         target_std=[50.0, 0.1],
     )
-    module = LitRegressor(model_config(decoder))
+    module = LitRegressor.create(model_config(decoder))
     randomise(module.model)
     predictor = NumberPredictor(module, reader, batch_size=2)
     predictions = predictor.predict(INPUTS)

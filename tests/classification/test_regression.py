@@ -37,7 +37,7 @@ def regressor(model_config, randomise):
             target_mean=mean,
             target_std=std,
         )
-        module = LitRegressor(model_config(decoder), **options)
+        module = LitRegressor.create(model_config(decoder), **options)
         randomise(module.model)
         return module
 

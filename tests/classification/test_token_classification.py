@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*",
 @pytest.fixture
 def module(model_config, randomise) -> LitTokenClassifier:
     decoder = TokenClassificationDecoderConfig(num_classes=3, num_cross_attention_heads=2)
-    module = LitTokenClassifier(model_config(decoder), label_smoothing=0.1, class_weights=[1.0, 2.0, 0.5])
+    module = LitTokenClassifier.create(model_config(decoder), label_smoothing=0.1, class_weights=[1.0, 2.0, 0.5])
     randomise(module.model)
     return module
 

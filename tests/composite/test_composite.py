@@ -260,7 +260,7 @@ def test_a_frozen_part_of_the_encoder_is_the_whole_composite():
 def test_the_example_of_the_spec_trains_and_is_restored(tmp_path):
     example = perceiver_adapters()[0].example
     assert set(example) == {"model.encoder.inputs"}
-    module = LitRegressor(model_config(**example["model.encoder.inputs"]))
+    module = LitRegressor.create(model_config(**example["model.encoder.inputs"]))
     before = {name: value.clone() for name, value in module.model.input_adapter.embeddings.items()}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
     trainer = Trainer(max_steps=3, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)

@@ -47,7 +47,7 @@ def flow_module(flow_config, randomise) -> Callable[..., LitOpticalFlow]:
     """A function that makes the Lightning module of a small model with random weights."""
 
     def flow_module(encoder=None, decoder=None, **options) -> LitOpticalFlow:
-        return randomise(LitOpticalFlow(flow_config(encoder, decoder), **options)).eval()
+        return randomise(LitOpticalFlow.create(flow_config(encoder, decoder), **options)).eval()
 
     return flow_module
 

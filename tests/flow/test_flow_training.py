@@ -119,14 +119,14 @@ def test_an_adapter_with_fewer_places_is_refused(flow_module):
 
 def test_impossible_options_are_refused(flow_config):
     with pytest.raises(UserError, match="num_places=0 must be at least 1"):
-        LitOpticalFlow(flow_config(), num_places=0)
+        LitOpticalFlow.create(flow_config(), num_places=0)
 
 
 def test_a_model_learns_pairs_by_heart(flow_config, chairs, quiet_trainer):
     """Whole frames that move by (0, 0), (1, -1), (2, -2) and (3, -3) pixels."""
     data = FlyingChairsDataModule(str(chairs(4, size=(8, 12))), val_fraction=0, batch_size=4, seed=0)
     config = flow_config({"init_scale": 0.2}, {"rescale_factor": 1.0, "flow_scale_factor": 2.0})
-    module = LitOpticalFlow(config, optimizer={"name": "AdamW", "lr": 0.01}, num_places=48)
+    module = LitOpticalFlow.create(config, optimizer={"name": "AdamW", "lr": 0.01}, num_places=48)
     trainer = quiet_trainer(max_steps=80, check_val_every_n_epoch=80)
     trainer.fit(module, data)
     metrics = trainer.callback_metrics
@@ -151,7 +151,7 @@ def test_a_model_begins_to_learn_flying_chairs_by_heart(flow_config, quiet_train
         num_latents=32,
         num_latent_channels=64,
     )
-    module = LitOpticalFlow(config, optimizer={"name": "AdamW", "lr": 0.002}, num_places=256)
+    module = LitOpticalFlow.create(config, optimizer={"name": "AdamW", "lr": 0.002}, num_places=256)
     trainer = quiet_trainer(max_steps=120, check_val_every_n_epoch=120, gradient_clip_val=1.0)
     trainer.fit(module, data)
     metrics = trainer.callback_metrics

@@ -113,7 +113,7 @@ def test_masked_lm(make: Callable[..., Any], tied: bool) -> None:
     assert isinstance(output, MaskedLMOutput)
     expected = model.perceiver({**batch})[:, :9]
     torch.testing.assert_close(output.logits, expected)
-    module = LitLanguageModel(model.config.model_config()).eval()
+    module = LitLanguageModel.create(model.config.model_config()).eval()
     module.model.load_state_dict(model.perceiver.state_dict())
     torch.testing.assert_close(output.loss, module.loss_sum(batch | {"labels": labels}).mean)
     assert model(**batch).loss is None
@@ -136,7 +136,7 @@ def test_sequence_classification(make: Callable[..., Any]) -> None:
     output = model(**batch, labels=labels)
     assert isinstance(output, SequenceClassifierOutput)
     torch.testing.assert_close(output.logits, model.perceiver(batch))
-    module = LitClassifier(model.config.model_config(), task="text-classification").eval()
+    module = LitClassifier.create(model.config.model_config(), task="text-classification").eval()
     module.model.load_state_dict(model.perceiver.state_dict())
     torch.testing.assert_close(output.loss, module.loss_sum(batch | {"labels": labels}).mean)
 
@@ -156,7 +156,7 @@ def test_token_classification(make: Callable[..., Any]) -> None:
     output = model(**batch, labels=labels)
     assert isinstance(output, TokenClassifierOutput)
     assert output.logits.shape == (3, 9, 3)
-    module = LitTokenClassifier(model.config.model_config()).eval()
+    module = LitTokenClassifier.create(model.config.model_config()).eval()
     module.model.load_state_dict(model.perceiver.state_dict())
     torch.testing.assert_close(output.loss, module.loss_sum(batch | {"labels": labels}).mean)
 
@@ -169,7 +169,7 @@ def test_image_classification(make: Callable[..., Any], mixed: bool) -> None:
     output = model(**batch, labels=labels)
     assert isinstance(output, ImageClassifierOutput)
     torch.testing.assert_close(output.logits, model.perceiver(batch))
-    module = LitClassifier(model.config.model_config(), task="image-classification").eval()
+    module = LitClassifier.create(model.config.model_config(), task="image-classification").eval()
     module.model.load_state_dict(model.perceiver.state_dict())
     torch.testing.assert_close(output.loss, module.loss_sum(batch | {"labels": labels}).mean)
     assert model.main_input_name == "pixel_values"
@@ -259,7 +259,7 @@ def test_a_new_model_starts_as_one_that_is_assembled(text_config: Callable[..., 
     torch.manual_seed(3)
     model = ZooForMaskedLM(config)
     torch.manual_seed(3)
-    module = LitLanguageModel(plain)
+    module = LitLanguageModel.create(plain)
     torch.testing.assert_close(model.perceiver.state_dict(), module.model.state_dict(), rtol=0, atol=0)
 
 

@@ -58,7 +58,7 @@ def test_optical_flow(elsewhere: Any, randomise: Randomise, tmp_path: Path) -> N
     name, [answer] = elsewhere.ask("optical-flow", tmp_path / "flow", [[*map(str, files)]])
     assert name == "ZooModel"
 
-    module = LitOpticalFlow(config).eval()
+    module = LitOpticalFlow.create(config).eval()
     module.model.load_state_dict(model.perceiver.state_dict())
     reader = FrameReader(data, module.model.input_adapter)  # type: ignore[arg-type]
     [pair] = reader.expand([*map(str, files)])

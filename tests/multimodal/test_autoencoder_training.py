@@ -25,7 +25,7 @@ def autoencoder(clip_model_config, randomise):
     """A function that makes a module whose answers differ from clip to clip."""
 
     def autoencoder(encoder=None, **options) -> LitMultimodalAutoencoder:
-        module = LitMultimodalAutoencoder(clip_model_config(encoder=encoder), **options)
+        module = LitMultimodalAutoencoder.create(clip_model_config(encoder=encoder), **options)
         randomise(module.model)
         return module.eval()
 
@@ -155,11 +155,11 @@ def test_validation_does_not_show_the_label(autoencoder, tiny_batch):
 )
 def test_wrong_options_are_named(clip_model_config, options, message):
     with pytest.raises(UserError, match=message):
-        LitMultimodalAutoencoder(clip_model_config(), **options)
+        LitMultimodalAutoencoder.create(clip_model_config(), **options)
 
 
 def test_random_data_trains_with_labels_that_are_seen_half_of_the_time(clip_model_config, quiet_trainer):
-    module = LitMultimodalAutoencoder(clip_model_config(encoder={"label_mask_probability": 0.5}))
+    module = LitMultimodalAutoencoder.create(clip_model_config(encoder={"label_mask_probability": 0.5}))
     data = RandomDataModule(num_examples=6, batch_size=3, seed=0)
     trainer = quiet_trainer(max_epochs=2)
     trainer.fit(module, data)
@@ -194,7 +194,7 @@ def test_a_few_clips_are_learned_by_heart(clip_folder, clip_model_config, quiet_
     }
     decoder["label_names"] = data.label_names
     config = clip_model_config(clip, small, decoder, num_latents=32, num_latent_channels=64)
-    module = LitMultimodalAutoencoder(
+    module = LitMultimodalAutoencoder.create(
         config,
         optimizer={"name": "AdamW", "lr": 4e-3},
         error="mse",

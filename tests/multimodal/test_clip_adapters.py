@@ -230,7 +230,7 @@ def test_data_that_patches_do_not_make_up_is_refused(adapter):
 
 
 def test_the_user_is_told_what_does_not_fit(clip_model_config):
-    module = LitMultimodalAutoencoder(clip_model_config(decoder={"label_names": [*"abcde"]}))
+    module = LitMultimodalAutoencoder.create(clip_model_config(decoder={"label_names": [*"abcde"]}))
     fitting = {
         "num_frames": 2,
         "frame_size": (4, 8),

@@ -21,7 +21,7 @@ WRITTEN = ClipFormat(num_frames=4, frame_size=(16, 16), frame_rate=4, samples_pe
 @pytest.fixture
 def module(clip_model_config, randomise) -> LitMultimodalAutoencoder:
     clip = {"num_audio_samples": FORMAT.num_samples, "samples_per_patch": 100}
-    module = LitMultimodalAutoencoder(clip_model_config(clip, decoder={"label_names": [*"abcde"]}))
+    module = LitMultimodalAutoencoder.create(clip_model_config(clip, decoder={"label_names": [*"abcde"]}))
     randomise(module.model)
     return module.eval()
 

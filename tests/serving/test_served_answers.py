@@ -40,7 +40,7 @@ def test_a_language_model_answers_for_the_tokens_that_there_are(text_config: Any
 def test_flow_is_in_pixels_by_rows_and_columns(small_model: Callable[..., Any]) -> None:
     model = small_model("flow-patches", "optical-flow")
     model.config.decoder.flow_scale_factor = 20.0
-    module = LitOpticalFlow(model.config)
+    module = LitOpticalFlow.create(model.config)
     module.model.load_state_dict(model.state_dict())
     traced = trace(model)
 

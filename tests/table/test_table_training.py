@@ -56,7 +56,9 @@ def diabetes(tmp_path_factory) -> tuple[LitRegressor, DiabetesDataModule, Traine
         num_output_query_channels=64,
         num_cross_attention_heads=1,
     )
-    module = LitRegressor(small_config(data.num_features, decoder), OPTIMIZER, LR_SCHEDULER)
+    module = LitRegressor.create(
+        small_config(data.num_features, decoder), optimizer=OPTIMIZER, lr_scheduler=LR_SCHEDULER
+    )
     trainer = quiet_trainer(tmp_path_factory.mktemp("run"), max_epochs=20, enable_checkpointing=False)
     trainer.fit(module, data)
     return module.eval(), data, trainer
@@ -133,7 +135,12 @@ def test_classes_of_a_file_are_learnt(write, tmp_path):
         num_output_query_channels=64,
         num_cross_attention_heads=1,
     )
-    module = LitClassifier(small_config(data.num_features, decoder), OPTIMIZER, LR_SCHEDULER, class_weights="balanced")
+    module = LitClassifier.create(
+        small_config(data.num_features, decoder),
+        optimizer=OPTIMIZER,
+        lr_scheduler=LR_SCHEDULER,
+        class_weights="balanced",
+    )
     trainer = quiet_trainer(tmp_path, max_epochs=20, enable_checkpointing=False)
     trainer.fit(module, data)
     assert trainer.callback_metrics["val_accuracy"] > 0.85  # one of three by chance

@@ -13,8 +13,10 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from perceiver_core import Batch, PerceiverConfig
+from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core.config import Init
 from perceiver_plugins.sdk.data.loading import batches_trained
+from perceiver_plugins.sdk.tasks.arguments import accept_config, complete_docs, model_arguments, takes_config
 from perceiver_plugins.sdk.tasks.callbacks import MovingAverage, OptimizerInBackward, Patience
 from perceiver_plugins.sdk.tasks.compilation import compile_layers
 from perceiver_plugins.sdk.tasks.finite import FiniteGuard, check_saved_weights
@@ -34,7 +36,7 @@ from perceiver_plugins.sdk.tasks.optimizers import (
 )
 from perceiver_plugins.sdk.tasks.quantization import quantize
 from perceiver_plugins.sdk.tasks.resuming import ExactResume
-from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, describe
+from perceiver_registry import UserError, assemble, config_to_dict, describe
 from perceiver_registry.assemble import own_task
 from perceiver_registry.checkpoint import KEY
 from perceiver_registry.configs import full_name
@@ -75,8 +77,19 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     Two runs from one seed are equal, and so are a run that was interrupted and resumed and one that was not: the
     random numbers of a training step (dropout) depend on the seed, the number of batches before it, and the process.
 
+    A subclass declares the same arguments, with the types of its encoder and decoder, and its own. Those that it does
+    not document have the documentation of this class.
+
     Args:
-        config: the model's configuration, or the same as plain data (``config_to_dict``).
+        encoder: the encoder's configuration; its type selects the input adapter.
+        decoder: the decoder's configuration; its type selects the output adapter.
+        num_latents: length of the latent array.
+        num_latent_channels: channels of the latent array.
+        activation_checkpointing: recompute the activations inside each attention layer in the backward pass.
+        activation_offloading: keep the activations that the backward pass needs in CPU memory.
+        init: initialisation, as for :class:`~perceiver_core.PerceiverConfig`.
+        params: source of the weights, as for :class:`~perceiver_core.PerceiverConfig`. None: fresh weights.
+        compile: compile each attention layer when the model is trained.
         optimizer: name (under ``"name"``) and arguments of the optimizer: ``{"name": "Lamb", "lr": 1e-3}``.
             None: AdamW with a learning rate of 1e-3. With ``"in_backward": True`` it steps inside the backward pass
             (:class:`~perceiver_plugins.sdk.tasks.callbacks.OptimizerInBackward`).
@@ -93,9 +106,24 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     task: str
     """Name of the registered task that this module serves."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = accept_config(cls.__init__)  # type: ignore[method-assign]
+            complete_docs(cls, LitPerceiver)
+
+    @accept_config
     def __init__(
         self,
-        config: PerceiverConfig | Mapping[str, Any],
+        encoder: EncoderConfig,
+        decoder: DecoderConfig,
+        num_latents: int = 256,
+        num_latent_channels: int = 512,
+        activation_checkpointing: bool = False,
+        activation_offloading: bool = False,
+        init: Init = "normal",
+        params: str | None = None,
+        compile: bool = False,
         optimizer: Mapping[str, Any] | None = None,
         lr_scheduler: Mapping[str, Any] | None = None,
         task: str | None = None,
@@ -110,10 +138,20 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         self.task = task or own_task(type(self))
         self.ema_decay = ema_decay
         self.patience = patience
-        self.config = config_from_dict(config) if isinstance(config, Mapping) else config
+        self.config: PerceiverConfig[Any, Any] = PerceiverConfig(
+            encoder,
+            decoder,
+            num_latents=num_latents,
+            num_latent_channels=num_latent_channels,
+            activation_checkpointing=activation_checkpointing,
+            activation_offloading=activation_offloading,
+            init=init,
+            params=params,
+            compile=compile,
+        )
         self.optimizer_config = dict(optimizer or DEFAULT_OPTIMIZER)
         self.lr_scheduler_config = dict(lr_scheduler or {})
-        # For ``load_from_checkpoint``: weights come from the checkpoint, not from ``params`` once more.
+        # For ``load_from_checkpoint``, see ``accept_config``. Weights come from the checkpoint, not from ``params``.
         self.save_hyperparameters(
             {
                 "config": config_to_dict(self.config.without_params(), full_names=True),
@@ -133,8 +171,15 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     @classmethod
     def create(cls, config: PerceiverConfig, **options: Any) -> Self:
-        """The Lightning module for ``config``; its ``model`` is the PyTorch model."""
-        return cls(config, **options)
+        """Create the Lightning module of a model's configuration; its ``model`` is the PyTorch model.
+
+        Args:
+            config: the model's configuration.
+            options: arguments of the module that are no fields of ``config``, such as its optimizer.
+        """
+        if takes_config(cls.__init__):
+            return cls(config, **options)  # type: ignore[arg-type, call-arg]
+        return cls(**model_arguments(config), **options)
 
     find_optimizer = staticmethod(find_optimizer)
     find_lr_scheduler = staticmethod(find_lr_scheduler)

@@ -188,7 +188,7 @@ def _problems_of_training(subject: PluginSubject, spec: TaskSpec) -> Iterator[st
         return
     encoder, decoder = (AdapterSubject(adapter, {}) for adapter in chosen)
     config = PerceiverConfig(encoder.config(), decoder.config(), NUM_LATENTS, NUM_LATENT_CHANNELS)
-    module = resolve_import_path(spec.module)(config, task=spec.name)
+    module = resolve_import_path(spec.module).create(config, task=spec.name)
     generator = torch.Generator().manual_seed(0)
     batch = dict(module.model.input_adapter.example_batch(BATCH_SIZE, generator))
     batch["labels"] = module.example_labels(batch, generator)

@@ -1,0 +1,93 @@
+"""Arguments of Lightning modules: the fields of a model's configuration, one by one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, ParamSpec
+
+from perceiver_core import PerceiverConfig
+from perceiver_registry import config_from_dict
+
+P = ParamSpec("P")
+
+CONFIG = "config"
+"""Argument of a whole configuration."""
+
+EARLIER_ORDER = (CONFIG, "optimizer", "lr_scheduler", "task", "ema_decay", "patience")
+"""Positional arguments of ``LitX(config, ...)``, the deprecated form."""
+
+DOCUMENTED = re.compile(r"^    (\w+): .*\n?(?: {5,}.*\n?)*", re.MULTILINE)
+"""Documentation of one argument in a docstring."""
+
+
+def model_arguments(config: PerceiverConfig) -> dict[str, Any]:
+    """The arguments of a Lightning module that a model's configuration stands for: one for each of its fields."""
+    return {field.name: getattr(config, field.name) for field in fields(config)}
+
+
+def takes_config(init: Callable[..., None]) -> bool:
+    """Whether an ``__init__`` declares a whole configuration as an argument, as those for interface 1 do."""
+    return CONFIG in inspect.signature(init).parameters
+
+
+def accept_config(init: Callable[P, None]) -> Callable[P, None]:
+    """Let an ``__init__`` that takes the fields of a configuration take the configuration as well.
+
+    Checkpoints hold it as plain data, which ``load_from_checkpoint`` passes as ``config``. A
+    :class:`~perceiver_core.PerceiverConfig` is accepted for one more release, with a ``DeprecationWarning``.
+
+    Args:
+        init: the ``__init__`` of a Lightning module. One that declares ``config`` itself is returned as it is.
+    """
+    if takes_config(init):
+        return init
+
+    @functools.wraps(init)
+    def accepting(self: Any, *args: Any, **kwargs: Any) -> None:
+        config = args[0] if args else kwargs.get(CONFIG)
+        if not isinstance(config, PerceiverConfig | Mapping):
+            init(self, *args, **kwargs)  # type: ignore[arg-type]
+            return
+        options = kwargs | dict(zip(EARLIER_ORDER, args, strict=False))
+        del options[CONFIG]
+        if isinstance(config, Mapping):
+            options = _accepted(init, model_arguments(config_from_dict(config)) | options)
+        else:
+            name = type(self).__name__
+            warnings.warn(f"{name}(config) is deprecated: use {name}.create(config)", DeprecationWarning, 2)
+            options = model_arguments(config) | options
+        init(self, **options)  # type: ignore[arg-type, call-arg]
+
+    return accepting  # type: ignore[return-value]
+
+
+def _accepted(function: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a function declares: as Lightning passes what a checkpoint holds."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(arguments)
+    return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def complete_docs(cls: type, base: type) -> None:
+    """Add a base class's documentation of arguments to the docstring of a class that has the same arguments.
+
+    The command line's help and ``help(cls)`` then explain all of them.
+
+    Args:
+        cls: the class, whose ``__doc__`` is changed. One without a section of arguments stays as it is.
+        base: the base class.
+    """
+    before, section, own = inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")
+    documented = {entry[1] for entry in DOCUMENTED.finditer(own)}
+    missing = inspect.signature(cls).parameters.keys() - documented
+    arguments, blank, after = own.partition("\n\n")
+    shared = inspect.cleandoc(base.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+    added = "".join(f"\n{entry[0].rstrip()}" for entry in DOCUMENTED.finditer(shared) if entry[1] in missing)
+    if section:
+        cls.__doc__ = f"{before}{section}{arguments}{added}{blank}{after}"

@@ -1,0 +1,117 @@
+"""A user's own script on Lightning's command-line interface, without the ``perceiver`` command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from perceiver_plugins.classification import ClassificationDecoderConfig, LitClassifier
+from perceiver_plugins.text import LitLanguageModel, TextDecoderConfig, TextEncoderConfig, TextFilesDataModule
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers.*", "ignore:.*not resumable.*", "ignore:.*LeafSpec.*"
+)
+
+DEFAULTS = {
+    "model.num_latents": 5,
+    "model.num_latent_channels": 16,
+    "model.encoder.num_input_channels": 8,
+    "model.encoder.num_self_attention_layers_per_block": 1,
+}
+
+
+class TextCLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for part in ("encoder", "decoder"):
+            for name in ("vocab_size", "max_seq_len"):
+                parser.link_arguments(f"data.{name}", f"model.{part}.{name}", apply_on="instantiate")
+        parser.set_defaults(DEFAULTS)
+
+
+class ClassCLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name in ("vocab_size", "max_seq_len"):
+            parser.link_arguments(f"data.{name}", f"model.encoder.{name}", apply_on="instantiate")
+        parser.link_arguments("data.num_classes", "model.decoder.num_classes", apply_on="instantiate")
+        parser.set_defaults(DEFAULTS | {"data.target": "class"})
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., LightningCLI]:
+    """A function that runs a script's command line on small files, of text or of labelled texts."""
+    monkeypatch.setattr("sys.argv", ["script.py"])
+
+    def run(*arguments: str, script=TextCLI, model=LitLanguageModel, text: str = "words " * 60, suffix: str = "txt"):
+        files = [tmp_path / f"{split}.{suffix}" for split in ("train", "val")]
+        flags = [f"--data.{file.stem}_files={file}" for file in files if file.write_text(text)]
+        flags += ["--data.batch_size=2", "--data.max_seq_len=24", f"--data.cache_dir={tmp_path / 'cache'}"]
+        trainer = {"max_steps": 1, "accelerator": "cpu", "logger": "false", "limit_val_batches": 1}
+        trainer |= {"enable_progress_bar": "false", "default_root_dir": tmp_path / "run"}
+        flags += [f"--trainer.{name}={value}" for name, value in trainer.items()]
+        return script(model, TextFilesDataModule, save_config_callback=None, args=["fit", *flags, *arguments])
+
+    return run
+
+
+def test_a_script_trains_with_links_and_defaults(run, tmp_path):
+    flags = ["--model.encoder.dropout=0.25", "--model.num_latents=6", "--model.num_samples=0", "--model.ema_decay=0.9"]
+    cli = run(*flags)
+    module, config = cli.model, cli.model.config
+    assert cli.trainer.global_step == 1
+    assert config.encoder == TextEncoderConfig(
+        vocab_size=262, max_seq_len=24, dropout=0.25, num_input_channels=8, num_self_attention_layers_per_block=1
+    )
+    assert config.decoder == TextDecoderConfig(vocab_size=262, max_seq_len=24)
+    assert (config.num_latents, config.num_latent_channels) == (6, 16)
+    assert (module.num_samples, module.ema_decay) == (0, 0.9)
+    cli.trainer.save_checkpoint(tmp_path / "m.ckpt")
+    loaded = LitLanguageModel.load_from_checkpoint(tmp_path / "m.ckpt", weights_only=True)
+    assert loaded.config == config
+    for name, value in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_a_script_prints_its_config(run, capsys):
+    with pytest.raises(SystemExit):
+        run("--print_config")
+    printed = yaml.safe_load(capsys.readouterr().out)["model"]
+    assert printed["num_latents"] == 5
+    assert printed["encoder"]["num_input_channels"] == 8
+    assert printed["optimizer"] is None
+    assert "vocab_size" not in printed["encoder"]  # linked to the data
+
+
+def test_a_script_may_choose_an_optimizer(run):
+    module = run('--model.optimizer={"name": "SGD", "lr": 0.5}', "--model.lr_scheduler=null").model
+    assert isinstance(module.trainer.optimizers[0], torch.optim.SGD)
+    module = run("--optimizer=torch.optim.Adam", "--optimizer.lr=0.25").model
+    assert isinstance(module.trainer.optimizers[0], torch.optim.Adam)
+
+
+class LitTextClassifier(LitClassifier):
+    """A classifier of text, for a script: its configurations' types choose the adapters.
+
+    Args:
+        encoder: of text.
+        decoder: of classes.
+        kwargs: as for the base class.
+    """
+
+    def __init__(self, encoder: TextEncoderConfig, decoder: ClassificationDecoderConfig, **kwargs: Any):
+        super().__init__(encoder, decoder, **kwargs)
+
+
+def test_a_subclass_chooses_the_adapters(run, tmp_path):
+    texts = "text,label\n" + "good words,yes\nbad words,no\n" * 4
+    cli = run(script=ClassCLI, model=LitTextClassifier, text=texts, suffix="csv")
+    assert cli.trainer.global_step == 1
+    assert cli.model.num_classes == 2
+    cli.trainer.save_checkpoint(tmp_path / "m.ckpt")
+    loaded = LitTextClassifier.load_from_checkpoint(tmp_path / "m.ckpt", weights_only=True)
+    assert loaded.config == cli.model.config

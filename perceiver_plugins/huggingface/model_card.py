@@ -52,7 +52,7 @@ class Run:
         settings = {name: run[name] for name in SECTIONS if run.get(name)}
         trainer = run.get("trainer") or {}
         settings["trainer"] = {name: trainer[name] for name in OF_THE_TRAINER if trainer.get(name) not in (None, -1)}
-        versions = {used.distribution: used.version for used in description.plugins}
+        versions = {used.distribution: used.version for used in (description.origin or description).plugins}
         steps, metrics = (results.steps, dict(results.metrics)) if results else (0, {})
         if results:
             metrics |= dict(_logged(Path(results.logs), steps))

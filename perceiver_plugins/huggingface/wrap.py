@@ -60,8 +60,10 @@ def load(source: str | Path) -> tuple[PerceiverIO, ModelDescription]:
     """
     source = str(source)
     with _reading(source):
-        model = ZooModel.from_pretrained(source)
-        return model.perceiver.eval(), _description(model.config, source)
+        description = description_at(source)
+        description.note_versions(source)
+        with description.loading(source):
+            return ZooModel.from_pretrained(source).perceiver.eval(), description
 
 
 def description_at(source: str) -> ModelDescription:
@@ -72,6 +74,7 @@ def description_at(source: str) -> ModelDescription:
     """
     with _reading(source):
         config = ZooConfig.from_pretrained(source)
+        config.name_or_path = source  # for messages
         config.model_config()  # which says what is missing
         return _description(config, source)
 

@@ -41,7 +41,7 @@ class UsedPlugin:
         kind: "task", "input", "output" or "data".
         name: its registered name.
         distribution: name of the distribution.
-        version: version of the distribution that wrote the description, or
+        version: version of the distribution that the description is written for, or
             :data:`~perceiver_registry.plugins.LOCAL`.
     """
 
@@ -56,10 +56,10 @@ class UsedPlugin:
         # What was tried out in a file may be installed now.
         return registry().find(self.kind, self.name) if found is None and self.version == LOCAL else found
 
-    def migrated(self, migrations: Iterable[Entry[MigrationSpec]]) -> UsedPlugin:
-        """Return it with the installed version if that version's migrations were applied."""
-        versions = (entry.plugin.version for entry in migrations if entry.plugin.is_of(self.distribution))
-        return replace(self, version=next(versions, self.version))
+    def with_installed_version(self) -> UsedPlugin:
+        """Return it with the version that is installed, if it is; a local file has none."""
+        found = self.find() if self.version != LOCAL else None
+        return self if found is None else replace(self, version=found.plugin.version)
 
     def require(self, source: str | Path) -> None:
         """Check that it is installed.
@@ -145,7 +145,8 @@ class ModelDescription:
             how images are normalised.
         run: the configuration of the run that trained the model, from which it is resumed; empty in other files than
             checkpoints.
-        plugins: what the model uses, and the distributions that register it.
+        plugins: what the model uses, and the distributions that register it. Versions are the installed ones, once a
+            description that was read is prepared for use.
         seed: the run's random seed.
         format: version of the layout.
         results: progress and metrics of the run, as far as they are known; not part of the plain data.
@@ -270,14 +271,18 @@ class ModelDescription:
         with replace(self, origin=self).loading(source):
             description = self._migrated(source)
         description.validate(source)
-        description = description.with_current_names()
+        # What is made of this description from here on is written by the installed versions.
+        plugins = tuple(used.with_installed_version() for used in description.plugins)
+        description = replace(description, plugins=plugins).with_current_names()
         description.build_config(source)
-        differing = [str(versions) for versions in description.versions() if versions.differ]
-        if differing:
-            # One line for each text, wherever the file is read.
-            notice = f"{source}: written with {'; '.join(differing)}{' (migrated)' if description.migrations else ''}"
-            warnings.warn(notice, PluginVersionWarning, stacklevel=1)
         return description
+
+    def note_versions(self, source: str | Path) -> None:
+        """Warn with a :class:`PluginVersionWarning` if other versions of plugins are installed than wrote the file."""
+        differing = [str(versions) for versions in self.versions() if versions.differ]
+        if differing:
+            notice = f"{source}: written with {'; '.join(differing)}{' (migrated)' if self.migrations else ''}"
+            warnings.warn(notice, PluginVersionWarning, stacklevel=2)
 
     def _migrated(self, source: str | Path) -> Self:
         """Return the description in the form that the installed plugins read."""
@@ -287,9 +292,7 @@ class ModelDescription:
         plain = copy.deepcopy(self.to_dict())
         for entry in migrations:
             plain = apply_migration(entry, "description", source, plain)
-        description = type(self).from_dict(plain, source)
-        plugins = tuple(used.migrated(migrations) for used in description.plugins)
-        return replace(description, plugins=plugins, migrations=tuple(migrations), origin=self)
+        return replace(type(self).from_dict(plain, source), migrations=tuple(migrations), origin=self)
 
     def migrate_weights(self, weights: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
         """Return a model's weights under the names that the installed plugins know.
@@ -402,7 +405,7 @@ REQUIRED = ("format", "task", "model", "data", "run")
 
 
 def read_description(plain: Any, source: str | Path) -> ModelDescription:
-    """Read a description for use with what is installed now.
+    """Read a description for use with what is installed now, and note where that is of other versions.
 
     Args:
         plain: the plain data in the file.
@@ -412,7 +415,9 @@ def read_description(plain: Any, source: str | Path) -> ModelDescription:
         UserError: if it is damaged, or was written by a newer version of this project.
         PluginError: if it needs something that is not installed; the message says what to install.
     """
-    return ModelDescription.from_dict(plain, source).prepare(source)
+    description = ModelDescription.from_dict(plain, source).prepare(source)
+    description.note_versions(source)
+    return description
 
 
 def _adapters_in(part: Mapping[str, Any]) -> Iterator[str]:

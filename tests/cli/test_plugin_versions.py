@@ -279,6 +279,18 @@ def test_weights_that_are_gone_are_an_error_with_both_versions(first, install, f
         assert error.endswith("(written with acme-grid 1.4, installed: 1.5)"), error
 
 
+def test_a_folder_of_the_first_version_is_read_or_refused_with_both_versions(first, install, fit, noticed, perceiver):
+    source = fit("--trainer.max_epochs=1")
+    noticed("convert", str(source), "folder", "--format=zoo")
+    install("1.5", "scale", "table")
+    versions = "written with acme-grid 1.4, installed: 1.5"
+    assert noticed("convert", "folder", "same.safetensors")[1] == [f"folder: {versions}"]
+    install("1.6", "scale", "columns")
+    error = perceiver("convert", "folder", "other.safetensors").err
+    assert "perceiver.input_adapter.columns' is missing" in error
+    assert error.endswith(f"({versions.replace('1.5', '1.6')})\n"), error
+
+
 def test_an_adapter_that_is_gone_is_an_error_with_both_versions(first, install, fit, perceiver, table):
     source = fit("--trainer.max_epochs=1")
     install("2.0", "scale", "table", plugin=PLUGIN.replace('"grid"', '"mesh"'))

@@ -1,4 +1,4 @@
-"""The zoo's models in Hugging Face's ecosystem: its folders, Auto classes and pipelines."""
+"""Everything about transformers: conversions of its Perceivers, Auto classes and pipelines for the zoo's models."""
 
 import lazy_loader
 

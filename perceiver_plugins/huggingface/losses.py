@@ -32,8 +32,7 @@ def problem_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Te
         ValueError: if there is no such type, or if ``labels`` are of another shape.
     """
     if problem_type is None:
-        integers = not labels.is_floating_point()
-        problem_type = REGRESSION if logits.shape[-1] == 1 else SINGLE_LABEL if integers else MULTI_LABEL
+        problem_type = _guess_problem_type(logits, labels)
     if problem_type not in PROBLEM_TYPES:
         raise ValueError(f"problem_type={problem_type!r}: must be one of {', '.join(PROBLEM_TYPES)}")
     logits, labels = logits.float(), labels.to(logits.device)
@@ -51,6 +50,12 @@ def problem_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Te
     if problem_type == MULTI_LABEL:
         return binary_cross_entropy_with_logits(logits, labels)
     return probability_loss(logits, labels)
+
+
+def _guess_problem_type(logits: Tensor, labels: Tensor) -> str:
+    if logits.shape[-1] == 1:
+        return REGRESSION
+    return MULTI_LABEL if labels.is_floating_point() else SINGLE_LABEL
 
 
 def probability_loss(logits: Tensor, probabilities: Tensor) -> Tensor:

@@ -76,19 +76,7 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
     """
     task = registry().get("task", model.config.task)
     description = model.config.description
-    kind = model.pipeline_tag or task.name
-    data = run.data or "unknown data"
-    results = [
-        EvalResult(
-            task_type=kind,
-            dataset_type=data,
-            dataset_name=data,
-            dataset_split=SPLITS[metric.partition("_")[0]],
-            metric_type=metric.partition("_")[2],
-            metric_value=round(value, 6),
-        )
-        for metric, value in sorted(run.metrics.items())
-    ]
+    results = _results(run, model.pipeline_tag or task.name)
     dataset = (run.settings.get("data") or {}).get("dataset")
     card_data = ModelCardData(
         library_name="transformers",
@@ -104,7 +92,7 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
         name=name,
         task=task.name,
         summary=task.spec.summary,
-        pipeline=model.pipeline_tag or next((each.tag for each, _ in OWN_PIPELINES if each.tag == task.name), None),
+        pipeline=_pipeline(model, task.name),
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         adapters=description.adapters(),
         distributions=" ".join(dict.fromkeys([OURS, *(used.distribution for used in description.plugins)])),
@@ -116,6 +104,27 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
         model_settings=yaml.safe_dump(dict(description.model), sort_keys=False).strip(),
         versions={**run.versions, **{each: importlib.metadata.version(each) for each in ("torch", "transformers")}},
     )
+
+
+def _pipeline(model: ZooModel, task: str) -> str | None:
+    """The name of the pipeline for a model, of transformers or of the zoo; None if there is none."""
+    return model.pipeline_tag or next((each.tag for each, _ in OWN_PIPELINES if each.tag == task), None)
+
+
+def _results(run: Run, kind: str) -> list[EvalResult]:
+    """The results of a run as the hub lists them, for a kind of task."""
+    data = run.data or "unknown data"
+    return [
+        EvalResult(
+            task_type=kind,
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split=SPLITS[metric.partition("_")[0]],
+            metric_type=metric.partition("_")[2],
+            metric_value=round(value, 6),
+        )
+        for metric, value in sorted(run.metrics.items())
+    ]
 
 
 def _logged(folder: Path, steps: int) -> Iterator[tuple[str, float]]:

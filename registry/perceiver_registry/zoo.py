@@ -140,4 +140,9 @@ def to_hugging_face(model: PerceiverIO) -> Any:
 
 def _hugging_face_format() -> Any:
     """The format of transformers' own Perceivers, which converts models in memory as well."""
-    return registry().get("format", HUGGING_FACE).resolve("format")()
+    entry = registry().find("format", HUGGING_FACE)
+    if entry is None:
+        raise UserError(
+            f"the plugin that converts models of transformers is not loaded{registry().not_loaded(HUGGING_FACE)}"
+        )
+    return entry.resolve("format")()

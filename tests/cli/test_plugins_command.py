@@ -94,7 +94,7 @@ def test_plugins_are_shown_with_what_they_provide(fresh):
         "name": "plugin7",
         "distribution": "plugin7-dist",
         "version": "2.7",
-        "interface": "1.0",
+        "interface": "2.0",
         "status": "ok",
         "provides": {"input": ["plugin7"], "output": ["plugin7"], "data": ["plugin7"]},
         "error": None,
@@ -113,7 +113,7 @@ def test_a_table_shows_them_too(fresh):
     assert title.split() == ["plugin", "distribution", "version", "interface", "status", "ms", "provides"]
     assert [line.split()[0] for line in lines] == ["plugin1", *(f"plugin{number}" for number in range(10, 20))]
     words = lines[0].split()
-    assert words[:5] == ["plugin1", "plugin1-dist", "2.1", "1.0", "ok"]
+    assert words[:5] == ["plugin1", "plugin1-dist", "2.1", "2.0", "ok"]
     assert float(words[5]) > 0
     assert " ".join(words[6:]) == "1 input adapter, 1 output adapter, 1 data module"
 

@@ -225,7 +225,7 @@ def test_plugins_says_what_came_of_each(environment):
         assert reason in rows[name]["error"]
         assert rows[name]["provides"] == {}
     good = rows["talkative"]
-    assert (good["status"], good["error"], good["interface"]) == ("ok", None, "1.0")
+    assert (good["status"], good["error"], good["interface"]) == ("ok", None, "2.0")
     assert good["provides"] == {"input": ["wave"]}
     assert (rows["text"]["status"], rows["text"]["distribution"]) == ("ok", "perceiver-zoo")
 

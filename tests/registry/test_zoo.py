@@ -116,6 +116,14 @@ def test_all_seven_published_shapes_go_there_and_back_again(architecture, name):
     }
 
 
+def test_conversion_without_its_plugin_is_one_line_of_error(monkeypatch):
+    monkeypatch.setenv("PERCEIVER_DISABLE_PLUGINS", "huggingface")
+    with pytest.raises(
+        UserError, match=r"converts models of transformers is not loaded; disabled plugins: huggingface$"
+    ):
+        to_hugging_face(create_model("mnist-classifier", num_latents=3))
+
+
 def test_what_cannot_be_converted_is_said():
     with pytest.raises(
         UserError, match=r"model: a BertModel, which cannot be converted \(classes that can: PerceiverForMaskedLM, "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def moved_module(old: str, new: str, warn: bool = True) -> Callable[[str], Any]:
@@ -28,3 +32,20 @@ def moved_module(old: str, new: str, warn: bool = True) -> Callable[[str], Any]:
         return value
 
     return __getattr__
+
+
+def moved_function(old: str, function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function under its old name, which warns with its new one when it is called.
+
+    Args:
+        old: the old name.
+        function: the function, in the module that exports it now.
+    """
+
+    @functools.wraps(function)
+    def moved(*args: P.args, **kwargs: P.kwargs) -> R:
+        new = f"{function.__module__}.{function.__name__}"
+        warnings.warn(f"{old} is deprecated: use {new}", DeprecationWarning, stacklevel=2)
+        return function(*args, **kwargs)
+
+    return moved

@@ -23,6 +23,7 @@ from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of
 from perceiver_registry import UserError, registry
 from perceiver_registry.configs import config_types
 from perceiver_registry.errors import OWN_PACKAGES
+from perceiver_registry.optimization import find_lr_scheduler, find_optimizer, lr_scheduler_names, optimizer_names
 from perceiver_registry.option_types import choices
 
 OF_SOURCE = {
@@ -167,8 +168,7 @@ def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
 
 def _add_sections(parser: Parser, run: Run) -> None:
     assert run.task is not None
-    module = run.task.resolve("module")
-    _add(parser, module, "task", skip=section_arguments())
+    _add(parser, run.task.resolve("module"), "task", skip=section_arguments())
     encoder, decoder = (name_of(run.values, f"model.{part}") for part in ("encoder", "decoder"))
     if encoder is None or decoder is None:
         raise UserError(f"task {run.task.name!r} has no default adapters: give --model.encoder and --model.decoder")
@@ -179,7 +179,7 @@ def _add_sections(parser: Parser, run: Run) -> None:
     _add(parser, data_class(name_of(run.values, "data") or run.task.spec.data, run.layers), "data")
     optimizer, lr_scheduler = name_of(run.values, "optimizer"), name_of(run.values, "lr_scheduler")
     if optimizer is not None:
-        _add(parser, module.find_optimizer(optimizer), "optimizer", skip={"params"})
+        _add(parser, find_optimizer(optimizer), "optimizer", skip={"params"})
         parser.add_argument(
             "--optimizer.in_backward",
             type=bool,
@@ -188,7 +188,7 @@ def _add_sections(parser: Parser, run: Run) -> None:
             "clipping and accumulation",
         )
     if lr_scheduler is not None:
-        _add(parser, module.find_lr_scheduler(lr_scheduler), "lr_scheduler", skip={"optimizer"})
+        _add(parser, find_lr_scheduler(lr_scheduler), "lr_scheduler", skip={"optimizer"})
         parser.add_argument(
             "--lr_scheduler.interval", type=Literal["step", "epoch"] | None, help="how often the schedule advances"
         )
@@ -220,9 +220,8 @@ def choices_of(parser: Parser, run: Run) -> dict[str, list[str]]:
         if f"--{section}.{key}" in choices:
             choices[f"--{section}"] = choices.pop(f"--{section}.{key}")
     if run.task is not None and "--optimizer" in choices:
-        module = run.task.resolve("module")
-        choices["--optimizer"] = [*module.known_optimizers()]
-        choices["--lr_scheduler"] = [*module.known_lr_schedulers(), "none"]
+        choices["--optimizer"] = optimizer_names()
+        choices["--lr_scheduler"] = [*lr_scheduler_names(), "none"]
     return choices
 
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.config import Init
+from perceiver_plugins.deprecation import moved_function
 from perceiver_plugins.sdk.data.loading import batches_trained
 from perceiver_plugins.sdk.tasks.arguments import accept_config, complete_docs, model_arguments, takes_config
 from perceiver_plugins.sdk.tasks.callbacks import MovingAverage, OptimizerInBackward, Patience
@@ -181,10 +182,10 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
             return cls(config, **options)  # type: ignore[arg-type, call-arg]
         return cls(**model_arguments(config), **options)
 
-    find_optimizer = staticmethod(find_optimizer)
-    find_lr_scheduler = staticmethod(find_lr_scheduler)
-    known_optimizers = staticmethod(optimizers)
-    known_lr_schedulers = staticmethod(lr_schedulers)
+    find_optimizer = staticmethod(moved_function("LitPerceiver.find_optimizer", find_optimizer))
+    find_lr_scheduler = staticmethod(moved_function("LitPerceiver.find_lr_scheduler", find_lr_scheduler))
+    known_optimizers = staticmethod(moved_function("LitPerceiver.known_optimizers", optimizers))
+    known_lr_schedulers = staticmethod(moved_function("LitPerceiver.known_lr_schedulers", lr_schedulers))
 
     def configure_callbacks(self) -> list[Callback]:
         callbacks: list[Callback] = [ExactResume()]

@@ -58,7 +58,7 @@ LOADS = ("loads",)
 PARTS = {"input": "encoder", "output": "decoder"}
 """The adapters' kinds, and the parts of a model that they belong to."""
 
-OF_A_TASK = ("check_data", "example_labels", "find_lr_scheduler", "find_optimizer", "loss_sum")
+OF_A_TASK = ("check_data", "example_labels", "loss_sum")
 """What a task's module has beside Lightning's methods."""
 
 FLAGS = ("data", "model", "task", "optimizer", "lr_scheduler", "trainer", "checkpoint", "seed_everything")

@@ -93,12 +93,12 @@ def restore_module(module_type: Any, checkpoint: dict[str, Any], config: Any) ->
         checkpoint: the content of the checkpoint, which is changed.
         config: the model's configuration.
     """
-    options = {**checkpoint.get("hyper_parameters", {}), "config": config}
+    options = checkpoint.get("hyper_parameters", {})
     parameters = inspect.signature(module_type).parameters
     takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     # Lightning would take names that begin with an underscore for classes and functions to be called.
     known = [name for name in options if name in parameters or (takes_all and not name.startswith("_"))]
-    module = module_type(**{name: options[name] for name in known})
+    module = module_type.create(config, **{name: options[name] for name in known if name != "config"})
     module.configure_model()
     return restore(module, checkpoint)
 

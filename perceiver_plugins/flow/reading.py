@@ -187,24 +187,40 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 
 
 def _sequence(name: str) -> list[Frame]:
-    """The frames in a folder, of a pattern or of a video."""
-    path = as_path(name)
+    """The frames of a folder, a pattern or a video."""
     if not name:
         raise UserError("'': an empty name; give frames, folders of frames or videos")
     if is_folder(name):
-        files = [file for file in sorted(path.iterdir()) if not is_ignored(file.name) and not file.is_dir()]
-        images = [file for file in files if file.suffix.lower() in IMAGES]
-        if not images:
-            raise UserError(f"{path}: there are no images ({', '.join(IMAGES)}) in the folder")
-        others = [file.name for file in files if file not in images]
-        report_left_out(str(path), len(others), "files that are no images", ", ".join(others[:3]))
-    elif is_pattern(name):
-        images = [file for file in matching_files(name) if file.suffix.lower() in IMAGES]
-        if not images:
-            raise UserError(f"no image matches {shorten_path(name)!r}")
-    else:
-        number = sum(1 for _ in video_frames(path))
-        if number == 0:
-            raise UserError(f"{path}: there are no frames in the video")
-        return [Frame(path, each) for each in range(number)]
-    return [Frame(file) for file in in_order(images)]
+        return [Frame(file) for file in in_order(_images_in(as_path(name)))]
+    if is_pattern(name):
+        return [Frame(file) for file in in_order(_matching_images(name))]
+    return _frames_of_video(as_path(name))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images in a folder; reports other files."""
+    files = [file for file in sorted(folder.iterdir()) if not is_ignored(file.name) and not file.is_dir()]
+    images = [file for file in files if _is_image(file)]
+    if not images:
+        raise UserError(f"{folder}: there are no images ({', '.join(IMAGES)}) in the folder")
+    others = [file.name for file in files if file not in images]
+    report_left_out(str(folder), len(others), "files that are no images", ", ".join(others[:3]))
+    return images
+
+
+def _matching_images(pattern: str) -> list[Path]:
+    images = [file for file in matching_files(pattern) if _is_image(file)]
+    if not images:
+        raise UserError(f"no image matches {shorten_path(pattern)!r}")
+    return images
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGES
+
+
+def _frames_of_video(path: Path) -> list[Frame]:
+    number = sum(1 for _ in video_frames(path))
+    if number == 0:
+        raise UserError(f"{path}: there are no frames in the video")
+    return [Frame(path, each) for each in range(number)]

@@ -69,20 +69,9 @@ class PublishedFormat:
         Raises:
             ValueError: if it asks for what ``PerceiverImageProcessor`` does not do.
         """
-        kind = said.get("image_processor_type", said.get("feature_extractor_type"))
-        if kind not in (None, *CLASSES):
-            raise ValueError(f"its class is {kind!r}, not PerceiverImageProcessor")
-        for name, value in said.items():
-            known = name in DEFAULTS or name in WITHOUT_EFFECT
-            if not known and value not in (None, False, "channels_first"):
-                raise ValueError(f"{name}={value!r} is not supported")
+        _check_supported(said)
         options = {name: default if said.get(name) is None else said[name] for name, default in DEFAULTS.items()}
-        for name, default in DEFAULTS.items():
-            if isinstance(default, bool) and not isinstance(options[name], bool):
-                raise ValueError(f"{name}={options[name]!r} must be true or false")
-        if options["resample"] not in RESAMPLING:
-            choice = ", ".join(f"{number} ({method})" for number, method in RESAMPLING.items())
-            raise ValueError(f"resample={options['resample']!r} must be one of {choice}")
+        _check_switches(options)
         for name in ("size", "crop_size"):
             options[name] = dict(zip(("height", "width"), _sides(name, options[name]), strict=True))
         for name in ("image_mean", "image_std"):
@@ -136,6 +125,27 @@ class PublishedFormat:
         )
         left, top = (image.width - width) / 2, (image.height - height) / 2
         return left, top, left + width, top + height
+
+
+def _check_supported(said: Mapping[str, Any]) -> None:
+    """Raise ValueError if a ``preprocessor_config.json`` asks for another class, or for options of another one."""
+    kind = said.get("image_processor_type", said.get("feature_extractor_type"))
+    if kind not in (None, *CLASSES):
+        raise ValueError(f"its class is {kind!r}, not PerceiverImageProcessor")
+    for name, value in said.items():
+        known = name in DEFAULTS or name in WITHOUT_EFFECT
+        if not known and value not in (None, False, "channels_first"):
+            raise ValueError(f"{name}={value!r} is not supported")
+
+
+def _check_switches(options: Mapping[str, Any]) -> None:
+    """Raise ValueError if a switch is not a boolean, or the resampling method is unknown."""
+    for name, default in DEFAULTS.items():
+        if isinstance(default, bool) and not isinstance(options[name], bool):
+            raise ValueError(f"{name}={options[name]!r} must be true or false")
+    if options["resample"] not in RESAMPLING:
+        choice = ", ".join(f"{number} ({method})" for number, method in RESAMPLING.items())
+        raise ValueError(f"resample={options['resample']!r} must be one of {choice}")
 
 
 def image_format_of(description: Mapping[str, Any]) -> ImageFormat | PublishedFormat:

@@ -43,14 +43,10 @@ class ProgressLines:
             limit: seconds after which the work ends in any case; None: no limit.
         """
         now = self.clock()
-        waited, elapsed = now - self.reported, now - self.began
-        new = done - self.done_reported
-        first = new > 0 and self.done_reported == self.done_before
-        much = new > 0 and total is not None and new >= total / 10
-        interval = min(MAX_INTERVAL, max(INTERVAL, elapsed / 100))
-        if waited < FIRST_AFTER or not (first or much or waited >= interval):
+        if not self._is_due(now, done, total):
             return None
-        rate = new / waited
+        elapsed = now - self.began
+        rate = (done - self.done_reported) / (now - self.reported)
         average = (done - self.done_before) / elapsed
         self.reported, self.done_reported = now, done
         parts = [f"{done}/{total} ({100 * done // total} %)" if total else f"{done}", f"{rate:.3g} {self.unit}/s"]
@@ -59,6 +55,15 @@ class ProgressLines:
         if math.isfinite(left):
             parts.append(f"{duration(left)} left")
         return ", ".join(parts)
+
+    def _is_due(self, now: float, done: int, total: int | None) -> bool:
+        """Whether to report: the first progress, a tenth of all work, or at the end of an interval."""
+        waited = now - self.reported
+        new = done - self.done_reported
+        first = new > 0 and self.done_reported == self.done_before
+        much = new > 0 and total is not None and new >= total / 10
+        interval = min(MAX_INTERVAL, max(INTERVAL, (now - self.began) / 100))
+        return waited >= FIRST_AFTER and (first or much or waited >= interval)
 
 
 def duration(seconds: float) -> str:

@@ -151,14 +151,8 @@ class MNISTDataModule(DownloadedImagesDataModule):
         paths = [_idx_path(folder, f"{prefix}-{name}-ubyte") for name in ("images-idx3", "labels-idx1")]
         if not train and paths == [None, None]:
             return None
-        for path, name in zip(paths, (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"), strict=True):
-            if path is None:
-                names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-                hint = f" ({near(name, names)})" if 0 < len(names) <= 1000 else ""
-                raise DataError(f"{folder}: there is no file {name}, with or without .gz{hint}")
-        images_path, labels_path = paths
-        assert images_path is not None
-        assert labels_path is not None
+        images_path = _require_file(paths[0], folder, f"{prefix}-images-idx3-ubyte")
+        labels_path = _require_file(paths[1], folder, f"{prefix}-labels-idx1-ubyte")
         pixels, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
         if len(pixels) != len(labels):
             raise DataError(f"{labels_path}: {len(labels)} labels for the {len(pixels)} images in {images_path.name}")
@@ -166,6 +160,15 @@ class MNISTDataModule(DownloadedImagesDataModule):
             place = int(np.argmax(labels >= len(self.classes)))
             raise DataError(f"{labels_path}: the label of image {place} is {labels[place]}; it must be from 0 to 9")
         return torch.from_numpy(pixels)[:, None], torch.from_numpy(labels).long()
+
+
+def _require_file(path: Path | None, folder: Path, name: str) -> Path:
+    """Return the path of a file, or raise DataError with a similar name if there is none."""
+    if path is not None:
+        return path
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    hint = f" ({near(name, names)})" if 0 < len(names) <= 1000 else ""
+    raise DataError(f"{folder}: there is no file {name}, with or without .gz{hint}")
 
 
 class FashionMNISTDataModule(MNISTDataModule):

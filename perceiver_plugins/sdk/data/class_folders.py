@@ -113,12 +113,7 @@ def _split_folders(
     named = [child for child in inside if child.lower() in SPLIT_FOLDERS]
     # A class may be called "train" too: its folder holds files, the folder of a split holds folders.
     with_classes = [child for child in named if children[_join(root, child)]]
-    splits: dict[str, str] = {}
-    for child in with_classes:
-        split = SPLIT_FOLDERS[child.lower()]
-        if split in splits:
-            raise DataError(f"{tree.path}: both {splits[split]} and {_join(root, child)} are for {split}")
-        splits[split] = _join(root, child)
+    splits = _folders_by_split(tree, root, with_classes)
     if splits and "train" not in splits and not without_training:
         raise DataError(f"{tree.path}: there is a folder {with_classes[0]!r}, but no 'train' with folders of classes")
     for child in named:
@@ -126,6 +121,21 @@ def _split_folders(
         if wanted and child not in with_classes:
             raise DataError(f"{tree.shown(_join(root, child))}: there are no folders of classes in it")
     return splits or {"train": root}
+
+
+def _folders_by_split(tree: FileTree, root: str, names: Iterable[str]) -> dict[str, str]:
+    """The folders of splits, by split.
+
+    Raises:
+        DataError: if two folders are for the same split.
+    """
+    splits: dict[str, str] = {}
+    for name in names:
+        split = SPLIT_FOLDERS[name.lower()]
+        if split in splits:
+            raise DataError(f"{tree.path}: both {splits[split]} and {_join(root, name)} are for {split}")
+        splits[split] = _join(root, name)
+    return splits
 
 
 def _classes(

@@ -177,16 +177,31 @@ def _texts_of_rows(path: Path, text_column: str, delimiter: str | None, left_out
             yield Piece(text)
 
 
+def _start_of_text(path: Path, block: bytes) -> int:
+    """The bytes of a byte order mark at the beginning of a file.
+
+    Raises:
+        DataError: if the mark is that of UTF-16.
+    """
+    refuse_utf16(path, block)
+    return len(codecs.BOM_UTF8) if block.startswith(codecs.BOM_UTF8) else 0
+
+
+def _piece_end(text: str) -> int:
+    """Where a piece of a long text ends: after a line, or else after a word.
+
+    The last character is always kept back, as the last piece is marked.
+    """
+    end = len(text) - 1
+    return text.rfind("\n", 0, end) + 1 or text.rfind(" ", 0, end) + 1 or end
+
+
 def _read_text(path: Path) -> Iterator[Piece]:
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
     with open_binary(path) as file:
         position, held, first = 0, "", True
         while block := file.read(BLOCK):
-            if position == 0:
-                refuse_utf16(path, block)
-                start = len(codecs.BOM_UTF8) if block.startswith(codecs.BOM_UTF8) else 0
-            else:
-                start = 0
+            start = _start_of_text(path, block) if position == 0 else 0
             if (zero := block.find(b"\0")) >= 0:
                 raise DataError(f"{path}: a binary file (zero byte at byte {position + zero}), expected UTF-8 text")
             try:
@@ -196,12 +211,8 @@ def _read_text(path: Path) -> Iterator[Piece]:
                 offset = position + start + error.start - (len(error.object) - len(block[start:]))
                 raise DataError(not_utf8(path, f"at byte {offset}", error.object[error.start])) from error
             position += len(block)
-            # A piece ends with a line, or else with a word. Something is always kept back, as the last piece is marked.
-            end = len(text) - 1
-            cut = text.rfind("\n", 0, end) + 1 or text.rfind(" ", 0, end) + 1 or end
-            if len(text) <= BLOCK:
-                cut = 0
-            elif cut:
+            cut = _piece_end(text) if len(text) > BLOCK else 0
+            if cut:
                 yield Piece(text[:cut], first, False)
                 first = False
             held = text[cut:]

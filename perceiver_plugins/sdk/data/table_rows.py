@@ -95,12 +95,17 @@ def column_names(path: Path, delimiter: str | None = None) -> tuple[list[str], l
         names = _header(path, delimiter or DELIMITER_OF[kind])
         index = {name for name in names if not name.strip() or re.fullmatch(r"Unnamed: \d+", name)}
     elif kind == ".parquet":
-        with readable(path), _open_parquet(path) as table:
-            names, stored = table.schema_arrow.names, table.schema_arrow.pandas_metadata or {}
-        index = {name for name in stored.get("index_columns", ()) if isinstance(name, str)}
+        names, index = _parquet_columns(path)
     else:
         names, index = list(first), set()
     return [name for name in names if name not in index], [name for name in names if name in index]
+
+
+def _parquet_columns(path: Path) -> tuple[list[str], set[str]]:
+    """The columns of a Parquet file, and those that pandas' metadata calls an index."""
+    with readable(path), _open_parquet(path) as table:
+        names, stored = table.schema_arrow.names, table.schema_arrow.pandas_metadata or {}
+    return names, {name for name in stored.get("index_columns", ()) if isinstance(name, str)}
 
 
 def require_columns(where: str, columns: Mapping[str, str], found: Iterable[Any], hint: str = "") -> None:

@@ -8,7 +8,7 @@ checkpoints state the position explicitly, and a resumed run sets Lightning's co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -169,15 +169,19 @@ def check_record(record: Any, module: LightningModule) -> None:
     read_position(record)
     shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
     metrics, gradients, loading = (record.get(part, {}) for part in ("metrics", "gradients", "loading"))
-    intact = all(isinstance(part, dict) for part in (metrics, gradients, loading))
-    intact = intact and all(isinstance(value, float) for value in metrics.values())
-    intact = intact and all(isinstance(value, int) and value >= 0 for value in loading.values())
-    intact = intact and all(
-        isinstance(gradient, torch.Tensor) and shapes.get(name) == gradient.shape
-        for name, gradient in gradients.items()
-    )
-    if not intact:
+    if not (
+        _all_values(metrics, lambda _, value: isinstance(value, float))
+        and _all_values(loading, lambda _, value: isinstance(value, int) and value >= 0)
+        and _all_values(
+            gradients, lambda name, value: isinstance(value, torch.Tensor) and shapes.get(name) == value.shape
+        )
+    ):
         raise UserError(DAMAGED)
+
+
+def _all_values(part: Any, is_intact: Callable[[str, Any], bool]) -> bool:
+    """Whether a part of a record is a dict of which all values are intact."""
+    return isinstance(part, dict) and all(is_intact(name, value) for name, value in part.items())
 
 
 def loading_state(trainer: Trainer) -> dict[str, int]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from perceiver_cli import run
+from perceiver_cli import trainer
 from perceiver_cli.progress import LogProgress
 from perceiver_registry import progress
 
@@ -58,13 +58,13 @@ def test_validation_and_test_are_lines(perceiver, flags):
     [(False, {}, True), (True, {}, False), (False, {"enable_progress_bar": False}, False)],
 )
 def test_lines_are_for_runs_without_a_terminal(monkeypatch, terminal, options, lines):
-    monkeypatch.setattr(run, "has_terminal", lambda: terminal)
-    callbacks = run._progress({"callbacks": [], "enable_progress_bar": None} | options)
+    monkeypatch.setattr(trainer, "has_terminal", lambda: terminal)
+    callbacks = trainer._progress({"callbacks": [], "enable_progress_bar": None} | options)
     assert [type(callback) for callback in callbacks] == [LogProgress] * lines
 
 
 def test_a_progress_bar_that_is_chosen_stays(monkeypatch):
-    assert run._progress({"callbacks": [LogProgress()], "enable_progress_bar": None}) == []
+    assert trainer._progress({"callbacks": [LogProgress()], "enable_progress_bar": None}) == []
 
 
 def test_only_the_first_process_reports():

@@ -55,14 +55,14 @@ class LanguageModel(PerceiverIO):
             ValueError: if boolean ``positions`` have another shape than ``input_ids``.
         """
         if isinstance(input_ids, Mapping):
-            batch = input_ids
-            input_ids = batch["input_ids"]
+            batch: Batch = input_ids
         else:
             batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        ids: Tensor = batch["input_ids"]
         if positions is None:
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+            positions = torch.arange(ids.shape[1], device=ids.device)[None]
         elif positions.dtype == torch.bool:
-            positions = self._mask_of_output(positions, input_ids)
+            positions = self._mask_of_output(positions, ids)
         return super().forward(batch, positions, return_attention)
 
     def _mask_of_output(self, mask: Tensor, input_ids: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class NamedLabels(Classes):
         """Name of the class of each example, by split ("train", "validation", "test")."""
 
     @cached_property
-    def label_names(self) -> list[str]:  # type: ignore[override]
+    def label_names(self) -> list[str]:
         """Names of the classes of all splits: whole numbers by value, otherwise in alphabetical order."""
         return in_order({name for names in self.labels.values() for name in names})
 

@@ -31,13 +31,17 @@ SUFFIX, MODULE = ".tmpl", "MODULE"
 
 EXECUTABLE = ".ci/run"
 
+TASK = "reconstruction"
+"""Part of the package that ``--task`` adds: in the paths of its files and in the names that it registers."""
+
 LONGEST = 30
 """Characters of a name: with more, lines of the package would be longer than formatters leave them."""
 
 DESCRIPTION = f"""\
 {SUMMARIES["new-plugin"]}: an input adapter, an output adapter, a data module, tests, a README
 and a CI script. It installs, trains and passes its own tests as it is, on made-up signals; its
-README says what to change first.
+README says what to change first. With --task, there is a task of its own as well, with its
+loss, metric, queries, output adapter and predictor.
 
 NAME may be written my-audio, my_audio or "My Audio": the package and what it registers are then
 called my-audio, its module my_audio, and its classes MyAudioInputAdapter and so on."""
@@ -70,15 +74,18 @@ def new_plugin(command: str, argv: Sequence[str]) -> None:
     )
     parser.add_argument("name", metavar="NAME", help="what the plugin is called")
     parser.add_argument("--folder", metavar="DIR", help="where it is made: a new or empty folder (./NAME)")
+    parser.add_argument("--task", action="store_true", help="add a task: it reconstructs signals, to find unusual ones")
     try:
         options = parser.parse_args(argv)
     except SystemExit:  # --help
         return
     names = Names.of(options.name)
-    check_free(names)
+    check_free(names, options.task)
     folder = Path(names.name if options.folder is None else options.folder).expanduser()
-    write(folder, render(names))
+    write(folder, render(names, options.task))
     print(NEXT.format(folder=shlex.quote(str(folder)), name=names.name))
+    if options.task:
+        print(f"  perceiver fit --task={names.name}-{TASK}")
 
 
 # Names
@@ -122,26 +129,31 @@ class Names:
         return names
 
 
-def check_free(names: Names) -> None:
-    """Checks that nothing that is installed has one of the names.
+def check_free(names: Names, task: bool = False) -> None:
+    """Check that nothing that is installed has one of the names.
+
+    Args:
+        names: the names of the plugin.
+        task: whether it has a task as well.
 
     Raises:
         UserError: if something has; the message says what.
     """
-    owner = next(_owners(names), None)
+    owner = next(_owners(names, task), None)
     if owner is not None:
         raise _unfit(names.name, f"this is the name of {owner} already")
 
 
-def _owners(names: Names) -> Iterator[str]:
-    """What has one of the names."""
+def _owners(names: Names, task: bool) -> Iterator[str]:
+    """Yield what has one of the names."""
+    registered = {names.name, f"{names.name}-{TASK}"} if task else {names.name}
     if names.name == "perceiver":  # its data module would be called like its base class
         yield "this project"
     for loaded in registry().plugins:
-        if loaded.plugin.name == names.name:
+        if loaded.plugin.name in registered:
             yield f"the {loaded.plugin}"
         yield from (
-            f"the {NOUNS[spec.kind]} of the {loaded.plugin}" for spec in loaded.specs if spec.name == names.name
+            f"the {NOUNS[spec.kind]} of the {loaded.plugin}" for spec in loaded.specs if spec.name in registered
         )
     with contextlib.suppress(PackageNotFoundError):
         yield f"the installed package {names.name} {distribution(names.name).version}"
@@ -174,18 +186,30 @@ def _alike(written: str) -> str:
 # Files
 
 
-def render(names: Names) -> dict[str, str]:
-    """The files of a plugin's package: their contents by path."""
+def render(names: Names, task: bool = False) -> dict[str, str]:
+    """Render the files of a plugin's package.
+
+    Args:
+        names: the names of the plugin.
+        task: add a task of its own.
+
+    Returns:
+        The files' contents by path.
+    """
     values = {
         "name": names.name,
         "module": names.module,
         "Prefix": names.prefix,
         "interface": INTERFACE_VERSION,
         "zoo": version("perceiver-zoo"),
+        "task_entry_point": f'\n{names.name}-{TASK} = "{names.module}.{TASK}.plugin"' if task else "",
     }
     files = {}
     for template in sorted(TEMPLATES.rglob(f"*{SUFFIX}")):
-        path = template.relative_to(TEMPLATES).as_posix().removesuffix(SUFFIX).replace(MODULE, names.module)
+        path = template.relative_to(TEMPLATES).as_posix().removesuffix(SUFFIX)
+        if TASK in path and not task:
+            continue
+        path = path.replace(MODULE, names.module)
         files[path] = Template(template.read_text(encoding="utf-8")).substitute(values)
     return files
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from environments import FreshEnvironment
 
+from perceiver_cli import scaffold
 from perceiver_registry import INTERFACE_VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,17 @@ FILES = {
     "tests/test_training.py",
 }
 
+TASK_FILES = FILES | {
+    "src/my_audio/reconstruction/README.md",
+    "src/my_audio/reconstruction/__init__.py",
+    "src/my_audio/reconstruction/lightning.py",
+    "src/my_audio/reconstruction/output_adapter.py",
+    "src/my_audio/reconstruction/plugin.py",
+    "src/my_audio/reconstruction/prediction.py",
+    "tests/test_reconstruction.py",
+}
+"""What ``--task`` makes."""
+
 IMPORTS = """
 import sys
 from perceiver_cli.main import main
@@ -54,12 +66,18 @@ def files_in(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def made(start, finish, tmp_path_factory) -> Path:
-    """The folder of a package that the command made. Not to be changed."""
+    """The folder of a package with a task that the command made. Not to be changed."""
     cwd = tmp_path_factory.mktemp("made")
-    result = finish(start("new-plugin", "my-audio", cwd=cwd))
+    result = finish(start("new-plugin", "my-audio", "--task", cwd=cwd))
     assert result.code == 0, result.err
     assert result.err == ""
-    for command in ("cd my-audio", "pip install -e '.[test]'", "pytest", "perceiver fit --task=classification"):
+    for command in (
+        "cd my-audio",
+        "pip install -e '.[test]'",
+        "pytest",
+        "perceiver fit --task=classification",
+        "perceiver fit --task=my-audio-reconstruction",
+    ):
         assert f"\n  {command}" in result.out
     return cwd / "my-audio"
 
@@ -88,12 +106,12 @@ def fresh(tested) -> FreshEnvironment:
 
 
 def test_the_files_are_these(made):
-    assert files_in(made) == FILES
+    assert files_in(made) == TASK_FILES
     assert (made / ".ci" / "run").stat().st_mode & stat.S_IXUSR
     plugin = ast.parse((made / "src" / "my_audio" / "plugin.py").read_text())
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in plugin.body if isinstance(node, ast.Assign)}
     assert values == {"PERCEIVER_INTERFACE": INTERFACE_VERSION}
-    for name in FILES:
+    for name in TASK_FILES:
         text = (made / name).read_text()
         assert "MODULE" not in text
         assert "Prefix" not in text
@@ -102,7 +120,12 @@ def test_the_files_are_these(made):
 def test_its_own_tests_pass_where_both_are_installed_as_wheels(tested, made):
     fresh, said = tested
     assert re.search(r"^=+ \d+ passed in .*=$", said, flags=re.MULTILINE), said  # none failed, none was skipped
-    for name in ("test_the_plugin_keeps_its_contract", "test_a_trained_model_knows_the_classes_of_new_files"):
+    for name in (
+        "test_the_plugin_keeps_its_contract",
+        "test_a_trained_model_knows_the_classes_of_new_files",
+        "test_the_task_keeps_its_contract",
+        "test_a_trained_model_finds_noise_unusual",
+    ):
         assert f"::{name} PASSED" in said
     place = fresh.python("-c", "import my_audio, perceiver_cli; print(my_audio.__file__, perceiver_cli.__file__)")
     assert [Path(path).is_relative_to(fresh.folder) for path in place.out.split()] == [True, True]
@@ -114,6 +137,7 @@ def test_it_stands_in_the_listings(fresh):
     assert [(row["name"], row["kind"], row["distribution"], row["version"]) for row in rows] == [
         ("my-audio", "input", "my-audio", "0.1.0"),
         ("my-audio", "output", "my-audio", "0.1.0"),
+        ("my-audio-reconstruction", "output", "my-audio", "0.1.0"),
     ]
 
 
@@ -134,7 +158,7 @@ def test_its_input_trains_on_own_files_with_a_built_in_output_and_predicts(fresh
     assert {each["label"] for each in predictions} <= {"high", "low", "middle"}
     source, line = predicted.err.splitlines()
     assert source.startswith("perceiver: predicting with ")
-    assert "no-such.npy: cannot be read as a signal" in line
+    assert "no-such.npy: cannot be read (No such file or directory)" in line
 
 
 def test_a_name_that_is_installed_is_taken(fresh, tmp_path):
@@ -177,9 +201,14 @@ def test_names_are_derived_and_the_code_is_in_good_style(perceiver, tmp_path, wr
     prefix = prefix or "MmmmmmmmmmWwwwwwwwwMmmmmmmmm"
     own = ("InputAdapter", "EncoderConfig", "OutputAdapter", "DecoderConfig", "DataModule", "Reader")
     assert {f"{prefix}{kind}" for kind in own} <= classes
+    assert perceiver("new-plugin", written, "--task", "--folder=with-task").code == 0
+    project = tomllib.loads((tmp_path / "with-task" / "pyproject.toml").read_text())
+    points = {name: f"{module}.plugin", f"{name}-reconstruction": f"{module}.reconstruction.plugin"}
+    assert project["project"]["entry-points"]["perceiver"] == points
     # Formatted and clean whatever the length of the name, by ruff's own settings.
     for arguments in (["check"], ["format", "--check", "--diff"]):
-        done = subprocess.run([RUFF, *arguments, "--no-cache", "."], cwd=folder, capture_output=True, text=True)
+        command = [RUFF, *arguments, "--no-cache", name, "with-task"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 
 
@@ -216,6 +245,12 @@ def test_a_name_that_will_not_do_is_an_error_that_says_one_that_does(perceiver, 
     proposed = re.search(r"; '([^']+)' would do$", result.error).group(1)
     assert perceiver("new-plugin", proposed).code == 0
     assert [path.name for path in tmp_path.iterdir()] == [proposed]
+
+
+def test_the_name_of_the_task_must_be_free_too(perceiver, monkeypatch):
+    monkeypatch.setattr(scaffold, "TASK", "perceiver")
+    assert "the model of the plugin 'text'" in perceiver("new-plugin", "language", "--task").error
+    assert perceiver("new-plugin", "language").code == 0
 
 
 def test_a_folder_of_that_name_is_no_installed_module(start, finish, tmp_path):
@@ -288,7 +323,7 @@ def test_it_imports_nothing_slow(tmp_path):
 def test_help_explains(perceiver):
     shown = perceiver("new-plugin", "--help")
     assert shown.code == 0
-    for words in ("NAME", "--folder DIR", "tests", "README", '"My Audio"', "--plugins=A,B"):
+    for words in ("NAME", "--folder DIR", "--task", "tests", "README", '"My Audio"', "--plugins=A,B"):
         assert words in shown.out
     assert "\n  new-plugin " in perceiver("--help").out
 

@@ -14,11 +14,12 @@ from perceiver_registry import UserError, registry
 from perceiver_registry.option_types import ConversionError, convert
 
 
-def data_class(name: str, layers: Sequence[ConfigLayer] = ()) -> Any:
+def data_class(name: str, task: str, layers: Sequence[ConfigLayer] = ()) -> Any:
     """Return the data module of a registered name or an import path.
 
     Args:
         name: the name or path.
+        task: name of the task that it is for.
         layers: the layers of the configuration, for messages.
 
     Raises:
@@ -26,7 +27,7 @@ def data_class(name: str, layers: Sequence[ConfigLayer] = ()) -> Any:
     """
     entry = registry().find("data", name)
     if entry is not None:
-        return entry.resolve("module")
+        return entry.resolve("modules", task) if task in entry.spec.modules else entry.resolve("module")
     try:
         return convert(type[LightningDataModule], name.replace(":", "."))
     except ConversionError as error:

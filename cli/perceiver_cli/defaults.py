@@ -71,9 +71,13 @@ def _is_field_of_any(kind: str, field: str) -> bool:
     """Whether something that is registered has a field, or may have one because it cannot be imported."""
     for entry in registry().entries(kind):  # type: ignore[call-overload]
         try:
+            classes = [entry.resolve(CLASSES[kind])]
+            if kind == "data":
+                classes += [entry.resolve("modules", task) for task in entry.spec.modules]
             arguments = [
                 name
-                for base in entry.resolve(CLASSES[kind]).__mro__
+                for each in classes
+                for base in each.__mro__
                 for name in inspect.signature(base.__init__).parameters
             ]
         except Exception:  # a stranger's module

@@ -176,7 +176,7 @@ def _add_sections(parser: Parser, run: Run) -> None:
         _add(parser, config_type, section, skip={"encoder", "decoder"})
     # A value that is not given is taken from the data.
     parser.set_defaults({f"{section}.{field}": None for section, field, _ in linked_fields(run.values)})
-    _add(parser, data_class(name_of(run.values, "data") or run.task.spec.data, run.layers), "data")
+    _add(parser, data_class(name_of(run.values, "data") or run.task.spec.data, run.task.name, run.layers), "data")
     optimizer, lr_scheduler = name_of(run.values, "optimizer"), name_of(run.values, "lr_scheduler")
     if optimizer is not None:
         _add(parser, find_optimizer(optimizer), "optimizer", skip={"params"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -203,4 +204,8 @@ def _fields(entry: Entry[Any]) -> list[dict[str, str]]:
         return fields_of_model(entry.spec.config)
     if entry.kind == "task":
         return fields_of(entry.resolve("module"), skip=section_arguments())
-    return fields_of(entry.resolve("module" if entry.kind == "data" else "config"))
+    if entry.kind == "data":
+        others = dict.fromkeys(entry.resolve("modules", task) for task in entry.spec.modules)
+        fields = [fields_of(module) for module in (*others, entry.resolve("module"))]
+        return [*{field["field"]: field for field in itertools.chain.from_iterable(fields)}.values()]
+    return fields_of(entry.resolve("config"))

@@ -163,7 +163,7 @@ def _create_data(command: str, chosen: Run, values: Values) -> LightningDataModu
     options = dict(values["data"])
     if command == "fit" and options.get("train_files", ()) is None:
         raise UserError("--data.train_files is missing: name files to train on")
-    datamodule: LightningDataModule = data_class(options.pop("name"))(**options)
+    datamodule: LightningDataModule = data_class(options.pop("name"), values["task"]["name"])(**options)
     if command != "fit" and chosen.description is not None:
         datamodule.known = _known_of_data(chosen.description)  # type: ignore[attr-defined]
     return datamodule

@@ -17,6 +17,7 @@ from perceiver_cli.parser_errors import explain
 from perceiver_cli.run_config import Run
 from perceiver_cli.serialization import NOT_SERIALIZED, with_plain_enums, with_serialized
 from perceiver_cli.suggestions import suggest_name
+from perceiver_cli.unused_options import check_unused, refuse_unused_flags, unused_options
 from perceiver_cli.values import Values, flatten, nest
 from perceiver_registry import UserError
 
@@ -42,6 +43,7 @@ def validate(parser: Parser, run: Run) -> Values:
     if not takes_words:
         refuse_words(parser, run.line)
     _check_files(parser, run)
+    refuse_unused_flags(run)
     flags = read_flag_values(parser, run.line)
     values = {name: value for name, value in known_values(parser, run).items() if name not in flags.composed}
     values |= flags.values
@@ -71,12 +73,15 @@ def _check_files(parser: Parser, run: Run) -> None:
     """Check that the keys of config files are flags, and that YAML left their texts as they are."""
     names, leaves = parser.names(), parser.leaves()
     kept = flatten(run.values, leaves)  # without the options of what a later layer replaced
+    unused = unused_options(run)
     for layer in run.user:
         if not layer.is_file:
             continue
         values = flatten(layer.values, leaves)
         for key in values:
-            if key in kept and key not in names:
+            if key in unused:
+                check_unused(layer, key, values[key], unused[key], run)
+            elif key in kept and key not in names:
                 raise UserError(f"{layer.line_of(key)}: unknown key {key!r}; {suggest_name(key, names)}")
         refuse_other_scalars(layer, values, parser.hints())
 

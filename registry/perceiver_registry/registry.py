@@ -52,13 +52,17 @@ class Entry(Generic[S]):
     def kind(self) -> str:
         return self.spec.kind
 
-    def resolve(self, field: str) -> Any:
+    def resolve(self, field: str, key: str | None = None) -> Any:
         """Imports what the spec's ``field`` (``"adapter"``, ``"config"``, ``"module"``, ...) is the place of.
+
+        Args:
+            field: a place, or a mapping of places.
+            key: which one of a mapping.
 
         Raises:
             PluginError: if it cannot be imported.
         """
-        place = getattr(self.spec, field)
+        place = getattr(self.spec, field) if key is None else getattr(self.spec, field)[key]
         try:
             with contextlib.redirect_stdout(sys.stderr):  # what it prints must not get into a command's output
                 return resolve_import_path(place)

@@ -65,6 +65,10 @@ def _are_values(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(_is_text, value))
 
 
+def _are_places(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value)) and all(map(_is_place, value.values()))
+
+
 def _are_texts(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(_is_text, (*value, *value.values())))
 
@@ -80,6 +84,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "bool": (_is_flag, "True or False"),
     "Names": (_are_names, "a tuple of names"),
     "Mapping[str, str]": (_are_texts, "a mapping of texts to texts"),
+    "Mapping[str, Place]": (_are_places, "a mapping of texts to places written 'package.module:Name'"),
     "Mapping[str, Any]": (_are_values, "a mapping with texts as its keys"),
 }
 """What a field of a declared type must be, and how a person says it."""
@@ -153,6 +158,8 @@ class DataSpec(_Checked):
         summary: one line for listings.
         yields: the entries of its batches besides labels (``("pixel_values",)``); none: it is not known.
         defaults: default values by dotted flag that go with it (``{"trainer.max_steps": 1000}``).
+        modules: places of other LightningDataModules, by the names of the tasks that need these instead of ``module``
+            (``{"text-classification": "my_plugin.data:LabelledTextDataModule"}``).
     """
 
     name: Name
@@ -161,6 +168,7 @@ class DataSpec(_Checked):
     summary: str
     yields: Names = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    modules: Mapping[str, Place] = field(default_factory=dict)
 
     kind: ClassVar[str] = "data"
 
@@ -174,7 +182,7 @@ class DataSpec(_Checked):
 
     @property
     def places(self) -> Names:
-        return (self.module,)
+        return tuple(dict.fromkeys((self.module, *self.modules.values())))
 
 
 @dataclass(frozen=True)

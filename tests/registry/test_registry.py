@@ -287,6 +287,7 @@ def test_what_is_no_spec_of_a_hook_is_refused_with_the_plugin(empty, hooks, mess
         (ADAPTER, "links", {"a": 1}, "must be a mapping of texts to texts"),
         (ADAPTER, "example", {1: "a"}, "must be a mapping with texts as its keys"),
         (DataSpec("d", "a:B", (), ""), "module", "a", "DataSpec 'd': module is 'a', must be a place"),
+        (DataSpec("d", "a:B", (), ""), "modules", {"t": "a"}, "DataSpec 'd': modules is {'t': 'a'}, must be a mapping"),
         (TaskSpec("t", "a:B", "", data="d"), "data", "d d", "must be a name, or one written 'distribution:name'"),
         (ModelSpec("m", "t", {}, 1, ""), "num_parameters", True, "must be a whole number"),
     ],

@@ -274,6 +274,12 @@ PLUGIN_FAULTS = [
     ),
     ("data_modules_are_modules", '"classification"),', '"clasification"),', "'clasification', which there is not"),
     ("data_modules_are_modules", 'yields=("notes",)', "yields=()", "`yields` is empty"),
+    (
+        "data_modules_are_modules",
+        'yields=("notes",)',
+        'yields=("notes",), modules={"classification": "json:JSONDecoder"}',
+        "'json:JSONDecoder' is no LightningDataModule",
+    ),
     ("adapters_name_tasks", '"chords", tasks=("melody-mood",)', '"chords", tasks=("moods",)', "'moods'"),
     ("models_are_what_they_say", "num_parameters=1353", "num_parameters=1354", "the model has 1_353"),
     ("models_are_what_they_say", 'task="melody-mood"', 'task="mood"', "task='mood' is no task"),

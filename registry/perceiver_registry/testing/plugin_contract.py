@@ -214,16 +214,13 @@ def data_modules_are_modules(subject: PluginSubject) -> None:
 
 
 def _problems_of_data(subject: PluginSubject, spec: DataSpec) -> Iterator[str]:
-    from pytorch_lightning import LightningDataModule
-
-    if problems := list(problems_of_places(spec, "module")):
-        yield from problems
+    places = {"module": spec.module, **{f"modules[{task!r}]": place for task, place in spec.modules.items()}}
+    problems = [problem for name, place in places.items() for problem in _problems_of_data_module(spec, name, place)]
+    yield from problems
+    if problems:
         return
-    module = resolve_import_path(spec.module)
-    if not (inspect.isclass(module) and issubclass(module, LightningDataModule)):
-        yield f"{spec.name}: module={spec.module!r} is no LightningDataModule"
-        return
-    yield from (f"{spec.name}: {problem}" for problem in problems_of_flags(module))
+    if unserved := sorted(spec.modules.keys() - set(spec.tasks)):
+        yield f"{spec.name}: modules names the task {unserved[0]!r}, which is not among its tasks"
     for task in spec.tasks:
         if task != ANY_TASK and subject.find("task", task) is None:
             yield f"{spec.name}: it serves the task {task!r}, which there is not"
@@ -232,6 +229,20 @@ def _problems_of_data(subject: PluginSubject, spec: DataSpec) -> Iterator[str]:
     if not spec.yields and ANY_TASK not in spec.tasks:
         yield f"{spec.name}: `yields` is empty: say which entries its batches hold beside the labels"
     yield from _unknown_flags(spec)
+
+
+def _problems_of_data_module(spec: DataSpec, name: str, place: str) -> Iterator[str]:
+    from pytorch_lightning import LightningDataModule
+
+    try:
+        module = resolve_import_path(place)
+    except Exception as error:
+        yield f"{spec.name}: {name}={place!r} cannot be imported: {type(error).__name__}: {error}"
+        return
+    if not (inspect.isclass(module) and issubclass(module, LightningDataModule)):
+        yield f"{spec.name}: {name}={place!r} is no LightningDataModule"
+        return
+    yield from (f"{spec.name}: {problem}" for problem in problems_of_flags(module))
 
 
 @CONTRACT.promise(needs=LOADS)

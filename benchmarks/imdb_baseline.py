@@ -13,12 +13,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from perceiver_plugins.text import TextFilesDataModule
+from perceiver_plugins.text import LabelledTextFilesDataModule
 
 
 def texts_of(train_files: str, split: str, max_seq_len: int) -> tuple[list[str], list[int]]:
     """The last ``max_seq_len`` bytes of the texts of a split, and their labels."""
-    data = TextFilesDataModule(
+    data = LabelledTextFilesDataModule(
         train_files, target="class", val_fraction=0.1, max_seq_len=max_seq_len, truncation_side="left"
     )
     data.setup()

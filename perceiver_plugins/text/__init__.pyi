@@ -8,6 +8,10 @@ from .data import BookCorpusDataModule as BookCorpusDataModule
 from .data import Enwik8DataModule as Enwik8DataModule
 from .data import HubTextDataModule as HubTextDataModule
 from .data import ImdbDataModule as ImdbDataModule
+from .data import LabelledHubTextDataModule as LabelledHubTextDataModule
+from .data import LabelledImdbDataModule as LabelledImdbDataModule
+from .data import LabelledTextDataModule as LabelledTextDataModule
+from .data import LabelledTextFilesDataModule as LabelledTextFilesDataModule
 from .data import LanguagesDataModule as LanguagesDataModule
 from .data import PythonCodeDataModule as PythonCodeDataModule
 from .data import PythonDocsDataModule as PythonDocsDataModule

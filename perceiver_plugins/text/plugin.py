@@ -140,6 +140,11 @@ def perceiver_data() -> list[DataSpec]:
         "bookcorpus": ("BookCorpusDataModule", masked, "BookCorpus"),
         "enwik8": ("Enwik8DataModule", masked, "the first 100 MB of a Wikipedia dump"),
     }
+    with_labels = {
+        "text-files": "LabelledTextFilesDataModule",
+        "hub-text": "LabelledHubTextDataModule",
+        "imdb": "LabelledImdbDataModule",
+    }
     # The embedded text is for a first try: a run on it ends by itself after some minutes on a laptop.
     embedded = {"trainer.max_steps": 2000, "trainer.val_check_interval": 500}
     # An epoch of these may take days.
@@ -158,6 +163,7 @@ def perceiver_data() -> list[DataSpec]:
             summary=summary,
             yields=("input_ids", "attention_mask"),
             defaults=defaults.get(name, large),
+            modules={task: f"{DATA}:{with_labels[name]}" for task in tasks if name in with_labels and task in labelled},
         )
         for name, (module, tasks, summary) in modules.items()
     ]

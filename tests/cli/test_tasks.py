@@ -117,6 +117,14 @@ def test_descriptions_say_what_each_field_means(perceiver, name, kind, fields, w
             ["--task=image-classification", "--model=mnist-clasifier"],
             "unknown model 'mnist-clasifier'; did you mean 'mnist-classifier'",
         ),
+        (
+            ["--task=text-classification", "--data=text-files", "--data.mask_prob=0.15"],
+            "--data.mask_prob: has no effect with --task=text-classification (leave it out)",
+        ),
+        (
+            ["--task=mlm", "--data=text-files", "--data.label_column=stars"],
+            "--data.label_column: has no effect with --task=mlm (leave it out)",
+        ),
         (["--task=image-classification", "--data.image_sise=3"], "did you mean '--data.image_size'"),
         (["--task=regression", "--task.loss=l2"], "--task.loss: must be 'mse', 'l1' or 'huber', got 'l2' (did you"),
         (["--task=image-classification", "--data.augment=rnd"], "augment='rnd' is not one of timm's augmentations"),
@@ -125,6 +133,18 @@ def test_descriptions_say_what_each_field_means(perceiver, name, kind, fields, w
 )
 def test_what_does_not_fit_a_task_is_one_line(perceiver, argv, message):
     assert message in perceiver("fit", *argv).error
+
+
+def test_files_of_earlier_versions_have_all_options_of_texts(perceiver, tmp_path):
+    written = {"mask_prob": 0.15, "mask_words": True, "static_masking": False, "target": "class", "max_seq_len": 40}
+    path = tmp_path / "c.yaml"
+    path.write_text(json.dumps({"task": "text-classification", "data": {"name": "languages", **written}}))
+    printed = yaml.safe_load(perceiver("fit", f"--config={path}", "--print_config").out)["data"]
+    assert (printed["target"], printed["max_seq_len"]) == ("class", 40)
+    assert "mask_prob" not in printed
+    path.write_text(path.read_text().replace("0.15", "0.4"))
+    error = perceiver("fit", f"--config={path}").error
+    assert "data.mask_prob: has no effect with --task=text-classification (leave it out)" in error
 
 
 def test_a_printed_configuration_is_a_run(perceiver, fit, trainer, tmp_path, assert_same_training_state):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -12,7 +13,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.text.data import HubTextDataModule, TextFilesDataModule
+from perceiver_plugins.text.data import (
+    HubTextDataModule,
+    LabelledHubTextDataModule,
+    LabelledTextFilesDataModule,
+    TextFilesDataModule,
+)
 from perceiver_plugins.text.fill_mask import MaskFiller
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.samples import FillMaskSamples
@@ -28,55 +34,54 @@ def table(path: Path, rows: list[str]) -> str:
     return str(path)
 
 
+OF_FILES = [TextFilesDataModule, LabelledTextFilesDataModule]
+
 ROWS = [f"text number {n},{'pos' if n % 2 else 'neg'}" for n in range(20)]
 
 
-@pytest.mark.parametrize("folder", [False, True])
-@pytest.mark.parametrize("target", ["class", "masked"])
-def test_an_unquoted_comma_is_refused_with_its_line(tmp_path: Path, target: str, folder: bool) -> None:
+@pytest.mark.parametrize("module", [HubTextDataModule, LabelledHubTextDataModule, *OF_FILES])
+def test_an_unquoted_comma_is_refused_with_its_line(tmp_path: Path, module: Any) -> None:
     (tmp_path / "data").mkdir()
     file = table(tmp_path / "data" / "train.csv", [*ROWS[:6], "text, and more,pos"])
-    data = (
-        HubTextDataModule(str(tmp_path / "data"), target=target) if folder else TextFilesDataModule(file, target=target)
-    )
+    data = module(file if module in OF_FILES else str(tmp_path / "data"))
     with pytest.raises(DataError, match=r"train\.csv, line 8: 3 values, more than the 2 columns"):
         data.prepare_data()
 
 
-@pytest.mark.parametrize("target", ["class", "masked"])
-def test_rows_without_a_text_are_reported_on_every_use(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize("module", OF_FILES)
+def test_rows_without_a_text_are_reported_on_every_use(tmp_path: Path, module: Any) -> None:
     file = table(tmp_path / "train.csv", [*ROWS, ",pos"])
     for _ in range(2):
         with pytest.warns(UserWarning, match=r"train: 1 of 21 rows left out: no text \(first: .*line 22\)"):
-            TextFilesDataModule(file, target=target).prepare_data()
+            module(file).prepare_data()
 
 
 def test_labels_that_look_alike_are_reported(tmp_path: Path) -> None:
     file = table(tmp_path / "train.csv", [*ROWS, "another,Pos"])
     with pytest.warns(UserWarning, match=r"differ by white space, case or form alone.* 'pos' \(10\), 'Pos' \(1\)"):
-        assert TextFilesDataModule(file, target="class").label_names == ["Pos", "neg", "pos"]
+        assert LabelledTextFilesDataModule(file, target="class").label_names == ["Pos", "neg", "pos"]
 
 
 def test_another_delimiter(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text;label\n" + "\n".join(row.replace(",", ";") for row in ROWS))
     with pytest.raises(DataError, match="delimiter=';' reads the header as 2 columns"):
-        TextFilesDataModule(str(tmp_path / "train.csv"), target="class").prepare_data()
+        LabelledTextFilesDataModule(str(tmp_path / "train.csv"), target="class").prepare_data()
     for data in (
-        TextFilesDataModule(str(tmp_path / "train.csv"), target="class", delimiter=";"),
-        HubTextDataModule(str(tmp_path), target="class", delimiter=";"),
+        LabelledTextFilesDataModule(str(tmp_path / "train.csv"), target="class", delimiter=";"),
+        LabelledHubTextDataModule(str(tmp_path), target="class", delimiter=";"),
     ):
         assert data.label_names == ["neg", "pos"]
 
 
-@pytest.mark.parametrize("target", ["class", "masked"])
-def test_damaged_tokens_are_made_again(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize("module", OF_FILES)
+def test_damaged_tokens_are_made_again(tmp_path: Path, module: Any) -> None:
     file = table(tmp_path / "train.csv", ROWS)
-    first = TextFilesDataModule(file, target=target)
+    first = module(file)
     first.prepare_data()
     tokens = first.folder / "train" / "input_ids.npy"
     original = tokens.read_bytes()
     tokens.write_bytes(original[:-20])
-    again = TextFilesDataModule(file, target=target)
+    again = module(file)
     with pytest.warns(UserWarning, match="the prepared data is damaged .*; preparing it again"):
         again.prepare_data()
     again.setup()
@@ -86,20 +91,20 @@ def test_damaged_tokens_are_made_again(tmp_path: Path, target: str) -> None:
 
 def test_a_changed_file_of_equal_size_and_time_is_noticed(tmp_path: Path) -> None:
     file = table(tmp_path / "train.csv", ROWS)
-    before = TextFilesDataModule(file, target="class")
+    before = LabelledTextFilesDataModule(file, target="class")
     assert before.label_names == ["neg", "pos"]
     times = os.stat(file)
     Path(file).write_text(Path(file).read_text().replace("pos", "POS"))
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert TextFilesDataModule(file, target="class").label_names == ["POS", "neg"]
+    assert LabelledTextFilesDataModule(file, target="class").label_names == ["POS", "neg"]
     os.utime(file)  # another time alone is no other data
-    assert TextFilesDataModule(file, target="class").folder != before.folder
+    assert LabelledTextFilesDataModule(file, target="class").folder != before.folder
 
 
 def test_numbers_of_texts_keep_their_digits(tmp_path: Path) -> None:
     file = table(tmp_path / "train.csv", [f"t{n},{1_700_000_000 + n}" for n in range(4)])
     copy = table(tmp_path / "val.csv", [f"t{n},{1_700_000_000 + n}" for n in range(4)])
-    data = TextFilesDataModule(file, copy, target="number")
+    data = LabelledTextFilesDataModule(file, copy, target="number")
     assert data.target_std == pytest.approx([np.std(range(4))], rel=1e-6)
     data.setup()
     labels = next(iter(data.val_dataloader()))["labels"]

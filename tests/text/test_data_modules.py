@@ -444,13 +444,18 @@ def test_a_cache_that_cannot_be_written(corpus: Path) -> None:
 
 # flags
 
+ABSTRACT = ("DocumentDataModule", "TextDataModule", "LabelledTextDataModule")
 
-@pytest.mark.parametrize("name", [name for name in data_modules.__all__ if name != "TextDataModule"])
+
+@pytest.mark.parametrize("name", [name for name in data_modules.__all__ if name not in ABSTRACT])
 def test_every_flag_is_known_and_explained(name: str) -> None:
     parser = jsonargparse.ArgumentParser()
     parser.add_class_arguments(getattr(data_modules, name), "data")
     flags = {action.dest: action.help for action in parser._actions if action.dest.startswith("data.")}
-    assert {"data.tokenizer", "data.max_seq_len", "data.mask_words", "data.seed", "data.cache_dir"} <= set(flags)
+    assert {"data.tokenizer", "data.max_seq_len", "data.target", "data.seed", "data.cache_dir"} <= set(flags)
+    masked = issubclass(getattr(data_modules, name), TextDataModule)
+    assert [f"data.{option}" in flags for option in ("mask_words", "mask_prob", "static_masking")] == [masked] * 3
+    assert not masked or "data.label_column" not in flags
     assert "data.name" not in flags
     assert all(flags.values())
 

@@ -25,10 +25,14 @@ from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data import (
     HubTextDataModule,
     ImdbDataModule,
+    LabelledHubTextDataModule,
+    LabelledImdbDataModule,
+    LabelledTextDataModule,
+    LabelledTextFilesDataModule,
     LanguagesDataModule,
+    MaskedLanguagesDataModule,
     PythonCodeDataModule,
     PythonDocsDataModule,
-    TextDataModule,
     TextFilesDataModule,
     WikiTextDataModule,
 )
@@ -61,7 +65,7 @@ def rows(*pairs: tuple[str, Any]) -> list[dict[str, Any]]:
     return [{"text": text, "label": label} for text, label in pairs]
 
 
-def examples(module: TextDataModule, split: str = "train") -> list[tuple[str, Any]]:
+def examples(module: LabelledTextDataModule, split: str = "train") -> list[tuple[str, Any]]:
     """(text, labels) of each example of a split, by bytes."""
     if not module.split_datasets:
         module.setup()
@@ -108,7 +112,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 def test_names_are_those_of_the_training_data(labels: list[Any], names: list[str], write: Callable[..., str]) -> None:
     train = write(rows(*((f"text {number}", label) for number, label in enumerate(labels))))
     val = write(rows(("other", labels[0])), "val.jsonl")
-    module = TextFilesDataModule(train, val, target="class")
+    module = LabelledTextFilesDataModule(train, val, target="class")
     assert (module.label_names, module.num_classes) == (names, len(names))
     expected = [names.index(str(int(label) if isinstance(label, float) else label).lower()) for label in labels]
     assert [int(label) for _, label in examples(module)] == expected
@@ -128,7 +132,7 @@ def test_names_are_those_of_the_training_data(labels: list[Any], names: list[str
 )
 def test_given_names(labels: list[Any], names: list[str], expected: list[int], write: Callable[..., str]) -> None:
     train = write(rows(*((f"text {number}", label) for number, label in enumerate(labels))))
-    module = TextFilesDataModule(train, train_copy(train), target="class", label_names=names)
+    module = LabelledTextFilesDataModule(train, train_copy(train), target="class", label_names=names)
     assert module.label_names == names
     assert [int(label) for _, label in examples(module)] == expected
     assert module.class_counts == np.bincount(expected, minlength=len(names)).tolist()
@@ -154,7 +158,7 @@ def test_formats(kind: str, tmp_path: Path) -> None:
         text = json.dumps(objects) if kind == ".json" else "\n".join(map(json.dumps, objects))
         path.write_bytes(lzma.compress(text.encode()) if kind.endswith(".xz") else text.encode())
     columns = {"text_column": "body", "label_column": "kind"}
-    module = TextFilesDataModule(str(path), train_copy(str(path)), target="class", **columns)
+    module = LabelledTextFilesDataModule(str(path), train_copy(str(path)), target="class", **columns)
     assert examples(module) == [(text, int(label == "spam")) for text, label in pairs]
     assert module.label_names == ["ham", "spam"]
 
@@ -164,7 +168,7 @@ def test_formats(kind: str, tmp_path: Path) -> None:
 
 def test_batches_of_classes(write: Callable[..., str]) -> None:
     train = write(rows(("long text", "b"), ("tiny", "a")))
-    module = TextFilesDataModule(train, train_copy(train), target="class", batch_size=2, padding_side="left")
+    module = LabelledTextFilesDataModule(train, train_copy(train), target="class", batch_size=2, padding_side="left")
     module.setup()
     batch = next(iter(module.val_dataloader()))
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
@@ -178,7 +182,9 @@ def test_batches_of_classes(write: Callable[..., str]) -> None:
 def test_numbers(write: Callable[..., str]) -> None:
     values = [(1.5, 7), (None, "8"), (-2, 9.0), (4, "")]
     train = write([{"text": f"t{n}", "a": a, "b": b} for n, (a, b) in enumerate(values)])
-    module = TextFilesDataModule(train, train_copy(train), target="number", label_column=["a", "b"], batch_size=4)
+    module = LabelledTextFilesDataModule(
+        train, train_copy(train), target="number", label_column=["a", "b"], batch_size=4
+    )
     assert (module.num_targets, module.target_names) == (2, ["a", "b"])
     assert module.target_mean == pytest.approx([np.mean([1.5, -2, 4]), 8])
     assert module.target_std == pytest.approx([np.std([1.5, -2, 4]), np.std([7, 8, 9])])
@@ -187,7 +193,7 @@ def test_numbers(write: Callable[..., str]) -> None:
     nan = float("nan")
     expected = torch.tensor([[1.5, 7], [nan, 8], [-2, 9], [4, nan]], dtype=torch.float64)
     torch.testing.assert_close(labels, expected, equal_nan=True)
-    single = TextFilesDataModule(train, train_copy(train), target="number", label_column="a")
+    single = LabelledTextFilesDataModule(train, train_copy(train), target="number", label_column="a")
     assert examples(single)[0][1].tolist() == [1.5]
 
 
@@ -196,11 +202,11 @@ def test_long_documents_are_cut(write: Callable[..., str]) -> None:
     train = write(rows((text, 0), ("short", 1)))
     files = (train, train_copy(train))
     options = {"target": "class", "max_seq_len": 30, "random_min_seq_len": 10}
-    assert [text for text, _ in examples(TextFilesDataModule(*files, **options))] == [text[:30], "short"]
-    end = TextFilesDataModule(*files, truncation_side="left", **options)
+    assert [text for text, _ in examples(LabelledTextFilesDataModule(*files, **options))] == [text[:30], "short"]
+    end = LabelledTextFilesDataModule(*files, truncation_side="left", **options)
     assert [text for text, _ in examples(end)] == [text[-30:], "short"]
 
-    shifted = TextFilesDataModule(*files, random_train_shift=True, **options)
+    shifted = LabelledTextFilesDataModule(*files, random_train_shift=True, **options)
     assert [text for text, _ in examples(shifted, "validation")] == [text[:30], "short"]
     dataset = shifted.split_datasets["train"]
     drawn = [text_of(dataset[epoch, 0]["input_ids"]) for epoch in range(200)]
@@ -209,7 +215,7 @@ def test_long_documents_are_cut(write: Callable[..., str]) -> None:
     assert drawn == [text_of(dataset[epoch, 0]["input_ids"]) for epoch in range(200)]
     assert text_of(dataset[7, 1]["input_ids"]) == "short"
 
-    truncated = TextFilesDataModule(*files, random_train_truncation=True, **options)
+    truncated = LabelledTextFilesDataModule(*files, random_train_truncation=True, **options)
     assert {len(text) for text, _ in examples(truncated, "validation")} == {30, 5}
     lengths = {len(truncated.split_datasets["train"][epoch, 0]["input_ids"]) for epoch in range(300)}
     assert lengths == set(range(10, 31))
@@ -218,7 +224,7 @@ def test_long_documents_are_cut(write: Callable[..., str]) -> None:
 def test_special_tokens_stay_around_a_document_that_is_cut(write: Callable[..., str]) -> None:
     train = write(rows(("the new york is the new", 0), ("unhappyly", 1)))
     tokenizer = word_tokenizer()
-    module = TextFilesDataModule(
+    module = LabelledTextFilesDataModule(
         train,
         train_copy(train),
         target="class",
@@ -231,7 +237,7 @@ def test_special_tokens_stay_around_a_document_that_is_cut(write: Callable[..., 
         expected = tokenizer(text, truncation=True, max_length=5)["input_ids"]
         assert module.split_datasets["validation"][index]["input_ids"].tolist() == expected
     with pytest.raises(UserError, match="max_seq_len=2: the 2 special tokens leave no room"):
-        TextFilesDataModule(
+        LabelledTextFilesDataModule(
             train,
             train_copy(train),
             target="class",
@@ -244,11 +250,11 @@ def test_special_tokens_stay_around_a_document_that_is_cut(write: Callable[..., 
 def test_texts_without_a_token_are_left_out(write: Callable[..., str]) -> None:
     pairs = [("new", 0), ("", 1), (None, 1), ("  ", 1), ("york", 1)]
     train = write(rows(*pairs))
-    by_words = TextFilesDataModule(train, train_copy(train), target="class", tokenizer=word_tokenizer())  # type: ignore[arg-type]
+    by_words = LabelledTextFilesDataModule(train, train_copy(train), target="class", tokenizer=word_tokenizer())  # type: ignore[arg-type]
     by_words.setup()
     assert by_words.split_datasets["train"].__getitems__([0, 1])["labels"].tolist() == [0, 1]
     assert by_words.class_counts == [1, 1]
-    assert [text for text, _ in examples(TextFilesDataModule(train, train_copy(train), target="class"))] == [
+    assert [text for text, _ in examples(LabelledTextFilesDataModule(train, train_copy(train), target="class"))] == [
         "new",
         "  ",
         "york",
@@ -263,7 +269,7 @@ def test_beyond_the_end_there_is_nothing_to_predict(write: Callable[..., str]) -
         ({"target": "number", "label_column": ["x", "y"]}, [[np.nan] * 2] * 2),
         ({"target": "token", "label_column": "tags", "tokens_column": None}, [[IGNORED] * 2] * 2),
     ):
-        module = TextFilesDataModule(*files, **options)  # type: ignore[arg-type]
+        module = LabelledTextFilesDataModule(*files, **options)  # type: ignore[arg-type]
         module.setup()
         dataset = module.split_datasets["validation"]
         labels = dataset.__getitems__([len(dataset), len(dataset) + 5])["labels"]
@@ -275,7 +281,7 @@ def test_the_order_does_not_depend_on_workers(write: Callable[..., str]) -> None
     options = {"target": "class", "max_seq_len": 40, "batch_size": 8, "random_train_shift": True, "seed": 3}
     batches = []
     for workers, preparing in ((0, 1), (2, 2)):
-        module = TextFilesDataModule(
+        module = LabelledTextFilesDataModule(
             train, num_workers=workers, preproc_workers=preparing, cache_dir=train + str(workers), **options
         )
         module.setup()
@@ -290,7 +296,7 @@ def test_the_order_does_not_depend_on_workers(write: Callable[..., str]) -> None
 
 def test_words_by_bytes(write: Callable[..., str]) -> None:
     train = write([{"tokens": ["Zoë", "is", "in", "Rome"], "tags": ["B-PER", "O", None, "B-LOC"]}])
-    module = TextFilesDataModule(train, train_copy(train), target="token", label_column="tags", batch_size=1)
+    module = LabelledTextFilesDataModule(train, train_copy(train), target="token", label_column="tags", batch_size=1)
     assert module.label_names == ["B-LOC", "B-PER", "O"]
     assert module.class_counts == [4, 4, 2]
     module.setup()
@@ -306,7 +312,7 @@ def test_words_by_their_first_token(write: Callable[..., str]) -> None:
     tags = [["x", "y", "z", "x"], ["y", "z"]]
     train = write([{"tokens": w, "tags": t} for w, t in zip(words, tags, strict=True)])
     tokenizer = word_tokenizer()
-    module = TextFilesDataModule(
+    module = LabelledTextFilesDataModule(
         train,
         train_copy(train),
         target="token",
@@ -331,10 +337,10 @@ def test_words_by_their_first_token(write: Callable[..., str]) -> None:
 def test_labels_of_characters(write: Callable[..., str]) -> None:
     train = write([{"text": "é(b)", "tags": ["n", "o", "n", "o"]}, {"text": "", "tags": []}])
     options = {"target": "token", "tokens_column": None, "label_column": "tags"}
-    module = TextFilesDataModule(train, train_copy(train), **options)
+    module = LabelledTextFilesDataModule(train, train_copy(train), **options)
     [(text, labels)] = examples(module)
     assert (text, labels.tolist()) == ("é(b)", [0, 0, 1, 0, 1])
-    cut = TextFilesDataModule(train, train_copy(train), max_seq_len=4, random_min_seq_len=1, **options)
+    cut = LabelledTextFilesDataModule(train, train_copy(train), max_seq_len=4, random_min_seq_len=1, **options)
     assert examples(cut)[0][1].tolist() == [0, 0, 1, 0]
 
 
@@ -352,26 +358,28 @@ def test_first_known_label_of_a_span() -> None:
 def test_a_part_of_each_class_is_set_aside(write: Callable[..., str]) -> None:
     sizes = {"a": 200, "b": 60, "c": 20, "d": 3}
     pairs = [(f"{label} {number}", label) for label, size in sizes.items() for number in range(size)]
-    module = TextFilesDataModule(write(rows(*pairs)), target="class", val_fraction=0.1, seed=1)
+    module = LabelledTextFilesDataModule(write(rows(*pairs)), target="class", val_fraction=0.1, seed=1)
     held_out = examples(module, "validation")
     assert Counter(module.label_names[label] for _, label in held_out) == {"a": 20, "b": 6, "c": 2}
     texts = [text for text, _ in held_out] + [text for text, _ in examples(module)]
     assert sorted(texts) == sorted(text for text, _ in pairs)
     assert module.class_counts == [180, 54, 18, 3]
-    again = TextFilesDataModule(write(rows(*pairs[::-1]), "turned.jsonl"), target="class", val_fraction=0.1, seed=2)
+    again = LabelledTextFilesDataModule(
+        write(rows(*pairs[::-1]), "turned.jsonl"), target="class", val_fraction=0.1, seed=2
+    )
     assert sorted(examples(again, "validation")) == sorted(held_out)
 
 
 def test_equal_texts_stay_together(write: Callable[..., str]) -> None:
     pairs = [(f"text {number % 40}", number % 2) for number in range(400)]
-    module = TextFilesDataModule(write(rows(*pairs)), target="class", val_fraction=0.3)
+    module = LabelledTextFilesDataModule(write(rows(*pairs)), target="class", val_fraction=0.3)
     parts = [{text for text, _ in examples(module, split)} for split in ("train", "validation")]
     assert not parts[0] & parts[1]
     assert len(parts[1]) == 12
 
 
 def test_a_part_is_set_aside_for_numbers_too(write: Callable[..., str]) -> None:
-    module = TextFilesDataModule(
+    module = LabelledTextFilesDataModule(
         write(rows(*((f"text {number}", number) for number in range(40)))), target="number", val_fraction=0.25
     )
     assert [len(examples(module, split)) for split in ("train", "validation")] == [30, 10]
@@ -384,26 +392,26 @@ def test_a_part_is_set_aside_for_numbers_too(write: Callable[..., str]) -> None:
 
 def test_the_cache(write: Callable[..., str]) -> None:
     train = write(rows(*((f"text {number}", number % 2) for number in range(40))))
-    first = TextFilesDataModule(train, target="class")
+    first = LabelledTextFilesDataModule(train, target="class")
     assert first.label_names == ["0", "1"]
-    same = TextFilesDataModule(train, target="class", max_seq_len=9, mask_prob=0.5, add_special_tokens=True)
+    same = LabelledTextFilesDataModule(train, target="class", max_seq_len=9, add_special_tokens=True)
     assert same.folder == first.folder
     others = [
-        TextFilesDataModule(train, target="class", label_names=["a", "b"]),
-        TextFilesDataModule(train, target="number"),
-        TextFilesDataModule(train, target="class", val_fraction=0.2),
+        LabelledTextFilesDataModule(train, target="class", label_names=["a", "b"]),
+        LabelledTextFilesDataModule(train, target="number"),
+        LabelledTextFilesDataModule(train, target="class", val_fraction=0.2),
         TextFilesDataModule(train),
     ]
     assert len({module.folder for module in (first, *others)}) == 5
     assert others[0].label_names == ["a", "b"]
     stamp = (first.folder / "labels.json").stat().st_mtime_ns
-    first_again = TextFilesDataModule(train, target="class")
+    first_again = LabelledTextFilesDataModule(train, target="class")
     assert first_again.class_counts == first.class_counts
     assert (first.folder / "labels.json").stat().st_mtime_ns == stamp
 
 
 def test_a_bad_row_leaves_nothing_behind(write: Callable[..., str]) -> None:
-    module = TextFilesDataModule(write(rows(("a", 1), ("b", None))), target="class")
+    module = LabelledTextFilesDataModule(write(rows(("a", 1), ("b", None))), target="class")
     with pytest.raises(DataError):
         module.prepare_data()
     assert [path.suffix for path in module.folder.parent.iterdir()] == [".lock"]
@@ -414,25 +422,24 @@ def test_no_mask_is_needed_for_labels(write: Callable[..., str]) -> None:
         tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]")), unk_token="[UNK]"
     )
     train = write(rows(("a", 0), ("b", 1)))
-    module = TextFilesDataModule(train, train_copy(train), target="class", tokenizer=tokenizer)  # type: ignore[arg-type]
+    module = LabelledTextFilesDataModule(train, train_copy(train), target="class", tokenizer=tokenizer)  # type: ignore[arg-type]
     assert module.num_classes == 2
 
 
 def test_what_a_target_does_not_have(write: Callable[..., str]) -> None:
     train = write(rows(("a", 0), ("b", 1)))
-    module = TextFilesDataModule(train, train_copy(train), target="number")
+    module = LabelledTextFilesDataModule(train, train_copy(train), target="number")
     with pytest.raises(UserError, match="no label_names with target=number: pass target=class"):
         _ = module.label_names
-    with pytest.raises(UserError, match="no label_names with target=masked"):
-        _ = TextFilesDataModule(train).num_classes
+    assert not hasattr(TextFilesDataModule(train), "num_classes")
     with pytest.raises(UserError, match="no target_mean with target=class: pass target=number"):
-        _ = TextFilesDataModule(train, train_copy(train), target="class").target_mean
+        _ = LabelledTextFilesDataModule(train, train_copy(train), target="class").target_mean
     assert not hasattr(module, "class_counts")
 
 
 def test_description(write: Callable[..., str]) -> None:
     train = write(rows(("a", 0), ("b", 1)))
-    module = TextFilesDataModule(train, target="class", truncation_side="left", add_eos_token=True)
+    module = LabelledTextFilesDataModule(train, target="class", truncation_side="left", add_eos_token=True)
     description = module.description()
     assert (description["target"], description["truncation_side"], description["add_eos_token"]) == (
         "class",
@@ -455,16 +462,16 @@ def test_class_names_of_a_data_set_are_kept(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": labelled_set(["pos", "neg"]), "test": labelled_set(["pos", "neg"])}).save_to_disk(
         tmp_path / "data"
     )
-    module = HubTextDataModule(str(tmp_path / "data"), target="class", val_fraction=0.2)
+    module = LabelledHubTextDataModule(str(tmp_path / "data"), target="class", val_fraction=0.2)
     assert module.label_names == ["pos", "neg"]
     assert module.class_counts == [8, 8]
     assert examples(module, "test")[:2] == [("text 0", 0), ("text 1", 1)]
-    renamed = HubTextDataModule(str(tmp_path / "data"), target="class", label_names=["good", "bad"])
+    renamed = LabelledHubTextDataModule(str(tmp_path / "data"), target="class", label_names=["good", "bad"])
     assert renamed.label_names == ["good", "bad"]
     with pytest.raises(
         DataError, match=r"data, split 'train': no column 'mood'; label_column must be one of: text, la"
     ):
-        HubTextDataModule(str(tmp_path / "data"), target="class", label_column="mood").prepare_data()
+        LabelledHubTextDataModule(str(tmp_path / "data"), target="class", label_column="mood").prepare_data()
 
 
 def test_classes_of_tokens_of_a_data_set(tmp_path: Path) -> None:
@@ -476,7 +483,9 @@ def test_classes_of_tokens_of_a_data_set(tmp_path: Path) -> None:
     )
     values = {"tokens": [["in", "Rome"], ["here"]], "ner_tags": [[0, 1], [0]]}
     datasets.Dataset.from_dict(values, features).save_to_disk(tmp_path / "data")
-    module = HubTextDataModule(str(tmp_path / "data"), target="token", label_column="ner_tags", val_fraction=0.5)
+    module = LabelledHubTextDataModule(
+        str(tmp_path / "data"), target="token", label_column="ner_tags", val_fraction=0.5
+    )
     assert module.label_names == ["O", "B-LOC"]
     parts = {text: labels.tolist() for split in ("train", "validation") for text, labels in examples(module, split)}
     assert parts == {"in Rome": [0, 0, IGNORED, 1, 1, 1, 1], "here": [0] * 4}
@@ -490,7 +499,7 @@ def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[str] = set()
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "test", "unsupervised"])
-    module = ImdbDataModule(target="class", val_fraction=0.2)
+    module = LabelledImdbDataModule(target="class", val_fraction=0.2)
     assert module.label_names == ["neg", "pos"]
     module.setup()
     assert {split: len(dataset) for split, dataset in module.split_datasets.items()} == {
@@ -506,10 +515,10 @@ def test_a_folder_in_place_of_imdb(tmp_path: Path) -> None:
         objects = [{"text": f"{split} {number}", "label": number % 2, "rating": number} for number in range(20)]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, objects)))
     (tmp_path / "train-README.txt").write_text("no review")
-    module = ImdbDataModule(str(tmp_path), target="class", label_names=["neg", "pos"], val_fraction=0.1)
+    module = LabelledImdbDataModule(str(tmp_path), target="class", label_names=["neg", "pos"], val_fraction=0.1)
     assert (module.label_names, module.class_counts) == (["neg", "pos"], [9, 9])
     assert [len(examples(module, split)) for split in ("validation", "test")] == [2, 20]
-    ratings = ImdbDataModule(str(tmp_path), target="number", label_column="rating", val_split="test")
+    ratings = LabelledImdbDataModule(str(tmp_path), target="number", label_column="rating", val_split="test")
     assert ratings.target_mean == [9.5]
 
 
@@ -520,7 +529,50 @@ def test_missing_labels_of_a_data_set(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"split 'train', row 2: the label -1 is out of range: .* 0 to 1 \(-1 stands for"
     ):
-        HubTextDataModule(str(tmp_path / "data"), target="class").prepare_data()
+        LabelledHubTextDataModule(str(tmp_path / "data"), target="class").prepare_data()
+
+
+# the choice of a class by target, deprecated
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "expected"),
+    [
+        (TextFilesDataModule, "number", LabelledTextFilesDataModule),
+        (HubTextDataModule, "class", LabelledHubTextDataModule),
+        (ImdbDataModule, "class", LabelledImdbDataModule),
+    ],
+)
+def test_labels_by_target(module: Any, target: str, expected: type, tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text("\n".join(json.dumps({"text": f"text {number}", "label": number}) for number in range(9)))
+    source = str(file) if module is TextFilesDataModule else str(tmp_path)
+    with pytest.warns(DeprecationWarning, match=rf"target='{target}'\) is deprecated: use {expected.__name__}"):
+        made = module(source, target=target, max_seq_len=40)
+    assert type(made) is expected
+    assert (made.target, made.max_seq_len) == (target, 40)
+    for option in ({"mask_prob": 0.3}, {"streaming": False}):
+        with pytest.raises(UserError, match=rf"{min(option)}: has no effect with target=class \(leave it out\)"):
+            module(source, target="class", **option)
+    with pytest.raises(UserError, match=f"target=clas: {module.__name__} has no such labels; it serves target=masked"):
+        module(source, target="clas")
+
+
+def test_classes_derived_from_one_of_masked_text_stay_that(write: Callable[..., str]) -> None:
+    class Mine(TextFilesDataModule):
+        pass
+
+    train = write(rows(("a", 0), ("b", 1)))
+    assert type(Mine(train, target="masked")) is Mine
+    with pytest.raises(UserError, match="target=class: Mine has no such labels; it serves target=masked"):
+        Mine(train, target="class")  # type: ignore[arg-type]
+
+
+def test_masked_text_by_target() -> None:
+    with pytest.warns(DeprecationWarning, match="use MaskedLanguagesDataModule"):
+        module = LanguagesDataModule(target="masked", mask_prob=0.3)
+    assert type(module) is MaskedLanguagesDataModule
+    assert (module.max_seq_len, module.mask_prob) == (64, 0.3)
 
 
 # errors
@@ -579,7 +631,7 @@ def test_missing_labels_of_a_data_set(tmp_path: Path) -> None:
 def test_bad_data_is_one_line(
     data: list[dict[str, Any]], options: dict[str, Any], message: str, write: Callable[..., str]
 ) -> None:
-    module = TextFilesDataModule(write(data), **{"target": "class", **options})
+    module = LabelledTextFilesDataModule(write(data), **{"target": "class", **options})
     with pytest.raises(DataError, match=message) as caught:
         module.prepare_data()
     assert "\n" not in str(caught.value)
@@ -590,7 +642,7 @@ def test_a_label_that_training_lacks(write: Callable[..., str]) -> None:
     train = write(rows(("a", "spam"), ("b", "ham")))
     for split in ("val", "test"):
         other = write(rows(("c", "ham"), ("d", "spm")), f"{split}.jsonl")
-        module = TextFilesDataModule(train, **{f"{split}_files": other}, target="class")
+        module = LabelledTextFilesDataModule(train, **{f"{split}_files": other}, target="class")
         with pytest.raises(DataError, match=rf"{split}.jsonl, line 2: the label 'spm' .* training data .*'spam'"):
             module.prepare_data()
 
@@ -598,16 +650,19 @@ def test_a_label_that_training_lacks(write: Callable[..., str]) -> None:
 def test_many_classes_are_fine_where_they_have_examples_or_names(write: Callable[..., str]) -> None:
     pairs = [(f"text {number}", number % 151) for number in range(604)]
     train = write(rows(*pairs))
-    assert TextFilesDataModule(train, target="class").num_classes == 151
+    assert LabelledTextFilesDataModule(train, target="class").num_classes == 151
     few = write(rows(*pairs[:151]), "few.jsonl")
     names = [str(number) for number in range(151)]
-    assert TextFilesDataModule(few, target="class", label_names=names).num_classes == 151
+    assert LabelledTextFilesDataModule(few, target="class", label_names=names).num_classes == 151
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "clas"}, "target=clas: TextFilesDataModule has no such labels; it serves target=masked or class"),
+        (
+            {"target": "clas"},
+            "target=clas: .* has no such labels; it serves target=class or number or token$",
+        ),
         (
             {"target": "class", "label_column": ["a", "b"]},
             r"label_column=\['a', 'b'\]: name one column for target=class",
@@ -622,7 +677,7 @@ def test_many_classes_are_fine_where_they_have_examples_or_names(write: Callable
 )
 def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str, write: Callable[..., str]) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        TextFilesDataModule(write(rows(("a", 0))), **options)
+        LabelledTextFilesDataModule(write(rows(("a", 0))), **options)
     assert "\n" not in str(caught.value)
 
 
@@ -632,18 +687,16 @@ def test_data_without_labels(tmp_path: Path) -> None:
             UserError, match=f"target=class: {make.__name__} has no such labels; it serves target=masked$"
         ):
             make(target="class")
-    with pytest.raises(UserError, match="streaming goes with target=masked only"):
-        HubTextDataModule(str(tmp_path), streaming=True, target="class")
     (tmp_path / "train.txt").write_text("text")
     with pytest.raises(DataError, match=r"train\.txt: not a table; columns are read from .jsonl"):
-        TextFilesDataModule(str(tmp_path / "train.txt"), target="class").prepare_data()
+        LabelledTextFilesDataModule(str(tmp_path / "train.txt"), target="class").prepare_data()
     with pytest.raises(DataError, match=r"labels are read from \.jsonl.* files, and there are none"):
-        HubTextDataModule(str(tmp_path), target="class").prepare_data()
+        LabelledHubTextDataModule(str(tmp_path), target="class").prepare_data()
 
 
 def test_columns_from_the_command_line() -> None:
     parser = jsonargparse.ArgumentParser()
-    parser.add_class_arguments(TextFilesDataModule, "data")
+    parser.add_class_arguments(LabelledTextFilesDataModule, "data")
     arguments = ["--data.train_files=a.csv", "--data.target=number", "--data.label_column=[a,b]"]
     assert parser.parse_args(arguments).data.label_column == ["a", "b"]
     assert parser.parse_args([*arguments, "--data.label_column=c"]).data.label_column == "c"
@@ -722,12 +775,12 @@ def test_classes_of_code(tmp_path: Path) -> None:
 
 
 def test_embedded_texts_serve_masked_language_modelling_too() -> None:
-    module = LanguagesDataModule(target="masked", mask_words=False, batch_size=4)
+    module = MaskedLanguagesDataModule(mask_words=False, batch_size=4)
     module.setup()
     batch = next(iter(module.train_dataloader()))
     assert batch["labels"].shape == (4, 64)
     assert 0 < (batch["labels"] != IGNORED).float().mean() < 0.4
-    with pytest.raises(UserError, match="it serves target=token or masked"):
+    with pytest.raises(UserError, match=r"it serves target=token$"):
         PythonCodeDataModule(target="class")
 
 
@@ -764,7 +817,7 @@ def shared(name: str) -> str:
 )
 def test_real_data(files: dict[str, str], names: list[str] | int, counts: dict[str, int]) -> None:
     paths = {flag: shared(name) for flag, name in files.items()}
-    module = TextFilesDataModule(**paths, target="class")  # type: ignore[arg-type]
+    module = LabelledTextFilesDataModule(**paths, target="class")  # type: ignore[arg-type]
     assert (module.num_classes if isinstance(names, int) else module.label_names) == names
     module.setup()
     sizes = {split: len(dataset) for split, dataset in module.split_datasets.items()}
@@ -787,10 +840,10 @@ def test_a_class_of_its_own_for_what_is_out_of_scope() -> None:
     files = {
         split: [shared(f"clinc150/{part}.jsonl.xz") for part in (split, f"oos_{split}")] for split in ("train", "val")
     }
-    module = TextFilesDataModule(files["train"], files["val"], target="class")
+    module = LabelledTextFilesDataModule(files["train"], files["val"], target="class")
     assert module.num_classes == 151
     assert set(module.class_counts) == {100}
-    folder = HubTextDataModule(shared("clinc150"), target="class")
+    folder = LabelledHubTextDataModule(shared("clinc150"), target="class")
     assert folder.class_counts == module.class_counts
     folder.setup()
     assert len(folder.split_datasets["validation"]) == 3100

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PerceiverTokenizer, PreTrainedTokenizerFast
 
 from perceiver_plugins.text.adapters import TextInputAdapter
-from perceiver_plugins.text.data import TextFilesDataModule
+from perceiver_plugins.text.data import LabelledTextFilesDataModule
 from perceiver_plugins.text.reading import TextReader
 from perceiver_registry.errors import UserError
 
@@ -29,13 +29,15 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
 
 
-def make_reader(tmp_path: Path, max_positions: int = 512, **options: Any) -> tuple[TextReader, TextFilesDataModule]:
+def make_reader(
+    tmp_path: Path, max_positions: int = 512, **options: Any
+) -> tuple[TextReader, LabelledTextFilesDataModule]:
     """A reader, and the data module whose description it was made from, which validates on some texts."""
     for name in ("train", "val"):
         rows = [{"text": f"{WORDS} {number}", "label": number % 2} for number in range(4)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     files = [str(tmp_path / f"{name}.jsonl") for name in ("train", "val")]
-    module = TextFilesDataModule(*files, **{"target": "class", "max_seq_len": 512, "batch_size": 4, **options})
+    module = LabelledTextFilesDataModule(*files, **{"target": "class", "max_seq_len": 512, "batch_size": 4, **options})
     description = json.loads(json.dumps(module.description()))
     return TextReader(description, TextInputAdapter(300, max_positions, 8)), module
 

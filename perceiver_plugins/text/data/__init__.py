@@ -1,23 +1,39 @@
 """Data modules of text."""
 
-from perceiver_plugins.text.data.embedded import LanguagesDataModule, PythonCodeDataModule, PythonDocsDataModule
+from perceiver_plugins.text.data.embedded import (
+    LanguagesDataModule,
+    MaskedLanguagesDataModule,
+    MaskedPythonCodeDataModule,
+    PythonCodeDataModule,
+    PythonDocsDataModule,
+)
 from perceiver_plugins.text.data.hub import (
     BookCorpusDataModule,
     Enwik8DataModule,
     HubTextDataModule,
     ImdbDataModule,
+    LabelledHubTextDataModule,
+    LabelledImdbDataModule,
     WikipediaDataModule,
     WikiTextDataModule,
 )
-from perceiver_plugins.text.data.local import TextFilesDataModule
-from perceiver_plugins.text.data.module import TextDataModule
+from perceiver_plugins.text.data.labelled_module import LabelledTextDataModule
+from perceiver_plugins.text.data.local import LabelledTextFilesDataModule, TextFilesDataModule
+from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModule
 
 __all__ = [
     "BookCorpusDataModule",
+    "DocumentDataModule",
     "Enwik8DataModule",
     "HubTextDataModule",
     "ImdbDataModule",
+    "LabelledHubTextDataModule",
+    "LabelledImdbDataModule",
+    "LabelledTextDataModule",
+    "LabelledTextFilesDataModule",
     "LanguagesDataModule",
+    "MaskedLanguagesDataModule",
+    "MaskedPythonCodeDataModule",
     "PythonCodeDataModule",
     "PythonDocsDataModule",
     "TextDataModule",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import datasets
 from pytorch_lightning.utilities import rank_zero_info
@@ -22,15 +22,82 @@ from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.text.data.labels import Target
-from perceiver_plugins.text.data.module import TextDataModule
+from perceiver_plugins.text.data.labelled_module import ColumnLabelsDataModule
+from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModule
 from perceiver_plugins.text.data.prepared import Tokens, split_documents, write_documents
 from perceiver_plugins.text.data.splits import Splits, file_states, open_splits
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader, fingerprint
 from perceiver_registry.errors import UserError
 
 
-class HubTextDataModule(TextDataModule):
+class HubText(DocumentDataModule):
+    """Any text data set of the Hugging Face hub, or of a local folder.
+
+    A local folder holds a data set saved by ``save_to_disk``, or files named by their split (``train*``,
+    ``valid*``, ``test*``, or folders of these names): .txt, .jsonl, .json, .csv, .tsv, .parquet, compressed
+    or not.
+
+    Args:
+        dataset: Hub id or local folder.
+        subset: Name of the data set's part (on the hub: its configuration), if it has parts.
+        train_split: Split to train on; several can be joined by ``+``.
+        val_split: Split to validate on; null: ``validation``, if there is one, otherwise a part of the
+            training data.
+        test_split: Split to test on; null: ``test``, if there is one.
+        val_fraction: Part of the training data that is set aside where there is no split to validate on; of each
+            class the same part, with target=class.
+        text_column: Name of the column with the text.
+        revision: Version on the hub: a branch, tag or commit.
+        delimiter: Character between the columns of .csv and .tsv files of a local folder, such as ';' or tab; null: a
+            comma, or a tab in .tsv files.
+    """
+
+    cache_name = "hub"
+
+    def __init__(
+        self,
+        dataset: str,
+        subset: str | None = None,
+        train_split: str = "train",
+        val_split: str | None = None,
+        test_split: str | None = None,
+        val_fraction: float = 0.05,
+        text_column: str = "text",
+        revision: str | None = None,
+        delimiter: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.text_column = text_column  # before the columns of labels, which are checked against it
+        super().__init__(**kwargs)
+        check_fraction(val_fraction)
+        self.dataset = dataset
+        self.subset = subset
+        self.train_split = train_split
+        self.val_split = val_split
+        self.test_split = test_split
+        self.val_fraction = val_fraction
+        self.revision = revision
+        self.delimiter = check_delimiter(delimiter)
+        _ = self.splits  # a missing folder is an error at once
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Where the documents come from."""
+        return open_splits(self.dataset, self.subset, self.revision, self.text_column, self.delimiter)
+
+    def source_key(self) -> dict[str, Any]:
+        names = [self.train_split, self.val_split, self.test_split]
+        return {**self.splits.key(), "splits": names, "val_fraction": self.val_fraction}
+
+    def _evaluation_split(self, name: str | None, default: str) -> str | None:
+        """The split that serves, or None if there is none."""
+        if name is not None and not self.splits.has(name):
+            rank_zero_info(f"{self.dataset}: no split {name!r} for {default}")
+            return None
+        return name or (default if self.splits.has(default) else None)
+
+
+class HubTextDataModule(HubText, TextDataModule):
     """Any text data set of the Hugging Face hub, or of a local folder.
 
     A local folder holds a data set saved by ``save_to_disk``, or files named by their split (``train*``,
@@ -44,90 +111,29 @@ class HubTextDataModule(TextDataModule):
     workers must be the same.
 
     Args:
-        dataset: Hub id or local folder.
-        subset: Name of the data set's part (on the hub: its configuration), if it has parts.
-        train_split: Split to train on; several can be joined by ``+``.
-        val_split: Split to validate on; null: ``validation``, if there is one, otherwise a part of the
-            training data.
-        test_split: Split to test on; null: ``test``, if there is one.
-        val_fraction: Part of the training data that is set aside where there is no split to validate on; of each
-            class the same part, with target=class.
-        text_column: Name of the column with the text.
-        label_column: Name of the column with what is to be predicted: target=class, a text, whole number or boolean;
-            target=token, a list of such; target=number, a number, or several columns as a list.
-        tokens_column: target=token: name of the column with lists of words, whose labels label_column lists. Words are
-            joined by spaces. A word's label goes to each of its bytes or, with another tokenizer, to its first token.
-            null: label_column has a label for each character of the text.
-        label_names: target=class or token: names for the labels 0, 1, ... of the data, or the order of the labels if
-            they are names; null: those that the data set has for them, otherwise the labels of the training data,
-            sorted.
-        revision: Version on the hub: a branch, tag or commit.
-        delimiter: Character between the columns of .csv and .tsv files of a local folder, such as ';' or tab; null: a
-            comma, or a tab in .tsv files.
         streaming: Read while training instead of preparing all data first. For very large data sets.
         shuffle_buffer: Documents to shuffle within, when streaming.
         stream_val_docs: Documents that are taken off the beginning of the training data for validation, when
             streaming without a split to validate on.
     """
 
-    cache_name = "hub"
-    targets: ClassVar[tuple[Target, ...]] = ("masked", "class", "number", "token")
-
     def __init__(
         self,
-        dataset: str,
-        subset: str | None = None,
-        train_split: str = "train",
-        val_split: str | None = None,
-        test_split: str | None = None,
-        val_fraction: float = 0.05,
-        text_column: str = "text",
-        label_column: str | list[str] = "label",
-        tokens_column: str | None = "tokens",
-        label_names: list[str] | None = None,
-        revision: str | None = None,
-        delimiter: str | None = None,
+        *args: Any,
         streaming: bool = False,
         shuffle_buffer: int = 1000,
         stream_val_docs: int = 1000,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_fraction(val_fraction)
+        super().__init__(*args, **kwargs)
         check_positive(shuffle_buffer=shuffle_buffer, stream_val_docs=stream_val_docs)
         if streaming and (self.static_masking or self.random_train_shift):
             flag = "static_masking" if self.static_masking else "random_train_shift"
             raise UserError(f"{flag} does not go with streaming: a stream's examples differ from pass to pass anyway")
-        if streaming and self.target != "masked":
-            raise UserError(f"streaming goes with target=masked only, not with target={self.target}: leave it out")
-        self.dataset = dataset
-        self.subset = subset
-        self.train_split = train_split
-        self.val_split = val_split
-        self.test_split = test_split
-        self.val_fraction = val_fraction
-        self.text_column = text_column
-        self.label_column = label_column
-        self.tokens_column = tokens_column
-        self._label_names = label_names
-        self.revision = revision
-        self.delimiter = check_delimiter(delimiter)
         self.streaming = streaming
         self.shuffle_buffer = shuffle_buffer
         self.stream_val_docs = stream_val_docs
         self._held_out: frozenset[bytes] = frozenset()
-        if self.target != "masked":
-            self.new_labels(label_names)  # what does not go together is an error at once
-        _ = self.splits  # and so is a missing folder
-
-    @cached_property
-    def splits(self) -> Splits:
-        """Where the documents come from."""
-        return open_splits(self.dataset, self.subset, self.revision, self.text_column, self.delimiter)
-
-    def source_key(self) -> dict[str, Any]:
-        names = [self.train_split, self.val_split, self.test_split]
-        return {**self.splits.key(), "splits": names, "val_fraction": self.val_fraction}
 
     def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
         loaded = {"train": self.splits.load(self.train_split, work)}
@@ -139,27 +145,6 @@ class HubTextDataModule(TextDataModule):
             loaded["test"] = self.splits.load(test, work)
         self.notes += self.splits.notes
         return loaded
-
-    def load_rows(self) -> dict[str, Iterable[Row]]:
-        columns = self.new_labels(self._label_names).columns
-        names = {
-            "train": self.train_split,
-            "validation": self._evaluation_split(self.val_split, "validation"),
-            "test": self._evaluation_split(self.test_split, "test"),
-        }
-        return {split: self.splits.rows(name, columns) for split, name in names.items() if name}
-
-    def given_label_names(self) -> Sequence[str] | None:
-        if self._label_names or self.target == "number":
-            return self._label_names
-        return self.splits.label_names(self.train_split, str(self.label_column))
-
-    def _evaluation_split(self, name: str | None, default: str) -> str | None:
-        """The split that serves, or None if there is none."""
-        if name is not None and not self.splits.has(name):
-            rank_zero_info(f"{self.dataset}: no split {name!r} for {default}")
-            return None
-        return name or (default if self.splits.has(default) else None)
 
     def prepare_data(self) -> None:
         if not self.streaming:
@@ -236,6 +221,32 @@ class HubTextDataModule(TextDataModule):
         return StreamLoader(stream, progress, **options)
 
 
+class LabelledHubTextDataModule(HubText, ColumnLabelsDataModule):
+    """Any labelled text data set of the Hugging Face hub, or of a local folder.
+
+    A local folder holds a data set saved by ``save_to_disk``, or files named by their split (``train*``,
+    ``valid*``, ``test*``, or folders of these names): .jsonl, .json, .csv, .tsv, .parquet, compressed
+    or not.
+    """
+
+    def load_rows(self) -> dict[str, Iterable[Row]]:
+        columns = self.new_labels(self._label_names).columns
+        names = {
+            "train": self.train_split,
+            "validation": self._evaluation_split(self.val_split, "validation"),
+            "test": self._evaluation_split(self.test_split, "test"),
+        }
+        return {split: self.splits.rows(name, columns) for split, name in names.items() if name}
+
+    def given_label_names(self) -> Sequence[str] | None:
+        if self._label_names or self.target == "number":
+            return self._label_names
+        return self.splits.label_names(self.train_split, str(self.label_column))
+
+
+HubTextDataModule.other_targets = LabelledHubTextDataModule
+
+
 class WikipediaDataModule(HubTextDataModule):
     """English Wikipedia, all articles (20 GB of text); a part is set aside for validation.
 
@@ -246,7 +257,6 @@ class WikipediaDataModule(HubTextDataModule):
     """
 
     cache_name = "wikipedia"
-    targets: ClassVar[tuple[Target, ...]] = ("masked",)
 
     def __init__(
         self,
@@ -267,7 +277,6 @@ class WikiTextDataModule(HubTextDataModule):
     """
 
     cache_name = "wikitext"
-    targets: ClassVar[tuple[Target, ...]] = ("masked",)
 
     def __init__(
         self, dataset: str = "Salesforce/wikitext", subset: str | None = "wikitext-103-raw-v1", **kwargs: Any
@@ -286,7 +295,6 @@ class BookCorpusDataModule(HubTextDataModule):
     """
 
     cache_name = "bookcorpus"
-    targets: ClassVar[tuple[Target, ...]] = ("masked",)
 
     def __init__(
         self,
@@ -299,14 +307,12 @@ class BookCorpusDataModule(HubTextDataModule):
 
 
 class ImdbDataModule(HubTextDataModule):
-    """IMDb movie reviews: 25,000 that praise or damn a film (pos, neg), as many to test on, and 50,000 unlabelled ones.
+    """IMDb movie reviews, with the 50,000 that have no label.
 
     Args:
         dataset: Hub id or local folder.
-        train_split: Split to train on; null: ``train``, with target=masked ``train+unsupervised``, as that has use
-            for the reviews without a label, too.
-        val_split: Split to validate on; null: a part of the training data, with target=masked ``test``.
-        target: What is to be predicted: class (pos or neg), or masked. A local folder may have other labels, too.
+        train_split: Split to train on; null: ``train+unsupervised``.
+        val_split: Split to validate on; null: ``test``.
     """
 
     cache_name = "imdb"
@@ -316,14 +322,29 @@ class ImdbDataModule(HubTextDataModule):
         dataset: str = "stanfordnlp/imdb",
         train_split: str | None = None,
         val_split: str | None = None,
-        target: Target = "masked",
         **kwargs: Any,
     ) -> None:
-        if target == "masked":
-            train_split, val_split = train_split or "train+unsupervised", val_split or "test"
-        super().__init__(
-            dataset=dataset, train_split=train_split or "train", val_split=val_split, target=target, **kwargs
-        )
+        train_split, val_split = train_split or "train+unsupervised", val_split or "test"
+        super().__init__(dataset=dataset, train_split=train_split, val_split=val_split, **kwargs)
+
+
+class LabelledImdbDataModule(LabelledHubTextDataModule):
+    """IMDb movie reviews: 25,000 that praise or damn a film (pos, neg), and as many to test on.
+
+    A local folder may have other labels, too.
+
+    Args:
+        dataset: Hub id or local folder.
+        train_split: Split to train on; null: ``train``.
+    """
+
+    cache_name = "imdb"
+
+    def __init__(self, dataset: str = "stanfordnlp/imdb", train_split: str | None = None, **kwargs: Any) -> None:
+        super().__init__(dataset=dataset, train_split=train_split or "train", **kwargs)
+
+
+ImdbDataModule.other_targets = LabelledImdbDataModule
 
 
 class Enwik8DataModule(TextDataModule):

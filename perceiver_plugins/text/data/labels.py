@@ -19,8 +19,8 @@ from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_registry.errors import UserError
 
-Target = Literal["masked", "class", "number", "token"]
-"""What a model is to predict: masked tokens, the text's class, numbers, or a class for each token."""
+LabelTarget = Literal["class", "number", "token"]
+"""What a model is to predict of a text: its class, numbers, or a class for each token."""
 
 Run = tuple[str | None, int]
 """A class, or None where nothing is to be predicted, and the number of consecutive characters that have it."""
@@ -273,13 +273,13 @@ class TokenLabels(Labels):
 
 
 def make_labels(
-    target: Target,
+    target: LabelTarget,
     text_column: str,
     label_column: str | list[str],
     tokens_column: str | None,
     label_names: Sequence[str] | None,
 ) -> Labels:
-    """What reads the labels for a target other than "masked".
+    """What reads the labels for a target.
 
     Raises:
         UserError: If the columns do not go with the target.

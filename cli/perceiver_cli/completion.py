@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import itertools
 import json
 import os
 import re
@@ -238,26 +237,19 @@ def _chosen_flags(command: str, given: Sequence[str], common: CommonFlags) -> Fl
 
 def _choosing(given: Sequence[str]) -> Iterator[str]:
     """The words that decide which flags there are, each as ``--flag=value``."""
-    from perceiver_cli.command_line import CommandLine
+    from perceiver_cli.command_line import CommandLine, read_command_line
+    from perceiver_cli.layers import PARAMS
     from perceiver_cli.sources import find_checkpoint
     from perceiver_cli.values import NAME_KEYS
 
-    name = re.compile(rf"--({'|'.join(map(re.escape, NAME_KEYS))})(\.(class_path|name|adapter))?")
-    for word, following in itertools.zip_longest(given, given[1:], fillvalue=""):
-        flag, equals, value = word.partition("=")
-        value = value if equals else following
-        if flag == "--ckpt_path":
+    for flag in read_command_line(given).flags:
+        value = flag.value or ""
+        if flag.name == "ckpt_path":
             place = find_checkpoint(value, {}, CommandLine())  # the newest is another one after each run
             if place.exists():  # for others, the hub would have to be asked
-                yield f"{flag}={place}"
-        elif name.fullmatch(flag) or flag == "--config" or _is_file_of_params(flag, value):
-            yield f"{flag}={value}"
-
-
-def _is_file_of_params(flag: str, value: str) -> bool:
-    from perceiver_cli.layers import PARAMS
-
-    return flag.removeprefix("--") in PARAMS and Path(value).expanduser().is_file()
+                yield f"--ckpt_path={place}"
+        elif flag.name in (*NAME_KEYS, "config") or (flag.name in PARAMS and Path(value).expanduser().is_file()):
+            yield f"--{flag.name}={value}"
 
 
 def _parsers_flags(command: str, chosen: Sequence[str], common: CommonFlags) -> Flags:

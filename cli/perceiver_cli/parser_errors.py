@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser
 
@@ -25,6 +25,18 @@ REFUSED = re.compile(r"Importing '([\w.]+)' is not allowed")
 
 CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
 """Keys of a class with its options."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with a value.
+
+    Attributes:
+        option: the dotted option within the value, such as ".save_dir"; empty: the value itself.
+        reason: ": must be ..." or " is missing".
+    """
+
+    option: str
+    reason: str
 
 
 def refused_path(message: str) -> str | None:
@@ -56,8 +68,7 @@ def explain(
             continue
         problem = problem_of(hints[name], value)
         if problem is not None:
-            option, reason = problem
-            return UserError(f"{locate(name + option)}{reason}")
+            return UserError(f"{locate(name + problem.option)}{problem.reason}")
     missing = [f"--{name}" for name in required if values.get(name) is None]
     if missing:
         return UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
@@ -66,16 +77,12 @@ def explain(
     return UserError(package or f"{where}: not a valid value (--help shows what is; --debug shows more)")
 
 
-def problem_of(hint: Any, value: Any) -> tuple[str, str] | None:
-    """Find out what is wrong with a value.
+def problem_of(hint: Any, value: Any) -> Problem | None:
+    """Find out what is wrong with a value; None if nothing is.
 
     Args:
         hint: the type of its flag.
-        value: a text or plain data; None is never wrong, as it stands for "not given".
-
-    Returns:
-        The dotted option within the value, such as ".save_dir", and what is wrong with it: ": must be ..." or " is
-        missing". None if nothing is wrong.
+        value: a text or plain data. None: it is not given, which is never wrong.
     """
     if value is None:
         return None
@@ -84,22 +91,22 @@ def problem_of(hint: Any, value: Any) -> tuple[str, str] | None:
     except ConversionError as error:
         return _problem_of_refused(hint, value, error.cause)
     except ImportError as error:
-        return "", f": {missing_package(str(error)) or 'cannot be imported'}"
+        return Problem("", f": {missing_package(str(error)) or 'cannot be imported'}")
     return None
 
 
-def _problem_of_refused(hint: Any, value: Any, cause: str) -> tuple[str, str]:
+def _problem_of_refused(hint: Any, value: Any, cause: str) -> Problem:
     path = refused_path(cause)
     if path is not None:
-        return "", f": {allowed.refusal(path)}"
+        return Problem("", f": {allowed.refusal(path)}")
     missing = missing_package(" ".join(cause.split()))
     if missing is not None:
-        return "", f": {missing}"
+        return Problem("", f": {missing}")
     for spec in _specs(value):
         problem = _problem_of_class(hint, spec)
         if problem is not None:
             return problem
-    return "", f": {requirement(hint, next(_names(value), value))}"
+    return Problem("", f": {requirement(hint, next(_names(value), value))}")
 
 
 def _specs(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -115,7 +122,7 @@ def _names(value: Any) -> Iterator[str]:
     return (spec["class_path"] for spec in _specs(value))
 
 
-def _problem_of_class(hint: Any, spec: Mapping[str, Any]) -> tuple[str, str] | None:
+def _problem_of_class(hint: Any, spec: Mapping[str, Any]) -> Problem | None:
     """What is wrong with the options of a class; None if nothing is, or if it is not known."""
     found = _find_class(hint, spec["class_path"])
     if found is None:
@@ -123,19 +130,17 @@ def _problem_of_class(hint: Any, spec: Mapping[str, Any]) -> tuple[str, str] | N
     hints, required = _options_of(found)
     options = spec.get("init_args") or {}
     if not isinstance(options, Mapping):
-        return ".init_args", f": must be a mapping, got {spell(options)}"
+        return Problem(".init_args", f": must be a mapping, got {spell(options)}")
     given = {**options, **{key: each for key, each in spec.items() if key not in CLASS_KEYS}}
     for name, value in given.items():
         if name not in hints:
-            return (
-                f".{name}",
-                f": {found.__name__} has no such option; {suggest_name(name, hints, 'known: ' + ', '.join(hints))}",
-            )
+            near = suggest_name(name, hints, otherwise=f"known: {', '.join(hints)}")
+            return Problem(f".{name}", f": {found.__name__} has no such option; {near}")
         problem = problem_of(hints[name], value)
         if problem is not None:
-            return f".{name}{problem[0]}", problem[1]
+            return Problem(f".{name}{problem.option}", problem.reason)
     missing = next((name for name in required if given.get(name) is None), None)
-    return (f".{missing}", " is missing") if missing else None
+    return Problem(f".{missing}", " is missing") if missing else None
 
 
 def _find_class(hint: Any, name: str) -> type | None:

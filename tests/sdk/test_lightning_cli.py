@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 import torch
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from perceiver_plugins.classification import ClassificationDecoderConfig, LitClassifier
 from perceiver_plugins.text import LitLanguageModel, TextDecoderConfig, TextEncoderConfig, TextFilesDataModule
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*not resumable.*", "ignore:.*LeafSpec.*"
 )
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "lightning-cli.md"
 
 DEFAULTS = {
     "model.num_latents": 5,
@@ -94,24 +97,32 @@ def test_a_script_may_choose_an_optimizer(run):
     assert isinstance(module.trainer.optimizers[0], torch.optim.Adam)
 
 
-class LitTextClassifier(LitClassifier):
-    """A classifier of text, for a script: its configurations' types choose the adapters.
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], ModuleType]:
+    """A function that imports a script of the document."""
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    monkeypatch.syspath_prepend(tmp_path)
 
-    Args:
-        encoder: of text.
-        decoder: of classes.
-        kwargs: as for the base class.
-    """
+    def imported(number: int) -> ModuleType:
+        (tmp_path / f"documented_script_{number}.py").write_text(blocks[number])
+        return importlib.import_module(f"documented_script_{number}")
 
-    def __init__(self, encoder: TextEncoderConfig, decoder: ClassificationDecoderConfig, **kwargs: Any):
-        super().__init__(encoder, decoder, **kwargs)
+    return imported
 
 
-def test_a_subclass_chooses_the_adapters(run, tmp_path):
+def test_the_documents_script_trains(run, imported):
+    cli = run(script=imported(0).LanguageModelCLI)
+    assert cli.trainer.global_step == 1
+    assert cli.model.config.num_latents == 64
+    assert cli.model.config.encoder.max_seq_len == 24
+
+
+def test_a_subclass_chooses_the_adapters(run, imported, tmp_path):
+    module_type = imported(1).LitTextClassifier
     texts = "text,label\n" + "good words,yes\nbad words,no\n" * 4
-    cli = run(script=ClassCLI, model=LitTextClassifier, text=texts, suffix="csv")
+    cli = run(script=ClassCLI, model=module_type, text=texts, suffix="csv")
     assert cli.trainer.global_step == 1
     assert cli.model.num_classes == 2
     cli.trainer.save_checkpoint(tmp_path / "m.ckpt")
-    loaded = LitTextClassifier.load_from_checkpoint(tmp_path / "m.ckpt", weights_only=True)
+    loaded = module_type.load_from_checkpoint(tmp_path / "m.ckpt", weights_only=True)
     assert loaded.config == cli.model.config

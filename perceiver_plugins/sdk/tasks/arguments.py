@@ -51,7 +51,7 @@ def accept_config(init: Callable[P, None]) -> Callable[P, None]:
     def accepting(self: Any, *args: Any, **kwargs: Any) -> None:
         config = args[0] if args else kwargs.get(CONFIG)
         if not isinstance(config, PerceiverConfig | Mapping):
-            init(self, *args, **kwargs)  # type: ignore[arg-type]
+            init(self, *args, **kwargs)
             return
         options = kwargs | dict(zip(EARLIER_ORDER, args, strict=False))
         del options[CONFIG]
@@ -61,7 +61,7 @@ def accept_config(init: Callable[P, None]) -> Callable[P, None]:
             name = type(self).__name__
             warnings.warn(f"{name}(config) is deprecated: use {name}.create(config)", DeprecationWarning, 2)
             options = model_arguments(config) | options
-        init(self, **options)  # type: ignore[arg-type, call-arg]
+        init(self, **options)
 
     return accepting  # type: ignore[return-value]
 

@@ -179,7 +179,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
             options: arguments of the module that are no fields of ``config``, such as its optimizer.
         """
         if takes_config(cls.__init__):
-            return cls(config, **options)  # type: ignore[arg-type, call-arg]
+            return cls(config, **options)  # type: ignore[arg-type]
         return cls(**model_arguments(config), **options)
 
     find_optimizer = staticmethod(moved_function("LitPerceiver.find_optimizer", find_optimizer))

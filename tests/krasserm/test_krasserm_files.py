@@ -137,7 +137,7 @@ def test_images_are_read_as_its_image_processor_says(saved):
     PerceiverImageProcessor(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4]).save_pretrained(source)
     model, description = read_model(source)
     expected = ImageFormat((6, 9), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 224 / 256)
-    assert ImageFormat.from_description(description["data"]) == expected
+    assert ImageFormat.from_description(description.data) == expected
     assert model.config.decoder.label_names == ["crane", "cat", "dog", "crane", "eel"]
     # As older versions write it.
     older = {"size": 224, "crop_size": 256, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
@@ -150,14 +150,14 @@ def test_grey_images_are_read_as_its_image_processor_says(saved):
     processor = PerceiverImageProcessor(do_center_crop=False, do_resize=False, image_mean=0.5, image_std=0.25)
     processor.save_pretrained(source)
     model, description = read_model(source)
-    assert ImageFormat.from_description(description["data"]) == ImageFormat((28, 28), 1, (0.5,), (0.25,), 1.0)
+    assert ImageFormat.from_description(description.data) == ImageFormat((28, 28), 1, (0.5,), (0.25,), 1.0)
     assert model.config.decoder.label_names == ["0", "1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize(("of_data", "mean", "std"), [(None, 0.5, 0.5), ({"normalize": False}, 0.0, 1.0)])
 def test_images_are_read_as_in_its_training(of_data, mean, std, trained):
     model, description = read_model(trained("image-classifier", of_data))
-    assert ImageFormat.from_description(description["data"]) == ImageFormat((6, 9), 3, (mean,) * 3, (std,) * 3, 1.0)
+    assert ImageFormat.from_description(description.data) == ImageFormat((6, 9), 3, (mean,) * 3, (std,) * 3, 1.0)
     assert model.config.decoder.label_names is None
 
 
@@ -316,7 +316,7 @@ def test_what_was_downloaded_before_is_read_without_a_network(safe, tmp_path, mo
     peer.save_folder(folder, "masked-language-model", config, state, safe)
     model, description = read_model("krasserm/perceiver-io-mlm")
     assert torch.equal(model.state_dict()["encoder.latents"], state["0.latent_provider._query"])
-    assert description["data"]["add_special_tokens"]
+    assert description.data["add_special_tokens"]
     with pytest.raises(UserError, match="nothing from the hub"):
         read_model("krasserm/perceiver-io-txt-clf-imdb")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceiver_plugins.checkpoints.formats import loaded
+from perceiver_plugins.huggingface.model_type import MODEL_TYPE
 from perceiver_plugins.sdk.hub import config_of
 from perceiver_registry import Format, LoadedModel, ModelDescription, UserError
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from perceiver_core import Batch, PerceiverIO
-
-MODEL_TYPE = "perceiver-zoo"
-"""What a ``config.json`` calls such a model."""
 
 
 class HuggingFaceFormat(Format):

@@ -6,16 +6,13 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from perceiver_plugins.huggingface.pipelines import OWN_PIPELINES
 from perceiver_registry import ModelDescription, registry
-
-if TYPE_CHECKING:
-    from perceiver_plugins.huggingface.zoo_models import ZooModel
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
@@ -66,11 +63,11 @@ class Run:
         return section.get("dataset") or section.get("name")
 
 
-def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
+def model_card(model: Any, run: Run, name: str) -> ModelCard:
     """The card of a model.
 
     Args:
-        model: the model.
+        model: the ``ZooModel``.
         run: the run that trained it.
         name: id of the model on the hub, or what else it is called.
     """
@@ -106,7 +103,7 @@ def model_card(model: ZooModel, run: Run, name: str) -> ModelCard:
     )
 
 
-def _pipeline(model: ZooModel, task: str) -> str | None:
+def _pipeline(model: Any, task: str) -> str | None:
     """The name of the pipeline for a model, of transformers or of the zoo; None if there is none."""
     return model.pipeline_tag or next((each.tag for each, _ in OWN_PIPELINES if each.tag == task), None)
 

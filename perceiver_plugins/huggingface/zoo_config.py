@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from perceiver_core import PerceiverConfig
-from perceiver_plugins.huggingface.formats import MODEL_TYPE
+from perceiver_plugins.huggingface.model_type import MODEL_TYPE
 from perceiver_registry import ModelDescription, UserError, config_from_dict, config_to_dict, registry
 
 

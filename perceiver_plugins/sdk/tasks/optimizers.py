@@ -179,17 +179,22 @@ def override_state(saved: Mapping[str, Any], current: Mapping[str, Any], checkpo
     """
     arguments = {key: value for key, value in current.items() if key not in (NAME, IN_BACKWARD)}
     changed = {key: value for key, value in arguments.items() if saved.get(key) != value}
+    lr = changed.pop("lr", None)
     for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
-        if "lr" in changed:
-            # The schedule has taken the learning rate somewhere: it goes on from there, on the new scale.
-            changed["lr"] = group["lr"] * current["lr"] / saved["lr"] if saved.get("lr") else current["lr"]
-            if "initial_lr" in group:
-                group["initial_lr"] = current["lr"]
         group.update(changed)
-    if "lr" in changed:
+        if lr is not None:
+            _rescale(group, saved.get("lr"), lr)
+    if lr is not None:
         for schedule in checkpoint.get("lr_schedulers", []):
             if "base_lrs" in schedule:
-                schedule["base_lrs"] = [current["lr"] for _ in schedule["base_lrs"]]
+                schedule["base_lrs"] = [lr for _ in schedule["base_lrs"]]
+
+
+def _rescale(group: dict[str, Any], saved: float | None, current: float) -> None:
+    """Continue on a new scale from the learning rate that the schedule has reached."""
+    group["lr"] = group["lr"] * current / saved if saved else current
+    if "initial_lr" in group:
+        group["initial_lr"] = current
 
 
 def follow_schedule(optimizer: Optimizer, schedule: Any = None) -> None:

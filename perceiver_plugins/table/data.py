@@ -85,21 +85,15 @@ class TableDataModule(Classes, PerceiverDataModule):
     Args:
         target: What is to be predicted: numbers or a class.
         batch_size: Examples per batch and device, in training.
-        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
-            the cores.
-        seed: Seed of the order; null: the seed of the run (seed_everything), or 0 if there is none.
     """
 
     def __init__(
         self,
         target: Literal["number", "class"] = "number",
         batch_size: int = 32,
-        valid_batch_size: int | None = None,
-        num_workers: int | None = None,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, valid_batch_size, num_workers, seed)
+        super().__init__(batch_size=batch_size, **kwargs)
         if target not in ("number", "class"):
             raise UserError(f"target={target!r} must be 'number' or 'class'")
         self.target = target
@@ -195,23 +189,10 @@ class DiabetesDataModule(TableDataModule):
     regression", 2004). Comes with scikit-learn; nothing is downloaded.
 
     310 patients are for training, 66 for validation and 66 for test, always the same.
-
-    Args:
-        batch_size: Examples per batch and device, in training.
-        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
-            the cores.
-        seed: Seed of the order; null: the seed of the run (seed_everything), or 0 if there is none.
     """
 
-    def __init__(
-        self,
-        batch_size: int = 32,
-        valid_batch_size: int | None = None,
-        num_workers: int | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__("number", batch_size, valid_batch_size, num_workers, seed)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("number", **kwargs)
 
     def load(self) -> Tables:
         from sklearn.datasets import load_diabetes  # takes a second that other data need not wait for

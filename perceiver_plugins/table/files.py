@@ -42,11 +42,6 @@ class TableFilesDataModule(TableDataModule):
         delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
             .tsv files.
         val_fraction: The part of the rows that is set aside.
-        batch_size: Examples per batch and device, in training.
-        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
-            the cores.
-        seed: Seed of the order; null: the seed of the run (seed_everything), or 0 if there is none.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -65,12 +60,9 @@ class TableFilesDataModule(TableDataModule):
         feature_columns: list[str] | None = None,
         delimiter: str | None = None,
         val_fraction: float = 0.1,
-        batch_size: int = 32,
-        valid_batch_size: int | None = None,
-        num_workers: int | None = None,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(target, batch_size, valid_batch_size, num_workers, seed)
+        super().__init__(target, **kwargs)
         check_fraction(val_fraction)
         self.label_columns = [label_column] if isinstance(label_column, str) else list(label_column)
         if not self.label_columns or (target == "class" and len(self.label_columns) > 1):

@@ -32,10 +32,6 @@ class FlowDataModule(PerceiverDataModule):
         hflip: How often left and right of a training example are exchanged, from 0 to 1.
         vflip: How often top and bottom are.
         batch_size: Examples per batch and device, in training.
-        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
-            the cores.
-        seed: Seed of order and chance; null: the seed of the run (seed_everything), or 0 if there is none.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -54,11 +50,9 @@ class FlowDataModule(PerceiverDataModule):
         hflip: float = 0.0,
         vflip: float = 0.0,
         batch_size: int = 8,
-        valid_batch_size: int | None = None,
-        num_workers: int | None = None,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, valid_batch_size, num_workers, seed)
+        super().__init__(batch_size=batch_size, **kwargs)
         if image_size is not None and not (len(image_size) == 2 and min(image_size) >= 1):
             raise UserError(f"image_size={image_size} must be a height and a width of at least 1")
         check_positive(downscale=downscale, crops_per_pair=crops_per_pair)

@@ -58,11 +58,6 @@ class ImageDataModule(Classes, PerceiverDataModule):
         mixup_alpha: Mix training images in pairs (mixup), by a part that is drawn from Beta(alpha, alpha); 0: do not.
         cutmix_alpha: Put parts of training images into others (cutmix), of an area that is drawn from
             Beta(alpha, alpha); 0: do not. With both, each batch is mixed in one of the two ways.
-        batch_size: Examples per batch and device, in training.
-        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
-            the cores.
-        seed: Seed of order and chance; null: the seed of the run (seed_everything), or 0 if there is none.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -95,12 +90,9 @@ class ImageDataModule(Classes, PerceiverDataModule):
         random_erasing: float = 0.0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
-        batch_size: int = 64,
-        valid_batch_size: int | None = None,
-        num_workers: int | None = None,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, valid_batch_size, num_workers, seed)
+        super().__init__(**kwargs)
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
         if size is not None and not (len(size) == 2 and min(size) >= 1):
             raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -59,11 +59,6 @@ class VideoFolderDataModule(ClipDataModule):
         test_fraction: Part that is set aside for test where there is no folder for it; 0: none.
         skip_unreadable: Leave out files that are damaged, too short or without a stream that is read, instead of
             ending with an error. Each file is read once before training to find them.
-        batch_size: Examples per batch and device, in training.
-        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
-            the cores.
-        seed: Seed of order and chance; null: the seed of the run (seed_everything), or 0 if there is none.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -82,13 +77,14 @@ class VideoFolderDataModule(ClipDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.0,
         skip_unreadable: bool = False,
-        batch_size: int = 16,
-        valid_batch_size: int | None = None,
-        num_workers: int | None = None,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            num_frames, frame_size, frame_rate, samples_per_frame, batch_size, valid_batch_size, num_workers, seed
+            num_frames=num_frames,
+            frame_size=frame_size,
+            frame_rate=frame_rate,
+            samples_per_frame=samples_per_frame,
+            **kwargs,
         )
         check_fraction(val_fraction)
         if not 0 <= test_fraction < 1 - val_fraction:

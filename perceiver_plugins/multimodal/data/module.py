@@ -96,10 +96,6 @@ class ClipDataModule(Classes, PerceiverDataModule):
         frame_rate: Frames a second.
         samples_per_frame: Samples of audio for each frame: 1920 of them 25 times a second are 48 kHz.
         batch_size: Examples per batch and device, in training.
-        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
-            the cores.
-        seed: Seed of order and chance; null: the seed of the run (seed_everything), or 0 if there is none.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -116,11 +112,9 @@ class ClipDataModule(Classes, PerceiverDataModule):
         frame_rate: int = 25,
         samples_per_frame: int = 1920,
         batch_size: int = 16,
-        valid_batch_size: int | None = None,
-        num_workers: int | None = None,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, valid_batch_size, num_workers, seed)
+        super().__init__(batch_size=batch_size, **kwargs)
         check_positive(num_frames=num_frames, frame_rate=frame_rate, samples_per_frame=samples_per_frame)
         height, width = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
         if min(height, width) < 1:

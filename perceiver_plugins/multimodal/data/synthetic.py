@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,10 +36,6 @@ class SyntheticClipsDataModule(ClipDataModule):
         frame_rate: Frames a second.
         samples_per_frame: Samples of audio for each frame.
         batch_size: Examples per batch and device, in training.
-        valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
-            the cores.
-        seed: Seed of order and chance; null: the seed of the run (seed_everything), or 0 if there is none.
     """
 
     def __init__(
@@ -48,12 +46,15 @@ class SyntheticClipsDataModule(ClipDataModule):
         frame_rate: int = 8,
         samples_per_frame: int = 128,
         batch_size: int = 32,
-        valid_batch_size: int | None = None,
-        num_workers: int | None = None,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            num_frames, frame_size, frame_rate, samples_per_frame, batch_size, valid_batch_size, num_workers, seed
+            num_frames=num_frames,
+            frame_size=frame_size,
+            frame_rate=frame_rate,
+            samples_per_frame=samples_per_frame,
+            batch_size=batch_size,
+            **kwargs,
         )
         check_positive(num_clips=num_clips)
         self.num_clips = num_clips

@@ -12,14 +12,14 @@ from perceiver_plugins.sdk.tasks import LitPerceiver, optimizers
 
 MOVED = {
     "perceiver_plugins.hub.from_checkpoint": "perceiver_plugins.huggingface",
-    "perceiver_plugins.sdk.data.module.PerceiverDataModule": "perceiver_plugins.sdk.data.module",
-    "perceiver_plugins.sdk.errors.DataError": "perceiver_plugins.sdk.errors",
-    "perceiver_plugins.sdk.tasks.in_backward.stepping_in_backward": "perceiver_plugins.sdk.tasks.in_backward",
-    "perceiver_plugins.sdk.tasks.lightning.LitPerceiver": "perceiver_plugins.sdk.tasks.lightning",
-    "perceiver_plugins.sdk.data.loading.example_rng": "perceiver_plugins.sdk.data.loading",
-    "perceiver_plugins.sdk.tasks.optimizers.find_optimizer": "perceiver_plugins.sdk.tasks.optimizers",
-    "perceiver_plugins.sdk.prediction.predictor.Predictor": "perceiver_plugins.sdk.prediction.predictor",
-    "perceiver_plugins.sdk.prediction.reader.Reader": "perceiver_plugins.sdk.prediction.reader",
+    "perceiver_plugins.training.data.PerceiverDataModule": "perceiver_plugins.sdk.data.module",
+    "perceiver_plugins.training.errors.DataError": "perceiver_plugins.sdk.errors",
+    "perceiver_plugins.training.in_backward.stepping_in_backward": "perceiver_plugins.sdk.tasks.in_backward",
+    "perceiver_plugins.training.lightning.LitPerceiver": "perceiver_plugins.sdk.tasks.lightning",
+    "perceiver_plugins.training.loading.example_rng": "perceiver_plugins.sdk.data.loading",
+    "perceiver_plugins.training.optimizers.find_optimizer": "perceiver_plugins.sdk.tasks.optimizers",
+    "perceiver_plugins.training.prediction.Predictor": "perceiver_plugins.sdk.prediction.predictor",
+    "perceiver_plugins.training.reading.Reader": "perceiver_plugins.sdk.prediction.reader",
 }
 
 
@@ -58,4 +58,4 @@ def test_look_up_on_tasks_warns(old: str, new: str, arguments: list[str]) -> Non
 
 def test_an_unknown_name_of_a_moved_module_is_an_attribute_error() -> None:
     with pytest.raises(ImportError, match="NoSuchName"):
-        from perceiver_plugins.sdk.data.module import NoSuchName  # noqa: F401
+        from perceiver_plugins.training.data import NoSuchName  # noqa: F401

@@ -161,9 +161,10 @@ def evaluate(
 
 def _create_data(command: str, chosen: Run, values: Values) -> LightningDataModule:
     options = dict(values["data"])
+    assert chosen.task is not None
     if command == "fit" and options.get("train_files", ()) is None:
         raise UserError("--data.train_files is missing: name files to train on")
-    datamodule: LightningDataModule = data_class(options.pop("name"), values["task"]["name"])(**options)
+    datamodule: LightningDataModule = data_class(options.pop("name"), chosen.task.name)(**options)
     if command != "fit" and chosen.description is not None:
         datamodule.known = _known_of_data(chosen.description)  # type: ignore[attr-defined]
     return datamodule

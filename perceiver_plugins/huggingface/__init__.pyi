@@ -2,6 +2,7 @@ from .image_processor import ZooImageProcessor as ZooImageProcessor
 from .registration import register as register
 from .wrap import from_checkpoint as from_checkpoint
 from .wrap import load as load
+from .wrap import to_zoo_model as to_zoo_model
 from .zoo_config import ZooConfig as ZooConfig
 from .zoo_models import ZooForImageClassification as ZooForImageClassification
 from .zoo_models import ZooForMaskedLM as ZooForMaskedLM

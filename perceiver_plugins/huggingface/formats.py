@@ -116,8 +116,8 @@ class ZooFormat(Format):
 
     def write(self, loaded: LoadedModel, target: str) -> None:
         from perceiver_plugins.huggingface.conversion import quiet
-        from perceiver_plugins.huggingface.wrap import wrap
+        from perceiver_plugins.huggingface.wrap import to_zoo_model
 
         Path(target).mkdir()
         with quiet(target):
-            wrap(loaded).save_pretrained(target)
+            to_zoo_model(loaded).save_pretrained(target)

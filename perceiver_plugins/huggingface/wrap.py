@@ -34,10 +34,10 @@ def from_checkpoint(path: str | Path) -> ZooModel:
         UserError: if there is no model.
         PluginError: if it needs an adapter that is not installed; the message says what to install.
     """
-    return wrap(read_model(str(path)))
+    return to_zoo_model(read_model(str(path)))
 
 
-def wrap(loaded: LoadedModel) -> ZooModel:
+def to_zoo_model(loaded: LoadedModel) -> ZooModel:
     """A model in the class of its task, with copies of its weights, its tokenizer or image processor, and its run."""
     config = ZooConfig.from_description(loaded.description)
     model_config = config.model_config()

@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from perceiver_registry.checkpoint import Checkpoint
 from perceiver_registry.description import ModelDescription
@@ -35,17 +35,24 @@ NUM_COMPARED = 1024
 """How many output places are compared of a model that has very many, such as one for each pixel of a video."""
 
 
-class LoadedModel(NamedTuple):
-    """A model and its description.
-
-    Attributes:
-        model: the model, in evaluation mode.
-        description: its task, its plain configuration, what prediction needs to know about the data (its tokenizer,
-            how images are normalised), and more.
-    """
-
+class _LoadedModel(NamedTuple):
     model: PerceiverIO
     description: ModelDescription
+
+
+class LoadedModel(_LoadedModel):
+    """A model and its description.
+
+    Args:
+        model: the model, in evaluation mode.
+        description: its task, its plain configuration, what prediction needs to know about the data (its tokenizer,
+            how images are normalised), and more. A dict of these is deprecated.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, model: PerceiverIO, description: ModelDescription | Mapping[str, Any]) -> Self:
+        return super().__new__(cls, model, typed_description(description))
 
 
 class Format:
@@ -186,8 +193,7 @@ class Source:
         Raises:
             UserError: if there is no model.
         """
-        model, description = self._format.read(self.path)
-        return LoadedModel(model, typed_description(description))
+        return LoadedModel(*self._format.read(self.path))
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
@@ -369,7 +375,6 @@ def write_model(loaded: LoadedModel, target: str, format: str | None = None, *, 
     import torch
 
     check_free(target, overwrite)
-    loaded = LoadedModel(loaded.model, typed_description(loaded.description))
     written = format_for(loaded, target, format).resolve("format")()
     with _draft(Path(target)) as draft:
         written.write(loaded, str(draft))

@@ -127,7 +127,7 @@ def test_a_format_with_descriptions_of_an_older_interface_is_read():
 
     class Older:
         def read(self, path):
-            return LoadedModel(model, {"task": "image-classification", "model": {"encoder": {}}})  # type: ignore[arg-type]
+            return LoadedModel(model, {"task": "image-classification", "model": {"encoder": {}}})
 
         def description(self, path):
             return self.read(path).description
@@ -136,6 +136,12 @@ def test_a_format_with_descriptions_of_an_older_interface_is_read():
     for read in (lambda: source.description, lambda: source.read().description):
         with pytest.warns(DeprecationWarning, match="make it a ModelDescription"):
             assert read() == ModelDescription("image-classification", {"encoder": {}})
+
+
+def test_a_model_with_a_dict_as_its_description_has_a_typed_one():
+    with pytest.warns(DeprecationWarning, match="make it a ModelDescription"):
+        _, description = LoadedModel(object(), {"task": "mlm", "model": {}})  # type: ignore[arg-type]
+    assert description == ModelDescription("mlm", {})
 
 
 def test_a_checkpoint_hands_over_its_content_once(plain, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from pytorch_lightning import Callback, seed_everything
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
+from perceiver_plugins.sdk.tasks import LossSum
+from perceiver_plugins.sdk.tasks.batches import checked_loss
 from perceiver_plugins.text import LitLanguageModel
 from perceiver_registry import UserError, config_to_dict
 
@@ -56,6 +59,65 @@ def test_it_trains_with_a_plain_loader(tiny_config, quiet_trainer):
     logits = model(batch["input_ids"], batch["attention_mask"]).detach()
     expected = cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100)
     assert float(trainer.callback_metrics["val_loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def fit(module, trainer, **changed):
+    """Train for a step on a batch with other entries; None: without the entry."""
+    ids = torch.randint(6, 262, (4, 20))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids} | changed
+    examples = [{name: values[i] for name, values in batch.items() if values is not None} for i in range(4)]
+    trainer.fit(module, DataLoader(examples, batch_size=4))
+
+
+def test_a_batch_that_lacks_an_entry_is_described(tiny_config, quiet_trainer):
+    module = LitLanguageModel.create(tiny_config())
+    with pytest.raises(UserError, match="a batch has input_ids, attention_mask, and not labels"):
+        fit(module, quiet_trainer(max_steps=1), labels=None)
+
+
+def test_an_array_with_other_channels_is_described(tiny_config, quiet_trainer):
+    module = LitLanguageModel.create(tiny_config())
+    adapter = module.model.input_adapter
+    channels, adapter.num_input_channels = adapter.num_input_channels, 7
+    with pytest.raises(UserError, match=f"x has {channels} channels, num_input_channels says 7"):
+        fit(module, quiet_trainer(max_steps=1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda loss: loss.mean, "the loss is Tensor, not a LossSum of two tensors"),
+        (lambda loss: LossSum(loss.total, 80), "the loss is LossSum, not a LossSum of two tensors"),
+        (
+            lambda loss: LossSum(loss.total.expand(4), loss.count),
+            r"tensors of shape \(4,\) and \(\), not of two numbers",
+        ),
+    ],
+)
+def test_a_loss_of_another_type_is_described(tiny_config, quiet_trainer, wrong, message):
+    class Wrong(LitLanguageModel):
+        def loss_sum(self, batch):
+            return wrong(super().loss_sum(batch))
+
+    with pytest.raises(UserError, match=message):
+        fit(Wrong.create(tiny_config()), quiet_trainer(max_steps=1))
+
+
+def test_batches_after_the_first_are_not_checked(tiny_config, tiny_data, quiet_trainer):
+    class Hooks(Callback):
+        counts: ClassVar[list[int]] = []
+
+        def on_train_batch_end(self, trainer, module, *_):
+            self.counts.append(len(module.model.input_adapter._forward_hooks))
+
+    calls = []
+    module = LitLanguageModel.create(tiny_config(), num_samples=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "perceiver_plugins.sdk.tasks.lightning.checked_loss", lambda *args: calls.append(1) or checked_loss(*args)
+        )
+        quiet_trainer(max_steps=3, limit_val_batches=0, callbacks=[Hooks()]).fit(module, datamodule=tiny_data())
+    assert (calls, Hooks.counts) == ([1], [0, 0, 0])
 
 
 def test_a_batch_without_labels_has_no_loss(tiny_config):

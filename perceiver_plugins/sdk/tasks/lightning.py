@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from perceiver_core.config import Init
 from perceiver_plugins.deprecation import moved_function
 from perceiver_plugins.sdk.data.loading import batches_trained
 from perceiver_plugins.sdk.tasks.arguments import accept_config, complete_docs, model_arguments, takes_config
+from perceiver_plugins.sdk.tasks.batches import checked_loss
 from perceiver_plugins.sdk.tasks.callbacks import MovingAverage, OptimizerInBackward, Patience
 from perceiver_plugins.sdk.tasks.compilation import compile_layers
 from perceiver_plugins.sdk.tasks.finite import FiniteGuard, check_saved_weights
@@ -165,6 +166,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         self.model = self.build(self.config)
         self.run_config: Mapping[str, Any] = {}
         """The whole run's configuration, which checkpoints keep so that the run can be resumed."""
+        self._checked: set[str] = set()
         self._seed: int | None = None
         self._num_tokens: Tensor | int = 0
         self._measured_step = 0
@@ -290,7 +292,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         torch.manual_seed(hash(step))  # a hash of integers is the same in every process
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        local = self.loss_sum(batch)
+        local = self._first_checked(self.loss_sum, batch, "train")
         everywhere = self._sum_over_processes(local)
         self.log("train_loss", everywhere.mean, prog_bar=True)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -308,13 +310,23 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
             self._restart_clock()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_mean("val_loss", self.evaluate(batch, "val"))
+        loss = self._first_checked(lambda batch: self.evaluate(batch, "val"), batch, "val")
+        self._log_mean("val_loss", loss)
 
     def on_validation_end(self) -> None:
         self._restart_clock()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_mean("test_loss", self.evaluate(batch, "test"))
+        loss = self._first_checked(lambda batch: self.evaluate(batch, "test"), batch, "test")
+        self._log_mean("test_loss", loss)
+
+    def _first_checked(self, compute: Callable[[Batch], LossSum], batch: Batch, stage: str) -> LossSum:
+        """Compute the loss of a batch; check the first one of a stage, as errors within the model say little."""
+        if stage in self._checked:
+            return compute(batch)
+        loss: LossSum = checked_loss(compute, batch, getattr(self.model, "input_adapter", None))
+        self._checked.add(stage)
+        return loss
 
     def _log_mean(self, name: str, loss: LossSum) -> None:
         # With the count as weight, the mean over batches and processes is the mean over predictions. As a float, since

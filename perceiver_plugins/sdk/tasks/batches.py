@@ -1,0 +1,78 @@
+"""Checks of what data, model and loss hand to each other. :mod:`perceiver_registry.testing` makes the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from perceiver_core import AdaptedInput
+from perceiver_registry import UserError
+
+
+def problems_of_array(adapted: Any, num_channels: int) -> Iterator[str]:
+    """What is wrong with the array (b, m, c) that an input adapter returned, so that no model can run on it.
+
+    Args:
+        adapted: what the input adapter returned.
+        num_channels: its ``num_input_channels`` c.
+    """
+    if not isinstance(adapted, AdaptedInput):
+        yield f"forward returns {type(adapted).__name__}, no AdaptedInput"
+        return
+    x, shape = adapted.x, tuple(adapted.x.shape)
+    if x.dim() != 3 or not x.is_floating_point():
+        yield f"x is {x.dtype} of shape {shape}, not floating point (b, m, c)"
+    elif shape[2] != num_channels:
+        yield f"x has {shape[2]} channels, num_input_channels says {num_channels}"
+
+
+def problem_of_missing(names: Iterable[str], batch: Mapping[str, Any]) -> str:
+    """What to say of entries that a batch lacks."""
+    return f"a batch has {', '.join(map(str, batch))}, and not {', '.join(names)}"
+
+
+def problem_of_loss(loss: Any) -> str | None:
+    """What is wrong with the type of what ``loss_sum`` or ``evaluate`` returned."""
+    total, count = getattr(loss, "total", None), getattr(loss, "count", None)
+    if not isinstance(total, Tensor) or not isinstance(count, Tensor):
+        return f"the loss is {type(loss).__name__}, not a LossSum of two tensors"
+    if total.numel() != 1 or count.numel() != 1:
+        shapes = f"{tuple(total.shape)} and {tuple(count.shape)}"
+        return f"the loss is a LossSum of tensors of shape {shapes}, not of two numbers"
+    return None
+
+
+def checked_loss(compute: Callable[[Any], Any], batch: Any, input_adapter: nn.Module | None) -> Any:
+    """Compute a loss, and check what the input adapter and the loss function return on the way.
+
+    Args:
+        compute: the loss function of a batch.
+        batch: the batch.
+        input_adapter: the input adapter of its model. None: there is none.
+
+    Raises:
+        UserError: if the batch lacks an entry, or if array or loss are not of their types and shapes.
+    """
+
+    def check_adapted(adapter: Any, _: Any, adapted: Any) -> None:
+        problem = next(problems_of_array(adapted, adapter.num_input_channels), None)
+        if problem is not None:
+            raise UserError(f"{type(adapter).__name__}: {problem}")
+
+    hook = input_adapter.register_forward_hook(check_adapted) if input_adapter is not None else None
+    try:
+        loss = compute(batch)
+    except KeyError as error:
+        name = error.args[0] if error.args else None
+        if not isinstance(name, str) or not isinstance(batch, Mapping) or name in batch:
+            raise
+        raise UserError(f"data: {problem_of_missing([name], batch)}, which is needed (choose other data)") from error
+    finally:
+        if hook is not None:
+            hook.remove()
+    problem = problem_of_loss(loss)
+    if problem is not None:
+        raise UserError(problem)
+    return loss

@@ -51,6 +51,7 @@ def perceiver_data() -> list[DataSpec]:
             summary="progression of diabetes in 442 patients, from ten measurements; comes with scikit-learn",
             yields=("inputs",),
             defaults=SMALL | {"trainer.max_epochs": 20},
+            example={"batch_size": 8},
         ),
         DataSpec(
             name="table-files",

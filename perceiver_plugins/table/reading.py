@@ -59,6 +59,12 @@ class TableReader(Reader):
         self.columns = Columns(**data["columns"])
         self.delimiter = check_delimiter(data.get("delimiter"))
 
+    @classmethod
+    def example(cls, input_adapter: Any, folder: Path) -> tuple[Reader, list[str]]:
+        count = input_adapter.num_features
+        columns = {"names": [f"x{number}" for number in range(count)], "mean": [0.0] * count, "std": [1.0] * count}
+        return cls({"columns": columns}, input_adapter), ["x0=1.5", "x0=-2"]
+
     def expand(self, inputs: Sequence[str]) -> list[str]:
         """The rows of the files among ``inputs``, and what is written as it is.
 

@@ -160,6 +160,8 @@ class DataSpec(_Checked):
         defaults: default values by dotted flag that go with it (``{"trainer.max_steps": 1000}``).
         modules: places of other LightningDataModules, by the names of the tasks that need these instead of ``module``
             (``{"text-classification": "my_plugin.data:LabelledTextDataModule"}``).
+        example: arguments of the data module (``{"num_examples": 8}``) with which ``check_plugin`` loads a few small
+            batches, without a trainer and without a download. None: its batches are not checked.
     """
 
     name: Name
@@ -169,6 +171,7 @@ class DataSpec(_Checked):
     yields: Names = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     modules: Mapping[str, Place] = field(default_factory=dict)
+    example: Mapping[str, Any] | None = None
 
     kind: ClassVar[str] = "data"
 

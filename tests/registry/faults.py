@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from perceiver_core import (
     AdaptedInput,
@@ -20,6 +21,7 @@ from perceiver_core import (
     TrainableQueryProvider,
 )
 from perceiver_core.config import require_positive
+from perceiver_plugins.sdk.data import PadCollator
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import AdapterSpec
 
@@ -153,11 +155,17 @@ CHORDS = AdapterSpec("chords", "output", "faults:Chords", "faults:ChordsDecoderC
 
 
 class FramesReader(Reader):
+    """Reads a number of frames."""
+
+    @classmethod
+    def example(cls, input_adapter, folder):
+        return cls({}, input_adapter), ["2", "5"]
+
     def read(self, source):
-        return torch.zeros(2, 3)
+        return {"frames": torch.zeros(int(source), 3)}
 
     def collate(self, examples):
-        return {"frames": torch.stack(examples)}
+        return PadCollator(masks={"frames": "attention_mask"})(examples)
 
 
 # Faults of specs and configs
@@ -166,6 +174,17 @@ class FramesReader(Reader):
 class UnfinishedReader(Reader):
     def read(self, source):
         return source
+
+
+class UnpaddedReader(FramesReader):
+    def collate(self, examples):
+        return default_collate(examples)
+
+
+class UnmaskedReader(FramesReader):
+    def collate(self, examples):
+        batch = super().collate(examples)
+        return {"frames": batch["frames"]}
 
 
 class UndecoratedConfig(FramesEncoderConfig):
@@ -332,7 +351,7 @@ class FillsIn(Frames):
         real = batch["attention_mask"].bool()
         x = torch.zeros(*real.shape, 8, dtype=batch["frames"].dtype, device=real.device)
         x[real] = self.linear(batch["frames"] * self.window)[real]
-        return AdaptedInput(x + self.positions, ~real)
+        return AdaptedInput(x + self.positions[: x.shape[1]], ~real)
 
 
 class KeepsTensor(Frames):
@@ -372,7 +391,7 @@ class UnusedParameter(Frames):
 
 class Detaches(Frames):
     def embed(self, frames):
-        return self.linear(frames).detach() + self.positions
+        return self.linear(frames).detach() + self.positions[: frames.shape[1]]
 
 
 class InfiniteGradient(Frames):
@@ -391,6 +410,13 @@ class ComputedTable(Frames):
 class DependsOnValues(Frames):
     def embed(self, frames):
         return super().embed(frames if frames.sum() > 0 else -1 * -frames)
+
+
+class KnowsBatchSize(Frames):
+    """Has a branch for a batch of a certain size."""
+
+    def embed(self, frames):
+        return super().embed(frames if len(frames) == 3 else 1.0 * frames)
 
 
 class FastPath(Frames):
@@ -473,6 +499,8 @@ FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("classes_are_of_the_kind", _encoder(UndecoratedConfig), "lacks its own @dataclass"),
     ("reader_can_read", _changed(FRAMES, reader="faults:UnfinishedReader"), "does not implement collate"),
     ("reader_can_read", _changed(FRAMES, reader="faults:Frames"), "no method 'expand'"),
+    ("reader_fits_the_adapter", _changed(FRAMES, reader="faults:UnpaddedReader"), "stack expects each tensor"),
+    ("reader_fits_the_adapter", _changed(FRAMES, reader="faults:UnmaskedReader"), "KeyError: 'attention_mask'"),
     ("links_name_fields", _changed(FRAMES, links={"bins": "num_bins"}), "'bins', which is no field"),
     ("example_makes_a_config", _changed(FRAMES, example={"model.encoder.bins": 3}), "'model.encoder.bins'"),
     ("example_makes_a_config", _changed(FRAMES, example={"num_bins": 3}), "flags begin with 'model.encoder.'"),
@@ -526,6 +554,7 @@ FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("gradients_flow", _output(Decides), "no gradient"),
     ("can_start_local", _input(ComputedTable), "the table is no parameter"),
     ("exports", _input(DependsOnValues), "The contract"),
+    ("exports", _input(KnowsBatchSize), "batch_size"),
     ("compiles", _input(FastPath), "the compiled adapter"),
 ]
 """The check that is to find it, the spec of what is broken, and what the message says."""

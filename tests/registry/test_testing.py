@@ -35,7 +35,12 @@ def test_a_sound_adapter_passes(spec):
 
 
 def test_what_can_be_checked_of_a_sound_adapter_is_checked():
-    without = {"reader_can_read", "padding_is_ignored", "can_start_local"}  # of these notes have nothing
+    without = {
+        "reader_can_read",
+        "reader_fits_the_adapter",
+        "padding_is_ignored",
+        "can_start_local",
+    }  # of these notes have nothing
     for spec, skipped in ((faults.FRAMES, set()), (faults.NOTES, without), (faults.CHORDS, set())):
         checks = adapter_checks(spec, skip=SLOW)
         assert {check.name for check in checks if isinstance(check.outcome, SkipTest)} == skipped
@@ -75,6 +80,15 @@ def perceiver_adapters():
         AdapterSpec(
             "chords", "output", "faults:Chords", "faults:ChordsDecoderConfig", "chords", tasks=("melody-mood",)
         ),
+        AdapterSpec(
+            "frames",
+            "input",
+            "faults:Frames",
+            "faults:FramesEncoderConfig",
+            "frames of a spectrogram",
+            links={"num_bins": "num_bins"},
+            reads=("frames", "attention_mask"),
+        ),
     ]
 
 @hookimpl
@@ -102,7 +116,15 @@ def perceiver_data():
             summary="some melodies",
             yields=("notes",),
             defaults={"trainer.max_epochs": 1},
-        )
+        ),
+        DataSpec(
+            name="recordings",
+            module="HERE.late:Recordings",
+            tasks=("classification",),
+            summary="some recordings",
+            yields=("frames", "attention_mask"),
+            example={"num_recordings": 4},
+        ),
     ]
 
 @hookimpl
@@ -165,7 +187,10 @@ class Strict(Score):
 
 LATE = """
 
+import torch
 from perceiver_plugins.classification.lightning import LitClassifier, LossSum
+from perceiver_plugins.classification.prediction import ClassPredictor
+from perceiver_plugins.sdk.data import ExampleDataset, PadCollator, PerceiverDataModule
 from pytorch_lightning import LightningDataModule, LightningModule
 
 class Bare(LightningModule):
@@ -176,6 +201,10 @@ class Lost(LitClassifier):
         loss = super().loss_sum(batch)
         return LossSum(loss.total * float("nan"), loss.count)
 
+class Mean(LitClassifier):
+    def loss_sum(self, batch):
+        return super().loss_sum(batch).mean
+
 class Silent(LitClassifier):
     def loss_sum(self, batch):
         loss = super().loss_sum(batch)
@@ -184,6 +213,66 @@ class Silent(LitClassifier):
 class Undocumented(LightningDataModule):
     def __init__(self, path: str = "."):
         super().__init__()
+
+class Frames(ExampleDataset):
+    def __len__(self):
+        return 4
+
+    def example(self, index, rng):
+        return {"frames": torch.ones(2 + index, 3), "labels": index % 2}
+
+class Recordings(PerceiverDataModule):
+    '''Recordings of different lengths.
+
+    Args:
+        num_recordings: number of recordings in a batch.
+    '''
+
+    num_bins = 3
+
+    def __init__(self, num_recordings: int):
+        super().__init__(num_recordings)
+
+    def setup(self, stage=None):
+        self.split_datasets["train"] = Frames(self.seed)
+
+    def collate_fn(self, examples):
+        return PadCollator(masks={"frames": "attention_mask"})(examples)
+
+class Unpadded(Recordings):
+    collate_fn = None
+
+class Unmasked(Recordings):
+    def collate_fn(self, examples):
+        batch = super().collate_fn(examples)
+        return {name: batch[name] for name in ("frames", "labels")}
+
+class Uneven(Recordings):
+    def collate_fn(self, examples):
+        batch = super().collate_fn(examples)
+        return batch | {"labels": batch["labels"][1:]}
+
+class MaskOfExamples(Recordings):
+    def collate_fn(self, examples):
+        batch = super().collate_fn(examples)
+        return batch | {"attention_mask": batch["attention_mask"][:, :1]}
+
+class Transposed(Recordings):
+    def collate_fn(self, examples):
+        batch = super().collate_fn(examples)
+        return batch | {"frames": batch["frames"].mT}
+
+class Guesses(ClassPredictor):
+    def answers(self, output, examples):
+        return output.argmax(dim=-1).tolist()
+
+class Tensors(ClassPredictor):
+    def answers(self, output, examples):
+        return [{"class": logits.argmax()} for logits in output]
+
+    @staticmethod
+    def rows(predictions):
+        return predictions
 """
 """Classes in a module beside the plugin's."""
 
@@ -233,7 +322,7 @@ PLUGIN_FAULTS = [
         "tasks_are_modules",
         "classification.lightning:LitClassifier",
         "sdk.data.module:PerceiverDataModule",
-        "no Lightning",
+        "no LitPerceiver",
     ),
     (
         "tasks_are_modules",
@@ -254,6 +343,12 @@ PLUGIN_FAULTS = [
     ("tasks_can_be_chosen", '"model.encoder.num_features"', '"encoder.num_features"', "is no flag"),
     ("tasks_train", "perceiver_plugins.classification.lightning:LitClassifier", "HERE.late:Lost", "is nan"),
     ("tasks_train", "perceiver_plugins.classification.lightning:LitClassifier", "HERE.late:Silent", "no gradient"),
+    (
+        "tasks_train",
+        "perceiver_plugins.classification.lightning:LitClassifier",
+        "HERE.late:Mean",
+        "not a LossSum of two",
+    ),
     (
         "data_modules_are_modules",
         "checkpoints.random_data:RandomDataModule",
@@ -279,6 +374,35 @@ PLUGIN_FAULTS = [
         'yields=("notes",)',
         'yields=("notes",), modules={"classification": "json:JSONDecoder"}',
         "'json:JSONDecoder' is no LightningDataModule",
+    ),
+    ("data_modules_make_batches", "late:Recordings", "late:Unpadded", "stack expects each tensor"),
+    ("data_modules_make_batches", '"num_recordings": 4', '"num_clips": 4', "no batches with num_clips=4"),
+    (
+        "batches_have_their_entries",
+        "late:Recordings",
+        "late:Unmasked",
+        "has frames, labels, and not attention_mask",
+    ),
+    ("batches_have_their_entries", "late:Recordings", "late:Uneven", "3, 4 examples"),
+    ("links_name_attributes", '"num_bins": "num_bins"', '"num_bins": "bins"', "names 'bins', which recordings lacks"),
+    (
+        "batches_fit_adapters",
+        "late:Recordings",
+        "late:MaskOfExamples",
+        "pad_mask is torch.bool of shape (4, 1), x has shape",
+    ),
+    ("batches_fit_adapters", "late:Recordings", "late:Transposed", "fails on a batch of recordings"),
+    (
+        "predictors_predict",
+        "perceiver_plugins.classification.prediction:ClassPredictor",
+        "HERE.late:Guesses",
+        "does not predict",
+    ),
+    (
+        "predictors_predict",
+        "perceiver_plugins.classification.prediction:ClassPredictor",
+        "HERE.late:Tensors",
+        "not plain data",
     ),
     ("adapters_name_tasks", '"chords", tasks=("melody-mood",)', '"chords", tasks=("moods",)', "'moods'"),
     ("models_are_what_they_say", "num_parameters=1353", "num_parameters=1354", "the model has 1_353"),

@@ -40,6 +40,21 @@ class Reader(ABC):
         self.data = data
         self.input_adapter = input_adapter
 
+    @classmethod
+    def example(cls, input_adapter: InputAdapter, folder: Path) -> tuple[Reader, list[str]]:
+        """A reader and small inputs that it can read, for the checks of ``perceiver_registry.testing``.
+
+        Without it, the checks skip what needs a reader.
+
+        Args:
+            input_adapter: the model's input adapter.
+            folder: an empty folder to write files of inputs into.
+
+        Returns:
+            A reader, and two or more inputs as :meth:`expand` takes them, of different lengths if inputs have a length.
+        """
+        raise NotImplementedError(f"{cls.__name__}.example")
+
     def expand(self, inputs: Sequence[str]) -> list[str]:
         """The single inputs that a person's arguments stand for, such as the files in a folder.
 

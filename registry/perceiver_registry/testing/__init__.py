@@ -11,7 +11,8 @@ broken. With pytest, each check can be a test of its own::
         check()
 
 The sentences stand in :mod:`~perceiver_registry.testing.spec_contract`,
-:mod:`~perceiver_registry.testing.model_contract` and :mod:`~perceiver_registry.testing.plugin_contract`.
+:mod:`~perceiver_registry.testing.model_contract`, :mod:`~perceiver_registry.testing.plugin_contract` and
+:mod:`~perceiver_registry.testing.data_contract`.
 Importing this package imports no torch.
 """
 
@@ -91,11 +92,11 @@ def check_plugin(plugin: str | ModuleType, *, skip: Collection[str] = ()) -> Non
 
 def plugin_checks(plugin: str | ModuleType, *, skip: Collection[str] = ()) -> list[Check]:
     """The checks of :func:`check_plugin`, each to be called. One that does not apply raises ``unittest.SkipTest``."""
-    from perceiver_registry.testing import plugin_contract
+    from perceiver_registry.testing import data_contract, plugin_contract
     from perceiver_registry.testing.subjects import PluginSubject
 
     subject = PluginSubject(plugin)
-    checks = plugin_contract.CONTRACT.checks(subject)
+    checks = (plugin_contract.CONTRACT | data_contract.CONTRACT).checks(subject)
     for spec in (*subject.specs("input"), *subject.specs("output")):
         checks += adapter_checks(spec, partner=subject.partner(spec))
     return _without(checks, skip)

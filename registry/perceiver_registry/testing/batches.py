@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perceiver_plugins.sdk.tasks.batches import problems_of_array
+
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 """How far two results of one computation may lie apart in single precision."""
 
@@ -51,6 +53,33 @@ def move(structure: Any, place: torch.dtype | str) -> Any:
 def rows(structure: Any, chosen: Any) -> Any:
     """The chosen examples of a batch, or of an output."""
     return map_tensors(structure, lambda value: value[chosen])
+
+
+def problems_of_adapted(adapted: Any, num_channels: int, batch_size: int) -> Iterator[str]:
+    """What is wrong with the types and shapes of an input adapter's output.
+
+    Args:
+        adapted: what the input adapter returned.
+        num_channels: its ``num_input_channels`` c.
+        batch_size: number b of examples that it was given.
+    """
+    if problems := list(problems_of_array(adapted, num_channels)):
+        yield from problems
+        return
+    x, pad_mask, context = adapted
+    shape = tuple(x.shape)
+    if shape[0] != batch_size:
+        yield f"x has shape {shape} for {batch_size} examples"
+    if pad_mask is not None:
+        found = f"{pad_mask.dtype} of shape {tuple(pad_mask.shape)}"
+        if pad_mask.dtype != torch.bool:
+            yield f"pad_mask is {found}, not booleans"
+        if pad_mask.shape != x.shape[:2]:
+            yield f"pad_mask is {found}, x has shape {shape}"
+    for name, value in context.items():
+        if not (isinstance(value, Tensor) and value.dim() >= 2 and len(value) == batch_size):
+            found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            yield f"context[{name!r}] is {found} for {batch_size} examples, not (b, o, ...) or (b, 1, ...)"
 
 
 def difference(found: Any, expected: Any) -> str | None:

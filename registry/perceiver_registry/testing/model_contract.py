@@ -6,7 +6,9 @@ import copy
 import functools
 import io
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import SkipTest
@@ -14,10 +16,18 @@ from unittest import SkipTest
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import AdaptedInput, InputAdapter, OutputAdapter, PerceiverIO
-from perceiver_registry.testing.batches import clone, difference, map_tensors, move, rows, tensors_of
+from perceiver_core import InputAdapter, OutputAdapter, PerceiverIO
+from perceiver_registry.testing.batches import (
+    clone,
+    difference,
+    map_tensors,
+    move,
+    problems_of_adapted,
+    rows,
+    tensors_of,
+)
 from perceiver_registry.testing.checks import Contract, expect, expect_none
-from perceiver_registry.testing.subjects import BATCH_SIZE, AdapterSubject
+from perceiver_registry.testing.subjects import BATCH_SIZE, AdapterSubject, example_reader
 
 CONTRACT = Contract()
 
@@ -60,21 +70,7 @@ def array_has_its_shape(subject: AdapterSubject) -> None:
     adapter = subject.model().input_adapter
     for size in (1, BATCH_SIZE):
         adapted = adapter(subject.batch(size))
-        expect(isinstance(adapted, AdaptedInput), f"forward returns {type(adapted).__name__}, no AdaptedInput")
-        x, pad_mask, context = adapted
-        shape = tuple(x.shape)
-        expect(x.dim() == 3 and x.is_floating_point(), f"x is {x.dtype} of shape {shape}, not floating point (b, m, c)")
-        expect(shape[0] == size, f"x has shape {shape} for {size} examples")
-        channels = adapter.num_input_channels
-        expect(shape[2] == channels, f"x has {shape[2]} channels, num_input_channels says {channels}")
-        if pad_mask is not None:
-            found = f"{pad_mask.dtype} of shape {tuple(pad_mask.shape)}"
-            expect(pad_mask.dtype == torch.bool, f"pad_mask is {found}, not booleans")
-            expect(pad_mask.shape == x.shape[:2], f"pad_mask is {found}, x has shape {shape}")
-        for name, value in context.items():
-            fits = isinstance(value, Tensor) and value.dim() >= 2 and len(value) == size
-            found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            expect(fits, f"context[{name!r}] is {found} for {size} examples, not (b, o, ...) or (b, 1, ...)")
+        expect_none(problems_of_adapted(adapted, adapter.num_input_channels, size))
 
 
 @CONTRACT.promise(kind="output", needs=["builds_from_config"])
@@ -160,6 +156,26 @@ def accepts_fitting_data(subject: AdapterSubject) -> None:
             adapter.check_data(SimpleNamespace(**attributes))
         except Exception as error:
             raise AssertionError(f"check_data refuses data with {attributes or 'no attributes'}: {error}") from error
+
+
+@CONTRACT.promise(kind="input", needs=[*WORKS, "reader_can_read"])
+def reader_fits_the_adapter(subject: AdapterSubject) -> None:
+    """The reader reads the inputs of its `example`, and its `collate` makes a batch of them that the adapter takes."""
+    model = subject.model()
+    with tempfile.TemporaryDirectory() as folder:
+        found = example_reader(subject.spec, model.input_adapter, Path(folder))
+        if found is None:
+            raise SkipTest("there is no reader with an `example`")
+        reader, inputs = found
+        examples = [reader.read(source) for source in reader.expand(inputs)]
+    try:
+        with torch.no_grad():
+            output = model(reader.collate(examples))
+    except Exception as error:
+        described = f"{type(error).__name__}: {error}"
+        raise AssertionError(f"the adapter takes no batch of the reader's examples: {described}") from error
+    sizes = {len(tensor) for tensor in tensors_of(output)}
+    expect(sizes == {len(examples)}, f"the reader makes a batch of {sizes} examples of {len(examples)} inputs")
 
 
 # One result, whatever stands beside it
@@ -458,13 +474,16 @@ def can_start_local(subject: AdapterSubject) -> None:
 
 @CONTRACT.promise(needs=REPEATABLE)
 def exports(subject: AdapterSubject) -> None:
-    """`torch.export.export` makes a program of the model that gives the same outputs. (Skip this check for an adapter
-    whose control flow depends on values.)"""
+    """`torch.export.export` makes a program of the model that takes any number of examples and gives the same outputs.
+    (Skip this check for an adapter whose control flow depends on values.)"""
     model, batch = subject.model(), subject.batch()
+    batch_size = torch.export.Dim("batch_size", min=1)
+    shapes: Any = map_tensors(batch, lambda _: {0: batch_size})  # type: ignore[arg-type, return-value]
     with torch.no_grad():
-        program = torch.export.export(model, (batch,), strict=False)
-        wrong = difference(program.module()(batch), model(batch))
-    expect(wrong is None, f"the exported program says another thing: {wrong}")
+        program = torch.export.export(model, (batch,), dynamic_shapes=(shapes,), strict=False).module()
+        for size in (BATCH_SIZE, BATCH_SIZE + 1):
+            wrong = difference(program(subject.batch(size)), model(subject.batch(size)))
+            expect(wrong is None, f"for {size} examples the exported program says another thing: {wrong}")
 
 
 @CONTRACT.promise(needs=REPEATABLE)

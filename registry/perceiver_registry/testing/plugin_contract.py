@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from perceiver_core import PerceiverConfig, PerceiverIO
+from perceiver_plugins.sdk.tasks.batches import problem_of_loss
 from perceiver_registry.configs import create_config
 from perceiver_registry.errors import UserError, near
 from perceiver_registry.formats import Format
@@ -57,9 +58,6 @@ LOADS = ("loads",)
 
 PARTS = {"input": "encoder", "output": "decoder"}
 """The adapters' kinds, and the parts of a model that they belong to."""
-
-OF_A_TASK = ("check_data", "example_labels", "loss_sum")
-"""What a task's module has beside Lightning's methods."""
 
 FLAGS = ("data", "model", "task", "optimizer", "lr_scheduler", "trainer", "checkpoint", "seed_everything")
 """Sections of the command's flags, for which `defaults` hold values."""
@@ -128,15 +126,16 @@ def _imported_by(modules: Collection[str], *functions: str) -> list[str]:
 def tasks_are_modules(subject: PluginSubject) -> None:
     """A task's module is a LitPerceiver of `perceiver_plugins.sdk.tasks.lightning`, with a loss and random labels of
     its own, and its predictor a class with `predict`."""
-    from pytorch_lightning import LightningModule
+    from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
 
     for spec in subject.specs("task"):
         expect_none(problems_of_places(spec, "module", "predictor"))
         module = resolve_import_path(spec.module)
-        is_module = inspect.isclass(module) and issubclass(module, LightningModule)
-        expect(is_module, f"{spec.name}: module={spec.module!r} is no LightningModule")
-        missing = [name for name in OF_A_TASK if not callable(getattr(module, name, None))]
-        expect(not missing, f"{spec.name}: module={spec.module!r} is no LitPerceiver: it has no {', '.join(missing)}")
+        is_module = inspect.isclass(module) and issubclass(module, LitPerceiver)
+        expect(is_module, f"{spec.name}: module={spec.module!r} is no LitPerceiver")
+        for name in ("example_labels", "loss_sum"):
+            implemented = getattr(module, name) is not getattr(LitPerceiver, name)
+            expect(implemented, f"{spec.name}: {module.__name__} does not implement {name}")
         if spec.predictor is not None:
             predicts = callable(getattr(resolve_import_path(spec.predictor), "predict", None))
             expect(predicts, f"{spec.name}: predictor={spec.predictor!r} has no method 'predict'")
@@ -182,18 +181,29 @@ def tasks_train(subject: PluginSubject) -> None:
     expect_none(problem for spec in subject.specs("task") for problem in _problems_of_training(subject, spec))
 
 
-def _problems_of_training(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
+def create_task_module(subject: PluginSubject, spec: TaskSpec) -> Any:
+    """Create a task's module with its default adapters made small; None unless these are installed."""
     chosen = [subject.find(kind, spec.defaults.get(f"model.{part}", "")) for kind, part in PARTS.items()]
     if None in chosen or any(not _is_registered(adapter) for adapter in chosen):
-        return
+        return None
     encoder, decoder = (AdapterSubject(adapter, {}) for adapter in chosen)
     config = PerceiverConfig(encoder.config(), decoder.config(), NUM_LATENTS, NUM_LATENT_CHANNELS)
-    module = resolve_import_path(spec.module).create(config, task=spec.name)
+    return resolve_import_path(spec.module).create(config, task=spec.name)
+
+
+def _problems_of_training(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
+    module = create_task_module(subject, spec)
+    if module is None:
+        return
     generator = torch.Generator().manual_seed(0)
     batch = dict(module.model.input_adapter.example_batch(BATCH_SIZE, generator))
     batch["labels"] = module.example_labels(batch, generator)
-    loss = module.loss_sum(batch).mean
-    if loss.dim() or not loss.isfinite():
+    sums = module.loss_sum(batch)
+    if problem := problem_of_loss(sums):
+        yield f"{spec.name}: {problem}"
+        return
+    loss = sums.mean
+    if not loss.isfinite():
         yield f"{spec.name}: the loss of random examples is {loss}"
     else:
         loss.backward()

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 from collections.abc import Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from perceiver_core import PerceiverConfig, PerceiverIO
+from perceiver_core import InputAdapter, PerceiverConfig, PerceiverIO
 from perceiver_registry import hooks
 from perceiver_registry.configs import create_config
 from perceiver_registry.errors import AmbiguousNameError, UnknownNameError, UserError, near
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import LOCAL, Plugin, load
 from perceiver_registry.registry import NOUNS, registry
-from perceiver_registry.specs import AdapterSpec
+from perceiver_registry.specs import AdapterSpec, DataSpec
 from perceiver_registry.testing.batches import clone
 from perceiver_registry.testing.partners import NUMBERS, VECTORS
 
@@ -121,6 +123,15 @@ class AdapterSubject:
         return {}
 
 
+def example_reader(spec: AdapterSpec, input_adapter: InputAdapter, folder: Path) -> tuple[Any, list[str]] | None:
+    """The example of an input adapter's reader: the reader, and its inputs; None if there is none."""
+    reader_type: Any = resolve_import_path(spec.reader) if spec.reader else None
+    try:
+        return reader_type.example(input_adapter, folder) if hasattr(reader_type, "example") else None
+    except NotImplementedError:
+        return None
+
+
 class PluginSubject:
     """A plugin's module and what its hooks return.
 
@@ -140,6 +151,9 @@ class PluginSubject:
         else:
             origin, self.module_name = _installed(plugin)
         self.loaded = load(origin, functools.partial(importlib.import_module, self.module_name))
+
+        self._data: dict[str, Any] = {}
+        self._batches: dict[str, list[Any]] = {}
 
     @property
     def id(self) -> str:
@@ -162,6 +176,23 @@ class PluginSubject:
         if spec.kind == "input":
             return None
         return next((own for own in self.specs("input") if own.name == spec.name), None)
+
+    def data(self, spec: DataSpec) -> Any:
+        """The data module of a spec, created with the spec's ``example`` and set up; the same at each call."""
+        if spec.name not in self._data:
+            data = resolve_import_path(spec.module)(**(spec.example or {}))
+            data.prepare_data()
+            data.setup("fit")
+            self._data[spec.name] = data
+        return self._data[spec.name]
+
+    def batches(self, spec: DataSpec, count: int) -> list[Any]:
+        """The first training batches of such a data module, at most ``count``; the same at each call."""
+        if spec.name not in self._batches:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self._batches[spec.name] = list(itertools.islice(self.data(spec).train_dataloader(), count))
+        return self._batches[spec.name]
 
     def find(self, kind: str, name: str) -> Any:
         """The spec of a name: the plugin's own, or another's that is installed; None if there is none."""

@@ -42,7 +42,7 @@ BROKEN = {
     "texts": (HOOK + "return ['wave']", "perceiver_adapters returned 'wave', which is no AdapterSpec"),
     "other-spec": (
         HOOK + "return [DataSpec('of-other', 'a:B', ('mlm',), '')]",
-        "perceiver_adapters returned DataSpec(name...}, modules={}), which is no AdapterSpec",
+        "perceiver_adapters returned DataSpec(name... example=None), which is no AdapterSpec",
     ),
     "number": (HOOK + "return [adapter(5)]", "AdapterSpec: name is 5, must be a name of letters, digits and ._/+-"),
     "colon": (HOOK + "return [adapter('a:b')]", "AdapterSpec: name is 'a:b', must be a name"),

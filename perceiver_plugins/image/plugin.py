@@ -136,7 +136,7 @@ def perceiver_data() -> list[DataSpec]:
         DataSpec(
             name=name,
             module=f"{PLUGIN}.data:{module}",
-            tasks=("image-classification", "classification", "regression"),
+            tasks=("image-classification", "classification"),
             summary=summary,
             yields=("pixel_values",),
             defaults=defaults.get(name, {}),

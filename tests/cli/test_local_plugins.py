@@ -227,7 +227,7 @@ def test_its_classes_are_found_in_processes_that_begin_anew(fresh):
         ("raising.py", "cannot be imported: ValueError: no luck"),
         ("leaving.py", "cannot be imported: SystemExit"),
         ("empty.py", "it registers nothing: no function in it is marked with @hookimpl"),
-        ("newer.py", "it was written for interface 9.0, but this is 1.2: upgrade perceiver-zoo"),
+        ("newer.py", "it was written for interface 9.0, but this is 2.0: upgrade perceiver-zoo"),
     ],
 )
 def test_one_that_fails_is_an_error(fresh, file, reason):

@@ -21,7 +21,7 @@ from perceiver_registry.registry import _registry
 PLUGIN = """
 from perceiver_registry import AdapterSpec, MigrationSpec, hookimpl
 
-PERCEIVER_INTERFACE = "1.3"
+PERCEIVER_INTERFACE = "2.0"
 
 
 @hookimpl

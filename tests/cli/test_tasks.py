@@ -22,8 +22,8 @@ def test_help_explains_the_flags_of_a_task(perceiver, task):
     flags = {
         "--task.ema_decay": "moving average of the weights",
         "--task.patience": "validations without a lower validation loss",
-        "--model.encoder.params": "take the weights of the encoder",
-        "--model.encoder.freeze": "keep the weights as they are in training",
+        "--model.encoder.params": "source of the weights of the encoder",
+        "--model.encoder.freeze": "do not train the weights",
         "--data.batch_size": "Examples per batch",
         "--optimizer.lr": f"default: {defaults['optimizer.lr']}",
     }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from perceiver_plugins.sdk.data.file_trees import ZipTree
+from perceiver_plugins.sdk.data.missing_files import shorten_path
 from perceiver_plugins.sdk.data.paths import as_path, is_file
 from perceiver_plugins.sdk.data.tree_files import require_files
 from perceiver_plugins.sdk.errors import DataError
@@ -102,5 +103,7 @@ def read_content(source: str) -> bytes:
         return source.read()
     try:
         return as_path(source).read_bytes()
+    except ValueError as error:  # a zero byte in the name
+        raise DataError(f"{shorten_path(source)}: cannot be read ({error})") from error
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror or error})") from error

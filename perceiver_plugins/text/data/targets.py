@@ -28,8 +28,10 @@ class TargetRedirect:
         target, other = kwargs.get("target"), vars(cls).get("other_targets")
         if target is None or other is None or target in cls.targets or target not in other.targets:
             return super().__new__(cls)
-        if unused := sorted(kwargs.keys() & other.unused_options.keys()):
-            raise UserError(f"{unused[0]}: has no effect with target={target} (leave it out)")
+        unused = {name: kwargs.pop(name) for name in other.unused_options if name in kwargs}
+        for name, value in unused.items():
+            if value != other.unused_options[name]:  # callers such as LightningCLI pass defaults, too
+                raise UserError(f"{name}: has no effect with target={target} (leave it out)")
         warnings.warn(
             f"{cls.__name__}(target={target!r}) is deprecated: use {other.__name__}", DeprecationWarning, stacklevel=2
         )

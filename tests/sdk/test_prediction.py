@@ -225,6 +225,14 @@ def test_a_folder_that_cannot_be_made_is_refused(module, reader, tmp_path):
         SumPredictor(module, reader, attention=str(tmp_path / "file")).predict(["1"])
 
 
+def test_attention_needs_a_reader_that_draws(module, tmp_path):
+    class PlainReader(NumbersReader):
+        draw_attention = Reader.draw_attention
+
+    with pytest.raises(UserError, match=r"^--attention: not available for this kind of input"):
+        SumPredictor(module, PlainReader({}, None), attention=str(tmp_path)).predict(["1"])
+
+
 def test_batches_must_not_be_empty(module, reader):
     with pytest.raises(UserError, match="batch_size=0 must be at least 1"):
         SumPredictor(module, reader, 0)

@@ -108,7 +108,9 @@ class Reader(ABC):
         Raises:
             UserError: if there is no picture of this modality.
         """
-        raise UserError(f"attention: {type(self).__name__} has no picture of what a model looks at")
+        raise UserError(
+            "--attention: not available for this kind of input (its reader does not override draw_attention)"
+        )
 
 
 def files_named(inputs: Sequence[str], suffixes: Sequence[str], noun: str) -> list[str]:

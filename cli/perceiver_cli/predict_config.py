@@ -54,11 +54,12 @@ def read_prediction(argv: Iterable[str]) -> Run:
     ckpt_path = line.text("ckpt_path") or chosen.get("ckpt_path")
     source = _find_model(ckpt_path, line, names.values, chosen)
     opened = open_source(source) if source else None
+    described = opened.description.task if opened else None  # before the note: a missing plugin is an error here
     # Where output and notes go to one file, the note would be read as data.
     is_data = line.text("format") not in (None, "table") and is_merged()
     if source and source != ckpt_path and not is_data:
         print(f"perceiver: predicting with {source}", file=sys.stderr)
-    task_name = name_of(chosen, "task") or (opened.description.task if opened else None)
+    task_name = name_of(chosen, "task") or described
     task_name = task_name or task_of_model(name_of(chosen, "model"))
     task = registry().get("task", task_name) if task_name else None
     return Run(task, line.without(READ_FIRST), [], user, opened, help=line.has("help"))

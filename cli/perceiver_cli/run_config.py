@@ -134,7 +134,8 @@ def _open_source(command: str, line: CommandLine, chosen: Values) -> Source | No
     source = find_source(ckpt_path, chosen, line)
     # The file of a run that is resumed may be replaced while its optimizer still uses what was read.
     opened = open_source(source, map_files=command != "fit")
-    if source != ckpt_path:
+    found = opened.description.task  # before the note: a missing plugin is an error here
+    if found and source != ckpt_path:
         print(f"perceiver: {SOURCE_USE[command]} {source}", file=sys.stderr)
     if command == "fit" and not opened.checkpoint:
         raise UserError(

@@ -52,7 +52,11 @@ def choose_absorption(projections: Projections, x_q: Tensor, x_kv: Tensor) -> Ab
         "inputs": b_q * n * qk * (d + c) + b * (2 * n * m * c + n * v * (c + o)),
         "queries": b * (m * qk * (c + d) + m * v * (c + o) + n * m * (d + o)),
     }
-    return min(multiplications, key=lambda absorption: multiplications[absorption])
+    chosen: Absorption = "none"
+    for absorption, number in multiplications.items():  # torch.compile of torch 2.8 takes no min with a key
+        if number < multiplications[chosen]:
+            chosen = absorption
+    return chosen
 
 
 def attend_to_inputs(

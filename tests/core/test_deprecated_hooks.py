@@ -136,7 +136,7 @@ def test_old_hooks_of_new_adapters_can_be_read():
     adapter, queries = LearnedGrid(), TrainableQueryProvider(3, 12)
     with pytest.warns(DeprecationWarning, match=r"LearnedGrid.position_table: .* \(use position_layout\(\).table\)"):
         assert adapter.position_table is adapter.table
-    with pytest.warns(DeprecationWarning, match="LearnedGrid.positions_on_grid: deprecated since interface 1.3"):
+    with pytest.warns(DeprecationWarning, match="LearnedGrid.positions_on_grid: deprecated since interface 2.0"):
         assert adapter.positions_on_grid().shape == (3, 4, 12)
     assert queries.query_table is queries.queries
     assert InputQueryProvider(12).query_table is None

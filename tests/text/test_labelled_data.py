@@ -551,7 +551,7 @@ def test_labels_by_target(module: Any, target: str, expected: type, tmp_path: Pa
         made = module(source, target=target, max_seq_len=40)
     assert type(made) is expected
     assert (made.target, made.max_seq_len) == (target, 40)
-    for option in ({"mask_prob": 0.3}, {"streaming": False}):
+    for option in ({"mask_prob": 0.3}, {"streaming": True}):
         with pytest.raises(UserError, match=rf"{min(option)}: has no effect with target=class \(leave it out\)"):
             module(source, target="class", **option)
     with pytest.raises(UserError, match=f"target=clas: {module.__name__} has no such labels; it serves target=masked"):

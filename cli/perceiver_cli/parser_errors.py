@@ -18,7 +18,7 @@ from perceiver_cli import allowed
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.suggestions import suggest_name
 from perceiver_registry import UserError
-from perceiver_registry.option_types import ConversionError, classes, convert, requirement, spell
+from perceiver_registry.option_types import ConversionError, classes, convert, requirement, spell, subclasses
 
 REFUSED = re.compile(r"Importing '([\w.]+)' is not allowed")
 """Sentence of jsonargparse's about an import path that the policy denies (4.53 and later)."""
@@ -145,7 +145,7 @@ def _problem_of_class(hint: Any, spec: Mapping[str, Any]) -> Problem | None:
 
 def _find_class(hint: Any, name: str) -> type | None:
     """The class that a value names: a known subclass by its name, or what an import path leads to."""
-    known = {each.__name__: each for base in classes(hint) for each in _subclasses(base)}
+    known = {each.__name__: each for base in classes(hint) for each in (base, *subclasses(base))}
     if name in known:
         return known[name]
     for base in classes(hint):
@@ -155,13 +155,6 @@ def _find_class(hint: Any, name: str) -> type | None:
         except (ConversionError, ImportError, AttributeError):
             continue
     return None
-
-
-def _subclasses(base: type) -> Iterator[type]:
-    each: type
-    yield base
-    for each in base.__subclasses__():
-        yield from _subclasses(each)
 
 
 def _options_of(cls: type) -> tuple[dict[str, Any], list[str]]:

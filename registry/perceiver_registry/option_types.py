@@ -121,13 +121,17 @@ def has_options(hint: Any) -> bool:
     return not all(part in WORDS or get_origin(part) is Literal or _is_enumeration(part) for part in _parts(hint))
 
 
-def subclass_names(base: type) -> Iterator[str]:
-    """Yield the names of the public subclasses of a class that are imported."""
+def subclasses(base: type) -> Iterator[type]:
+    """Yield the subclasses of a class that are imported, each before its own."""
     each: type
     for each in base.__subclasses__():
-        if not each.__name__.startswith("_"):
-            yield each.__name__
-        yield from subclass_names(each)
+        yield each
+        yield from subclasses(each)
+
+
+def subclass_names(base: type) -> Iterator[str]:
+    """Yield the names of the public subclasses of a class that are imported."""
+    return (each.__name__ for each in subclasses(base) if not each.__name__.startswith("_"))
 
 
 def spell(value: Any) -> str:

@@ -108,7 +108,7 @@ def refusal(path: str) -> str:
 def _of_plugins() -> Iterator[str]:
     for kind in NOUNS:
         for entry in registry().entries(kind):  # type: ignore[call-overload]
-            for place in entry.spec.places:
-                package = place.replace(":", ".").partition(".")[0]
+            for path in entry.spec.import_paths:
+                package = path.replace(":", ".").partition(".")[0]
                 governed = package in GOVERNED or package in sys.stdlib_module_names
-                yield place.replace(":", ".") if governed else package
+                yield path.replace(":", ".") if governed else package

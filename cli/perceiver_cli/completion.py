@@ -289,10 +289,10 @@ def _state(path: str | Path) -> list[Any]:
 def _write_cache(file: Path, flags: Flags) -> None:
     # What is installed to be edited changes without another version.
     packages = {
-        place.replace(":", ".").partition(".")[0]
+        path.replace(":", ".").partition(".")[0]
         for kind in NOUNS
         for entry in registry().entries(kind)  # type: ignore[call-overload]
-        for place in entry.spec.places
+        for path in entry.spec.import_paths
     }
     sources = [
         path

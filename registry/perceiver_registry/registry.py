@@ -78,7 +78,7 @@ class Entry(Generic[S]):
         """Whether ``name`` is the registered name, or the name or full path of one of the classes it stands for."""
         if name == self.name:
             return True
-        return any(name in (place, place.replace(":", "."), place.partition(":")[2]) for place in self.spec.places)
+        return any(name in (path, path.replace(":", "."), path.partition(":")[2]) for path in self.spec.import_paths)
 
 
 class Registry:
@@ -211,7 +211,8 @@ class Registry:
     def _unknown(self, kind: str, name: str) -> str:
         known = listed = self.names(kind)
         if name[:1].isupper():  # written like a class: compare it with classes
-            known = listed = [place.partition(":")[2] for entry in self._entries[kind] for place in entry.spec.places]
+            paths = [path for entry in self._entries[kind] for path in entry.spec.import_paths]
+            known = listed = [path.partition(":")[2] for path in paths]
         elif ":" in name:
             known = [entry.full_name for entry in self._entries[kind]]
         return f"unknown {NOUNS[kind]} {name!r}; {near(name, known, listed)}{self.not_loaded(name)}"

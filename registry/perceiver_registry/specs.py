@@ -1,15 +1,17 @@
-"""What a plugin registers: names with a summary and the dotted places of what they stand for.
+"""Specs: the records that plugins return from their hooks.
 
-A place is written ``package.module:Name`` and resolved only when it is used, so that registering imports nothing.
+A spec has a name, a summary and import paths, written ``package.module:Name``. Import paths are resolved when they are
+used, so that registering a plugin imports none of its modules.
 
-Names in a spec (``data``, ``task``, and those in ``defaults`` and ``config``) mean what the spec's own distribution
-registers under them, if it does. ``tasks`` are names as their specs say them.
+Names in a spec (``data``, ``task``, and those in ``defaults`` and ``config``) refer to the spec's own distribution
+first. ``tasks`` are the ``name`` fields of task specs.
 """
 
 from __future__ import annotations
 
 import re
 import reprlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args
@@ -17,15 +19,15 @@ from typing import Any, ClassVar, Literal, get_args
 AdapterKind = Literal["input", "output"]
 Name = str
 Reference = str
-Place = str
+ImportPath = str
 Version = str
 Names = tuple[str, ...]
 
 ANY_TASK = "*"
-"""Stands for all tasks."""
+"""Wildcard in ``DataSpec.tasks`` that matches every task."""
 
 
-def _is_text(value: object) -> bool:
+def _is_string(value: object) -> bool:
     return isinstance(value, str)
 
 
@@ -37,7 +39,7 @@ def _is_reference(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[\w./:+-]+", value) is not None
 
 
-def _is_place(value: object) -> bool:
+def _is_import_path(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value) is not None
 
 
@@ -58,43 +60,46 @@ def _is_kind(value: object) -> bool:
 
 
 def _are_names(value: object) -> bool:
-    return isinstance(value, tuple) and all(map(_is_text, value))
+    return isinstance(value, tuple) and all(map(_is_string, value))
 
 
 def _are_values(value: object) -> bool:
-    return isinstance(value, Mapping) and all(map(_is_text, value))
+    return isinstance(value, Mapping) and all(map(_is_string, value))
 
 
-def _are_places(value: object) -> bool:
-    return isinstance(value, Mapping) and all(map(_is_text, value)) and all(map(_is_place, value.values()))
+def _are_import_paths(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_string, value)) and all(map(_is_import_path, value.values()))
 
 
-def _are_texts(value: object) -> bool:
-    return isinstance(value, Mapping) and all(map(_is_text, (*value, *value.values())))
+def _are_strings(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_string, (*value, *value.values())))
 
 
 RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "Name": (_is_name, "a name of letters, digits and ._/+-"),
     "Reference": (_is_reference, "a name, or one written 'distribution:name'"),
     "AdapterKind": (_is_kind, "'input' or 'output'"),
-    "Place": (_is_place, "a place written 'package.module:Name'"),
+    "ImportPath": (_is_import_path, "an import path such as 'package.module:Name'"),
     "Version": (_is_version, "a version such as '2.0'"),
-    "str": (_is_text, "a text"),
+    "str": (_is_string, "a string"),
     "int": (_is_count, "a whole number"),
     "bool": (_is_flag, "True or False"),
     "Names": (_are_names, "a tuple of names"),
-    "Mapping[str, str]": (_are_texts, "a mapping of texts to texts"),
-    "Mapping[str, Place]": (_are_places, "a mapping of texts to places written 'package.module:Name'"),
-    "Mapping[str, Any]": (_are_values, "a mapping with texts as its keys"),
+    "Mapping[str, str]": (_are_strings, "a mapping of strings to strings"),
+    "Mapping[str, ImportPath]": (
+        _are_import_paths,
+        "a mapping of strings to import paths such as 'package.module:Name'",
+    ),
+    "Mapping[str, Any]": (_are_values, "a mapping with strings as keys"),
 }
-"""What a field of a declared type must be, and how a person says it."""
+"""Validation function and description of valid values, by the declared type of a field."""
 
 ANYTHING = (lambda _: True, "")
-"""The rule of fields that a subclass adds."""
+"""Rule for fields of other types, which a subclass may add."""
 
 
 class _Checked:
-    """Refuses values that are not of the type that their fields declare: strangers write specs."""
+    """Base class of specs that checks the types of its fields, since plugins are written by third parties."""
 
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]
@@ -107,131 +112,136 @@ class _Checked:
                     f"{type(self).__name__}{name}: {each.name} is {reprlib.repr(value)}, must be {expected}"
                 )
 
+    @property
+    def places(self) -> Names:
+        """Deprecated since interface 2.0: use ``import_paths``."""
+        warnings.warn("places is deprecated since interface 2.0: use import_paths", DeprecationWarning, stacklevel=2)
+        return self.import_paths  # type: ignore[attr-defined, no-any-return]
+
 
 @dataclass(frozen=True)
 class AdapterSpec(_Checked):
-    """An adapter and the config whose type selects it.
+    """An input or output adapter and the config type that selects it.
 
     Args:
-        name: what configs and flags call it (``--model.encoder=NAME``).
+        name: name in configs and flags (``--model.encoder=NAME``).
         kind: "input" or "output".
-        adapter: place of the subclass of ``perceiver_core.InputAdapter`` or ``OutputAdapter``.
-        config: place of its subclass of ``perceiver_core.EncoderConfig`` or ``DecoderConfig``.
+        adapter: import path of the subclass of ``perceiver_core.InputAdapter`` or ``OutputAdapter``.
+        config: import path of the subclass of ``perceiver_core.EncoderConfig`` or ``DecoderConfig``.
         summary: one line for listings.
-        links: the config's fields that take the value of an attribute of the data module where they are not given
+        links: attributes of the data module by the config fields that default to them
             (``{"vocab_size": "vocab_size"}``: field, attribute).
-        tasks: output adapters: names of the tasks whose modules understand its output.
-        reads: input adapters: the entries of a batch that it reads (``("pixel_values",)``).
-        reader: input adapters: place of the subclass of ``perceiver_plugins.sdk.prediction.reader.Reader`` that reads a
-            person's inputs for ``perceiver predict``, or None.
+        tasks: output adapters: names of the tasks whose modules accept its output.
+        reads: input adapters: batch entries that it reads (``("pixel_values",)``).
+        reader: input adapters: import path of the subclass of ``perceiver_plugins.sdk.prediction.Reader`` that reads
+            the inputs of ``perceiver predict``, or None.
         data_options: input adapters: options of the data module that its weights depend on (``("tokenizer",)``).
-            An encoder that is taken over from a checkpoint brings them along.
-        example: values by dotted flag with which it makes a small model (``{"model.encoder.vocab_size": 40}``), for
-            tests and trials.
+            They are copied from the checkpoint when a model is initialised from a pretrained encoder.
+        example: values by dotted flag of a small configuration (``{"model.encoder.vocab_size": 40}``), for tests.
     """
 
     name: Name
     kind: AdapterKind
-    adapter: Place
-    config: Place
+    adapter: ImportPath
+    config: ImportPath
     summary: str
     links: Mapping[str, str] = field(default_factory=dict)
     tasks: Names = ()
     reads: Names = ()
-    reader: Place | None = None
+    reader: ImportPath | None = None
     data_options: Names = ()
     example: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def places(self) -> Names:
+    def import_paths(self) -> Names:
         return (self.adapter, self.config)
 
 
 @dataclass(frozen=True)
 class DataSpec(_Checked):
-    """A data module: a LightningDataModule that yields dict batches with the Hugging Face names.
+    """A LightningDataModule whose batches are dicts with Hugging Face's names.
 
     Args:
-        name: what configs and flags call it (``--data=NAME``).
-        module: place of the LightningDataModule.
-        tasks: names of the tasks that its batches serve; :data:`~perceiver_registry.specs.ANY_TASK` (``"*"``) for all.
+        name: name in configs and flags (``--data=NAME``).
+        module: import path of the LightningDataModule.
+        tasks: names of the tasks that its batches fit; :data:`~perceiver_registry.specs.ANY_TASK` (``"*"``) for all.
         summary: one line for listings.
-        yields: the entries of its batches besides labels (``("pixel_values",)``); none: it is not known.
-        defaults: default values by dotted flag that go with it (``{"trainer.max_steps": 1000}``).
-        modules: places of other LightningDataModules, by the names of the tasks that need these instead of ``module``
+        yields: entries of its batches besides labels (``("pixel_values",)``). Empty: unknown.
+        defaults: default values by dotted flag (``{"trainer.max_steps": 1000}``).
+        modules: import paths of the LightningDataModules that replace ``module`` for some tasks, by task name
             (``{"text-classification": "my_plugin.data:LabelledTextDataModule"}``).
         example: arguments of the data module (``{"num_examples": 8}``) with which ``check_plugin`` loads a few small
             batches, without a trainer and without a download. None: its batches are not checked.
     """
 
     name: Name
-    module: Place
+    module: ImportPath
     tasks: Names
     summary: str
     yields: Names = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    modules: Mapping[str, Place] = field(default_factory=dict)
+    modules: Mapping[str, ImportPath] = field(default_factory=dict)
     example: Mapping[str, Any] | None = None
 
     kind: ClassVar[str] = "data"
 
     def serves(self, task: str) -> bool:
-        """Whether its batches serve the task of that name."""
+        """Return whether its batches fit the task of that name."""
         return task in self.tasks or ANY_TASK in self.tasks
 
     def feeds(self, adapter: AdapterSpec) -> bool:
-        """Whether its batches have what an input adapter reads, as far as the two say."""
+        """Return whether its batches have the entries that an input adapter reads, or are unknown."""
         return not self.yields or set(adapter.reads) <= set(self.yields)
 
     @property
-    def places(self) -> Names:
+    def import_paths(self) -> Names:
         return tuple(dict.fromkeys((self.module, *self.modules.values())))
 
 
 @dataclass(frozen=True)
 class TaskSpec(_Checked):
-    """What ``--task=NAME`` means.
+    """A training task: a Lightning module with its default data module and options.
 
     Args:
-        name: what configs and flags call it.
-        module: place of the LightningModule, a subclass of ``perceiver_plugins.sdk.tasks.lightning.LitPerceiver``.
+        name: name in configs and flags (``--task=NAME``).
+        module: import path of the LightningModule, a subclass of ``perceiver_plugins.sdk.tasks.LitPerceiver``.
         summary: one line for listings.
-        data: name of the data module that is used where none is given.
+        data: name of the default data module.
+        reads: batch entries that the module reads itself, so that the input adapter has to read them as well.
         defaults: default values by dotted flag (``{"model.encoder": "text", "trainer.max_epochs": 1}``).
-        reads: the entries of a batch that its module reads itself, so that the input adapter must, too.
-        predictor: place of the class that serves ``perceiver predict``, a subclass of
-            ``perceiver_plugins.sdk.prediction.predictor.Predictor``, or None.
-        published: name of the model with published weights that predicts where no other is given, or None.
+        predictor: import path of the class that ``perceiver predict`` uses, a subclass of
+            ``perceiver_plugins.sdk.prediction.Predictor``, or None.
+        published: name of the model with published weights that is the default for prediction, or None.
     """
 
     name: Name
-    module: Place
+    module: ImportPath
     summary: str
     data: Reference
     reads: Names = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    predictor: Place | None = None
+    predictor: ImportPath | None = None
     published: Reference | None = None
 
     kind: ClassVar[str] = "task"
 
     @property
-    def places(self) -> Names:
+    def import_paths(self) -> Names:
         return (self.module,)
 
 
 @dataclass(frozen=True)
 class ModelSpec(_Checked):
-    """A named, complete configuration: one of the zoo's exhibits.
+    """A named model: a complete configuration, with or without published weights.
 
     Args:
-        name: what flags call it (``--model=NAME``).
-        task: name of the task that it is made for.
+        name: name in configs and flags (``--model=NAME``).
+        task: name of its task.
         config: values by dotted field of ``PerceiverConfig`` (``{"encoder": "text", "encoder.vocab_size": 262}``).
         num_parameters: its parameter count.
         summary: one line for listings.
-        params: id of its published weights (``--model.params=ID`` starts from them), or None.
-        defaults: default values by dotted flag that go with it (``{"data.max_seq_len": 2048}``).
+        params: hub id of its published weights (``--model.params=ID`` loads them), or None.
+        defaults: default values by dotted flag (``{"data.max_seq_len": 2048}``).
     """
 
     name: Name
@@ -243,24 +253,24 @@ class ModelSpec(_Checked):
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     kind: ClassVar[str] = "model"
-    places: ClassVar[Names] = ()
+    import_paths: ClassVar[Names] = ()
 
 
 @dataclass(frozen=True)
 class FormatSpec(_Checked):
-    """A way in which a model lies on disk, or at the hub.
+    """A file format of models, on disk or on the hub.
 
     Args:
-        name: what flags call it (``--format=NAME``).
-        format: place of the subclass of ``perceiver_registry.Format``, which is called without arguments.
+        name: name in flags (``--format=NAME``).
+        format: import path of the subclass of ``perceiver_registry.Format``, which is called without arguments.
         summary: one line for listings.
-        reads: whether models are read from it.
-        writes: whether models are written in it.
-        suffixes: of its files, the usual one first (``(".onnx",)``); none: it is a folder.
+        reads: whether models can be read from it.
+        writes: whether models can be written in it.
+        suffixes: suffixes of its files, the default first (``(".onnx",)``). Empty: a model is a folder.
     """
 
     name: Name
-    format: Place
+    format: ImportPath
     summary: str
     reads: bool = False
     writes: bool = False
@@ -269,13 +279,13 @@ class FormatSpec(_Checked):
     kind: ClassVar[str] = "format"
 
     @property
-    def places(self) -> Names:
+    def import_paths(self) -> Names:
         return (self.format,)
 
 
 @dataclass(frozen=True)
 class MigrationSpec(_Checked):
-    """A migration of models that older versions of the distribution wrote.
+    """A migration of models that were written by older versions of the distribution.
 
     Args:
         name: name in messages.
@@ -286,13 +296,13 @@ class MigrationSpec(_Checked):
 
     name: Name
     before: Version
-    migration: Place
+    migration: ImportPath
     summary: str
 
     kind: ClassVar[str] = "migration"
 
     @property
-    def places(self) -> Names:
+    def import_paths(self) -> Names:
         return (self.migration,)
 
 

@@ -48,12 +48,12 @@ BROKEN = {
     "colon": (HOOK + "return [adapter('a:b')]", "AdapterSpec: name is 'a:b', must be a name"),
     "no-colon": (
         HOOK + "return [adapter('of-no-colon', 'a.Adapter')]",
-        "AdapterSpec 'of-no-colon': adapter is 'a.Adapter', must be a place written 'package.module:Name'",
+        "AdapterSpec 'of-no-colon': adapter is 'a.Adapter', must be an import path such as 'package.module:Name'",
     ),
     "sideways": (HOOK + "return [adapter('x', kind='sideways')]", "kind is 'sideways', must be 'input' or 'output'"),
     "one-task": (HOOK + "return [adapter('x', tasks=('mlm'))]", "tasks is 'mlm', must be a tuple of names"),
-    "list-of-links": (HOOK + "return [adapter('x', links=['a'])]", "links is ['a'], must be a mapping of texts to"),
-    "summary": (HOOK + "return [adapter('x', summary=None)]", "summary is None, must be a text"),
+    "list-of-links": (HOOK + "return [adapter('x', links=['a'])]", "links is ['a'], must be a mapping of strings to"),
+    "summary": (HOOK + "return [adapter('x', summary=None)]", "summary is None, must be a string"),
     "count": (
         "@hookimpl\ndef perceiver_models():\n    return [ModelSpec('x', 'mlm', {}, '12M', '')]",
         "num_parameters is '12M', must be a whole number",

@@ -9,6 +9,7 @@ import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from perceiver_plugins.sdk.tasks import LitPerceiver, optimizers
+from perceiver_registry import AdapterSpec, ModelSpec
 
 MOVED = {
     "perceiver_plugins.hub.from_checkpoint": "perceiver_plugins.huggingface",
@@ -54,6 +55,19 @@ def test_look_up_on_tasks_warns(old: str, new: str, arguments: list[str]) -> Non
     with pytest.warns(DeprecationWarning, match=message):
         found = getattr(LitPerceiver, old)(*arguments)
     assert found == getattr(optimizers, new)(*arguments)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        AdapterSpec("wave", "input", "acme:Wave", "acme:WaveConfig", "waves"),
+        ModelSpec("wave-small", "waves", {}, 1, "a small one"),
+    ],
+    ids=["AdapterSpec", "ModelSpec"],
+)
+def test_places_of_specs_warns(spec: AdapterSpec | ModelSpec) -> None:
+    with pytest.warns(DeprecationWarning, match="use import_paths"):
+        assert spec.places == spec.import_paths
 
 
 def test_an_unknown_name_of_a_moved_module_is_an_attribute_error() -> None:

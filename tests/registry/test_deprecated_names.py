@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 
+import faults
 import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from perceiver_plugins.sdk.tasks import LitPerceiver, optimizers
 from perceiver_registry import AdapterSpec, ModelSpec
+from perceiver_registry.testing import adapter_checks, plugin_checks
+from perceiver_registry.testing.renamed import RENAMED_CHECKS
 
 MOVED = {
     "perceiver_plugins.hub.from_checkpoint": "perceiver_plugins.huggingface",
@@ -68,6 +71,23 @@ def test_look_up_on_tasks_warns(old: str, new: str, arguments: list[str]) -> Non
 def test_places_of_specs_warns(spec: AdapterSpec | ModelSpec) -> None:
     with pytest.warns(DeprecationWarning, match="use import_paths"):
         assert spec.places == spec.import_paths
+
+
+def test_skip_accepts_old_names_of_checks_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="places_can_be_imported is deprecated .* use import_paths_resolve"):
+        checks = adapter_checks(faults.FRAMES, skip={"places_can_be_imported"})
+    assert "import_paths_resolve" not in {check.name for check in checks}
+
+
+def test_old_names_of_checks_map_to_existing_checks() -> None:
+    checks = [*adapter_checks(faults.FRAMES), *adapter_checks(faults.CHORDS), *plugin_checks("checkpoints")]
+    assert set(RENAMED_CHECKS.values()) <= {check.name for check in checks}
+
+
+def test_sentence_of_checks_warns() -> None:
+    check = adapter_checks(faults.FRAMES)[0]
+    with pytest.warns(DeprecationWarning, match="use description"):
+        assert check.sentence == check.description
 
 
 def test_an_unknown_name_of_a_moved_module_is_an_attribute_error() -> None:

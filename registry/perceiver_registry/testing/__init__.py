@@ -1,23 +1,24 @@
-"""The contract of adapters and plugins as code, for the tests of whoever writes one.
+"""Executable contract of adapters and plugins, for the tests of plugin authors.
 
-In the spirit of scikit-learn's ``check_estimator``: :func:`check_adapter` and :func:`check_plugin` build what they are
-given on small random data, check each sentence of the contract, and raise one AssertionError that lists all that is
-broken. With pytest, each check can be a test of its own::
+Like scikit-learn's ``check_estimator``, :func:`check_adapter` and :func:`check_plugin` build small models on random
+data, run every check of the contract, and raise one AssertionError that lists all failures. In pytest, each check can
+be a test of its own::
 
-    from perceiver_registry.testing import plugin_contract
+    from perceiver_registry.testing import plugin_checks
 
-    @pytest.mark.parametrize("check", plugin_checks("my_package"))
-    def test_the_contract(check):
+    @pytest.mark.parametrize("check", plugin_checks("my-plugin"))
+    def test_contract(check):
         check()
 
-The sentences stand in :mod:`~perceiver_registry.testing.spec_contract`,
+The checks are defined in :mod:`~perceiver_registry.testing.spec_contract`,
 :mod:`~perceiver_registry.testing.model_contract`, :mod:`~perceiver_registry.testing.plugin_contract` and
 :mod:`~perceiver_registry.testing.data_contract`.
-Importing this package imports no torch.
+Importing this package does not import torch.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,7 @@ from perceiver_registry.errors import UnknownNameError, near
 from perceiver_registry.registry import Entry, registry
 from perceiver_registry.specs import AdapterKind, AdapterSpec
 from perceiver_registry.testing.checks import Check, report
+from perceiver_registry.testing.renamed import RENAMED_CHECKS
 
 __all__ = ["Check", "adapter_checks", "check_adapter", "check_plugin", "plugin_checks"]
 
@@ -38,19 +40,19 @@ def check_adapter(
     partner: AdapterSpec | None = None,
     skip: Collection[str] = (),
 ) -> None:
-    """Checks that an adapter keeps the contract.
+    """Check that an adapter fulfils the contract.
 
     Args:
-        adapter: its spec (which need not be registered), its entry in the registry, or its registered name.
-        kind: "input" or "output", where a name stands for both. None: both are checked.
-        example: values by dotted flag that go over the spec's own ``example``, to check another configuration.
-        partner: the input adapter that an output adapter is tried with. None: a generic one or, if the output adapter
-            refuses that, the registered input adapter of its own name.
-        skip: names of checks that do not apply (``{"exports"}`` for one whose control flow depends on the data).
+        adapter: its spec (registered or not), its entry in the registry, or its registered name.
+        kind: "input" or "output", if the name is registered for both. None: check both.
+        example: values by dotted flag that override those of the spec's ``example``, to check another configuration.
+        partner: input adapter to combine an output adapter with. None: a generic one or, if the output adapter
+            rejects it, the registered input adapter of the same name.
+        skip: names of checks that do not apply (``{"exports"}`` if control flow depends on the data).
 
     Raises:
-        AssertionError: if it breaks the contract; the message has a line for each check that failed.
-        UnknownNameError: if there is no such adapter, or no such check to skip.
+        AssertionError: if a check fails; the message has a line for each failure.
+        UnknownNameError: if the adapter or a check to skip does not exist.
     """
     report(adapter_checks(adapter, kind, example=example, partner=partner, skip=skip))
 
@@ -63,7 +65,7 @@ def adapter_checks(
     partner: AdapterSpec | None = None,
     skip: Collection[str] = (),
 ) -> list[Check]:
-    """The checks of :func:`check_adapter`, each to be called. One that does not apply raises ``unittest.SkipTest``."""
+    """Return the checks of :func:`check_adapter` as callables. A check that does not apply raises SkipTest."""
     from perceiver_registry.testing import model_contract, spec_contract
     from perceiver_registry.testing.subjects import AdapterSubject
 
@@ -77,21 +79,21 @@ def adapter_checks(
 
 
 def check_plugin(plugin: str | ModuleType, *, skip: Collection[str] = ()) -> None:
-    """Checks that a plugin, and all adapters that it registers, keep the contract.
+    """Check that a plugin and all adapters that it registers fulfil the contract.
 
     Args:
-        plugin: name of its entry point (``distribution:name`` where several have that name), or its module.
+        plugin: name of its entry point (``distribution:name`` if several have that name), or its module.
         skip: names of checks that do not apply.
 
     Raises:
-        AssertionError: if it breaks the contract; the message has a line for each check that failed.
-        UnknownNameError: if no such plugin is installed, or if there is no such check to skip.
+        AssertionError: if a check fails; the message has a line for each failure.
+        UnknownNameError: if the plugin is not installed or a check to skip does not exist.
     """
     report(plugin_checks(plugin, skip=skip))
 
 
 def plugin_checks(plugin: str | ModuleType, *, skip: Collection[str] = ()) -> list[Check]:
-    """The checks of :func:`check_plugin`, each to be called. One that does not apply raises ``unittest.SkipTest``."""
+    """Return the checks of :func:`check_plugin` as callables. A check that does not apply raises SkipTest."""
     from perceiver_registry.testing import data_contract, plugin_contract
     from perceiver_registry.testing.subjects import PluginSubject
 
@@ -118,7 +120,13 @@ def _specs(adapter: AdapterSpec | Entry[AdapterSpec] | str, kind: AdapterKind | 
 
 def _without(checks: list[Check], skip: Collection[str]) -> list[Check]:
     names = {check.name for check in checks}
+    skipped = set()
     for name in skip:
-        if name not in names:
-            raise UnknownNameError(f"skip: there is no check {name!r}; {near(name, names)}")
-    return [check for check in checks if check.name not in skip]
+        current = RENAMED_CHECKS.get(name, name)
+        if current != name:
+            message = f"skip: {name} is deprecated since interface 2.0: use {current}"
+            warnings.warn(message, DeprecationWarning, stacklevel=3)
+        if current not in names:
+            raise UnknownNameError(f"skip: unknown check {name!r}; {near(name, names)}")
+        skipped.add(current)
+    return [check for check in checks if check.name not in skipped]

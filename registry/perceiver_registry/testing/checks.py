@@ -1,4 +1,4 @@
-"""A contract: sentences, each with a function that checks it."""
+"""Checks with prerequisites, and contracts as collections of checks."""
 
 from __future__ import annotations
 
@@ -14,76 +14,84 @@ from unittest import SkipTest
 from perceiver_registry.errors import in_one_line
 
 
-class NotJudged(SkipTest):
-    """A promise that cannot be judged, as another one that it needs is broken."""
+class Skipped(SkipTest):
+    """Outcome of a check whose prerequisite failed or was skipped."""
 
 
-def expect(condition: object, wrong: str) -> None:
-    """Raises AssertionError that says what is ``wrong``, unless the condition holds. Unlike ``assert``, always."""
+def expect(condition: object, problem: str) -> None:
+    """Raise AssertionError with ``problem`` unless the condition is true, also under ``python -O``."""
     if not condition:
-        raise AssertionError(wrong)
+        raise AssertionError(problem)
 
 
 def expect_none(problems: Iterable[str]) -> None:
-    """Raises AssertionError that lists the problems, if there are any."""
+    """Raise AssertionError that lists the problems, if there are any."""
     listed = list(problems)
     expect(not listed, "; ".join(listed))
 
 
 @dataclass(frozen=True)
-class Promise:
-    """A sentence of a contract.
+class CheckDefinition:
+    """Definition of a check, independent of a subject.
 
     Attributes:
-        check: raises if it is broken, and SkipTest if it does not apply. Its docstring is the sentence.
-        kind: the kind of subject that it holds for; None: all.
-        needs: names of the promises without which it cannot be judged.
+        function: raises AssertionError if a subject fails, and SkipTest if the check does not apply. Its docstring
+            describes what is required.
+        kind: kind of subject that the check applies to. None: all.
+        needs: names of the checks that must pass first.
     """
 
-    check: Callable[[Any], None]
+    function: Callable[[Any], None]
     kind: str | None
     needs: tuple[str, ...]
 
 
 class Check:
-    """A promise of the contract on trial: call it, and it raises AssertionError if the promise is broken.
+    """Check of one subject. Calling it raises AssertionError if the subject fails, SkipTest if it does not apply.
 
     Args:
-        promise: the promise.
-        subject: whoever makes it.
+        definition: definition of the check.
+        subject: argument of the check's function.
 
     Attributes:
-        name: the promise's name.
-        needs: the checks without which this one cannot be judged; where one fails, this one is skipped.
+        name: name of the check.
+        needs: checks that must pass first; otherwise this one is skipped.
     """
 
-    def __init__(self, promise: Promise, subject: Any):
-        self.promise = promise
+    def __init__(self, definition: CheckDefinition, subject: Any):
+        self.definition = definition
         self.subject = subject
         self.needs: list[Check] = []
-        self.name = promise.check.__name__
-        self.__name__ = f"{subject.id}-{self.name}"  # what pytest calls the test
+        self.name = definition.function.__name__
+        self.__name__ = f"{subject.id}-{self.name}"  # test id in pytest
+
+    @property
+    def description(self) -> str:
+        """What the contract requires."""
+        return " ".join((inspect.getdoc(self.definition.function) or "").partition("\n\n")[0].split())
 
     @property
     def sentence(self) -> str:
-        """What the contract says."""
-        return " ".join((inspect.getdoc(self.promise.check) or "").partition("\n\n")[0].split())
+        """Deprecated since interface 2.0: use ``description``."""
+        message = "Check.sentence is deprecated since interface 2.0: use description"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return self.description
 
     @functools.cached_property
     def outcome(self) -> Exception | None:
-        """None if the promise is kept, AssertionError if it is broken, SkipTest if it cannot be judged."""
+        """None if the check passes, AssertionError if it fails, SkipTest if it is skipped."""
         for need in self.needs:
             if need.outcome is not None:
-                return NotJudged(f"cannot be judged while {need.name} fails")
+                return Skipped(f"needs {need.name}, which did not pass")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of torch's compiler and exporter, mostly
-                self.promise.check(self.subject)
+                warnings.simplefilter("ignore")  # mostly from torch.compile and torch.export
+                self.definition.function(self.subject)
         except SkipTest as skipped:
             return skipped
         except Exception as error:
-            wrong = str(error) if isinstance(error, AssertionError) and str(error) else _described(error)
-            failure = AssertionError(f"{self.subject}: {self.name}: {wrong}. The contract: {self.sentence}")
+            problem = str(error) if isinstance(error, AssertionError) and str(error) else _describe(error)
+            failure = AssertionError(f"{self.subject}: {self.name}: {problem}. The contract: {self.description}")
             failure.__cause__ = error
             return failure
         return None
@@ -98,56 +106,59 @@ class Check:
 
 @dataclass(frozen=True)
 class Contract:
-    """Promises in the order in which they are checked."""
+    """Ordered collection of check definitions by name."""
 
-    promises: dict[str, Promise] = field(default_factory=dict)
+    definitions: dict[str, CheckDefinition] = field(default_factory=dict)
 
-    def promise(
+    def check(
         self, *, kind: str | None = None, needs: Collection[str] = ()
     ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-        """A decorator that makes a function the check of a promise; see :class:`Promise`."""
+        """Return a decorator that adds a function to the contract; for arguments see :class:`CheckDefinition`."""
 
-        def decorate(check: Callable[[Any], None]) -> Callable[[Any], None]:
-            self.promises[check.__name__] = Promise(check, kind, tuple(needs))
-            return check
+        def add(function: Callable[[Any], None]) -> Callable[[Any], None]:
+            self.definitions[function.__name__] = CheckDefinition(function, kind, tuple(needs))
+            return function
 
-        return decorate
+        return add
 
     def __or__(self, other: Contract) -> Contract:
-        return Contract(self.promises | other.promises)
+        return Contract(self.definitions | other.definitions)
 
     def checks(self, subject: Any, kind: str | None = None) -> list[Check]:
-        """The checks of one subject.
+        """Create the checks of one subject.
 
         Args:
-            subject: what the functions are called with; its ``id`` names it.
-            kind: which of the promises that do not hold for all are meant.
+            subject: argument of the checks' functions; its ``id`` is part of their test ids.
+            kind: kind of the subject. Checks for other kinds are left out.
         """
         checks = {
-            name: Check(promise, subject) for name, promise in self.promises.items() if promise.kind in (None, kind)
+            name: Check(definition, subject)
+            for name, definition in self.definitions.items()
+            if definition.kind in (None, kind)
         }
         for check in checks.values():
-            needed = [name for name in check.promise.needs if self.promises[name].kind in (None, kind)]
-            check.needs = [checks[name] for name in needed]
+            check.needs = [
+                checks[name] for name in check.definition.needs if self.definitions[name].kind in (None, kind)
+            ]
         return list(checks.values())
 
 
 def report(checks: Iterable[Check]) -> None:
-    """Runs checks.
+    """Run checks.
 
     Raises:
-        AssertionError: if any fails; a line for each.
+        AssertionError: if any fails; the message has a line for each failure.
     """
     checks = list(checks)
     failures = [check.outcome for check in checks if isinstance(check.outcome, AssertionError)]
     if failures:
-        not_judged = sum(isinstance(check.outcome, NotJudged) for check in checks)
+        num_skipped = sum(isinstance(check.outcome, Skipped) for check in checks)
         head = f"{len(failures)} of {len(checks)} checks failed"
-        head += f", {not_judged} more cannot be judged until then" if not_judged else ""
+        head += f", {num_skipped} that need them were skipped" if num_skipped else ""
         raise AssertionError("\n- ".join([f"{head}:", *map(str, failures)])) from failures[0].__cause__
 
 
-def _described(error: Exception) -> str:
-    """An error in a line, and where it was raised."""
+def _describe(error: Exception) -> str:
+    """Describe an error in one line, with file and line number."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{in_one_line(error)} ({last.filename}:{last.lineno})"

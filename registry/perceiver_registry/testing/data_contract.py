@@ -34,8 +34,8 @@ NUM_BATCHES = 4
 # Data modules
 
 
-@CONTRACT.promise(needs=["data_modules_are_modules"])
-def data_modules_make_batches(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=["data_modules_are_valid"])
+def data_modules_load_batches(subject: PluginSubject) -> None:
     """A data module, created with the `example` of its spec, loads training batches: its collate function takes what
     its data set returns, and pads examples of different lengths."""
     for spec in _specs_with_example(subject):
@@ -47,8 +47,8 @@ def data_modules_make_batches(subject: PluginSubject) -> None:
         expect(batches, f"{spec.name}: train_dataloader() yields nothing")
 
 
-@CONTRACT.promise(needs=["data_modules_make_batches"])
-def batches_have_their_entries(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=["data_modules_load_batches"])
+def batches_have_expected_entries(subject: PluginSubject) -> None:
     """A batch is a dict with the entries that `yields` lists and those that the default encoder reads, with the same
     number of examples in each."""
     expect_none(problem for spec in _specs_with_example(subject) for problem in _problems_of_batches(subject, spec))
@@ -72,8 +72,8 @@ def _problems_of_batches(subject: PluginSubject, spec: DataSpec) -> Iterator[str
             return
 
 
-@CONTRACT.promise(needs=["data_modules_make_batches"])
-def links_name_attributes(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=["data_modules_load_batches"])
+def linked_attributes_exist(subject: PluginSubject) -> None:
     """The attributes that an adapter's `links` name exist in the plugin's data modules that go with the adapter: in one
     of them at least, once it is set up."""
     _specs_with_example(subject)
@@ -92,7 +92,7 @@ def _problems_of_links(subject: PluginSubject, adapter: AdapterSpec) -> Iterator
             yield f"{adapter.name}: links[{field!r}] names {attribute!r}, which {names} lacks"
 
 
-@CONTRACT.promise(needs=["batches_have_their_entries", "links_name_attributes"])
+@CONTRACT.check(needs=["batches_have_expected_entries", "linked_attributes_exist"])
 def batches_fit_adapters(subject: PluginSubject) -> None:
     """An input adapter takes the batches of the plugin's data modules that it goes with, and makes an array of its
     shape of them."""
@@ -168,7 +168,7 @@ def _go_together(subject: PluginSubject, spec: DataSpec, adapter: AdapterSpec) -
 # Predictors
 
 
-@CONTRACT.promise(needs=["tasks_train"])
+@CONTRACT.check(needs=["tasks_train"])
 def predictors_predict(subject: PluginSubject) -> None:
     """A predictor makes a prediction, plain data by name, of each of the inputs that the reader of the task's default
     encoder has as its `example`, and rows for tables of these predictions."""

@@ -44,8 +44,8 @@ TRIES = 4
 # Inputs and outputs
 
 
-@CONTRACT.promise(kind="input", needs=["builds_from_config"])
-def example_batch_is_a_batch(subject: AdapterSubject) -> None:
+@CONTRACT.check(kind="input", needs=["builds_from_config"])
+def example_batch_is_valid(subject: AdapterSubject) -> None:
     """`example_batch` makes a batch of random inputs by name, as many examples as it is asked for, drawn from the
     generator alone."""
     adapter = subject.model().input_adapter
@@ -62,8 +62,8 @@ def example_batch_is_a_batch(subject: AdapterSubject) -> None:
         expect(wrong is None, f"two generators with one seed draw two batches: {wrong}")
 
 
-@CONTRACT.promise(kind="input", needs=["example_batch_is_a_batch"])
-def array_has_its_shape(subject: AdapterSubject) -> None:
+@CONTRACT.check(kind="input", needs=["example_batch_is_valid"])
+def input_array_has_expected_shape(subject: AdapterSubject) -> None:
     """`forward` returns AdaptedInput(x, pad_mask, context): x is a floating point array (b, m, c) with
     c = num_input_channels, pad_mask is None or booleans (b, m), context holds tensors (b, o, ...) or (b, 1, ...), for
     one example as for several."""
@@ -73,8 +73,8 @@ def array_has_its_shape(subject: AdapterSubject) -> None:
         expect_none(problems_of_adapted(adapted, adapter.num_input_channels, size))
 
 
-@CONTRACT.promise(kind="output", needs=["builds_from_config"])
-def queries_have_their_shape(subject: AdapterSubject) -> None:
+@CONTRACT.check(kind="output", needs=["builds_from_config"])
+def queries_have_expected_shape(subject: AdapterSubject) -> None:
     """The query provider returns (b or 1, o, f) with f = num_query_channels, and for positions (b, p) those queries:
     (b, p, f)."""
     model = subject.model()
@@ -93,7 +93,7 @@ def queries_have_their_shape(subject: AdapterSubject) -> None:
     )
 
 
-@CONTRACT.promise(needs=["builds_from_config", "array_has_its_shape", "queries_have_their_shape"])
+@CONTRACT.check(needs=["builds_from_config", "input_array_has_expected_shape", "queries_have_expected_shape"])
 def output_is_finite(subject: AdapterSubject) -> None:
     """A model of the adapter runs, and makes finite numbers of random inputs."""
     model = subject.model()
@@ -106,8 +106,8 @@ def output_is_finite(subject: AdapterSubject) -> None:
     expect(all(tensor.isfinite().all() for tensor in found), "the output holds numbers that are not finite")
 
 
-@CONTRACT.promise(kind="input", needs=[*WORKS, "inputs_stay_as_they_are"])
-def reads_what_it_says(subject: AdapterSubject) -> None:
+@CONTRACT.check(kind="input", needs=[*WORKS, "inputs_are_not_modified"])
+def reads_match_spec(subject: AdapterSubject) -> None:
     """`reads` names the entries of a batch that the adapter reads, so that data and tasks can be told which fit. It
     may be empty for an adapter that is composed of others."""
     adapter = subject.model().input_adapter
@@ -120,7 +120,7 @@ def reads_what_it_says(subject: AdapterSubject) -> None:
     expect(not said - read, f"`reads` names {_listed(said - read)}, which it does not read")
 
 
-@CONTRACT.promise(kind="input", needs=WORKS)
+@CONTRACT.check(kind="input", needs=WORKS)
 def missing_entry_is_named(subject: AdapterSubject) -> None:
     """An entry that the adapter needs and a batch does not have is a KeyError that names it."""
     adapter = subject.model().input_adapter
@@ -145,8 +145,8 @@ def _expect_key_error(adapter: nn.Module, batch: Any, names: list[str]) -> None:
         expect(batch, "it takes an empty batch")
 
 
-@CONTRACT.promise(kind="input", needs=[*WORKS, "links_name_fields"])
-def accepts_fitting_data(subject: AdapterSubject) -> None:
+@CONTRACT.check(kind="input", needs=[*WORKS, "linked_fields_exist"])
+def accepts_matching_data(subject: AdapterSubject) -> None:
     """`check_data` accepts a data module whose attributes are those of the config's links, and one without them: what
     it does not have says nothing."""
     adapter, config = subject.model().input_adapter, subject.config()
@@ -158,8 +158,8 @@ def accepts_fitting_data(subject: AdapterSubject) -> None:
             raise AssertionError(f"check_data refuses data with {attributes or 'no attributes'}: {error}") from error
 
 
-@CONTRACT.promise(kind="input", needs=[*WORKS, "reader_can_read"])
-def reader_fits_the_adapter(subject: AdapterSubject) -> None:
+@CONTRACT.check(kind="input", needs=[*WORKS, "reader_is_valid"])
+def reader_fits_adapter(subject: AdapterSubject) -> None:
     """The reader reads the inputs of its `example`, and its `collate` makes a batch of them that the adapter takes."""
     model = subject.model()
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +181,7 @@ def reader_fits_the_adapter(subject: AdapterSubject) -> None:
 # One result, whatever stands beside it
 
 
-@CONTRACT.promise(needs=WORKS)
+@CONTRACT.check(needs=WORKS)
 def is_deterministic(subject: AdapterSubject) -> None:
     """In evaluation mode a model says the same of the same batch each time."""
     model = subject.model()
@@ -190,8 +190,8 @@ def is_deterministic(subject: AdapterSubject) -> None:
     expect(wrong is None, f"two runs differ: {wrong}")
 
 
-@CONTRACT.promise(needs=WORKS)
-def inputs_stay_as_they_are(subject: AdapterSubject) -> None:
+@CONTRACT.check(needs=WORKS)
+def inputs_are_not_modified(subject: AdapterSubject) -> None:
     """What an adapter is given, it does not change: the batch, the adapted input, the decoder's output."""
     for training in (False, True):
         model = subject.model().train(training)
@@ -215,7 +215,7 @@ def _expect_unchanged(module: nn.Module, given: Any) -> None:
     expect(wrong is None, f"it writes to what it is given: {wrong}")
 
 
-@CONTRACT.promise(needs=REPEATABLE)
+@CONTRACT.check(needs=REPEATABLE)
 def examples_are_independent(subject: AdapterSubject) -> None:
     """In evaluation mode an example's result does not depend on the other examples of its batch."""
     model = subject.model()
@@ -227,7 +227,7 @@ def examples_are_independent(subject: AdapterSubject) -> None:
             expect(wrong is None, f"an example's output is another without the rest of the batch: {wrong}")
 
 
-@CONTRACT.promise(kind="input", needs=[*REPEATABLE, "examples_are_independent"])
+@CONTRACT.check(kind="input", needs=[*REPEATABLE, "examples_are_independent"])
 def padding_is_ignored(subject: AdapterSubject) -> None:
     """What stands at padded places does not change what the model makes of an example. Padded is where a mask of the
     batch (an entry with "mask" in its name) is 0 or, in a batch without, where pad_mask is True."""
@@ -275,8 +275,8 @@ def _refilled(value: Tensor, padding: Tensor) -> Tensor:
     return value
 
 
-@CONTRACT.promise(kind="output", needs=REPEATABLE)
-def places_are_decoded_alone(subject: AdapterSubject) -> None:
+@CONTRACT.check(kind="output", needs=REPEATABLE)
+def positions_are_independent(subject: AdapterSubject) -> None:
     """An output adapter works place by place: a model's output for positions, given as numbers (b, p) or as a mask
     (b, o), is its whole output at these places."""
     model = subject.model()
@@ -324,7 +324,7 @@ def _where(whole: Tensor, mask: Tensor, num_places: int) -> Tensor:
 # Dtypes and devices
 
 
-@CONTRACT.promise(needs=WORKS)
+@CONTRACT.check(needs=WORKS)
 def follows_dtype(subject: AdapterSubject) -> None:
     """After `model.to(dtype)` the model takes inputs of that dtype, and the input array is of it."""
     for dtype in (torch.float64, torch.bfloat16):
@@ -336,7 +336,7 @@ def follows_dtype(subject: AdapterSubject) -> None:
             model(batch)
 
 
-@CONTRACT.promise(needs=WORKS)
+@CONTRACT.check(needs=WORKS)
 def runs_in_mixed_precision(subject: AdapterSubject) -> None:
     """Under torch.autocast with bfloat16 the model runs and makes finite numbers."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -344,7 +344,7 @@ def runs_in_mixed_precision(subject: AdapterSubject) -> None:
     expect(all(tensor.isfinite().all() for tensor in tensors_of(output)), "the output is not finite")
 
 
-@CONTRACT.promise(needs=WORKS)
+@CONTRACT.check(needs=WORKS)
 def follows_device(subject: AdapterSubject) -> None:
     """All tensors that an adapter keeps are parameters or buffers, so that `model.to(device)` moves them, and what it
     makes in a forward pass is made on the input's device."""
@@ -387,7 +387,7 @@ def _stray_tensors(module: nn.Module) -> Iterator[str]:
 # State
 
 
-@CONTRACT.promise(needs=REPEATABLE)
+@CONTRACT.check(needs=REPEATABLE)
 def state_dict_restores(subject: AdapterSubject) -> None:
     """The state dict is all that a model needs: written and read with `weights_only=True` and loaded strictly into a
     new model from the same config, it gives the same outputs."""
@@ -401,7 +401,7 @@ def state_dict_restores(subject: AdapterSubject) -> None:
     expect(wrong is None, f"a model with the same state says another thing: {wrong}")
 
 
-@CONTRACT.promise(needs=REPEATABLE)
+@CONTRACT.check(needs=REPEATABLE)
 def can_be_copied(subject: AdapterSubject) -> None:
     """A model can be copied and pickled, after it was used too, and the copy gives the same outputs: averages of
     weights and processes of their own need that."""
@@ -418,7 +418,7 @@ def can_be_copied(subject: AdapterSubject) -> None:
             expect(wrong is None, f"the copy by {name} says another thing: {wrong}")
 
 
-@CONTRACT.promise(needs=WORKS)
+@CONTRACT.check(needs=WORKS)
 def gradients_flow(subject: AdapterSubject) -> None:
     """In training each parameter that requires a gradient gets a finite one that is not zero everywhere, and so does
     the encoder."""
@@ -450,8 +450,8 @@ def _random_loss(output: Any) -> Tensor:
     return torch.stack(losses).sum()
 
 
-@CONTRACT.promise(needs=WORKS)
-def can_start_local(subject: AdapterSubject) -> None:
+@CONTRACT.check(needs=WORKS)
+def supports_local_init(subject: AdapterSubject) -> None:
     """A model with a `position_layout` can start with init="local", and the layout's table is a parameter itself."""
     model = subject.model()
     adapter = subject.adapter(model)
@@ -472,7 +472,7 @@ def can_start_local(subject: AdapterSubject) -> None:
 # Compilers
 
 
-@CONTRACT.promise(needs=REPEATABLE)
+@CONTRACT.check(needs=REPEATABLE)
 def exports(subject: AdapterSubject) -> None:
     """`torch.export.export` makes a program of the model that takes any number of examples and gives the same outputs.
     (Skip this check for an adapter whose control flow depends on values.)"""
@@ -486,7 +486,7 @@ def exports(subject: AdapterSubject) -> None:
             expect(wrong is None, f"for {size} examples the exported program says another thing: {wrong}")
 
 
-@CONTRACT.promise(needs=REPEATABLE)
+@CONTRACT.check(needs=REPEATABLE)
 def compiles(subject: AdapterSubject) -> None:
     """The adapter gives the same outputs under `torch.compile`."""
     model, batch = subject.model(), subject.batch()

@@ -63,7 +63,7 @@ FLAGS = ("data", "model", "task", "optimizer", "lr_scheduler", "trainer", "check
 """Sections of the command's flags, for which `defaults` hold values."""
 
 
-@CONTRACT.promise()
+@CONTRACT.check()
 def loads(subject: PluginSubject) -> None:
     """The plugin's module can be imported, its hooks are marked with @hookimpl and return the specs that belong to
     them, each name once in each kind, and the version of the interface that it was written for is compatible."""
@@ -74,14 +74,14 @@ def loads(subject: PluginSubject) -> None:
         expect_none(f"{NOUNS[kind]} {name!r} is registered twice" for name, times in counts.items() if times > 1)
 
 
-@CONTRACT.promise(needs=LOADS)
-def declares_its_interface(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=LOADS)
+def declares_interface(subject: PluginSubject) -> None:
     """The plugin's module says for which version of the interface it was written, `PERCEIVER_INTERFACE = "2.0"`."""
     declared = subject.loaded.interface
     expect(declared is not None, f"{subject.module_name} says nothing; add {DECLARATION} = {INTERFACE_VERSION!r}")
 
 
-@CONTRACT.promise(needs=LOADS)
+@CONTRACT.check(needs=LOADS)
 def hooks_are_marked(subject: PluginSubject) -> None:
     """Each function with the name of a hook is marked with @hookimpl: others are never called."""
     expect_none(
@@ -93,8 +93,8 @@ def _hooks(subject: PluginSubject) -> dict[str, Any]:
     return {name: value for name, value in vars(subject.module).items() if name in SPEC_TYPES}
 
 
-@CONTRACT.promise(needs=LOADS)
-def summaries_are_lines(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=LOADS)
+def summaries_are_single_lines(subject: PluginSubject) -> None:
     """The summary of each task, data module, model and format is one line that says what it is."""
     expect_none(
         problem
@@ -104,8 +104,8 @@ def summaries_are_lines(subject: PluginSubject) -> None:
     )
 
 
-@CONTRACT.promise(needs=LOADS)
-def imports_nothing_heavy(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=LOADS)
+def imports_are_light(subject: PluginSubject) -> None:
     """Importing the plugin's module and calling its hooks imports no torch and nothing else that is slow: listings and
     --help answer at once."""
     imported = _imported_by([subject.module_name], *_hooks(subject))
@@ -122,8 +122,8 @@ def _imported_by(modules: Collection[str], *functions: str) -> list[str]:
     return done.stdout.rpartition("imported:")[2].split()
 
 
-@CONTRACT.promise(needs=LOADS)
-def tasks_are_modules(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=LOADS)
+def tasks_are_valid(subject: PluginSubject) -> None:
     """A task's module is a LitPerceiver of `perceiver_plugins.sdk.tasks.lightning`, with a loss and random labels of
     its own, and its predictor a class with `predict`."""
     from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
@@ -141,8 +141,8 @@ def tasks_are_modules(subject: PluginSubject) -> None:
             expect(predicts, f"{spec.name}: predictor={spec.predictor!r} has no method 'predict'")
 
 
-@CONTRACT.promise(needs=["tasks_are_modules"])
-def tasks_can_be_chosen(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=["tasks_are_valid"])
+def task_defaults_are_valid(subject: PluginSubject) -> None:
     """A task names data that exists and serves it, and its defaults name adapters that exist and fields of their
     configs, so that `--task=NAME` is a complete command."""
     expect_none(problem for spec in subject.specs("task") for problem in _problems_of_task(subject, spec))
@@ -174,7 +174,7 @@ def _unknown_flags(spec: TaskSpec | DataSpec | ModelSpec) -> Iterator[str]:
             yield f"{spec.name}: the default {flag!r} is no flag; flags begin with {', '.join(FLAGS)}"
 
 
-@CONTRACT.promise(needs=["tasks_can_be_chosen"])
+@CONTRACT.check(needs=["task_defaults_are_valid"])
 def tasks_train(subject: PluginSubject) -> None:
     """A task's module, with its default adapters (if they are installed) made small, has a finite loss on random inputs
     and the random labels of its `example_labels`, and gradients."""
@@ -216,8 +216,8 @@ def _is_registered(spec: AdapterSpec) -> bool:
     return any(entry.spec == spec for entry in registry().entries(spec.kind))
 
 
-@CONTRACT.promise(needs=LOADS)
-def data_modules_are_modules(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=LOADS)
+def data_modules_are_valid(subject: PluginSubject) -> None:
     """A data module is a LightningDataModule whose arguments are typed and documented, as they are flags; its tasks
     exist, and it says what its batches hold unless it serves all tasks."""
     expect_none(problem for spec in subject.specs("data") for problem in _problems_of_data(subject, spec))
@@ -255,8 +255,8 @@ def _problems_of_data_module(spec: DataSpec, name: str, place: str) -> Iterator[
     yield from (f"{spec.name}: {problem}" for problem in problems_of_flags(module))
 
 
-@CONTRACT.promise(needs=LOADS)
-def adapters_name_tasks(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=LOADS)
+def adapter_tasks_exist(subject: PluginSubject) -> None:
     """The tasks that an output adapter names exist."""
     expect_none(
         f"{spec.name}: tasks names {task!r}, which there is not"
@@ -266,8 +266,8 @@ def adapters_name_tasks(subject: PluginSubject) -> None:
     )
 
 
-@CONTRACT.promise(needs=LOADS)
-def formats_are_formats(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=LOADS)
+def formats_are_valid(subject: PluginSubject) -> None:
     """A format is a Format of `perceiver_registry` that is made without arguments; it is read, written or both, and has
     the methods for that. Its suffixes begin with a dot."""
     expect_none(problem for spec in subject.specs("format") for problem in _problems_of_format(spec))
@@ -294,8 +294,8 @@ def _problems_of_format(spec: FormatSpec) -> Iterator[str]:
         yield f"{spec.name}: {format_type.__name__}() fails: {type(error).__name__}: {error}"
 
 
-@CONTRACT.promise(needs=["formats_are_formats"])
-def formats_recognise_their_own(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=["formats_are_valid"])
+def formats_reject_empty_files(subject: PluginSubject) -> None:
     """Importing a format's module imports no torch, as each format is asked for each source, and a format takes neither
     an empty folder nor an empty file with its suffix for a model."""
     places = [spec.format.partition(":")[0] for spec in subject.specs("format")]
@@ -316,8 +316,8 @@ def formats_recognise_their_own(subject: PluginSubject) -> None:
                 expect(recognised is False, f"{spec.name}: recognises({source!r}) is {recognised!r}, must be False")
 
 
-@CONTRACT.promise(needs=LOADS)
-def models_are_what_they_say(subject: PluginSubject) -> None:
+@CONTRACT.check(needs=LOADS)
+def models_match_specs(subject: PluginSubject) -> None:
     """A named model is of a task that exists, its config names adapters and their fields, and the model that it makes
     has the number of parameters that the spec says."""
     expect_none(problem for spec in subject.specs("model") for problem in _problems_of_model(subject, spec))

@@ -25,7 +25,7 @@ BASES: dict[str, tuple[type, type]] = {"input": (InputAdapter, EncoderConfig), "
 PLACES = ("adapter", "config", "reader")
 
 
-@CONTRACT.promise()
+@CONTRACT.check()
 def spec_is_complete(subject: AdapterSubject) -> None:
     """A spec has a summary of one line, and that of an output adapter the `tasks` that understand its output."""
     expect_none(problems_of_summary(subject.spec))
@@ -38,8 +38,8 @@ def problems_of_summary(spec: Any) -> Iterator[str]:
         yield f"{spec.name}: summary={spec.summary!r} is no line that says what it is"
 
 
-@CONTRACT.promise()
-def places_can_be_imported(subject: AdapterSubject) -> None:
+@CONTRACT.check()
+def import_paths_resolve(subject: AdapterSubject) -> None:
     """Each place of a spec, `module:Name`, can be imported."""
     expect_none(problems_of_places(subject.spec, *PLACES))
 
@@ -56,8 +56,8 @@ def problems_of_places(spec: Any, *names: str) -> Iterator[str]:
             yield f"{spec.name}: {name}={place!r} cannot be imported: {type(error).__name__}: {error}"
 
 
-@CONTRACT.promise(needs=["places_can_be_imported"])
-def classes_are_of_the_kind(subject: AdapterSubject) -> None:
+@CONTRACT.check(needs=["import_paths_resolve"])
+def classes_match_kind(subject: AdapterSubject) -> None:
     """The adapter of an input is an InputAdapter and its config an EncoderConfig, those of an output an OutputAdapter
     and a DecoderConfig; the config is a dataclass of its own, as its type selects the adapter."""
     adapter_base, config_base = BASES[subject.kind]
@@ -73,8 +73,8 @@ def classes_are_of_the_kind(subject: AdapterSubject) -> None:
     )
 
 
-@CONTRACT.promise(kind="input", needs=["places_can_be_imported"])
-def reader_can_read(subject: AdapterSubject) -> None:
+@CONTRACT.check(kind="input", needs=["import_paths_resolve"])
+def reader_is_valid(subject: AdapterSubject) -> None:
     """A reader is a class with `expand`, `read` and `collate`, made of what a checkpoint says of the data and the input
     adapter."""
     if subject.spec.reader is None:
@@ -94,8 +94,8 @@ def reader_can_read(subject: AdapterSubject) -> None:
         raise AssertionError(f"{reader.__name__}(data, input_adapter) cannot be called: {error}") from error
 
 
-@CONTRACT.promise(needs=["classes_are_of_the_kind"])
-def links_name_fields(subject: AdapterSubject) -> None:
+@CONTRACT.check(needs=["classes_match_kind"])
+def linked_fields_exist(subject: AdapterSubject) -> None:
     """`links` gives names of attributes of data modules to fields of the config."""
     known = {field.name for field in fields(subject.config_type)}
     expect_none(
@@ -110,8 +110,8 @@ def links_name_fields(subject: AdapterSubject) -> None:
     )
 
 
-@CONTRACT.promise(needs=["classes_are_of_the_kind"])
-def example_makes_a_config(subject: AdapterSubject) -> None:
+@CONTRACT.check(needs=["classes_match_kind"])
+def example_builds_config(subject: AdapterSubject) -> None:
     """`example` gives values to fields of the config by dotted flag (`model.encoder.FIELD` or `model.decoder.FIELD`),
     and with them a config can be made."""
     known = {field.name for field in fields(subject.config_type)}
@@ -124,8 +124,8 @@ def example_makes_a_config(subject: AdapterSubject) -> None:
     subject.config()
 
 
-@CONTRACT.promise(needs=["example_makes_a_config"])
-def config_checks_its_values(subject: AdapterSubject) -> None:
+@CONTRACT.check(needs=["example_builds_config"])
+def config_validates_values(subject: AdapterSubject) -> None:
     """A config refuses values that are out of range with a ValueError, those of its base class included (a subclass
     with a `__post_init__` calls `super().__post_init__()`)."""
     for name, value in {"num_cross_attention_heads": 0, "dropout": 1.5, "init_scale": -1.0}.items():
@@ -136,7 +136,7 @@ def config_checks_its_values(subject: AdapterSubject) -> None:
         raise AssertionError(f"{subject.config_type.__name__}({name}={value}) is accepted")
 
 
-@CONTRACT.promise(needs=["example_makes_a_config"])
+@CONTRACT.check(needs=["example_builds_config"])
 def config_is_plain_data(subject: AdapterSubject) -> None:
     """A config is equal to what is read back from its YAML, so that config files and checkpoints can hold it."""
     config = subject.config()
@@ -156,7 +156,7 @@ def _changed(config: Any, found: Any) -> str:
     )
 
 
-@CONTRACT.promise(needs=["example_makes_a_config"])
+@CONTRACT.check(needs=["example_builds_config"])
 def config_fields_are_flags(subject: AdapterSubject) -> None:
     """Each field of a config has a type that the command line can read a value of, and a word about it in the
     docstring's `Args:`, which `--help` shows."""
@@ -194,7 +194,7 @@ def problems_of_flags(cls: type) -> Iterator[str]:
             yield f"{cls.__name__}: {action.dest.removeprefix('own.')!r} is not documented"
 
 
-@CONTRACT.promise(needs=["example_makes_a_config"])
+@CONTRACT.check(needs=["example_builds_config"])
 def builds_from_config(subject: AdapterSubject) -> None:
     """`from_config` builds the adapter from nothing but the config (an output adapter: and the input adapter), which
     it leaves as it is; an input adapter says its `num_input_channels`, an output adapter has a `query_provider`."""

@@ -267,11 +267,6 @@ def _formats_to_try(source: str) -> list[Entry[FormatSpec]]:
     return sorted(reading, key=lambda entry: entry not in by_suffix)
 
 
-def format_of(source: str, format: str | None = None) -> Entry[FormatSpec]:
-    """Find the format that a model at ``source`` is in, as :func:`open_source` does."""
-    return open_source(source, format).entry
-
-
 def read_model(source: str, format: str | None = None) -> LoadedModel:
     """Reads a model in any format.
 

@@ -6,7 +6,7 @@ import pytest
 
 from perceiver_cli.main import main
 from perceiver_registry import UserError
-from perceiver_registry.formats import check_free, format_of
+from perceiver_registry.formats import check_free, open_source
 from perceiver_registry.remote import is_remote, refuse_remote
 
 URL = "s3://bucket/folder"
@@ -129,6 +129,6 @@ def test_text_that_is_an_address_comes_from_standard_input(capsys):
 
 def test_models_are_neither_read_nor_written_remotely_from_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for check in (check_free, format_of):
+    for check in (check_free, open_source):
         with pytest.raises(UserError, match="remote paths are not supported"):
             check(URL)

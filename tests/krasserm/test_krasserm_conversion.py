@@ -12,7 +12,7 @@ from perceiver_core import PerceiverIO
 from perceiver_plugins.huggingface.flow import patched_inputs
 from perceiver_plugins.image.config import ImagePixelsEncoderConfig
 from perceiver_registry import UserError, assemble, config_from_dict, read_model, to_hugging_face
-from perceiver_registry.formats import format_of
+from perceiver_registry.formats import open_source
 
 SHARED = {
     "encoder": {"num_cross_attention_layers": 2, "num_self_attention_blocks": 3}
@@ -109,8 +109,8 @@ def test_description_and_weights_alone_are_those_of_the_model(kind, tmp_path):
     config = peer.model_config(kind, **UNSHARED)
     source = peer.save_folder(tmp_path / "model", kind, config, peer.random_state(config), safe=False)
     model, description = read_model(source)
-    form = format_of(source).resolve("format")()
-    assert format_of(source).name == "krasserm"
+    form = open_source(source).entry.resolve("format")()
+    assert open_source(source).entry.name == "krasserm"
     assert form.description(source) == description
     assert config_from_dict(description.model) == model.config
     weights = form.weights(source)
@@ -316,7 +316,7 @@ def published_shape(kind: str) -> peer.Config:
 )
 def test_published_shapes_have_the_published_number_of_parameters(kind, number, tmp_path):
     source = peer.save_folder(tmp_path / "model", kind, published_shape(kind), {})
-    description = format_of(source).resolve("format")().description(source)
+    description = open_source(source).entry.resolve("format")().description(source)
     with torch.device("meta"):
         model = assemble(config_from_dict(description.model))
     assert sum(parameter.numel() for parameter in model.parameters()) == number

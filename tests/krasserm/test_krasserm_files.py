@@ -19,7 +19,7 @@ from perceiver_plugins.image.data.transforms import ImageFormat
 from perceiver_plugins.krasserm import KrassermFormat
 from perceiver_plugins.text.tokenizers import deserialize_tokenizer
 from perceiver_registry import UserError, assemble, load_model, read_model
-from perceiver_registry.formats import format_of
+from perceiver_registry.formats import open_source
 from perceiver_registry.testing import plugin_checks
 
 AR = {
@@ -331,7 +331,7 @@ def test_missing_and_damaged_weights_are_an_error(saved):
     with pytest.raises(UserError, match=r"model: neither model\.safetensors nor pytorch_model\.bin is there"):
         read_model(source)
     # What it is can be told all the same.
-    assert format_of(source).resolve("format")().description(source).task == "text-classification"
+    assert open_source(source).entry.resolve("format")().description(source).task == "text-classification"
 
 
 def test_code_in_a_folder_is_not_run(saved, capsys):

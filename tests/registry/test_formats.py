@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perceiver_registry import FormatSpec, LoadedModel, UserError, create_model, describe, registry
-from perceiver_registry.formats import format_for, format_of, largest_difference
+from perceiver_registry.formats import format_for, largest_difference, open_source
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_format_must_be_of_use_for_what_is_asked(loaded):
     for entry in registry().entries("format"):
         if not entry.spec.reads:
             with pytest.raises(UserError, match=f"format '{entry.name}' is only written; formats that are read: "):
-                format_of("anything", entry.name)
+                open_source("anything", entry.name)
         if not entry.spec.writes:
             with pytest.raises(UserError, match=f"format '{entry.name}' is only read; formats that are written: "):
                 format_for(loaded, "anything", entry.name)
@@ -41,7 +41,7 @@ def test_a_format_must_be_of_use_for_what_is_asked(loaded):
 
 def test_missing_files_are_looked_for_by_the_formats_of_their_suffix(tmp_path):
     with pytest.raises(UserError) as error:
-        format_of(str(tmp_path / "a.ckpt"))
+        open_source(str(tmp_path / "a.ckpt"))
     assert str(error.value) == f"{tmp_path / 'a.ckpt'}: no such checkpoint"
 
 

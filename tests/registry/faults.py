@@ -139,6 +139,24 @@ class Chords(OutputAdapter):
         return {"chord": output[..., 1:], "volume": output[..., 0]}
 
 
+class ScaledFrames(Frames):
+    """Normalised frames, with their scale in the context."""
+
+    def forward(self, batch):
+        scale = batch["frames"].abs().mean(dim=(1, 2), keepdim=True)
+        return super().forward({**batch, "frames": batch["frames"] / scale})._replace(context={"scale": scale})
+
+
+class ScaledChords(Chords):
+    """Output that reads the context of :class:`ScaledFrames`."""
+
+    def forward(self, decoded):
+        return self.linear(decoded)
+
+    def apply_context(self, output, context):
+        return output * context["scale"]
+
+
 FRAMES = AdapterSpec(
     name="frames",
     kind="input",

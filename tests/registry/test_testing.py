@@ -447,6 +447,39 @@ def test_each_check_of_plugins_has_a_planted_fault(write_plugin):
     assert {name for name, *_ in PLUGIN_FAULTS} == {check.name for check in checks}
 
 
+PAIR = """
+from perceiver_registry import AdapterSpec, TaskSpec, hookimpl
+
+@hookimpl
+def perceiver_adapters():
+    return [
+        AdapterSpec("scaled-frames", "input", "faults:ScaledFrames", "faults:FramesEncoderConfig", "frames"),
+        AdapterSpec("scaled-chords", "output", "faults:ScaledChords", "faults:ChordsDecoderConfig", "chords"),
+    ]
+
+@hookimpl
+def perceiver_tasks():
+    return [
+        TaskSpec(
+            name="harmony",
+            module="perceiver_plugins.classification.lightning:LitClassifier",
+            summary="chords of a recording",
+            data="recordings",
+            defaults={"model.encoder": "scaled-frames", "model.decoder": "scaled-chords"},
+        )
+    ]
+"""
+
+
+def test_output_adapter_is_checked_with_the_default_encoder_of_its_task(write_plugin):
+    checks = plugin_checks(importlib.import_module(write_plugin(PAIR)), skip=SLOW)
+    outcomes = {check.name: check.outcome for check in checks if check.__name__.startswith("output-scaled-chords-")}
+    assert outcomes.pop("spec_is_complete") is not None  # it names no tasks
+    assert set(outcomes.values()) == {None}
+    alone = {check.name: str(check.outcome) for check in adapter_checks(checks[-1].subject.spec, skip=SLOW)}
+    assert "KeyError: 'scale'" in alone["output_is_finite"]
+
+
 # How they are called
 
 

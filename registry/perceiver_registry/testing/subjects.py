@@ -172,10 +172,18 @@ class PluginSubject:
         return [spec for spec in self.loaded.specs if spec.kind == kind]
 
     def partner(self, spec: AdapterSpec) -> AdapterSpec | None:
-        """Its input adapter of an output adapter's name, which the two may have for belonging together."""
+        """Return the input adapter to combine an output adapter with, or None for a generic one.
+
+        It is the default of the plugin's first task with that output adapter or else has the output adapter's name.
+        """
         if spec.kind == "input":
             return None
-        return next((own for own in self.specs("input") if own.name == spec.name), None)
+        for task in self.specs("task"):
+            if task.defaults.get("model.decoder") == spec.name and "model.encoder" in task.defaults:
+                found: AdapterSpec | None = self.find("input", task.defaults["model.encoder"])
+                if found is not None:
+                    return found
+        return next((adapter for adapter in self.specs("input") if adapter.name == spec.name), None)
 
     def data(self, spec: DataSpec) -> Any:
         """The data module of a spec, created with the spec's ``example`` and set up; the same at each call."""

@@ -229,8 +229,22 @@ def test_attention_needs_a_reader_that_draws(module, tmp_path):
     class PlainReader(NumbersReader):
         draw_attention = Reader.draw_attention
 
+    folder = tmp_path / "new" / "maps"
     with pytest.raises(UserError, match=r"^--attention: not available for this kind of input"):
-        SumPredictor(module, PlainReader({}, None), attention=str(tmp_path)).predict(["1"])
+        SumPredictor(module, PlainReader({}, None), attention=str(folder)).predict(["1"])
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_maps_drawn_before_a_failure_are_kept(module, tmp_path):
+    class FailingReader(NumbersReader):
+        def draw_attention(self, source, example, weights, path: Path) -> Path:
+            if source == "2":
+                raise UserError("2: cannot be drawn")
+            return super().draw_attention(source, example, weights, path)
+
+    with pytest.raises(UserError, match="^2: cannot be drawn$"):
+        SumPredictor(module, FailingReader({}, None), attention=str(tmp_path / "maps")).predict(["1", "2"])
+    assert [file.name for file in (tmp_path / "maps").iterdir()] == ["0000-1.json"]
 
 
 def test_batches_must_not_be_empty(module, reader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -124,18 +125,34 @@ class Predictor(ABC):
 
     def _draw(self, attentions: Attentions, read: Sequence[Read]) -> None:
         assert self.attention is not None
-        try:
-            self.attention.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"attention={str(self.attention)!r}: no folder can be made there: {error.strerror}"
-            ) from error
         layers = looked_at(attentions)
-        for place, (number, source, example) in enumerate(read):
-            # The input may be a file, or a long text with anything in it.
-            name = "-".join(re.findall(r"\w+", Path(source).stem))[:LONGEST_NAME] or "input"
-            path = self.attention / f"{number:04d}-{name}"
-            self.reader.draw_attention(source, example, [layer[place].cpu() for layer in layers], path)
+        with _folder_of_drawings(self.attention) as folder:
+            for index, (number, source, example) in enumerate(read):
+                # The input may be a file, or a long text with anything in it.
+                name = "-".join(re.findall(r"\w+", Path(source).stem))[:LONGEST_NAME] or "input"
+                weights = [layer[index].cpu() for layer in layers]
+                self.reader.draw_attention(source, example, weights, folder / f"{number:04d}-{name}")
+
+
+@contextlib.contextmanager
+def _folder_of_drawings(folder: Path) -> Iterator[Path]:
+    """Create a folder to draw into within this context; remove it if drawing fails before anything is written.
+
+    Raises:
+        UserError: if it cannot be created.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"attention={str(folder)!r}: no folder can be made there: {error.strerror}") from error
+    try:
+        yield folder
+    except BaseException:
+        with contextlib.suppress(OSError):  # not empty
+            for each in missing:
+                each.rmdir()
+        raise
 
 
 def looked_at(attentions: Attentions) -> list[Tensor]:

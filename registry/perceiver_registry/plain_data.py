@@ -57,30 +57,54 @@ def check_yaml(text: str) -> None:
     """
     import yaml
 
-    sizes: dict[str | None, int] = {}  # values below each anchor
-    open_nodes: list[tuple[str | None, int]] = []  # the anchor of each collection around, and the values before it
-    total = aliased = 0
+    sizes = _ExpandedSize()
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in sizes and any(event.anchor == anchor for anchor, _ in open_nodes):
-                raise PlainDataError(f"the alias *{event.anchor} is within what it stands for")
-            size = sizes.get(event.anchor, 1)
-            total, aliased = total + size, aliased + size
-            if aliased > MAX_ALIASED:
-                raise PlainDataError(f"its aliases stand for more than {MAX_ALIASED} values")
+            sizes.add_alias(event.anchor)
         elif isinstance(event, yaml.CollectionStartEvent):
-            open_nodes.append((event.anchor, total))
-            total += 1
-            if len(open_nodes) > MAX_DEPTH:
-                raise PlainDataError(TOO_DEEP)
+            sizes.open_collection(event.anchor)
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = open_nodes.pop()
-            if anchor is not None:
-                sizes[anchor] = total - before
+            sizes.close_collection()
         elif isinstance(event, yaml.ScalarEvent):
-            total += 1
-            if event.anchor is not None:
-                sizes[event.anchor] = 1
+            sizes.add_scalar(event.anchor)
+
+
+class _ExpandedSize:
+    """Number of values of a YAML document with its aliases expanded, counted event by event.
+
+    Raises:
+        PlainDataError: if the document is beyond the limits.
+    """
+
+    def __init__(self) -> None:
+        self._by_anchor: dict[str, int] = {}
+        self._open: list[tuple[str | None, int]] = []  # each open collection's anchor, and the values before it
+        self._total = self._aliased = 0
+
+    def add_alias(self, anchor: str) -> None:
+        if anchor not in self._by_anchor and any(anchor == each for each, _ in self._open):
+            raise PlainDataError(f"the alias *{anchor} is within what it stands for")
+        size = self._by_anchor.get(anchor, 1)
+        self._total += size
+        self._aliased += size
+        if self._aliased > MAX_ALIASED:
+            raise PlainDataError(f"its aliases stand for more than {MAX_ALIASED} values")
+
+    def open_collection(self, anchor: str | None) -> None:
+        self._open.append((anchor, self._total))
+        self._total += 1
+        if len(self._open) > MAX_DEPTH:
+            raise PlainDataError(TOO_DEEP)
+
+    def close_collection(self) -> None:
+        anchor, before = self._open.pop()
+        if anchor is not None:
+            self._by_anchor[anchor] = self._total - before
+
+    def add_scalar(self, anchor: str | None) -> None:
+        self._total += 1
+        if anchor is not None:
+            self._by_anchor[anchor] = 1
 
 
 def load_json(text: str) -> Any:

@@ -185,9 +185,13 @@ def override_state(saved: Mapping[str, Any], current: Mapping[str, Any], checkpo
         if lr is not None:
             _rescale(group, saved.get("lr"), lr)
     if lr is not None:
-        for schedule in checkpoint.get("lr_schedulers", []):
-            if "base_lrs" in schedule:
-                schedule["base_lrs"] = [lr for _ in schedule["base_lrs"]]
+        _set_base_rates(checkpoint.get("lr_schedulers", []), lr)
+
+
+def _set_base_rates(schedules: Iterable[dict[str, Any]], lr: float) -> None:
+    for schedule in schedules:
+        if "base_lrs" in schedule:
+            schedule["base_lrs"] = [lr for _ in schedule["base_lrs"]]
 
 
 def _rescale(group: dict[str, Any], saved: float | None, current: float) -> None:

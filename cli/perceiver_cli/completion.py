@@ -237,17 +237,17 @@ def _chosen_flags(command: str, given: Sequence[str], common: CommonFlags) -> Fl
 
 def _choosing(given: Sequence[str]) -> Iterator[str]:
     """The words that decide which flags there are, each as ``--flag=value``."""
-    from perceiver_cli.command_line import CommandLine, read_command_line
+    from perceiver_cli.command_line import read_command_line
     from perceiver_cli.layers import PARAMS
-    from perceiver_cli.sources import find_checkpoint
+    from perceiver_cli.sources import find_source
     from perceiver_cli.values import NAME_KEYS
 
     for flag in read_command_line(given).flags:
         value = flag.value or ""
         if flag.name == "ckpt_path":
-            place = find_checkpoint(value, {}, CommandLine())  # the newest is another one after each run
-            if place.exists():  # for others, the hub would have to be asked
-                yield f"--ckpt_path={place}"
+            source = find_source(value)  # "last" and "best" name another file after each run
+            if Path(source).exists():  # other sources would need a request to the hub
+                yield f"--ckpt_path={source}"
         elif flag.name in (*NAME_KEYS, "config") or (flag.name in PARAMS and Path(value).expanduser().is_file()):
             yield f"--{flag.name}={value}"
 

@@ -9,6 +9,7 @@ from perceiver_cli.commands import SUMMARIES
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.library_warnings import without_library_warnings
 from perceiver_cli.listing import Parser
+from perceiver_cli.sources import find_source
 from perceiver_registry import write_model
 from perceiver_registry.formats import check_free, format_for, open_source
 
@@ -53,23 +54,24 @@ def convert(command: str, argv: Sequence[str]) -> None:
     except SystemExit:  # --help
         return
     check_free(options.target, options.overwrite)
+    source = find_source(options.source, label="")
     with without_library_warnings():
-        _convert(options)
+        _convert(source, options)
 
 
-def _convert(options: argparse.Namespace) -> None:
-    opened = open_source(options.source)
+def _convert(source: str, options: argparse.Namespace) -> None:
+    opened = open_source(source)
     if options.model is None:
         loaded = opened.read()
     else:
         from perceiver_registry.zoo import load_weights
 
-        loaded = load_weights(options.model, options.source)
+        loaded = load_weights(options.model, source)
     target = format_for(loaded, options.target, options.format)
     difference = write_model(loaded, options.target, target.full_name, overwrite=options.overwrite)
     model = loaded.model
     adapters = " to ".join(loaded.description.adapters())
-    print(f"read       {options.source} ({opened.entry.name}): {adapters}, for {loaded.description.task}")
+    print(f"read       {source} ({opened.entry.name}): {adapters}, for {loaded.description.task}")
     print(f"parameters {sum(parameter.numel() for parameter in model.parameters()):,}")
     print(f"wrote      {options.target} ({target.name})")
     print(f"difference {difference:.1e} of the largest output, at most")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perceiver_cli.command_line import CommandLine
 from perceiver_cli.commands import SUMMARIES
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.library_warnings import without_library_warnings
@@ -60,7 +59,7 @@ def export(command: str, argv: Sequence[str]) -> None:
     except SystemExit:  # --help
         return
     entry = _format(options.format, options.output)
-    source = find_source(options.ckpt_path, {}, CommandLine())
+    source = find_source(options.ckpt_path)
     target = options.output or str(_beside(source, entry))
     check_free(target, options.overwrite)
     with without_library_warnings():

@@ -1,4 +1,4 @@
-"""Where the model lies that a command uses or goes on with, and what is known of it there."""
+"""Sources of models: files, folders, hub ids, and the newest run's "last" and "best" checkpoints."""
 
 from __future__ import annotations
 
@@ -13,22 +13,29 @@ from perceiver_cli.values import Values, name_of
 from perceiver_registry import UserError, registry
 
 NEWEST = ("last", "best")
-"""Names of checkpoints, which as paths stand for the newest of that name."""
+"""Names of checkpoints that, given as a source, select the newest run's."""
+
+CKPT_PATH = "--ckpt_path="
+"""Flag that names a source, as messages begin with it."""
 
 
-def find_source(ckpt_path: str, user: Values, line: CommandLine) -> str:
-    """Return the source that ``--ckpt_path`` means: a file, a folder or a hub id.
+def find_source(
+    name: str, user: Values | None = None, line: CommandLine | None = None, label: str = CKPT_PATH
+) -> str:
+    """Return the file, folder or hub id that the name of a source selects.
 
     Args:
-        ckpt_path: what ``--ckpt_path`` says.
-        user: the values of config files and of the names on the command line.
-        line: the command line.
+        name: a path, a hub id, or "last" or "best" for the newest run's checkpoint.
+        user: values of config files and of the names on the command line, which may set the folder of runs.
+        line: the command line, which may set the folder of runs.
+        label: text before the name in messages; empty for a positional argument.
 
     Raises:
-        UserError: if "last" or "best" is not there.
+        UserError: if no run has that checkpoint.
     """
-    newest = ckpt_path in NEWEST
-    return str(find_checkpoint(ckpt_path, user, line)) if newest else os.path.expanduser(ckpt_path)
+    if name not in NEWEST:
+        return os.path.expanduser(name)
+    return str(_newest_checkpoint(name, user or {}, line or CommandLine(), label))
 
 
 def published(model: str | None, task: str | None) -> str:
@@ -60,23 +67,17 @@ def published(model: str | None, task: str | None) -> str:
     )
 
 
-def find_checkpoint(ckpt_path: str, user: Values, line: CommandLine) -> Path:
-    """The checkpoint that ``--ckpt_path`` means: a path, or "last" or "best" for that of the newest run.
-
-    Raises:
-        UserError: if there is no run, or if the newest one has no such checkpoint; older runs are not used instead.
-    """
-    if ckpt_path not in NEWEST:
-        return Path(ckpt_path).expanduser()
+def _newest_checkpoint(name: str, user: Values, line: CommandLine, label: str) -> Path:
+    """Find a checkpoint of the newest run; older runs are not used instead."""
     root = runs_folder(user, line)
     task = name_of(user, "task")
     run = newest_run(root, registry().get("task", task).name if task else None)
     if run is None:
         of_task = f" of task {task!r}" if task else ""
-        raise UserError(f"--ckpt_path={ckpt_path}: no run{of_task} in {root} (give the path of a checkpoint)")
-    path = run / "checkpoints" / f"{ckpt_path}.ckpt"
+        raise UserError(f"{label}{name}: no run{of_task} in {root} (give the path of a checkpoint)")
+    path = run / "checkpoints" / f"{name}.ckpt"
     if not path.is_file():
-        raise UserError(f"--ckpt_path={ckpt_path}: the newest run, {run}, has no {path.name}: {_alternatives(run)}")
+        raise UserError(f"{label}{name}: the newest run, {run}, has no {path.name}: {_alternatives(run, label)}")
     return path
 
 
@@ -113,17 +114,17 @@ def _task_of(folder: Path) -> str:
         return folder.parent.name
 
 
-def _alternatives(run: Path) -> str:
-    """Why a run lacks a checkpoint, and which ones can be used instead."""
+def _alternatives(run: Path, label: str) -> str:
+    """Compose why a run lacks a checkpoint, and which ones can be used instead."""
     found = sorted(run.glob("checkpoints/*.ckpt"))
     if found:
         reason = "no validation has run" if found == [run / "checkpoints" / "last.ckpt"] else "it has others"
-        return f"{reason} (--ckpt_path={found[-1]} is there)"
+        return f"{reason} ({label}{found[-1]} exists)"
     others = [path for path in run.parents[1].glob("*/*/checkpoints/*.ckpt") if path.stem in NEWEST]
     if not others:
         return "it failed, or has saved nothing yet"
     newest = max(others, key=lambda path: path.stat().st_mtime_ns)
-    return f"it failed, or has saved nothing yet (an older run has --ckpt_path={newest})"
+    return f"it failed, or has saved nothing yet (an older run has {label}{newest})"
 
 
 def runs_folder(user: Values, line: CommandLine) -> Path:

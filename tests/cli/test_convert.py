@@ -278,6 +278,29 @@ def test_what_computes_something_else_does_not_stay(everywhere, start, finish, t
     assert "a.lossy (lossy)" in finish(start(*back, cwd=tmp_path)).out
 
 
+# Checkpoints of the newest run by name
+
+
+def test_best_is_that_of_the_newest_run(trained, perceiver, monkeypatch, tmp_path):
+    monkeypatch.chdir(trained.folder.parents[2])
+    result = perceiver("convert", "best", str(tmp_path / "best.safetensors"))
+    assert result.code == 0, result.err
+    assert f"read       {trained.best.relative_to(trained.folder.parents[2])} (checkpoint)" in result.out
+    best = torch.load(trained.best, weights_only=True)["state_dict"]
+    written = load_file(tmp_path / "best.safetensors")
+    for name, weight in written.items():
+        torch.testing.assert_close(weight, best[f"model.{name}"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_named_checkpoint_needs_a_run(name, perceiver):
+    assert perceiver("convert", name, "out.ckpt").error == f"{name}: no run in logs (give the path of a checkpoint)"
+    flag = f"--ckpt_path={name}"
+    assert perceiver("export", flag, "--output=out.pt2").error == (
+        f"{flag}: no run in logs (give the path of a checkpoint)"
+    )
+
+
 # Hostile inputs
 
 

@@ -242,7 +242,7 @@ def test_maps_drawn_before_a_failure_are_kept(module, tmp_path):
                 raise UserError("2: cannot be drawn")
             return super().draw_attention(source, example, weights, path)
 
-    with pytest.raises(UserError, match="^2: cannot be drawn$"):
+    with pytest.raises(UserError, match=r"^2: cannot be drawn$"):
         SumPredictor(module, FailingReader({}, None), attention=str(tmp_path / "maps")).predict(["1", "2"])
     assert [file.name for file in (tmp_path / "maps").iterdir()] == ["0000-1.json"]
 

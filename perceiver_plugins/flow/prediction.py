@@ -18,7 +18,7 @@ from perceiver_plugins.flow.parts import OVERLAP, flow_of_frames
 from perceiver_plugins.flow.reading import in_order
 from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.sdk.prediction.predictor import LONGEST_NAME, Prediction, Predictor
+from perceiver_plugins.sdk.prediction.predictor import MAX_FILE_STEM, Prediction, Predictor
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 
@@ -81,7 +81,7 @@ class FlowPredictor(Predictor):
                 self.output.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(
-                    f"output={str(self.output)!r}: no folder can be made there: {error.strerror}"
+                    f"output={str(self.output)!r}: the folder cannot be created ({error.strerror})"
                 ) from error
         return super().stream(inputs)
 
@@ -146,7 +146,7 @@ class FlowPredictor(Predictor):
     def _write(self, flow: Tensor, source: str, number: int) -> dict[str, str]:
         assert self.output is not None
         first = str(getattr(source, "first", source))
-        name = "-".join(re.findall(r"\w+", Path(first).stem))[:LONGEST_NAME] or "frames"
+        name = "-".join(re.findall(r"\w+", Path(first).stem))[:MAX_FILE_STEM] or "frames"
         path = self.output / f"{number:04d}-{name}"
         write_flo(f"{path}.flo", flow.permute(1, 2, 0).numpy())
         draw_flow(flow).save(f"{path}.png")

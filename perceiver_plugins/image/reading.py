@@ -79,7 +79,7 @@ class ImageReader(FileReader):
             UserError: if the images are of different sizes.
         """
         if len({example.pixel_values.shape for example in examples}) > 1:
-            raise UserError("the model's images are not resized, and of different sizes: batch_size=1 is needed")
+            raise UserError("images of different sizes do not make a batch")
         return {"pixel_values": torch.stack([example.pixel_values for example in examples])}
 
     def tokens(self, example: ImageExample) -> list[str]:

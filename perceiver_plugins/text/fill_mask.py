@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, numbered
+from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, number_columns
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.lightning import LitLanguageModel
 from perceiver_plugins.text.model import LanguageModel
@@ -227,5 +227,5 @@ class MaskPredictor(Predictor):
                     "input": prediction["input"],
                     "filled": prediction["filled"],
                     "mask": number,
-                    **numbered(guesses),
+                    **number_columns(guesses),
                 }

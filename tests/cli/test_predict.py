@@ -206,7 +206,7 @@ def test_names_of_files_may_be_any_bytes(image_classifier, predict, pictures, tm
         (["none"], "none: there are no images (.jpg, .jpeg, .png"),
         (["a.png", "--top_k=0"], "top_k=0 must be at least 1"),
         (["a.png", "--batch_size=0"], "batch_size=0 must be at least 1"),
-        (["a.png", "--attention=a.png"], "attention='a.png': no folder can be made there: File exists"),
+        (["a.png", "--attention=a.png"], "attention='a.png': the folder cannot be created (File exists)"),
         (["a.png", "--attention"], "--attention: a value is missing (write --attention=VALUE)"),
         (["a.png", "--format=xml"], "--format: must be 'table', 'csv', 'json' or 'jsonl', got 'xml'"),
         (["a.png", "--format=cvs"], "'json' or 'jsonl', got 'cvs' (did you mean 'csv'?)"),

@@ -251,7 +251,7 @@ def test_impossible_options_are_refused(flow_module, reader, folder, tmp_path):
         with pytest.raises(UserError, match=message):
             FlowPredictor(module, reader, **options)
     predictor = FlowPredictor(module, reader, output=str(tmp_path / "file"))
-    with pytest.raises(UserError, match="no folder can be made there: File exists"):
+    with pytest.raises(UserError, match=r"the folder cannot be created \(File exists\)"):
         predictor.predict([str(folder)])
 
 

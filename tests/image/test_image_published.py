@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from perceiver_plugins.huggingface.image import _data, _processor
 from perceiver_plugins.huggingface.image_processor import ZooImageProcessor
 from perceiver_plugins.image.data.transforms import ImageFormat
 from perceiver_plugins.image.reading import ImageReader
+from perceiver_plugins.sdk.prediction.predictor import Predictor
 from perceiver_registry import UserError
 
 SMALL = {"size": {"height": 24, "width": 24}, "crop_size": {"height": 28, "width": 28}}
@@ -142,9 +144,37 @@ def test_what_is_not_done_is_refused(tmp_path, said, message):
     assert "\n" not in str(caught.value)
 
 
-def test_images_that_are_not_resized_do_not_make_a_batch(tmp_path):
-    reader = ImageReader(described(tmp_path / "model", {"do_resize": False}), None)
-    for name, size in (("a", (30, 40)), ("b", (50, 60))):
-        picture(size, "RGB").save(tmp_path / f"{name}.png")
-    with pytest.raises(UserError, match="of different sizes: batch_size=1 is needed"):
-        reader.collate([reader.read(str(tmp_path / f"{name}.png")) for name in "ab"])
+class MeanPredictor(Predictor):
+    """Predictor of the mean of the pixel values."""
+
+    def answers(self, output, examples):
+        return [{"mean": mean} for mean in output.tolist()]
+
+    @staticmethod
+    def rows(predictions):
+        return iter(())
+
+
+def test_images_that_are_not_resized_are_predicted_in_batches_of_one_size(tmp_path):
+    reader = ImageReader(described(tmp_path / "model", {"do_resize": False, "do_center_crop": False}), None)
+    files = [str(tmp_path / f"{number}.png") for number in range(4)]
+    for file, size in zip(files, [(30, 40), (50, 60), (30, 40), (3, 3)], strict=True):
+        picture(size, "RGB").save(file)
+
+    def model(batch, positions):
+        if min(batch["pixel_values"].shape[2:]) < 5:
+            raise ValueError("images of 3x3 pixels are too small")
+        return batch["pixel_values"].mean(dim=(1, 2, 3))
+
+    module = SimpleNamespace(model=model, device=torch.device("cpu"))
+    predictor = MeanPredictor(module, reader, batch_size=3)
+    predictions = predictor.predict([*files, str(tmp_path / "missing.png")])
+    assert [prediction["input"] for prediction in predictions] == files[:3]
+    for prediction in predictions:
+        assert prediction["mean"] == pytest.approx(reader.read(prediction["input"]).pixel_values.mean().item())
+    assert predictor.failures == [
+        f"{files[3]}: the model cannot take this input (images of 3x3 pixels are too small)",
+        f"{tmp_path}/missing.png: cannot be read (No such file or directory)",
+    ]
+    with pytest.raises(UserError, match=r"^images of different sizes do not make a batch$"):
+        reader.collate([reader.read(file) for file in files[:2]])

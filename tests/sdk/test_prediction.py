@@ -21,7 +21,7 @@ from perceiver_core import (
     PerceiverIO,
     TrainableQueryProvider,
 )
-from perceiver_plugins.sdk.prediction.predictor import Predictor, looked_at
+from perceiver_plugins.sdk.prediction.predictor import Predictor, input_attention
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 
@@ -30,9 +30,9 @@ def softmax_of(*shape: int) -> Tensor:
     return torch.randn(shape).softmax(dim=-1)
 
 
-def test_what_was_looked_at_sums_to_1():
+def test_what_was_input_attention_sums_to_1():
     attentions = Attentions([softmax_of(2, 3, 5, 7), softmax_of(2, 4, 5, 7)], [], softmax_of(2, 2, 6, 5))
-    maps = looked_at(attentions)
+    maps = input_attention(attentions)
     assert [tuple(each.shape) for each in maps] == [(2, 7), (2, 7)]
     for each, cross in zip(maps, attentions.encoder_cross, strict=True):
         torch.testing.assert_close(each.sum(dim=1), torch.ones(2))
@@ -45,22 +45,22 @@ def test_what_was_looked_at_sums_to_1():
 def test_a_latent_counts_as_much_as_the_decoder_looks_at_it():
     encoder = torch.eye(3)[None, None]  # each latent looks at a place of its own
     decoder = torch.tensor([[[[0.5, 0.25, 0.25]], [[0.1, 0.9, 0.0]]]])  # two heads, one query
-    (weights,) = looked_at(Attentions([encoder], [], decoder))
+    (weights,) = input_attention(Attentions([encoder], [], decoder))
     torch.testing.assert_close(weights, torch.tensor([[0.3, 0.575, 0.125]]))
 
 
 def test_heads_and_output_queries_count_the_same():
     encoder = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]])  # three heads of one latent
-    (weights,) = looked_at(Attentions([encoder], [], torch.ones(1, 1, 4, 1)))
+    (weights,) = input_attention(Attentions([encoder], [], torch.ones(1, 1, 4, 1)))
     torch.testing.assert_close(weights, torch.tensor([[1 / 3, 2 / 3]]))
     decoder = torch.eye(2)[None, None][:, :, [0, 0, 0, 1]]  # three of four queries look at the first latent
-    (weights,) = looked_at(Attentions([torch.eye(2)[None, None]], [], decoder))
+    (weights,) = input_attention(Attentions([torch.eye(2)[None, None]], [], decoder))
     torch.testing.assert_close(weights, torch.tensor([[0.75, 0.25]]))
 
 
 def test_weights_that_dropout_took_from_are_made_to_sum_to_1():
     encoder = torch.tensor([[[[0.2, 0.0, 0.2]]]])
-    (weights,) = looked_at(Attentions([encoder], [], torch.full((1, 1, 1, 1), 0.5)))
+    (weights,) = input_attention(Attentions([encoder], [], torch.full((1, 1, 1, 1), 0.5)))
     torch.testing.assert_close(weights, torch.tensor([[0.5, 0.0, 0.5]]))
 
 
@@ -170,6 +170,98 @@ def test_nothing_may_be_readable(module, reader):
     assert len(predictor.failures) == 1
 
 
+class VectorReader(NumbersReader):
+    """Reader whose examples are stacked, which fails for vectors of different lengths."""
+
+    def collate(self, examples):
+        numbers = torch.stack([torch.tensor(example) for example in examples])
+        return {"numbers": numbers, "pad_mask": torch.zeros(numbers.shape, dtype=torch.bool)}
+
+
+class RejectingModel(torch.nn.Module):
+    """Model that raises an error for vectors of a length other than 2."""
+
+    def __init__(self, model: torch.nn.Module, error: Exception):
+        super().__init__()
+        self.model = model
+        self.error = error
+
+    def forward(self, batch, positions=None):
+        if batch["numbers"].shape[1] != 2:
+            raise self.error
+        return self.model(batch, positions)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 99])
+def test_inputs_of_different_shapes_are_predicted_in_batches_of_equal_shapes(module, reader, batch_size):
+    inputs = ["1,2", "1,2,3", "3,4", "none", "4,5,6", "7,8"]
+    predictor = SumPredictor(module, VectorReader({}, None), batch_size)
+    predictions = predictor.predict(inputs)
+    expected = SumPredictor(module, reader, 1).predict(inputs)
+    assert [prediction["input"] for prediction in predictions] == ["1,2", "1,2,3", "3,4", "4,5,6", "7,8"]
+    for prediction, other in zip(predictions, expected, strict=True):
+        assert prediction["sum"] == pytest.approx(other["sum"], abs=1e-5)
+    assert predictor.failures == ["'none': not numbers"]
+
+
+@pytest.mark.parametrize("reader_class", [NumbersReader, VectorReader], ids=["padded", "stacked"])
+@pytest.mark.parametrize(
+    ("batch_size", "error"), [(1, ValueError), (2, ValueError), (99, ValueError), (2, RuntimeError), (99, RuntimeError)]
+)
+def test_an_input_of_a_shape_that_the_model_rejects_is_reported(module, reader_class, batch_size, error):
+    module.model = RejectingModel(module.model, error("length must be 2"))
+    predictor = SumPredictor(module, reader_class({}, None), batch_size)
+    predictions = predictor.predict(["1,2,3", "1,2", "none", "3,4", "5"])
+    assert [prediction["input"] for prediction in predictions] == ["1,2", "3,4"]
+    assert predictor.failures == [
+        "1,2,3: the model cannot take this input (length must be 2)",
+        "'none': not numbers",
+        "5: the model cannot take this input (length must be 2)",
+    ]
+
+
+def test_an_input_that_cannot_be_collated_is_reported(module):
+    class Choosy(NumbersReader):
+        def collate(self, examples):
+            if any(len(example) > 2 for example in examples):
+                raise UserError("more than two numbers")
+            return super().collate(examples)
+
+    predictor = SumPredictor(module, Choosy({}, None))
+    assert [prediction["input"] for prediction in predictor.predict(["1,2", "1,2,3", "3"])] == ["1,2", "3"]
+    assert predictor.failures == ["1,2,3: the model cannot take this input (more than two numbers)"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error"),
+    [
+        (["1", "1,2,3"], RuntimeError("bug")),  # all inputs fail
+        (["1,2", "1"], torch.OutOfMemoryError("no memory")),
+        (["1,2", "1"], TypeError("bug")),
+    ],
+    ids=["all inputs", "memory", "bug"],
+)
+def test_an_error_that_need_not_be_the_input_s_ends_the_prediction(module, inputs, error):
+    module.model = RejectingModel(module.model, error)
+    with pytest.raises(type(error), match=str(error)):
+        SumPredictor(module, VectorReader({}, None)).predict(inputs)
+
+
+def test_an_error_for_a_shape_that_was_predicted_ends_the_prediction(module):
+    class Once(torch.nn.Module):
+        calls = 0
+
+        def forward(self, batch, positions=None):
+            self.calls += 1
+            if self.calls > 1:
+                raise RuntimeError("bug")
+            return batch["numbers"].sum(dim=1)
+
+    module.model = Once()
+    with pytest.raises(RuntimeError, match="bug"):
+        SumPredictor(module, VectorReader({}, None), 1).predict(["1,2", "3,4"])
+
+
 def test_a_prediction_needs_no_gradients(module, reader):
     class Needs(SumPredictor):
         def answers(self, output: Tensor, examples) -> list[dict]:
@@ -192,7 +284,7 @@ def test_attention_is_drawn_for_each_input(module, reader, tmp_path, batch_size)
         written, layers = json.loads(file.read_text())
         assert written == source
         _, attentions = module.model(reader.collate([reader.read(source)]), return_attention=True)
-        for layer, expected in zip(layers, looked_at(attentions), strict=True):
+        for layer, expected in zip(layers, input_attention(attentions), strict=True):
             assert layer == pytest.approx(expected[0].tolist(), abs=1e-6)
             assert sum(layer) == pytest.approx(1)
 
@@ -221,7 +313,7 @@ def test_a_picture_is_named_after_its_input_whatever_it_is(module, tmp_path, sou
 
 def test_a_folder_that_cannot_be_made_is_refused(module, reader, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"^attention='.*file': no folder can be made there: File exists$"):
+    with pytest.raises(UserError, match=r"^attention='.*file': the folder cannot be created \(File exists\)$"):
         SumPredictor(module, reader, attention=str(tmp_path / "file")).predict(["1"])
 
 

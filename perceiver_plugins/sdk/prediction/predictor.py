@@ -1,4 +1,4 @@
-"""What ``perceiver predict`` does: inputs in batches through a model, and what a task makes of its output."""
+"""Base class of predictors: inputs in batches through a model, and one prediction for each input."""
 
 from __future__ import annotations
 
@@ -15,30 +15,41 @@ import torch
 from torch import Tensor
 
 from perceiver_core import Attentions, Batch
+from perceiver_plugins.sdk.data.missing_files import shorten_path
+from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.prediction.progress import track_progress
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
 from perceiver_registry import UserError
 
-LONGEST_NAME = 40
-"""How many characters of an input become part of a file's name."""
+MAX_FILE_STEM = 40
+"""Characters of an input that become part of a file's name. Arbitrary."""
+
+SHAPE_ERRORS = (ValueError, RuntimeError)
+"""Errors of collate functions and models on inputs of a shape that they cannot take."""
+
+DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
+"""Errors of the device, which inherit from RuntimeError: they end a prediction. Older torch lacks the second."""
 
 Prediction = dict[str, Any]
-"""Prediction for one input as plain data by name, which the task chooses: a class, its probability, a text."""
+"""Prediction for one input: plain data by name, such as a class, its probability or a text. The task names them."""
 
 Read = tuple[int, str, Any]
-"""An input that was read: its number, what it is called, and the example that the reader made of it."""
+"""Number of an input among all inputs, its source, and the example that the reader read."""
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Name of each entry of a batch, and its shape without the batch dimension."""
 
 
 class Predictor(ABC):
-    """Predicts for a person's inputs. A task implements :meth:`answers`, and :meth:`rows` for tables.
+    """Base class of predictors. A task implements :meth:`answers`, and :meth:`rows` for tables.
 
     Args:
         module: the Lightning module, with its weights loaded.
-        reader: reads the inputs, as the model's modality needs it.
-        batch_size: inputs that go through the model together.
-        attention: a folder, made if need be, to draw into what the model looked at in each input: as overlays of
-            images, as coloured HTML pages of texts. Null: nothing is drawn.
+        reader: the reader of the model's input adapter.
+        batch_size: inputs per batch.
+        attention: folder to draw the attention maps of each input into: overlays of images, coloured HTML pages of
+            texts. It is created if it does not exist. Null: no maps.
     """
 
     def __init__(self, module: LitPerceiver, reader: Reader, batch_size: int = 32, attention: str | None = None):
@@ -49,27 +60,28 @@ class Predictor(ABC):
         self.batch_size = batch_size
         self.attention = Path(attention).expanduser() if attention else None
         self.failures: list[str] = []
-        """What could not be read, one line each."""
+        """One line for each input that could not be read or predicted."""
+        self._predicted_shapes: set[Shapes] = set()
 
     @abstractmethod
     def answers(self, output: Any, examples: Sequence[Any]) -> list[Prediction]:
-        """What the model's output for a batch says of each of its examples."""
+        """Turn the model's output for a batch into a prediction for each of its examples."""
 
     @staticmethod
     @abstractmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
-        """The predictions as rows of a table for people, with as many digits as they need."""
+        """Format predictions as rows of a table for people, with rounded numbers."""
 
     @classmethod
     def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
-        """The predictions as rows for programs (CSV), each complete in itself, with all digits of numbers."""
+        """Format predictions as rows for programs (CSV): the same columns in each row, numbers with all digits."""
         yield from cls.rows(predictions)
 
     def predict(self, inputs: Sequence[str]) -> list[Prediction]:
-        """Predicts for each input; those that cannot be read are left out and named in :attr:`failures`.
+        """Predict for each input. Inputs that cannot be read or predicted are reported in :attr:`failures`.
 
         Args:
-            inputs: what the reader expands to single inputs.
+            inputs: arguments that the reader expands to single inputs.
 
         Raises:
             UserError: if an argument names no input.
@@ -78,10 +90,10 @@ class Predictor(ABC):
 
     @torch.no_grad()
     def stream(self, inputs: Iterable[str]) -> Iterator[Prediction]:
-        """Do the same, batch by batch: neither inputs nor predictions are kept.
+        """Predict batch by batch, as :meth:`predict` does, without keeping inputs or predictions in memory.
 
         Args:
-            inputs: what the reader expands to single inputs, as they come.
+            inputs: arguments that the reader expands to single inputs.
 
         Raises:
             UserError: if an argument names no input.
@@ -95,26 +107,88 @@ class Predictor(ABC):
 
     def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
         read: list[Read] = []
+        failures: dict[int, str] = {}
         for number, source in enumerate(sources, start):
             try:
                 read.append((number, source, self.reader.read(source)))
             except UserError as error:
-                self.failures.append(str(error))
+                failures[number] = str(error)
+        predictions, rejected = self._predict_read(read)
+        for (number, source, example), error in rejected:
+            self._raise_if_shape_is_known(example, error)
+            failures[number] = f"{shorten_path(source)}: the model cannot take this input ({one_line(error)})"
+        self.failures += [failures[number] for number in sorted(failures)]
+        return [predictions[number] for number in sorted(predictions)]
+
+    def _predict_read(self, read: Sequence[Read]) -> tuple[dict[int, Prediction], list[tuple[Read, Exception]]]:
+        """Predict for inputs that were read.
+
+        Returns:
+            Predictions by the inputs' numbers, and the inputs that failed with their errors.
+        """
         if not read:
-            return []
+            return {}, []
         examples = [example for _, _, example in read]
-        device = self.module.device
-        batch = {name: value.to(device) for name, value in self.reader.collate(examples).items()}
-        answers = self.answers(self.ask(batch, read), examples)
-        return [{"input": source, **answer} for (_, source, _), answer in zip(read, answers, strict=True)]
+        try:
+            batch = self.reader.collate(examples)
+        except (UserError, *SHAPE_ERRORS) as error:
+            return self._predict_apart(read, error)
+        try:
+            output = self.ask({name: value.to(self.module.device) for name, value in batch.items()}, read)
+        except DEVICE_ERRORS:
+            raise
+        except SHAPE_ERRORS as error:
+            return self._predict_apart(read, error)
+        self._predicted_shapes.add(_shapes(batch))
+        answers = zip(read, self.answers(output, examples), strict=True)
+        return {number: {"input": source, **answer} for (number, source, _), answer in answers}, []
+
+    def _predict_apart(
+        self, read: Sequence[Read], error: Exception
+    ) -> tuple[dict[int, Prediction], list[tuple[Read, Exception]]]:
+        """Predict for inputs whose batch failed: in batches of equal shapes or, if theirs are equal, one by one.
+
+        Args:
+            read: the inputs.
+            error: the error of their batch.
+        """
+        if len(read) == 1:
+            return {}, [(read[0], error)]
+        groups: dict[Shapes | None, list[Read]] = {}
+        for each in read:
+            groups.setdefault(self._shapes_of(each[2]), []).append(each)
+        predictions: dict[int, Prediction] = {}
+        rejected: list[tuple[Read, Exception]] = []
+        for group in groups.values() if len(groups) > 1 else [[each] for each in read]:
+            found, failed = self._predict_read(group)
+            predictions |= found
+            rejected += failed
+        return predictions, rejected
+
+    def _shapes_of(self, example: Any) -> Shapes | None:
+        """Return the shapes of an example as a batch of its own; None if it cannot be collated."""
+        try:
+            return _shapes(self.reader.collate([example]))
+        except (UserError, *SHAPE_ERRORS):
+            return None
+
+    def _raise_if_shape_is_known(self, example: Any, error: Exception) -> None:
+        """Raise the error of an input unless its shape is the likely cause.
+
+        Collate functions and models raise UserError and ValueError for inputs that they cannot take. Other errors may
+        have any cause, unless inputs of another shape were predicted.
+        """
+        is_known = not self._predicted_shapes or self._shapes_of(example) in self._predicted_shapes
+        if is_known and not isinstance(error, UserError | ValueError):
+            raise error
 
     def ask(self, batch: Batch, read: Sequence[Read], positions: Tensor | None = None) -> Any:
-        """What the model makes of a batch; draws what it looked at, if that is asked for.
+        """Compute the model's output for a batch. With :attr:`attention`, draw the attention maps as well.
 
         Args:
             batch: the batch, on the model's device.
-            read: what it was made of.
-            positions: the output places to decode. None: all.
+            read: the inputs of the batch.
+            positions: output positions to decode. None: all.
         """
         model: Any = self.module.model
         if self.attention is None:
@@ -125,18 +199,22 @@ class Predictor(ABC):
 
     def _draw(self, attentions: Attentions, read: Sequence[Read]) -> None:
         assert self.attention is not None
-        layers = looked_at(attentions)
-        with _folder_of_drawings(self.attention) as folder:
+        layers = input_attention(attentions)
+        with _drawing_folder(self.attention) as folder:
             for index, (number, source, example) in enumerate(read):
-                # The input may be a file, or a long text with anything in it.
-                name = "-".join(re.findall(r"\w+", Path(source).stem))[:LONGEST_NAME] or "input"
+                # The input may be a file, or a long text with any characters.
+                stem = "-".join(re.findall(r"\w+", Path(source).stem))[:MAX_FILE_STEM] or "input"
                 weights = [layer[index].cpu() for layer in layers]
-                self.reader.draw_attention(source, example, weights, folder / f"{number:04d}-{name}")
+                self.reader.draw_attention(source, example, weights, folder / f"{number:04d}-{stem}")
+
+
+def _shapes(batch: Batch) -> Shapes:
+    return tuple((name, tuple(value.shape[1:])) for name, value in batch.items())
 
 
 @contextlib.contextmanager
-def _folder_of_drawings(folder: Path) -> Iterator[Path]:
-    """Create a folder to draw into within this context; remove it if drawing fails before anything is written.
+def _drawing_folder(folder: Path) -> Iterator[Path]:
+    """Create a folder to draw into; remove it if drawing fails before anything is written.
 
     Raises:
         UserError: if it cannot be created.
@@ -145,7 +223,7 @@ def _folder_of_drawings(folder: Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"attention={str(folder)!r}: no folder can be made there: {error.strerror}") from error
+        raise UserError(f"attention={str(folder)!r}: the folder cannot be created ({error.strerror})") from error
     try:
         yield folder
     except BaseException:
@@ -155,10 +233,10 @@ def _folder_of_drawings(folder: Path) -> Iterator[Path]:
         raise
 
 
-def looked_at(attentions: Attentions) -> list[Tensor]:
-    """How much the model's answer looked at each place of the input, by way of each of the encoder's cross-attentions.
+def input_attention(attentions: Attentions) -> list[Tensor]:
+    """Attention rollout from the outputs to the input positions, for each of the encoder's cross-attention layers.
 
-    A latent counts as much as the decoder looked at it; heads, and output queries, count the same.
+    Each latent is weighted by the decoder's attention to it. Weights are averaged over heads and output queries.
 
     Returns:
         (b, m) for each cross-attention layer, summing to 1.
@@ -169,43 +247,43 @@ def looked_at(attentions: Attentions) -> list[Tensor]:
 
 
 def best_classes(logits: Tensor, label_names: Sequence[str], top_k: int) -> list[Prediction]:
-    """The most probable classes of each example.
+    """Select the most probable classes of each example.
 
     Args:
         logits: (b, classes).
-        label_names: what the classes are called.
-        top_k: how many are told, the most probable one first.
+        label_names: names of the classes, by index.
+        top_k: number of classes to select, the most probable one first.
     """
-    best, numbers = logits.float().softmax(dim=-1).topk(top_k)
+    best, indices = logits.float().softmax(dim=-1).topk(top_k)
     return [
         {
             "label": label_names[row[0]],
             "probability": probabilities[0],
             "top": [
-                {"label": label_names[number], "probability": probability}
-                for number, probability in zip(row, probabilities, strict=True)
+                {"label": label_names[index], "probability": probability}
+                for index, probability in zip(row, probabilities, strict=True)
             ],
         }
-        for row, probabilities in zip(numbers.tolist(), best.tolist(), strict=True)
+        for row, probabilities in zip(indices.tolist(), best.tolist(), strict=True)
     ]
 
 
 def class_record(prediction: Prediction) -> dict[str, Any]:
-    """The classes that :func:`best_classes` finds for an input, as a row for programs."""
-    return {"input": prediction["input"], **numbered(prediction["top"])}
+    """Format the prediction of :func:`best_classes` as a row for programs."""
+    return {"input": prediction["input"], **number_columns(prediction["top"])}
 
 
 def class_row(prediction: Prediction) -> dict[str, str]:
-    """The same, as a row of a table for people."""
+    """Format the prediction of :func:`best_classes` as a row of a table for people."""
     return {
         name: f"{value:.4f}" if isinstance(value, float) else value for name, value in class_record(prediction).items()
     }
 
 
-def numbered(guesses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Guesses side by side: "label", "probability", "label 2", "probability 2", and so on."""
+def number_columns(ranked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge ranked results into one row: "label", "probability", "label 2", "probability 2", and so on."""
     return {
         f"{name} {rank}" if rank > 1 else name: value
-        for rank, guess in enumerate(guesses, start=1)
-        for name, value in guess.items()
+        for rank, result in enumerate(ranked, start=1)
+        for name, value in result.items()
     }

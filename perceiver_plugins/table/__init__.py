@@ -1,4 +1,4 @@
-"""Tables: numbers in columns, their data and their adapter."""
+"""Tables of numeric columns: data modules, input adapter and prediction."""
 
 import lazy_loader
 

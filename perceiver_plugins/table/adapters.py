@@ -1,4 +1,4 @@
-"""The adapter from numbers in columns to a Perceiver."""
+"""Input adapter for tables of numeric columns."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from perceiver_core import AdaptedInput, Batch, InputAdapter
 from perceiver_plugins.table.config import TableEncoderConfig
 
 MISSING = 0.1
-"""Part of the random numbers of an example batch that is missing."""
+"""Fraction of missing numbers in an example batch; arbitrary."""
 
 
 class TableInputAdapter(InputAdapter):
-    """Makes a place of the input of each column: number * weight + column. Reads ``inputs`` of a batch.
+    """Embed each column as one input position: ``number * weight + column``. Reads ``inputs`` of a batch.
 
-    Weight and column are learned vectors of the column, as in the feature tokenizer of the FT-Transformer (arXiv
-    2106.11959, section 3.3). Where the number is missing (NaN), a learned vector that all columns share stands in for
-    number * weight.
+    ``weight`` and ``column`` are learned vectors, one of each per column, as in the feature tokenizer of the
+    FT-Transformer (arXiv 2106.11959, section 3.3). For a missing number (NaN), a learned vector that all columns share
+    replaces ``number * weight``.
 
     Args:
         num_features: number m of columns.
-        num_input_channels: channels c that a column's number is mapped to.
+        num_input_channels: channels c of a column's embedding.
         init_scale: standard deviation of the normal initialisation.
     """
 
@@ -43,11 +43,11 @@ class TableInputAdapter(InputAdapter):
         return self.columns.shape[0]
 
     def check_data(self, data: Any) -> None:
-        theirs = getattr(data, "num_features", None)
-        if theirs is not None and theirs != self.num_features:
+        num_features = getattr(data, "num_features", None)
+        if num_features is not None and num_features != self.num_features:
             raise ValueError(
-                f"the data's num_features={theirs} does not fit the model's num_features={self.num_features}; "
-                "give the data module the columns that the model was made for"
+                f"the data's num_features={num_features} does not fit the model's num_features={self.num_features} "
+                "(give the data module the columns that the model was trained on)"
             )
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
@@ -56,10 +56,13 @@ class TableInputAdapter(InputAdapter):
         return {"inputs": torch.randn(shape, generator=generator).masked_fill(missing, torch.nan)}
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        """Adapts ``batch["inputs"]`` (b, m), standardised numbers, NaN where one is missing.
+        """Embed ``batch["inputs"]`` (b, m): standardised numbers, NaN where missing.
+
+        Returns:
+            The input array (b, m, c), without a padding mask.
 
         Raises:
-            ValueError: if there are not as many columns as ``num_features``.
+            ValueError: if the number of columns is not ``num_features``.
         """
         inputs: Tensor = batch["inputs"]
         if inputs.dim() != 2 or inputs.shape[1] != self.num_features:
@@ -68,6 +71,6 @@ class TableInputAdapter(InputAdapter):
                 f"num_features={self.num_features} columns"
             )
         missing = inputs.isnan()[..., None]
-        # A NaN that is multiplied and then left out would still be one in the gradient.
+        # Multiplied before it is replaced, a NaN would make the gradient of the weight NaN.
         numbers = torch.where(missing, 0.0, inputs.to(self.weight.dtype)[..., None])
         return AdaptedInput(torch.where(missing, self.missing, numbers * self.weight) + self.columns)

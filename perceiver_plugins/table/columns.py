@@ -1,4 +1,4 @@
-"""The columns of a table that a model reads: from what stands in a row to standardised numbers."""
+"""Feature columns of a table: parsing of numbers and standardisation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from perceiver_plugins.sdk.errors import DataError
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of numbers, and what these are standardised by.
+    """Numeric columns and the statistics that standardise them.
 
     Attributes:
         names: names of the m columns.
-        mean: mean of each.
-        std: standard deviation of each.
+        mean: mean of each column.
+        std: standard deviation of each column.
     """
 
     names: list[str]
@@ -30,47 +30,47 @@ class Columns:
     std: list[float]
 
     def __post_init__(self) -> None:
-        """Check the columns, which a checkpoint may describe.
+        """Validate values that may come from a checkpoint.
 
         Raises:
-            ValueError: if there is not one mean and one standard deviation for each name.
+            ValueError: if ``mean`` or ``std`` does not have one number per name.
         """
-        for numbers in (self.mean, self.std):
-            if np.asarray(numbers, dtype=np.float64).shape != (len(self.names),):
-                raise ValueError("columns: there must be a mean and a standard deviation for each name")
+        for statistic in (self.mean, self.std):
+            if np.asarray(statistic, dtype=np.float64).shape != (len(self.names),):
+                raise ValueError("columns: must have a mean and a standard deviation for each name")
 
     @classmethod
-    def of(cls, names: Sequence[str], numbers: np.ndarray) -> Self:
-        """Columns whose mean and standard deviation are those of ``numbers`` (rows, m), NaN left out.
+    def fit(cls, names: Sequence[str], numbers: np.ndarray) -> Self:
+        """Compute mean and standard deviation of ``numbers`` (rows, m), ignoring NaN.
 
-        A column that is the same in all rows has a standard deviation of 1 here.
+        A constant column gets a standard deviation of 1.
         """
         mean, std = mean_and_std(numbers)
         return cls(list(names), mean.tolist(), std.tolist())
 
     def standardise(self, numbers: np.ndarray) -> Tensor:
-        """``numbers`` (..., m) in standard deviations from the mean, as 32-bit floats."""
+        """Convert ``numbers`` (..., m) to standard deviations from the mean, float32."""
         return torch.from_numpy(((numbers - self.mean) / self.std).astype(np.float32))
 
 
-def numbers(row: Mapping[str, Any], names: Sequence[str], place: str, flag: str) -> list[float]:
-    """The numbers in the columns ``names`` of a row; NaN where one is missing.
+def read_numbers(row: Mapping[str, Any], names: Sequence[str], location: str, flag: str) -> list[float]:
+    """Parse the numbers in the columns ``names`` of a row; NaN where missing.
 
     Args:
         row: values by column.
         names: the columns to read.
-        place: where the row is, for errors.
-        flag: what says which columns are read, for errors.
+        location: file and line of the row, for error messages.
+        flag: what chooses the columns, for error messages: an option or "the model".
 
     Raises:
-        DataError: if there are other things than numbers; the message names all such columns of the row.
+        DataError: if a value is not a number; the message names all such columns of the row.
     """
-    parsed, others = [], []
+    parsed, errors = [], []
     for name in names:
         try:
             parsed.append(number(row.get(name)))
         except ValueError as error:
-            others.append(f"{name}: {error}")
-    if others:
-        raise DataError(f"{place}: {'; '.join(others)} ({flag} says which columns to read)")
+            errors.append(f"{name}: {error}")
+    if errors:
+        raise DataError(f"{location}: {'; '.join(errors)} ({flag} chooses the columns to read)")
     return parsed

@@ -9,11 +9,11 @@ from perceiver_core.config import EncoderConfig, require_positive
 
 @dataclass
 class TableEncoderConfig(EncoderConfig):
-    """An encoder of numbers in columns.
+    """Configuration of an encoder of numeric columns.
 
     Args:
-        num_features: number of columns, each of which is one place of the input.
-        num_input_channels: channels that a column's number is mapped to.
+        num_features: number of columns, each of which is one input position.
+        num_input_channels: channels of a column's embedding.
     """
 
     num_features: int = 10

@@ -1,4 +1,4 @@
-"""The data module of numbers in columns, and a small table that comes with scikit-learn."""
+"""Base data module of tables, and the diabetes data set of scikit-learn."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from perceiver_registry import UserError
 
 @dataclass(frozen=True)
 class Table:
-    """Examples in rows.
+    """Features and labels of one split.
 
     Attributes:
-        features: (rows, m) numbers, NaN where one is missing.
-        labels: (rows, t) numbers, NaN where one is missing, or (rows) numbers of classes.
+        features: (rows, m) numbers, NaN where missing.
+        labels: (rows, t) targets, NaN where missing, or (rows) class indices.
     """
 
     features: np.ndarray
     labels: np.ndarray
 
     def take(self, rows: np.ndarray) -> Table:
-        """The table of these rows alone."""
+        """Select rows by index."""
         return Table(self.features[rows], self.labels[rows])
 
 
 @dataclass(frozen=True)
 class Tables:
-    """A data set.
+    """A data set with its splits.
 
     Attributes:
-        feature_names: names of the m columns that a model reads.
+        feature_names: names of the m feature columns.
         label_names: names of the t targets, or of the classes.
-        splits: the examples of "train", "validation" and "test", as far as there are any.
+        splits: examples by split: "train", "validation" and "test", of which some may be absent.
     """
 
     feature_names: list[str]
@@ -54,11 +54,13 @@ class Tables:
 
 
 class Examples(BatchDataset):
-    """The examples of a split, and beyond their end one with nothing to predict.
+    """Examples of one split.
+
+    An index beyond the end, which fills up the last batch, returns an example whose labels are ignored.
 
     Args:
         inputs: (rows, m) standardised numbers.
-        labels: (rows, t) numbers or (rows) numbers of classes.
+        labels: (rows, t) targets or (rows) class indices.
     """
 
     def __init__(self, inputs: Tensor, labels: Tensor) -> None:
@@ -74,16 +76,17 @@ class Examples(BatchDataset):
 
 
 class TableDataModule(Classes, PerceiverDataModule):
-    """Numbers in columns, from which numbers or a class are to be predicted.
+    """Base class of data modules of numeric columns, for regression or classification.
 
-    Batches are dicts of ``inputs`` (b, m), float32, one number a column in standard deviations from the mean of the
-    training data, NaN where it is missing; and ``labels``, either (b, t), float64, NaN where one is missing, or (b),
-    int64, the number of the class.
+    Batches are dicts of
+
+    - ``inputs`` (b, m), float32: features, standardised by the training data, NaN where missing;
+    - ``labels``: targets (b, t), float64, NaN where missing, or class indices (b), int64.
 
     Subclasses implement :meth:`load`.
 
     Args:
-        target: What is to be predicted: numbers or a class.
+        target: Kind of labels: numbers or a class.
         batch_size: Examples per batch and device, in training.
     """
 
@@ -100,14 +103,14 @@ class TableDataModule(Classes, PerceiverDataModule):
 
     @abstractmethod
     def load(self) -> Tables:
-        """Reads the data set."""
+        """Read the data set."""
 
     @cached_property
     def tables(self) -> Tables:
-        """The data set, which is read when it is first asked for.
+        """The data set, read at first use.
 
         Raises:
-            DataError: If there is nothing to train on, or it cannot be read.
+            DataError: If the training split is empty, a target is constant in it, or the data cannot be read.
         """
         tables = self.load()
         if "train" in tables.splits and not len(tables.splits["train"].labels):
@@ -118,63 +121,63 @@ class TableDataModule(Classes, PerceiverDataModule):
 
     @cached_property
     def columns(self) -> Columns:
-        """What a model reads, and how it is standardised."""
+        """Feature columns with the statistics of the training data, or those of the model without training data."""
         if "train" not in self.tables.splits:
             return Columns(**self.known["columns"])
-        return Columns.of(self.feature_names, self.tables.splits["train"].features)
+        return Columns.fit(self.feature_names, self.tables.splits["train"].features)
 
     @property
     def feature_names(self) -> list[str]:
-        """Names of the columns that a model reads."""
+        """Names of the feature columns."""
         return self.tables.feature_names
 
     @property
     def num_features(self) -> int:
-        """Number m of these."""
+        """Number m of feature columns."""
         return len(self.feature_names)
 
     @property
     def target_names(self) -> list[str]:
-        """Names of the numbers that are to be predicted."""
+        """target=number: names of the targets."""
         self._require("number")
         return self.tables.label_names
 
     @property
     def num_targets(self) -> int:
-        """Number t of these."""
+        """target=number: number t of targets."""
         return len(self.target_names)
 
     @property
     def target_mean(self) -> list[float]:
-        """Mean of each in the training data."""
+        """target=number: mean of each target in the training data."""
         return self._targets.mean
 
     @property
     def target_std(self) -> list[float]:
-        """Standard deviation of each in the training data."""
+        """target=number: standard deviation of each target in the training data."""
         return self._targets.std
 
     @property
     def label_names(self) -> list[str]:
-        """Names of the classes, in the order of their numbers."""
+        """target=class: names of the classes, by class index."""
         self._require("class")
         return self.tables.label_names
 
     @property
     def train_labels(self) -> np.ndarray:
-        """The classes of the training data, or its numbers (n, t)."""
+        """Labels of the training data: class indices (rows) or targets (rows, t)."""
         return self.tables.splits["train"].labels
 
     @cached_property
     def _targets(self) -> Columns:
-        return Columns.of(self.target_names, self.train_labels)
+        return Columns.fit(self.target_names, self.train_labels)
 
     def _require(self, target: str) -> None:
         if self.target != target:
-            raise UserError(f"target={self.target}: this data's labels are no {target}; its target must be {target!r}")
+            raise UserError(f"target={self.target}: must be {target!r} for the labels that the task needs")
 
     def description(self) -> dict[str, Any]:
-        """What prediction needs to know about the data, as plain data: it goes into checkpoints."""
+        """Return what prediction needs to know about the data, as plain data for checkpoints."""
         return {"columns": asdict(self.columns)}
 
     def setup(self, stage: str | None = None) -> None:
@@ -186,16 +189,16 @@ class TableDataModule(Classes, PerceiverDataModule):
 
 class DiabetesDataModule(TableDataModule):
     """Progression of diabetes within a year in 442 patients, from ten measurements of each (Efron et al., "Least angle
-    regression", 2004). Comes with scikit-learn; nothing is downloaded.
+    regression", 2004). The data comes with scikit-learn; nothing is downloaded.
 
-    310 patients are for training, 66 for validation and 66 for test, always the same.
+    The split is fixed: 310 patients for training, 66 for validation, 66 for test.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("number", **kwargs)
 
     def load(self) -> Tables:
-        from sklearn.datasets import load_diabetes  # takes a second that other data need not wait for
+        from sklearn.datasets import load_diabetes  # deferred: the import takes a second
 
         patients = load_diabetes(scaled=False)
         table = Table(patients.data, patients.target[:, None])

@@ -1,4 +1,4 @@
-"""The data module of the user's tables."""
+"""Data module for the user's own tables."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from perceiver_plugins.sdk.data.splits import check_fraction, permutation
 from perceiver_plugins.sdk.data.statistics import missing_targets
 from perceiver_plugins.sdk.data.table_rows import check_delimiter, column_names
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.table.columns import numbers
+from perceiver_plugins.table.columns import read_numbers
 from perceiver_plugins.table.data import Table, TableDataModule, Tables
 from perceiver_registry import UserError
 
-FEWEST_COUNTED = 20
-"""Rows from which on a column that counts them is taken for an index; arbitrary."""
+MIN_INDEX_ROWS = 20
+"""Fewest rows for a column of consecutive numbers to be reported as a row index; arbitrary."""
 
 
 class TableFilesDataModule(TableDataModule):
     """Your own tables: .csv, .tsv, .jsonl, .json and .parquet files, also compressed.
 
     Compressed files end in .gz, .xz, .bz2 or .zst. Each of the flags for files takes a file, a folder (all such files
-    in it), a pattern such as ``data/*.csv``, or a list of these. Each row is an example. A number is missing where
-    nothing stands, null, NA or nan; a row in which the class is missing is an error.
+    in it), a pattern such as ``data/*.csv``, or a list of these. Each row is an example. An empty cell, null, NA and
+    nan are missing numbers; a missing class is an error.
 
     Args:
         train_files: Files to train on; null: only evaluate a trained model, which knows its columns and classes.
-        val_files: Files to validate on; null: some rows of the training data are set aside.
+        val_files: Files to validate on; null: hold out some rows of the training data.
         test_files: Files to test on.
-        target: What is to be predicted: numbers or a class.
-        label_column: Name of the column with what is to be predicted; for numbers also a list of several.
-        feature_columns: Names of the columns with the numbers to predict it from; null: all others, but for the row
-            index that pandas writes into tables.
+        target: Kind of labels: numbers or a class.
+        label_column: Name of the label column; with target=number also a list of several.
+        feature_columns: Names of the feature columns; null: all columns except the label columns and the row index that
+            pandas writes into tables.
         delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
             .tsv files.
-        val_fraction: The part of the rows that is set aside.
+        val_fraction: Fraction of the rows to hold out for validation.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
-        "train": "there are no rows for training",
-        "validation": "there are no rows for validation: name files in val_files, or set aside more by val_fraction",
-        "test": "there is no test data: name some in test_files",
+        "train": "train_files: no rows",
+        "validation": "no rows for validation (name files with val_files, or raise val_fraction)",
+        "test": "no test data (name files with test_files)",
     }
 
     def __init__(
@@ -66,11 +66,11 @@ class TableFilesDataModule(TableDataModule):
         check_fraction(val_fraction)
         self.label_columns = [label_column] if isinstance(label_column, str) else list(label_column)
         if not self.label_columns or (target == "class" and len(self.label_columns) > 1):
-            raise UserError(f"label_column={label_column}: one column must be named, or several of numbers")
+            raise UserError(f"label_column={label_column}: must name one column (or several with target=number)")
         if feature_columns is not None and not feature_columns:
-            raise UserError("feature_columns=[]: there must be a column to predict from")
-        if both := set(self.label_columns).intersection(feature_columns or []):
-            raise UserError(f"feature_columns: {min(both)!r} is the label_column; a model would just repeat it")
+            raise UserError("feature_columns=[]: must name at least one column")
+        if shared := set(self.label_columns).intersection(feature_columns or []):
+            raise UserError(f"feature_columns: {min(shared)!r} is a label_column (name columns to predict it from)")
         self.feature_columns = feature_columns
         self.delimiter = check_delimiter(delimiter)
         self.val_fraction = val_fraction
@@ -80,112 +80,122 @@ class TableFilesDataModule(TableDataModule):
 
     def load(self) -> Tables:
         if "train" not in self.files and not self.known:
-            raise DataError("train_files is missing: name files to train on")
-        names = self.feature_columns or self._other_columns()
+            raise DataError("train_files: missing (name files to train on)")
+        names = self.feature_columns or self._infer_feature_columns()
         classes = ClassNames(self.label_columns[0]) if self.target == "class" else None
-        if classes is not None and "train" not in self.files:
-            classes.recall(self.known["label_names"])
-        tables = {}
-        for split, files in self.files.items():  # those to train on first
-            tables[split] = self._read(files, names, classes)
-            if split == "train" and classes is not None and len(tables[split].labels):
-                classes.settle()
-        if classes is not None:
-            tables = {split: numbered(table, classes.numbers) for split, table in tables.items()}
-        for note in self._notes(tables, names, classes):
-            rank_zero_warn(note)
+        tables = self._read_splits(names, classes)
+        for warning in self._warnings(tables, names, classes):
+            rank_zero_warn(warning)
         if "validation" not in tables and "train" in tables:
-            rows = permutation(len(tables["train"].labels))
-            held_out, kept = np.split(rows, [round(len(rows) * self.val_fraction)])
-            tables = {**tables, "train": tables["train"].take(kept), "validation": tables["train"].take(held_out)}
+            tables |= self._hold_out(tables["train"])
         return Tables(names, classes.names if classes is not None else self.label_columns, tables)
 
     def description(self) -> dict[str, Any]:
         return super().description() | ({"delimiter": self.delimiter} if self.delimiter else {})
 
-    def _other_columns(self) -> list[str]:
-        """The columns of the first file but for the labels', which all other files must have too.
+    def _infer_feature_columns(self) -> list[str]:
+        """Return the feature columns of the first training file or, without training data, of the model.
 
-        Without training data, those of the model.
+        Raises:
+            DataError: If the first file has label columns alone, or another file has further columns.
         """
-        if "train" not in self.files:
+        files = list(dict.fromkeys(file for files in self.files.values() for file in files))
+        if "train" in self.files:
+            names = self._feature_columns_of(files.pop(0))
+        else:
             names = list(self.known["columns"]["names"])
-            for file in dict.fromkeys(file for files in self.files.values() for file in files):
-                self._refuse_others(str(file), set(column_names(file, self.delimiter)[0]), names)
-            return names
-        first, *others = dict.fromkeys(file for files in self.files.values() for file in files)
-        found, index = column_names(first, self.delimiter)
-        names = [name for name in found if name not in self.label_columns]
-        if not names:
-            raise DataError(f"{first}: there is no column but for the label_column to predict it from")
-        if index := [name for name in index if name not in self.label_columns]:
-            rank_zero_warn(
-                f"{first}: {' and '.join(map(_shown, index))} left out, as pandas writes it for the number of a row "
-                "(feature_columns names columns to read)"
-            )
-        for file in others:
-            self._refuse_others(str(file), set(column_names(file, self.delimiter)[0]), names)
+        for file in files:
+            self._refuse_unread_columns(str(file), set(column_names(file, self.delimiter)[0]), names)
         return names
 
-    def _refuse_others(self, where: str, found: set[str], names: Sequence[str]) -> None:
-        """Raise DataError if there are columns that are not read although no flag chooses the columns."""
-        if others := found.difference(names, self.label_columns):
-            source = f"in {self.files['train'][0]}" if "train" in self.files else "in the data of the model"
+    def _feature_columns_of(self, file: Path) -> list[str]:
+        """Return the columns of a file except label columns and the row index that pandas writes."""
+        found, index = column_names(file, self.delimiter)
+        names = [name for name in found if name not in self.label_columns]
+        if not names:
+            raise DataError(f"{file}: no feature column (all columns are named by label_column)")
+        if index := [name for name in index if name not in self.label_columns]:
+            described = " and ".join(repr(name) if name.strip() else "the column without a name" for name in index)
+            rank_zero_warn(
+                f"{file}: {described} left out as the row index that pandas writes (to read it, name it in "
+                "feature_columns)"
+            )
+        return names
+
+    def _refuse_unread_columns(self, location: str, found: set[str], names: Sequence[str]) -> None:
+        """Raise DataError if inferred feature columns would leave out some of the columns ``found``."""
+        if unread := found.difference(names, self.label_columns):
+            source = str(self.files["train"][0]) if "train" in self.files else "the model's training data"
             raise DataError(
-                f"{where}: the column {min(others)!r} is not {source}, whose columns are read "
-                "(name the columns in feature_columns)"
+                f"{location}: the column {min(unread)!r} is not in {source} (name the columns to read in "
+                "feature_columns)"
             )
 
+    def _read_splits(self, names: Sequence[str], classes: ClassNames | None) -> dict[str, Table]:
+        """Read the files of all splits, the training split first, as its classes are those of the others."""
+        if classes is None:
+            return {split: self._read(files, names, None) for split, files in self.files.items()}
+        if "train" not in self.files:
+            classes.recall(self.known["label_names"])
+        tables = {}
+        for split, files in self.files.items():
+            tables[split] = self._read(files, names, classes)
+            if split == "train" and len(tables[split].labels):
+                classes.settle()
+        return {split: encode_classes(table, classes.numbers) for split, table in tables.items()}
+
     def _read(self, files: Sequence[Path], names: Sequence[str], classes: ClassNames | None) -> Table:
-        """The rows of files; a class is still its name."""
+        """Read the rows of files; class labels are names at this stage."""
         columns = dict.fromkeys(names, "feature_columns") | dict.fromkeys(self.label_columns, "label_column")
         features = array("d")
         targets = array("d")
         labels: list[str] = []
         for file in files:
             is_json = file_format(file)[0] in (".json", ".jsonl")
-            for place, row in read_rows(file, columns, self.delimiter):
+            for location, row in read_rows(file, columns, self.delimiter):
                 if is_json and self.feature_columns is None and len(row) > len(columns):
-                    self._refuse_others(place, set(row), names)
-                features.extend(numbers(row, names, place, "feature_columns"))
+                    self._refuse_unread_columns(location, set(row), names)
+                features.extend(read_numbers(row, names, location, "feature_columns"))
                 if classes is None:
-                    targets.extend(numbers(row, self.label_columns, place, "label_column"))
+                    targets.extend(read_numbers(row, self.label_columns, location, "label_column"))
                 else:
-                    labels.append(classes.read(row[self.label_columns[0]], place))
-        read = np.array(features).reshape(-1, len(names))
+                    labels.append(classes.read(row[self.label_columns[0]], location))
+        feature_array = np.array(features).reshape(-1, len(names))
         if classes is None:
-            return Table(read, np.array(targets).reshape(-1, len(self.label_columns)))
-        return Table(read, np.array(labels))
+            return Table(feature_array, np.array(targets).reshape(-1, len(self.label_columns)))
+        return Table(feature_array, np.array(labels))
 
-    def _notes(self, tables: dict[str, Table], names: Sequence[str], classes: ClassNames | None) -> list[str]:
-        """A line for each thing that whoever trains on the tables should know."""
-        guessed = self.feature_columns is None and "train" in tables
-        notes = counting_columns(names, tables["train"].features) if guessed else []
+    def _hold_out(self, table: Table) -> dict[str, Table]:
+        """Split the training data into "train" and "validation", the same for every seed."""
+        rows = permutation(len(table.labels))
+        held_out, kept = np.split(rows, [round(len(rows) * self.val_fraction)])
+        return {"train": table.take(kept), "validation": table.take(held_out)}
+
+    def _warnings(self, tables: dict[str, Table], names: Sequence[str], classes: ClassNames | None) -> list[str]:
+        """Return warnings about suspicious columns, class names and missing targets."""
+        inferred = self.feature_columns is None and "train" in tables
+        warnings = index_warnings(names, tables["train"].features) if inferred else []
         if classes is not None:
-            return notes + classes.similar()
+            return warnings + classes.similar()
         for split, table in tables.items():
-            notes += missing_targets(self.label_columns, table.labels, split)
-        return notes
+            warnings += missing_targets(self.label_columns, table.labels, split)
+        return warnings
 
 
-def numbered(table: Table, numbers: dict[str, int]) -> Table:
-    """A table whose classes are their numbers instead of their names."""
-    return Table(table.features, np.array([numbers[name] for name in table.labels.tolist()], dtype=np.int64))
+def encode_classes(table: Table, indices: dict[str, int]) -> Table:
+    """Replace the class names of a table by class indices."""
+    return Table(table.features, np.array([indices[name] for name in table.labels.tolist()], dtype=np.int64))
 
 
-def counting_columns(names: Iterable[str], features: np.ndarray) -> list[str]:
-    """A line for columns (rows, m) that count the rows, as an index does: they say nothing of an example."""
+def index_warnings(names: Iterable[str], features: np.ndarray) -> list[str]:
+    """Return a warning if a column of ``features`` (rows, m) counts the rows: an index carries no information."""
     rows = np.arange(len(features))
     counting = [
         name for name, column in zip(names, features.T, strict=True) if np.array_equal(column - column[:1], rows)
     ]
-    if len(features) < FEWEST_COUNTED or not counting:
+    if len(features) < MIN_INDEX_ROWS or not counting:
         return []
     return [
-        f"the column {counting[0]!r} counts the rows of the training data; if it is an index, leave it out "
-        "(feature_columns names columns to read)"
+        f"the column {counting[0]!r} counts the rows of the training data (if it is an index, leave it out of "
+        "feature_columns)"
     ]
-
-
-def _shown(name: str) -> str:
-    return repr(name) if name.strip() else "the column without a name"

@@ -1,4 +1,4 @@
-"""What the table plugin registers. Imports nothing heavy."""
+"""Plugin hooks of tables. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="input",
             adapter=f"{PLUGIN}.adapters:TableInputAdapter",
             config=f"{PLUGIN}.config:TableEncoderConfig",
-            summary="numbers in columns, some of them perhaps missing",
+            summary="numeric columns, in which numbers may be missing",
             links={"num_features": "num_features"},
             reads=("inputs",),
             reader=f"{PLUGIN}.reading:TableReader",
@@ -27,7 +27,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
     ]
 
 
-# Tables are small as a rule: a larger model learns them by heart, and there are few steps.
+# Tables are usually small: a larger model overfits, and an epoch has few steps to warm up in.
 SMALL = {
     "model.encoder": "table",
     "model.encoder.num_input_channels": 64,
@@ -48,7 +48,7 @@ def perceiver_data() -> list[DataSpec]:
             name="diabetes",
             module=f"{PLUGIN}.data:DiabetesDataModule",
             tasks=("regression",),
-            summary="progression of diabetes in 442 patients, from ten measurements; comes with scikit-learn",
+            summary="progression of diabetes in 442 patients, from ten measurements (part of scikit-learn)",
             yields=("inputs",),
             defaults=SMALL | {"trainer.max_epochs": 20},
             example={"batch_size": 8},
@@ -57,7 +57,7 @@ def perceiver_data() -> list[DataSpec]:
             name="table-files",
             module=f"{PLUGIN}.files:TableFilesDataModule",
             tasks=("classification", "regression"),
-            summary="your own .csv, .tsv, .jsonl or .parquet files with numbers in columns",
+            summary="your own .csv, .tsv, .jsonl or .parquet files with numeric columns",
             yields=("inputs",),
             defaults=SMALL,
         ),

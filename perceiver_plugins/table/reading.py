@@ -1,4 +1,4 @@
-"""What a person gives to ``perceiver predict`` for a model of tables, and how it is read."""
+"""Reader of table rows for ``perceiver predict``."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.sdk.tasks.pictures import drawable
-from perceiver_plugins.table.columns import Columns, numbers
+from perceiver_plugins.table.columns import Columns, read_numbers
 from perceiver_registry import UserError
 from perceiver_registry.errors import near, shorten
 
 
 class TableRow(str):
-    """A row of a table as one input: what a person sees of it, and its values.
+    """Displayed name of a table row, with the row's values.
 
     Args:
-        name: the file, and the number of the row.
-        row: where the row is, and its values by column; or why it cannot be read.
+        name: file and row number, such as ``patients.csv:1``.
+        row: location and values by column, or the error that prevented reading.
     """
 
     row: Row | DataError
@@ -39,23 +39,23 @@ class TableRow(str):
 
 
 class TableReader(Reader):
-    """Reads rows of tables, or numbers that are written as ``age=59,bmi=32.1``.
+    """Reader of table files, one input per row, and of rows given as ``age=59,bmi=32.1``.
 
-    A table stands for as many inputs as it has rows, which are called ``patients.csv:1`` and so on. A column that is
-    not written counts as missing; a table must have all of the model's.
+    Rows of files are named ``patients.csv:1`` and so on. A table file must have all of the model's columns; in a row
+    given as text, absent columns are missing numbers.
 
     Args:
-        data: what the checkpoint says of the data it was trained on, the ``description()`` of its data module.
+        data: description of the training data from the checkpoint: ``description()`` of the data module.
         input_adapter: the model's input adapter.
 
     Raises:
-        UserError: if ``data`` does not say which columns the model was trained on.
+        UserError: if ``data`` does not name the model's columns.
     """
 
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
         if "columns" not in data:
-            raise UserError("the checkpoint names no columns: it was not trained with a TableDataModule")
+            raise UserError("checkpoint: names no columns (it was not trained with a TableDataModule)")
         self.columns = Columns(**data["columns"])
         self.delimiter = check_delimiter(data.get("delimiter"))
 
@@ -66,51 +66,50 @@ class TableReader(Reader):
         return cls({"columns": columns}, input_adapter), ["x0=1.5", "x0=-2"]
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
-        """The rows of the files among ``inputs``, and what is written as it is.
+        """Expand files to their rows; keep rows given as text.
 
         Raises:
-            DataError: if an input is neither a file nor written as numbers.
+            DataError: if an input is neither a file nor a row given as text.
         """
         return list(self.sources(inputs))
 
     def sources(self, inputs: Iterable[str]) -> Iterator[str]:
         if isinstance(inputs, Sequence):
-            for given in inputs:
-                if not is_written(given):
-                    find_files(given, "input")  # all of them are there before the first is predicted
-        return (source for given in inputs for source in self._sources(given))
+            for name in inputs:
+                if not is_row_text(name):
+                    find_files(name, "input")  # report a missing file before the first prediction
+        return (source for name in inputs for source in self._sources(name))
 
-    def _sources(self, given: str) -> Iterator[str]:
-        """Written rows as they are, or the rows of tables one after the other."""
-        if is_written(given):
-            yield given
+    def _sources(self, name: str) -> Iterator[str]:
+        if is_row_text(name):
+            yield name
             return
         columns = dict.fromkeys(self.columns.names, "the model's columns")
-        for path in find_files(given, "input"):
+        for path in find_files(name, "input"):
             number = 0
             try:
                 for number, row in enumerate(read_rows(path, columns, self.delimiter), start=1):
                     yield TableRow(f"{path}:{number}", row)
                 if number == 0:
-                    raise DataError(f"{path}: the file holds no row")
-            except DataError as error:  # the other files, and the rows before, can be read all the same
+                    raise DataError(f"{path}: no rows")
+            except DataError as error:  # rows before the error, and other files, are still predicted
                 yield TableRow(str(path), error)
 
     def read(self, source: str) -> np.ndarray:
-        """The numbers (m) of a row, NaN where one is missing."""
-        found = source.row if isinstance(source, TableRow) else (repr(shorten(source)), self._parse(source))
-        if isinstance(found, DataError):
-            raise found
-        where, row = found
-        return np.array(numbers(row, self.columns.names, where, "the model"))
+        """Return the numbers (m) of a row, NaN where missing."""
+        row = source.row if isinstance(source, TableRow) else (repr(shorten(source)), self._parse(source))
+        if isinstance(row, DataError):
+            raise row
+        location, values = row
+        return np.array(read_numbers(values, self.columns.names, location, "the model"))
 
-    def _parse(self, written: str) -> dict[str, str]:
+    def _parse(self, text: str) -> dict[str, str]:
         row = {}
-        for pair in written.split(","):
+        for pair in text.split(","):
             name, _, value = pair.partition("=")
             name = name.strip()
             if name not in self.columns.names:
-                raise DataError(f"{shorten(written)!r}: no column {shorten(name)!r}; {near(name, self.columns.names)}")
+                raise DataError(f"{shorten(text)!r}: no column {shorten(name)!r}; {near(name, self.columns.names)}")
             row[name] = value
         return row
 
@@ -118,12 +117,12 @@ class TableReader(Reader):
         return {"inputs": torch.stack([self.columns.standardise(example) for example in examples])}
 
     def tokens(self, example: np.ndarray) -> list[str]:
-        """The names of the columns."""
+        """Return the names of the columns, one per input position."""
         return self.columns.names
 
     def draw_attention(self, source: str, example: np.ndarray, weights: Sequence[Tensor], path: Path) -> Path:
-        """Draws a bar for each column, in a panel for each of the encoder's cross-attentions: a PNG."""
-        from matplotlib.figure import Figure  # not needed where nothing is drawn
+        """Write a PNG with one bar per column, in one panel per cross-attention layer of the encoder."""
+        from matplotlib.figure import Figure  # deferred: only needed to draw
 
         names = self.columns.names
         figure = Figure(figsize=(1 + 4 * len(weights), 1 + 0.25 * len(names)), layout="constrained")
@@ -134,12 +133,12 @@ class TableReader(Reader):
             axes.set_xlabel(f"attention of layer {number}, %" if len(weights) > 1 else "attention, %")
         labels = [f"{drawable(name)} = {value:.4g}" for name, value in zip(names, example, strict=True)]
         panels[0].set_yticks(range(len(names)), labels, parse_math=False)
-        panels[0].invert_yaxis()  # the first column on top
+        panels[0].invert_yaxis()  # first column at the top
         file = path.with_name(f"{path.name}.png")
         figure.savefig(file)
         return file
 
 
-def is_written(given: str) -> bool:
-    """Whether an input is written as numbers, and names no file."""
-    return "=" in given and not os.path.exists(given)
+def is_row_text(name: str) -> bool:
+    """Tell a row given as text (``age=59``) from the name of a file."""
+    return "=" in name and not os.path.exists(name)

@@ -1,4 +1,4 @@
-"""Tables in files of every format."""
+"""Fixture that writes tables in all file formats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rows = Sequence[dict[str, Any]]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, Rows], str]:
-    """A function that writes rows to a file in the format that its name says; None is a missing value."""
+    """Function that writes rows to a file in the format of its suffix; None is a missing value."""
 
     def write(name: str, rows: Rows) -> str:
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""The table input adapter against its formula."""
+"""Table input adapter against its formula."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NAN = torch.nan
 
 @pytest.fixture
 def adapter(randomise) -> TableInputAdapter:
-    """An adapter of odd sizes with random weights."""
+    """Adapter of odd sizes with random weights."""
     return randomise(TableInputAdapter.from_config(TableEncoderConfig(num_features=5, num_input_channels=7)))
 
 
-def test_a_column_is_number_times_weight_plus_column(adapter):
+def test_embedding_is_number_times_weight_plus_column(adapter):
     inputs = torch.randn(3, 5)
     x, pad_mask, _ = adapter({"inputs": inputs})
     assert pad_mask is None
@@ -27,7 +27,7 @@ def test_a_column_is_number_times_weight_plus_column(adapter):
             torch.testing.assert_close(x[example, column], expected)
 
 
-def test_a_missing_number_is_a_vector_of_its_own(adapter):
+def test_missing_number_is_embedded_as_shared_vector(adapter):
     inputs = torch.tensor([[0.5, NAN, -2.0, NAN, 0.0]])
     x = adapter({"inputs": inputs}).x[0]
     for column in (1, 3):
@@ -37,34 +37,34 @@ def test_a_missing_number_is_a_vector_of_its_own(adapter):
         torch.testing.assert_close(x[column], given[column])
 
 
-def test_gradients_are_numbers_where_numbers_are_missing(adapter):
+def test_missing_numbers_leave_gradients_finite(adapter):
     adapter({"inputs": torch.tensor([[0.5, NAN, -2.0, 1.0, NAN], [2.0, NAN, 1.0, 1.0, 3.0]])}).x.sum().backward()
-    # The sum's gradient of a weight is the sum of the numbers that it was multiplied with.
+    # The gradient of the sum with respect to a weight is the sum of the numbers it is multiplied by.
     totals = torch.tensor([2.5, 0.0, -1.0, 2.0, 3.0])
     torch.testing.assert_close(adapter.weight.grad, totals[:, None].expand(5, 7))
     torch.testing.assert_close(adapter.missing.grad, torch.full((7,), 3.0))
     torch.testing.assert_close(adapter.columns.grad, torch.full((5, 7), 2.0))
 
 
-def test_numbers_of_another_type_are_taken_as_the_weights(adapter):
+def test_inputs_are_converted_to_dtype_of_weights(adapter):
     inputs = torch.randn(2, 5, dtype=torch.float64)
     assert adapter({"inputs": inputs}).x.dtype == torch.float32
     assert adapter.double()({"inputs": inputs.float()}).x.dtype == torch.float64
 
 
-def test_weights_start_at_the_configured_scale():
+def test_weights_are_initialised_at_configured_scale():
     adapter = TableInputAdapter.from_config(TableEncoderConfig(num_features=40, num_input_channels=90, init_scale=0.3))
     assert adapter.weight.std().item() == pytest.approx(0.3, rel=0.05)
     assert adapter.columns.std().item() == pytest.approx(0.3, rel=0.05)
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 6), (5,), (2, 5, 1)])
-def test_another_number_of_columns_is_refused(adapter, shape):
+def test_wrong_number_of_columns_is_refused(adapter, shape):
     with pytest.raises(ValueError, match=r"inputs of shape .* num_features=5 columns"):
         adapter({"inputs": torch.zeros(shape)})
 
 
-def test_data_of_another_number_of_columns_is_refused(adapter):
+def test_data_with_other_number_of_columns_is_refused(adapter):
     class Data:
         num_features = 5
 
@@ -75,7 +75,7 @@ def test_data_of_another_number_of_columns_is_refused(adapter):
         adapter.check_data(Data)
 
 
-def test_an_example_batch_can_be_read_and_has_missing_numbers(adapter):
+def test_example_batch_has_missing_numbers(adapter):
     batch = adapter.example_batch(50, torch.Generator().manual_seed(1))
     again = adapter.example_batch(50, torch.Generator().manual_seed(1))
     torch.testing.assert_close(batch["inputs"], again["inputs"], equal_nan=True)

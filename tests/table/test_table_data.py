@@ -1,4 +1,4 @@
-"""Data modules of tables: what is read, split and standardised, and what is refused."""
+"""Data modules of tables: reading, splits, standardisation, errors."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FORMATS = ["t.csv", "t.tsv", "t.jsonl", "t.parquet", "t.csv.gz"]
 
 
 def original(data, split: str) -> np.ndarray:
-    """The examples' features in their own units."""
+    """Features of the examples in their original units."""
     return data.split_datasets[split].inputs.double().numpy() * data.columns.std + data.columns.mean
 
 
-# The embedded table
+# Embedded table
 
 
-def test_diabetes_is_split_in_a_fixed_way_without_overlap():
+def test_diabetes_split_is_fixed_and_disjoint():
     data, again = DiabetesDataModule(seed=1), DiabetesDataModule(seed=2)
     data.setup()
     again.setup()
@@ -51,7 +51,7 @@ def test_diabetes_is_split_in_a_fixed_way_without_overlap():
     np.testing.assert_allclose(found[order], expected[expected_order], rtol=1e-4, atol=1e-4)
 
 
-def test_features_are_standardised_by_the_training_data_alone():
+def test_features_are_standardised_by_training_data():
     data = DiabetesDataModule()
     data.setup()
     train, validation = (data.split_datasets[split].inputs.double() for split in ("train", "validation"))
@@ -60,10 +60,10 @@ def test_features_are_standardised_by_the_training_data_alone():
     scaler = StandardScaler().fit(data.tables.splits["train"].features)
     expected = scaler.transform(data.tables.splits["validation"].features)
     np.testing.assert_allclose(validation.numpy(), expected, rtol=1e-5, atol=1e-6)
-    assert abs(validation.mean()) > 1e-3  # not by its own
+    assert abs(validation.mean()) > 1e-3  # not standardised by its own mean
 
 
-def test_what_the_data_says_of_itself_is_there_at_once():
+def test_properties_are_available_before_setup():
     data = DiabetesDataModule()
     assert (data.num_features, data.num_targets, data.target_names) == (10, 1, ["progression"])
     assert data.feature_names[:4] == ["age", "sex", "bmi", "bp"]
@@ -75,7 +75,7 @@ def test_what_the_data_says_of_itself_is_there_at_once():
     assert description["columns"]["names"] == data.feature_names
 
 
-def test_inputs_are_of_single_and_targets_of_double_precision():
+def test_batches_have_float32_inputs_and_float64_targets():
     data = DiabetesDataModule(batch_size=7, valid_batch_size=50)
     data.setup()
     batch = next(iter(data.train_dataloader()))
@@ -87,12 +87,11 @@ def test_inputs_are_of_single_and_targets_of_double_precision():
     assert torch.equal(next(iter(data.test_dataloader()))["inputs"], data.split_datasets["test"].inputs[:50])
 
 
-# The user's files
+# User's files
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("feature_columns", [None, ["age", "name"]])
-def test_every_format_gives_the_same(write, name, feature_columns):
+@pytest.mark.parametrize(("name", "feature_columns"), [*((name, None) for name in FORMATS), ("t.csv", ["age", "name"])])
+def test_formats_are_read_alike(write, name, feature_columns):
     file = write(name, ROWS)
     data = TableFilesDataModule(file, val_files=write(f"v-{name}", ROWS[:2]), feature_columns=feature_columns)
     assert data.feature_names == ["age", "name"]
@@ -103,24 +102,24 @@ def test_every_format_gives_the_same(write, name, feature_columns):
     np.testing.assert_allclose(original(data, "train"), expected, rtol=1e-6)
 
 
-def test_the_mean_leaves_missing_numbers_out(write):
+def test_statistics_ignore_missing_numbers(write):
     data = TableFilesDataModule(write("t.csv", ROWS), val_files=write("v.csv", ROWS[:1]))
     given = [row["name"] for row in ROWS if row["name"] is not None]
     assert data.columns.mean == pytest.approx([np.mean([row["age"] for row in ROWS]), np.mean(given)])
     assert data.columns.std == pytest.approx([np.std([row["age"] for row in ROWS]), np.std(given)])
 
 
-@pytest.mark.parametrize("written", ["", " ", "NA", "nan", "n/a", "NULL"])
-def test_what_counts_as_missing(write, written):
-    rows = [{"x": 1, "label": 1}, {"x": written, "label": written}, {"x": 2, "label": 2}, {"x": 3, "label": 3}]
-    with pytest.warns(UserWarning, match="train: 1 of 4 numbers in the column 'label' are missing"):
+def test_spellings_of_missing_numbers(write):
+    spellings = ["", " ", "NA", "nan", "n/a", "NULL"]
+    rows = [{"x": text, "label": text} for text in [*spellings, "1", "2", "3"]]
+    with pytest.warns(UserWarning, match="train: 6 of 9 numbers in the column 'label' are missing"):
         tables = TableFilesDataModule(write("t.csv", rows), val_fraction=0.25).tables.splits
     features = np.concatenate([tables["train"].features, tables["validation"].features])
     labels = np.concatenate([tables["train"].labels, tables["validation"].labels])
-    assert np.isnan(features).sum() == np.isnan(labels).sum() == 1
+    assert np.isnan(features).sum() == np.isnan(labels).sum() == 6
 
 
-def test_columns_that_tell_nothing_do_no_harm(write):
+def test_constant_and_empty_columns_are_standardised(write):
     rows = [{"same": 0.1, "none": None, "x": number, "label": number} for number in range(7)]
     data = TableFilesDataModule(write("t.jsonl", rows), val_files=write("v.jsonl", rows[:2]))
     data.setup()
@@ -130,7 +129,7 @@ def test_columns_that_tell_nothing_do_no_harm(write):
     assert data.columns.std[:2] == [1.0, 1.0]
 
 
-def test_several_numbers_may_be_predicted_and_some_be_missing(write):
+def test_several_targets_with_missing_numbers(write):
     rows = [{"a": 1, "y": 2.0, "z": None}, {"a": 2, "y": 4.0, "z": 5.0}, {"a": 3, "y": 9.0, "z": 7.0}]
     data = TableFilesDataModule(write("t.parquet", rows), val_files=write("v.csv", rows), label_column=["y", "z"])
     assert (data.feature_names, data.target_names, data.num_targets) == (["a"], ["y", "z"], 2)
@@ -154,11 +153,11 @@ def test_several_numbers_may_be_predicted_and_some_be_missing(write):
         ([2.0, 1.0, 1.0, 2.0], ["2", "1", "1", "2"], ["1", "2"]),
     ],
 )
-def test_classes_are_numbered_in_their_order(write, labels, texts, names):
+def test_classes_are_sorted(write, labels, texts, names):
     rows = [{"x": number, "label": label} for number, label in enumerate(labels)]
     data = TableFilesDataModule(write("t.jsonl", rows), val_files=write("v.jsonl", rows), target="class")
     assert data.label_names == names
-    assert all(type(name) is str for name in data.label_names)  # NumPy's own would not go into a checkpoint
+    assert all(type(name) is str for name in data.label_names)  # checkpoints refuse NumPy strings
     assert data.num_classes == len(names)
     data.setup()
     found = data.split_datasets["validation"].labels
@@ -167,7 +166,7 @@ def test_classes_are_numbered_in_their_order(write, labels, texts, names):
     assert data.class_counts == [texts.count(name) for name in names]
 
 
-def test_a_part_is_set_aside_whatever_the_seed(write):
+def test_validation_split_does_not_depend_on_seed(write):
     file = write("t.csv", [{"x": number, "label": number} for number in range(40)])
     parts = []
     for seed in (0, 1):
@@ -181,22 +180,22 @@ def test_a_part_is_set_aside_whatever_the_seed(write):
     assert parts[0]["train"] | parts[0]["validation"] == set(range(40))
 
 
-@pytest.mark.parametrize(("target", "nothing"), [("number", [math.nan]), ("class", IGNORED)])
-def test_beyond_the_end_there_is_nothing_to_predict(write, target, nothing):
+@pytest.mark.parametrize(("target", "ignored"), [("number", [math.nan]), ("class", IGNORED)])
+def test_labels_beyond_the_end_are_ignored(write, target, ignored):
     data = TableFilesDataModule(write("t.csv", ROWS), val_files=write("v.csv", ROWS[:3]), target=target)
     data.setup()
     examples = data.split_datasets["validation"]
-    torch.testing.assert_close(examples[3]["labels"], torch.tensor(nothing), equal_nan=True, check_dtype=False)
+    torch.testing.assert_close(examples[3]["labels"], torch.tensor(ignored), equal_nan=True, check_dtype=False)
     assert examples[3]["inputs"].shape == (2,)
     assert torch.equal(examples[2]["labels"], examples[(7, 2)]["labels"])
     assert examples[2]["labels"].dtype == examples[3]["labels"].dtype
 
 
-# What is refused, in one line
+# Errors
 
 
 def refused(*args, **options) -> str:
-    """The one line that says what is wrong."""
+    """One-line message of the error that the data module raises."""
     with pytest.raises(UserError) as caught:
         TableFilesDataModule(*args, **options).setup()
     message = str(caught.value)
@@ -204,7 +203,7 @@ def refused(*args, **options) -> str:
     return message
 
 
-def test_all_columns_without_numbers_are_named(write):
+def test_all_non_numeric_columns_are_named(write):
     rows = [{"age": 3, "sex": "f", "town": "Ulm", "label": number} for number in (1, 2)]
     message = refused(write("t.csv", rows))
     assert "t.csv, line 2: sex: 'f' is no finite number; town: 'Ulm' is no finite number" in message
@@ -225,8 +224,8 @@ def test_all_columns_without_numbers_are_named(write):
             ["no column 'xx'", "did you mean 'x'"],
         ),
         ([{"x": 1, "label": 1}], {"feature_columns": []}, ["feature_columns=[]"]),
-        ([{"x": 1, "label": 1}], {"feature_columns": ["label"]}, ["feature_columns: 'label' is the label_column"]),
-        ([{"label": 1}], {}, ["t.csv", "no column but for the label_column"]),
+        ([{"x": 1, "label": 1}], {"feature_columns": ["label"]}, ["feature_columns: 'label' is a label_column"]),
+        ([{"label": 1}], {}, ["t.csv: no feature column (all columns are named by label_column)"]),
         (
             [{"x": 1, "label": ""}],
             {"target": "class"},
@@ -239,75 +238,74 @@ def test_all_columns_without_numbers_are_named(write):
         ([{"x": 1, "label": 1}], {"val_fraction": 1.0}, ["val_fraction=1.0 must be more than 0 and less than 1"]),
     ],
 )
-def test_what_is_wrong_is_named(write, rows, options, parts):
+def test_errors(write, rows, options, parts):
     message = refused(write("t.csv", rows), **options)
     for part in parts:
         assert part in message
 
 
-def test_a_row_with_too_many_values_is_named(tmp_path):
+def test_row_with_too_many_values_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("x,label\n1,2\n1,5,2\n")
     assert "t.csv, line 3: 3 values, more than the 2 columns of the header" in refused(str(tmp_path / "t.csv"))
 
 
-def test_a_class_that_is_new_in_validation_is_named(write):
+def test_class_absent_from_training_is_refused(write):
     train = write("t.csv", [{"x": 1, "label": "a"}, {"x": 2, "label": "b"}])
     message = refused(train, val_files=write("v.csv", [{"x": 1, "label": "c"}]), target="class")
     assert "v.csv, line 2: the label 'c' in the column 'label' (label_column) does not occur in the training" in message
 
 
-def test_a_number_is_no_class(write):
+def test_fractional_number_is_refused_as_class(write):
     message = refused(write("t.jsonl", [{"x": 1, "label": 0.5}, {"x": 1, "label": 1.5}]), target="class")
     assert "t.jsonl, line 1: the column 'label'" in message
     assert "not a number (0.5); to predict numbers, pass target=number" in message
 
 
-def test_a_table_without_rows_is_named(tmp_path):
+def test_table_without_rows_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("x,label\n")
     assert f"{tmp_path / 't.csv'}: the file holds no row" in refused(str(tmp_path / "t.csv"))
-    assert "no rows for training" in refused(str(tmp_path / "t.csv"), feature_columns=["x"])
+    assert "train_files: no rows" in refused(str(tmp_path / "t.csv"), feature_columns=["x"])
 
 
-def test_a_file_is_not_for_training_and_test(write):
+def test_file_shared_by_splits_is_refused(write):
     file = write("t.csv", ROWS)
     assert f"test_files: {file} is among train_files too" in refused(file, test_files=file)
 
 
-def test_too_little_to_set_aside_is_said_when_it_is_missed(write):
+def test_empty_validation_split_is_reported_on_use(write):
     data = TableFilesDataModule(write("t.csv", ROWS), val_fraction=0.05)
     data.setup()
-    with pytest.raises(DataError, match="no rows for validation: name files in val_files"):
+    with pytest.raises(DataError, match=r"no rows for validation \(name files with val_files"):
         data.val_dataloader()
 
 
-def test_numbers_are_no_classes_and_the_other_way_round(write):
+def test_properties_of_the_other_target_are_refused(write):
     data = TableFilesDataModule(write("t.csv", ROWS))
-    with pytest.raises(UserError, match="its target must be 'class'"):
+    with pytest.raises(UserError, match="target=number: must be 'class'"):
         _ = data.num_classes
     data = TableFilesDataModule(write("t.csv", ROWS), target="class")
-    with pytest.raises(UserError, match="its target must be 'number'"):
+    with pytest.raises(UserError, match="target=class: must be 'number'"):
         _ = data.target_mean
 
 
-# Columns and rows that are left out or look wrong
+# Suspicious and extra columns
 
 
-@pytest.mark.parametrize("target", ["number", "class"])
-def test_an_index_that_pandas_wrote_is_left_out_with_a_warning(tmp_path, target):
+def test_pandas_index_is_left_out_with_warning(tmp_path):
     (tmp_path / "t.csv").write_text(",x,label\n" + "".join(f"{n},{n % 3},{n % 2}\n" for n in range(30)))
-    data = TableFilesDataModule(str(tmp_path / "t.csv"), target=target)
-    with pytest.warns(UserWarning, match=r"t.csv: the column without a name left out, as pandas writes it"):
+    data = TableFilesDataModule(str(tmp_path / "t.csv"))
+    with pytest.warns(UserWarning, match=r"t.csv: the column without a name left out as the row index that pandas"):
         assert data.feature_names == ["x"]
 
 
-def test_a_column_that_counts_the_rows_is_reported(write):
+def test_column_that_counts_rows_is_reported(write):
     rows = [{"index": n, "x": n % 3, "label": n} for n in range(1, 31)]
     with pytest.warns(UserWarning, match="the column 'index' counts the rows"):
         assert TableFilesDataModule(write("t.csv", rows)).feature_names == ["index", "x"]
 
 
 @pytest.mark.parametrize("name", ["v.csv", "v.parquet", "v.jsonl"])
-def test_a_column_of_another_file_is_not_dropped_silently(write, name):
+def test_extra_column_of_another_file_is_refused(write, name):
     train = write("t.csv", [{"x": n, "label": n} for n in range(4)])
     other = write(name, [{"x": 1, "label": 1, "more": 2}])
     message = refused(train, val_files=other)
@@ -316,17 +314,17 @@ def test_a_column_of_another_file_is_not_dropped_silently(write, name):
     assert TableFilesDataModule(train, val_files=other, feature_columns=["x"]).feature_names == ["x"]
 
 
-def test_a_key_of_a_later_row_is_not_dropped_silently(write):
+def test_extra_key_of_a_later_json_row_is_refused(write):
     message = refused(write("t.jsonl", [{"x": 1, "label": 1}, {"x": 1, "label": 2, "more": 3}]))
     assert "t.jsonl, line 2: the column 'more' is not in" in message
 
 
-def test_a_target_that_is_the_same_everywhere_is_refused(write):
+def test_constant_target_is_refused(write):
     message = refused(write("t.csv", [{"x": n, "label": 7} for n in range(5)]))
     assert message == "the numbers in the column 'label' of the training data are all 7: nothing to learn"
 
 
-def test_timestamps_keep_their_seconds(write):
+def test_large_numbers_keep_their_precision(write):
     start = 1.7e9
     rows = [{"seen": start + n, "label": start - n} for n in range(10)]
     data = TableFilesDataModule(write("t.csv", rows), val_files=write("v.csv", rows), feature_columns=["seen"])
@@ -337,7 +335,7 @@ def test_timestamps_keep_their_seconds(write):
     torch.testing.assert_close(examples.inputs[:, 0].double() - examples.inputs[0, 0], expected, atol=1e-5, rtol=0)
 
 
-def test_another_delimiter_is_what_predicts_too(tmp_path):
+def test_delimiter_is_part_of_description(tmp_path):
     (tmp_path / "t.csv").write_text("x;label\n1;2\n2;3\n")
     data = TableFilesDataModule(str(tmp_path / "t.csv"), delimiter=";")
     assert data.feature_names == ["x"]

@@ -1,4 +1,4 @@
-"""What a person gives to a model of tables."""
+"""Reader of table rows for prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reader() -> TableReader:
 
 
 @pytest.mark.parametrize("name", ["people.csv", "people.tsv", "people.jsonl", "people.parquet", "people.csv.gz"])
-def test_each_row_of_a_file_is_an_input(reader, write, name):
+def test_each_row_of_a_file_is_one_input(reader, write, name):
     file = write(
         name, [{"s1": 1.5, "note": "x", "age": 20, "bmi": 30.0}, {"s1": None, "note": "y", "age": 60, "bmi": 20.5}]
     )
@@ -32,7 +32,7 @@ def test_each_row_of_a_file_is_an_input(reader, write, name):
     np.testing.assert_equal(reader.read(sources[2]), [60, 20.5, math.nan])
 
 
-def test_a_folder_stands_for_its_files(reader, write, tmp_path):
+def test_folder_is_expanded_to_its_files(reader, write, tmp_path):
     rows = [{"age": 1, "bmi": 2, "s1": 3}]
     files = [write("a.csv", rows), write("b.jsonl", rows)]
     assert reader.expand([str(tmp_path)]) == [f"{file}:1" for file in files]
@@ -46,17 +46,17 @@ def test_a_folder_stands_for_its_files(reader, write, tmp_path):
         ("bmi=", [math.nan] * 3),
     ],
 )
-def test_numbers_may_be_written(reader, written, expected):
+def test_rows_given_as_text(reader, written, expected):
     assert reader.expand([written]) == [written]
     np.testing.assert_equal(reader.read(written), expected)
 
 
-def test_a_file_whose_name_has_an_equals_sign_is_a_file(reader, write):
+def test_file_name_may_contain_equals_sign(reader, write):
     file = write("age=2.csv", [{"age": 1, "bmi": 2, "s1": 3}])
     assert reader.expand([file]) == [f"{file}:1"]
 
 
-def test_batches_are_standardised_as_in_training(reader):
+def test_batches_are_standardised(reader):
     examples = [reader.read("age=20,bmi=30,s1=1.5"), reader.read("age=55")]
     batch = reader.collate(examples)
     expected = torch.tensor([[-3.0, 1.0, 3.0], [0.5, math.nan, math.nan]])
@@ -73,7 +73,7 @@ def test_batches_are_standardised_as_in_training(reader):
         ("people.csv", ["there is no file people.csv"]),
     ],
 )
-def test_what_is_wrong_is_named(reader, given, parts):
+def test_errors(reader, given, parts):
     with pytest.raises(UserError) as caught:
         [reader.read(source) for source in reader.expand([given])]
     message = str(caught.value)
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_named(reader, given, parts):
         assert part in message
 
 
-def test_a_file_that_cannot_be_read_does_not_hinder_the_others(reader, write, tmp_path):
+def test_unreadable_file_does_not_prevent_reading_others(reader, write, tmp_path):
     good = write("good.csv", [{"age": 1, "bmi": 2, "s1": 3}])
     lacking = write("lacking.csv", [{"age": 1, "bmi": 2}])
     damaged = tmp_path / "damaged.csv"
@@ -97,37 +97,37 @@ def test_a_file_that_cannot_be_read_does_not_hinder_the_others(reader, write, tm
     np.testing.assert_equal(reader.read(sources[3]), [1, 2, 3])
 
 
-def test_a_bad_row_does_not_hinder_the_others(reader, write):
+def test_invalid_row_does_not_prevent_reading_others(reader, write):
     first, second = reader.expand([write("t.csv", [{"age": "old", "bmi": 1, "s1": 2}, {"age": 3, "bmi": 1, "s1": 2}])])
     with pytest.raises(UserError, match=r"t\.csv, line 2: age: 'old' is no finite number"):
         reader.read(first)
     np.testing.assert_equal(reader.read(second), [3, 1, 2])
 
 
-def test_a_checkpoint_that_names_no_columns_cannot_be_asked():
-    with pytest.raises(UserError, match="the checkpoint names no columns"):
+def test_checkpoint_without_columns_is_refused():
+    with pytest.raises(UserError, match="checkpoint: names no columns"):
         TableReader({}, TableInputAdapter(3, 8))
 
 
-def test_attention_is_drawn_as_bars(reader, tmp_path):
+def test_attention_is_drawn_as_bar_chart(reader, tmp_path):
     example = reader.read("age=20,bmi=30")
     whole = torch.tensor([1.0, 0.0, 0.0])
 
     def blue(weights, name) -> np.ndarray:
-        """How much of each row of the picture is a bar's blue."""
+        """Number of pixels in the bars' blue, per row of the image."""
         path = reader.draw_attention("age=20,bmi=30", example, weights, tmp_path / name)
         assert path == tmp_path / f"{name}.png"
         red, green, blue = np.asarray(Image.open(path).convert("RGB"), dtype=float).transpose(2, 0, 1)
         return ((blue > 1.3 * green) & (green > 1.3 * red)).sum(axis=1)
 
     first, third = blue([whole], "a.b"), blue([whole.flip(0)], "c")
-    # The first column is on top, the third one below it, and each bar is as long as the other.
+    # The first column is above the third, and both bars have the same length.
     assert first.nonzero()[0].max() < third.nonzero()[0].min()
     assert first.max() == pytest.approx(third.max(), abs=2)
     both = blue([whole, whole.flip(0)], "d")
     assert both.nonzero()[0].min() < both.nonzero()[0].max() - len(both) // 3
 
 
-def test_columns_survive_as_plain_data():
+def test_columns_from_plain_data():
     columns = Columns(**COLUMNS)
     torch.testing.assert_close(columns.standardise(np.array([50.0, 30.0, 0.5])), torch.tensor([0.0, 1.0, 1.0]))

@@ -1,4 +1,4 @@
-"""A table model from data to predictions, through Lightning."""
+"""Training and prediction with table models, through Lightning."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LR_SCHEDULER = {"name": "CosineWithWarmup", "warmup_steps": 20}
 
 
 @pytest.fixture(autouse=True)
-def _no_seed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
+def _restore_seed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set first, so that monkeypatch restores it after the run
         monkeypatch.setenv(variable, "0")
         monkeypatch.delenv(variable)
 
 
 def small_config(num_features: int, decoder) -> PerceiverConfig:
-    """The model that the plugin's data modules ask for by default."""
+    """Default model of the plugin's data modules."""
     defaults = next(spec.defaults for spec in perceiver_data() if spec.name == "diabetes")
     prefix = "model.encoder."
     encoder = {name.removeprefix(prefix): value for name, value in defaults.items() if name.startswith(prefix)}
@@ -45,7 +45,7 @@ def quiet_trainer(tmp_path, **options) -> Trainer:
 
 @pytest.fixture(scope="module")
 def diabetes(tmp_path_factory) -> tuple[LitRegressor, DiabetesDataModule, Trainer]:
-    """A regressor that was trained as by default, its data and the trainer."""
+    """Trained regressor, its data module and the trainer."""
     seed_everything(0, verbose=False)
     data = DiabetesDataModule()
     decoder = RegressionDecoderConfig(
@@ -59,14 +59,14 @@ def diabetes(tmp_path_factory) -> tuple[LitRegressor, DiabetesDataModule, Traine
     module = LitRegressor.create(
         small_config(data.num_features, decoder), optimizer=OPTIMIZER, lr_scheduler=LR_SCHEDULER
     )
-    trainer = quiet_trainer(tmp_path_factory.mktemp("run"), max_epochs=20, enable_checkpointing=False)
+    trainer = quiet_trainer(tmp_path_factory.mktemp("run"), max_epochs=10, enable_checkpointing=False)
     trainer.fit(module, data)
     return module.eval(), data, trainer
 
 
-def test_the_progression_of_diabetes_is_predicted(diabetes):
+def test_regressor_beats_mean_predictor(diabetes):
     module, data, trainer = diabetes
-    assert trainer.callback_metrics["val_r2"] > 0.3  # a linear model explains 0.5; the mean explains nothing
+    assert trainer.callback_metrics["val_r2"] > 0.3  # a linear model reaches 0.5, the mean 0
     logged = trainer.test(module, data, verbose=False)[0]
     assert logged["test_r2"] > 0.3
     targets = data.split_datasets["test"].labels
@@ -92,22 +92,22 @@ def test_rows_of_a_file_are_predicted_as_in_validation(diabetes, tmp_path):
     found = torch.tensor([prediction["progression"] for prediction in predictions], dtype=torch.float64)
     torch.testing.assert_close(found, torch.cat([expected, expected[:1]]), rtol=1e-4, atol=1e-2)
     assert predictions[2]["input"] == f"{tmp_path / 'patients.csv'}:3"
-    predictor = NumberPredictor(module, reader, attention=str(tmp_path / "looks"))
+    predictor = NumberPredictor(module, reader, attention=str(tmp_path / "attention"))
     assert predictor.predict([written])[0]["progression"] == pytest.approx(predictions[0]["progression"], abs=1e-2)
-    assert len(list((tmp_path / "looks").glob("*.png"))) == 1
+    assert len(list((tmp_path / "attention").glob("*.png"))) == 1
 
 
-def test_what_is_missing_changes_the_prediction_and_breaks_nothing(diabetes):
+def test_each_missing_number_changes_the_prediction(diabetes):
     module, data, _ = diabetes
     inputs = data.split_datasets["validation"].inputs[:1].repeat(11, 1)
     inputs[range(10), range(10)] = torch.nan
     with torch.no_grad():
-        answers = module.model({"inputs": inputs})[:, 0]
-    assert answers.isfinite().all()
-    assert len(answers.unique()) == 11
+        predictions = module.model({"inputs": inputs})[:, 0]
+    assert predictions.isfinite().all()
+    assert len(predictions.unique()) == 11
 
 
-def test_a_checkpoint_knows_the_columns_and_predicts_the_same(diabetes, tmp_path):
+def test_checkpoint_round_trip(diabetes, tmp_path):
     module, data, trainer = diabetes
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
@@ -118,11 +118,11 @@ def test_a_checkpoint_knows_the_columns_and_predicts_the_same(diabetes, tmp_path
     assert torch.equal(loaded.model(batch), module.model(batch))
 
 
-def test_classes_of_a_file_are_learnt(write, tmp_path):
+def test_classifier_learns_classes_of_a_file(write, tmp_path):
     seed_everything(0, verbose=False)
     iris = load_iris()
     rows = [
-        {**{f"x{place}": value for place, value in enumerate(row)}, "species": iris.target_names[target]}
+        {**{f"x{column}": value for column, value in enumerate(row)}, "species": iris.target_names[target]}
         for row, target in zip(iris.data.tolist(), iris.target, strict=True)
     ]
     data = TableFilesDataModule(
@@ -141,6 +141,6 @@ def test_classes_of_a_file_are_learnt(write, tmp_path):
         lr_scheduler=LR_SCHEDULER,
         class_weights="balanced",
     )
-    trainer = quiet_trainer(tmp_path, max_epochs=20, enable_checkpointing=False)
+    trainer = quiet_trainer(tmp_path, max_epochs=10, enable_checkpointing=False)
     trainer.fit(module, data)
-    assert trainer.callback_metrics["val_accuracy"] > 0.85  # one of three by chance
+    assert trainer.callback_metrics["val_accuracy"] > 0.85  # chance level: 1/3

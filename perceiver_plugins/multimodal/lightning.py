@@ -22,6 +22,7 @@ from perceiver_plugins.multimodal.decoding import CHUNK_SIZE, decode
 from perceiver_plugins.multimodal.output import AudioVideoLabelOutputAdapter
 from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.data.module import check_positive
+from perceiver_plugins.sdk.errors import list_first
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_registry import UserError
 
@@ -139,7 +140,7 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         for name in ("num_frames", "frame_size", "num_audio_samples", "num_classes", "label_names"):
             theirs, ours = getattr(datamodule, name, None), getattr(decoder, name)
             if theirs is not None and ours is not None and list(_listed(theirs)) != list(_listed(ours)):
-                raise UserError(f"the data's {name} ({_few(theirs)}) is not the model's ({_few(ours)})")
+                raise UserError(f"the data's {name} ({list_first(theirs)}) is not the model's ({list_first(ours)})")
 
     def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
         return torch.randint(self.num_classes, (num_examples(batch),), generator=generator)
@@ -221,8 +222,3 @@ def _at(values: Tensor, places: Tensor | None) -> Tensor:
 
 def _listed(value: Any) -> list[Any]:
     return [*value] if isinstance(value, list | tuple) else [value]
-
-
-def _few(value: Any) -> str:
-    listed = _listed(value)
-    return ", ".join(map(str, listed[:3])) + (f", ... {len(listed)} in all" if len(listed) > 3 else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from perceiver_registry.errors import UserError
 
 
@@ -18,6 +20,12 @@ class DataError(UserError):
             # of that is "module.DataError: message".
             message = message.rstrip().rpartition("\n")[2].partition(": ")[2]
         super().__init__(message)
+
+
+def list_first(value: Any, count: int = 3) -> str:
+    """Format a value for a message; of a list, the first items and the length: "a, b, c, ... 5 in all"."""
+    items = [*value] if isinstance(value, list | tuple) else [value]
+    return ", ".join(map(str, items[:count])) + (f", ... {len(items)} in all" if len(items) > count else "")
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:

@@ -1,4 +1,4 @@
-"""Classes and numbers of any input, whatever it is."""
+"""Classification and regression of any input."""
 
 import lazy_loader
 

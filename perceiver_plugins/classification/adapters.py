@@ -1,4 +1,4 @@
-"""Output adapters that know no modality: classes, numbers, and a class for each place of the input."""
+"""Output adapters for any input: classification, token classification and regression."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from perceiver_plugins.classification.config import (
 
 
 class LinearOutputAdapter(OutputAdapter):
-    """A linear layer on what the decoder answers.
+    """Linear layer on the decoder output.
 
     Args:
-        query_provider: the output queries, f channels each.
-        num_outputs: numbers that are made of each answer.
+        query_provider: output queries (b or 1, o, f).
+        num_outputs: output features per position.
         init_scale: standard deviation of the normal initialisation.
-        one_place: whether there is one output query, so that the output has no dimension for its place.
+        squeeze: drop the dimension of output positions, for a single output query.
     """
 
     def __init__(
-        self, query_provider: QueryProvider, num_outputs: int, init_scale: float = 0.02, one_place: bool = False
+        self, query_provider: QueryProvider, num_outputs: int, init_scale: float = 0.02, squeeze: bool = False
     ):
         super().__init__(query_provider)
-        self.one_place = one_place
+        self.squeeze = squeeze
         self.linear = Linear(query_provider.num_query_channels, num_outputs)
         nn.init.normal_(self.linear.weight, 0.0, init_scale)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, decoded: Tensor) -> Tensor:
-        """Returns (..., ``num_outputs``) for the decoder's output (..., f); for one place (b, ``num_outputs``)."""
+        """Map the decoder output (..., f) to (..., ``num_outputs``), or (b, ``num_outputs``) with ``squeeze``."""
         output = self.linear(decoded)
-        # Answers that were chosen by a mask, (p, f), have no dimension for the place already.
-        return output.squeeze(-2) if self.one_place and decoded.dim() == 3 else output
+        # Outputs selected by a boolean mask, (selected, f), have no dimension of positions.
+        return output.squeeze(-2) if self.squeeze and decoded.dim() == 3 else output
 
 
 class ClassificationOutputAdapter(LinearOutputAdapter):
-    """Logits of the classes that the whole input may belong to: (b, classes), or (b, q, classes) for q > 1 queries."""
+    """Logits of the whole input: (b, classes), or (b, o, classes) with o > 1 output queries."""
 
     output_name = "logits"
 
@@ -58,11 +58,11 @@ class ClassificationOutputAdapter(LinearOutputAdapter):
         queries = TrainableQueryProvider(
             config.num_output_queries, config.num_output_query_channels, config.init_scale, ordered=False
         )
-        return cls(queries, config.num_classes, config.init_scale, one_place=config.num_output_queries == 1)
+        return cls(queries, config.num_classes, config.init_scale, squeeze=config.num_output_queries == 1)
 
 
 class TokenClassificationOutputAdapter(LinearOutputAdapter):
-    """Logits of the classes that each place of the input may belong to: (..., classes)."""
+    """Logits of each input position: (..., classes)."""
 
     output_name = "logits"
 
@@ -74,16 +74,15 @@ class TokenClassificationOutputAdapter(LinearOutputAdapter):
 
 
 class RegressionOutputAdapter(LinearOutputAdapter):
-    """A vector of numbers, in the units of the training data and in double precision.
+    """Targets in their original units, in double precision.
 
-    Double precision, as 32 bits cannot tell apart what lies close together far from zero: of timestamps in seconds they
-    keep the minutes.
+    Single precision would round large targets: Unix timestamps to minutes, for example.
 
     Args:
-        query_provider: one output query.
-        num_outputs: length t of the vector.
-        mean: (t) what is predicted where the linear layer says 0.
-        std: (t) what a step of 1 of the linear layer is worth.
+        query_provider: a single output query.
+        num_outputs: number t of targets.
+        mean: (t) offset of the linear layer's output. None: 0.
+        std: (t) scale of the linear layer's output. None: 1.
         init_scale: standard deviation of the normal initialisation.
     """
 
@@ -97,8 +96,8 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         std: list[float] | None = None,
         init_scale: float = 0.02,
     ):
-        super().__init__(query_provider, num_outputs, init_scale, one_place=True)
-        # No buffers: precision plugins round those.
+        super().__init__(query_provider, num_outputs, init_scale, squeeze=True)
+        # No buffers: precision plugins would round them.
         self.mean = list(mean or [0.0] * num_outputs)
         self.std = list(std or [1.0] * num_outputs)
 
@@ -108,22 +107,22 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         return cls(queries, config.num_targets, config.target_mean, config.target_std, config.init_scale)
 
     def standardise(self, numbers: Tensor) -> Tensor:
-        """Numbers (..., t) as deviations from the mean in units of the standard deviation."""
-        mean, std = self.units(numbers.device)
+        """Convert numbers (..., t) to standard deviations from the mean."""
+        mean, std = self.statistics(numbers.device)
         return (numbers.to(mean.dtype) - mean) / std
 
-    def units(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (t) on a device."""
+    def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation, (t) each, on a device."""
         dtype = exact_dtype(device)
         return torch.tensor(self.mean, dtype=dtype, device=device), torch.tensor(self.std, dtype=dtype, device=device)
 
     def forward(self, decoded: Tensor) -> Tensor:
-        """Return (b, t) float64 for the decoder's output (b, 1, f)."""
+        """Map the decoder output (b, 1, f) to targets (b, t), float64."""
         standardised = super().forward(decoded)
-        mean, std = self.units(standardised.device)
+        mean, std = self.statistics(standardised.device)
         return standardised.to(mean.dtype) * std + mean
 
 
 def exact_dtype(device: torch.device) -> torch.dtype:
-    """The most exact data type that a device computes in: Apple's GPUs have no double precision."""
+    """Return the widest floating-point type of a device: float64, or float32 on Apple's GPUs (MPS)."""
     return torch.float32 if device.type == "mps" else torch.float64

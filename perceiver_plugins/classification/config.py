@@ -1,4 +1,4 @@
-"""Configurations of the output adapters that know no modality."""
+"""Configurations of the output adapters for any input."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from perceiver_core.config import DecoderConfig, require, require_positive
 
 @dataclass
 class ClassificationDecoderConfig(DecoderConfig):
-    """A decoder that tells which class the whole input belongs to.
+    """Configuration of a decoder that classifies the whole input.
 
     Args:
         num_classes: number of classes.
-        num_output_queries: number of learned output queries, each of which answers for itself.
+        num_output_queries: number of learned output queries, each with logits of its own.
         num_output_query_channels: channels of an output query.
-        label_names: what the classes are called, in the order of their numbers.
+        label_names: names of the classes, by class index.
     """
 
     num_classes: int = 2
@@ -31,16 +31,15 @@ class ClassificationDecoderConfig(DecoderConfig):
 
 @dataclass
 class TokenClassificationDecoderConfig(DecoderConfig):
-    """A decoder that tells the class of each place of the input.
+    """Configuration of a decoder that classifies every input position.
 
-    The adapted input itself asks the decoder, so that there is one output for each of its places, however many. Its
-    channels are those of the output queries.
+    The output queries are the adapted input, so that there is one output per input position.
 
     Args:
-        num_cross_attention_heads: heads of the cross-attention; they must divide the input's channels, or
-            ``num_cross_attention_qk_channels`` and ``num_cross_attention_v_channels`` be given.
+        num_cross_attention_heads: heads of the cross-attention; must divide the input channels, unless
+            ``num_cross_attention_qk_channels`` and ``num_cross_attention_v_channels`` are given.
         num_classes: number of classes.
-        label_names: what the classes are called, in the order of their numbers.
+        label_names: names of the classes, by class index.
     """
 
     num_cross_attention_heads: int = 1
@@ -54,15 +53,14 @@ class TokenClassificationDecoderConfig(DecoderConfig):
 
 @dataclass
 class RegressionDecoderConfig(DecoderConfig):
-    """A decoder that predicts a vector of numbers.
+    """Configuration of a decoder that predicts numbers.
 
     Args:
-        num_targets: length of the vector.
+        num_targets: number of targets.
         num_output_query_channels: channels of the output query.
-        target_names: what the numbers are called.
-        target_mean: mean of each target in the training data, and
-        target_std: its standard deviation: the model predicts how many of these a target lies from the mean. None:
-            the model predicts the target itself.
+        target_names: names of the targets.
+        target_mean: mean of each target in the training data, added to the scaled output. None: 0.
+        target_std: standard deviation of each target in the training data, which scales the output. None: 1.
     """
 
     num_targets: int = 1
@@ -82,7 +80,7 @@ class RegressionDecoderConfig(DecoderConfig):
 
 
 def require_classes(config: DecoderConfig, num_classes: int, label_names: list[str] | None) -> None:
-    """Raises ValueError unless there are classes, and no names for them or as many as there are."""
+    """Raise ValueError unless there are classes and, if they have names, as many names as classes."""
     require(num_classes >= 1, config, "num_classes", "must be at least 1")
     require_names(config, label_names, num_classes)
 
@@ -94,9 +92,9 @@ def require_names(
     field: str = "label_names",
     number_field: str = "num_classes",
 ) -> None:
-    """Raises ValueError unless there are no names, or as many as ``number_field`` says."""
+    """Raise ValueError unless ``names`` is None or has as many names as the field ``number_field``."""
     if names is not None and len(names) != number:
         few = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
         raise ValueError(
-            f"{type(config).__name__}.{field}: {len(names)} names ({few}) do not go with {number_field}={number}"
+            f"{type(config).__name__}.{field}: {len(names)} names ({few}) do not match {number_field}={number}"
         )

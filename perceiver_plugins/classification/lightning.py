@@ -1,4 +1,4 @@
-"""Training of classifiers of any input with Lightning."""
+"""Lightning modules for classification of any input."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from perceiver_core.config import Init
 from perceiver_plugins.checkpoints.random_data import num_examples
 from perceiver_plugins.classification.metrics import class_metrics, log_confusion
 from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.errors import list_first
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_registry import UserError
 
 
 class DecodedClasses:
-    """What Lightning modules say of the classes that their decoders tell apart: mix it in before the module."""
+    """Mixin of Lightning modules whose decoder config has ``num_classes`` and ``label_names``."""
 
     config: PerceiverConfig
 
     @property
     def num_classes(self) -> int:
-        """Number of classes that the model tells apart."""
+        """Number of classes."""
         return self.config.decoder.num_classes
 
     @property
     def label_names(self) -> list[str]:
-        """What the classes are called; their numbers where nobody said."""
-        return self.config.decoder.label_names or [str(number) for number in range(self.num_classes)]
+        """Names of the classes; by default, their indices."""
+        return self.config.decoder.label_names or [str(index) for index in range(self.num_classes)]
 
 
 class LitClassifier(DecodedClasses, LitPerceiver):
-    """Tells which class an input belongs to, whatever it is: text, an image, ...
+    """Classifier of any input: text, images, ...
 
-    Logged beside the loss are, for validation and test data, the accuracy, the top-5 accuracy (where there are more
-    than five classes), and the mean over classes of the F1 score; and as a picture the confusion matrix.
+    For validation and test data, it logs the loss, the accuracy, the top-5 accuracy (with more than five classes), the
+    macro F1 score and, as an image, the confusion matrix.
 
     The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Args:
-        encoder: the encoder's configuration, of any input adapter.
-        decoder: the decoder's configuration, of classes.
-        label_smoothing: part of the target that is spread evenly over all classes in training.
-        class_weights: how much each class counts in the training loss: a number a class, or "balanced" for the
-            inverse of its frequency in the training data. None: all examples count the same.
+        encoder: encoder configuration of any input adapter.
+        decoder: decoder configuration with classes.
+        label_smoothing: probability mass of the target that is spread evenly over all classes in training.
+        class_weights: weights of the classes in the training loss: one number per class, or "balanced" for the inverse
+            of each class's frequency in the training data. None: equal weights.
 
     Raises:
         UserError: if a value is out of range.
@@ -95,7 +96,7 @@ class LitClassifier(DecodedClasses, LitPerceiver):
             patience,
         )
         if self.num_classes < 2:
-            raise UserError("num_classes=1: there is nothing to tell apart; a classifier is trained on two or more")
+            raise UserError("num_classes=1: must be at least 2 to train a classifier")
         if not 0.0 <= label_smoothing < 1.0:
             raise UserError(f"label_smoothing={label_smoothing} must be at least 0 and less than 1")
         self.label_smoothing = label_smoothing
@@ -103,37 +104,35 @@ class LitClassifier(DecodedClasses, LitPerceiver):
         weights = torch.ones(self.num_classes)
         if isinstance(class_weights, list):
             if len(class_weights) != self.num_classes or min(class_weights) < 0:
-                raise UserError(
-                    f"class_weights: {self.num_classes} numbers of at least 0 are expected, got {class_weights}"
-                )
+                raise UserError(f"class_weights: must be {self.num_classes} numbers of at least 0, got {class_weights}")
             weights = torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("loss_weights", weights, persistent=False)
         self.add_metrics(class_metrics(self.num_classes))
 
     def check_data(self, datamodule: Any) -> None:
-        """Checks that the data's classes are the model's, and takes the weights that balance them.
+        """Check that data and model have the same classes; set balanced class weights.
 
         Raises:
-            UserError: if they are not.
+            UserError: if the classes differ, or class_weights="balanced" and the data does not count its classes.
         """
         super().check_data(datamodule)
         names = getattr(datamodule, "label_names", None)
-        ours = self.config.decoder.label_names
-        if names is not None and ours is not None and list(names) != list(ours):
+        model_names = self.config.decoder.label_names
+        if names is not None and model_names is not None and list(names) != list(model_names):
             raise UserError(
-                f"the data's classes ({_few(names)}) are not the model's ({_few(ours)}): "
-                "data with other classes needs a new decoder, --model.encoder.params takes over the encoder alone"
+                f"the data's classes ({list_first(names)}) are not the model's ({list_first(model_names)}); "
+                "for data with other classes, train a new model with --model.encoder.params set to the checkpoint"
             )
         number = getattr(datamodule, "num_classes", None)
         if number is not None and number != self.num_classes:
             raise UserError(
-                f"the data has {number} classes, the model {self.num_classes}: a model that is not trained yet can "
-                f"have --model.decoder.num_classes={number}"
+                f"the data has {number} classes, the model {self.num_classes} (a new model can be trained with "
+                f"--model.decoder.num_classes={number})"
             )
         if self.class_weights == "balanced":
             counts = getattr(datamodule, "class_counts", None)
             if counts is None:
-                raise UserError("class_weights=balanced: this data does not say how often each class occurs")
+                raise UserError("class_weights=balanced: the data module does not count its classes (pass numbers)")
             frequencies = torch.tensor(counts, dtype=torch.float32)
             self.loss_weights.copy_(frequencies.sum() / (len(counts) * frequencies.clamp(min=1)))
 
@@ -146,24 +145,24 @@ class LitClassifier(DecodedClasses, LitPerceiver):
         return len(batch["labels"])
 
     def predictions(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The model's answers to all that has a label.
+        """Compute the logits of all labelled outputs.
 
         Args:
-            batch: what the input adapter reads, and ``labels``: (b) or (b, q) class numbers, or (b, classes) parts of
-                a label that is mixed of several.
+            batch: the input adapter's entries, and ``labels``: class indices (b) or (b, o), or probabilities
+                (b, classes) of mixed labels.
 
         Returns:
-            Logits (p, classes), and labels (p) or (p, classes).
+            Logits (labels, classes), and labels (labels) or (labels, classes).
 
         Raises:
-            UserError: if there is not a label for each output query.
+            UserError: if the number of labels is not the number of output queries.
         """
         logits, labels = self.model(batch), batch["labels"]
         expected = logits.shape if labels.is_floating_point() else logits.shape[:-1]
         if labels.shape != expected:
             raise UserError(
-                f"labels of shape {tuple(labels.shape)} do not fit the model's answers, which need {tuple(expected)}: "
-                "each of the decoder's num_output_queries needs a label"
+                f"labels: must have shape {tuple(expected)}, got {tuple(labels.shape)} (one label per example for each "
+                "of the decoder's num_output_queries)"
             )
         if labels.is_floating_point():
             return logits, labels
@@ -171,16 +170,16 @@ class LitClassifier(DecodedClasses, LitPerceiver):
         return logits[labelled], labels[labelled]
 
     def loss_sum(self, batch: Batch) -> LossSum:
-        """The summed cross-entropy, in nats, with smoothed labels and weighted classes."""
+        """Sum the cross-entropy, in nats, with smoothed labels and class weights."""
         logits, labels = self.predictions(batch)
         targets = (labels if labels.is_floating_point() else one_hot(labels, self.num_classes)).float()
-        # A mixed label counts as much as its parts do. Not a matrix product: autocast would round the weights.
+        # A mixed label gets the mean of its classes' weights. No matrix product: autocast would round the weights.
         weights = (targets * self.loss_weights).sum(dim=-1)
         smoothed = targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
         return LossSum((weights * cross_entropy(logits.float(), smoothed, reduction="none")).sum(), weights.sum())
 
     def evaluate(self, batch: Batch, stage: str) -> LossSum:
-        """The summed cross-entropy of the labels as they are; updates the metrics."""
+        """Sum the cross-entropy without label smoothing and class weights; update the metrics."""
         logits, labels = self.predictions(batch)
         metrics = cast(MetricCollection, self.metrics[stage])
         if len(labels):
@@ -196,7 +195,7 @@ class LitClassifier(DecodedClasses, LitPerceiver):
 
 
 class LitTokenClassifier(LitClassifier):
-    """Tells the class of each place of an input: of each token of a text, or each patch of an image."""
+    """Classifier of every input position: of each token of a text, or each patch of an image."""
 
     task = "token-classification"
 
@@ -206,10 +205,6 @@ class LitTokenClassifier(LitClassifier):
         return labels if adapted.pad_mask is None else labels.masked_fill(adapted.pad_mask, IGNORED)
 
     def predictions(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """As for all classifiers; ``labels`` are (b, m), of which only places with a label are decoded."""
+        """Compute the logits of the labelled positions; others are not decoded. ``labels`` are (b, m)."""
         labelled = batch["labels"] != IGNORED
         return self.model(batch, positions=labelled), batch["labels"][labelled]
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f", ... {len(names)} in all" if len(names) > 3 else "")

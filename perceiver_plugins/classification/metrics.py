@@ -1,4 +1,4 @@
-"""Metrics of classifiers, by torchmetrics."""
+"""Metrics and confusion matrix of classifiers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from perceiver_plugins.sdk.tasks.pictures import drawable, optional
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_CLASSES = 64
-"""With more classes than this, a confusion matrix is no picture that anybody could read."""
+MAX_CLASSES_DRAWN = 64
+"""Most classes for which the confusion matrix is drawn; arbitrary."""
 
-NAMED_CLASSES = 20
-"""With more classes than this, the picture has no room for their names and counts."""
+MAX_CLASSES_NAMED = 20
+"""Most classes whose names and counts fit into the drawing of the confusion matrix."""
 
 
 def class_metrics(num_classes: int) -> dict[str, Metric]:
-    """Accuracy, top-5 accuracy (for more than five classes), macro F1 and the confusion matrix.
+    """Create accuracy, top-5 accuracy (for more than five classes), macro F1 and confusion matrix.
 
     Args:
         num_classes: number of classes.
@@ -39,16 +39,16 @@ def class_metrics(num_classes: int) -> dict[str, Metric]:
 
 
 def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: list[str]) -> None:
-    """Log a confusion matrix as a picture, to every TensorBoard logger; a failure to draw it is a warning.
+    """Log a confusion matrix as an image to every TensorBoard logger; a failure to draw it is a warning.
 
     Args:
-        trainer: whose loggers are used.
-        name: what the picture is called.
-        confusion: (classes, classes), how often a true class (row) was taken for another (column).
-        label_names: what the classes are called.
+        trainer: trainer with the loggers.
+        name: name of the image.
+        confusion: (classes, classes), counts by true class (row) and predicted class (column).
+        label_names: names of the classes.
     """
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    if not loggers or not trainer.is_global_zero or len(label_names) > MOST_CLASSES:
+    if not loggers or not trainer.is_global_zero or len(label_names) > MAX_CLASSES_DRAWN:
         return
     with optional(f"picture {name}"):
         figure = draw_confusion(confusion, label_names)
@@ -57,10 +57,10 @@ def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: l
 
 
 def draw_confusion(confusion: Tensor, label_names: list[str]) -> Figure:
-    """Draw a confusion matrix (classes, classes); names are drawn as they are, not as formulas."""
-    from matplotlib.figure import Figure  # not needed where nothing is drawn
+    """Draw a confusion matrix (classes, classes); names are drawn as plain text, not as formulas."""
+    from matplotlib.figure import Figure  # deferred: only needed to draw
 
-    named = len(label_names) <= NAMED_CLASSES
+    named = len(label_names) <= MAX_CLASSES_NAMED
     figure = Figure(figsize=(8, 8), layout="constrained")
     axes = figure.add_subplot(xlabel="predicted", ylabel="true")
     counts = confusion.tolist()

@@ -1,4 +1,4 @@
-"""What the classification plugin registers: outputs and tasks that know no modality. Imports nothing heavy."""
+"""Plugin hooks of classification and regression of any input. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="output",
             adapter=f"{PLUGIN}.adapters:ClassificationOutputAdapter",
             config=f"{PLUGIN}.config:ClassificationDecoderConfig",
-            summary="the class of the whole input, asked for by learned queries",
+            summary="the class of the whole input, decoded with learned queries",
             links={"num_classes": "num_classes", "label_names": "label_names"},
             tasks=("classification", "image-classification", "text-classification"),
             example={"model.decoder.num_classes": 3, "model.decoder.num_output_query_channels": 16},
@@ -27,7 +27,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="output",
             adapter=f"{PLUGIN}.adapters:TokenClassificationOutputAdapter",
             config=f"{PLUGIN}.config:TokenClassificationDecoderConfig",
-            summary="the class of each place of the input, asked for by the input itself",
+            summary="the class of each input position, decoded with the input as queries",
             links={"num_classes": "num_classes", "label_names": "label_names"},
             tasks=("token-classification",),
             example={"model.decoder.num_classes": 3},
@@ -37,7 +37,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="output",
             adapter=f"{PLUGIN}.adapters:RegressionOutputAdapter",
             config=f"{PLUGIN}.config:RegressionDecoderConfig",
-            summary="a vector of numbers",
+            summary="numbers, scaled by the statistics of the training data",
             links={name: name for name in ("num_targets", "target_names", "target_mean", "target_std")},
             tasks=("regression",),
             example={"model.decoder.num_targets": 2, "model.decoder.num_output_query_channels": 16},
@@ -45,7 +45,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
     ]
 
 
-# A small encoder that trains on a CPU, whatever its input is.
+# Small enough to train on a CPU with any input.
 SMALL_ENCODER = {
     "model.encoder.num_cross_attention_heads": 1,
     "model.encoder.num_self_attention_heads": 4,
@@ -70,7 +70,7 @@ def perceiver_tasks() -> list[TaskSpec]:
         TaskSpec(
             name="classification",
             module=f"{PLUGIN}.lightning:LitClassifier",
-            summary="tell which class an input belongs to, whatever the input is (--model.encoder=NAME)",
+            summary="predict the class of any input (--model.encoder=NAME)",
             data="digits",
             defaults={
                 "data.target": "class",
@@ -87,7 +87,7 @@ def perceiver_tasks() -> list[TaskSpec]:
         TaskSpec(
             name="token-classification",
             module=f"{PLUGIN}.lightning:LitTokenClassifier",
-            summary="tell the class of each token of a text, or of each place of any other input",
+            summary="predict the class of each token of a text, or of each position of any other input",
             data="python-code",
             defaults={
                 "data.target": "token",
@@ -103,7 +103,7 @@ def perceiver_tasks() -> list[TaskSpec]:
         TaskSpec(
             name="regression",
             module=f"{PLUGIN}.regression:LitRegressor",
-            summary="predict numbers from an input, whatever the input is (--model.encoder=NAME)",
+            summary="predict numbers from any input (--model.encoder=NAME)",
             data="diabetes",
             defaults={
                 "data.target": "number",

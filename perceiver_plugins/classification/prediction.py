@@ -1,4 +1,4 @@
-"""What classifiers and regressors say in ``perceiver predict``."""
+"""Predictors of classifiers and regressors for ``perceiver predict``."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from perceiver_registry import UserError
 
 
 class ClassPredictor(Predictor):
-    """Predicts the class of each input.
+    """Predictor of the class of each input.
 
     Args:
         module: the classifier.
-        reader: reads the inputs.
-        top_k: how many classes to show, the most probable one first.
-        batch_size: inputs that go through the model together.
-        attention: a folder, made if need be, to draw into what the model looked at in each input: as overlays of
-            images, as coloured HTML pages of texts. Null: nothing is drawn.
+        reader: reader of the inputs.
+        top_k: number of classes to show, the most probable one first.
+        batch_size: inputs per batch.
+        attention: folder for attention maps of the inputs, created if missing: overlays of images, coloured HTML pages
+            of texts. Null: no attention maps.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ClassPredictor(Predictor):
     def answers(self, output: Tensor, examples: Sequence[Any]) -> list[Prediction]:
         if output.dim() == 3:
             raise UserError(
-                "a model with several output queries classifies each input several times: no table for that"
+                "a model with several output queries has several classes per input (predict supports only one)"
             )
         return best_classes(output, self.label_names, self.top_k)
 
@@ -58,44 +58,46 @@ class ClassPredictor(Predictor):
 
 
 class TokenPredictor(Predictor):
-    """Predicts the class of each token of each input.
+    """Predictor of the class of each token of each input.
 
     Args:
         module: the token classifier.
-        reader: reads the inputs.
-        batch_size: inputs that go through the model together.
-        attention: a folder, made if need be, to draw into what the model looked at in each input.
+        reader: reader of the inputs.
+        batch_size: inputs per batch.
+        attention: folder for attention maps of the inputs, created if missing. Null: no attention maps.
     """
 
     module: LitTokenClassifier
 
     def answers(self, output: Tensor, examples: Sequence[Any]) -> list[Prediction]:
-        best, numbers = output.float().softmax(dim=-1).max(dim=-1)
+        best, classes = output.float().softmax(dim=-1).max(dim=-1)
         names = self.module.label_names
-        answers = []
+        predictions = []
         padded_left = self.reader.padding_side == "left"
-        for example, row, probabilities in zip(examples, numbers.tolist(), best.tolist(), strict=True):
+        for example, row, probabilities in zip(examples, classes.tolist(), best.tolist(), strict=True):
             tokens = self.reader.tokens(example)
-            own = slice(len(row) - len(tokens), None) if padded_left else slice(len(tokens))  # the rest is padding
-            answers.append(
+            unpadded = slice(len(row) - len(tokens), None) if padded_left else slice(len(tokens))
+            predictions.append(
                 {
                     "tokens": [
-                        {"token": token, "label": names[number], "probability": probability}
-                        for token, number, probability in zip(tokens, row[own], probabilities[own], strict=True)
+                        {"token": token, "label": names[index], "probability": probability}
+                        for token, index, probability in zip(
+                            tokens, row[unpadded], probabilities[unpadded], strict=True
+                        )
                     ]
                 }
             )
-        return answers
+        return predictions
 
     @classmethod
     def rows(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
-        """One row for each run of neighbours of one class."""
+        """Yield one row per run of consecutive tokens of one class."""
         for record in cls.records(predictions):
             yield record | {"mean probability": f"{record['mean probability']:.4f}"}
 
     @classmethod
     def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
-        """One row for each run of neighbours of one class."""
+        """Yield one row per run of consecutive tokens of one class."""
         for prediction in predictions:
             for label, run in groupby(prediction["tokens"], key=lambda token: token["label"]):
                 tokens = list(run)
@@ -110,13 +112,13 @@ class TokenPredictor(Predictor):
 
 
 class NumberPredictor(Predictor):
-    """Predicts the numbers that go with each input.
+    """Predictor of the targets of each input.
 
     Args:
         module: the regressor.
-        reader: reads the inputs.
-        batch_size: inputs that go through the model together.
-        attention: a folder, made if need be, to draw into what the model looked at in each input.
+        reader: reader of the inputs.
+        batch_size: inputs per batch.
+        attention: folder for attention maps of the inputs, created if missing. Null: no attention maps.
     """
 
     module: LitRegressor
@@ -128,6 +130,6 @@ class NumberPredictor(Predictor):
 
     @staticmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
-        """Numbers with all of their digits: nobody knows which of them matter."""
+        """Yield one row per input, numbers with all digits: the precision of a prediction is unknown."""
         for prediction in predictions:
             yield {name: str(value) for name, value in prediction.items()}

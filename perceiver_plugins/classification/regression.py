@@ -1,4 +1,4 @@
-"""Training of models that predict numbers with Lightning."""
+"""Lightning module for regression from any input."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ LOSSES: dict[str, Callable[..., Tensor]] = {"mse": mse_loss, "l1": l1_loss, "hub
 
 
 class LitRegressor(LitPerceiver):
-    """Predicts numbers from an input, whatever it is.
+    """Regressor of any input.
 
-    The loss is in units of the targets' standard deviation, so that targets of any size train alike. Logged beside it
-    are, for validation and test data, the mean absolute error in the targets' own units and R2, the part of the
-    targets' variance that is explained, over all targets together, both in double precision. Targets that are no
-    number (NaN) are left out.
+    The loss is computed on standardised targets, so that it does not depend on their units. For validation and test
+    data, it also logs the mean absolute error in the targets' units and R2 (the coefficient of determination) over all
+    targets together, both in double precision. Missing targets (NaN) are ignored.
 
     The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Args:
-        encoder: the encoder's configuration, of any input adapter.
-        decoder: the decoder's configuration, of numbers.
-        loss: mean squared error, mean absolute error ("l1"), or Huber's in between.
+        encoder: encoder configuration of any input adapter.
+        decoder: decoder configuration with targets.
+        loss: mean squared error ("mse"), mean absolute error ("l1") or Huber loss ("huber").
     """
 
     task = "regression"
@@ -85,15 +84,15 @@ class LitRegressor(LitPerceiver):
         keep_labels(self.trainer.precision_plugin)
 
     def check_data(self, datamodule: Any) -> None:
-        """Checks that the data has as many targets as the model.
+        """Check that the data has as many targets as the model.
 
         Raises:
-            UserError: if it has not.
+            UserError: if the numbers differ.
         """
         super().check_data(datamodule)
-        theirs, ours = getattr(datamodule, "num_targets", None), self.config.decoder.num_targets
-        if theirs is not None and theirs != ours:
-            raise UserError(f"the data has {theirs} targets an example, the model {ours}")
+        data_targets, model_targets = getattr(datamodule, "num_targets", None), self.config.decoder.num_targets
+        if data_targets is not None and data_targets != model_targets:
+            raise UserError(f"the data has {data_targets} targets per example, the model {model_targets}")
 
     def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
         return torch.randn(num_examples(batch), self.config.decoder.num_targets, generator=generator)
@@ -102,17 +101,18 @@ class LitRegressor(LitPerceiver):
         return len(batch["labels"])
 
     def predictions(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The model's answers to all targets that are given.
+        """Predict all targets that are not missing.
 
         Args:
-            batch: what the input adapter reads, and ``labels``: (b, t), or (b) for a single target. Those that are no
-                number, or IGNORED among whole numbers, are left out.
+            batch: the input adapter's entries, and ``labels``: (b, t), or (b) for a single target. NaN and, among
+                integers, IGNORED are missing.
 
         Returns:
-            Answers and targets, (p) each, in units of the targets' standard deviation from their mean; and (p) what
-            such a unit is worth. In double precision.
+            Standardised predictions, standardised targets, and the standard deviation of each target: one number per
+            target that is not missing, in double precision.
 
         Raises:
+            UserError: if the number of targets is not the model's.
             DataError: if a target is infinite.
         """
         adapter = cast(RegressionOutputAdapter, self.model.output_adapter)
@@ -121,35 +121,35 @@ class LitRegressor(LitPerceiver):
         if not labels.is_floating_point():
             targets = targets.masked_fill(labels == IGNORED, math.nan)
         targets = targets[:, None] if targets.dim() == 1 else targets
-        answers: Tensor = self.model(batch)
-        if targets.shape != answers.shape:
+        predictions: Tensor = self.model(batch)
+        if targets.shape != predictions.shape:
             raise UserError(
-                f"{targets.shape[1]} targets an example, where the model has {answers.shape[1]}: labels that are mixed "
-                "(mixup, cutmix) are for classes, not for numbers"
+                f"labels: {targets.shape[1]} targets per example, the model has {predictions.shape[1]} (mixed labels, "
+                "as of mixup and cutmix, are for classes)"
             )
         if targets.isinf().any():
-            raise DataError("a target is infinite: there is no error to learn from (remove it from the data)")
-        given = ~targets.isnan()
-        _, unit = adapter.units(targets.device)
-        std = unit.expand_as(targets)[given]
-        return adapter.standardise(answers)[given], adapter.standardise(targets)[given], std
+            raise DataError("labels: a target is infinite (remove it from the data)")
+        known = ~targets.isnan()
+        _, std = adapter.statistics(targets.device)
+        std = std.expand_as(targets)[known]
+        return adapter.standardise(predictions)[known], adapter.standardise(targets)[known], std
 
     def loss_sum(self, batch: Batch) -> LossSum:
-        """The summed loss of all targets."""
-        answers, targets, _ = self.predictions(batch)
-        return self._loss(answers, targets)
+        """Sum the loss of all targets."""
+        predictions, targets, _ = self.predictions(batch)
+        return self._loss(predictions, targets)
 
     def evaluate(self, batch: Batch, stage: str) -> LossSum:
-        """The same; updates the metrics."""
-        answers, targets, std = self.predictions(batch)
+        """Sum the loss of all targets; update the metrics."""
+        predictions, targets, std = self.predictions(batch)
         metrics = cast(MetricCollection, self.metrics[stage])
         if len(targets):
-            metrics["mae"].update(answers * std, targets * std)
-            metrics["r2"].update(answers, targets)
-        return self._loss(answers, targets)
+            metrics["mae"].update(predictions * std, targets * std)
+            metrics["r2"].update(predictions, targets)
+        return self._loss(predictions, targets)
 
-    def _loss(self, answers: Tensor, targets: Tensor) -> LossSum:
-        total = LOSSES[self.loss](answers.float(), targets.float(), reduction="sum")
+    def _loss(self, predictions: Tensor, targets: Tensor) -> LossSum:
+        total = LOSSES[self.loss](predictions.float(), targets.float(), reduction="sum")
         return LossSum(total, torch.tensor(len(targets), device=total.device))
 
     def on_validation_start(self) -> None:
@@ -159,11 +159,11 @@ class LitRegressor(LitPerceiver):
         self._keep_metrics_exact("test")
 
     def _keep_metrics_exact(self, stage: str) -> None:
-        # Not earlier: a precision plugin converts the metrics with the module.
+        # Here rather than in setup: after it, a precision plugin converts the metrics with the module.
         cast(MetricCollection, self.metrics[stage]).set_dtype(exact_dtype(self.device))
 
     def log_metrics(self, stage: str) -> None:
-        here = cast(R2Score, cast(MetricCollection, self.metrics[stage])["r2"]).total.clone()  # reduced in place
-        num_targets = self.trainer.strategy.reduce(here, reduce_op="sum")
-        if num_targets > 1:  # of a single target nothing is explained
+        count = cast(R2Score, cast(MetricCollection, self.metrics[stage])["r2"]).total.clone()  # reduced in place
+        num_targets = self.trainer.strategy.reduce(count, reduce_op="sum")
+        if num_targets > 1:  # R2 is undefined for a single target
             super().log_metrics(stage)

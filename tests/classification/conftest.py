@@ -1,4 +1,4 @@
-"""Tiny models of token sequences, data of any examples, and a quiet trainer."""
+"""Small models of token sequences and a data module of given examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VOCAB_SIZE, MAX_SEQ_LEN = 11, 9
 
 
 class Examples(Dataset):
-    """The examples of a batch; beyond the end, one with nothing to predict."""
+    """Examples of a batch; beyond the end, the first one with ignored labels."""
 
     def __init__(self, batch: Mapping[str, Tensor]):
         self.batch = batch
@@ -35,17 +35,17 @@ class Examples(Dataset):
         if index < len(self):
             return {name: values[index] for name, values in self.batch.items()}
         labels = self.batch["labels"][0]
-        nothing = math.nan if labels.is_floating_point() else IGNORED
-        return {**self[0], "labels": torch.full_like(labels, nothing)}
+        ignored = math.nan if labels.is_floating_point() else IGNORED
+        return {**self[0], "labels": torch.full_like(labels, ignored)}
 
 
 class ExamplesDataModule(PerceiverDataModule):
-    """Trains, validates and tests with the examples of one batch.
+    """Data module with the examples of one batch in all splits.
 
     Args:
         batch: the examples.
-        batch_size: how many of them go through the model together.
-        attributes: what the data says of itself.
+        batch_size: examples per batch.
+        attributes: attributes of the data module, such as num_classes.
     """
 
     def __init__(self, batch: Mapping[str, Tensor], batch_size: int = 5, **attributes: Any):
@@ -60,15 +60,15 @@ def data_module() -> type[ExamplesDataModule]:
 
 
 @pytest.fixture(autouse=True)
-def _no_seed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
+def _restore_seed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set first, so that monkeypatch restores it after the run
         monkeypatch.setenv(variable, "0")
         monkeypatch.delenv(variable)
 
 
 @pytest.fixture
 def model_config() -> Callable[..., PerceiverConfig]:
-    """A function that makes the config of a small model with a given decoder."""
+    """Function that creates the config of a small model with a given decoder."""
 
     def model_config(decoder: DecoderConfig, encoder: Mapping[str, Any] | None = None, **values: Any):
         sizes = {
@@ -87,7 +87,7 @@ def model_config() -> Callable[..., PerceiverConfig]:
 
 @pytest.fixture
 def classifier(model_config, randomise) -> Callable[..., LitClassifier]:
-    """A function that makes a classifier whose answers differ from input to input."""
+    """Function that creates a classifier with random weights, so that outputs differ between inputs."""
 
     def classifier(num_classes: int = 4, decoder: Mapping[str, Any] | None = None, **options: Any) -> LitClassifier:
         sizes = {"num_classes": num_classes, "num_output_query_channels": 6, "num_cross_attention_heads": 1}
@@ -101,7 +101,7 @@ def classifier(model_config, randomise) -> Callable[..., LitClassifier]:
 
 @pytest.fixture
 def sequences() -> Callable[[int], dict[str, Tensor]]:
-    """A function that makes so many sequences of different lengths."""
+    """Function that creates a number of sequences of random lengths."""
 
     def sequences(number: int) -> dict[str, Tensor]:
         lengths = torch.randint(1, MAX_SEQ_LEN + 1, (number, 1))

@@ -1,4 +1,4 @@
-"""What classifiers and regressors say of a person's inputs."""
+"""Predictors of classifiers and regressors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perceiver_registry import UserError
 
 
 class DigitReader(Reader):
-    """Reads digits, each of which is a token."""
+    """Reader of strings of digits, one token per digit."""
 
     padding_side = "right"
 
@@ -29,8 +29,8 @@ class DigitReader(Reader):
         length = max(map(len, examples))
         ids, mask = torch.zeros(2, len(examples), length, dtype=torch.long)
         for i, example in enumerate(examples):
-            own = slice(length - len(example), None) if self.padding_side == "left" else slice(len(example))
-            ids[i, own], mask[i, own] = torch.tensor(example), 1
+            unpadded = slice(length - len(example), None) if self.padding_side == "left" else slice(len(example))
+            ids[i, unpadded], mask[i, unpadded] = torch.tensor(example), 1
         return {"input_ids": ids, "attention_mask": mask}
 
     def tokens(self, example: list[int]) -> list[str]:
@@ -41,7 +41,7 @@ INPUTS = ["31", "4159", "2", "653589793"]
 
 
 def probabilities(module, source: str) -> torch.Tensor:
-    """Of an input on its own, without padding."""
+    """Class probabilities of a single input, without padding."""
     ids = torch.tensor([[int(digit) for digit in source]])
     return module.model({"input_ids": ids}).softmax(dim=-1)[0].detach()
 
@@ -51,8 +51,8 @@ def reader() -> DigitReader:
     return DigitReader({}, None)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_classes_and_their_probabilities(classifier, reader, batch_size):
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_class_predictor_ranks_classes_by_probability(classifier, reader, batch_size):
     module = classifier(4, {"label_names": ["a", "b", "c", "d"]})
     predictions = ClassPredictor(module, reader, top_k=2, batch_size=batch_size).predict(INPUTS)
     assert [prediction["input"] for prediction in predictions] == INPUTS
@@ -64,7 +64,7 @@ def test_classes_and_their_probabilities(classifier, reader, batch_size):
         assert (prediction["label"], prediction["probability"]) == tuple(prediction["top"][0].values())
 
 
-def test_a_row_for_each_input(classifier, reader):
+def test_class_rows_have_one_row_per_input(classifier, reader):
     predictor = ClassPredictor(classifier(3, {"label_names": ["ham", "spam", "eggs"]}), reader, top_k=5)
     predictions = predictor.predict(["31", "4159"])
     rows = list(predictor.rows(predictions))
@@ -78,7 +78,7 @@ def test_a_row_for_each_input(classifier, reader):
         assert {row["label"], row["label 2"], row["label 3"]} == {"ham", "spam", "eggs"}
 
 
-def test_classes_without_names_are_numbered(classifier, reader):
+def test_classes_without_names_are_named_by_index(classifier, reader):
     (prediction,) = ClassPredictor(classifier(12), reader, top_k=12).predict(["3"])
     assert {each["label"] for each in prediction["top"]} == {str(number) for number in range(12)}
 
@@ -89,7 +89,7 @@ def test_options_out_of_range_are_refused(classifier, reader, options, message):
         ClassPredictor(classifier(), reader, **options)
 
 
-def test_several_answers_for_an_input_are_refused(classifier, reader):
+def test_several_output_queries_are_refused(classifier, reader):
     module = classifier(decoder={"num_output_queries": 2})
     with pytest.raises(UserError, match="several output queries"):
         ClassPredictor(module, reader).predict(["31"])
@@ -97,40 +97,40 @@ def test_several_answers_for_an_input_are_refused(classifier, reader):
 
 @pytest.fixture
 def token_classifier(model_config, randomise):
-    decoder = TokenClassificationDecoderConfig(num_classes=3, label_names=["name", "place", "rest"])
+    decoder = TokenClassificationDecoderConfig(num_classes=3, label_names=["person", "city", "other"])
     module = LitTokenClassifier.create(model_config(decoder))
     randomise(module.model)
-    with torch.no_grad():  # otherwise one class would be predicted for all tokens
+    with torch.no_grad():  # centre the logits, so that several classes are predicted
         every = torch.arange(11)[:, None]
         module.model.output_adapter.linear.bias -= module.model({"input_ids": every}).mean(dim=(0, 1))
     return module
 
 
-def test_a_class_for_each_token(token_classifier, reader):
+def test_token_predictor_classifies_each_token(token_classifier, reader):
     predictions = TokenPredictor(token_classifier, reader, batch_size=3).predict(INPUTS)
     labels = set()
     for source, prediction in zip(INPUTS, predictions, strict=True):
         best, numbers = probabilities(token_classifier, source).max(dim=-1)
         assert [token["token"] for token in prediction["tokens"]] == [f"<{digit}>" for digit in source]
-        expected = [["name", "place", "rest"][number] for number in numbers]
+        expected = [["person", "city", "other"][number] for number in numbers]
         assert [token["label"] for token in prediction["tokens"]] == expected
         assert [token["probability"] for token in prediction["tokens"]] == pytest.approx(best.tolist(), abs=1e-6)
         labels.update(expected)
     assert len(labels) > 1
 
 
-def test_tokens_may_be_padded_on_the_left(token_classifier, reader):
+def test_token_predictor_with_padding_on_the_left(token_classifier, reader):
     reader.padding_side = "left"
     together = TokenPredictor(token_classifier, reader).predict(INPUTS)
     batch = reader.collate([reader.read(source) for source in INPUTS])
-    answers = token_classifier.model(batch).argmax(dim=-1)
-    for source, prediction, row in zip(INPUTS, together, answers.tolist(), strict=True):
+    classes = token_classifier.model(batch).argmax(dim=-1)
+    for source, prediction, row in zip(INPUTS, together, classes.tolist(), strict=True):
         assert [token["label"] for token in prediction["tokens"]] == [
-            ["name", "place", "rest"][number] for number in row[-len(source) :]
+            ["person", "city", "other"][number] for number in row[-len(source) :]
         ]
 
 
-def test_a_row_for_each_run_of_a_class():
+def test_token_rows_have_one_row_per_run_of_a_class():
     tokens = [("New", "B", 0.5), ("York", "B", 0.7), (" is", "O", 0.9), ("Ulm", "B", 1.0)]
     prediction = {
         "input": "x",
@@ -147,7 +147,7 @@ def test_a_row_for_each_run_of_a_class():
 
 
 @pytest.mark.parametrize("names", [["width", "height"], None])
-def test_numbers_in_their_own_units(model_config, randomise, reader, names):
+def test_number_predictor_returns_original_units(model_config, randomise, reader, names):
     decoder = RegressionDecoderConfig(
         2,
         num_targets=2,
@@ -170,7 +170,7 @@ def test_numbers_in_their_own_units(model_config, randomise, reader, names):
     assert row == {"input": "31", **{key: str(predictions[0][key]) for key in keys}}
 
 
-def test_label_names_of_a_checkpoint_are_those_of_its_data(classifier):
+def test_label_names_are_checked_against_data(classifier):
     module = classifier(3, {"label_names": ["x", "y", "z"]})
     assert module.label_names == ["x", "y", "z"]
     module.check_data(SimpleNamespace(label_names=("x", "y", "z"), num_classes=3))

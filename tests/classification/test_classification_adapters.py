@@ -1,4 +1,4 @@
-"""Output adapters that know no modality: their parameters, how they start, and what their configs refuse."""
+"""Output adapters for any input: parameters, initialisation, validation of configs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DECODERS = {
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_parameters_and_output_have_their_shapes(model_config, sequences, name):
+def test_shapes_of_parameters_and_output(model_config, sequences, name):
     decoder, shapes, output = DECODERS[name]
     model = assemble(model_config(decoder))
     assert {key: tuple(value.shape) for key, value in model.output_adapter.state_dict().items()} == shapes
@@ -48,7 +48,7 @@ def test_parameters_and_output_have_their_shapes(model_config, sequences, name):
 
 
 @pytest.mark.parametrize("name", ["classification", "regression"])
-def test_the_output_is_linear_in_what_the_decoder_answers(model_config, randomise, name):
+def test_output_is_linear_in_decoder_output(model_config, randomise, name):
     adapter = randomise(assemble(model_config(DECODERS[name][0])).output_adapter)
     decoded = torch.randn(2, 3 if name == "classification" else 1, 8)
     expected = decoded @ adapter.linear.weight.T + adapter.linear.bias
@@ -56,7 +56,7 @@ def test_the_output_is_linear_in_what_the_decoder_answers(model_config, randomis
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_weights_start_at_the_given_scale(model_config, name):
+def test_weights_are_initialised_at_configured_scale(model_config, name):
     decoder = DECODERS[name][0]
     scale, decoder.init_scale = decoder.init_scale, 0.5
     model = assemble(model_config(decoder))
@@ -67,15 +67,15 @@ def test_weights_start_at_the_given_scale(model_config, name):
 
 
 @pytest.mark.parametrize("name", ["classification", "regression"])
-def test_a_local_start_leaves_outputs_that_are_no_sequence_as_they_are(model_config, name):
+def test_local_init_leaves_output_adapter_unchanged(model_config, name):
     def parts(init: str) -> tuple[dict, dict]:
         torch.manual_seed(5)
         state = assemble(model_config(DECODERS[name][0], init=init)).state_dict()
         encoder = {key: value for key, value in state.items() if key.startswith(("encoder.", "input_adapter."))}
         return encoder, {key: value for key, value in state.items() if key not in encoder}
 
-    (normal, as_they_are), (local, untouched) = parts("normal"), parts("local")
-    torch.testing.assert_close(untouched, as_they_are, rtol=0, atol=0)
+    (normal, output_normal), (local, output_local) = parts("normal"), parts("local")
+    torch.testing.assert_close(output_local, output_normal, rtol=0, atol=0)
     for key, length in (("encoder.latents", 5), ("input_adapter.position_embedding.weight", 9)):
         expected = 2**0.5 * 0.02 * sinusoids(length, 10)  # the positions' channels, which the latents share
         torch.testing.assert_close(local[key][:, :10], expected)
@@ -85,21 +85,21 @@ def test_a_local_start_leaves_outputs_that_are_no_sequence_as_they_are(model_con
     assert {f"{layer}.{name}_proj.weight" for name in "qkvo"} < changed
 
 
-def test_a_local_start_lets_each_place_ask_the_latents_near_it(model_config):
+def test_local_init_makes_positions_attend_to_nearby_latents(model_config):
     decoder = TokenClassificationDecoderConfig(num_classes=3)
     encoder = {"max_seq_len": 200, "num_input_channels": 32, "num_cross_attention_heads": 1}
     values = {"num_latents": 40, "num_latent_channels": 48, "init": "local"}
     model = assemble(model_config(decoder, encoder, **values)).eval()
     torch.nn.init.zeros_(model.input_adapter.token_embedding.weight)
     adapted = model.input_adapter({"input_ids": torch.zeros(1, 200, dtype=torch.long)})
-    # The latents as they start: what they read from the input is left out.
+    # The initial latents, before cross-attention to the input.
     _, weights = model.decoder(adapted.x, model.encoder.latents[None], return_attention=True)
     distance = (weights[0, 0].argmax(dim=-1) - torch.arange(200) // 5).abs()
     assert (distance <= 1).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_config_survives_being_plain_data(model_config, name):
+def test_config_round_trip_through_plain_data(model_config, name):
     decoder = DECODERS[name][0]
     config = model_config(decoder)
     plain = config_to_dict(config)
@@ -115,11 +115,11 @@ def test_a_config_survives_being_plain_data(model_config, name):
         (lambda: ClassificationDecoderConfig(num_output_queries=0), r"\.num_output_queries=0: must be at least 1"),
         (
             lambda: ClassificationDecoderConfig(num_classes=3, label_names=["ham", "spam"]),
-            r"\.label_names: 2 names \(ham, spam\) do not go with num_classes=3",
+            r"\.label_names: 2 names \(ham, spam\) do not match num_classes=3",
         ),
         (
             lambda: TokenClassificationDecoderConfig(label_names=["a", "b", "c", "d"]),
-            r"\.label_names: 4 names \(a, b, c, ...\) do not go with num_classes=2",
+            r"\.label_names: 4 names \(a, b, c, ...\) do not match num_classes=2",
         ),
         (lambda: RegressionDecoderConfig(num_targets=0), r"\.num_targets=0: must be at least 1"),
         (lambda: RegressionDecoderConfig(target_names=["x", "y"]), r"\.target_names: 2 names .* num_targets=1"),
@@ -128,18 +128,18 @@ def test_a_config_survives_being_plain_data(model_config, name):
         (lambda: RegressionDecoderConfig(target_std=[0.0]), r"\.target_std=\[0.0\]: must be greater than 0"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(create, message):
+def test_invalid_config_values_are_refused(create, message):
     with pytest.raises(ValueError, match=r"^(Token)?(Classification|Regression)DecoderConfig" + message) as error:
         create()
     assert "\n" not in str(error.value)
 
 
-def test_heads_that_do_not_divide_the_input_are_refused(model_config):
+def test_heads_must_divide_input_channels(model_config):
     with pytest.raises(ValueError, match="num_qk_channels=10: must be divisible by num_heads=4"):
         assemble(model_config(TokenClassificationDecoderConfig(4)))
 
 
 @pytest.mark.parametrize("name", ["classification", "token-classification", "regression"])
-def test_a_task_names_an_output_that_serves_it(name):
+def test_default_decoder_of_a_task_serves_it(name):
     assert registry().get("task", name).spec.defaults["model.decoder"] == name
     assert name in registry().get("output", name).spec.tasks

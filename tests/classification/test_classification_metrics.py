@@ -1,4 +1,4 @@
-"""Metrics through a real trainer, in batches of any size and in two processes, as scikit-learn defines them."""
+"""Metrics of classifiers through a trainer against scikit-learn, in one and two processes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture
 def nine(classifier, sequences):
-    """A classifier of nine classes, the last of which neither occurs nor is predicted; inputs and labels."""
+    """Classifier of nine classes, of which the last never occurs or is predicted, and a labelled batch."""
     module, batch = classifier(9), {**sequences(61), "labels": torch.randint(8, (61,))}
     with torch.no_grad():
         bias = module.model.output_adapter.linear.bias
-        bias -= module.model(batch).mean(dim=0)  # otherwise one class would be predicted for nearly all inputs
+        bias -= module.model(batch).mean(dim=0)  # centre the logits, so that many classes are predicted
         bias[8] = -100
     return module, batch
 
@@ -46,21 +46,20 @@ def expected_metrics(logits: np.ndarray, labels: np.ndarray, stage: str) -> dict
     }
 
 
-@pytest.mark.parametrize("batch_size", [7, 100])
-@pytest.mark.parametrize("stage", ["val", "test"])
-def test_metrics_are_scikit_learns(nine, data_module, quiet_trainer, stage, batch_size):
+@pytest.mark.parametrize(("stage", "batch_size"), [("val", 7), ("test", 100)])
+def test_metrics_equal_those_of_scikit_learn(nine, data_module, quiet_trainer, stage, batch_size):
     module, batch = nine
     logits = module.model(batch).detach().numpy()
     assert len(set(logits.argmax(1))) >= 5
     expected = expected_metrics(logits, batch["labels"].numpy(), stage)
     trainer = quiet_trainer()
     evaluate = {"val": trainer.validate, "test": trainer.test}[stage]
-    for _ in range(2):  # the second time starts anew
+    for _ in range(2):  # metrics are reset between runs
         (metrics,) = evaluate(module, datamodule=data_module(batch, batch_size), verbose=False)
         assert metrics == pytest.approx(expected, rel=1e-5)
 
 
-def test_examples_without_a_label_do_not_count(nine, data_module, quiet_trainer):
+def test_metrics_ignore_examples_without_label(nine, data_module, quiet_trainer):
     module, batch = nine
     labelled = torch.arange(61) % 3 > 0
     batch["labels"][~labelled] = IGNORED
@@ -71,7 +70,7 @@ def test_examples_without_a_label_do_not_count(nine, data_module, quiet_trainer)
     assert metrics == pytest.approx(expected, rel=1e-5)
 
 
-def test_metrics_that_agree_on_the_first_batch_stay_apart(nine, data_module, quiet_trainer):
+def test_metrics_equal_on_the_first_batch_are_not_merged(nine, data_module, quiet_trainer):
     module, batch = nine
     logits = module.model(batch).detach()
     batch["labels"] = logits.topk(3).indices[:, 2]
@@ -82,7 +81,7 @@ def test_metrics_that_agree_on_the_first_batch_stay_apart(nine, data_module, qui
     assert metrics["val_f1"] == pytest.approx(f1_score(batch["labels"], logits.argmax(1), average="macro"))
 
 
-def test_the_confusion_matrix_is_scikit_learns():
+def test_confusion_matrix_equals_that_of_scikit_learn():
     confusion = class_metrics(4)["confusion"]
     logits, labels = torch.randn(50, 4), torch.randint(4, (50,))
     for part in range(0, 50, 15):
@@ -91,21 +90,21 @@ def test_the_confusion_matrix_is_scikit_learns():
 
 
 @pytest.mark.parametrize("num_classes", [2, 5, 6])
-def test_five_of_five_classes_are_no_metric(num_classes):
+def test_top5_accuracy_needs_more_than_five_classes(num_classes):
     assert ("top5_accuracy" in class_metrics(num_classes)) == (num_classes > 5)
 
 
 def cells(picture: np.ndarray, number: int) -> np.ndarray:
-    """Near a corner of each cell, how dark it is, row by row."""
+    """Whether each cell of a drawn matrix is dark, sampled near a corner of the cell."""
     lightest, darkest = (np.array(matplotlib.colormaps["Blues"](value)[:3]) for value in (0.0, 1.0))
     drawn = [np.abs(picture[..., :3] - colour).max(-1) < 0.01 for colour in (lightest, darkest)]
     rows, columns = (np.flatnonzero((drawn[0] | drawn[1]).any(axis)) for axis in (1, 0))
-    places = (np.arange(number) + 0.1) / number
-    at = [(ends[0] + places * (ends[-1] - ends[0])).astype(int) for ends in (rows, columns)]
-    return drawn[1][np.ix_(*at)]
+    fractions = (np.arange(number) + 0.1) / number
+    sampled = [(ends[0] + fractions * (ends[-1] - ends[0])).astype(int) for ends in (rows, columns)]
+    return drawn[1][np.ix_(*sampled)]
 
 
-def test_the_picture_of_the_confusion_matrix(classifier, sequences, data_module, quiet_trainer, tmp_path):
+def test_confusion_matrix_image(classifier, sequences, data_module, quiet_trainer, tmp_path):
     module = classifier(3)
     batch = sequences(40)
     predicted = module.model(batch).argmax(dim=1)
@@ -123,7 +122,7 @@ def test_the_picture_of_the_confusion_matrix(classifier, sequences, data_module,
 
 
 @pytest.mark.parametrize("num_classes", [21, 65])
-def test_there_is_a_picture_as_long_as_anybody_can_read_it(
+def test_confusion_matrix_of_many_classes_is_not_drawn(
     classifier, sequences, data_module, quiet_trainer, tmp_path, num_classes
 ):
     logger = TensorBoardLogger(tmp_path, name=None)
@@ -134,10 +133,10 @@ def test_there_is_a_picture_as_long_as_anybody_can_read_it(
     assert EventAccumulator(logger.log_dir).Reload().Tags()["images"] == ["test_confusion"] * (num_classes < 65)
 
 
-def test_the_check_before_training_leaves_nothing_behind(nine, data_module, quiet_trainer, tmp_path):
+def test_sanity_check_does_not_affect_metrics(nine, data_module, quiet_trainer, tmp_path):
     module, batch = nine
     logger = TensorBoardLogger(tmp_path, name=None)
-    # With a learning rate of 0, what is validated at the end is what was there before.
+    # With a learning rate of 0, the model at the end is the one at the start.
     module.optimizer_config = {"name": "SGD", "lr": 0.0}
     trainer = quiet_trainer(max_epochs=1, num_sanity_val_steps=2, logger=logger)
     trainer.fit(module, datamodule=data_module(batch))
@@ -149,15 +148,15 @@ def test_the_check_before_training_leaves_nothing_behind(nine, data_module, quie
 TWO = {"devices": 2, "strategy": "ddp_fork"}
 
 
-def test_two_processes_have_the_metrics_of_one(nine, data_module, quiet_trainer, recwarn):
+def test_metrics_of_two_processes_equal_those_of_one(nine, data_module, quiet_trainer, recwarn):
     module, batch = nine
     expected = expected_metrics(module.model(batch).detach().numpy(), batch["labels"].numpy(), "val")
     (metrics,) = quiet_trainer(**TWO).validate(module, datamodule=data_module(batch), verbose=False)
     assert metrics == pytest.approx(expected, rel=1e-5)
 
 
-def test_two_processes_learn_as_one(classifier, sequences, data_module, quiet_trainer):
-    """Each has other labels, and other weights of them."""
+def test_gradients_of_two_processes_equal_those_of_one(classifier, sequences, data_module, quiet_trainer):
+    """The processes have different labels, and different weights of them."""
     labels = torch.randint(4, (16,))
     labels[torch.rand(16) < 0.4] = IGNORED
     batch = {**sequences(16), "labels": labels}
@@ -178,7 +177,7 @@ def test_two_processes_learn_as_one(classifier, sequences, data_module, quiet_tr
 NAMES = ["R$10 (5%) - R$20", "$x^", "\udce9t\udce9", "\u65e5\u672c", "\\frac{", "a\nb", "", "x" * 200, "{}%_#&"]
 
 
-def test_names_of_classes_are_drawn_as_they_are():
+def test_class_names_are_drawn_as_plain_text():
     figure = draw_confusion(torch.ones(len(NAMES), len(NAMES)), NAMES)
     with optional("picture"), warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -186,7 +185,7 @@ def test_names_of_classes_are_drawn_as_they_are():
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()][:2] == NAMES[:2]
 
 
-def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(nine, data_module, quiet_trainer, tmp_path, monkeypatch):
+def test_failed_drawing_does_not_stop_the_run(nine, data_module, quiet_trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "draw_confusion", lambda *_: 1 / 0)
     module, batch = nine
     trainer = quiet_trainer(logger=TensorBoardLogger(str(tmp_path)))

@@ -1,4 +1,4 @@
-"""Numbers: the loss in units of their deviation, the error in their own, and targets that are missing."""
+"""Regression: standardised loss, metrics in original units, missing targets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture
 def regressor(model_config, randomise):
-    """A function that makes a regressor of two targets."""
+    """Function that creates a regressor, by default of two targets."""
 
     def regressor(num_targets: int = 2, mean=MEAN, std=STD, **options) -> LitRegressor:
         decoder = RegressionDecoderConfig(
@@ -46,7 +46,7 @@ def regressor(model_config, randomise):
 
 @pytest.fixture
 def batch(sequences):
-    """Targets, some of which are missing."""
+    """Batch with some missing targets."""
     labels = torch.randn(23, 2) * torch.tensor(STD) + torch.tensor(MEAN)
     labels[3, 0] = labels[3, 1] = labels[7, 1] = math.nan
     return {**sequences(23), "labels": labels}
@@ -56,19 +56,19 @@ def in_stds(values: torch.Tensor, given: torch.Tensor) -> np.ndarray:
     return ((values.detach() - torch.tensor(MEAN)) / torch.tensor(STD))[given].numpy()
 
 
-def huber(targets: np.ndarray, answers: np.ndarray) -> float:
-    error = np.abs(targets - answers)
+def huber(targets: np.ndarray, predictions: np.ndarray) -> float:
+    error = np.abs(targets - predictions)
     return np.where(error < 1, error**2 / 2, error - 1 / 2).mean()
 
 
 @pytest.mark.parametrize(
     ("loss", "expected"), [("mse", mean_squared_error), ("l1", mean_absolute_error), ("huber", huber)]
 )
-def test_the_loss_is_in_standard_deviations(regressor, batch, loss, expected):
+def test_loss_is_computed_on_standardised_targets(regressor, batch, loss, expected):
     module, given = regressor(loss=loss), ~batch["labels"].isnan()
-    targets, answers = in_stds(batch["labels"], given), in_stds(module.model(batch), given)
+    targets, predictions = in_stds(batch["labels"], given), in_stds(module.model(batch), given)
     result = module.loss_sum(batch)
-    assert result.mean.item() == pytest.approx(expected(targets, answers), rel=1e-5)
+    assert result.mean.item() == pytest.approx(expected(targets, predictions), rel=1e-5)
     assert result.count == 43
     assert module.evaluate(batch, "val").mean.item() == pytest.approx(result.mean.item())
 
@@ -85,35 +85,34 @@ def test_missing_targets_have_no_gradient(regressor, batch):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_a_batch_without_targets_has_no_loss(regressor, batch):
+def test_loss_of_batch_without_targets_is_zero(regressor, batch):
     batch["labels"].fill_(math.nan)
     assert regressor().loss_sum(batch).mean.item() == 0
 
 
 @pytest.mark.parametrize("batch_size", [4, 50])
-def test_metrics_are_scikit_learns(regressor, batch, data_module, quiet_trainer, batch_size):
+def test_metrics_equal_those_of_scikit_learn(regressor, batch, data_module, quiet_trainer, batch_size):
     module, given = regressor(), ~batch["labels"].isnan()
-    answers = module.model(batch).detach()
+    predictions = module.model(batch).detach()
     expected = {
-        "val_mae": mean_absolute_error(batch["labels"][given], answers[given]),
-        "val_r2": r2_score(in_stds(batch["labels"], given), in_stds(answers, given)),
-        "val_loss": mean_squared_error(in_stds(batch["labels"], given), in_stds(answers, given)),
+        "val_mae": mean_absolute_error(batch["labels"][given], predictions[given]),
+        "val_r2": r2_score(in_stds(batch["labels"], given), in_stds(predictions, given)),
+        "val_loss": mean_squared_error(in_stds(batch["labels"], given), in_stds(predictions, given)),
     }
     trainer = quiet_trainer()
-    for _ in range(2):  # the second time starts anew
+    for _ in range(2):  # metrics are reset between runs
         (metrics,) = trainer.validate(module, datamodule=data_module(batch, batch_size), verbose=False)
         assert metrics == pytest.approx(expected, rel=1e-4)
     (metrics,) = trainer.test(module, datamodule=data_module(batch, batch_size), verbose=False)
     assert {name.replace("test", "val"): value for name, value in metrics.items()} == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 23])
-def test_two_processes_have_the_metrics_of_one(regressor, batch, data_module, quiet_trainer, number):
-    """However few targets one of them has."""
+@pytest.mark.parametrize("number", [1, 2, 23])  # a single target in all; one per process; many
+def test_metrics_of_two_processes_equal_those_of_one(regressor, batch, data_module, quiet_trainer, number):
     few = {name: values[:number] for name, values in batch.items()}
     few["labels"] = few["labels"][:, :1]
     module = regressor(1, MEAN[:1], STD[:1])
-    # Of its own: what a validation in inference mode leaves in the metrics is of no use without.
+    # A copy, since metrics updated in inference mode cannot be used outside of it.
     (one,) = quiet_trainer().validate(copy.deepcopy(module), datamodule=data_module(few, 2), verbose=False)
     two_processes = quiet_trainer(devices=2, strategy="ddp_fork")
     (two,) = two_processes.validate(module, datamodule=data_module(few, 1), verbose=False)
@@ -121,7 +120,7 @@ def test_two_processes_have_the_metrics_of_one(regressor, batch, data_module, qu
     assert ("val_r2" in one) == (number > 1)
 
 
-def test_the_targets_of_a_model_with_one_may_be_a_vector(regressor, batch):
+def test_single_target_may_be_a_vector(regressor, batch):
     module = regressor(1, MEAN[:1], STD[:1])
     column = {**batch, "labels": batch["labels"][:, :1]}
     vector = {**batch, "labels": batch["labels"][:, 0]}
@@ -129,7 +128,7 @@ def test_the_targets_of_a_model_with_one_may_be_a_vector(regressor, batch):
     torch.testing.assert_close(module.loss_sum(vector).mean, module.loss_sum(column).mean)
 
 
-def test_where_the_linear_layer_says_0_the_mean_is_predicted(regressor, batch):
+def test_output_is_scaled_and_shifted(regressor, batch):
     module = regressor()
     adapter = module.model.output_adapter
     with torch.no_grad():
@@ -139,7 +138,7 @@ def test_where_the_linear_layer_says_0_the_mean_is_predicted(regressor, batch):
     torch.testing.assert_close(module.model(batch), expected)
 
 
-def test_without_mean_and_deviation_the_target_itself_is_predicted(regressor, batch):
+def test_output_without_statistics_is_not_scaled(regressor, batch):
     module = regressor(mean=None, std=None)
     with torch.no_grad():
         module.model.output_adapter.linear.weight.zero_()
@@ -147,7 +146,7 @@ def test_without_mean_and_deviation_the_target_itself_is_predicted(regressor, ba
     torch.testing.assert_close(module.model(batch), torch.tensor([0.5, 7.0], dtype=torch.float64).expand(23, 2))
 
 
-def test_mean_and_deviation_stand_in_the_config_alone(regressor):
+def test_statistics_are_in_config_but_not_in_state_dict(regressor):
     module = regressor()
     plain = json.loads(json.dumps(config_to_dict(module.config)))
     assert plain["decoder"]["target_mean"] == MEAN
@@ -164,13 +163,13 @@ def test_mean_and_deviation_stand_in_the_config_alone(regressor):
     }
 
 
-def test_data_with_other_targets_is_refused(regressor, batch, data_module, quiet_trainer):
+def test_data_with_other_number_of_targets_is_refused(regressor, batch, data_module, quiet_trainer):
     data = data_module(batch, num_targets=3)
-    with pytest.raises(UserError, match=r"^the data has 3 targets an example, the model 2$"):
+    with pytest.raises(UserError, match=r"^the data has 3 targets per example, the model 2$"):
         quiet_trainer(max_steps=1).fit(regressor(), datamodule=data)
 
 
-def test_it_learns_in_the_targets_own_units(regressor, batch, data_module, quiet_trainer):
+def test_training_explains_most_variance(regressor, batch, data_module, quiet_trainer):
     module = regressor(optimizer={"name": "AdamW", "lr": 0.02})
     trainer = quiet_trainer(max_epochs=40, limit_val_batches=0)
     trainer.fit(module, datamodule=data_module(batch, 23))
@@ -179,8 +178,8 @@ def test_it_learns_in_the_targets_own_units(regressor, batch, data_module, quiet
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true", "64-true"])
-def test_targets_far_from_zero_keep_their_differences(regressor, batch, data_module, quiet_trainer, precision):
-    """Logged and predicted values are near the truth in units of the deviation, whatever the precision."""
+def test_large_targets_keep_precision(regressor, batch, data_module, quiet_trainer, precision):
+    """Metrics and predictions are exact to a fraction of the standard deviation at any precision."""
     mean, std = 1.7e9, 10.0
     deviations = torch.linspace(-1.5, 1.5, 23, dtype=torch.float64)
     labels = mean + std * deviations[:, None]
@@ -192,9 +191,9 @@ def test_targets_far_from_zero_keep_their_differences(regressor, batch, data_mod
     (metrics,) = trainer.validate(module, datamodule=data_module({**batch, "labels": labels}, 7), verbose=False)
     assert metrics["val_mae"] == pytest.approx(std * (0.5 - deviations).abs().mean().item(), rel=1e-5)
     assert metrics["val_loss"] == pytest.approx((0.5 - deviations).square().mean().item(), rel=1e-5)
-    answers = module.model(batch)
-    assert answers.dtype == torch.float64
-    assert answers.flatten().tolist() == [mean + std * 0.5] * 23
+    predictions = module.model(batch)
+    assert predictions.dtype == torch.float64
+    assert predictions.flatten().tolist() == [mean + std * 0.5] * 23
 
 
 def test_infinite_targets_are_refused(regressor, batch):
@@ -203,7 +202,7 @@ def test_infinite_targets_are_refused(regressor, batch):
         regressor().loss_sum(batch)
 
 
-def test_labels_are_not_rounded_by_a_precision_plugin():
+def test_precision_plugin_does_not_round_labels():
     plugin = HalfPrecision("bf16-true")
     keep_labels(plugin)
     keep_labels(plugin)

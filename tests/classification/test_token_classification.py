@@ -1,4 +1,4 @@
-"""A class for each place of the input, of which only those with a label are decoded."""
+"""Token classification, which decodes labelled positions only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def module(model_config, randomise) -> LitTokenClassifier:
 
 @pytest.fixture
 def batch(sequences):
-    """Labels at some of the places that are no padding; the first example has none."""
+    """Batch with labels at some unpadded positions; the first example has no labels."""
     batch = sequences(7)
     labels = torch.randint(3, (7, 9)).masked_fill(torch.rand(7, 9) < 0.4, IGNORED)
     labels[0] = IGNORED
@@ -32,7 +32,7 @@ def batch(sequences):
     return {**batch, "labels": labels.masked_fill(batch["attention_mask"] == 0, IGNORED)}
 
 
-def test_the_loss_is_that_of_all_places_decoded(module, batch):
+def test_loss_equals_that_of_decoding_all_positions(module, batch):
     weight = torch.tensor([1.0, 2.0, 0.5])
     logits, labelled = module.model(batch), batch["labels"] != IGNORED
     assert logits.shape == (7, 9, 3)
@@ -43,7 +43,7 @@ def test_the_loss_is_that_of_all_places_decoded(module, batch):
     torch.testing.assert_close(module.evaluate(batch, "val").mean, plain)
 
 
-def test_only_places_with_a_label_are_decoded(module, batch):
+def test_only_labelled_positions_are_decoded(module, batch):
     queries = []
     module.model.decoder.register_forward_pre_hook(lambda _, args: queries.append(args[0].shape[1]))
     module.loss_sum(batch)
@@ -51,12 +51,12 @@ def test_only_places_with_a_label_are_decoded(module, batch):
     assert queries[0] < 9
 
 
-def test_a_batch_without_labels_has_no_loss(module, batch):
+def test_loss_of_batch_without_labels_is_zero(module, batch):
     batch["labels"].fill_(IGNORED)
     assert module.loss_sum(batch).mean.item() == 0
 
 
-def test_padding_does_not_matter(module, batch):
+def test_padding_does_not_affect_outputs(module, batch):
     other = {**batch, "input_ids": batch["input_ids"].where(batch["attention_mask"] == 1, 3)}
     assert not torch.equal(other["input_ids"], batch["input_ids"])
     real = batch["attention_mask"] == 1
@@ -64,14 +64,14 @@ def test_padding_does_not_matter(module, batch):
     torch.testing.assert_close(module.loss_sum(other).mean, module.loss_sum(batch).mean)
 
 
-def test_shorter_inputs_have_fewer_answers(module, batch):
+def test_outputs_have_length_of_input(module, batch):
     length = 4
     short = {name: values[:, :length] for name, values in batch.items()}
     assert module.model(short).shape == (7, length, 3)
     assert module.loss_sum(short).count > 0
 
 
-def test_metrics_count_places(module, batch, data_module, quiet_trainer):
+def test_metrics_count_positions(module, batch, data_module, quiet_trainer):
     labelled = batch["labels"] != IGNORED
     predicted, labels = module.model(batch)[labelled].argmax(dim=-1), batch["labels"][labelled]
     (metrics,) = quiet_trainer().validate(module, datamodule=data_module(batch, 3), verbose=False)
@@ -81,7 +81,7 @@ def test_metrics_count_places(module, batch, data_module, quiet_trainer):
     assert metrics["val_loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_random_labels_are_at_real_places(module, sequences):
+def test_example_labels_are_ignored_at_padding(module, sequences):
     batch = sequences(40)
     labels = module.example_labels(batch, torch.Generator().manual_seed(1))
     assert torch.equal(labels == IGNORED, batch["attention_mask"] == 0)

@@ -113,8 +113,8 @@ def test_columns_of_any_name_and_labels_of_any_type(fit, load, classify, tmp_pat
         (["--data.val_files=other.jsonl"], "other.jsonl, line 2: the label 'mittel' in the column 'label'"),
         (["--data.val_files=texts.txt"], "texts.txt: not a table; columns are read from .jsonl, .json, .csv"),
         (["--data.test_files=train.jsonl"], "test_files: train.jsonl is among train_files too"),
-        (["--model.decoder.num_classes=3"], "2 names (gut, schlecht) do not go with num_classes=3"),
-        (["--task.class_weights=[1, 2, 3]"], "class_weights: 2 numbers of at least 0 are expected"),
+        (["--model.decoder.num_classes=3"], "2 names (gut, schlecht) do not match num_classes=3"),
+        (["--task.class_weights=[1, 2, 3]"], "class_weights: must be 2 numbers of at least 0"),
         (
             ["--task.class_weights=balance"],
             "--task.class_weights: must be a list of numbers, 'balanced' or null, got 'balance' (did",

@@ -272,7 +272,7 @@ def test_what_cannot_be_had_here_is_an_error(kind, encoder, decoder, message, tm
 
 
 def test_label_names_of_another_number_are_an_error(saved):
-    with pytest.raises(UserError, match=r"label_names: 2 names \(a, b\) do not go with num_classes=5"):
+    with pytest.raises(UserError, match=r"label_names: 2 names \(a, b\) do not match num_classes=5"):
         read_model(saved("text-classifier", id2label={"0": "a", "1": "b"}))
 
 

@@ -1,6 +1,6 @@
-"""Recordings for the tests of examples/perceiver-spectrogram, with nothing but the standard library.
+"""Generated recordings for the tests of examples/perceiver-spectrogram, with the standard library only.
 
-python tests/recordings.py FOLDER writes some.
+``python tests/recordings.py FOLDER`` writes them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ import sys
 import wave
 from pathlib import Path
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "fsdd" / "recordings-5-24.zip"
-"""The spoken digits, where they are at hand."""
-
 RATE = 8000
 PITCHES = {"low": 300, "high": 1500}
 
 
 def write_tones(folder: Path) -> Path:
-    """Writes takes 5 to 24 of two words, tones of 0.1 to 0.3 seconds, and returns the folder."""
+    """Write takes 5 to 24 of two words, tones of 0.1 to 0.3 seconds, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     chance = random.Random(0)
     for word, pitch in PITCHES.items():

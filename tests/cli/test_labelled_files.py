@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from sample_data import sample_data
 
 TINY = (
     "--model.num_latents=4",
@@ -147,10 +146,7 @@ def test_wrong_labels_and_flags_are_one_line(perceiver, classify, reviews, tmp_p
     ids=lambda value: value["train"].split("/")[0] if isinstance(value, dict) else str(value),
 )
 def test_known_data_sets(fit, load, classify, files, num_classes):
-    paths = {split: SHARED / name for split, name in files.items()}
-    for path in paths.values():
-        if not path.exists():
-            pytest.skip(f"no {path}")
+    paths = {split: sample_data(name) for split, name in files.items()}
     data = [f"--data.{split}_files={path}" for split, path in paths.items()]
     small = ["--data.max_seq_len=32", "--data.batch_size=4", "--data.valid_batch_size=8"]
     short = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=1"]

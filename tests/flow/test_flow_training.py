@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sample_data import sample_data
 from torch.utils.data import DataLoader
 
 from perceiver_plugins.checkpoints.random_data import Rows
@@ -15,8 +15,6 @@ from perceiver_plugins.flow.data import FlyingChairsDataModule
 from perceiver_plugins.flow.lightning import LitOpticalFlow, end_point_errors
 from perceiver_plugins.sdk.data.loading import as_it_is
 from perceiver_registry import UserError
-
-SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "flyingchairs" / "pairs.tar.xz"
 
 
 def random_batch(size: int = 3, height: int = 8, width: int = 12) -> dict[str, torch.Tensor]:
@@ -135,9 +133,8 @@ def test_a_model_learns_pairs_by_heart(flow_config, chairs, quiet_trainer):
     assert metrics["train_epe"] < 0.7 * metrics["val_zero_epe"]
 
 
-@pytest.mark.skipif(not SAMPLES.is_file(), reason="the samples of FlyingChairs are not in ../shared/data/flyingchairs")
 def test_a_model_begins_to_learn_flying_chairs_by_heart(flow_config, quiet_trainer, tmp_path):
-    with tarfile.open(SAMPLES) as archive:
+    with tarfile.open(sample_data("flyingchairs/pairs.tar.xz")) as archive:
         archive.extractall(tmp_path, filter="data")
     data = FlyingChairsDataModule(str(tmp_path), val_fraction=0, downscale=16, batch_size=6, seed=0)
     config = flow_config(

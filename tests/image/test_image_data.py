@@ -19,6 +19,7 @@ import torchvision.datasets
 from PIL import Image
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
+from sample_data import sample_data
 
 from perceiver_plugins.image import data as data_modules
 from perceiver_plugins.image.data import (
@@ -36,7 +37,6 @@ from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 PLAIN = {"mean": 0.0, "std": 1.0}
 
 
@@ -502,9 +502,7 @@ def test_names_of_clothes() -> None:
 
 
 def test_real_mnist() -> None:
-    if not (SHARED / "mnist").is_dir():
-        pytest.skip(f"the folder {SHARED / 'mnist'} is not there")
-    module = ready(MNISTDataModule(str(SHARED / "mnist")))
+    module = ready(MNISTDataModule(str(sample_data("mnist"))))
     assert {split: len(examples) for split, examples in module.split_datasets.items()} == {
         "train": 50_000,
         "validation": 10_000,

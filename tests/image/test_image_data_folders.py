@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sample_data import sample_data
 
 from perceiver_plugins.image.data import ImageFolderDataModule, ImageNetDataModule
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
-
-CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg" / "train-500-per-class.zip"
 
 
 def write(path: Path, value: int = 128, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Path:
@@ -128,16 +127,15 @@ def test_a_class_without_validation_images_is_a_warning(
 
 
 def test_the_real_archive() -> None:
-    if not CIFAR.is_file():
-        pytest.skip(f"the file {CIFAR} is not there")
-    module = ready(ImageFolderDataModule(str(CIFAR), val_fraction=0.2))
+    archive_path = sample_data("cifar10-jpeg/train-500-per-class.zip")
+    module = ready(ImageFolderDataModule(str(archive_path), val_fraction=0.2))
     assert (module.num_classes, module.image_size, module.class_counts) == (10, (32, 32), [400] * 10)
     batch = next(iter(module.val_dataloader()))
     assert batch["pixel_values"].shape == (64, 3, 32, 32)
-    again = ready(ImageFolderDataModule(str(CIFAR), num_channels=1, mean=0.5, std=0.25))
+    again = ready(ImageFolderDataModule(str(archive_path), num_channels=1, mean=0.5, std=0.25))
     store = again.splits.images["train"].store
-    assert store.place(7) == f"{CIFAR}/train/airplane/0070.jpg"
-    with zipfile.ZipFile(CIFAR) as archive, archive.open("train/airplane/0070.jpg") as file:
+    assert store.place(7) == f"{archive_path}/train/airplane/0070.jpg"
+    with zipfile.ZipFile(archive_path) as archive, archive.open("train/airplane/0070.jpg") as file:
         expected = torch.tensor(np.asarray(Image.open(file).convert("L")))
     (place,) = torch.nonzero(again.splits.images["train"].numbers == 7)[:, 0].tolist()
     image = again.split_datasets["train"][(0, place)]["pixel_values"][0]

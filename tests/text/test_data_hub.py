@@ -21,6 +21,7 @@ import torch
 from huggingface_hub.utils import get_session
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
+from sample_data import sample_data
 from transformers import PerceiverTokenizer
 
 from perceiver_plugins.sdk import hub as hub_access
@@ -41,7 +42,6 @@ from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader
 from perceiver_registry.errors import UserError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 TOKENIZER = PerceiverTokenizer()
 
 
@@ -160,17 +160,13 @@ def test_enwik8(kind: str, folder: Path) -> None:
 
 
 def test_real_text() -> None:
-    source = SHARED / "tinyshakespeare"
-    if not source.is_dir():
-        pytest.skip(f"the folder {source} is not there")
+    source = sample_data("tinyshakespeare")
     texts = ready(BookCorpusDataModule(str(source), val_fraction=0.05))
     assert len(texts["train"]) > 10 * len(texts["validation"]) > 100_000
 
 
 def test_real_text_with_validation_only() -> None:
-    source = SHARED / "wikitext-2"
-    if not source.is_dir():
-        pytest.skip(f"the folder {source} is not there")
+    source = sample_data("wikitext-2")
     with pytest.raises(DataError, match="no file of the split 'train'"):
         ready(WikiTextDataModule(str(source)))
     texts = ready(WikiTextDataModule(str(source), train_split="validation", val_split="test"))

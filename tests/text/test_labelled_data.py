@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sample_data import sample_data
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -40,8 +41,6 @@ from perceiver_plugins.text.data.labels import first_known
 from perceiver_plugins.text.data.languages import language_texts
 from perceiver_plugins.text.data.python_code import classify
 from perceiver_registry.errors import UserError
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -787,13 +786,6 @@ def test_embedded_texts_serve_masked_language_modelling_too() -> None:
 # real data
 
 
-def shared(name: str) -> str:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    return str(path)
-
-
 @pytest.mark.parametrize(
     ("files", "names", "counts"),
     [
@@ -816,7 +808,7 @@ def shared(name: str) -> str:
     ids=lambda value: value["train_files"] if isinstance(value, dict) and "train_files" in value else "",
 )
 def test_real_data(files: dict[str, str], names: list[str] | int, counts: dict[str, int]) -> None:
-    paths = {flag: shared(name) for flag, name in files.items()}
+    paths = {flag: str(sample_data(name)) for flag, name in files.items()}
     module = LabelledTextFilesDataModule(**paths, target="class")  # type: ignore[arg-type]
     assert (module.num_classes if isinstance(names, int) else module.label_names) == names
     module.setup()
@@ -838,12 +830,13 @@ def test_real_data(files: dict[str, str], names: list[str] | int, counts: dict[s
 
 def test_a_class_of_its_own_for_what_is_out_of_scope() -> None:
     files = {
-        split: [shared(f"clinc150/{part}.jsonl.xz") for part in (split, f"oos_{split}")] for split in ("train", "val")
+        split: [str(sample_data(f"clinc150/{part}.jsonl.xz")) for part in (split, f"oos_{split}")]
+        for split in ("train", "val")
     }
     module = LabelledTextFilesDataModule(files["train"], files["val"], target="class")
     assert module.num_classes == 151
     assert set(module.class_counts) == {100}
-    folder = LabelledHubTextDataModule(shared("clinc150"), target="class")
+    folder = LabelledHubTextDataModule(str(sample_data("clinc150")), target="class")
     assert folder.class_counts == module.class_counts
     folder.setup()
     assert len(folder.split_datasets["validation"]) == 3100

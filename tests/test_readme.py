@@ -1,4 +1,4 @@
-"""What the README shows works as it stands."""
+"""Commands, Python code and figures of the README and the guides."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import shlex
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -16,18 +17,28 @@ from PIL import Image
 
 from perceiver_cli.main import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+GUIDES = ("getting-started", "training", "prediction", "conversion", "python", "plugins")
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
-def commands(start: str) -> list[list[str]]:
-    """The README's command lines that begin with ``start``, as lists of arguments."""
-    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
+README = read("README.md")
+PAGES = [README, *(read(f"docs/{guide}.md") for guide in GUIDES)]
+
+
+def blocks(language: str, page: str) -> list[str]:
+    """Return the code blocks of a page in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
+
+
+def commands(start: str, *pages: str) -> list[list[str]]:
+    """Return the distinct command lines that begin with ``start``, as lists of arguments."""
+    lines = "\n".join(block for page in pages for block in blocks("bash", page)).replace("\\\n", " ").splitlines()
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
+    return [[*command] for command in dict.fromkeys(map(tuple, found))]
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +54,23 @@ def published(tmp_path_factory) -> Path:
     return folder
 
 
-def test_python_examples_run(tmp_path, monkeypatch, published):
+@pytest.mark.parametrize(("page", "num_examples"), [("README.md", 1), ("docs/python.md", 5)])
+def test_python_examples_run(page, num_examples, tmp_path, monkeypatch, published):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
     namespace: dict[str, object] = {}
-    examples = [block for block in blocks("python") if not block.startswith("# my_adapters.py")]
-    assert len(examples) == 5
+    examples = [block for block in blocks("python", read(page)) if not block.startswith("# my_adapters.py")]
+    assert len(examples) == num_examples
     for example in examples:
         exec(example.replace("deepmind/language-perceiver", str(published)), namespace)
     assert namespace["model"].config.num_latents == 4
-    assert type(namespace["theirs"]) is transformers.PerceiverForMaskedLM
+    assert type(namespace.get("published")) in (type(None), transformers.PerceiverForMaskedLM)
 
 
-def users_files(folder: Path) -> None:
-    """The files that the README's user has."""
-    (own,) = (block for block in blocks("python") if block.startswith("# my_adapters.py"))
-    (folder / "my_adapters.py").write_text(own)
+def write_user_files(folder: Path) -> None:
+    """Write the files that the commands name."""
+    (adapters,) = (block for block in blocks("python", README) if block.startswith("# my_adapters.py"))
+    (folder / "my_adapters.py").write_text(adapters)
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text("some text")
     with gzip.open(folder / "reviews.jsonl.gz", "wt") as file:
@@ -70,44 +82,87 @@ def users_files(folder: Path) -> None:
         Image.new("RGB", (40, 30), (i, 2 * i, 3 * i)).save(path)
 
 
-ALONE = [command for command in commands("perceiver fit") if "--plugin=./my_adapters.py" not in command]
+def needs_earlier_run(command: list[str]) -> bool:
+    """Whether a command reads the config or a checkpoint of another run; tests/cli runs such commands."""
+    flags = dict(argument.partition("=")[::2] for argument in command)
+    return "--config" in flags or "--ckpt_path" in flags or flags.get("--model.encoder.params", "").endswith(".ckpt")
 
 
-@pytest.mark.parametrize("arguments", ALONE, ids=" ".join)
+INDEPENDENT = [
+    command
+    for command in commands("perceiver fit", *PAGES)
+    if "--plugin=./my_adapters.py" not in command and not needs_earlier_run(command)
+]
+
+
+@pytest.mark.parametrize("arguments", INDEPENDENT, ids=" ".join)
 def test_fit_commands_parse(arguments, tmp_path, monkeypatch, capsys, published):
     monkeypatch.chdir(tmp_path)
-    if any(argument.startswith(("--config", "--ckpt_path")) for argument in arguments):
-        pytest.skip("needs an earlier run; the tests of the command line make one")
-    users_files(tmp_path)
+    write_user_files(tmp_path)
     monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
-    for number, argument in enumerate(arguments):
-        flag, _, source = argument.partition("=")
-        if flag == "--model.encoder.params":
-            if source.endswith(".ckpt"):
-                pytest.skip("needs an earlier run; the tests of the command line make one")
-            arguments = [*arguments[:number], f"{flag}={published}", *arguments[number + 1 :]]
-    if "--help" in arguments:
-        assert main(arguments[1:]) == 0
-        assert "--model.num_latents" in capsys.readouterr().out
-    else:
-        assert main([*arguments[1:], "--print_config"]) == 0
-        task = next(a.partition("=")[2] for a in arguments if a.startswith("--task="))
-        assert yaml.safe_load(capsys.readouterr().out)["task"]["name"] == task
+    source = "--model.encoder.params=deepmind/language-perceiver"
+    local = [f"--model.encoder.params={published}" if argument == source else argument for argument in arguments[1:]]
+    assert main([*local, "--print_config"]) == 0
+    task = next(argument.partition("=")[2] for argument in arguments if argument.startswith("--task="))
+    assert yaml.safe_load(capsys.readouterr().out)["task"]["name"] == task
 
 
-def test_the_adapter_in_a_file_trains(tmp_path, monkeypatch, capsys):
+def test_adapter_in_a_file_trains(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    users_files(tmp_path)
-    (command,) = (command for command in commands("perceiver fit") if "--plugin=./my_adapters.py" in command)
+    write_user_files(tmp_path)
+    (command,) = (command for command in commands("perceiver fit", README) if "--plugin=./my_adapters.py" in command)
     small = ["--model.num_latents=4", "--trainer.max_steps=2", "--trainer.enable_progress_bar=false"]
     assert main([*command[1:], *small, "--trainer.accelerator=cpu"]) == 0
     assert "Trained for 2 steps." in capsys.readouterr().out
 
 
-def test_the_entry_point_is_that_of_a_new_package(tmp_path, monkeypatch):
+def test_entry_point_is_that_of_a_new_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (command,) = commands("perceiver new-plugin")
+    (command,) = commands("perceiver new-plugin", *PAGES)
     assert main(command[1:]) == 0
     made = tomllib.loads((tmp_path / command[2] / "pyproject.toml").read_text())
-    shown = tomllib.loads(blocks("toml")[0])
+    shown = tomllib.loads(blocks("toml", read("docs/plugins.md"))[0])
     assert made["project"]["entry-points"] == shown["project"]["entry-points"]
+
+
+def contenders(case: str) -> dict[str, dict]:
+    """Return what a benchmark measured, by contender."""
+    results = json.loads(read(f"benchmarks/results/{case}.json"))
+    return {contender["name"]: contender for contender in results["comparisons"][0]["contenders"]}
+
+
+def relative_times(case: str) -> list[str]:
+    """Return the median over rounds of each implementation's time over the time of perceiver."""
+    measured = contenders(case)
+    baseline = measured["perceiver-zoo"]["seconds"]
+    medians = (
+        statistics.median(a / b for a, b in zip(measured[name]["seconds"], baseline, strict=True))
+        for name in ("perceiver-zoo", "Hugging Face", "krasserm")
+    )
+    return [f"{median:.2f}" for median in medians]
+
+
+@pytest.mark.parametrize(
+    ("row", "case"),
+    [
+        ("language model, forward: time", "language-model-forward"),
+        ("language model, training step: time", "language-model-train-fused"),
+        ("optical flow, forward: time", "optical-flow"),
+    ],
+)
+def test_times_are_those_of_the_benchmarks(row, case):
+    assert f"| {row} | {' | '.join(relative_times(case))} | not measured |" in README
+    assert case in re.search(r"`python -m benchmarks ([^`]+)`", README)[1].split()
+
+
+def test_memory_is_that_of_the_benchmark():
+    measured = contenders("optical-flow")
+    peaks = [f"{measured[name]['peak_gib']:.2f} GiB" for name in ("perceiver-zoo", "Hugging Face", "krasserm")]
+    assert f"| optical flow, forward: peak memory | {' | '.join(peaks)} | not measured |" in README
+
+
+def test_results_of_the_zoo_are_those_of_the_recipes():
+    record = read("recipes/RESULTS.md")
+    results = yaml.safe_load(read("recipes/results.yaml"))["results"]
+    missing = [row["data"] for row in results if not re.search(rf"(?<![\d.]){re.escape(row['value'])}(?![\d])", record)]
+    assert not missing

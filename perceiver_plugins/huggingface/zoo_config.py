@@ -114,6 +114,18 @@ class ZooConfig(PretrainedConfig):
         """
         return self.description.prepare(self._source).build_config(self._source)
 
+    def migrate(self) -> ModelDescription:
+        """Migrate the description, if an older version of a plugin wrote it, and return it for use.
+
+        Raises:
+            UserError: as of :meth:`model_config`.
+            PluginError: as of :meth:`model_config`, or if a migration fails.
+        """
+        description = self.description.prepare(self._source)
+        if description.migrations:
+            self.perceiver = self.from_description(description).perceiver
+        return description
+
 
 def _own_labels(description: Mapping[str, Any]) -> list[str] | None:
     """Return the names of the classes that a description holds, numbers if it has none; None without classes."""

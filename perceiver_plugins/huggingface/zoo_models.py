@@ -6,6 +6,7 @@ Each wraps the :class:`~perceiver_core.PerceiverIO` that its configuration descr
 from __future__ import annotations
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -22,6 +23,7 @@ from perceiver_plugins.classification.config import ClassificationDecoderConfig,
 from perceiver_plugins.huggingface.hidden_states import collect_hidden_states, collect_latents
 from perceiver_plugins.huggingface.losses import label_loss, problem_loss
 from perceiver_plugins.huggingface.model_card import Run, model_card
+from perceiver_plugins.huggingface.stored_weights import read_stored_weights
 from perceiver_plugins.huggingface.zoo_config import ZooConfig
 from perceiver_plugins.huggingface.zoo_outputs import (
     ZooImageClassifierOutput,
@@ -59,7 +61,7 @@ class ZooModel(PreTrainedModel):
 
     def __init__(self, config: ZooConfig):
         super().__init__(config)
-        model_config = config.model_config()
+        model_config = config.migrate().build_config(config.name_or_path or "config.json")
         if not self.fits(model_config):
             raise UserError(
                 f"{config.name_or_path or 'config.json'}: a model for {config.task}, which is a "
@@ -92,8 +94,12 @@ class ZooModel(PreTrainedModel):
             PluginError: if the model needs an adapter that is not installed; the message says what to install.
         """
         with_info = kwargs.pop("output_loading_info", False)
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        migrated = _migrated(pretrained_model_name_or_path, kwargs)
+        source = pretrained_model_name_or_path if migrated is None else None
+        loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **(migrated or kwargs))
         model, info = loaded
+        if migrated is not None:
+            model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
         mismatched = {key for key, *_ in info["mismatched_keys"]}
         restarted = mismatched if kwargs.get("ignore_mismatched_sizes") else set()
         if lacking := sorted({*info["missing_keys"], *mismatched} - restarted):
@@ -438,6 +444,29 @@ class ZooForImageClassification(_Labelled):
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return problem_loss(logits, labels, self.config.problem_type)
+
+
+def _migrated(source: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return arguments of ``from_pretrained`` with migrated configuration and weights, None if there is no migration.
+
+    Args:
+        source: folder or hub id of the model.
+        options: arguments of ``from_pretrained``.
+    """
+    if source is None or options.get("state_dict") is not None:
+        return None
+    config, unused = options.get("config"), {name: value for name, value in options.items() if name != "config"}
+    if not isinstance(config, ZooConfig):
+        config, unused = ZooConfig.from_pretrained(config or source, return_unused_kwargs=True, **unused)
+    description = config.description.prepare(source)
+    if not description.migrations:
+        return None
+    prefix = f"{ZooModel.base_model_prefix}."
+    stored = {name.removeprefix(prefix): each for name, each in read_stored_weights(str(source), **options).items()}
+    weights = {f"{prefix}{name}": each for name, each in description.migrate_weights(stored, source).items()}
+    config = copy.deepcopy(config)
+    config.migrate()
+    return {**unused, "config": config, "state_dict": weights}
 
 
 MODELS: tuple[type[_Labelled], ...] = (

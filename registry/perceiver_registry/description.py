@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -289,7 +290,7 @@ class ModelDescription:
         migrations = find_migrations((used.distribution, used.version) for used in self.plugins)
         if not migrations:
             return replace(self, origin=self)
-        plain = copy.deepcopy(self.to_dict())
+        plain = copy.deepcopy(self._with_plain_names().to_dict())
         for entry in migrations:
             plain = apply_migration(entry, "description", source, plain)
         return replace(type(self).from_dict(plain, source), migrations=tuple(migrations), origin=self)
@@ -308,7 +309,8 @@ class ModelDescription:
         with self.loading(source):
             for entry in self.migrations:
                 assert self.origin is not None
-                migrated = apply_migration(entry, "weights", source, migrated, self.origin.to_dict())
+                written = self.origin._with_plain_names().to_dict()
+                migrated = apply_migration(entry, "weights", source, migrated, written)
         return migrated
 
     def build_config(self, source: str | Path) -> PerceiverConfig[Any, Any]:
@@ -360,9 +362,23 @@ class ModelDescription:
             if (entry := used.find()) is not None
             for written in (used.name, f"{used.distribution}:{used.name}")
         }
+        return self._renamed(current)
+
+    def _with_plain_names(self) -> Self:
+        """Return the description with names without distributions, which migrations read, where they are unique."""
+        counts = Counter((kind, name) for kind, name, _ in {(u.kind, u.name, u.distribution) for u in self.plugins})
+        plain = {
+            (used.kind, f"{used.distribution}:{used.name}"): used.name
+            for used in self.plugins
+            if counts[used.kind, used.name] == 1
+        }
+        return self._renamed(plain)
+
+    def _renamed(self, names: Mapping[tuple[str, str], str]) -> Self:
+        """Return the description with other names, by kind and name."""
 
         def rename(kind: str, written: str) -> str:
-            return current.get((kind, written), written)
+            return names.get((kind, written), written)
 
         model, run = dict(self.model), dict(self.run)
         for part, kind in PARTS.items():

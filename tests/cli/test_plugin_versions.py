@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoConfig, AutoModel
 
+import perceiver_plugins.huggingface.auto  # noqa: F401
 from perceiver_cli.library_warnings import as_note
-from perceiver_registry import load_model, registry
+from perceiver_plugins.huggingface.wrap import to_zoo_model
+from perceiver_registry import load_model, read_model, registry
 from perceiver_registry.description import PluginVersionWarning
 from perceiver_registry.registry import _registry
 
@@ -289,6 +292,38 @@ def test_a_folder_of_the_first_version_is_read_or_refused_with_both_versions(fir
     error = perceiver("convert", "folder", "other.safetensors").err
     assert "perceiver.input_adapter.columns' is missing" in error
     assert error.endswith(f"({versions.replace('1.5', '1.6')})\n"), error
+
+
+def test_folder_of_the_first_version_is_migrated(first, second, fit, noticed):
+    source = fit("--trainer.max_epochs=1")
+    noticed("convert", str(source), "folder", "--format=zoo")
+    old = load_model(str(source))
+    batch = old.input_adapter.example_batch(2, torch.Generator().manual_seed(1))
+    expected = old(batch)
+    to_zoo_model(read_model(str(source))).save_pretrained("shards", max_shard_size=500)
+    second()
+    torch.testing.assert_close(load_model("folder")(batch), expected)
+    for folder in ("folder", "shards"):
+        model = AutoModel.from_pretrained(folder)
+        assert model.perceiver.config.encoder.gain == 0.5
+        for name, weight in old.state_dict().items():
+            migrated = model.perceiver.state_dict()[name.replace("adapter.table", "adapter.columns")]
+            torch.testing.assert_close(migrated, weight, rtol=0, atol=0)
+        assert model.name_or_path == folder
+        # The saved folder is one of the second version and is not migrated again.
+        model.save_pretrained("again")
+        assert noticed("convert", "again", f"{folder}.safetensors")[1] == []
+        torch.testing.assert_close(load_model("again")(batch), expected)
+    assert noticed("convert", "folder", "migrated.ckpt")[1] == [f"folder: {NOTICE}"]
+    assert "input_adapter.columns" in load_model("migrated.ckpt").state_dict()
+
+
+def test_new_model_from_a_config_of_the_first_version_is_saved_in_the_second(first, second, fit, noticed):
+    noticed("convert", str(fit("--trainer.max_epochs=1")), "folder", "--format=zoo")
+    second()
+    model = AutoModel.from_config(AutoConfig.from_pretrained("folder"))
+    model.save_pretrained("new")
+    torch.testing.assert_close(load_model("new").state_dict(), dict(model.perceiver.state_dict()))
 
 
 def test_an_adapter_that_is_gone_is_an_error_with_both_versions(first, install, fit, perceiver, table):

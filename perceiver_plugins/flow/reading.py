@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
@@ -70,6 +71,13 @@ class FrameReader(Reader):
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
         self._video: Video | None = None
+
+    @classmethod
+    def example(cls, input_adapter: InputAdapter, folder: Path) -> tuple[Reader, list[str]]:
+        height, width = input_adapter.example_batch(1, torch.Generator())["frames"].shape[-2:]
+        for number in range(3):
+            Image.new("RGB", (width, height), (80 * number, 0, 0)).save(folder / f"{number}.png")
+        return cls({}, input_adapter), [str(folder)]
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
         """The pairs of neighbours among the frames of each sequence.

@@ -140,6 +140,7 @@ def perceiver_data() -> list[DataSpec]:
             summary=summary,
             yields=("pixel_values",),
             defaults=defaults.get(name, {}),
+            example={"batch_size": 4} if name == "digits" else None,
         )
         for name, (module, summary) in modules.items()
     ]

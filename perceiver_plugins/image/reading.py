@@ -17,8 +17,10 @@ from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
+from perceiver_plugins.image.data.transforms import ImageFormat
 from perceiver_plugins.image.published import image_format_of
 from perceiver_plugins.sdk.prediction.file_reader import FileReader
+from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_line
 
@@ -55,6 +57,14 @@ class ImageReader(FileReader):
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
         self.image_format = image_format_of(data)
+
+    @classmethod
+    def example(cls, input_adapter: InputAdapter, folder: Path) -> tuple[Reader, list[str]]:
+        channels, *size = input_adapter.example_batch(1, torch.Generator())["pixel_values"].shape[1:]
+        image_format = ImageFormat((size[0], size[1]), channels, (0.5,) * channels, (0.5,) * channels)
+        for number in range(2):
+            Image.new("RGB", (20, 30), (100 * number, 50, 0)).save(folder / f"{number}.png")
+        return cls(image_format.description(), input_adapter), [str(folder)]
 
     def decode(self, content: bytes, name: str) -> ImageExample:
         """Decode an image.

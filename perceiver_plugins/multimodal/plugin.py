@@ -149,6 +149,7 @@ def perceiver_data() -> list[DataSpec]:
             summary=summary,
             yields=("input_values", "pixel_values_videos"),
             defaults=defaults[name],
+            example={"num_clips": 4, "batch_size": 2} if name == "synthetic-clips" else None,
         )
         for name, (module, summary) in modules.items()
     ]

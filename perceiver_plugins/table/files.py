@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -49,6 +49,13 @@ class TableFilesDataModule(TableDataModule):
         "validation": "no rows for validation (name files with val_files, or raise val_fraction)",
         "test": "no test data (name files with test_files)",
     }
+
+    @classmethod
+    def example(cls, folder: Path) -> Mapping[str, Any]:
+        rows = [f"{number / 2},{number % 3},{number}" for number in range(12)]
+        file = folder / "rows.csv"
+        file.write_text("\n".join(["width,height,label", *rows]), encoding="utf-8")
+        return {"train_files": str(file), "batch_size": 4}
 
     def __init__(
         self,

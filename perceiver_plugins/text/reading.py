@@ -10,7 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.sdk.data.file_trees import FolderTree, select_files
@@ -21,7 +25,7 @@ from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.text.tokenizers import deserialize_tokenizer
+from perceiver_plugins.text.tokenizers import deserialize_tokenizer, serialize_tokenizer
 from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_controls
 
@@ -125,6 +129,15 @@ class TextReader(Reader):
         self._collator = Collator(int(self.tokenizer.pad_token_id or 0), self.padding_side)
         self._max_characters = max(MIN_CHARACTERS, MAX_CHARACTERS_PER_TOKEN * self.max_seq_len)
         self._has_warned = False
+
+    @classmethod
+    def example(cls, input_adapter: InputAdapter, folder: Path) -> tuple[Reader, list[str]]:
+        vocabulary = ["[PAD]", "[UNK]", "[MASK]", "a", "small", "text"]  # within the smallest vocabularies
+        words = Tokenizer(WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+        words.pre_tokenizer = Whitespace()
+        special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+        tokenizer = serialize_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words, **special))
+        return cls({"tokenizer": tokenizer}, input_adapter), ["a [MASK] text", "a small small [MASK]"]
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
         """The texts as they are, and the files that the other inputs name.

@@ -14,6 +14,7 @@ import pytest
 
 from perceiver_registry import INTERFACE_VERSION, AdapterSpec, UnknownNameError, registry
 from perceiver_registry.testing import adapter_checks, check_adapter, check_plugin, plugin_checks
+from perceiver_registry.testing.checks import report
 
 pytest_plugins = ["pytester"]
 
@@ -555,7 +556,13 @@ def test_importing_it_imports_no_torch():
     "name", [loaded.plugin.name for loaded in registry().plugins if loaded.plugin.is_of("perceiver-zoo")]
 )
 def test_every_built_in_plugin_passes(name):
-    check_plugin(f"perceiver-zoo:{name}")
+    checks = plugin_checks(f"perceiver-zoo:{name}")
+    report(checks)
+    skipped = {check.name for check in checks if check.outcome is not None}
+    if name in ("flow", "image", "multimodal", "table", "text"):
+        assert not skipped & {"data_modules_load_batches", "batches_fit_adapters"}
+    if name in ("flow", "image", "text"):
+        assert not skipped & {"reader_fits_adapter", "predictors_predict"}
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from perceiver_plugins.flow.data.module import FlowDataModule
 from perceiver_plugins.flow.data.pairs import FlowPair, PairStore
 from perceiver_plugins.flow.files import SUFFIXES as FLOW_SUFFIXES
-from perceiver_plugins.flow.files import parse_flow
+from perceiver_plugins.flow.files import parse_flow, write_flo
 from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
 from perceiver_plugins.sdk.data.file_trees import FileTree, open_tree, report_unused, select_files
 from perceiver_plugins.sdk.data.splits import draw_groups
@@ -168,6 +170,14 @@ class FlyingChairsDataModule(FlowDataModule):
         val_fraction: Part of the pairs that is set aside for validation where no file says which; 0: none, and
             validation is on the training pairs, to see how well they are known by heart.
     """
+
+    @classmethod
+    def example(cls, folder: Path) -> Mapping[str, Any]:
+        for number in range(4):
+            for frame in (1, 2):
+                Image.new("RGB", (32, 24), (60 * number, 100 * frame, 0)).save(folder / f"{number}_img{frame}.png")
+            write_flo(folder / f"{number}_flow.flo", np.full((24, 32, 2), number, dtype=np.float32))
+        return {"path": str(folder), "image_size": [16, 24], "val_fraction": 0.25, "batch_size": 2}
 
     def __init__(self, path: str, val_fraction: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,6 +45,14 @@ class ImageFolderDataModule(ImageDataModule):
         **ImageDataModule.missing_split,
         "test": "there is no test data: no folder 'test' with a folder for each class",
     }
+
+    @classmethod
+    def example(cls, folder: Path) -> Mapping[str, Any]:
+        for number in range(8):
+            file = folder / ("dark" if number % 2 else "light") / f"{number}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.new("L", (10 + number, 8), 25 * number).save(file)
+        return {"path": str(folder), "image_size": 8, "num_channels": 1, "val_fraction": 0.25, "batch_size": 4}
 
     def __init__(self, path: str, val_fraction: float = 0.1, skip_unreadable: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)

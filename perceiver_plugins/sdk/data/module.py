@@ -6,6 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -78,6 +79,18 @@ class PerceiverDataModule(LightningDataModule):
         """Names of classes and statistics of a trained model, for evaluation without its training data."""
         self.split_datasets: dict[str, Any] = {}
         """The data sets of "train", "validation" and "test", as far as there are any."""
+
+    @classmethod
+    def example(cls, folder: Path) -> Mapping[str, Any]:
+        """Write small files and return the arguments that load them, for the checks of ``perceiver_registry.testing``.
+
+        Data modules that need no files have arguments in their spec's ``example`` instead. With neither, their batches
+        are not checked.
+
+        Args:
+            folder: an empty folder to write the files into.
+        """
+        raise NotImplementedError(f"{cls.__name__}.example")
 
     def description(self) -> dict[str, Any]:
         """What prediction needs to know about the data, as plain data: it goes into checkpoints."""

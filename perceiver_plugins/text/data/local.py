@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +39,19 @@ class TextFiles(DocumentDataModule):
         "validation": "there is no text for validation: name some with val_files, or set aside more with val_fraction",
         "test": "there is no test data: name some with test_files",
     }
+
+    @classmethod
+    def example(cls, folder: Path) -> Mapping[str, Any]:
+        for number in range(12):
+            text = " ".join(f"Sentence {index} of text {number}." for index in range(number + 1))
+            (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+        return {
+            "train_files": str(folder),
+            "cache_dir": str(folder / "cache"),
+            "val_fraction": 0.25,
+            "max_seq_len": 24,
+            "batch_size": 4,
+        }
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ def data_modules_load_batches(subject: PluginSubject) -> None:
         try:
             batches = subject.batches(spec, NUM_BATCHES)
         except Exception as error:
-            arguments = ", ".join(f"{name}={value!r}" for name, value in (spec.example or {}).items())
+            arguments = ", ".join(f"{name}={value!r}" for name, value in (subject.data_example(spec) or {}).items())
             raise AssertionError(f"{spec.name}: no batches with {arguments or 'its defaults'}: {error}") from error
         expect(batches, f"{spec.name}: train_dataloader() yields nothing")
 
@@ -84,7 +84,7 @@ def linked_attributes_exist(subject: PluginSubject) -> None:
 
 def _problems_of_links(subject: PluginSubject, adapter: AdapterSpec) -> Iterator[str]:
     specs = [spec for spec in subject.specs("data") if _go_together(subject, spec, adapter)]
-    if not specs or any(spec.example is None for spec in specs):
+    if not specs or any(subject.data_example(spec) is None for spec in specs):
         return
     for field, attribute in adapter.links.items():
         if not any(hasattr(subject.data(spec), attribute) for spec in specs):
@@ -130,9 +130,9 @@ def _expect_fit(subject: PluginSubject, spec: DataSpec, adapter: AdapterSpec) ->
 
 def _specs_with_example(subject: PluginSubject) -> list[DataSpec]:
     """Specs of the plugin's data modules that can be created for a check."""
-    specs = [spec for spec in subject.specs("data") if spec.example is not None]
+    specs = [spec for spec in subject.specs("data") if subject.data_example(spec) is not None]
     if not specs:
-        raise SkipTest("no DataSpec of the plugin has an `example`, arguments with which its data module is tried")
+        raise SkipTest("no data module of the plugin has an `example`")
     return specs
 
 

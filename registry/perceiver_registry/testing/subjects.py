@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import tempfile
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -152,6 +153,8 @@ class PluginSubject:
             origin, self.module_name = _installed(plugin)
         self.loaded = load(origin, functools.partial(importlib.import_module, self.module_name))
 
+        self._folder = tempfile.TemporaryDirectory()  # removed with this object
+        self._data_examples: dict[str, Mapping[str, Any] | None] = {}
         self._data: dict[str, Any] = {}
         self._batches: dict[str, list[Any]] = {}
 
@@ -185,17 +188,32 @@ class PluginSubject:
                     return found
         return next((adapter for adapter in self.specs("input") if adapter.name == spec.name), None)
 
+    def data_example(self, spec: DataSpec) -> Mapping[str, Any] | None:
+        """Return arguments of a data module for checks, from the spec or from its class, or None without example."""
+        if spec.example is not None:
+            return spec.example
+        if spec.name not in self._data_examples:
+            folder = Path(self._folder.name, spec.name.replace("/", "_"))
+            folder.mkdir()
+            data_type: Any = resolve_import_path(spec.module)
+            try:
+                found = data_type.example(folder) if hasattr(data_type, "example") else None
+            except NotImplementedError:
+                found = None
+            self._data_examples[spec.name] = found
+        return self._data_examples[spec.name]
+
     def data(self, spec: DataSpec) -> Any:
-        """The data module of a spec, created with the spec's ``example`` and set up; the same at each call."""
+        """Return the data module of a spec, created with its example and set up; the same at each call."""
         if spec.name not in self._data:
-            data = resolve_import_path(spec.module)(**(spec.example or {}))
+            data = resolve_import_path(spec.module)(**(self.data_example(spec) or {}))
             data.prepare_data()
             data.setup("fit")
             self._data[spec.name] = data
         return self._data[spec.name]
 
     def batches(self, spec: DataSpec, count: int) -> list[Any]:
-        """The first training batches of such a data module, at most ``count``; the same at each call."""
+        """Return the first training batches of a data module, at most ``count``; the same at each call."""
         if spec.name not in self._batches:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)

@@ -187,6 +187,12 @@ def _add_sections(parser: Parser, run: Run) -> None:
             help="step inside the backward pass, which saves the memory of the gradients; on one device, and without "
             "clipping and accumulation",
         )
+        parser.add_argument(
+            "--optimizer.layer_decay",
+            type=float | None,
+            help="factor of the learning rate from each layer to the one before it, such as 0.75 for fine-tuning; "
+            "none: one rate for all layers",
+        )
     if lr_scheduler is not None:
         _add(parser, find_lr_scheduler(lr_scheduler), "lr_scheduler", skip={"optimizer"})
         parser.add_argument(

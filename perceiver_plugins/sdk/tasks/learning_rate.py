@@ -8,6 +8,7 @@ from typing import Any
 from pytorch_lightning import LightningModule
 
 from perceiver_plugins.sdk.tasks.optimizers import NAME, find_optimizer
+from perceiver_plugins.sdk.tasks.parameter_groups import group_rates
 
 
 class TunableLearningRate(LightningModule):
@@ -15,8 +16,8 @@ class TunableLearningRate(LightningModule):
 
     optimizer_config: dict[str, Any]
 
-    _other_schedule = False
-    """Whether the schedule sets the learning rate anew when training starts."""
+    _reset_rates = False
+    """Set the learning rates from the schedule, or from their initial values, when training starts."""
 
     @property
     def lr(self) -> float | None:
@@ -30,11 +31,12 @@ class TunableLearningRate(LightningModule):
         if self._trainer is None:
             return
         # While a run is under way, its schedule continues from the new rate instead of going back to the old one.
-        for group in (group for optimizer in self._trainer.optimizers for group in optimizer.param_groups):
-            group["lr"] = value
-            if "initial_lr" in group:
-                group["initial_lr"] = value
+        groups = [group for optimizer in self._trainer.optimizers for group in optimizer.param_groups]
+        rates = group_rates(groups, value)
+        for group, rate in zip(groups, rates, strict=True):
+            # LearningRateFinder then sets one rate for all groups; training starts with their initial ones.
+            group |= {"lr": rate, "initial_lr": rate}
         for config in self._trainer.lr_scheduler_configs:
             if hasattr(config.scheduler, "base_lrs"):
-                config.scheduler.base_lrs = [value for _ in config.scheduler.base_lrs]
-        self._other_schedule = True
+                config.scheduler.base_lrs = list(rates)
+        self._reset_rates = True

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning.strategies import FSDPStrategy
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -35,7 +37,9 @@ from perceiver_plugins.sdk.tasks.optimizers import (
     lr_schedulers,
     optimizers,
     override_state,
+    remove_optimizer,
 )
+from perceiver_plugins.sdk.tasks.parameter_groups import LAYER_DECAY, NO_DECAY, group_parameters, has_weight_decay
 from perceiver_plugins.sdk.tasks.quantization import quantize
 from perceiver_plugins.sdk.tasks.resuming import ExactResume
 from perceiver_registry import UserError, assemble, config_to_dict, describe
@@ -94,7 +98,9 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         compile: compile each attention layer when the model is trained.
         optimizer: name (under ``"name"``) and arguments of the optimizer: ``{"name": "Lamb", "lr": 1e-3}``.
             None: AdamW with a learning rate of 1e-3. With ``"in_backward": True`` it steps inside the backward pass
-            (:class:`~perceiver_plugins.sdk.tasks.callbacks.OptimizerInBackward`).
+            (:class:`~perceiver_plugins.sdk.tasks.callbacks.OptimizerInBackward`), and ``"layer_decay"`` is the factor
+            of the learning rate from each layer to the one before it. Biases and norms have no weight decay
+            (:func:`~perceiver_plugins.sdk.tasks.parameter_groups.group_parameters`).
         lr_scheduler: name and arguments of the learning rate schedule. None: the learning rate stays constant.
         task: name of the registered task that the module serves. None: the class's own.
         ema_decay: validate, test and save an exponential moving average of the weights, of which this part is kept
@@ -168,6 +174,8 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         """The whole run's configuration, which checkpoints keep so that the run can be resumed."""
         self._checked: set[str] = set()
         self._seed: int | None = None
+        self._exclude_from_decay: bool | None = None
+        """Exclude biases and norms from weight decay, as the checkpoint's optimizer does. None: no checkpoint."""
         self._num_tokens: Tensor | int = 0
         self._measured_step = 0
         self._since = time.perf_counter()
@@ -280,7 +288,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
             self._seed = torch.initial_seed() % 2**32
 
     def on_train_start(self) -> None:
-        if self._other_schedule:
+        if self._reset_rates:
             schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
             follow_schedule(self.trainer.optimizers[0], *schedules)
 
@@ -349,10 +357,10 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         precision = self.trainer.precision
         # The gradient scaler of half precision cannot clip what a fused optimizer unscales itself.
         prefer_fused = not (precision == "16-mixed" and self.trainer.gradient_clip_val)
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if not parameters:
+        groups = self._parameter_groups()
+        if not groups:
             raise UserError("nothing to train: encoder and decoder are both frozen")
-        optimizer = create_optimizer(self.optimizer_config, parameters, prefer_fused)
+        optimizer = create_optimizer(self.optimizer_config, groups, prefer_fused)
         if precision == "bf16-mixed" and hasattr(optimizer, "_step_supports_amp_scaling"):
             # bfloat16 has no gradient scaler, so clipping is safe; Lightning takes this mark as a sign of one.
             optimizer._step_supports_amp_scaling = False
@@ -362,6 +370,20 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
             "optimizer": optimizer,
             "lr_scheduler": create_lr_scheduler(self.lr_scheduler_config, optimizer, self._training_steps),
         }
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        optimizer, exclude = find_optimizer(self.optimizer_config[NAME]), self._exclude_from_decay
+        self._exclude_from_decay = None
+        strategy = self.trainer.strategy
+        if strategy.restore_checkpoint_after_setup:
+            # Such a strategy (FSDP, DeepSpeed) may have flattened the parameters, and a checkpoint is read too late.
+            flag = f"--trainer.strategy={type(strategy).__name__}"
+            if self.optimizer_config.get(LAYER_DECAY) is not None:
+                raise UserError(f"--optimizer.layer_decay: does not go with {flag} (leave it out)")
+            if has_weight_decay(self.optimizer_config, optimizer):
+                rank_zero_warn(f"{flag}: weight decay applies to biases and norms too")
+            exclude = False
+        return group_parameters(self.named_parameters(), self.optimizer_config, optimizer, exclude=exclude)
 
     def configure_gradient_clipping(
         self,
@@ -396,18 +418,30 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._seed = checkpoint[KEY]["seed"]
         saved = checkpoint["hyper_parameters"]
-        if saved["optimizer"] != self.optimizer_config and "optimizer_states" in checkpoint:
-            if saved["optimizer"][NAME] == self.optimizer_config[NAME]:
+        other_optimizer = saved["optimizer"][NAME] != self.optimizer_config[NAME]
+        other_schedule = saved["lr_scheduler"] != self.lr_scheduler_config
+        if "optimizer_states" in checkpoint:
+            if other_optimizer:
+                remove_optimizer(checkpoint)
+            elif saved["optimizer"] != self.optimizer_config:
                 override_state(saved["optimizer"], self.optimizer_config, checkpoint)
-            else:
-                checkpoint["optimizer_states"] = []  # another optimizer starts with a state of its own
-        self._other_schedule = saved["lr_scheduler"] != self.lr_scheduler_config
-        if self._other_schedule:
+            self._keep_groups(checkpoint["optimizer_states"])
+        if other_schedule:
             step = checkpoint["epoch" if self.lr_scheduler_config.get("interval") == "epoch" else "global_step"]
             without = [{"last_epoch": step, "_step_count": step + 1}] if self.lr_scheduler_config else []
             checkpoint["lr_schedulers"] = [
                 self._progress_of(schedule) for schedule in checkpoint.get("lr_schedulers") or without
             ]
+        self._reset_rates = other_optimizer or other_schedule
+
+    def _keep_groups(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the parameter groups of a saved optimizer: those of earlier versions decay biases and norms."""
+        if not states or self._trainer is None or self._trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._exclude_from_decay = any(group.get(NO_DECAY) for group in states[0].get("param_groups", []))
+        optimizer = find_optimizer(self.optimizer_config[NAME])
+        if has_weight_decay(self.optimizer_config, optimizer) and not self._exclude_from_decay:
+            rank_zero_warn("weight decay applies to biases and norms too, as in the run that is resumed")
 
     @staticmethod
     def _progress_of(schedule: Mapping[str, Any]) -> dict[str, Any]:

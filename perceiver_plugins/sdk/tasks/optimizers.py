@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from perceiver_plugins.sdk.tasks.parameter_groups import LAYER_DECAY, LR_SCALE, NO_DECAY, group_rates
 from perceiver_registry.errors import UserError, near
 
 NAME = "name"
@@ -19,6 +20,9 @@ NAME = "name"
 
 IN_BACKWARD = "in_backward"
 """Under this key an optimizer's plain config says whether it steps inside the backward pass; no argument of its own."""
+
+OWN_KEYS = (NAME, IN_BACKWARD, LAYER_DECAY)
+"""Keys of an optimizer's plain config that are no arguments of the optimizer."""
 
 
 def constant_with_warmup(optimizer: Optimizer, warmup_steps: int = 0) -> LRScheduler:
@@ -116,22 +120,22 @@ def find_lr_scheduler(name: str) -> Callable[..., Any]:
 
 
 def create_optimizer(
-    config: Mapping[str, Any], parameters: Iterable[nn.Parameter], prefer_fused: bool = True
+    config: Mapping[str, Any], parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], prefer_fused: bool = True
 ) -> Optimizer:
     """Creates an optimizer.
 
     Args:
-        config: its name under ``"name"``, and its arguments. ``"in_backward"`` is left to the trainer's callback.
-        parameters: the parameters to optimize.
+        config: its name under ``"name"``, and its arguments. ``"in_backward"`` is left to the trainer's callback, and
+            ``"layer_decay"`` to :func:`~perceiver_plugins.sdk.tasks.parameter_groups.group_parameters`.
+        parameters: the parameters to optimize, or groups of them.
         prefer_fused: take the fused kernel of an optimizer that has one, unless ``config`` says ``fused`` or
             ``foreach``: it is the fastest on CPU and GPU.
 
     Raises:
         UserError: if the name is unknown, or an argument is not one of the optimizer's or out of range.
     """
-    options = dict(config)
-    options.pop(IN_BACKWARD, None)
-    optimizer = find_optimizer(options.pop(NAME))
+    options = {key: value for key, value in config.items() if key not in OWN_KEYS}
+    optimizer = find_optimizer(config[NAME])
     has_fused = "fused" in inspect.signature(optimizer).parameters
     if has_fused and options.get("fused") is None and not options.get("foreach"):
         options["fused"] = prefer_fused
@@ -162,6 +166,7 @@ def create_lr_scheduler(
     interval = options.pop("interval", None) or ("epoch" if watches_loss else "step")
     if "training_steps" in inspect.signature(create).parameters and options.get("training_steps") is None:
         options["training_steps"] = training_steps()
+    options |= _scaled_rates(options, optimizer)
     try:
         scheduler = create(optimizer, **options)
     except (TypeError, ValueError) as error:
@@ -169,36 +174,68 @@ def create_lr_scheduler(
     return {"scheduler": scheduler, "interval": interval} | ({"monitor": "val_loss"} if watches_loss else {})
 
 
+def _scaled_rates(options: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Arguments of a schedule that are learning rates, one for each group where groups have other rates."""
+    if not any(LR_SCALE in group for group in optimizer.param_groups):
+        return {}
+    rates = {name: options.get(name) for name in ("base_lr", "max_lr", "min_lr")}
+    return {
+        name: group_rates(optimizer.param_groups, rate) for name, rate in rates.items() if isinstance(rate, int | float)
+    }
+
+
 def override_state(saved: Mapping[str, Any], current: Mapping[str, Any], checkpoint: dict[str, Any]) -> None:
-    """Lets the optimizer's current arguments win over those that a checkpoint's optimizer state holds.
+    """Override the arguments in a checkpoint's optimizer state by the current ones.
 
     Args:
-        saved: the optimizer config that the checkpoint was written with.
-        current: the optimizer config of this run.
+        saved: optimizer config that the checkpoint was written with.
+        current: optimizer config of this run.
         checkpoint: the checkpoint, whose optimizer states and schedules are changed in place.
+
+    Raises:
+        UserError: if the layer-wise learning rate decay differs, which decides the parameter groups.
     """
-    arguments = {key: value for key, value in current.items() if key not in (NAME, IN_BACKWARD)}
+    was, now = ("null" if config.get(LAYER_DECAY) is None else config[LAYER_DECAY] for config in (saved, current))
+    if was != now:
+        raise UserError(
+            f"--optimizer.layer_decay: {now}, but the checkpoint was saved with {was} (resume with "
+            f"--optimizer.layer_decay={was}, or start a new run with --model.params)"
+        )
+    arguments = {key: value for key, value in current.items() if key not in OWN_KEYS}
     changed = {key: value for key, value in arguments.items() if saved.get(key) != value}
     lr = changed.pop("lr", None)
-    for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
-        group.update(changed)
+    groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]
+    for group in groups:
+        kept = {"weight_decay": group["weight_decay"]} if group.get(NO_DECAY) else {}
+        group.update(changed | kept)
         if lr is not None:
             _rescale(group, saved.get("lr"), lr)
     if lr is not None:
-        _set_base_rates(checkpoint.get("lr_schedulers", []), lr)
+        _set_base_rates(checkpoint.get("lr_schedulers", []), group_rates(groups, lr))
 
 
-def _set_base_rates(schedules: Iterable[dict[str, Any]], lr: float) -> None:
+def _set_base_rates(schedules: Iterable[dict[str, Any]], rates: list[float]) -> None:
     for schedule in schedules:
         if "base_lrs" in schedule:
-            schedule["base_lrs"] = [lr for _ in schedule["base_lrs"]]
+            schedule["base_lrs"] = list(rates)
+
+
+def remove_optimizer(checkpoint: dict[str, Any]) -> None:
+    """Remove the optimizer's state from a checkpoint, and the learning rates of its groups from its schedules."""
+    checkpoint["optimizer_states"] = []
+    for schedule in checkpoint.get("lr_schedulers", []):
+        for key in ("base_lrs", "max_lrs", "min_lrs", "_last_lr"):
+            schedule.pop(key, None)
+        if "lr_lambdas" in schedule:
+            schedule["lr_lambdas"] = []
 
 
 def _rescale(group: dict[str, Any], saved: float | None, current: float) -> None:
     """Continue on a new scale from the learning rate that the schedule has reached."""
-    group["lr"] = group["lr"] * current / saved if saved else current
+    (rate,) = group_rates([group], current)
+    group["lr"] = group["lr"] * current / saved if saved else rate
     if "initial_lr" in group:
-        group["initial_lr"] = current
+        group["initial_lr"] = rate
 
 
 def follow_schedule(optimizer: Optimizer, schedule: Any = None) -> None:

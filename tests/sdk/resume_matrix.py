@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
 
 Combination = dict[str, str]
 
@@ -48,16 +51,25 @@ def is_possible(combination: Combination) -> bool:
     return not (combination["saved"] == "out of steps" and combination["schedule"] == "computed")
 
 
-def all_combinations() -> Iterator[Combination]:
-    for values in itertools.product(*FEATURES.values()):
-        combination = dict(zip(FEATURES, values, strict=True))
+def all_combinations(
+    features: Mapping[str, tuple[str, ...]] = FEATURES, is_possible: Callable[[Combination], bool] = is_possible
+) -> Iterator[Combination]:
+    for values in itertools.product(*features.values()):
+        combination = dict(zip(features, values, strict=True))
         if is_possible(combination):
             yield combination
 
 
-def covering_pairs() -> list[Combination]:
-    """Few combinations that hold each possible pair of values, always the same ones."""
-    rows = list(all_combinations())
+def covering_pairs(
+    features: Mapping[str, tuple[str, ...]] = FEATURES, is_possible: Callable[[Combination], bool] = is_possible
+) -> list[Combination]:
+    """Choose few combinations that cover each possible pair of values; always the same ones.
+
+    Args:
+        features: values of each feature.
+        is_possible: whether a combination exists.
+    """
+    rows = list(all_combinations(features, is_possible))
     numbers: dict[tuple[int, int, str, str], int] = {}
     covers = [_pairs_as_bits(tuple(row.values()), numbers) for row in rows]
     missing = (1 << len(numbers)) - 1
@@ -74,3 +86,19 @@ def _pairs_as_bits(values: tuple[str, ...], numbers: dict[tuple[int, int, str, s
     for (i, one), (j, other) in itertools.combinations(enumerate(values), 2):
         bits |= 1 << numbers.setdefault((i, j, one, other), len(numbers))
     return bits
+
+
+def assert_equal(one: Any, other: Any, where: str) -> None:
+    """Assert that nested values are equal, tensors to the bit."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key, value in one.items():
+            assert_equal(value, other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            assert_equal(left, right, f"{where}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where

@@ -18,7 +18,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers.logger import DummyLogger
-from resume_matrix import Combination, all_combinations, covering_pairs
+from resume_matrix import Combination, all_combinations, assert_equal, covering_pairs
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.text import LitLanguageModel
@@ -197,22 +197,6 @@ class Runs:
         trainer.save_checkpoint(folder / "end.ckpt")
         state = torch.load(folder / "end.ckpt", weights_only=True)
         return trainer, events, logger.rows, state
-
-
-def assert_equal(one: Any, other: Any, where: str) -> None:
-    """Assert that nested values are equal, tensors to the bit."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key, value in one.items():
-            assert_equal(value, other[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for number, (left, right) in enumerate(zip(one, other, strict=True)):
-            assert_equal(left, right, f"{where}[{number}]")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other, where
 
 
 def check(runs: Runs, each: Combination) -> None:

@@ -19,9 +19,7 @@ CKPT_PATH = "--ckpt_path="
 """Flag that names a source, as messages begin with it."""
 
 
-def find_source(
-    name: str, user: Values | None = None, line: CommandLine | None = None, label: str = CKPT_PATH
-) -> str:
+def find_source(name: str, user: Values | None = None, line: CommandLine | None = None, label: str = CKPT_PATH) -> str:
     """Return the file, folder or hub id that the name of a source selects.
 
     Args:

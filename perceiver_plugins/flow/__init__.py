@@ -1,4 +1,4 @@
-"""Optical flow: the motion between two frames."""
+"""Optical flow: adapters, data modules, task and prediction."""
 
 import lazy_loader
 

@@ -13,6 +13,6 @@ from .huggingface import OPTICAL_FLOW as OPTICAL_FLOW
 from .huggingface import convert_config as convert_config
 from .huggingface import patched_inputs as patched_inputs
 from .lightning import LitOpticalFlow as LitOpticalFlow
-from .parts import flow_of_frames as flow_of_frames
 from .prediction import FlowPredictor as FlowPredictor
 from .reading import FrameReader as FrameReader
+from .tiling import predict_tiled_flow as predict_tiled_flow

@@ -1,4 +1,4 @@
-"""From two frames to a Perceiver, and from it to the motion between them."""
+"""Input and output adapters of optical flow."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ NUM_COLOURS = 3
 
 
 def extract_patches(frames: Tensor, patch_size: int) -> Tensor:
-    """The patch around each pixel of each frame, filled up with zeros beyond the frame's borders.
+    """Extract the patch around each pixel of each frame, zero-padded at the borders.
 
     Args:
-        frames: (b, t, c, h, w).
+        frames: (b, frames, channels, height, width).
         patch_size: height and width of a patch; odd.
 
     Returns:
-        (b, t, h, w, patch_size * patch_size * c), a patch row by row, its colours last: the order of TensorFlow's
-        ``tf.image.extract_patches``, in which the published weights were trained.
+        (b, frames, height, width, patch_size * patch_size * channels), each patch row by row with its channels last:
+        the order of TensorFlow's ``tf.image.extract_patches``, which the published weights use.
     """
     border = patch_size // 2
     padded = nn.functional.pad(frames, (border,) * 4)
-    windows = padded.unfold(3, patch_size, 1).unfold(4, patch_size, 1)  # (b, t, c, h, w, rows, columns)
+    windows = padded.unfold(3, patch_size, 1).unfold(4, patch_size, 1)
+    # windows: (b, frames, channels, height, width, rows, columns)
     return windows.permute(0, 1, 3, 4, 5, 6, 2).flatten(4)
 
 
 class FlowPatchesInputAdapter(InputAdapter):
-    """Patches around each pixel of two frames, mapped linearly, with Fourier positions. Reads ``frames`` of a batch.
+    """Linearly embedded patches around each pixel of two frames, with Fourier position encodings.
+
+    Reads ``frames`` of a batch.
 
     Args:
         config: the encoder's configuration.
@@ -66,13 +69,13 @@ class FlowPatchesInputAdapter(InputAdapter):
         return {"frames": torch.randn(batch_size, NUM_FRAMES, NUM_COLOURS, *self.image_size, generator=generator)}
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        """Adapts ``batch["frames"]`` (b, 2, 3, h, w), floating point, of any height and width.
+        """Adapt ``batch["frames"]`` (b, 2, 3, height, width), floating point, of any height and width.
 
         Returns:
-            One place for each pixel of the first frame, row by row.
+            An input position for each pixel of the first frame, row by row.
 
         Raises:
-            ValueError: if it has another shape or type.
+            ValueError: if the shape or type is wrong.
         """
         frames: Tensor = batch["frames"]
         if frames.dim() != 5 or frames.shape[1:3] != (NUM_FRAMES, NUM_COLOURS):
@@ -88,11 +91,11 @@ class FlowPatchesInputAdapter(InputAdapter):
 
 
 class OpticalFlowOutputAdapter(LinearOutputAdapter):
-    """The motion of each place of the input.
+    """Linear output adapter for the optical flow at each input position.
 
     Args:
-        query_provider: the output queries, f channels each.
-        rescale_factor: what the linear layer's numbers are divided by.
+        query_provider: provider of the output queries, f channels each.
+        rescale_factor: divisor of the linear layer's output.
         init_scale: standard deviation of the normal initialisation.
     """
 
@@ -108,16 +111,16 @@ class OpticalFlowOutputAdapter(LinearOutputAdapter):
         return cls(queries, config.rescale_factor, config.init_scale)
 
     def forward(self, decoded: Tensor) -> Tensor:
-        """Returns (..., 2), to the right and down, for the decoder's output (..., f).
+        """Compute the flow (..., 2), to the right and down, from the decoder's output (..., f).
 
-        Its unit is ``flow_scale_factor`` pixels.
+        The unit is ``flow_scale_factor`` pixels.
         """
         return super().forward(decoded) / self.rescale_factor
 
     def serve(self, model: Any, batch: Batch) -> Mapping[str, Tensor]:
-        """Compute ``flow`` in pixels, to the right and down: (b, 2, h, w).
+        """Compute ``flow`` in pixels, to the right and down: (b, 2, height, width).
 
-        For an input other than frames, it is the model's output as it is.
+        Without ``frames`` in the batch, it is the model's unscaled output.
         """
         if "frames" not in batch:
             return super().serve(model, batch)

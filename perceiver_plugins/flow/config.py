@@ -10,14 +10,14 @@ from perceiver_plugins.image.config import require_size
 
 @dataclass
 class FlowPatchesEncoderConfig(EncoderConfig):
-    """An encoder of two frames: small patches around each pixel (Perceiver IO, arXiv 2107.14795, section 4.3).
+    """Encoder of patches around each pixel of two frames (Perceiver IO, arXiv 2107.14795, section 4.3).
 
     Args:
         patch_size: height and width of the patch around each pixel of both frames; odd.
-        num_patch_channels: channels that the patches of both frames at a place are mapped to.
-        num_frequency_bands: frequencies of the positions in each of the two dimensions; each is a sine and a cosine.
-        image_size: height and width of the frames in training. Half of it is the highest frequency of the positions,
-            whatever the size of the input; prediction goes through larger frames in parts of that size.
+        num_patch_channels: channels of the embedded patches of both frames at a pixel.
+        num_frequency_bands: frequencies per dimension; each contributes a sine and a cosine.
+        image_size: height and width of the frames in training. The highest frequency of the position encodings is half
+            of it for inputs of any size. Prediction splits larger frames into tiles of that size.
     """
 
     patch_size: int = 3
@@ -28,22 +28,20 @@ class FlowPatchesEncoderConfig(EncoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "patch_size", "num_patch_channels", "num_frequency_bands")
-        require(self.patch_size % 2 == 1, self, "patch_size", "must be odd, so that a pixel is in the middle")
+        require(self.patch_size % 2 == 1, self, "patch_size", "must be odd, so that a patch has a central pixel")
         require_size(self, "image_size")
 
 
 @dataclass
 class OpticalFlowDecoderConfig(DecoderConfig):
-    """A decoder that tells, for each place of the input, where it moves to.
-
-    The adapted input itself asks the decoder. Its channels are those of the output queries.
+    """Decoder of the optical flow at each input position. The adapted input provides the output queries.
 
     Args:
-        num_cross_attention_heads: heads of the cross-attention; they must divide the input's channels, or
-            ``num_cross_attention_qk_channels`` and ``num_cross_attention_v_channels`` be given.
-        cross_attention_residual: whether the array that looks is added to what the cross-attention found.
-        rescale_factor: what the last layer's numbers are divided by.
-        flow_scale_factor: pixels that 1 of the model's output stands for.
+        num_cross_attention_heads: attention heads. Their number must divide the input channels, unless
+            ``num_cross_attention_qk_channels`` and ``num_cross_attention_v_channels`` are given.
+        cross_attention_residual: add a residual connection around the cross-attention.
+        rescale_factor: divisor of the last layer's output.
+        flow_scale_factor: unit of the model's output in pixels.
     """
 
     num_cross_attention_heads: int = 1

@@ -1,11 +1,11 @@
-"""Flow files in the formats of Middlebury and KITTI, and pictures of flow.
+"""Flow files in the formats of Middlebury and KITTI, and visualisation of flow.
 
-A file of Middlebury (.flo) is the tag "PIEH", width and height as 32-bit integers, then for each pixel, row by row, its
-motion to the right and its motion down as 32-bit floating point numbers, all little-endian; a number above 1e9 means
-that the motion is unknown. Source: https://vision.middlebury.edu/flow/code/flow-code/README.txt
+Middlebury (.flo): the tag "PIEH", width and height as 32-bit integers, then the flow to the right and down of each
+pixel, row by row, as 32-bit floating point numbers, all little-endian. Numbers above 1e9 are unknown flow. Source:
+https://vision.middlebury.edu/flow/code/flow-code/README.txt
 
-A file of KITTI is a PNG of three channels of 16 bits: the motion to the right and down, each times 64 plus 2^15, and
-whether it is known. Source: the readme of the development kit, https://www.cvlibs.net/datasets/kitti
+KITTI: a PNG with three channels of 16 bits: the flow to the right and down, each times 64 plus 2^15, and a mask of
+known flow. Source: the readme of the development kit, https://www.cvlibs.net/datasets/kitti
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_png
 from torchvision.utils import flow_to_image
 
-from perceiver_plugins.image.data.decoding import naming, open_image
+from perceiver_plugins.image.data.decoding import image_errors, open_image
 from perceiver_plugins.sdk.errors import DataError
 
 SUFFIXES = (".flo", ".png")
@@ -34,50 +34,50 @@ UNKNOWN = 1e10
 PNG_TAG = b"\x89PNG"
 KITTI_ZERO = 2**15
 KITTI_STEPS = 64
-"""Steps of a pixel in files of KITTI."""
+"""Units per pixel in KITTI files."""
 
 
 def parse_flo(content: bytes, location: str) -> np.ndarray:
-    """The flow in the bytes of a file.
+    """Parse a flow file in the Middlebury format.
 
     Args:
-        content: the bytes.
-        location: where they are from, for the message of an error.
+        content: content of the file.
+        location: path of the file, for messages.
 
     Returns:
-        (h, w, 2), float32, to the right and down, in pixels; NaN where it is unknown.
+        (height, width, 2), float32, to the right and down, in pixels; NaN: unknown.
 
     Raises:
-        DataError: if these are not the bytes of a flow file.
+        DataError: if the content has another format or is damaged.
     """
     if not content.startswith(TAG):
         raise DataError(f"{location}: not a flow file in the Middlebury format (.flo): it does not begin with 'PIEH'")
     width, height = np.frombuffer(content[len(TAG) : HEADER].ljust(8, b"\0"), "<i4").tolist()
     if width < 1 or height < 1 or len(content) != HEADER + 8 * width * height:
         raise DataError(
-            f"{location}: a damaged flow file: {len(content)} bytes, where a flow of {width}x{height} pixels takes "
-            f"{HEADER + 8 * width * height}"
+            f"{location}: damaged flow file: {len(content)} bytes, expected {HEADER + 8 * width * height} for "
+            f"{width}x{height} pixels"
         )
     flow = np.frombuffer(content, "<f4", offset=HEADER).reshape(height, width, 2).astype(np.float32)
-    unknown = ~(np.abs(flow) <= UNKNOWN_ABOVE).all(axis=-1)  # NaN is unknown as well
+    unknown = ~(np.abs(flow) <= UNKNOWN_ABOVE).all(axis=-1)  # NaN counts as unknown
     flow[unknown] = np.nan
     return flow
 
 
 def parse_kitti(content: bytes, location: str) -> np.ndarray:
-    """The flow in the bytes of a PNG of KITTI, as :func:`parse_flo` returns it.
+    """Parse a flow file in KITTI's format. Returns the same as :func:`parse_flo`.
 
     Raises:
-        DataError: if these are not the bytes of such a file.
+        DataError: if the content has another format or is damaged.
     """
-    with naming(location):
-        open_image(io.BytesIO(content)).close()  # refuses what claims to be huge
-        # Pillow keeps the upper 8 bits alone.
+    with image_errors(location):
+        open_image(io.BytesIO(content)).close()  # rejects images whose header claims too many pixels
+        # Pillow would keep the upper 8 bits only.
         values = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
     if values.dtype != torch.uint16 or values.shape[0] != 3:
         raise DataError(
-            f"{location}: not a flow file of KITTI: a PNG of 3 channels of 16 bits is needed, this one has "
-            f"{values.shape[0]} of {8 * values.element_size()} bits"
+            f"{location}: not a KITTI flow file: expected a PNG with 3 channels of 16 bits, got {values.shape[0]} of "
+            f"{8 * values.element_size()} bits"
         )
     right, down, known = values.numpy().astype(np.float32)
     flow = (np.stack([right, down], axis=-1) - KITTI_ZERO) / KITTI_STEPS
@@ -86,19 +86,19 @@ def parse_kitti(content: bytes, location: str) -> np.ndarray:
 
 
 def parse_flow(content: bytes, location: str) -> np.ndarray:
-    """The flow in the bytes of a file of either format, as :func:`parse_flo` returns it.
+    """Parse a flow file in either format. Returns the same as :func:`parse_flo`.
 
     Raises:
-        DataError: if these are not the bytes of a flow file.
+        DataError: if the content has another format or is damaged.
     """
     return (parse_kitti if content.startswith(PNG_TAG) else parse_flo)(content, location)
 
 
 def read_flow(path: str | Path) -> np.ndarray:
-    """The flow in a file of either format, as :func:`parse_flo` returns it.
+    """Read a flow file in either format. Returns the same as :func:`parse_flo`.
 
     Raises:
-        DataError: if the file cannot be read, or is no flow file.
+        DataError: if the file cannot be read, has another format or is damaged.
     """
     try:
         return parse_flow(Path(path).read_bytes(), str(path))
@@ -107,7 +107,7 @@ def read_flow(path: str | Path) -> np.ndarray:
 
 
 def write_flo(path: str | Path, flow: np.ndarray) -> None:
-    """Writes a flow (h, w, 2), in which NaN stands for what is unknown, to a file.
+    """Write a flow (height, width, 2), with NaN for unknown flow, to a file in the Middlebury format.
 
     Raises:
         ValueError: if the flow has another shape.
@@ -120,7 +120,7 @@ def write_flo(path: str | Path, flow: np.ndarray) -> None:
 
 
 def draw_flow(flow: Tensor) -> Image.Image:
-    """Flow (2, h, w) as colours: the hue is the direction, the saturation the length relative to the longest.
+    """Render a flow (2, height, width) as an image: direction as hue, length relative to the longest as saturation.
 
     The colour wheel is that of Baker et al., "A Database and Evaluation Methodology for Optical Flow".
     """

@@ -1,4 +1,4 @@
-"""Training of optical flow models with Lightning."""
+"""Lightning module of optical flow."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from perceiver_registry import UserError
 
 
 class LitOpticalFlow(LitPerceiver):
-    """Predicts for each pixel of a frame where it moves to in the next one.
+    """Lightning module that predicts the optical flow from each frame to the next one.
 
-    The loss is the end-point error, the mean distance in pixels between where a pixel moves to and where the model says
-    it does. It is logged for whole epochs as ``train_epe``, ``val_epe`` and ``test_epe``, and beside it as
-    ``val_zero_epe`` and ``test_zero_epe`` that of a model that sees no motion anywhere. Pixels whose flow is unknown
-    (NaN) are left out.
+    The loss is the end-point error, the mean distance in pixels between predicted and true flow. It is logged per epoch
+    as ``train_epe``, ``val_epe`` and ``test_epe``; ``val_zero_epe`` and ``test_zero_epe`` are the errors of zero flow.
+    Pixels with unknown flow (NaN) are ignored.
 
     The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Args:
-        encoder: the encoder's configuration, of any adapter with a position for each pixel.
-        decoder: the decoder's configuration, of optical flow.
-        num_places: how many places of each example, drawn at random, are decoded in training: less work and memory, the
-            same loss on average. None: all of them.
+        encoder: configuration of an encoder with an input position for each pixel.
+        decoder: configuration of an optical flow decoder.
+        num_places: random output positions of each example to decode in training, to save time and memory; the
+            expected loss is the same. None: all.
     """
 
     task = "optical-flow"
@@ -77,36 +76,36 @@ class LitOpticalFlow(LitPerceiver):
 
     @property
     def pixels(self) -> float:
-        """How many pixels 1 of the model's output stands for."""
+        """Unit of the model's output in pixels."""
         return getattr(self.config.decoder, "flow_scale_factor", 1.0)
 
     def num_tokens(self, batch: Batch) -> Tensor | int:
         return len(batch["labels"])
 
     def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """One random motion for all pixels of an example."""
+        """Draw one random flow vector for all pixels of each example."""
         frames: Tensor = batch["frames"]
         motion = self.pixels * torch.randn(len(frames), 2, 1, 1, generator=generator)
         return motion.expand(-1, -1, *frames.shape[3:]).contiguous()
 
     def flow(self, frames: Tensor) -> Tensor:
-        """The flow between frames.
+        """Compute the flow between frames, without gradients.
 
         Args:
-            frames: (b, 2, 3, h, w), from -1 to 1.
+            frames: (b, 2, 3, height, width), from -1 to 1.
 
         Returns:
-            (b, 2, h, w), to the right and down, in pixels. It has no gradient.
+            (b, 2, height, width), to the right and down, in pixels.
         """
         with torch.no_grad():
             output = self.model({"frames": frames})
         return self._by_rows(output, frames) * self.pixels
 
     def loss_sum(self, batch: Batch) -> LossSum:
-        """The summed end-point error of all places, or of ``num_places`` of each example.
+        """Sum the end-point errors at all output positions, or at ``num_places`` random ones of each example.
 
         Args:
-            batch: what the input adapter reads, and ``labels`` (b, 2, h, w), NaN where the flow is unknown.
+            batch: entries of the input adapter, and ``labels`` (b, 2, height, width), NaN for unknown flow.
         """
         targets = batch["labels"].flatten(2).transpose(1, 2)
         positions = None
@@ -115,20 +114,20 @@ class LitOpticalFlow(LitPerceiver):
             targets = targets.gather(1, positions[..., None].expand(-1, -1, 2))
         output = self.model(batch, positions)
         if positions is None:
-            self._check_places(output, batch["frames"])
+            self._check_num_outputs(output, batch["frames"])
         loss = end_point_errors(output.float() * self.pixels, targets)
         self.train_epe.update(loss.mean.detach(), loss.count)
         return loss
 
     def evaluate(self, batch: Batch, stage: str) -> LossSum:
-        """The summed end-point error of all places; updates the metrics."""
+        """Sum the end-point errors of a batch, and update the metrics."""
         targets: Tensor = batch["labels"]
-        loss, without_motion = (
+        loss, zero_loss = (
             end_point_errors(flow.movedim(1, -1), targets.movedim(1, -1))
             for flow in (self.flow(batch["frames"]).float(), torch.zeros_like(targets))
         )
         metrics = cast(MetricCollection, self.metrics[stage])
-        for name, errors in (("epe", loss), ("zero_epe", without_motion)):
+        for name, errors in (("epe", loss), ("zero_epe", zero_loss)):
             metrics[name].update(errors.mean, errors.count)
         return loss
 
@@ -138,20 +137,20 @@ class LitOpticalFlow(LitPerceiver):
         self.train_epe.reset()
 
     def _by_rows(self, output: Tensor, frames: Tensor) -> Tensor:
-        self._check_places(output, frames)
+        self._check_num_outputs(output, frames)
         return output.transpose(1, 2).unflatten(2, tuple(frames.shape[3:]))
 
-    def _check_places(self, output: Tensor, frames: Tensor) -> None:
+    def _check_num_outputs(self, output: Tensor, frames: Tensor) -> None:
         height, width = frames.shape[3:]
         if output.shape[1] != height * width:
             raise UserError(
-                f"the model answers for {output.shape[1]} places of frames of {height}x{width} pixels: optical flow "
-                "needs an input adapter with one place for each pixel"
+                f"the model has {output.shape[1]} output positions for frames of {height}x{width} pixels: optical flow "
+                "needs an input adapter with one input position for each pixel"
             )
 
 
 def end_point_errors(flow: Tensor, targets: Tensor) -> LossSum:
-    """The summed distances between flow and targets, both (..., 2), where the targets are known."""
+    """Sum the distances between flow and targets, both (..., 2), at known targets."""
     known = targets.isfinite().all(dim=-1)
     differences = torch.where(known[..., None], flow - targets, 0.0)
     return LossSum(torch.linalg.vector_norm(differences, dim=-1).sum(), known.sum())

@@ -1,4 +1,4 @@
-"""What the optical flow plugin registers. Imports nothing heavy."""
+"""Specs of the optical flow plugin. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="output",
             adapter=f"{PLUGIN}.adapters:OpticalFlowOutputAdapter",
             config=f"{PLUGIN}.config:OpticalFlowDecoderConfig",
-            summary="where each place of the input moves to, asked for by the input itself",
+            summary="optical flow at each input position, queried by the adapted input",
             tasks=(TASK,),
             example={"model.decoder.rescale_factor": 1.0},
         ),
@@ -54,7 +54,7 @@ SMALL = {
     "decoder.num_cross_attention_qk_channels": 128,
     "decoder.rescale_factor": 1.0,
 }
-"""A model that trains on a CPU."""
+"""Options of a model small enough to train on a CPU."""
 
 
 @hookimpl
@@ -63,7 +63,7 @@ def perceiver_tasks() -> list[TaskSpec]:
         TaskSpec(
             name=TASK,
             module=f"{PLUGIN}.lightning:LitOpticalFlow",
-            summary="tell for each pixel of a frame where it moves to in the next one",
+            summary="predict the motion of each pixel from one frame to the next",
             data="stereo-pair",
             reads=("frames",),
             defaults={
@@ -87,7 +87,7 @@ def perceiver_data() -> list[DataSpec]:
     modules = {
         "stereo-pair": (
             "StereoPairDataModule",
-            "scikit-image's photographs of a motorcycle from two sides, with the true disparity",
+            "scikit-image's stereo photographs of a motorcycle, with the true disparity",
         ),
         "flying-chairs": ("FlyingChairsDataModule", "FlyingChairs, or your own pairs of frames with their .flo files"),
         "sintel": ("SintelDataModule", "MPI Sintel, or your own scenes of frames with their .flo files"),
@@ -153,7 +153,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "init": "normal",
             },
             num_parameters=41_057_134,
-            summary="the optical flow model of the Perceiver IO paper",
+            summary="optical flow model of the Perceiver IO paper",
             params="deepmind/optical-flow-perceiver",
             defaults={
                 "data": "flying-chairs",
@@ -168,7 +168,7 @@ def perceiver_models() -> list[ModelSpec]:
             task=TASK,
             config={**SMALL, "encoder.image_size": [40, 48], "init": "normal"},
             num_parameters=620_256,
-            summary="the same on small frames, small enough for a CPU",
+            summary="small optical flow model on small frames, for a CPU",
             defaults={"data": "stereo-pair", "data.image_size": [40, 48]},
         ),
     ]

@@ -1,4 +1,4 @@
-"""What optical flow models say in ``perceiver predict``."""
+"""Predictor of optical flow."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 from perceiver_plugins.flow.data.pairs import flow_tensor
 from perceiver_plugins.flow.files import SUFFIXES, draw_flow, read_flow, write_flo
 from perceiver_plugins.flow.lightning import LitOpticalFlow, end_point_errors
-from perceiver_plugins.flow.parts import OVERLAP, flow_of_frames
-from perceiver_plugins.flow.reading import in_order
+from perceiver_plugins.flow.reading import natural_order
+from perceiver_plugins.flow.tiling import OVERLAP, predict_tiled_flow
 from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.predictor import MAX_FILE_STEM, Prediction, Predictor
@@ -24,22 +24,21 @@ from perceiver_registry import UserError
 
 
 class FlowPredictor(Predictor):
-    """Predicts the motion between each frame and the next one, for frames of any size.
+    """Predictor of the flow from each frame to the next one, for frames of any size.
 
-    Frames larger than those of training go through the model in overlapping parts of that size, which are blended into
-    each other.
+    Frames larger than those of training are split into overlapping tiles of that size, which are blended.
 
     Args:
         module: the optical flow model.
-        reader: reads the pairs of frames.
-        output: a folder, made if need be, to write the flow of each pair to, as a .flo file in the Middlebury format
-            and as a picture of colours. Null: nothing is written.
-        flow: the true flow, to tell the end-point error: a .flo file, or a .png of KITTI, or a folder with one for
-            each pair, in their order.
-        overlap: pixels that neighbouring parts overlap by at least; half of a part at most.
-        downscale: so many pixels, in height and in width, are averaged into one before the model sees them, and its
-            flow is enlarged accordingly. Null: as in training.
-        batch_size: parts that go through the model together.
+        reader: reader of the pairs of frames.
+        output: folder to write the flow of each pair to, as a .flo file in the Middlebury format and as a coloured
+            picture. It is created if it does not exist. Null: nothing is written.
+        flow: true flow, to compute the end-point error: a .flo file, a KITTI .png, or a folder with a file for each
+            pair, in the order of the pairs.
+        overlap: smallest overlap of neighbouring tiles in pixels, limited to half of a tile.
+        downscale: factor by which height and width of frames are reduced by averaging; the flow is enlarged by it.
+            Null: as in training.
+        batch_size: tiles per batch.
     """
 
     module: LitOpticalFlow
@@ -61,21 +60,23 @@ class FlowPredictor(Predictor):
         self.output = Path(output).expanduser() if output else None
         self.overlap = overlap
         self.downscale: int = downscale or reader.data.get("downscale", 1)
-        self.truths = _flow_files(flow) if flow else None
+        self.flow_files = _flow_files(flow) if flow else None
 
     def stream(self, inputs: Iterable[str]) -> Iterator[Prediction]:
-        """Predicts for each pair of frames; those that cannot be read are left out and named in :attr:`failures`.
+        """Predict for each pair of frames. Pairs that cannot be read are reported in :attr:`failures`.
 
         Args:
-            inputs: what the reader expands to pairs of frames.
+            inputs: arguments that the reader expands to pairs of frames.
 
         Raises:
-            UserError: if an argument stands for no pair at all, if there are more or fewer true flows than pairs, or if
-                the folder for the results cannot be made.
+            UserError: if an argument names no pair, if the numbers of true flows and of pairs differ, or if the output
+                folder cannot be created.
         """
         inputs = list(inputs)
-        if self.truths is not None and len(self.truths) != (num_pairs := len(self.reader.expand(inputs))):
-            raise UserError(f"flow: {len(self.truths)} flow files for {num_pairs} pairs of frames; one each is needed")
+        if self.flow_files is not None and len(self.flow_files) != (num_pairs := len(self.reader.expand(inputs))):
+            raise UserError(
+                f"flow: {len(self.flow_files)} flow files for {num_pairs} pairs of frames (give one for each pair)"
+            )
         if self.output is not None:
             try:
                 self.output.mkdir(parents=True, exist_ok=True)
@@ -96,35 +97,35 @@ class FlowPredictor(Predictor):
 
     def _predict_pair(self, source: str, number: int) -> Prediction:
         frames = self.reader.collate([self.reader.read(source)])["frames"][0]
-        truth = None if self.truths is None else self._truth(self.truths[number], frames)
+        target = None if self.flow_files is None else self._read_target(self.flow_files[number], frames)
         flow = self.flow(frames)
-        (answer,) = self.answers(flow[None], [frames])
-        if truth is not None:
-            errors = (
-                end_point_errors(each.movedim(0, -1), truth.movedim(0, -1)) for each in (flow, torch.zeros_like(flow))
+        (prediction,) = self.answers(flow[None], [frames])
+        if target is not None:
+            error, zero_error = (
+                end_point_errors(each.movedim(0, -1), target.movedim(0, -1)) for each in (flow, torch.zeros_like(flow))
             )
-            answer["end_point_error"], answer["without_motion"] = (float(error.mean) for error in errors)
+            prediction |= {"end_point_error": float(error.mean), "without_motion": float(zero_error.mean)}
         if self.output is not None:
-            answer |= self._write(flow, source, number)
-        return answer
+            prediction |= self._write(flow, source, number)
+        return prediction
 
     def flow(self, frames: Tensor) -> Tensor:
-        """The flow (2, h, w), in pixels, between frames (2, 3, h, w)."""
+        """Predict the flow (2, height, width), in pixels, between frames (2, 3, height, width)."""
         height, width = frames.shape[2:]
         small = avg_pool2d(frames.to(self.module.device), self.downscale, ceil_mode=True)
         adapter: Any = self.module.model.input_adapter
-        part = getattr(adapter, "image_size", (small.shape[2], small.shape[3]))
-        flow = flow_of_frames(self.module.flow, small, part, self.overlap, self.batch_size)
+        tile = getattr(adapter, "image_size", (small.shape[2], small.shape[3]))
+        flow = predict_tiled_flow(self.module.flow, small, tile, self.overlap, self.batch_size)
         if self.downscale > 1:
             flow = interpolate(flow[None] * self.downscale, scale_factor=self.downscale, mode="bilinear")[0]
         return flow[:, :height, :width].cpu()
 
     def answers(self, output: Tensor, examples: Sequence[Any]) -> list[Prediction]:
-        """What there is to say of flows (b, 2, h, w): their size, and how long and where to the motion is."""
-        answers = []
+        """Summarise flows (b, 2, height, width): size, mean direction, mean and largest length."""
+        predictions = []
         for flow in output:
             length = torch.linalg.vector_norm(flow, dim=0)
-            answers.append(
+            predictions.append(
                 {
                     "height": flow.shape[1],
                     "width": flow.shape[2],
@@ -134,14 +135,14 @@ class FlowPredictor(Predictor):
                     "max_length": float(length.max()),
                 }
             )
-        return answers
+        return predictions
 
-    def _truth(self, path: Path, frames: Tensor) -> Tensor:
-        truth = flow_tensor(read_flow(path))
-        if truth.shape[1:] != frames.shape[2:]:
-            sizes = [f"{height}x{width}" for height, width in (truth.shape[1:], frames.shape[2:])]
-            raise DataError(f"{path}: a flow of {sizes[0]} pixels, where the frames have {sizes[1]}")
-        return truth
+    def _read_target(self, path: Path, frames: Tensor) -> Tensor:
+        target = flow_tensor(read_flow(path))
+        if target.shape[1:] != frames.shape[2:]:
+            sizes = [f"{height}x{width}" for height, width in (target.shape[1:], frames.shape[2:])]
+            raise DataError(f"{path}: flow of {sizes[0]} pixels for frames of {sizes[1]}")
+        return target
 
     def _write(self, flow: Tensor, source: str, number: int) -> dict[str, str]:
         assert self.output is not None
@@ -167,7 +168,7 @@ def _flow_files(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if not path.is_dir():
         return [path]
-    for suffix in SUFFIXES:  # beside .flo files, .png are pictures of them
-        if files := in_order([file for file in path.iterdir() if file.suffix.lower() == suffix]):
+    for suffix in SUFFIXES:  # .png files beside .flo files are pictures of them
+        if files := natural_order([file for file in path.iterdir() if file.suffix.lower() == suffix]):
             return files
-    raise UserError(f"flow={name!r}: there are no .flo or .png files in the folder")
+    raise UserError(f"flow={name!r}: no .flo or .png files in the folder")

@@ -1,4 +1,4 @@
-"""Frames that a person gives to ``perceiver predict``: images, folders of images, videos."""
+"""Reader of pairs of frames for ``perceiver predict``: images, folders of images, videos."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.flow.data.pairs import frames_tensor
-from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
+from perceiver_plugins.image.data.decoding import SUFFIXES, decode, image_errors, open_image
 from perceiver_plugins.sdk.data.file_trees import is_ignored, report_left_out
 from perceiver_plugins.sdk.data.media import open_media, video_stream
 from perceiver_plugins.sdk.data.missing_files import shorten_path
@@ -24,16 +24,16 @@ from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 
-IMAGES = tuple(suffix for suffix in SUFFIXES if suffix != ".gif")
-"""What names of files end in that hold one frame; any other file is taken for a video."""
+IMAGE_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".gif")
+"""Suffixes of files with one frame. Any other file is read as a video."""
 
 
 class Frame(NamedTuple):
-    """Where a frame is found.
+    """Source of a frame.
 
     Attributes:
-        path: an image, or a video.
-        number: which frame of the video, from 0; None for an image.
+        path: an image or a video.
+        number: index of the frame in the video; None for an image.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Frame(NamedTuple):
 
 
 class FramePair(str):
-    """Two frames as one input: the text that a person sees, and where the frames are.
+    """Pair of frames as one input of a prediction: the text shown to users, with the sources of the frames.
 
     Args:
         first: the first frame.
@@ -61,7 +61,7 @@ class FramePair(str):
 
 
 class FrameReader(Reader):
-    """Reads pairs of frames: each frame that is given, with the one that follows it.
+    """Reader of pairs of frames: each frame with the one that follows it.
 
     Args:
         data: the ``description()`` of the data module.
@@ -80,37 +80,34 @@ class FrameReader(Reader):
         return cls({}, input_adapter), [str(folder)]
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
-        """The pairs of neighbours among the frames of each sequence.
+        """Expand inputs to the pairs of neighbouring frames of each sequence.
 
-        A folder of images is a sequence, and so are the images that match a pattern, the frames of a video, and images
-        that are named one after the other. Numbers in names count as such: ``frame_10`` comes after ``frame_9``.
+        A sequence is a folder of images, the images that match a pattern, the frames of a video, or consecutive
+        arguments that are images. Names are sorted naturally: ``frame_10`` comes after ``frame_9``.
 
         Raises:
-            UserError: if there are no images in a folder or for a pattern, if a video cannot be read, or if a sequence
-                has one frame only.
+            UserError: if a folder or pattern has no images, if a video cannot be read, or if a sequence has a single
+                frame.
         """
         sequences: list[list[Frame]] = []
-        in_a_row = False
+        after_image = False
         for name in inputs:
-            path = as_path(name)
-            is_image = not is_folder(name) and not is_pattern(name) and path.suffix.lower() in IMAGES
-            if is_image and in_a_row:
-                sequences[-1].append(Frame(path))
+            is_image = _is_image(as_path(name)) and not is_folder(name) and not is_pattern(name)
+            if is_image and after_image:
+                sequences[-1].append(Frame(as_path(name)))
             else:
-                sequences.append([Frame(path)] if is_image else _sequence(name))
-            in_a_row = is_image
+                sequences.append([Frame(as_path(name))] if is_image else _sequence(name))
+            after_image = is_image
         for frames in sequences:
             if len(frames) < 2:
-                raise UserError(
-                    f"{frames[0]}: a single frame; optical flow is between two, so give the next one as well"
-                )
+                raise UserError(f"{frames[0]}: a single frame (optical flow needs two: give the next one as well)")
         return [FramePair(*pair) for frames in sequences for pair in pairwise(frames)]
 
     def read(self, source: str) -> Tensor:
-        """The two frames of a pair, (2, 3, h, w), as the model takes them.
+        """Read the frames of a pair as model input (2, 3, height, width).
 
         Raises:
-            UserError: if one cannot be read, or if they are of different sizes.
+            UserError: if a frame cannot be read, or if the frames have different sizes.
         """
         if not isinstance(source, FramePair):
             raise UserError(f"{source}: not a pair of frames")
@@ -121,10 +118,10 @@ class FrameReader(Reader):
         return frames_tensor(first, second)
 
     def collate(self, examples: Sequence[Tensor]) -> Batch:
-        """``frames`` (b, 2, 3, h, w).
+        """Collate examples to ``frames`` (b, 2, 3, height, width).
 
         Raises:
-            UserError: if the pairs are of different sizes.
+            UserError: if the pairs have different sizes.
         """
         if len({example.shape for example in examples}) > 1:
             raise UserError("pairs of frames of different sizes do not make a batch")
@@ -132,7 +129,7 @@ class FrameReader(Reader):
 
     def _pixels(self, frame: Frame) -> np.ndarray:
         if frame.number is None:
-            with naming(str(frame)):
+            with image_errors(str(frame)):
                 return np.asarray(decode(open_image(frame.path), 3))
         if self._video is None or self._video.path != frame.path:
             self._video = Video(frame.path)
@@ -140,7 +137,7 @@ class FrameReader(Reader):
 
 
 class Video:
-    """The frames of a video, of which the latest two are kept, so that reading one after the other decodes each once.
+    """Frames of a video. The latest two are cached, so that sequential reading decodes each frame once.
 
     Args:
         path: the file.
@@ -153,7 +150,7 @@ class Video:
         self._latest: dict[int, np.ndarray] = {}
 
     def read(self, number: int) -> np.ndarray:
-        """A frame, (h, w, 3), uint8.
+        """Read a frame, (height, width, 3), uint8.
 
         Raises:
             DataError: if it cannot be read.
@@ -165,27 +162,27 @@ class Video:
             if image is None:
                 raise DataError(f"{self.path}: the video ends before frame {number}")
             pixels = np.rot90(image.to_ndarray(format="rgb24"), round(image.rotation / 90) % 4)
-            before = {key: kept for key, kept in self._latest.items() if key == self._next - 1}
-            self._latest = before | {self._next: pixels}
+            previous = {key: cached for key, cached in self._latest.items() if key == self._next - 1}
+            self._latest = previous | {self._next: pixels}
             self._next += 1
         return self._latest[number]
 
 
 def video_frames(path: Path) -> Iterator[Any]:
-    """The frames of a video, as PyAV has them.
+    """Decode the frames of a video with PyAV.
 
     Raises:
-        DataError: if the file is missing, or no video, or damaged.
+        DataError: if the file is missing, not a video, or damaged.
     """
     with open_media(path, "neither an image nor a video that can be read") as container:
         stream = video_stream(container)
         if stream is None:
-            raise DataError(f"{path}: there is no video in the file")
+            raise DataError(f"{path}: no video in the file")
         yield from container.decode(stream)
 
 
-def in_order(paths: Sequence[Path]) -> list[Path]:
-    """Files sorted by their names, numbers in these by their value."""
+def natural_order(paths: Sequence[Path]) -> list[Path]:
+    """Sort paths naturally: numbers in names by their value."""
 
     def key(path: Path) -> list[tuple[int, str]]:
         parts = re.split(r"(\d+)", str(path))
@@ -195,24 +192,24 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 
 
 def _sequence(name: str) -> list[Frame]:
-    """The frames of a folder, a pattern or a video."""
+    """Return the frames of a folder, a pattern or a video."""
     if not name:
         raise UserError("'': an empty name; give frames, folders of frames or videos")
     if is_folder(name):
-        return [Frame(file) for file in in_order(_images_in(as_path(name)))]
+        return [Frame(file) for file in natural_order(_images_in(as_path(name)))]
     if is_pattern(name):
-        return [Frame(file) for file in in_order(_matching_images(name))]
+        return [Frame(file) for file in natural_order(_matching_images(name))]
     return _frames_of_video(as_path(name))
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """The images in a folder; reports other files."""
+    """Return the images in a folder, and report other files."""
     files = [file for file in sorted(folder.iterdir()) if not is_ignored(file.name) and not file.is_dir()]
     images = [file for file in files if _is_image(file)]
     if not images:
-        raise UserError(f"{folder}: there are no images ({', '.join(IMAGES)}) in the folder")
+        raise UserError(f"{folder}: no images ({', '.join(IMAGE_SUFFIXES)}) in the folder")
     others = [file.name for file in files if file not in images]
-    report_left_out(str(folder), len(others), "files that are no images", ", ".join(others[:3]))
+    report_left_out(str(folder), len(others), "files that are not images", ", ".join(others[:3]))
     return images
 
 
@@ -224,11 +221,11 @@ def _matching_images(pattern: str) -> list[Path]:
 
 
 def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGES
+    return file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _frames_of_video(path: Path) -> list[Frame]:
     number = sum(1 for _ in video_frames(path))
     if number == 0:
-        raise UserError(f"{path}: there are no frames in the video")
+        raise UserError(f"{path}: no frames in the video")
     return [Frame(path, each) for each in range(number)]

@@ -54,7 +54,7 @@ class OpticalFlowPipeline(_OwnPipeline):
         return {"frames": frames_tensor(first, second)}
 
     def _forward(self, input_tensors: dict[str, Any], **_: Any) -> Any:
-        from perceiver_plugins.flow.parts import flow_of_frames
+        from perceiver_plugins.flow.tiling import predict_tiled_flow
 
         model: Any = self.model.perceiver
         config: Any = self.model.config
@@ -63,13 +63,13 @@ class OpticalFlowPipeline(_OwnPipeline):
         # As in training: the model sees frames of that size, and its flow is enlarged accordingly.
         factor = config.description.data.get("downscale", 1)
         small = avg_pool2d(frames, factor, ceil_mode=True)
-        flow = flow_of_frames(self._flow_of_parts, small, tuple(model.config.encoder.image_size))
+        flow = predict_tiled_flow(self._flow_of_tiles, small, tuple(model.config.encoder.image_size))
         flow = flow * model.config.decoder.flow_scale_factor * factor
         if factor > 1:
             flow = interpolate(flow[None], scale_factor=factor, mode="bilinear")[0]
         return {"flow": flow[:, :height, :width]}
 
-    def _flow_of_parts(self, frames: Tensor) -> Tensor:
+    def _flow_of_tiles(self, frames: Tensor) -> Tensor:
         model: Any = self.model.perceiver
         moved = model({"frames": frames})
         return moved.transpose(1, 2).unflatten(2, frames.shape[3:])

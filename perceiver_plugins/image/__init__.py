@@ -1,4 +1,4 @@
-"""Images: their adapters and their data."""
+"""Images: input adapters, data modules and their reader."""
 
 import lazy_loader
 

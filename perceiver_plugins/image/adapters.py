@@ -1,4 +1,4 @@
-"""Adapters from images to a Perceiver: features of an image's places, row by row, with their positions appended."""
+"""Image input adapters: a feature map, row by row, with position encodings appended to its channels."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from perceiver_plugins.image.config import (
 
 
 class ImageInputAdapter(InputAdapter):
-    """Turns images into a feature map and appends positions to its channels. Reads ``pixel_values`` of a batch.
+    """Base class of image input adapters. Reads ``pixel_values`` of a batch.
 
-    A subclass implements :meth:`features` and :meth:`positions`, and :meth:`grid` unless its features are pixel by
-    pixel. A part of it whose weights are all frozen runs in evaluation mode, in training too, so that the statistics
-    of its norms stay as they are.
+    Subclasses implement :meth:`features` and :meth:`positions`, and :meth:`grid` unless the feature map has the size
+    of the image. Submodules whose weights are all frozen stay in evaluation mode during training, so that the running
+    statistics of their norms do not change.
 
     Args:
         num_channels: channels of an image.
         num_feature_channels: channels of the feature map.
-        num_position_channels: channels of a position.
-        image_size: height and width of the images that it is meant for, though it may take others.
+        num_position_channels: channels of a position encoding.
+        image_size: default height and width of images; other sizes may work as well.
     """
 
     def __init__(
@@ -41,19 +41,19 @@ class ImageInputAdapter(InputAdapter):
         self.image_size = image_size
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the feature map of an image: the m places of the input array are its, row by row.
+        """Return the height and width of the feature map of an image. Its m elements are the input positions.
 
         Raises:
-            ValueError: if the adapter cannot take images of that size.
+            ValueError: if the adapter cannot process images of that size.
         """
         return height, width
 
     def features(self, pixel_values: Tensor) -> Tensor:
-        """The feature map (b, channels, height, width) of images (b, channels, height, width)."""
+        """Compute the feature map (b, channels, height, width) of images (b, channels, height, width)."""
         raise NotImplementedError(f"{type(self).__name__}.features")
 
     def positions(self, features: Tensor) -> Tensor:
-        """The positions (m, channels) of the m places of a feature map (b, channels, height, width)."""
+        """Compute the position encodings (m, channels) of a feature map (b, channels, height, width)."""
         raise NotImplementedError(f"{type(self).__name__}.positions")
 
     def position_layout(self) -> PositionLayout:
@@ -61,10 +61,10 @@ class ImageInputAdapter(InputAdapter):
         return PositionLayout(self.positions(torch.empty(1, 0, *grid)).unflatten(0, grid))
 
     def check_data(self, data: Any) -> None:
-        """Checks that the images of a data module have the channels, and a size, that the adapter can take.
+        """Check that the adapter can process the images of a data module.
 
         Raises:
-            ValueError: if they do not.
+            ValueError: if their number of channels or their size does not fit.
         """
         num_channels, size = getattr(data, "num_channels", None), getattr(data, "image_size", None)
         if num_channels is not None and num_channels != self.num_channels:
@@ -78,10 +78,10 @@ class ImageInputAdapter(InputAdapter):
         return {"pixel_values": torch.randn(batch_size, self.num_channels, *self.image_size, generator=generator)}
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        """Adapts ``batch["pixel_values"]`` (b, channels, height, width), floating point, of any height and width.
+        """Adapt ``batch["pixel_values"]`` (b, channels, height, width), floating point, of any height and width.
 
         Raises:
-            ValueError: if it has another shape or type, or if its images are of a size that the adapter cannot take.
+            ValueError: if the shape or type is wrong, or if the adapter cannot process images of that size.
         """
         pixel_values: Tensor = batch["pixel_values"]
         if pixel_values.dim() != 4 or pixel_values.shape[1] != self.num_channels:
@@ -91,18 +91,18 @@ class ImageInputAdapter(InputAdapter):
             )
         if not pixel_values.is_floating_point():
             raise ValueError(f"pixel_values of type {pixel_values.dtype}: must be floating point numbers")
-        self._rest_if_frozen()
+        self._set_frozen_to_eval()
         features = self.features(pixel_values)
         positions = self.positions(features).to(features.dtype).expand(features.shape[0], -1, -1)
         return AdaptedInput(torch.cat([features.flatten(2).transpose(1, 2), positions], dim=-1))
 
     def train(self, mode: bool = True) -> ImageInputAdapter:
         super().train(mode)
-        self._rest_if_frozen()
+        self._set_frozen_to_eval()
         return self
 
-    def _rest_if_frozen(self) -> None:
-        # Also before each use: weights may be frozen after the last call of `train`.
+    def _set_frozen_to_eval(self) -> None:
+        # Called in `forward` as well: weights may be frozen after the last call of `train`.
         for module in self.children():
             trainable = [parameter.requires_grad for parameter in module.parameters()]
             if trainable and not any(trainable):
@@ -110,12 +110,12 @@ class ImageInputAdapter(InputAdapter):
 
 
 class FourierImageInputAdapter(ImageInputAdapter):
-    """Appends Fourier positions to a feature map of any size.
+    """Base class of adapters that append Fourier position encodings to a feature map of any size.
 
     Args:
         config: the encoder's configuration.
         num_feature_channels: channels of the feature map.
-        reduction: pixels, in height and in width, that a place of the feature map stands for.
+        reduction: stride of the feature map in pixels.
     """
 
     def __init__(self, config: FourierImageEncoderConfig, num_feature_channels: int, reduction: int = 1):
@@ -130,7 +130,7 @@ class FourierImageInputAdapter(ImageInputAdapter):
 
 
 class ImagePixelsInputAdapter(FourierImageInputAdapter):
-    """Pixels, with Fourier positions.
+    """Pixels with Fourier position encodings.
 
     Args:
         config: the encoder's configuration.
@@ -148,9 +148,9 @@ class ImagePixelsInputAdapter(FourierImageInputAdapter):
 
 
 class ImageLearnedInputAdapter(ImageInputAdapter):
-    """Pixels, each mapped by a 1x1 convolution, with learned positions.
+    """1x1 convolution features with learned position embeddings.
 
-    For images of another size than the configuration's, the grid of positions is interpolated bicubically.
+    The embeddings are interpolated bicubically for images of another size than the configuration's.
 
     Args:
         config: the encoder's configuration.
@@ -179,7 +179,7 @@ class ImageLearnedInputAdapter(ImageInputAdapter):
 
     def positions(self, features: Tensor) -> Tensor:
         size = tuple(features.shape[2:])
-        if not torch.compiler.is_exporting() and size == self.image_size:  # which an export must not ask
+        if not torch.compiler.is_exporting() and size == self.image_size:  # dynamic in an export
             return self.positions_projection(self.position_embeddings)
         grid = self.position_embeddings.T.unflatten(1, self.image_size)[None]
         resized = nn.functional.interpolate(grid, size=size, mode="bicubic", align_corners=False)
@@ -187,14 +187,14 @@ class ImageLearnedInputAdapter(ImageInputAdapter):
 
 
 class ConvStem(nn.Module):
-    """A 7x7 convolution with stride 2, BatchNorm, ReLU and 3x3 max-pooling with stride 2: a place for 4x4 pixels.
+    """Convolutional stem: 7x7 convolution, BatchNorm and ReLU, then 3x3 max-pooling, each with stride 2.
 
-    As in Hugging Face's and the published weights, the convolution is padded by 3 and the pooling is not: 224 pixels
-    become 55 places, where the paper's own code has 56.
+    The convolution is padded by 3 and the pooling is not padded, as for the published weights and in ``transformers``:
+    224 pixels become 55 positions (56 in the paper's code).
 
     Args:
         num_channels: channels of an image.
-        num_conv_channels: channels of the features.
+        num_conv_channels: output channels.
     """
 
     def __init__(self, num_channels: int, num_conv_channels: int):
@@ -208,7 +208,7 @@ class ConvStem(nn.Module):
 
 
 class ImageConvInputAdapter(FourierImageInputAdapter):
-    """Features of a small convolutional network, with Fourier positions.
+    """Features of a convolutional stem with Fourier position encodings.
 
     Args:
         config: the encoder's configuration.
@@ -224,7 +224,7 @@ class ImageConvInputAdapter(FourierImageInputAdapter):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         if min(height, width) < 5:
-            raise ValueError(f"images of {height}x{width} pixels are too small: 5x5 are needed for a place")
+            raise ValueError(f"images of {height}x{width} pixels are too small (at least 5x5)")
         return ((height + 1) // 2 - 1) // 2, ((width + 1) // 2 - 1) // 2
 
     def features(self, pixel_values: Tensor) -> Tensor:
@@ -233,9 +233,9 @@ class ImageConvInputAdapter(FourierImageInputAdapter):
 
 
 class ImagePatchesInputAdapter(FourierImageInputAdapter):
-    """Patches that do not overlap, each mapped linearly, with Fourier positions.
+    """Linearly embedded, non-overlapping patches with Fourier position encodings.
 
-    An image whose sides are no multiples of the patch size is filled up with zeros at the right and at the bottom.
+    Images are zero-padded at the right and bottom to a multiple of the patch size.
 
     Args:
         config: the encoder's configuration.
@@ -261,7 +261,7 @@ class ImagePatchesInputAdapter(FourierImageInputAdapter):
 
 
 class ImageTimmInputAdapter(FourierImageInputAdapter):
-    """A feature map of any model of timm, with Fourier positions.
+    """Feature map of a timm model with Fourier position encodings.
 
     Args:
         config: the encoder's configuration.

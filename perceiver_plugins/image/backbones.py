@@ -1,4 +1,4 @@
-"""Models of timm as feature maps. Apart from the adapters, as importing timm takes its time."""
+"""Feature maps of timm models. A module of its own because importing timm takes seconds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from perceiver_registry.errors import near, surface_own_fault
 
 
 class TimmBackbone(nn.Module):
-    """One of the feature maps of a model of timm.
+    """Backbone that returns one feature map of a timm model.
 
     Args:
-        config: names the model and the feature map.
+        config: configuration with the names of the model and the feature map.
 
     Raises:
         UnknownNameError: if timm has no model of that name.
@@ -32,7 +32,7 @@ class TimmBackbone(nn.Module):
         self.name = config.timm_model
         self.num_input_channels = config.num_channels
         if not timm.is_model(self.name):
-            # The list of all names would fill pages.
+            # The message does not list all names: there are more than a thousand.
             hint = near(self.name, timm.list_models(), listed=["timm.list_models()"])
             raise UnknownNameError(f"unknown timm_model {self.name!r}; {hint}")
         try:
@@ -47,7 +47,7 @@ class TimmBackbone(nn.Module):
                     in_chans=config.num_channels,
                     **size,
                 )
-        except Exception as error:  # models and downloads fail in any way
+        except Exception as error:  # models and downloads raise errors of any type
             surface_own_fault(error)
             raise UserError(
                 f"timm_model={self.name!r} with pretrained={config.pretrained}, out_index={config.out_index}, "
@@ -58,37 +58,37 @@ class TimmBackbone(nn.Module):
         self.num_channels: int = info.channels()[0]
         """Channels of the feature map."""
         self.reduction: int = info.reduction()[0]
-        """Pixels, in height and in width, that a place of the feature map stands for."""
+        """Stride of the feature map in pixels."""
         self.channels_last = getattr(model, "output_fmt", None) == "NHWC"
 
     @staticmethod
     def _fixed_size(config: ImageTimmEncoderConfig) -> tuple[int, int] | None:
-        """Height and width of the images if the model is made for one size, otherwise None."""
+        """Return the height and width of images if the model has a fixed input size, otherwise None."""
         known = timm.get_pretrained_cfg(config.timm_model)
         if known is None or not known.fixed_input_size:
             return None
         return config.image_size or known.input_size[-2:]
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """The feature map (b, channels, height, width) of images (b, channels, height, width).
+        """Compute the feature map (b, channels, height, width) of images (b, channels, height, width).
 
         Raises:
-            ValueError: if the model cannot take images of that size.
+            ValueError: if the model cannot process images of that size.
         """
         try:
             return self._feature_map(pixel_values)
         except (AssertionError, RuntimeError, IndexError):
-            self.grid(*pixel_values.shape[2:])  # says so if it is the size
+            self.grid(*pixel_values.shape[2:])  # raises ValueError if the size is the cause
             raise
 
     @torch.no_grad()
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the feature map of an image.
+        """Return the height and width of the feature map of an image.
 
-        Models round differently, and some resize their input: asking the model is the only rule without exceptions.
+        They are those of an image of zeros: models round differently, and some resize their input.
 
         Raises:
-            ValueError: if the model cannot take images of that size.
+            ValueError: if the model cannot process images of that size.
         """
         image = next(self.parameters()).new_zeros(1, self.num_input_channels, height, width)
         in_training = [module for module in self.modules() if module.training]
@@ -97,8 +97,8 @@ class TimmBackbone(nn.Module):
             shape = self._feature_map(image).shape
         except (AssertionError, RuntimeError, IndexError) as error:
             raise ValueError(
-                f"timm_model={self.name!r} cannot take images of {height}x{width} pixels: {one_line(error)}; if it is "
-                "made for one size, set image_size"
+                f"timm_model={self.name!r}: cannot process images of {height}x{width} pixels: {one_line(error)} (set "
+                "image_size if the model has a fixed input size)"
             ) from error
         finally:
             for module in in_training:

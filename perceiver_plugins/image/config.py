@@ -9,10 +9,10 @@ from perceiver_core.config import EncoderConfig, require, require_positive
 
 
 def require_size(config: Any, *fields: str) -> None:
-    """Makes each of ``fields`` a tuple (height, width).
+    """Convert each of ``fields`` to a tuple (height, width).
 
     Raises:
-        ValueError: if one is something else than two whole numbers of at least 1.
+        ValueError: if one is not a pair of integers of at least 1.
     """
     for field in fields:
         value = getattr(config, field)
@@ -23,10 +23,10 @@ def require_size(config: Any, *fields: str) -> None:
 
 @dataclass
 class ImageEncoderConfig(EncoderConfig):
-    """What the encoders of images have in common.
+    """Base configuration of image encoders.
 
     Args:
-        num_channels: channels of an image: 3 for colours, 1 for shades of grey.
+        num_channels: channels of an image: 3 (RGB) or 1 (greyscale).
     """
 
     num_channels: int = 3
@@ -38,12 +38,12 @@ class ImageEncoderConfig(EncoderConfig):
 
 @dataclass
 class FourierImageEncoderConfig(ImageEncoderConfig):
-    """What the encoders of images with Fourier positions have in common.
+    """Base configuration of image encoders with Fourier position encodings.
 
     Args:
-        num_frequency_bands: frequencies of the positions in each of the two dimensions; each is a sine and a cosine.
-        max_resolution: height and width, in places of the input array, that the positions resolve: their highest
-            frequency is half of it. It need not equal the size of the images, which may be any.
+        num_frequency_bands: frequencies per dimension; each contributes a sine and a cosine.
+        max_resolution: height and width of the feature map that the encodings resolve; the highest frequency is half
+            of it. Images of any size can be processed.
     """
 
     num_frequency_bands: int = 64
@@ -57,18 +57,18 @@ class FourierImageEncoderConfig(ImageEncoderConfig):
 
 @dataclass
 class ImagePixelsEncoderConfig(FourierImageEncoderConfig):
-    """An encoder of pixels, with Fourier positions (Perceiver IO, arXiv 2107.14795, section 4.5)."""
+    """Encoder of pixels with Fourier position encodings (Perceiver IO, arXiv 2107.14795, section 4.5)."""
 
 
 @dataclass
 class ImageLearnedEncoderConfig(ImageEncoderConfig):
-    """An encoder of pixels, each mapped to more channels, with learned positions (Perceiver IO, section 4.5).
+    """Encoder of 1x1 convolution features with learned position embeddings (Perceiver IO, section 4.5).
 
     Args:
-        num_conv_channels: channels that a 1x1 convolution maps a pixel to.
-        image_size: height and width of the images, and of the grid of learned positions. For images of another size
-            the positions are interpolated.
-        num_position_channels: channels of a learned position, before and after its linear projection.
+        num_conv_channels: output channels of the 1x1 convolution.
+        image_size: height and width of the images and of the grid of embeddings. The embeddings are interpolated for
+            images of another size.
+        num_position_channels: channels of a position embedding, before and after its linear projection.
     """
 
     num_conv_channels: int = 256
@@ -83,10 +83,10 @@ class ImageLearnedEncoderConfig(ImageEncoderConfig):
 
 @dataclass
 class ImageConvEncoderConfig(FourierImageEncoderConfig):
-    """An encoder of the features of a small convolutional network, with Fourier positions (Perceiver IO, section 4.5).
+    """Encoder of the features of a convolutional stem with Fourier position encodings (Perceiver IO, section 4.5).
 
     Args:
-        num_conv_channels: channels of the features, each of which stands for 4x4 pixels.
+        num_conv_channels: output channels of the stem, whose stride is 4 pixels.
     """
 
     num_conv_channels: int = 64
@@ -99,12 +99,12 @@ class ImageConvEncoderConfig(FourierImageEncoderConfig):
 
 @dataclass
 class ImagePatchesEncoderConfig(FourierImageEncoderConfig):
-    """An encoder of patches that do not overlap, with Fourier positions.
+    """Encoder of linearly embedded, non-overlapping patches with Fourier position encodings.
 
     Args:
-        patch_size: height and width of a patch in pixels. Images whose sides are no multiples of it are filled up with
-            zeros at the right and at the bottom.
-        num_patch_channels: channels that a patch is mapped to.
+        patch_size: height and width of a patch in pixels. Images are zero-padded at the right and bottom to a multiple
+            of it.
+        num_patch_channels: channels of an embedded patch.
     """
 
     patch_size: int = 16
@@ -119,15 +119,15 @@ class ImagePatchesEncoderConfig(FourierImageEncoderConfig):
 
 @dataclass
 class ImageTimmEncoderConfig(FourierImageEncoderConfig):
-    """An encoder of a feature map of any model of timm, with Fourier positions.
+    """Encoder of a feature map of a timm model with Fourier position encodings.
 
     Args:
         timm_model: name of the model, with or without the tag of its weights (``resnet18.a1_in1k``).
-        pretrained: start from timm's weights, which are downloaded once.
-        freeze_backbone: keep the model as it is in training: its weights, and the statistics of its norms.
-        out_index: which of the model's feature maps; -1 is the last one.
-        image_size: height and width of the images, for models that are made for one size (vision transformers). None:
-            the size that timm made the model for. Other models take images of any size, and do not need it.
+        pretrained: start from timm's pretrained weights, which are downloaded once.
+        freeze_backbone: keep the model's weights and the running statistics of its norms fixed.
+        out_index: index of the feature map; -1: the last one.
+        image_size: height and width of the images, for models with a fixed input size (vision transformers). None:
+            timm's default. Other models process images of any size and ignore it.
     """
 
     timm_model: str = "resnet18"
@@ -140,7 +140,7 @@ class ImageTimmEncoderConfig(FourierImageEncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.timm_model), self, "timm_model", "must name a model of timm")
+        require(bool(self.timm_model), self, "timm_model", "must be the name of a timm model")
         if self.image_size is not None:
             require_size(self, "image_size")
 

@@ -1,4 +1,4 @@
-"""What the image plugin registers. Imports nothing heavy."""
+"""Specs of the image plugin. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ADAPTERS: dict[str, tuple[str, str, dict[str, str], dict[str, Any]]] = {
         {"timm_model": "test_resnet", "max_resolution": [2, 2], "num_frequency_bands": 3},
     ),
 }
-"""For each name: what its classes' names begin with, summary, links, and what makes it small."""
+"""For each name: prefix of the class names, summary, links, and options of a small example."""
 
 
 @hookimpl
@@ -72,10 +72,10 @@ def perceiver_tasks() -> list[TaskSpec]:
         TaskSpec(
             name="image-classification",
             module="perceiver_plugins.classification.lightning:LitClassifier",
-            summary="tell which class an image belongs to",
+            summary="predict the class of an image",
             data="digits",
             defaults={
-                # Patches learn sooner than pixels, and large images have not too many of them for a CPU.
+                # Patches train faster than pixels and keep the input of large images short enough for a CPU.
                 "model.encoder": "image-patches",
                 "model.encoder.patch_size": 8,
                 "model.encoder.num_patch_channels": 64,
@@ -112,8 +112,8 @@ def perceiver_data() -> list[DataSpec]:
         "fashion-mnist": ("FashionMNISTDataModule", "Fashion-MNIST: 70,000 pieces of clothing of 28x28 pixels"),
         "cifar10": ("CIFAR10DataModule", "CIFAR-10: 60,000 colour images of 32x32 pixels"),
         "imagenet": ("ImageNetDataModule", "ImageNet, from the hub or the usual folder tree"),
-        "image-folder": ("ImageFolderDataModule", "your own images: a folder or zip with a folder for each class"),
-        "hub-images": ("HubImagesDataModule", "any image data set of the hub, or a local folder"),
+        "image-folder": ("ImageFolderDataModule", "your own images: a folder or zip archive with a folder per class"),
+        "hub-images": ("HubImagesDataModule", "any image data set of the hub or in a local folder"),
     }
     digits = {
         "data.batch_size": 32,
@@ -166,7 +166,7 @@ VISION = {
     "num_latent_channels": 1024,
     "init": "normal",
 }
-"""What the ImageNet classifiers of the Perceiver IO paper have in common."""
+"""Options shared by the ImageNet classifiers of the Perceiver IO paper."""
 
 ON_IMAGENET = {"data.image_size": 224, "data.num_channels": 3, "optimizer": "Lamb", "optimizer.lr": 2e-3}
 
@@ -186,7 +186,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "encoder.num_cross_attention_v_channels": 261,
             },
             num_parameters=48_440_627,
-            summary="the ImageNet classifier of the Perceiver IO paper on pixels with Fourier positions",
+            summary="ImageNet classifier of the Perceiver IO paper: pixels with Fourier positions",
             params="deepmind/vision-perceiver-fourier",
             defaults=ON_IMAGENET,
         ),
@@ -203,7 +203,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "encoder.num_cross_attention_v_channels": 512,
             },
             num_parameters=62_255_848,
-            summary="the same on 1x1 convolution features with learned positions",
+            summary="ImageNet classifier of the Perceiver IO paper: 1x1 convolution, learned positions",
             params="deepmind/vision-perceiver-learned",
             defaults=ON_IMAGENET,
         ),
@@ -220,7 +220,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "encoder.num_cross_attention_v_channels": 322,
             },
             num_parameters=48_646_522,
-            summary="the same on features of a convolutional stem",
+            summary="ImageNet classifier of the Perceiver IO paper: convolutional stem",
             params="deepmind/vision-perceiver-conv",
             defaults=ON_IMAGENET,
         ),
@@ -252,7 +252,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "init": "normal",
             },
             num_parameters=907_212,
-            summary="a small classifier of MNIST's pixels",
+            summary="small MNIST classifier on pixels",
             defaults={"data": "mnist", "optimizer.lr": 1e-3},
         ),
         ModelSpec(
@@ -279,7 +279,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "init": "normal",
             },
             num_parameters=619_462,
-            summary="patches of images up to 224x224, small enough for a CPU (parameters: of two classes)",
+            summary="small classifier on patches of images up to 224x224, for a CPU (parameters: of two classes)",
             defaults={"data": "image-folder", "data.image_size": 64},
         ),
     ]

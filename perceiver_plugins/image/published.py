@@ -1,4 +1,4 @@
-"""Preprocessing of published models, as their ``preprocessor_config.json`` says, done by ``transformers`` itself."""
+"""Preprocessing of published models by the image processor of ``transformers``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from perceiver_plugins.sdk.errors import one_line
 from perceiver_registry.errors import UserError
 
 KEY = "processor"
-"""Where the description of a model's data holds the options of a published model."""
+"""Entry of a model's data description with the options of the image processor."""
 
 DEFAULTS: dict[str, Any] = {
     "do_center_crop": True,
@@ -34,27 +34,27 @@ DEFAULTS: dict[str, Any] = {
 """Options of ``PerceiverImageProcessor``."""
 
 RESAMPLING = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic"}
-"""Methods of resampling by Pillow's numbers. ``transformers`` refuses the others."""
+"""Resampling methods that ``transformers`` supports, by Pillow's numbers."""
 
 CLASSES = (
     *("PerceiverImageProcessor", "PerceiverImageProcessorFast", "PerceiverImageProcessorPil"),
     "PerceiverFeatureExtractor",
 )
-"""Names of the class in files of several versions of ``transformers``."""
+"""Names of the class in different versions of ``transformers``."""
 
 WITHOUT_EFFECT = (
     *("image_processor_type", "feature_extractor_type", "processor_class", "_processor_class"),
     *("default_to_square", "device", "disable_grouping", "return_tensors", "input_data_format", "do_convert_rgb"),
 )
-"""Entries that change nothing here: images are always turned into colours."""
+"""Entries without effect here: images are always converted to RGB."""
 
 
 @dataclass(frozen=True)
 class PublishedFormat:
-    """Preprocessing by a published model's image processor. It serves as an ``ImageFormat`` in prediction.
+    """Preprocessing by a published model's image processor, with the interface of ``ImageFormat`` for prediction.
 
     Args:
-        options: those of :data:`DEFAULTS`.
+        options: options of the image processor, with the keys of :data:`DEFAULTS`.
     """
 
     options: Mapping[str, Any]
@@ -63,14 +63,14 @@ class PublishedFormat:
     bit_depth = MAX_BIT_DEPTH
 
     @classmethod
-    def from_config(cls, said: Mapping[str, Any]) -> PublishedFormat:
-        """The format that a ``preprocessor_config.json`` describes.
+    def from_config(cls, config: Mapping[str, Any]) -> PublishedFormat:
+        """Create the format from the content of a ``preprocessor_config.json``.
 
         Raises:
-            ValueError: if it asks for what ``PerceiverImageProcessor`` does not do.
+            ValueError: if ``PerceiverImageProcessor`` does not support an option.
         """
-        _check_supported(said)
-        options = {name: default if said.get(name) is None else said[name] for name, default in DEFAULTS.items()}
+        _check_supported(config)
+        options = {name: default if config.get(name) is None else config[name] for name, default in DEFAULTS.items()}
         _check_switches(options)
         for name in ("size", "crop_size"):
             options[name] = dict(zip(("height", "width"), _sides(name, options[name]), strict=True))
@@ -80,17 +80,17 @@ class PublishedFormat:
             raise ValueError("image_std must not be 0")
         if not options["rescale_factor"] > 0:
             raise ValueError(f"rescale_factor={options['rescale_factor']} must be more than 0")
-        found = cls(options)
-        found.pixel_values([Image.new("RGB", (9, 7))])  # so that other mistakes are found before the first image
-        return found
+        image_format = cls(options)
+        image_format.pixel_values([Image.new("RGB", (9, 7))])  # reports other errors before the first image
+        return image_format
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width that images are resized to."""
+        """Height and width of resized images."""
         return self.options["size"]["height"], self.options["size"]["width"]
 
     def description(self) -> dict[str, Any]:
-        """Plain data: the options, and the nearest ``ImageFormat``, which training on other images begins with."""
+        """Describe the options and the closest ``ImageFormat``, the default for fine-tuning, as plain data."""
         options = self.options
         scale = 255 * (options["rescale_factor"] if options["do_rescale"] else 1.0)
         mean, std = options["image_mean"], options["image_std"]
@@ -110,12 +110,12 @@ class PublishedFormat:
         return transformers.PerceiverImageProcessor(**self.options)
 
     def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
-        """Model inputs (b, 3, height, width) float32 from images of one size and of mode RGB."""
+        """Convert RGB images of one size to model inputs (b, 3, height, width), float32."""
         values = self.processor(list(images))["pixel_values"]
         return torch.stack([torch.as_tensor(value).float() for value in values])
 
     def centre(self, image: Image.Image) -> Box:
-        """The centre crop of an image, which the model reads."""
+        """Compute the centre crop of an image."""
         if not self.options["do_center_crop"]:
             return 0, 0, image.width, image.height
         smaller = min(image.width, image.height)
@@ -127,12 +127,12 @@ class PublishedFormat:
         return left, top, left + width, top + height
 
 
-def _check_supported(said: Mapping[str, Any]) -> None:
-    """Raise ValueError if a ``preprocessor_config.json`` asks for another class, or for options of another one."""
-    kind = said.get("image_processor_type", said.get("feature_extractor_type"))
-    if kind not in (None, *CLASSES):
-        raise ValueError(f"its class is {kind!r}, not PerceiverImageProcessor")
-    for name, value in said.items():
+def _check_supported(config: Mapping[str, Any]) -> None:
+    """Raise ValueError if a ``preprocessor_config.json`` has another class, or options of another class."""
+    class_name = config.get("image_processor_type", config.get("feature_extractor_type"))
+    if class_name not in (None, *CLASSES):
+        raise ValueError(f"its class is {class_name!r}, not PerceiverImageProcessor")
+    for name, value in config.items():
         known = name in DEFAULTS or name in WITHOUT_EFFECT
         if not known and value not in (None, False, "channels_first"):
             raise ValueError(f"{name}={value!r} is not supported")
@@ -149,34 +149,34 @@ def _check_switches(options: Mapping[str, Any]) -> None:
 
 
 def image_format_of(description: Mapping[str, Any]) -> ImageFormat | PublishedFormat:
-    """How images are read for a model, from the description of its data.
+    """Create the image format of a model from the description of its data.
 
     Raises:
-        UserError: if the model was not trained on images, or its options cannot be used.
+        UserError: if the model was not trained on images, or its options are invalid.
     """
     if KEY not in description:
         return ImageFormat.from_description(description)
     return published_format(description[KEY], "the checkpoint's image processor")
 
 
-def published_format(said: Mapping[str, Any], source: str) -> PublishedFormat:
-    """The format that a file describes.
+def published_format(config: Mapping[str, Any], source: str) -> PublishedFormat:
+    """Create the image format that a file describes.
 
     Args:
-        said: the content of the file.
-        source: what to call it in an error.
+        config: the content of the file.
+        source: name of the file in messages.
 
     Raises:
-        UserError: if it cannot be used.
+        UserError: if an option is invalid or unsupported.
     """
     try:
-        return PublishedFormat.from_config(said)
+        return PublishedFormat.from_config(config)
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:  # values of any type
         raise UserError(f"{source} cannot be used: {one_line(error)}") from error
 
 
 def _sides(name: str, size: Any) -> tuple[int, int]:
-    """Height and width, which older files say in one number."""
+    """Return the height and width. Older files have one number for both."""
     sides: tuple[Any, Any] = (size.get("height"), size.get("width")) if isinstance(size, Mapping) else (size, size)
     if not all(type(side) is int and side >= 1 for side in sides):
         raise ValueError(f"{name}={size!r} must be a height and a width")
@@ -184,7 +184,7 @@ def _sides(name: str, size: Any) -> tuple[int, int]:
 
 
 def _per_channel(name: str, value: Any) -> list[float]:
-    values = [float(each) for each in (value if isinstance(value, list | tuple) else [value] * 3)]
+    values = [float(channel) for channel in (value if isinstance(value, list | tuple) else [value] * 3)]
     if len(values) != 3:
         raise ValueError(f"{name}={value!r} must be one number, or one for each of 3 channels")
     return values

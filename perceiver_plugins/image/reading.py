@@ -1,4 +1,4 @@
-"""Images that a person gives to ``perceiver predict``."""
+"""Reader of images for ``perceiver predict``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
-from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
+from perceiver_plugins.image.data.decoding import SUFFIXES, decode, image_errors, open_image
 from perceiver_plugins.image.data.transforms import ImageFormat
 from perceiver_plugins.image.published import image_format_of
 from perceiver_plugins.sdk.prediction.file_reader import FileReader
@@ -25,15 +25,15 @@ from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_line
 
 PICTURE_SIZE = 448
-"""Pixels of the longer side of a picture that attention is drawn over, at most."""
+"""Largest side in pixels of a picture below attention maps. Arbitrary."""
 
 
 class ImageExample(NamedTuple):
-    """An image that was read.
+    """Image as model input and as picture.
 
     Attributes:
-        pixel_values: (channels, height, width), as the model takes it.
-        picture: the same part of the image for a person to look at, with more pixels, if there are more.
+        pixel_values: (channels, height, width), the model's input.
+        picture: the same crop of the image in its own resolution, up to :data:`PICTURE_SIZE`, for attention maps.
     """
 
     pixel_values: Tensor
@@ -41,7 +41,7 @@ class ImageExample(NamedTuple):
 
 
 class ImageReader(FileReader):
-    """Read image files, also those in zip archives, as they were read for validation in training.
+    """Reader of image files, also in zip archives. Preprocessing is that of validation in training.
 
     Args:
         data: the ``description()`` of the data module.
@@ -70,9 +70,9 @@ class ImageReader(FileReader):
         """Decode an image.
 
         Raises:
-            DataError: if it is no image, or damaged.
+            DataError: if it is not an image, or damaged.
         """
-        with naming(name):
+        with image_errors(name):
             opened = open_image(io.BytesIO(content))
             image = decode(opened, self.image_format.num_channels, self.image_format.bit_depth)
             pixel_values = self.image_format.pixel_values([image])[0]
@@ -83,62 +83,62 @@ class ImageReader(FileReader):
         return ImageExample(pixel_values, picture.convert("RGB"))
 
     def collate(self, examples: Sequence[ImageExample]) -> Batch:
-        """``pixel_values`` (b, channels, height, width).
+        """Collate examples to ``pixel_values`` (b, channels, height, width).
 
         Raises:
-            UserError: if the images are of different sizes.
+            UserError: if the images have different sizes.
         """
         if len({example.pixel_values.shape for example in examples}) > 1:
             raise UserError("images of different sizes do not make a batch")
         return {"pixel_values": torch.stack([example.pixel_values for example in examples])}
 
     def tokens(self, example: ImageExample) -> list[str]:
-        """The row and the column of each place: "0,0", "0,1", ..."""
+        """Name each input position by its row and column: "0,0", "0,1", ..."""
         rows, columns = self._grid(example)
         return [f"{row},{column}" for row in range(rows) for column in range(columns)]
 
     def draw_attention(self, source: str, example: ImageExample, weights: Sequence[Tensor], path: Path) -> Path:
-        """Draws an image, and over it, for each cross-attention layer, how much the model looked at each place.
+        """Draw the attention map of each cross-attention layer over the image.
 
         Returns:
-            The file that was written, a PNG.
+            Path of the PNG file.
 
         Raises:
-            UserError: if the model's input is not a grid of places.
+            UserError: if the input positions are not a grid.
         """
         rows, columns = self._grid(example)
         for values in weights:
             if len(values) != rows * columns:
                 raise UserError(
-                    f"{source}: attention cannot be drawn: the image has {rows}x{columns} places, the model's input "
-                    f"{len(values)}"
+                    f"{source}: attention cannot be drawn: the image has {rows}x{columns} positions, the model's "
+                    f"input {len(values)}"
                 )
-        across = math.ceil(math.sqrt(len(weights) + 1))
-        down = math.ceil((len(weights) + 1) / across)
+        num_columns = math.ceil(math.sqrt(len(weights) + 1))
+        num_rows = math.ceil((len(weights) + 1) / num_columns)
         height, width = example.pixel_values.shape[1:]
-        figure = Figure(figsize=(3 * across, (3 * height / width + 0.3) * down), layout="constrained")
-        axes = figure.subplots(down, across, squeeze=False).flatten()
+        figure = Figure(figsize=(3 * num_columns, (3 * height / width + 0.3) * num_rows), layout="constrained")
+        axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
         extent = (0, width, height, 0)
-        for place, axis in enumerate(axes):
+        for index, axis in enumerate(axes):
             axis.set_axis_off()
-            if place > len(weights):
+            if index > len(weights):
                 continue
             axis.imshow(np.asarray(example.picture), extent=extent)
-            title = f"cross-attention layer {place}" if place else escape_line(Path(source).name)
+            title = f"cross-attention layer {index}" if index else escape_line(Path(source).name)
             axis.set_title(title, fontsize=9, parse_math=False)
-            if place > 0:
-                heat = weights[place - 1].detach().float().cpu().reshape(rows, columns).numpy()
-                axis.imshow(heat, extent=extent, cmap="inferno", alpha=0.6, interpolation="bilinear", vmin=0)
-        FigureCanvasAgg(figure)  # draws without a window
-        written = Path(f"{path}.png")
-        written.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(written, dpi=150)
-        return written
+            if index > 0:
+                attention_map = weights[index - 1].detach().float().cpu().reshape(rows, columns).numpy()
+                axis.imshow(attention_map, extent=extent, cmap="inferno", alpha=0.6, interpolation="bilinear", vmin=0)
+        FigureCanvasAgg(figure)  # renders without a display
+        file = Path(f"{path}.png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=150)
+        return file
 
     def _grid(self, example: ImageExample) -> tuple[int, int]:
-        """Rows and columns of the m places of the model's input."""
+        """Return the rows and columns of the m input positions."""
         grid = getattr(self.input_adapter, "grid", None)
         if grid is None:
-            raise UserError(f"{type(self.input_adapter).__name__}: its input has no places in an image")
+            raise UserError(f"{type(self.input_adapter).__name__}: the input positions are not a grid in an image")
         height, width = example.pixel_values.shape[1:]
         return grid(height, width)

@@ -477,7 +477,7 @@ def test_an_image_that_is_a_program_is_refused(with_image, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:{os.environ['PATH']}")
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
-    assert with_image(program).startswith("photos/a/evil.png: not an image, or one of an unknown format")
+    assert with_image(program).startswith("photos/a/evil.png: not an image, or of an unknown format")
 
 
 def test_an_archive_writes_nothing_and_is_not_believed(perceiver, trainer, tmp_path):

@@ -1,4 +1,4 @@
-"""Small optical flow models and pairs of frames of which the flow is known."""
+"""Fixtures: small optical flow models, and pairs of frames with known flow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from perceiver_plugins.flow.lightning import LitOpticalFlow
 
 
 @pytest.fixture(autouse=True)
-def _no_seed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def _unset_global_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
 
 
 @pytest.fixture
 def flow_config() -> Callable[..., PerceiverConfig]:
-    """A function that makes a small optical flow model's config, with other values where given."""
+    """Factory of configurations of small optical flow models."""
 
     def flow_config(encoder=None, decoder=None, **values) -> PerceiverConfig:
         small = {
@@ -44,7 +44,7 @@ def flow_config() -> Callable[..., PerceiverConfig]:
 
 @pytest.fixture
 def flow_module(flow_config, randomise) -> Callable[..., LitOpticalFlow]:
-    """A function that makes the Lightning module of a small model with random weights."""
+    """Factory of Lightning modules of small models with random weights."""
 
     def flow_module(encoder=None, decoder=None, **options) -> LitOpticalFlow:
         return randomise(LitOpticalFlow.create(flow_config(encoder, decoder), **options)).eval()
@@ -54,7 +54,7 @@ def flow_module(flow_config, randomise) -> Callable[..., LitOpticalFlow]:
 
 @pytest.fixture
 def frames() -> Callable[..., np.ndarray]:
-    """A function that draws frames (number, h, w, 3), uint8, smooth enough to be seen when they are made smaller."""
+    """Factory of random frames (number, height, width, 3), uint8, in blocks of 4x4 pixels."""
 
     def frames(number: int, height: int, width: int, seed: int = 0) -> np.ndarray:
         rng = np.random.default_rng(seed)
@@ -66,18 +66,18 @@ def frames() -> Callable[..., np.ndarray]:
 
 @pytest.fixture
 def chairs(tmp_path: Path, frames) -> Callable[..., Path]:
-    """A function that writes pairs of files as FlyingChairs has them; pair i moves by (i, -i) everywhere."""
+    """Factory of data sets in the layout of FlyingChairs; the flow of pair i is (i, -i)."""
 
     def chairs(
         number: int, size=(10, 14), ends=("_img1.ppm", "_img2.ppm", "_flow.flo"), folder: str = "chairs"
     ) -> Path:
-        place = tmp_path / folder / "data"
-        place.mkdir(parents=True)
+        data = tmp_path / folder / "data"
+        data.mkdir(parents=True)
         for i in range(number):
             first, second = frames(2, *size, seed=i)
-            Image.fromarray(first).save(f"{place}/{i:05d}{ends[0]}")
-            Image.fromarray(second).save(f"{place}/{i:05d}{ends[1]}")
-            write_flo(f"{place}/{i:05d}{ends[2]}", np.full((*size, 2), (i, -i), np.float32))
+            Image.fromarray(first).save(f"{data}/{i:05d}{ends[0]}")
+            Image.fromarray(second).save(f"{data}/{i:05d}{ends[1]}")
+            write_flo(f"{data}/{i:05d}{ends[2]}", np.full((*size, 2), (i, -i), np.float32))
         return tmp_path / folder
 
     return chairs

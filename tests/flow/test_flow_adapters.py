@@ -1,4 +1,4 @@
-"""The adapters of optical flow: what they compute, for frames of any size, place by place."""
+"""Adapters of optical flow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perceiver_registry import assemble
 
 
 @pytest.mark.parametrize("patch_size", [1, 3, 5])
-def test_patches_hold_what_is_around_each_pixel(patch_size):
+def test_patches_are_the_neighbourhoods_of_pixels(patch_size):
     frames = torch.randn(2, 2, 3, 4, 6)
     patches = extract_patches(frames, patch_size)
     assert patches.shape == (2, 2, 4, 6, 3 * patch_size**2)
@@ -29,7 +29,7 @@ def test_patches_hold_what_is_around_each_pixel(patch_size):
 
 
 @pytest.mark.parametrize("size", [(8, 12), (5, 7), (13, 9)])
-def test_the_input_array_is_patches_and_positions_of_the_training_size(size):
+def test_input_is_patches_and_positions_of_the_training_size(size):
     adapter = FlowPatchesInputAdapter(FlowPatchesEncoderConfig(image_size=(8, 12), num_frequency_bands=4))
     frames = torch.randn(2, 2, 3, *size)
     x, pad_mask, _ = adapter({"frames": frames})
@@ -41,7 +41,7 @@ def test_the_input_array_is_patches_and_positions_of_the_training_size(size):
     torch.testing.assert_close(x[..., 64:], positions.expand(2, -1, -1))
 
 
-def test_positions_are_in_no_checkpoint(flow_config):
+def test_positions_are_not_in_the_state_dict(flow_config):
     names = set(assemble(flow_config()).state_dict())
     assert {name for name in names if name.startswith("input_adapter")} == {
         "input_adapter.linear.weight",
@@ -58,24 +58,24 @@ def test_positions_are_in_no_checkpoint(flow_config):
         (torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8), "torch.uint8: must be floating point numbers"),
     ],
 )
-def test_other_inputs_are_refused(flow_config, frames, message):
+def test_invalid_inputs_are_rejected(flow_config, frames, message):
     with pytest.raises(ValueError, match=message):
         assemble(flow_config())({"frames": frames})
 
 
 @torch.no_grad()
-def test_some_places_are_decoded_as_all_of_them(flow_module):
+def test_decoding_some_positions_equals_decoding_all(flow_module):
     model = flow_module().model
     batch = {"frames": torch.randn(3, 2, 3, 8, 12)}
     whole = model(batch)
     assert whole.shape == (3, 96, 2)
-    places = torch.randint(96, (3, 5))
-    expected = whole.gather(1, places[..., None].expand(-1, -1, 2))
-    torch.testing.assert_close(model(batch, positions=places), expected)
+    positions = torch.randint(96, (3, 5))
+    expected = whole.gather(1, positions[..., None].expand(-1, -1, 2))
+    torch.testing.assert_close(model(batch, positions=positions), expected)
 
 
 @torch.no_grad()
-def test_the_output_is_divided_by_the_rescale_factor(flow_module):
+def test_output_is_divided_by_rescale_factor(flow_module):
     model = flow_module().model
     batch = {"frames": torch.randn(1, 2, 3, 8, 12)}
     other = copy.deepcopy(model)
@@ -84,7 +84,7 @@ def test_the_output_is_divided_by_the_rescale_factor(flow_module):
 
 
 @torch.no_grad()
-def test_both_frames_and_their_order_matter(flow_module):
+def test_output_depends_on_both_frames_and_their_order(flow_module):
     model = flow_module().model
     frames = torch.randn(1, 2, 3, 8, 12)
     flow = model({"frames": frames})
@@ -102,6 +102,6 @@ def test_both_frames_and_their_order_matter(flow_module):
         (OpticalFlowDecoderConfig, {"flow_scale_factor": -1.0}, "flow_scale_factor=-1.0: must be greater than 0"),
     ],
 )
-def test_impossible_values_are_refused(config_type, values, message):
+def test_invalid_configs_are_rejected(config_type, values, message):
     with pytest.raises(ValueError, match=message):
         config_type(**values)

@@ -1,4 +1,4 @@
-"""Pairs of frames: their files, what is done to them, and how they become examples."""
+"""Data modules of optical flow: files, transformations of pairs, examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from perceiver_registry import UserError
 
 
 def moving_pair(height: int, width: int, down: int, right: int, seed: int = 0) -> FlowPair:
-    """A random picture that moves as a whole, its flow unknown where it leaves the frame."""
+    """Make a pair of a random image that moves as a whole. Flow out of the frame is unknown."""
     rng = np.random.default_rng(seed)
     around = rng.integers(0, 256, (3 * height, 3 * width, 3), dtype=np.uint8)
     first = around[height : 2 * height, width : 2 * width]
@@ -33,8 +33,8 @@ def moving_pair(height: int, width: int, down: int, right: int, seed: int = 0) -
     return FlowPair(first, second, flow)
 
 
-def assert_flow_is_true(pair: FlowPair) -> None:
-    """Each pixel with a known flow that stays in the frame has its colour where the flow says."""
+def assert_flow_is_correct(pair: FlowPair) -> None:
+    """Check that pixels with known flow inside the frame have the same colour in both frames."""
     height, width = pair.size
     rows, columns = np.nonzero(np.isfinite(pair.flow).all(axis=-1))
     right, down = np.rint(pair.flow[rows, columns]).astype(int).T
@@ -44,24 +44,24 @@ def assert_flow_is_true(pair: FlowPair) -> None:
     np.testing.assert_array_equal(pair.first[rows, columns], pair.second[rows + down, columns + right])
 
 
-# What is done to pairs
+# Transformations
 
 
 @pytest.mark.parametrize("motion", [(0, 0), (2, -3), (-1, 4)])
-def test_parts_and_mirror_images_have_true_flow(motion):
+def test_crops_and_mirrored_pairs_have_correct_flow(motion):
     pair = moving_pair(16, 20, *motion)
-    assert_flow_is_true(pair)
+    assert_flow_is_correct(pair)
     for shift in ((0, 0), (3, -2), (-4, 1)):
         part = crop_pair(pair, 4, 5, (8, 10), shift)
         assert part.size == (8, 10)
-        assert_flow_is_true(part)
+        assert_flow_is_correct(part)
         for flips in ((True, False), (False, True), (True, True)):
-            assert_flow_is_true(mirror_pair(part, *flips))
+            assert_flow_is_correct(mirror_pair(part, *flips))
     unchanged = mirror_pair(pair, False, False)
     assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(pair, unchanged, strict=True))
 
 
-def test_pixels_are_averaged_and_their_flow_with_them():
+def test_frames_and_flow_are_averaged():
     first = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     flow = np.arange(5 * 7 * 2, dtype=np.float32).reshape(5, 7, 2)
     flow[0, 0] = np.nan
@@ -77,7 +77,7 @@ def test_pixels_are_averaged_and_their_flow_with_them():
 # Files
 
 
-def test_flying_chairs_are_found_by_their_names(chairs):
+def test_flying_chairs_are_found_by_name(chairs):
     data = FlyingChairsDataModule(str(chairs(10)), seed=3)
     data.setup()
     train, validation = data.examples("train"), data.examples("validation")
@@ -95,24 +95,24 @@ def test_flying_chairs_are_found_by_their_names(chairs):
 
 
 @pytest.mark.parametrize("ends", [("-img0.png", "-img1.png", "-gt.flo"), ("-img_0.png", "-img_1.png", "-flow_01.flo")])
-def test_other_names_of_pairs_serve_as_well(chairs, ends):
+def test_alternative_names_of_pairs_are_found(chairs, ends):
     data = FlyingChairsDataModule(str(chairs(2, ends=ends)), val_fraction=0)
     data.setup()
     assert [int(data.examples("validation")[i]["labels"][0, 0, 0]) for i in range(2)] == [0, 1]
 
 
-def test_a_file_may_say_which_pairs_are_for_validation(chairs):
+def test_split_file_assigns_pairs(chairs):
     root = chairs(4)
     (root / "FlyingChairs_train_val.txt").write_text("1\n2\n2\n1\n")
     data = FlyingChairsDataModule(str(root))
     data.setup()
     assert [int(data.examples("validation")[i]["labels"][0, 0, 0]) for i in range(2)] == [1, 2]
     (root / "FlyingChairs_train_val.txt").write_text("1\n2\n")
-    with pytest.raises(DataError, match="2 lines, where there are 4 pairs; each must be 1"):
+    with pytest.raises(DataError, match=r"2 lines for 4 pairs \(each line must be 1"):
         FlyingChairsDataModule(str(root)).setup()
 
 
-def test_an_archive_is_as_good_as_a_folder(chairs, tmp_path):
+def test_archive_equals_folder(chairs, tmp_path):
     root = chairs(3)
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", root)
     modules = [FlyingChairsDataModule(path, val_fraction=0) for path in (str(root), archive)]
@@ -150,7 +150,7 @@ def sintel(tmp_path, scenes: int = 3, frames: int = 4):
 
 
 @pytest.mark.parametrize(("passes", "renderings"), [("clean", {0}), ("final", {1}), ("both", {0, 1})])
-def test_sintels_scenes_are_found_and_set_aside_as_a_whole(tmp_path, passes, renderings):
+def test_sintel_is_split_by_scenes(tmp_path, passes, renderings):
     data = SintelDataModule(str(sintel(tmp_path)), passes=passes, val_fraction=0.3)
     data.setup()
     train, validation = data.examples("train"), data.examples("validation")
@@ -164,7 +164,7 @@ def test_sintels_scenes_are_found_and_set_aside_as_a_whole(tmp_path, passes, ren
     assert {int(train[index]["frames"][0, 0, 0, 0] > 0) for index in range(len(train))} == renderings
 
 
-def test_sintels_flow_is_that_to_the_next_frame_where_it_is_valid(tmp_path):
+def test_sintel_flow_is_to_the_next_frame_where_valid(tmp_path):
     root = sintel(tmp_path)
     data = SintelDataModule(str(root), val_fraction=0)
     data.setup()
@@ -172,14 +172,14 @@ def test_sintels_flow_is_that_to_the_next_frame_where_it_is_valid(tmp_path):
     for index in range(len(dataset)):
         example = dataset[index]
         scene, number = example["labels"][:, 3, 3].int().tolist()
-        for place, name in enumerate((number, number + 1)):
+        for position, name in enumerate((number, number + 1)):
             picture = np.asarray(Image.open(root / f"training/final/alley_{scene}/frame_{name:04d}.png"))
-            np.testing.assert_allclose((example["frames"][place].permute(1, 2, 0) + 1) * 127.5, picture, atol=1e-4)
+            np.testing.assert_allclose((example["frames"][position].permute(1, 2, 0) + 1) * 127.5, picture, atol=1e-4)
         assert example["labels"].isnan().sum() == (2 if scene == 0 else 0)
         assert example["labels"][:, 0, 0].isnan().all() == (scene == 0)
 
 
-def test_the_stereo_pair_moves_to_the_left_by_its_disparity():
+def test_stereo_flow_is_negative_disparity():
     left, right, disparity = skimage.data.stereo_motorcycle()
     pair = load_stereo_pair()
     known = np.isfinite(disparity)
@@ -190,13 +190,13 @@ def test_the_stereo_pair_moves_to_the_left_by_its_disparity():
     targets = np.rint(columns + pair.flow[rows, columns, 0]).astype(int)
     inside = targets >= 0
     here, there, wrong = (
-        picture[rows[inside], places].astype(int)
-        for picture, places in ((left, columns[inside]), (right, targets[inside]), (right, columns[inside]))
+        picture[rows[inside], xs].astype(int)
+        for picture, xs in ((left, columns[inside]), (right, targets[inside]), (right, columns[inside]))
     )
     assert np.abs(here - there).mean() < 0.3 * np.abs(here - wrong).mean()  # the colours are found where the flow says
 
 
-def test_the_right_part_of_the_stereo_pair_is_for_validation():
+def test_stereo_validation_data_is_the_right_part():
     data = StereoPairDataModule(image_size=(40, 48), downscale=4)
     data.setup()
     train, validation = (data.stores[split].pair for split in ("train", "validation"))
@@ -207,27 +207,27 @@ def test_the_right_part_of_the_stereo_pair_is_for_validation():
     assert train.size[1] > 2 * validation.size[1]
 
 
-def test_without_the_photographs_the_error_says_what_to_install(monkeypatch):
+def test_missing_stereo_photographs_name_the_package(monkeypatch):
     monkeypatch.setattr(skimage.data, "stereo_motorcycle", lambda: 1 / 0)
-    with pytest.raises(DataError, match=r"pip install 'scikit-image>=0\.24' brings them along"):
+    with pytest.raises(DataError, match=r"install them with pip install 'scikit-image>=0\.24'"):
         StereoPairDataModule(image_size=(40, 48)).setup()
 
 
 # Examples
 
 
-def random_parts(chairs, **options):
+def random_crops(chairs, **options):
     path = options.pop("path", None) or str(chairs(5, size=(30, 40)))
     data = FlyingChairsDataModule(path, image_size=(8, 12), crops_per_pair=4, val_fraction=0, **options)
     data.setup()
     return data, path
 
 
-def test_parts_are_a_function_of_seed_epoch_and_index(chairs):
+def test_crops_are_a_function_of_seed_epoch_and_index(chairs):
     changes = {"random_shift": 3, "hflip": 0.5, "vflip": 0.5}
-    data, path = random_parts(chairs, seed=1, **changes)
-    same, _ = random_parts(chairs, path=path, seed=1, **changes)
-    other, _ = random_parts(chairs, path=path, seed=2, **changes)
+    data, path = random_crops(chairs, seed=1, **changes)
+    same, _ = random_crops(chairs, path=path, seed=1, **changes)
+    other, _ = random_crops(chairs, path=path, seed=2, **changes)
     first, again, others = (each.examples("train") for each in (data, same, other))
     keys = [(epoch, index) for epoch in range(2) for index in range(len(first))]
     assert len(first) == 20
@@ -238,7 +238,7 @@ def test_parts_are_a_function_of_seed_epoch_and_index(chairs):
     assert sum(torch.equal(seen[0, index], seen[0, index + 5]) for index in range(15)) < 3  # parts of one pair
 
 
-def test_random_parts_have_true_flow(tmp_path):
+def test_random_crops_have_correct_flow(tmp_path):
     for number, motion in enumerate([(1, -2), (0, 3)]):
         pair = moving_pair(30, 40, *motion, seed=number)
         Image.fromarray(pair.first).save(tmp_path / f"{number}_img1.png")
@@ -254,12 +254,12 @@ def test_random_parts_have_true_flow(tmp_path):
             example = data.examples("train")[epoch, index]
             first, second = ((example["frames"].permute(0, 2, 3, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
             flow = example["labels"].permute(1, 2, 0).numpy()
-            assert_flow_is_true(FlowPair(first, second, flow))
+            assert_flow_is_correct(FlowPair(first, second, flow))
             motions.add(tuple(flow[10, 12].tolist()))
     assert len(motions) > 20
 
 
-def test_parts_are_drawn_from_the_whole_frame(chairs):
+def test_crops_are_drawn_from_the_whole_frame(chairs):
     root = chairs(1, size=(12, 16))
     columns = np.broadcast_to(np.arange(16, dtype=np.float32)[None, :, None], (12, 16, 2))
     write_flo(root / "data" / "00000_flow.flo", columns)
@@ -286,7 +286,7 @@ def test_evaluation_covers_all_pixels(chairs):
     assert beyond["frames"].isfinite().all()
 
 
-def test_a_batch_of_several_processes_is_that_of_one(chairs):
+def test_worker_processes_do_not_change_batches(chairs):
     batches = []
     for num_workers in (0, 2):
         path = str(chairs(4, folder=f"chairs{num_workers}"))
@@ -310,12 +310,12 @@ def test_a_batch_of_several_processes_is_that_of_one(chairs):
         ({"val_fraction": 1.0}, "val_fraction=1.0 must be at least 0 and less than 1"),
     ],
 )
-def test_impossible_options_are_refused(chairs, options, message):
+def test_invalid_options_are_rejected(chairs, options, message):
     with pytest.raises(UserError, match=message):
         FlyingChairsDataModule(str(chairs(1)), **options)
 
 
-def test_frames_smaller_than_the_parts_are_named(chairs):
+def test_frames_smaller_than_image_size_are_reported(chairs):
     data = FlyingChairsDataModule(str(chairs(2)), image_size=(8, 12), downscale=2, val_fraction=0)
     with pytest.raises(
         DataError, match=r"_img1\.ppm: frames of 5x7 pixels after downscale=2 are smaller than image_size"
@@ -323,7 +323,7 @@ def test_frames_smaller_than_the_parts_are_named(chairs):
         data.setup()
 
 
-def test_what_is_wrong_with_files_is_said_in_one_line(chairs, tmp_path):
+def test_invalid_files_are_reported(chairs, tmp_path):
     with pytest.raises(DataError, match=r"path: there is no folder or archive .*chars \(did you mean 'chairs'\?\)"):
         FlyingChairsDataModule(str(chairs(2).with_name("chars")))
     (tmp_path / "file.zip").write_text("no archive")
@@ -331,31 +331,31 @@ def test_what_is_wrong_with_files_is_said_in_one_line(chairs, tmp_path):
         FlyingChairsDataModule(str(tmp_path / "file.zip"))
     empty = tmp_path / "empty"
     empty.mkdir()
-    for module, looked_for in ((FlyingChairsDataModule, "NAME_img1.ppm"), (SintelDataModule, "final/SCENE/frame_0001")):
-        with pytest.raises(DataError, match=f"there are no pairs of frames: .*{looked_for}"):
+    for module, expected in ((FlyingChairsDataModule, "NAME_img1.ppm"), (SintelDataModule, "final/SCENE/frame_0001")):
+        with pytest.raises(DataError, match=rf"no pairs of frames \(expected .*{expected}"):
             module(str(empty)).setup()
-    place = tmp_path / "chairs" / "data"
-    (place / "00001_img2.ppm").write_bytes(b"P6 damaged")
-    data = FlyingChairsDataModule(str(place), val_fraction=0)
+    folder = tmp_path / "chairs" / "data"
+    (folder / "00001_img2.ppm").write_bytes(b"P6 damaged")
+    data = FlyingChairsDataModule(str(folder), val_fraction=0)
     data.setup()
     with pytest.raises(DataError, match=r"00001_img2\.ppm: (not an image|the image cannot be read)"):
         data.examples("validation")[1]
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(place / "00001_img2.ppm")
-    with pytest.raises(DataError, match=r"00001_img2\.ppm: an image of 4x4 pixels, where the flow has 10x14"):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "00001_img2.ppm")
+    with pytest.raises(DataError, match=r"00001_img2\.ppm: an image of 4x4 pixels for a flow of 10x14"):
         data.examples("validation")[1]
-    (place / "00001_img2.ppm").unlink()
-    with pytest.raises(DataError, match=r"00001_flow\.flo: there is no image 00001_img2\.ppm"):
-        FlyingChairsDataModule(str(place)).setup()
+    (folder / "00001_img2.ppm").unlink()
+    with pytest.raises(DataError, match=r"00001_flow\.flo: its frame 00001_img2\.ppm"):
+        FlyingChairsDataModule(str(folder)).setup()
 
 
-def test_a_damaged_archive_is_named(chairs, tmp_path):
+def test_damaged_archive_is_reported(chairs, tmp_path):
     archive = tmp_path / "packed.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for path in sorted(chairs(1).rglob("*.*")):
             file.write(path, path.name)
     content = bytearray(archive.read_bytes())
-    place = content.find(b"PIEH")
-    content[place + 40] ^= 1
+    start = content.find(b"PIEH")
+    content[start + 40] ^= 1
     archive.write_bytes(content)
     data = FlyingChairsDataModule(str(archive), val_fraction=0)
     data.setup()
@@ -363,7 +363,7 @@ def test_a_damaged_archive_is_named(chairs, tmp_path):
         data.examples("validation")[0]
 
 
-def test_there_is_no_test_data(chairs):
+def test_missing_test_data_is_reported(chairs):
     data = FlyingChairsDataModule(str(chairs(2)))
     data.setup()
     with pytest.raises(DataError, match="there is no test data: `perceiver validate` evaluates"):

@@ -1,4 +1,4 @@
-"""Flow files in the Middlebury format, and pictures of flow."""
+"""Flow files in the Middlebury format, and visualisation of flow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perceiver_plugins.flow.files import draw_flow, read_flow, write_flo
 from perceiver_plugins.sdk.errors import DataError
 
 
-def test_a_file_is_laid_out_as_middlebury_says(tmp_path):
+def test_flo_file_has_the_middlebury_layout(tmp_path):
     flow = np.array([[[1.5, -2.0], [0.25, 3.0], [np.nan, np.nan]], [[0.0, 0.0], [-7.0, 8.0], [9.0, 10.0]]], np.float32)
     write_flo(tmp_path / "a.flo", flow)
     content = (tmp_path / "a.flo").read_bytes()
@@ -24,7 +24,7 @@ def test_a_file_is_laid_out_as_middlebury_says(tmp_path):
     np.testing.assert_array_equal(read_flow(tmp_path / "a.flo"), flow)
 
 
-def test_torchvision_reads_what_is_written(chairs):
+def test_torchvision_reads_written_files(chairs):
     root = chairs(3)
     (root / "FlyingChairs_train_val.txt").write_text("1\n1\n2\n")
     root.rename(root.with_name("FlyingChairs"))
@@ -38,7 +38,7 @@ def test_torchvision_reads_what_is_written(chairs):
 
 
 @pytest.mark.parametrize("unknown", [1e10, -2e9, np.inf, np.nan])
-def test_one_unknown_number_makes_the_flow_unknown(tmp_path, unknown):
+def test_one_unknown_component_makes_the_flow_unknown(tmp_path, unknown):
     (tmp_path / "a.flo").write_bytes(struct.pack("<f2i4f", 202021.25, 2, 1, unknown, 3.0, 4.0, 5.0))
     np.testing.assert_array_equal(read_flow(tmp_path / "a.flo"), [[[np.nan, np.nan], [4.0, 5.0]]])
 
@@ -48,29 +48,29 @@ def test_one_unknown_number_makes_the_flow_unknown(tmp_path, unknown):
     [
         (b"P6 nothing of that kind", "does not begin with 'PIEH'"),
         (b"", "does not begin with 'PIEH'"),
-        (b"PIEH", "a damaged flow file: 4 bytes, where a flow of 0x0 pixels takes 12"),
-        (struct.pack("<f2i3f", 202021.25, 2, 1, 0, 0, 0), "24 bytes, where a flow of 2x1 pixels takes 28"),
-        (struct.pack("<f2i", 202021.25, -2, -1), "a damaged flow file"),
+        (b"PIEH", "damaged flow file: 4 bytes, expected 12 for 0x0 pixels"),
+        (struct.pack("<f2i3f", 202021.25, 2, 1, 0, 0, 0), "24 bytes, expected 28 for 2x1 pixels"),
+        (struct.pack("<f2i", 202021.25, -2, -1), "damaged flow file"),
     ],
 )
-def test_what_is_no_flow_file_is_refused(tmp_path, content, message):
+def test_invalid_flow_file_is_rejected(tmp_path, content, message):
     (tmp_path / "a.flo").write_bytes(content)
     with pytest.raises(DataError, match=message) as error:
         read_flow(tmp_path / "a.flo")
     assert str(tmp_path / "a.flo") in str(error.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"none\.flo: cannot be read \(No such file"):
         read_flow(tmp_path / "none.flo")
 
 
-def test_another_shape_is_not_written(tmp_path):
+def test_other_shape_is_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"\(2, 3, 4\): must be \(height, width, 2\)"):
         write_flo(tmp_path / "a.flo", np.zeros((2, 3, 4)))
 
 
-def test_a_picture_has_a_colour_for_each_direction():
+def test_picture_has_a_colour_per_direction():
     flow = torch.tensor([[[10.0, 0.0, -10.0, 0.0, 0.0]], [[0.0, 10.0, 0.0, -10.0, 0.0]]])
     picture = np.asarray(draw_flow(flow)).astype(int)
     assert picture.shape == (1, 5, 3)

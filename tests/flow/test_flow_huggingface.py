@@ -1,4 +1,4 @@
-"""Conversion of Hugging Face's optical flow model is exact, both ways."""
+"""Exact conversion of Hugging Face's optical flow model in both directions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 
 def flow_of(model: nn.Module, frames: Tensor) -> Tensor:
-    """(b, h, w, 2), of either model."""
+    """Compute the flow (b, height, width, 2) with either model."""
     if isinstance(model, PerceiverIO):
         return model({"frames": frames}).unflatten(1, frames.shape[3:])
     return model(inputs=patched_inputs(frames)).logits
@@ -65,7 +65,7 @@ def flow_of(model: nn.Module, frames: Tensor) -> Tensor:
 
 @pytest.fixture
 def peer(randomise):
-    """A function that builds Hugging Face's model with random parameters, and BASE's config."""
+    """Factory of Hugging Face models with random parameters and the configuration BASE."""
 
     def peer(**changes) -> nn.Module:
         config = transformers.PerceiverConfig(**(BASE | changes))
@@ -85,16 +85,16 @@ def random_frames(model: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def test_flow_equals_that_of_hugging_face(theirs):
+def test_flow_equals_hugging_face(theirs):
     ours = OPTICAL_FLOW.from_hugging_face(theirs)
     frames = random_frames(theirs)
     expected = flow_of(theirs, frames)
     assert relative_difference(flow_of(ours, frames), expected) < 1e-5
-    assert relative_difference(flow_of(ours, frames.flip(0)), expected) > 1e-3  # the frames mattered
+    assert relative_difference(flow_of(ours, frames.flip(0)), expected) > 1e-3  # the output depends on the frames
 
 
 @torch.no_grad()
-def test_a_model_goes_there_and_back_again(theirs, randomise):
+def test_conversion_round_trip(theirs, randomise):
     frames = random_frames(theirs)
     ours = randomise(OPTICAL_FLOW.from_hugging_face(theirs))
     changed = OPTICAL_FLOW.to_hugging_face(ours)
@@ -106,7 +106,7 @@ def test_a_model_goes_there_and_back_again(theirs, randomise):
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in ours.state_dict().items())
 
 
-def test_every_parameter_is_converted(theirs):
+def test_all_parameters_are_converted(theirs):
     config = convert_config(theirs.config)
     names = list(OPTICAL_FLOW.pairs(config))
     assert len(names) == len({*names})
@@ -114,7 +114,7 @@ def test_every_parameter_is_converted(theirs):
     assert {hf_name for _, hf_name in names} == set(theirs.state_dict())
 
 
-def test_gradients_equal_those_of_hugging_face(peer):
+def test_gradients_equal_hugging_face(peer):
     theirs = peer()
     ours = OPTICAL_FLOW.from_hugging_face(theirs)
     frames = random_frames(theirs)
@@ -127,7 +127,7 @@ def test_gradients_equal_those_of_hugging_face(peer):
         torch.testing.assert_close(parameters[name].grad / scale, expected[hf_name] / scale, atol=1e-6, rtol=1e-3)
 
 
-def test_the_published_shape_has_its_parameters():
+def test_published_config_has_the_published_number_of_parameters():
     spec = registry().get("model", "optical-flow-perceiver").spec
     with torch.device("meta"):
         theirs = transformers.PerceiverForOpticalFlow(transformers.PerceiverConfig(**PUBLISHED))
@@ -142,13 +142,13 @@ def test_the_published_shape_has_its_parameters():
     assert (ours.config.num_latents, ours.config.num_latent_channels) == (2048, 512)
 
 
-# What is easily got wrong
+# Details of Hugging Face's implementation
 
 
 @torch.no_grad()
-def test_the_positions_resolve_the_training_size_whatever_the_input(peer):
+def test_positions_use_the_training_size_for_all_inputs(peer):
     theirs = peer(train_size=[8, 12])
-    frames = torch.randn(1, 2, 3, 6, 16)  # as many places, which is what their code can put in rows
+    frames = torch.randn(1, 2, 3, 6, 16)  # the same number of pixels, as their code requires
     ours = OPTICAL_FLOW.from_hugging_face(theirs)
     expected = flow_of(theirs, frames).flatten(1, 2)
     assert relative_difference(ours({"frames": frames}), expected) < 1e-5
@@ -159,7 +159,7 @@ def test_the_positions_resolve_the_training_size_whatever_the_input(peer):
 
 
 @torch.no_grad()
-def test_the_decoder_has_no_query_residual_and_a_hundredth_of_the_output(peer):
+def test_decoder_has_no_residual_and_divides_output_by_100(peer):
     theirs = peer(use_query_residual=True)
     ours = OPTICAL_FLOW.from_hugging_face(theirs)
     assert (ours.config.encoder.cross_attention_residual, ours.config.decoder.cross_attention_residual) == (True, False)
@@ -172,7 +172,7 @@ def test_the_decoder_has_no_query_residual_and_a_hundredth_of_the_output(peer):
     assert relative_difference(flow_of(ours, frames), expected) > 1e-3
 
 
-def test_the_decoders_channels_follow_the_setting_for_the_encoder(peer):
+def test_decoder_channels_follow_the_encoder_setting(peer):
     channels = {
         setting: convert_config(peer(cross_attention_shape_for_attention=setting).config).decoder
         for setting in ("q", "kv")
@@ -181,7 +181,7 @@ def test_the_decoders_channels_follow_the_setting_for_the_encoder(peer):
     assert all(decoder.num_cross_attention_heads == 1 for decoder in channels.values())
 
 
-def test_dropout_and_initialisation_are_taken_over():
+def test_dropout_and_initialisation_are_converted():
     config = convert_config(transformers.PerceiverConfig(**BASE, initializer_range=0.3))
     assert (config.encoder.dropout, config.decoder.dropout) == (0.2, 0.2)
     assert (config.encoder.init_scale, config.decoder.init_scale, config.init) == (0.3, 0.3, "normal")
@@ -201,14 +201,14 @@ def test_dropout_and_initialisation_are_taken_over():
         ("decoder", {"num_cross_attention_v_channels": 20}, "decoder.num_cross_attention_v_channels is 20"),
     ],
 )
-def test_what_hugging_faces_class_cannot_be_is_refused(part, changes, message):
+def test_config_without_hugging_face_equivalent_is_rejected(part, changes, message):
     config = convert_config(transformers.PerceiverConfig(**BASE))
     changed = replace(config, **{part: replace(getattr(config, part), **changes)})
     with pytest.raises(ValueError, match=message):
         OPTICAL_FLOW.hugging_face_config(changed)
 
 
-def test_another_activation_is_refused():
+def test_other_activation_is_rejected():
     with pytest.raises(ValueError, match="hidden_act='relu'"):
         convert_config(transformers.PerceiverConfig(**BASE, hidden_act="relu"))
 
@@ -217,7 +217,7 @@ def test_another_activation_is_refused():
 
 
 @torch.no_grad()
-def test_a_folder_in_the_hubs_layout_is_loaded(peer, tmp_path):
+def test_folder_in_hub_layout_is_loaded(peer, tmp_path):
     theirs = peer(num_blocks=2)
     theirs.save_pretrained(tmp_path)
     conversion, found = conversion_at(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Flow in PNG files of 16 bits, and the layout of KITTI; frames that are no images."""
+"""KITTI: flow in 16-bit PNG files and the layout of the data set; frames that are not images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from perceiver_plugins.sdk.data.file_trees import FolderTree
 from perceiver_plugins.sdk.errors import DataError
 
 
-def png_of_16_bits(values: np.ndarray) -> bytes:
-    """A PNG of (h, w, 3) values, as Pillow cannot write it."""
+def encode_png16(values: np.ndarray) -> bytes:
+    """Encode values (height, width, 3) as a 16-bit PNG, which Pillow cannot write."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -32,36 +32,36 @@ def png_of_16_bits(values: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def kitti_flow(flow: np.ndarray) -> bytes:
-    """As the development kit writes flow (h, w, 2); NaN where it is unknown."""
+def encode_kitti_flow(flow: np.ndarray) -> bytes:
+    """Encode a flow (height, width, 2), NaN where it is unknown, in KITTI's format."""
     known = np.isfinite(flow).all(axis=-1)
     values = np.where(known[..., None], np.nan_to_num(flow) * 64 + 2**15, 0)
-    return png_of_16_bits(np.concatenate([np.rint(values), known[..., None]], axis=-1).astype(np.uint16))
+    return encode_png16(np.concatenate([np.rint(values), known[..., None]], axis=-1).astype(np.uint16))
 
 
-def test_flow_of_16_bits_is_read_exactly(tmp_path):
+def test_kitti_flow_is_read_exactly(tmp_path):
     rng = np.random.default_rng(0)
     flow = (rng.integers(-(2**15) + 1, 2**15, (5, 7, 2)) / 64).astype(np.float32)
     flow[1, 2] = flow[4, 6] = np.nan
-    (tmp_path / "a.png").write_bytes(kitti_flow(flow))
+    (tmp_path / "a.png").write_bytes(encode_kitti_flow(flow))
     found = read_flow(tmp_path / "a.png")
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, flow)
 
 
-def test_known_is_what_is_not_zero():
+def test_nonzero_mask_values_are_known():
     values = np.full((1, 3, 3), 2**15, np.uint16)
     values[0, :, 2] = 0, 1, 65535
-    assert np.isnan(parse_flow(png_of_16_bits(values), "a")).tolist() == [[[True] * 2, [False] * 2, [False] * 2]]
+    assert np.isnan(parse_flow(encode_png16(values), "a")).tolist() == [[[True] * 2, [False] * 2, [False] * 2]]
 
 
-def test_pictures_and_damaged_files_are_no_flow(tmp_path, monkeypatch):
+def test_pictures_and_damaged_files_are_rejected(tmp_path, monkeypatch):
     file = tmp_path / "a.png"
     for mode, found in (("RGB", "3 of 8 bits"), ("L", "1 of 8 bits"), ("I;16", "1 of 16 bits")):
         Image.new(mode, (4, 3)).save(file)
-        with pytest.raises(DataError, match=rf"a\.png: not a flow file of KITTI: .* this one has {found}"):
+        with pytest.raises(DataError, match=rf"a\.png: not a KITTI flow file: .* got {found}"):
             read_flow(file)
-    content = kitti_flow(np.zeros((5, 7, 2), np.float32))
+    content = encode_kitti_flow(np.zeros((5, 7, 2), np.float32))
     file.write_bytes(content[:60])
     with pytest.raises(DataError, match=r"a\.png: the image cannot be read \("):
         read_flow(file)
@@ -71,7 +71,7 @@ def test_pictures_and_damaged_files_are_no_flow(tmp_path, monkeypatch):
 
 
 def kitti(root: Path, frames, camera: str = "image_2", number: int = 4) -> Path:
-    """Pairs of frames as KITTI has them; pair i moves by (i, -i) where it is known."""
+    """Write a data set in the layout of KITTI; the flow of pair i is (i, -i) where it is known."""
     for folder in (camera, "flow_occ", "flow_noc"):
         (root / "training" / folder).mkdir(parents=True)
     for i in range(number):
@@ -80,16 +80,15 @@ def kitti(root: Path, frames, camera: str = "image_2", number: int = 4) -> Path:
         for kind in ("occ", "noc"):
             flow = np.full((10 + i, 14, 2), (i, -i), np.float32)
             flow[: 1 if kind == "occ" else 5] = np.nan
-            (root / "training" / f"flow_{kind}" / f"{i:06d}_10.png").write_bytes(kitti_flow(flow))
+            (root / "training" / f"flow_{kind}" / f"{i:06d}_10.png").write_bytes(encode_kitti_flow(flow))
     testing = root / "testing" / camera
     testing.mkdir(parents=True)
     Image.new("RGB", (14, 10)).save(testing / "000000_10.png")
     return root
 
 
-@pytest.mark.parametrize("camera", ["image_2", "colored_0", "image_0"])
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_layout_of_kitti(tmp_path, frames, camera, packed):
+@pytest.mark.parametrize(("camera", "packed"), [("image_2", True), ("colored_0", False), ("image_0", False)])
+def test_kitti_layout(tmp_path, frames, camera, packed):
     path = kitti(tmp_path / "kitti", frames, camera)
     if packed:
         archive = zipfile.ZipFile(tmp_path / "kitti.zip", "w")
@@ -116,20 +115,20 @@ def test_the_layout_of_kitti(tmp_path, frames, camera, packed):
     assert np.isfinite(known[5:]).all()
 
 
-def test_what_is_not_laid_out_so_is_refused(tmp_path, frames):
+def test_other_layouts_are_rejected(tmp_path, frames):
     path = kitti(tmp_path / "kitti", frames, number=1)
     (path / "training" / "image_2" / "000000_11.png").unlink()
-    with pytest.raises(DataError, match=r"flow_occ/000000_10\.png: there are no images image_2/000000_10\.png and "):
+    with pytest.raises(DataError, match=r"flow_occ/000000_10\.png: its frames image_2/000000_10\.png and "):
         KittiDataModule(str(path)).load()
-    with pytest.raises(DataError, match=r"flow_occ/000000_10\.png are looked for"):
+    with pytest.raises(DataError, match=r"and flow_occ/000000_10\.png\)"):
         KittiDataModule(str(path / "testing")).load()
 
 
-def test_pairs_of_other_layouts_may_have_flow_of_16_bits(chairs):
+def test_kitti_flow_in_other_layouts(chairs):
     path = chairs(2)
     for i in range(2):
         flow = path / "data" / f"{i:05d}_flow.flo"
-        flow.with_suffix(".png").write_bytes(kitti_flow(np.full((10, 14, 2), (i + 0.5, 0), np.float32)))
+        flow.with_suffix(".png").write_bytes(encode_kitti_flow(np.full((10, 14, 2), (i + 0.5, 0), np.float32)))
     assert _flow_files(str(path / "data"))[0].suffix == ".flo"
     for i in range(2):
         (path / "data" / f"{i:05d}_flow.flo").unlink()
@@ -142,17 +141,17 @@ def test_pairs_of_other_layouts_may_have_flow_of_16_bits(chairs):
     ]
 
 
-def test_images_without_flow_and_other_files_are_counted(chairs, frames, caplog):
+def test_unused_images_and_other_files_are_reported(chairs, frames, caplog):
     path = chairs(2)
     Image.fromarray(frames(1, 10, 14)[0]).save(path / "data" / "more.png")
     (path / "data" / "more.pfm").write_bytes(b"")
     with caplog.at_level("INFO"):
         FlyingChairsDataModule(str(path)).load()
-    assert f"1 images that belong to no pair left out: {path}/data/more.png" in caplog.text
+    assert f"1 images that are not part of a pair left out: {path}/data/more.png" in caplog.text
     assert "1 files left out: 1 .pfm; frames and flow end in" in caplog.text
 
 
-def test_frames_are_never_run_as_programs(tmp_path, chairs, monkeypatch):
+def test_postscript_is_not_executed(tmp_path, chairs, monkeypatch):
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("a program was run"))
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 14 10\n%%EndComments\nshowpage\n%%EOF\n"
     file = tmp_path / "a.png"

@@ -1,4 +1,4 @@
-"""``perceiver predict`` for optical flow: which pairs of frames it reads, what it says and writes."""
+"""Reader and predictor of optical flow."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from PIL import Image
 from perceiver_cli.main import main
 from perceiver_plugins.flow.data.pairs import frames_tensor
 from perceiver_plugins.flow.files import draw_flow, read_flow, write_flo
-from perceiver_plugins.flow.parts import flow_of_frames
 from perceiver_plugins.flow.prediction import FlowPredictor
 from perceiver_plugins.flow.reading import FrameReader, Video
+from perceiver_plugins.flow.tiling import predict_tiled_flow
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry import UserError
 
 
 @pytest.fixture
 def folder(tmp_path, frames):
-    """Three frames, whose order is that of their numbers."""
-    place = tmp_path / "walk"
-    place.mkdir()
+    """Folder of three frames with numbers in their names."""
+    folder = tmp_path / "walk"
+    folder.mkdir()
     for number, pixels in zip((2, 9, 10), frames(3, 8, 12), strict=True):
-        Image.fromarray(pixels).save(place / f"frame_{number}.png")
-    return place
+        Image.fromarray(pixels).save(folder / f"frame_{number}.png")
+    return folder
 
 
 @pytest.fixture
 def video(tmp_path, frames):
-    """Five frames, which a video holds without loss."""
+    """Lossless video of five frames, and the frames."""
     path = tmp_path / "walk.mkv"
     pictures = frames(5, 16, 24)
     with av.open(str(path), "w") as container:
@@ -59,18 +59,18 @@ def names(reader: FrameReader, *inputs: object) -> list[str]:
     return [" ".join(part.rpartition("/")[2] for part in pair.split(" ")) for pair in pairs]
 
 
-def test_each_frame_goes_with_the_one_that_follows(reader, folder):
+def test_frames_are_paired_with_their_successors(reader, folder):
     files = [folder / f"frame_{number}.png" for number in (2, 9, 10)]
-    in_order = ["frame_2.png frame_9.png", "frame_9.png frame_10.png"]
-    assert names(reader, folder) == in_order
-    assert names(reader, folder / "frame_*.png") == in_order
-    assert names(reader, *files) == in_order
+    expected = ["frame_2.png frame_9.png", "frame_9.png frame_10.png"]
+    assert names(reader, folder) == expected
+    assert names(reader, folder / "frame_*.png") == expected
+    assert names(reader, *files) == expected
     assert names(reader, files[2], files[0]) == ["frame_10.png frame_2.png"]
     # A folder, or a pattern, is a sequence of its own.
-    assert names(reader, files[0], files[1], folder, files[1], files[2]) == [in_order[0], *in_order, in_order[1]]
+    assert names(reader, files[0], files[1], folder, files[1], files[2]) == [expected[0], *expected, expected[1]]
 
 
-def test_the_frames_of_a_video_are_read_one_after_the_other(reader, video):
+def test_video_is_expanded_to_pairs_of_frames(reader, video):
     path, pictures = video
     pairs = reader.expand([str(path)])
     assert [pair.rpartition("/")[2] for pair in pairs] == [f"walk.mkv#{number}" for number in (1, 2, 3, 4)]
@@ -79,7 +79,7 @@ def test_the_frames_of_a_video_are_read_one_after_the_other(reader, video):
         torch.testing.assert_close(reader.read(pairs[number]), expected, rtol=0, atol=0)
 
 
-def test_a_video_is_decoded_once(video, monkeypatch):
+def test_video_is_decoded_once(video, monkeypatch):
     path, pictures = video
     opened = []
     monkeypatch.setattr(av, "open", lambda *args, real=av.open, **options: opened.append(1) or real(*args, **options))
@@ -93,7 +93,7 @@ def test_a_video_is_decoded_once(video, monkeypatch):
         frames.read(5)
 
 
-def test_an_animated_picture_is_a_video(reader, tmp_path):
+def test_animated_gif_is_read_as_video(reader, tmp_path):
     pictures = [Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (0, 100, 255)]
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=100)
     pairs = reader.expand([str(tmp_path / "a.gif")])
@@ -101,14 +101,14 @@ def test_an_animated_picture_is_a_video(reader, tmp_path):
     np.testing.assert_allclose(values, [[0, 100], [100, 255]], atol=2)
 
 
-def test_what_cannot_be_read_is_said_in_one_line(reader, folder, tmp_path, frames):
+def test_unreadable_frames_are_reported(reader, folder, tmp_path, frames):
     one = folder / "frame_2.png"
     Image.fromarray(frames(1, 5, 7)[0]).save(tmp_path / "other.png")
     (tmp_path / "notes.txt").write_text("no video")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"frame_2\.png: a single frame; optical flow is between two"):
+    with pytest.raises(UserError, match=r"frame_2\.png: a single frame \(optical flow needs two"):
         reader.expand([str(one)])
-    with pytest.raises(UserError, match=r"there are no images \(\.jpg, .*\) in the folder"):
+    with pytest.raises(UserError, match=r"no images \(\.jpg, .*\) in the folder"):
         reader.expand([str(tmp_path / "empty")])
     with pytest.raises(UserError, match=r"no image matches '.*\*\.jpg'"):
         reader.expand([f"{tmp_path}/*.jpg"])
@@ -131,16 +131,16 @@ def test_what_cannot_be_read_is_said_in_one_line(reader, folder, tmp_path, frame
 # Predicting
 
 
-def counted(module) -> list[int]:
-    """How many parts the module computes together, each time."""
+def record_batch_sizes(module) -> list[int]:
+    """Record the batch sizes of the module's encoder."""
     counts: list[int] = []
     module.model.encoder.register_forward_hook(lambda encoder, inputs, output: counts.append(len(inputs[0].x)))
     return counts
 
 
-def test_a_frame_of_the_training_size_runs_once(flow_module, reader, folder):
+def test_frames_of_the_training_size_are_one_tile(flow_module, reader, folder):
     module = flow_module()
-    counts = counted(module)
+    counts = record_batch_sizes(module)
     predictor = FlowPredictor(module, reader)
     predictions = predictor.predict([str(folder)])
     assert counts == [1, 1]
@@ -160,17 +160,17 @@ def test_a_frame_of_the_training_size_runs_once(flow_module, reader, folder):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_larger_frames_run_in_parts_and_are_written(flow_module, reader, video, tmp_path, batch_size):
+def test_larger_frames_are_tiled_and_flow_is_written(flow_module, reader, video, tmp_path, batch_size):
     module = flow_module()
     path, pictures = video
-    counts = counted(module)
+    counts = record_batch_sizes(module)
     output = tmp_path / "new" / "flow"
     predictor = FlowPredictor(module, reader, output=str(output), overlap=2, batch_size=batch_size)
     predictions = predictor.predict([str(path)])
     assert (len(predictions), sum(counts), max(counts)) == (4, 4 * 3 * 3, batch_size)
     for number, prediction in enumerate(predictions):
         frames = frames_tensor(pictures[number], pictures[number + 1])
-        expected = flow_of_frames(module.flow, frames, (8, 12), overlap=2)
+        expected = predict_tiled_flow(module.flow, frames, (8, 12), overlap=2)
         written = torch.from_numpy(read_flow(prediction["flow"])).permute(2, 0, 1)
         torch.testing.assert_close(written, expected, rtol=1e-4, atol=1e-5)
         picture = np.asarray(Image.open(prediction["picture"])).astype(int)
@@ -180,7 +180,7 @@ def test_larger_frames_run_in_parts_and_are_written(flow_module, reader, video, 
     ]
 
 
-def test_frames_are_averaged_down_as_in_training(flow_module, video):
+def test_frames_are_downscaled_as_in_training(flow_module, video):
     module = flow_module()
     _, pictures = video
     predictor = FlowPredictor(module, FrameReader({"downscale": 2}, module.model.input_adapter))
@@ -200,31 +200,31 @@ def test_frames_are_averaged_down_as_in_training(flow_module, video):
     assert odd.shape == (2, 17, 25)
 
 
-def test_the_error_is_that_against_the_true_flow(flow_module, reader, folder, tmp_path):
+def test_end_point_error_is_computed_from_true_flow(flow_module, reader, folder, tmp_path):
     module = flow_module()
     pairs = reader.expand([str(folder)])
     flows = [module.flow(reader.read(pair)[None])[0].permute(1, 2, 0).numpy() for pair in pairs]
-    truths = tmp_path / "truths"
-    truths.mkdir()
+    targets = tmp_path / "targets"
+    targets.mkdir()
     for number, flow in zip((9, 10), flows, strict=True):
         true = flow + np.array([3.0, -4.0], np.float32)
         true[:2] = np.nan
-        write_flo(truths / f"{number}.flo", true)
-    predictions = FlowPredictor(module, reader, flow=str(truths)).predict([str(folder)])
+        write_flo(targets / f"{number}.flo", true)
+    predictions = FlowPredictor(module, reader, flow=str(targets)).predict([str(folder)])
     for prediction, flow in zip(predictions, flows, strict=True):
         assert prediction["end_point_error"] == pytest.approx(5.0, rel=1e-4)
         still = np.linalg.norm(flow + np.array([3.0, -4.0]), axis=-1)[2:].mean()
         assert prediction["without_motion"] == pytest.approx(still, rel=1e-4)
     rows = list(FlowPredictor.rows(predictions))
     assert [row["end point error"] for row in rows] == ["5.000", "5.000"]
-    one = FlowPredictor(module, reader, flow=str(truths / "10.flo"))
+    one = FlowPredictor(module, reader, flow=str(targets / "10.flo"))
     (prediction,) = one.predict([str(folder / f"frame_{number}.png") for number in (9, 10)])
     assert prediction["end_point_error"] == pytest.approx(5.0, rel=1e-4)
-    with pytest.raises(UserError, match=r"flow: 1 flow files for 2 pairs of frames; one each is needed"):
+    with pytest.raises(UserError, match=r"flow: 1 flow files for 2 pairs of frames \(give one for each pair\)"):
         one.predict([str(folder)])
 
 
-def test_what_cannot_be_read_is_left_out(flow_module, reader, folder, tmp_path):
+def test_unreadable_pairs_are_left_out(flow_module, reader, folder, tmp_path):
     module = flow_module()
     (folder / "frame_9.png").write_bytes(b"damaged")
     Image.open(folder / "frame_2.png").save(folder / "frame_11.png")
@@ -235,10 +235,10 @@ def test_what_cannot_be_read_is_left_out(flow_module, reader, folder, tmp_path):
     write_flo(tmp_path / "small.flo", np.zeros((3, 4, 2), np.float32))
     predictor = FlowPredictor(module, reader, flow=str(tmp_path / "small.flo"))
     assert predictor.predict([str(folder / f"frame_{number}.png") for number in (2, 10)]) == []
-    assert "small.flo: a flow of 3x4 pixels, where the frames have 8x12" in predictor.failures[0]
+    assert "small.flo: flow of 3x4 pixels for frames of 8x12" in predictor.failures[0]
 
 
-def test_impossible_options_are_refused(flow_module, reader, folder, tmp_path):
+def test_invalid_options_are_rejected(flow_module, reader, folder, tmp_path):
     module = flow_module()
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
@@ -246,7 +246,7 @@ def test_impossible_options_are_refused(flow_module, reader, folder, tmp_path):
         ({"overlap": -1}, "overlap=-1 must be at least 0"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"downscale": 0}, "downscale=0 must be at least 1"),
-        ({"flow": str(tmp_path / "empty")}, "there are no .flo or .png files in the folder"),
+        ({"flow": str(tmp_path / "empty")}, "no .flo or .png files in the folder"),
     ):
         with pytest.raises(UserError, match=message):
             FlowPredictor(module, reader, **options)
@@ -258,7 +258,7 @@ def test_impossible_options_are_refused(flow_module, reader, folder, tmp_path):
 # Through the command
 
 
-def test_fit_and_predict_through_the_command(chairs, tmp_path, monkeypatch, capsys):
+def test_fit_and_predict_commands(chairs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root = chairs(3)
     small = {

@@ -1,4 +1,4 @@
-"""Training of optical flow models: the loss, the metrics, and models that learn."""
+"""Training of optical flow models: loss and metrics."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from perceiver_registry import UserError
 def random_batch(size: int = 3, height: int = 8, width: int = 12) -> dict[str, torch.Tensor]:
     labels = 10 * torch.randn(size, 2, height, width)
     labels[0, :, :3] = torch.nan
-    labels[1, 0, 2, 5] = torch.nan  # half of a motion is none
+    labels[1, 0, 2, 5] = torch.nan  # one unknown component
     return {"frames": torch.randn(size, 2, 3, height, width), "labels": labels}
 
 
-def by_hand(flow: np.ndarray, labels: np.ndarray) -> list[float]:
-    """The end-point errors of all places whose flow is known, one after the other."""
+def expected_errors(flow: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Compute the end-point error of each pixel with known flow."""
     return [
         float(np.hypot(*(flow[i, :, y, x] - labels[i, :, y, x])))
         for i in range(len(flow))
@@ -36,14 +36,14 @@ def by_hand(flow: np.ndarray, labels: np.ndarray) -> list[float]:
 
 
 @torch.no_grad()
-def test_the_loss_is_the_end_point_error_in_pixels(flow_module):
+def test_loss_is_end_point_error_in_pixels(flow_module):
     module = flow_module(decoder={"rescale_factor": 3.0, "flow_scale_factor": 7.0})
     batch = random_batch()
     flow = module.flow(batch["frames"])
     assert flow.shape == (3, 2, 8, 12)
     output = module.model(batch) * 7.0
     torch.testing.assert_close(flow[:, :, 5, 4], output[:, 5 * 12 + 4])
-    expected = by_hand(flow.numpy(), batch["labels"].numpy())
+    expected = expected_errors(flow.numpy(), batch["labels"].numpy())
     for loss in (module.loss_sum(batch), module.evaluate(batch, "val")):
         assert int(loss.count) == len(expected) == 3 * 96 - 36 - 1
         assert float(loss.total) == pytest.approx(sum(expected), rel=1e-4)
@@ -59,7 +59,7 @@ def test_unknown_flow_has_no_gradient(flow_module):
     assert all(parameter.grad.isfinite().all() for parameter in module.model.parameters())
 
 
-def test_a_perfect_answer_and_no_answer_at_all():
+def test_end_point_errors_of_perfect_flow_and_unknown_targets():
     targets = torch.randn(2, 5, 2)
     targets[0, 1] = torch.nan
     answers = targets.nan_to_num().requires_grad_()
@@ -70,7 +70,7 @@ def test_a_perfect_answer_and_no_answer_at_all():
     assert (float(nothing.mean), int(nothing.count)) == (0.0, 0)
 
 
-def test_the_loss_of_some_places_is_that_of_all_on_average(flow_module):
+def test_mean_loss_at_random_positions_equals_loss_at_all(flow_module):
     whole, some = flow_module(), flow_module(num_places=10)
     some.load_state_dict(whole.state_dict())
     batch = random_batch()
@@ -84,17 +84,17 @@ def test_the_loss_of_some_places_is_that_of_all_on_average(flow_module):
     assert int(some.evaluate(batch, "val").count) == 3 * 96 - 37  # all, in evaluation
 
 
-def test_more_places_than_there_are_is_all_of_them(flow_module):
+def test_num_places_above_number_of_pixels_decodes_all(flow_module):
     module, batch = flow_module(num_places=1000), random_batch()
     with torch.no_grad():
         assert int(module.loss_sum(batch).count) == 3 * 96 - 37
 
 
-def test_metrics_are_means_over_all_known_places(flow_module, quiet_trainer):
+def test_metrics_are_means_over_known_pixels(flow_module, quiet_trainer):
     module = flow_module()
     batch = random_batch(5)
-    expected = by_hand(module.flow(batch["frames"]).numpy(), batch["labels"].numpy())
-    zero = by_hand(np.zeros((5, 2, 8, 12)), batch["labels"].numpy())
+    expected = expected_errors(module.flow(batch["frames"]).numpy(), batch["labels"].numpy())
+    zero = expected_errors(np.zeros((5, 2, 8, 12)), batch["labels"].numpy())
     loader = DataLoader(Rows(batch), batch_size=2, collate_fn=as_it_is)
     trainer = quiet_trainer()
     (validated,) = trainer.validate(module, loader, verbose=False)
@@ -105,23 +105,23 @@ def test_metrics_are_means_over_all_known_places(flow_module, quiet_trainer):
         assert found[f"{stage}_zero_epe"] == pytest.approx(np.mean(zero), rel=1e-4)
 
 
-def test_an_adapter_with_fewer_places_is_refused(flow_module):
+def test_adapter_with_fewer_positions_than_pixels_is_rejected(flow_module):
     module = flow_module()
     batch = random_batch()
     module.model.input_adapter.forward = lambda batch: type(adapted)(adapted.x[:, ::2])
     adapted = type(module.model.input_adapter).forward(module.model.input_adapter, batch)
     for use in (module.loss_sum, lambda batch: module.flow(batch["frames"])):
-        with pytest.raises(UserError, match="answers for 48 places of frames of 8x12 pixels"):
+        with pytest.raises(UserError, match="the model has 48 output positions for frames of 8x12 pixels"):
             use(batch)
 
 
-def test_impossible_options_are_refused(flow_config):
+def test_invalid_options_are_rejected(flow_config):
     with pytest.raises(UserError, match="num_places=0 must be at least 1"):
         LitOpticalFlow.create(flow_config(), num_places=0)
 
 
-def test_a_model_learns_pairs_by_heart(flow_config, chairs, quiet_trainer):
-    """Whole frames that move by (0, 0), (1, -1), (2, -2) and (3, -3) pixels."""
+def test_model_overfits_four_pairs(flow_config, chairs, quiet_trainer):
+    """The flow of the frames is (0, 0), (1, -1), (2, -2) and (3, -3)."""
     data = FlyingChairsDataModule(str(chairs(4, size=(8, 12))), val_fraction=0, batch_size=4, seed=0)
     config = flow_config({"init_scale": 0.2}, {"rescale_factor": 1.0, "flow_scale_factor": 2.0})
     module = LitOpticalFlow.create(config, optimizer={"name": "AdamW", "lr": 0.01}, num_places=48)
@@ -133,7 +133,7 @@ def test_a_model_learns_pairs_by_heart(flow_config, chairs, quiet_trainer):
     assert metrics["train_epe"] < 0.7 * metrics["val_zero_epe"]
 
 
-def test_a_model_begins_to_learn_flying_chairs_by_heart(flow_config, quiet_trainer, tmp_path):
+def test_model_overfits_flying_chairs(flow_config, quiet_trainer, tmp_path):
     with tarfile.open(sample_data("flyingchairs/pairs.tar.xz")) as archive:
         archive.extractall(tmp_path, filter="data")
     data = FlyingChairsDataModule(str(tmp_path), val_fraction=0, downscale=16, batch_size=6, seed=0)

@@ -1,4 +1,4 @@
-"""What the tests of images must know of the transformers that is installed."""
+"""Fixtures that depend on the installed version of transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverTrainableP
 
 @pytest.fixture(scope="session")
 def needs_interpolation() -> None:
-    """Skips a test that compares images of another size than that of training with Hugging Face's learned positions."""
+    """Skip a test that needs the interpolation of Hugging Face's learned positions."""
     encoding = PerceiverTrainablePositionEncoding((2, 2), num_channels=1)
     if encoding(None, interpolate_pos_encoding=True, input_size=(3, 5)).shape[0] != 3 * 5:
-        pytest.skip("this version of transformers does not interpolate learned positions when it is asked to")
+        pytest.skip("this version of transformers does not interpolate learned positions")

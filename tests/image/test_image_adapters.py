@@ -55,14 +55,14 @@ SIZES = [(56, 56), (20, 28), (45, 33), (17, 64)]
 
 @pytest.fixture(params=list(ADAPTERS))
 def adapter(request, randomise_all) -> ImageInputAdapter:
-    """An adapter of each kind, for images of two channels, with random weights and statistics."""
+    """Adapter of each kind for images of two channels, with random weights and running statistics."""
     adapter_type, config = ADAPTERS[request.param]
     return randomise_all(adapter_type.from_config(config)).eval()
 
 
 @pytest.fixture
 def randomise_all(randomise):
-    """A function that draws all parameters of a module, and the statistics of its batch norms, at random."""
+    """Factory of modules with random parameters and random running statistics of batch norms."""
 
     def randomise_all(module: nn.Module) -> nn.Module:
         for norm in randomise(module).modules():
@@ -75,19 +75,19 @@ def randomise_all(randomise):
 
 
 def adapt(adapter: ImageInputAdapter, images: Tensor) -> Tensor:
-    """The input array of images that have no padding."""
+    """Compute the input array of images, without padding."""
     x, pad_mask, _ = adapter({"pixel_values": images})
     assert pad_mask is None
     return x
 
 
 def statistics(module: nn.Module) -> dict[str, Tensor]:
-    """All buffers of a module, such as the statistics of its batch norms."""
+    """Copy the buffers of a module, such as running statistics of batch norms."""
     return {name: buffer.clone() for name, buffer in module.named_buffers()}
 
 
 def fourier_positions(size: tuple[int, int], num_bands: int, max_resolution: tuple[int, int]) -> Tensor:
-    """Hugging Face's positions of a grid."""
+    """Compute Hugging Face's Fourier position encodings of a grid."""
     encoding = PerceiverFourierPositionEncoding(num_bands, max_resolution)
     return encoding(list(size), 1, torch.device("cpu"), torch.float32)[0]
 
@@ -97,7 +97,7 @@ def fourier_positions(size: tuple[int, int], num_bands: int, max_resolution: tup
 
 @pytest.fixture(params=["Fourier", "Learned", "ConvProcessing"])
 def pair(request, randomise_all) -> tuple[PerceiverImagePreprocessor, ImageInputAdapter]:
-    """The preprocessor of one of Hugging Face's models, and the same adapter here."""
+    """Preprocessor of one of Hugging Face's models, and the equivalent adapter."""
     sizes = {"num_latents": 3, "d_latents": 8, "num_self_attends_per_block": 1, "num_self_attention_heads": 1}
     config = transformers.PerceiverConfig(image_size=14, num_cross_attention_heads=1, **sizes)
     model = getattr(transformers, f"PerceiverForImageClassification{request.param}")(config)
@@ -118,7 +118,7 @@ def pair(request, randomise_all) -> tuple[PerceiverImagePreprocessor, ImageInput
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(14, 14), (20, 28), (45, 33), (17, 64), (5, 6)])
-def test_the_input_array_is_that_of_hugging_face(pair, size, request):
+def test_input_equals_hugging_face(pair, size, request):
     theirs, ours = pair
     if isinstance(ours, ImageLearnedInputAdapter) and size != (14, 14):
         request.getfixturevalue("needs_interpolation")
@@ -130,8 +130,8 @@ def test_the_input_array_is_that_of_hugging_face(pair, size, request):
 
 
 @torch.no_grad()
-def test_patches_are_those_of_hugging_face(randomise):
-    """Of which the linear layer sees a patch as (rows, columns, channels)."""
+def test_patches_equal_hugging_face(randomise):
+    """Hugging Face's linear layer reads a patch as (rows, columns, channels)."""
     theirs = randomise(
         PerceiverImagePreprocessor(
             transformers.PerceiverConfig(),
@@ -151,13 +151,13 @@ def test_patches_are_those_of_hugging_face(randomise):
     ours.conv.weight.copy_(theirs.conv_after_patches.weight.unflatten(1, (4, 4, 3)).permute(0, 3, 1, 2))
     ours.conv.bias.copy_(theirs.conv_after_patches.bias)
     images = torch.randn(2, 3, 20, 32)
-    # A sequence of one image, which Hugging Face takes as a video.
+    # Hugging Face expects a video: a sequence of one image.
     expected, _, _ = theirs(images[:, None])
     torch.testing.assert_close(adapt(ours, images), expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
-def test_patches_at_the_border_are_filled_up_with_zeros(randomise):
+def test_patches_at_the_border_are_zero_padded(randomise):
     adapter = randomise(ImagePatchesInputAdapter(ADAPTERS["patches"][1]))
     images = torch.randn(2, 2, 9, 14)
     filled = torch.zeros(2, 2, 12, 16)
@@ -168,11 +168,11 @@ def test_patches_at_the_border_are_filled_up_with_zeros(randomise):
 
 
 @torch.no_grad()
-def test_learned_positions_of_an_oblong_grid_are_interpolated_as_a_map(randomise):
+def test_learned_positions_of_an_oblong_grid_are_interpolated(randomise):
     adapter = randomise(ImageLearnedInputAdapter(ADAPTERS["learned"][1]))
-    own = adapt(adapter, torch.randn(2, 2, 9, 6))[0, :, 7:]
+    actual = adapt(adapter, torch.randn(2, 2, 9, 6))[0, :, 7:]
     expected = adapter.positions_projection(adapter.position_embeddings)
-    torch.testing.assert_close(own, expected, rtol=0, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
     # Interpolation is linear, and so is the projection but for its bias.
     grid = (expected - adapter.positions_projection.bias).reshape(9, 6, 5).permute(2, 0, 1)[None]
     for size in ((12, 5), (6, 9)):
@@ -193,7 +193,7 @@ def test_learned_positions_of_an_oblong_grid_are_interpolated_as_a_map(randomise
         ("test_vit", (32, 48), (2, 3)),
     ],
 )
-def test_a_feature_map_of_timm_is_the_input_array(name, size, grid, randomise_all):
+def test_input_is_timm_feature_map_with_positions(name, size, grid, randomise_all):
     config = ImageTimmEncoderConfig(
         timm_model=name, num_channels=2, image_size=size, num_frequency_bands=4, max_resolution=(7, 9)
     )
@@ -212,7 +212,7 @@ def test_a_feature_map_of_timm_is_the_input_array(name, size, grid, randomise_al
 
 
 @torch.no_grad()
-def test_the_features_are_those_of_the_whole_model_of_timm():
+def test_features_equal_the_full_timm_model():
     whole = timm.create_model("test_vit", in_chans=1, img_size=(32, 48)).eval()
     config = ImageTimmEncoderConfig(timm_model="test_vit", num_channels=1, image_size=(32, 48))
     adapter = ImageTimmInputAdapter(config).eval()
@@ -228,7 +228,7 @@ def test_the_features_are_those_of_the_whole_model_of_timm():
     torch.testing.assert_close(normed, tokens, rtol=1e-4, atol=1e-5)
 
 
-def test_another_feature_map_can_be_chosen():
+def test_out_index_selects_the_feature_map():
     finer = ImageTimmInputAdapter(dataclasses.replace(ADAPTERS["timm"][1], out_index=2))
     coarser = ImageTimmInputAdapter(ADAPTERS["timm"][1])
     assert finer.grid(64, 96) == (8, 12)
@@ -237,7 +237,7 @@ def test_another_feature_map_can_be_chosen():
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
-def test_a_frozen_backbone_is_left_as_it_is_by_training(name):
+def test_frozen_backbone_stays_in_evaluation_mode(name):
     config = dataclasses.replace(ADAPTERS["timm"][1], timm_model=name, freeze_backbone=True, image_size=(32, 32))
     adapter = ImageTimmInputAdapter(config)
     images, before = torch.randn(4, 2, 32, 32), statistics(adapter)
@@ -249,7 +249,7 @@ def test_a_frozen_backbone_is_left_as_it_is_by_training(name):
     torch.testing.assert_close(statistics(adapter), before, rtol=0, atol=0)
 
 
-def test_a_trained_backbone_learns():
+def test_backbone_is_trained():
     adapter = ImageTimmInputAdapter(ADAPTERS["timm"][1])
     before = statistics(adapter)
     adapt(adapter, torch.randn(4, 2, 32, 32)).square().sum().backward()
@@ -257,7 +257,7 @@ def test_a_trained_backbone_learns():
     assert all(parameter.grad is not None for parameter in adapter.parameters())
 
 
-def test_a_name_that_timm_does_not_know_says_which_are_near():
+def test_unknown_timm_model_suggests_similar_names():
     with pytest.raises(UnknownNameError, match=r"unknown timm_model 'resnet19'; did you mean .*'resnet18'"):
         ImageTimmInputAdapter(ImageTimmEncoderConfig(timm_model="resnet19"))
     with pytest.raises(UnknownNameError, match=r"unknown timm_model '#'; known: timm.list_models\(\)"):
@@ -272,7 +272,7 @@ def test_a_name_that_timm_does_not_know_says_which_are_near():
         ({"pretrained": True, "timm_model": "test_mambaout_without_weights"}, "No pretrained weights exist"),
     ],
 )
-def test_a_model_that_timm_cannot_create_is_one_line_of_error(values, message, monkeypatch):
+def test_invalid_timm_options_are_reported(values, message, monkeypatch):
     entry = timm.model_entrypoint("test_mambaout")
     monkeypatch.setitem(timm.models._registry._model_entrypoints, "test_mambaout_without_weights", entry)
     with pytest.raises(UserError, match="cannot be created: ") as error:
@@ -312,7 +312,7 @@ def test_the_places_are_the_grids_row_by_row(adapter, size):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["pixels", "learned", "conv", "patches"])
 def test_a_change_of_pixels_is_seen_at_their_place(name, randomise_all):
-    """At the place that is as far down and to the right as the pixels are."""
+    """The largest change is at the input position of the changed pixels."""
     adapter_type, config = ADAPTERS[name]
     adapter = randomise_all(adapter_type.from_config(config)).eval()
     images = torch.zeros(1, 2, 64, 96)
@@ -325,7 +325,7 @@ def test_a_change_of_pixels_is_seen_at_their_place(name, randomise_all):
     assert (column + 0.5) / width * 96 == pytest.approx(22, abs=4)
 
 
-def test_the_state_dict_holds_no_fourier_positions(adapter):
+def test_state_dict_has_no_fourier_positions(adapter):
     adapt(adapter, torch.randn(1, 2, 40, 40))
     expected = {name for name, _ in (*adapter.named_parameters(), *adapter.named_buffers())}
     assert set(adapter.state_dict()) == expected
@@ -337,7 +337,7 @@ def test_the_state_dict_holds_no_fourier_positions(adapter):
 
 
 @torch.no_grad()
-def test_adapters_can_be_copied_and_pickled_after_use(adapter):
+def test_adapters_can_be_copied_and_pickled(adapter):
     images = torch.randn(2, 2, 40, 33)
     expected = adapt(adapter, images)
     stored = io.BytesIO()
@@ -352,14 +352,14 @@ def test_adapters_can_be_copied_and_pickled_after_use(adapter):
 
 
 @torch.no_grad()
-def test_half_precision_is_kept(adapter):
+def test_bfloat16_is_preserved(adapter):
     x = adapt(adapter.bfloat16(), torch.randn(1, 2, 40, 40, dtype=torch.bfloat16))
     assert x.dtype == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16):
         assert adapt(adapter.float(), torch.randn(1, 2, 40, 40)).isfinite().all()
 
 
-def test_asking_for_the_grid_changes_nothing(adapter):
+def test_grid_has_no_side_effects(adapter):
     adapter.train()
     list(adapter.modules())[-1].eval()  # as a user may
     before, modes = statistics(adapter), [module.training for module in adapter.modules()]
@@ -369,48 +369,48 @@ def test_asking_for_the_grid_changes_nothing(adapter):
 
 
 @pytest.mark.parametrize("shape", [(2, 30, 30), (1, 3, 30, 30), (1, 30, 30, 2), (1, 1, 2, 30, 30), (30,)])
-def test_images_of_another_shape_are_refused(adapter, shape):
+def test_other_shapes_are_rejected(adapter, shape):
     with pytest.raises(ValueError, match=r"pixel_values of shape .*: must be .* num_channels=2 channels$"):
         adapt(adapter, torch.randn(shape))
 
 
-def test_bytes_are_refused(adapter):
+def test_integer_images_are_rejected(adapter):
     with pytest.raises(ValueError, match=r"pixel_values of type torch\.uint8: must be floating point"):
         adapt(adapter, torch.zeros(1, 2, 30, 30, dtype=torch.uint8))
 
 
-def test_images_too_small_for_the_conv_stem_are_refused():
+def test_images_too_small_for_the_conv_stem_are_rejected():
     adapter = ImageConvInputAdapter(ADAPTERS["conv"][1])
     assert adapt(adapter, torch.randn(2, 2, 5, 7)).shape[1] == 1
     for use in (lambda: adapt(adapter, torch.randn(1, 2, 4, 30)), lambda: adapter.grid(4, 30)):
-        with pytest.raises(ValueError, match="images of 4x30 pixels are too small: 5x5 are needed"):
+        with pytest.raises(ValueError, match=r"images of 4x30 pixels are too small \(at least 5x5"):
             use()
 
 
-def test_images_that_a_backbone_cannot_take_are_refused():
+def test_sizes_that_a_backbone_rejects_are_reported():
     config = dataclasses.replace(ADAPTERS["timm"][1], timm_model="test_vit3", image_size=[32, 48])
     adapter = ImageTimmInputAdapter(config)
     assert adapter.grid(32, 48) == (2, 3)
     for use in (lambda: adapt(adapter, torch.randn(1, 2, 48, 32)), lambda: adapter.grid(48, 32)):
-        with pytest.raises(ValueError, match=r"timm_model='test_vit3' cannot take images of 48x32 .* image_size"):
+        with pytest.raises(ValueError, match=r"timm_model='test_vit3': cannot process images of 48x32 .* image_size"):
             use()
 
 
 class Data:
-    """What a data module says of its images."""
+    """Stand-in for a data module with the given attributes."""
 
     def __init__(self, **values):
         vars(self).update(values)
 
 
-def test_data_of_other_channels_are_refused(adapter):
+def test_data_with_other_channels_is_rejected(adapter):
     adapter.check_data(Data())
     adapter.check_data(Data(num_channels=2, image_size=(33, 20)))
     with pytest.raises(ValueError, match=r"^the data's num_channels=3 does not fit the model's num_channels=2$"):
         adapter.check_data(Data(num_channels=3, image_size=(33, 20)))
 
 
-def test_data_of_a_size_that_an_adapter_cannot_take_are_refused():
+def test_data_of_unsupported_size_is_rejected():
     adapter = ImageConvInputAdapter(ADAPTERS["conv"][1])
     with pytest.raises(ValueError, match="images of 30x4 pixels are too small"):
         adapter.check_data(Data(image_size=(30, 4)))
@@ -428,7 +428,7 @@ def test_data_of_a_size_that_an_adapter_cannot_take_are_refused():
         ("timm", {"timm_model": "test_vit3"}, (160, 160)),
     ],
 )
-def test_examples_are_images_of_the_size_that_an_adapter_is_meant_for(name, changes, size):
+def test_example_batch_has_the_default_size(name, changes, size):
     adapter_type, config = ADAPTERS[name]
     adapter = adapter_type.from_config(dataclasses.replace(config, **changes))
     first, again, other = (adapter.example_batch(2, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
@@ -442,7 +442,7 @@ def test_examples_are_images_of_the_size_that_an_adapter_is_meant_for(name, chan
 
 
 class Output(OutputAdapter):
-    """The decoder's answer to one query."""
+    """Output adapter that returns the decoder's output for one query."""
 
     def __init__(self):
         super().__init__(TrainableQueryProvider(1, 6))
@@ -460,14 +460,14 @@ def model_of(name: str, freeze: bool = False) -> PerceiverIO:
 
 
 @pytest.mark.parametrize("name", list(ADAPTERS))
-def test_every_weight_of_an_adapter_is_trained(name):
+def test_all_weights_of_an_adapter_are_trained(name):
     model = model_of(name)
     model({"pixel_values": torch.randn(3, 2, 40, 33)}).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.input_adapter.parameters())
 
 
 @pytest.mark.parametrize("name", ["conv", "timm"])
-def test_the_statistics_of_a_frozen_encoder_stay_as_they_are(name):
+def test_statistics_of_a_frozen_encoder_do_not_change(name):
     images = {"pixel_values": torch.randn(4, 2, 40, 33)}
     for freeze in (False, True):
         model = model_of(name, freeze)
@@ -477,11 +477,11 @@ def test_the_statistics_of_a_frozen_encoder_stay_as_they_are(name):
         in_training = model(images)
         changed = any(not torch.equal(value, before[key]) for key, value in statistics(model).items())
         assert changed is not freeze
-        # And they are what is used.
+        # Evaluation uses these statistics.
         assert torch.allclose(in_training, model.eval()(images), rtol=0, atol=1e-7) is freeze
 
 
-def test_weights_that_are_frozen_later_keep_their_statistics_and_thawed_ones_do_not():
+def test_freezing_and_unfreezing_later_affects_statistics():
     adapter = ImageConvInputAdapter(ADAPTERS["conv"][1])
     images = torch.randn(4, 2, 40, 33)
     adapter.requires_grad_(False)
@@ -493,7 +493,7 @@ def test_weights_that_are_frozen_later_keep_their_statistics_and_thawed_ones_do_
     assert not torch.equal(adapter.stem.norm.running_mean, before["stem.norm.running_mean"])
 
 
-def test_a_part_without_weights_is_not_taken_for_frozen():
+def test_module_without_weights_is_not_frozen():
     adapter = ImagePixelsInputAdapter(ADAPTERS["pixels"][1])
     adapter.dropout = nn.Dropout()
     adapter.train()
@@ -504,7 +504,7 @@ def test_a_part_without_weights_is_not_taken_for_frozen():
 # Initialisation and configuration
 
 
-def test_linear_maps_and_positions_start_at_the_scale_of_the_configuration():
+def test_init_scale_is_the_standard_deviation_of_weights():
     learned = ImageLearnedInputAdapter(ImageLearnedEncoderConfig(init_scale=0.1, image_size=(30, 20)))
     patches = ImagePatchesInputAdapter(ImagePatchesEncoderConfig(init_scale=0.1))
     weights = [learned.conv, learned.positions_projection, patches.conv]
@@ -516,13 +516,13 @@ def test_linear_maps_and_positions_start_at_the_scale_of_the_configuration():
 @pytest.mark.parametrize(
     "config_type", [ImagePixelsEncoderConfig, ImageConvEncoderConfig, ImagePatchesEncoderConfig, ImageTimmEncoderConfig]
 )
-def test_a_size_may_be_a_list(config_type):
+def test_size_may_be_a_list(config_type):
     assert config_type(max_resolution=[3, 4]).max_resolution == (3, 4)
     assert config_type(max_resolution=[3, 4]) == config_type(max_resolution=(3, 4))
 
 
 @pytest.mark.parametrize("value", [[3], [3, 4, 5], 3, "34", [3.0, 4], [0, 4], None])
-def test_what_is_no_size_is_refused(value):
+def test_invalid_size_is_rejected(value):
     with pytest.raises(ValueError, match=r"ImageLearnedEncoderConfig.image_size=.*: must be a height and a width"):
         ImageLearnedEncoderConfig(image_size=value)
 
@@ -540,6 +540,6 @@ def test_what_is_no_size_is_refused(value):
         (ImageTimmEncoderConfig, "num_channels"),
     ],
 )
-def test_sizes_below_one_are_refused(config_type, field):
+def test_sizes_below_one_are_rejected(config_type, field):
     with pytest.raises(ValueError, match=rf"{config_type.__name__}\.{field}=0: must be at least 1"):
         config_type(**{field: 0})

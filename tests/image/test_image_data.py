@@ -1,4 +1,4 @@
-"""Data modules of images: examples, batches, augmentation, and the data sets in memory."""
+"""Image data modules: examples, batches, augmentation, data sets in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ from perceiver_plugins.image.data import (
 )
 from perceiver_plugins.image.data.arrays import in_memory
 from perceiver_plugins.image.data.sources import ImageSplits
-from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, chance, moved, to_pixels
+from perceiver_plugins.image.data.transforms import (
+    Augmentation,
+    ImageFormat,
+    seeded_generators,
+    shift_and_rotate,
+    to_pixels,
+)
 from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
@@ -47,7 +53,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class ArrayModule(ImageDataModule):
-    """Images that a test made, for training and validation."""
+    """Data module of given images, for training and validation."""
 
     def __init__(self, pixels: torch.Tensor, labels: torch.Tensor, **options: Any) -> None:
         super().__init__(**options)
@@ -63,12 +69,12 @@ class ArrayModule(ImageDataModule):
 
 
 def noise(number: int, channels: int = 3, height: int = 9, width: int = 12) -> torch.Tensor:
-    """Images without any structure."""
+    """Draw images of noise."""
     return torch.randint(0, 256, (number, channels, height, width), dtype=torch.uint8)
 
 
-def one_class_a_value(number: int, classes: int = 4, **size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images of one value each, 60 times their label."""
+def constant_images(number: int, classes: int = 4, **size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Create images whose pixels are 60 times their label."""
     labels = torch.arange(number) % classes
     return torch.zeros_like(noise(number, 1, **size)) + 60 * labels[:, None, None, None].to(torch.uint8), labels
 
@@ -116,10 +122,10 @@ def test_normalisation(channels: int) -> None:
     assert (batch["pixel_values"].dtype, batch["labels"].dtype) == (torch.float32, torch.int64)
     assert batch["pixel_values"].is_contiguous()
     assert batch["labels"].tolist() == [0, 1, 2, 3, 4]
-    assert torch.equal(module.images.store.pixels, pixels)  # those in memory are left as they are
+    assert torch.equal(module.images.store.pixels, pixels)  # images in memory are not modified
 
 
-def test_a_mean_for_all_channels_and_of_colours() -> None:
+def test_mean_and_std_are_matched_to_channels() -> None:
     module = ArrayModule(noise(2), torch.arange(2), mean=0.25, std=[0.5])
     assert (module.mean, module.std) == ((0.25,) * 3, (0.5,) * 3)
     grey = ArrayModule(noise(2), torch.arange(2), num_channels=1)
@@ -127,7 +133,7 @@ def test_a_mean_for_all_channels_and_of_colours() -> None:
     assert DigitsDataModule(num_channels=3).mean == DigitsDataModule().mean * 3
 
 
-def test_examples_one_by_one_and_beyond_the_end() -> None:
+def test_single_examples_and_indices_beyond_the_end() -> None:
     module = ready(ArrayModule(noise(3), torch.tensor([2, 0, 1])))
     examples = module.split_datasets["validation"]
     batch = examples.__getitems__([1, 2, 3, 4])
@@ -138,7 +144,7 @@ def test_examples_one_by_one_and_beyond_the_end() -> None:
     assert torch.equal(module.split_datasets["train"][(5, 1)]["pixel_values"], batch["pixel_values"][0])
 
 
-def test_properties_right_after_construction() -> None:
+def test_properties_before_setup() -> None:
     labels = torch.tensor([0, 2, 2, 0, 2])
     module = ArrayModule(noise(5), labels)
     assert (module.num_classes, module.class_counts) == (3, [2, 0, 3])
@@ -167,13 +173,13 @@ def test_size_and_crops(options: dict[str, Any], size: tuple[int, int], min_crop
         assert batch["pixel_values"].is_contiguous()
 
 
-def test_large_images_are_224() -> None:
+def test_default_size_of_large_images_is_224() -> None:
     module = ArrayModule(noise(2, 1, 225, 300), torch.arange(2))
     assert (module.image_size, module.min_crop, module.crop_pct) == ((224, 224), 0.08, 0.875)
     assert ArrayModule(noise(2, 1, 100, 224), torch.arange(2)).image_size == (100, 224)
 
 
-def test_description_is_plain(tmp_path: Path) -> None:
+def test_description_is_plain_data(tmp_path: Path) -> None:
     module = ArrayModule(noise(2), torch.arange(2), image_size=8)
     torch.save(module.description(), tmp_path / "d.pt")
     loaded = torch.load(tmp_path / "d.pt", weights_only=True)
@@ -186,8 +192,8 @@ def test_description_is_plain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96), (96, 64)])
-def test_evaluation_is_that_of_timm(height: int, width: int) -> None:
-    # Sizes at which timm, which resizes first and cuts then, cuts between whole pixels too.
+def test_evaluation_equals_timm(height: int, width: int) -> None:
+    # timm resizes before it crops: at these sizes, its crops begin at whole pixels as well.
     image = Image.fromarray(noise(1, 3, height, width)[0].permute(1, 2, 0).numpy())
     options = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4), "crop_pct": 0.875}
     theirs = timm.data.create_transform(28, is_training=False, interpolation="bicubic", **options)(image)
@@ -198,8 +204,8 @@ def test_evaluation_is_that_of_timm(height: int, width: int) -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (4, 12), (15, 5)])
 @pytest.mark.parametrize("crop_pct", [1.0, 0.5])
-def test_the_middle_is_looked_at(size: tuple[int, int], crop_pct: float) -> None:
-    # The value of a pixel is its place, so that the mean is the place of the middle, and the range that of the part.
+def test_evaluation_uses_the_centre_crop(size: tuple[int, int], crop_pct: float) -> None:
+    # Pixel values are coordinates: their mean is the centre of the crop, their range its extent.
     columns, rows = np.meshgrid(np.arange(60), np.arange(40))
     image = Image.fromarray(np.stack([columns, rows, rows], axis=-1).astype(np.uint8))
     pixels = to_pixels([ImageFormat(size, 3, (0,), (1,), crop_pct).cut(image)])[0].float()
@@ -217,11 +223,11 @@ def test_images_of_their_own_size_are_left_as_they_are() -> None:
     assert torch.equal(to_pixels([ImageFormat((7, 5), 3, (0,), (1,)).cut(image)]), pixels)
 
 
-# chance
+# random generators
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_batches_depend_on_seed_epoch_and_examples_alone(channels: int) -> None:
+def test_batches_are_a_function_of_seed_epoch_and_examples(channels: int) -> None:
     pixels, labels = noise(24, channels, 16, 16), torch.arange(24) % 3
     options = {"batch_size": 6, "num_channels": channels, **EVERYTHING}
 
@@ -248,9 +254,9 @@ def test_batches_depend_on_seed_epoch_and_examples_alone(channels: int) -> None:
     assert not torch.equal(examples.__getitems__(first)["pixel_values"], examples.__getitems__(later)["pixel_values"])
 
 
-def test_chance_is_repeatable_and_leaves_no_trace() -> None:
+def test_seeded_generators_are_repeatable_and_restored() -> None:
     def draw(*key: int) -> list[float]:
-        with chance(*key):
+        with seeded_generators(*key):
             return [random.random(), float(np.random.rand()), float(torch.rand(()))]
 
     before = torch.get_rng_state()
@@ -261,7 +267,7 @@ def test_chance_is_repeatable_and_leaves_no_trace() -> None:
 
 
 class Seen(BoringModel):
-    """Records what it is trained on."""
+    """Model that records its training batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -283,7 +289,7 @@ class SaveEach(Callback):
         trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
 
-def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_training_resumes_within_an_epoch(tmp_path: Path) -> None:
     def fit(ckpt_path: Path | None = None) -> list[dict[str, torch.Tensor]]:
         model = Seen()
         trainer = Trainer(
@@ -312,24 +318,24 @@ def augmentation(size: tuple[int, int], channels: int = 3, **options: Any) -> Au
     return Augmentation(image_format, options.pop("num_classes", 4), **options)
 
 
-def test_shifts_are_by_whole_pixels_and_black_outside() -> None:
+def test_shifts_are_whole_pixels_with_black_borders() -> None:
     pixels = noise(1, 2, 5, 7).expand(400, -1, -1, -1)
-    result = moved(pixels, 2, 0.0)
+    result = shift_and_rotate(pixels, 2, 0.0)
     padded = torch.nn.functional.pad(pixels[0].float(), (2, 2, 2, 2))
     expected = {(y, x): padded[:, y : y + 5, x : x + 7] for y in range(5) for x in range(5)}
     found = set()
     for image in result:
-        place, nearest = min(expected.items(), key=lambda item: float((item[1] - image).abs().max()))
+        shift, nearest = min(expected.items(), key=lambda item: float((item[1] - image).abs().max()))
         torch.testing.assert_close(image, nearest, rtol=0, atol=1e-2)
-        found.add(place)
+        found.add(shift)
     assert found == set(expected)
 
 
-def test_rotations_keep_distances_and_stay_within_their_limit() -> None:
+def test_rotations_preserve_distances_and_stay_within_the_limit() -> None:
     height, width = 41, 61
     rows, columns = torch.meshgrid(torch.arange(height) - 20.0, torch.arange(width) - 30.0, indexing="ij")
     dot = 255 * torch.exp(-((columns - 12) ** 2 + rows**2) / 8)  # to the right of the middle
-    images = moved(dot.byte().expand(200, 1, -1, -1), 0, 30.0)[:, 0]
+    images = shift_and_rotate(dot.byte().expand(200, 1, -1, -1), 0, 30.0)[:, 0]
     weights = images / images.sum(dim=(1, 2), keepdim=True)
     x, y = (weights * columns).sum(dim=(1, 2)), (weights * rows).sum(dim=(1, 2))
     torch.testing.assert_close(torch.hypot(x, y), torch.full_like(x, 12.0), rtol=0, atol=0.1)
@@ -338,7 +344,7 @@ def test_rotations_keep_distances_and_stay_within_their_limit() -> None:
     assert -30.5 < angles.min() < -25
 
 
-def test_crops_have_the_area_and_shape_that_they_should() -> None:
+def test_random_crops_have_the_given_areas_and_aspect_ratios() -> None:
     columns, rows = np.meshgrid(np.arange(250), np.arange(200))
     image = Image.fromarray(np.stack([columns, rows, rows], axis=-1).astype(np.uint8))
     cut = augmentation((32, 32), min_crop=0.3).cut
@@ -356,7 +362,7 @@ def test_crops_have_the_area_and_shape_that_they_should() -> None:
     assert max(lefts) > 50
 
 
-def test_mirrors() -> None:
+def test_hflip() -> None:
     pixels = noise(1, 3, 4, 5).expand(500, -1, -1, -1)
     pixel_values, labels = augmentation((4, 5), hflip=0.3).batch(pixels, torch.arange(500))
     plain = pixels.float() / 255
@@ -367,7 +373,7 @@ def test_mirrors() -> None:
     assert labels.tolist() == list(range(500))
 
 
-def test_erasing() -> None:
+def test_random_erasing() -> None:
     pixels = torch.full((300, 1, 20, 20), 255, dtype=torch.uint8)
     pixel_values, _ = augmentation((20, 20), 1, random_erasing=0.25).batch(pixels, torch.zeros(300).long())
     erased = (pixel_values == 0).float().mean(dim=(1, 2, 3))
@@ -378,8 +384,8 @@ def test_erasing() -> None:
 @pytest.mark.parametrize(
     "options", [{"mixup_alpha": 0.8}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 1.0, "cutmix_alpha": 1.0}]
 )
-def test_mixed_labels_say_what_is_in_the_image(options: dict[str, float]) -> None:
-    pixels, labels = one_class_a_value(24, classes=4, height=8, width=8)
+def test_mixed_labels_match_mixed_images(options: dict[str, float]) -> None:
+    pixels, labels = constant_images(24, classes=4, height=8, width=8)
     module = ready(ArrayModule(pixels, labels, num_channels=1, batch_size=6, **PLAIN, **options))
     two_classes = 0
     for batch in batches(module.train_dataloader()):
@@ -393,9 +399,10 @@ def test_mixed_labels_say_what_is_in_the_image(options: dict[str, float]) -> Non
     assert batch["labels"].dtype == torch.int64
 
 
-@pytest.mark.parametrize("augment", ["rand-m9-mstd0.5-inc1", "augmix-m5-w2", "original-mstd0.5", "v0"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_augmentations_of_timm(augment: str, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("augment", "channels"), [("rand-m9-mstd0.5-inc1", 1), ("augmix-m5-w2", 3), ("original-mstd0.5", 3), ("v0", 1)]
+)
+def test_timm_augmentations(augment: str, channels: int) -> None:
     images = noise(1, channels, 12, 17).expand(8, -1, -1, -1)
     module = ready(ArrayModule(images, torch.arange(8), num_channels=channels, augment=augment, batch_size=8, **PLAIN))
     (batch,) = batches(module.train_dataloader())
@@ -404,7 +411,7 @@ def test_augmentations_of_timm(augment: str, channels: int) -> None:
     assert (batch["pixel_values"] != images / 255).flatten(1).any(dim=1).sum() >= 2
 
 
-def test_without_chance_there_is_no_augmentation() -> None:
+def test_augmentation_is_disabled_by_default() -> None:
     module = ready(ArrayModule(noise(4), torch.arange(4)))
     assert module.split_datasets["train"].augmentation is None
     assert ready(ArrayModule(noise(4), torch.arange(4), hflip=0.1)).split_datasets["train"].augmentation is not None
@@ -415,7 +422,7 @@ def test_without_chance_there_is_no_augmentation() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"hflip": 0.5, "random_shift": 1}, EVERYTHING])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_files_and_memory_give_the_same_batches(channels: int, options: dict[str, Any], tmp_path: Path) -> None:
+def test_files_and_arrays_give_the_same_batches(channels: int, options: dict[str, Any], tmp_path: Path) -> None:
     pixels, labels = noise(12, channels, 8, 10), torch.arange(12) // 6
     for index, image in enumerate(pixels):
         path = tmp_path / f"class {int(labels[index])}" / f"{index:02d}.png"
@@ -424,7 +431,7 @@ def test_files_and_memory_give_the_same_batches(channels: int, options: dict[str
     more = {"num_channels": channels, "batch_size": 5, **options}
     from_files = ImageFolderDataModule(str(tmp_path), **more)
     files = from_files.splits.images["train"]
-    order = torch.tensor([int(Path(files.store.place(int(number))).stem) for number in files.numbers])
+    order = torch.tensor([int(Path(files.store.location(int(number))).stem) for number in files.numbers])
     in_files = ready(from_files).split_datasets["train"]
     memory = ready(ArrayModule(pixels[order], labels[order], **more)).split_datasets["train"]
     keys = [(2, index) for index in range(len(order))]
@@ -440,8 +447,8 @@ def test_digits() -> None:
     for split in sizes:
         share = np.bincount(module.splits.images[split].labels) / sizes[split]
         assert np.abs(share - 0.1).max() < 0.01
-    places = [set(module.splits.images[split].numbers.tolist()) for split in sizes]
-    assert len(set.union(*places)) == sum(map(len, places)) == 1797
+    numbers = [set(module.splits.images[split].numbers.tolist()) for split in sizes]
+    assert len(set.union(*numbers)) == sum(map(len, numbers)) == 1797
     values = module.split_datasets["train"].__getitems__(range(1258))["pixel_values"]
     assert float(values.mean()) == pytest.approx(0, abs=0.01)
     assert float(values.std()) == pytest.approx(1, abs=0.01)
@@ -468,14 +475,13 @@ def write_mnist(folder: Path, prefix: str, number: int, packed: bool = True) -> 
     return images, labels
 
 
-@pytest.mark.parametrize("module_class", [MNISTDataModule, FashionMNISTDataModule])
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("module_class", "packed"), [(MNISTDataModule, True), (FashionMNISTDataModule, False)])
 def test_idx_files(module_class: Any, packed: bool, tmp_path: Path) -> None:
     images, labels = write_mnist(tmp_path, "train", 30, packed)
     module = ready(module_class(str(tmp_path), val_size=10, batch_size=20, **PLAIN))
     (batch,) = batches(module.train_dataloader())
-    order = sorted(range(20), key=lambda place: int(batch["pixel_values"][place].double().sum() * 255))
-    expected = sorted(range(20), key=lambda place: int(images[place].sum()))
+    order = sorted(range(20), key=lambda index: int(batch["pixel_values"][index].double().sum() * 255))
+    expected = sorted(range(20), key=lambda index: int(images[index].sum()))
     torch.testing.assert_close(batch["pixel_values"][order, 0].double() * 255, torch.tensor(images[expected]).double())
     assert batch["labels"][order].tolist() == labels[expected].tolist()
     (batch,) = batches(module.val_dataloader())
@@ -487,7 +493,7 @@ def test_idx_files(module_class: Any, packed: bool, tmp_path: Path) -> None:
     assert batch["labels"].tolist() == list(range(7))
 
 
-def test_torchvision_reads_the_same(tmp_path: Path) -> None:
+def test_mnist_equals_torchvision(tmp_path: Path) -> None:
     for prefix in ("train", "t10k"):
         write_mnist(tmp_path / "MNIST" / "raw", prefix, 12, packed=False)
     theirs = torchvision.datasets.MNIST(str(tmp_path))
@@ -497,7 +503,7 @@ def test_torchvision_reads_the_same(tmp_path: Path) -> None:
     assert set(module.splits.images) == {"train", "validation", "test"}
 
 
-def test_names_of_clothes() -> None:
+def test_fashion_mnist_class_names() -> None:
     assert FashionMNISTDataModule().classes[0] == "T-shirt/top"
 
 
@@ -509,13 +515,13 @@ def test_real_mnist() -> None:
     }
     assert sum(module.class_counts) == 50_000
     assert module.class_counts[:2] == [4932, 5678]
-    # Every second image is of another source, with thicker strokes.
+    # Statistics of a sample: neighbouring images are from two sources, with thin and thick strokes.
     values = module.split_datasets["train"].__getitems__(range(0, 50_000, 11))["pixel_values"]
     assert float(values.mean()) == pytest.approx(0, abs=0.01)
     assert float(values.std()) == pytest.approx(1, abs=0.01)
 
 
-def test_downloads_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_downloads_are_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def download(self: torchvision.datasets.MNIST) -> None:
         print("Failed to download (trying next)")
         for prefix in ("train", "t10k"):
@@ -528,14 +534,14 @@ def test_downloads_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cap
     assert capsys.readouterr().out == ""
 
 
-def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Any) -> None:
         raise RuntimeError("Error downloading\ntrain-images")
 
     for module_class in (FashionMNISTDataModule, CIFAR10DataModule):
         monkeypatch.setattr(module_class.torchvision_class, "download", fail)
         name = module_class.torchvision_class.__name__
-        with pytest.raises(DataError, match=rf"{name} could not be downloaded .*; root names a folder") as caught:
+        with pytest.raises(DataError, match=rf"{name} could not be downloaded .*; set root to a folder") as caught:
             _ = module_class().num_classes
         assert "\n" not in str(caught.value)
 
@@ -543,7 +549,7 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(name: str, number: int) -> str:
         images = np.random.default_rng(number).integers(0, 256, (number, 3072)).astype(np.uint8)
-        data = pickle.dumps({"data": images, "labels": [place % 10 for place in range(number)]})
+        data = pickle.dumps({"data": images, "labels": [index % 10 for index in range(number)]})
         (folder / name).write_bytes(data)
         return hashlib.md5(data).hexdigest()
 
@@ -552,7 +558,7 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = torchvision.datasets.CIFAR10
     meta = pickle.dumps({"label_names": [*"abcdefghij"]})
     (folder / "batches.meta").write_bytes(meta)
-    # torchvision knows the real files by their checksums.
+    # torchvision verifies checksums.
     monkeypatch.setattr(theirs, "train_list", [[f"data_batch_{n}", write(f"data_batch_{n}", 10 + n)] for n in (1, 2)])
     monkeypatch.setattr(theirs, "test_list", [["test_batch", write("test_batch", 5)]])
     monkeypatch.setattr(theirs, "meta", {**theirs.meta, "md5": hashlib.md5(meta).hexdigest()})
@@ -572,7 +578,7 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _ = CIFAR10DataModule(str(folder)).num_classes
 
 
-# what is wrong is said
+# errors
 
 
 @pytest.mark.parametrize(
@@ -597,7 +603,7 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"batch_size": 0}, "batch_size=0"),
     ],
 )
-def test_bad_values_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         DigitsDataModule(**options)
     assert "\n" not in str(caught.value)
@@ -606,7 +612,7 @@ def test_bad_values_are_refused_at_once(options: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("train-images-idx3-ubyte", lambda data: data[:-1], "damaged: it says that it holds 30x28x28 bytes"),
+        ("train-images-idx3-ubyte", lambda data: data[:-1], "damaged: 23519 bytes, expected 30x28x28"),
         ("train-images-idx3-ubyte", lambda data: b"\x89PNG" + data, "not an idx file of bytes in 3 dimensions"),
         ("train-labels-idx1-ubyte", lambda data: b"", "not an idx file of bytes in 1 dimensions"),
         ("train-labels-idx1-ubyte", lambda data: idx(np.zeros(29)), "29 labels for the 30 images"),
@@ -629,17 +635,17 @@ def test_missing_and_truncated_idx_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels-idx1-ubyte.gz: the compressed data is damaged"):
         _ = MNISTDataModule(str(tmp_path)).num_classes
     labels.rename(tmp_path / "train-labels.gz")
-    with pytest.raises(DataError, match=r"no file train-labels-idx1-ubyte, with or without .gz \(did you mean"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte not found, with or without .gz \(did you mean"):
         _ = MNISTDataModule(str(tmp_path)).num_classes
     write_mnist(tmp_path, "train", 30)
-    with pytest.raises(DataError, match="val_size=10000 leaves none of the 30 images for training"):
+    with pytest.raises(DataError, match=r"val_size=10000 leaves no images for training \(there are 30\)"):
         _ = MNISTDataModule(str(tmp_path)).num_classes
     with pytest.raises(DataError, match=r"root: there is no file or folder .*/mnsit"):
         MNISTDataModule(str(tmp_path / "mnsit"))
 
 
 @pytest.mark.parametrize("name", [name for name in data_modules.__all__ if name != "ImageDataModule"])
-def test_every_flag_is_known_and_explained(name: str) -> None:
+def test_all_flags_have_help(name: str) -> None:
     parser = jsonargparse.ArgumentParser()
     parser.add_class_arguments(getattr(data_modules, name), "data")
     flags = {action.dest: action.help for action in parser._actions if action.dest.startswith("data.")}

@@ -1,4 +1,4 @@
-"""Image data sets of the hub, and local folders in their place."""
+"""Image data sets of the hub and of local folders in its layout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NAMES = ["cat", "dog", "owl"]
 
 
 def table(first: int, number: int, labels: list[Any] | None = None, label: Any = None, **more: Any) -> datasets.Dataset:
-    """Images of one value each, from ``first`` on; the classes take turns."""
+    """Create a table of images of one value each, from ``first`` on, with alternating classes."""
     values = labels or [index % 3 for index in range(number)]
     features = {"image": datasets.Image(), "label": label or datasets.ClassLabel(names=NAMES)}
     columns = {"image": [picture(first + index) for index in range(number)], "label": values}
@@ -48,7 +48,7 @@ def table(first: int, number: int, labels: list[Any] | None = None, label: Any =
 
 
 def contents(module: HubImagesDataModule) -> dict[str, list[tuple[int, str]]]:
-    """(value, class) of each image in each split."""
+    """Return value and class of each image in each split."""
     module.setup()
     found = {}
     for split, images in module.splits.images.items():
@@ -71,21 +71,21 @@ def test_saved_splits(tmp_path: Path) -> None:
     joined = HubImagesDataModule(str(tmp_path / "data"), train_split="train+test", val_split="test")
     assert contents(joined)["train"] == expected(0, 7) + expected(90, 3)
     assert contents(joined)["validation"] == expected(90, 3)
-    with pytest.raises(DataError, match="no split 'dev'; there is: train, validation, test"):
+    with pytest.raises(DataError, match="no split 'dev'; known: train, validation, test"):
         _ = HubImagesDataModule(str(tmp_path / "data"), val_split="dev").num_classes
 
 
-def test_a_saved_data_set_without_splits(tmp_path: Path) -> None:
+def test_saved_data_set_without_splits(tmp_path: Path) -> None:
     table(0, 30).save_to_disk(tmp_path / "data")
     module = HubImagesDataModule(str(tmp_path / "data"), val_fraction=0.2)
     found = contents(module)
     assert sorted(found["train"] + found["validation"]) == expected(0, 30)
     assert sorted(name for _, name in found["validation"]) == ["cat"] * 2 + ["dog"] * 2 + ["owl"] * 2
-    with pytest.raises(DataError, match="there is no test data: no split 'test' with labels; test_split names another"):
+    with pytest.raises(DataError, match=r"there is no test data: no split 'test' with labels \(set test_split"):
         module.test_dataloader()
 
 
-def test_files_in_the_layout_of_the_hub(tmp_path: Path) -> None:
+def test_files_in_hub_layout(tmp_path: Path) -> None:
     folder = tmp_path / "some" / "data"
     folder.mkdir(parents=True)
     table(0, 5).to_parquet(folder / "train-00000-of-00002.parquet")
@@ -143,19 +143,24 @@ def test_labels_without_names(labels: list[Any], kind: Any, names: list[str], tm
 @pytest.mark.parametrize(
     ("train", "validation", "kind", "message"),
     [
-        ([0, -1, 2], [0], None, r"split 'train', row 1: the label -1 is none of the 3 classes \(cat, dog, owl\)"),
-        ([0, None, 2], [0], None, "split 'train', row 1: the label None is none"),
-        ([0, 1, 0], [0, 7], datasets.Value("int32"), "split 'validation', row 1: the label 7 is none of the 2 classes"),
-        ([0, -1, 0], [0], datasets.Value("int32"), "split 'train', row 1: the label -1 is none"),
-        ([0.5, 1.0, 0.0], [0.5], datasets.Value("float32"), "split 'train', row 0: the label 0.5 is none of the 0"),
-        (["a", "b", ""], ["x"], datasets.Value("string"), "split 'validation', row 0: the label 'x' is none"),
+        ([0, -1, 2], [0], None, r"split 'train', row 1: the label -1 is not one of the 3 classes \(cat, dog, owl\)"),
+        ([0, None, 2], [0], None, "split 'train', row 1: the label None is not one"),
+        (
+            [0, 1, 0],
+            [0, 7],
+            datasets.Value("int32"),
+            "'validation', row 1: the label 7 is not one of the 2 classes",
+        ),
+        ([0, -1, 0], [0], datasets.Value("int32"), "split 'train', row 1: the label -1 is not one"),
+        ([0.5, 1.0, 0.0], [0.5], datasets.Value("float32"), "split 'train', row 0: the label 0.5 is not one of the 0"),
+        (["a", "b", ""], ["x"], datasets.Value("string"), "split 'validation', row 0: the label 'x' is not one"),
         (
             [[0], [1], [0]],
             [[0]],
             datasets.Sequence(datasets.Value("int64")),
-            r"row 0: the label \[0\] is none of the 0",
+            r"row 0: the label \[0\] is not one of the 0",
         ),
-        (["a", None, "b"], ["a"], datasets.Value("string"), "split 'train', row 1: the label None is none"),
+        (["a", None, "b"], ["a"], datasets.Value("string"), "split 'train', row 1: the label None is not one"),
     ],
 )
 def test_labels_out_of_range(train: Any, validation: Any, kind: Any, message: str, tmp_path: Path) -> None:
@@ -166,24 +171,24 @@ def test_labels_out_of_range(train: Any, validation: Any, kind: Any, message: st
     assert "\n" not in str(caught.value)
 
 
-def test_a_label_beyond_the_names(tmp_path: Path) -> None:
+def test_label_beyond_the_class_names(tmp_path: Path) -> None:
     # `datasets` itself refuses to write one, other writers do not.
     data = table(0, 3)
     features = data.features
     storage = data.data.table.set_column(1, "label", pa.array([0, 3, 1]))
     datasets.Dataset(storage, datasets.DatasetInfo(features=features)).save_to_disk(tmp_path / "data")
-    with pytest.raises(DataError, match="row 1: the label 3 is none of the 3 classes"):
+    with pytest.raises(DataError, match="row 1: the label 3 is not one of the 3 classes"):
         _ = HubImagesDataModule(str(tmp_path / "data")).num_classes
 
 
-def test_test_images_whose_labels_are_kept_back(tmp_path: Path) -> None:
+def test_test_split_without_labels(tmp_path: Path) -> None:
     splits = {"train": table(0, 6), "validation": table(50, 3), "test": table(90, 2, [-1, -1])}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "data")
     module = ImageNetDataModule(str(tmp_path / "data"))
     assert set(contents(module)) == {"train", "validation"}
     with pytest.raises(DataError, match="the labels of ImageNet's test images are not public"):
         module.test_dataloader()
-    with pytest.raises(DataError, match="the label -1 is none"):
+    with pytest.raises(DataError, match="the label -1 is not one"):
         _ = HubImagesDataModule(str(tmp_path / "data"), test_split="test").num_classes
 
 
@@ -195,7 +200,7 @@ def test_columns(tmp_path: Path) -> None:
         _ = HubImagesDataModule(str(tmp_path / "data")).num_classes
     with pytest.raises(DataError, match="no column 'img' with images; image_column must be one of: photo, fine"):
         _ = HubImagesDataModule(str(tmp_path / "data"), image_column="img", label_column="fine").num_classes
-    with pytest.raises(DataError, match="the column 'fine' holds no images") as caught:
+    with pytest.raises(DataError, match="the column 'fine' does not contain images") as caught:
         _ = HubImagesDataModule(str(tmp_path / "data"), image_column="fine", label_column="fine").num_classes
     assert "\n" not in str(caught.value)
 
@@ -212,7 +217,7 @@ def test_damaged_and_missing_images(tmp_path: Path, caplog: pytest.LogCaptureFix
     with pytest.raises(DataError, match=r"split 'train', row [126]: .*; skip_unreadable=true leaves such images out"):
         list(module.train_dataloader())
     examples = module.split_datasets["train"]
-    for row, message in ((1, "cannot be read"), (2, "not an image"), (6, r"cannot be read \(there is none\)")):
+    for row, message in ((1, "cannot be read"), (2, "not an image"), (6, r"cannot be read \(it is missing\)")):
         with pytest.raises(DataError, match=rf"{tmp_path}/data, split 'train', row {row}: .*{message}"):
             _ = examples[row]
     module = HubImagesDataModule(str(tmp_path / "data"), skip_unreadable=True)
@@ -242,13 +247,13 @@ def test_wrong_folders(tmp_path: Path) -> None:
         HubImagesDataModule("./nowhere")
     file = tmp_path / "a.zip"
     file.write_text("")
-    with pytest.raises(DataError, match=r"a\.zip: not a folder; name a hub id, or a folder"):
+    with pytest.raises(DataError, match=r"a\.zip: not a folder \(give a hub id, or a folder"):
         HubImagesDataModule(str(file))
     with pytest.raises(UserError, match=r"val_fraction=1\.0"):
         HubImagesDataModule("a/b", val_fraction=1.0)
 
 
-def test_without_a_network_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_access, "reachable", lambda: False)
     started = time.monotonic()
     with pytest.raises(DataError, match=r"'perceiver/no-such-data', subset 'x' could not be loaded from the") as caught:
@@ -259,11 +264,11 @@ def test_without_a_network_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyP
 
 def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, subset: str | None, split: str, revision: str | None) -> datasets.Dataset:
-        asked.append((name, subset, split, revision))
+        calls.append((name, subset, split, revision))
         return table(0, 3)
 
-    asked: list[Any] = []
+    calls: list[Any] = []
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "validation"])
     assert set(contents(ImageNetDataModule(revision="v1"))) == {"train", "validation"}
-    assert asked == [("ILSVRC/imagenet-1k", None, split, "v1") for split in ("train", "validation")]
+    assert calls == [("ILSVRC/imagenet-1k", None, split, "v1") for split in ("train", "validation")]

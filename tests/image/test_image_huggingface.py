@@ -1,4 +1,4 @@
-"""Conversion of Hugging Face's image classifiers is exact, both ways."""
+"""Exact conversion of Hugging Face's image classifiers in both directions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 @pytest.fixture
 def peer(randomise):
-    """A function that builds one of Hugging Face's models with random parameters and statistics, and BASE's config."""
+    """Factory of Hugging Face models with random parameters and statistics, and the configuration BASE."""
 
     def peer(architecture: str, **changes) -> nn.Module:
         model = randomise(getattr(transformers, architecture)(transformers.PerceiverConfig(**(BASE | changes))))
@@ -74,7 +74,7 @@ def peer(randomise):
 
 @pytest.fixture(params=list(VARIANTS))
 def pair(request, peer) -> tuple[nn.Module, PerceiverIO]:
-    """Hugging Face's model and the same model here."""
+    """Hugging Face's model and its conversion."""
     architecture, changes = VARIANTS[request.param]
     theirs = peer(architecture, **changes)
     ours = assemble(convert_config(theirs.config, architecture)).eval()
@@ -83,7 +83,7 @@ def pair(request, peer) -> tuple[nn.Module, PerceiverIO]:
 
 
 @torch.no_grad()
-def test_logits_equal_those_of_hugging_face(pair, request):
+def test_logits_equal_hugging_face(pair, request):
     theirs, ours = pair
     if type(theirs).__name__ == LEARNED:
         request.getfixturevalue("needs_interpolation")
@@ -98,7 +98,7 @@ def test_logits_equal_those_of_hugging_face(pair, request):
         assert relative_difference(actual.flip(0), expected) > 1e-3  # the images mattered
 
 
-def test_gradients_equal_those_of_hugging_face(pair):
+def test_gradients_equal_hugging_face(pair):
     theirs, ours = pair
     images = torch.randn(3, 3, 13, 13)
     theirs.train(), ours.train()  # for the statistics of batches
@@ -118,7 +118,7 @@ def test_gradients_equal_those_of_hugging_face(pair):
         torch.testing.assert_close(statistic, expected[name], atol=1e-6, rtol=1e-5)
 
 
-def test_every_parameter_and_statistic_is_converted(pair):
+def test_all_parameters_and_statistics_are_converted(pair):
     theirs, ours = pair
     converted = conversion_of(type(theirs).__name__, "").from_state(ours.config, theirs.state_dict())
     assert set(converted) == set(ours.state_dict())
@@ -127,7 +127,7 @@ def test_every_parameter_and_statistic_is_converted(pair):
 
 
 @torch.no_grad()
-def test_a_model_goes_there_and_back_again(pair, randomise):
+def test_conversion_round_trip(pair, randomise):
     theirs, _ = pair
     conversion = conversion_of(type(theirs).__name__, "")
     images = torch.randn(2, 3, 13, 13)
@@ -148,7 +148,7 @@ def test_a_model_goes_there_and_back_again(pair, randomise):
         (CONV, {"num_frequency_bands": 8}, "encoder.num_frequency_bands is 8, there it is 64"),
     ],
 )
-def test_what_hugging_faces_class_cannot_be_is_refused(architecture, changes, message):
+def test_config_without_hugging_face_equivalent_is_rejected(architecture, changes, message):
     config = convert_config(transformers.PerceiverConfig(**BASE), architecture)
     changed = replace(config, encoder=replace(config.encoder, **changes))
     with pytest.raises(ValueError, match=message):
@@ -158,7 +158,7 @@ def test_what_hugging_faces_class_cannot_be_is_refused(architecture, changes, me
 @pytest.mark.parametrize(
     ("architecture", "num_parameters"), [(LEARNED, 62_255_848), (FOURIER, 48_440_627), (CONV, 48_646_522)]
 )
-def test_the_published_shapes_have_their_parameters(architecture, num_parameters):
+def test_published_configs_have_the_published_numbers_of_parameters(architecture, num_parameters):
     config = transformers.PerceiverConfig(**PUBLISHED)
     with torch.device("meta"):
         ours, theirs = assemble(convert_config(config, architecture)), getattr(transformers, architecture)(config)
@@ -166,7 +166,7 @@ def test_the_published_shapes_have_their_parameters(architecture, num_parameters
         assert sum(parameter.numel() for parameter in model.parameters()) == num_parameters
 
 
-def test_the_encoder_is_that_of_the_class():
+def test_encoder_follows_the_model_class():
     hf_config = transformers.PerceiverConfig(**BASE)
     learned, fourier, conv = (convert_config(hf_config, name).encoder for name in (LEARNED, FOURIER, CONV))
     assert (learned.image_size, learned.num_conv_channels, learned.num_position_channels) == ((13, 13), 256, 256)
@@ -178,13 +178,13 @@ def test_the_encoder_is_that_of_the_class():
         assert ARCHITECTURES[name].num_input_channels == input_adapter.num_input_channels
 
 
-def test_dropout_and_initialisation_are_taken_over():
+def test_dropout_and_initialisation_are_converted():
     config = convert_config(transformers.PerceiverConfig(**BASE, initializer_range=0.3), FOURIER)
     assert (config.encoder.dropout, config.decoder.dropout) == (0.2, 0.2)
     assert (config.encoder.init_scale, config.decoder.init_scale, config.init) == (0.3, 0.3, "normal")
 
 
-def test_label_names_are_taken_over_unless_they_are_made_up():
+def test_label_names_are_converted_unless_generated():
     named = transformers.PerceiverConfig(num_cross_attention_heads=1, id2label={2: "cat", 0: "ant", 1: "bee"})
     decoder = convert_config(named, FOURIER).decoder
     assert (decoder.num_classes, decoder.label_names) == (3, ["ant", "bee", "cat"])
@@ -193,7 +193,7 @@ def test_label_names_are_taken_over_unless_they_are_made_up():
     assert (decoder.num_classes, decoder.label_names) == (11, None)
 
 
-def test_the_place_of_the_weights_can_be_given():
+def test_source_of_the_weights_can_be_given():
     fresh = transformers.PerceiverConfig(**BASE)
     assert convert_config(fresh, CONV, params="elsewhere").params == "elsewhere"
     assert convert_config(fresh, CONV).params is None
@@ -201,7 +201,7 @@ def test_the_place_of_the_weights_can_be_given():
 
 @pytest.fixture(params=list(ARCHITECTURES))
 def folder(request, peer, tmp_path) -> tuple[str, nn.Module]:
-    """A folder in the hub's layout, and the model that was saved there."""
+    """Folder in the hub's layout, and the model saved in it."""
     names = dict(enumerate(["ant", "bee", "cat"]))
     theirs = peer(request.param, id2label=names, num_labels=3)
     theirs.save_pretrained(tmp_path / "saved")
@@ -209,7 +209,7 @@ def folder(request, peer, tmp_path) -> tuple[str, nn.Module]:
 
 
 @torch.no_grad()
-def test_a_folder_in_the_hubs_layout_is_loaded_by_its_architecture(folder):
+def test_folder_in_hub_layout_is_loaded_by_architecture(folder):
     source, theirs = folder
     conversion, found = conversion_at(source)
     config = conversion.convert_config(found)
@@ -221,8 +221,8 @@ def test_a_folder_in_the_hubs_layout_is_loaded_by_its_architecture(folder):
     assert relative_difference(ours({"pixel_values": images}), theirs(pixel_values=images).logits) < 1e-5
 
 
-def refusal(function, source: str) -> str:
-    """The message with which ``source`` is refused: one line that names it."""
+def error_message(function, source: str) -> str:
+    """Return the error message for ``source``, which must be one line that names it."""
     with pytest.raises(UserError) as error:
         function(source)
     message = str(error.value)
@@ -232,26 +232,28 @@ def refusal(function, source: str) -> str:
 
 
 @pytest.mark.parametrize("function", [conversion_at, HuggingFaceFormat().weights])
-def test_a_folder_that_cannot_be_converted_is_refused(function, tmp_path):
-    assert "no Perceiver can be loaded" in refusal(function, str(tmp_path / "missing"))
+def test_unconvertible_folder_is_rejected(function, tmp_path):
+    assert "no Perceiver can be loaded" in error_message(function, str(tmp_path / "missing"))
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
-    assert "a model of type 'bert', not a Perceiver" in refusal(function, str(tmp_path))
+    assert "a model of type 'bert', not a Perceiver" in error_message(function, str(tmp_path))
     transformers.PerceiverConfig(**BASE).save_pretrained(tmp_path)
-    assert "a Perceiver without a task, which cannot be converted" in refusal(function, str(tmp_path))
+    assert "a Perceiver without a task, which cannot be converted" in error_message(function, str(tmp_path))
     transformers.PerceiverConfig(**BASE, architectures=["PerceiverModel"]).save_pretrained(tmp_path)
-    assert "a PerceiverModel, which cannot be converted" in refusal(function, str(tmp_path))
+    assert "a PerceiverModel, which cannot be converted" in error_message(function, str(tmp_path))
 
 
-def test_weights_of_another_model_are_refused(peer, tmp_path):
+def test_weights_of_another_model_are_rejected(peer, tmp_path):
     peer(FOURIER).save_pretrained(tmp_path)
     transformers.PerceiverConfig(**BASE, architectures=[CONV]).save_pretrained(tmp_path)
-    assert "no Perceiver for image classification can be loaded" in refusal(HuggingFaceFormat().weights, str(tmp_path))
+    assert "no Perceiver for image classification can be loaded" in error_message(
+        HuggingFaceFormat().weights, str(tmp_path)
+    )
     transformers.PerceiverModel(transformers.PerceiverConfig(**BASE, d_model=261)).save_pretrained(tmp_path)
     transformers.PerceiverConfig(**BASE, architectures=[FOURIER]).save_pretrained(tmp_path)
-    assert "its weights lack 'perceiver.decoder.decoder." in refusal(HuggingFaceFormat().weights, str(tmp_path))
+    assert "its weights lack 'perceiver.decoder.decoder." in error_message(HuggingFaceFormat().weights, str(tmp_path))
 
 
-def test_what_cannot_be_converted_is_refused():
+def test_unconvertible_config_is_rejected():
     config = transformers.PerceiverConfig(**BASE)
     with pytest.raises(ValueError, match=f"architecture='PerceiverForOpticalFlow': must be one of .*{CONV}"):
         convert_config(config, "PerceiverForOpticalFlow")
@@ -263,7 +265,7 @@ def test_what_cannot_be_converted_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("said", "size", "crop_pct"),
+    ("options", "size", "crop_pct"),
     [
         ({"size": {"height": 16, "width": 12}, "crop_size": {"height": 20, "width": 15}}, [16, 12], 0.8),
         ({"size": 14, "crop_size": 16}, [14, 14], 0.875),  # older files say both sides in one number
@@ -272,11 +274,13 @@ def test_what_cannot_be_converted_is_refused():
     ],
     ids=str,
 )
-def test_what_the_image_processor_says_comes_along(peer, tmp_path, said, size, crop_pct):
+def test_image_processor_options_are_converted(peer, tmp_path, options, size, crop_pct):
     source = str(tmp_path / "model")
     peer(FOURIER).save_pretrained(source)
-    if said:
-        (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(said | {"image_mean": [0.1, 0.2, 0.3]}))
+    if options:
+        (tmp_path / "model" / "preprocessor_config.json").write_text(
+            json.dumps(options | {"image_mean": [0.1, 0.2, 0.3]})
+        )
     data = read_model(source).description.data
     assert (list(data["image_size"]), data["crop_pct"]) == (size, crop_pct)
-    assert data["mean"] == pytest.approx([0.1, 0.2, 0.3] if said else [0.485, 0.456, 0.406])
+    assert data["mean"] == pytest.approx([0.1, 0.2, 0.3] if options else [0.485, 0.456, 0.406])

@@ -1,4 +1,4 @@
-"""How a model's attention to an image starts."""
+"""Initial attention of models to images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ENCODERS = {
 
 
 def distances(name: str, init: str, num_latents: int = 8) -> torch.Tensor:
-    """How far from its own place each latent reads on average, where the next latent's place is at 1."""
+    """Compute the mean distance of each latent's attention to its position, in units of the latents' spacing."""
     torch.manual_seed(0)
     adapter_type, config_type, values = ENCODERS[name]
     shared: dict[str, Any] = {
@@ -62,19 +62,19 @@ def distances(name: str, init: str, num_latents: int = 8) -> torch.Tensor:
     layer = model.encoder.cross_attention_layers[0]
     weights = layer(model.encoder.latents[None], adapted.x, return_attention=True)[1].mean(dim=(0, 1))
     grid = adapter.grid(*SIZE)
-    places = torch.cartesian_prod(*(torch.arange(length) + 0.5 for length in grid))
+    positions = torch.cartesian_prod(*(torch.arange(length) + 0.5 for length in grid))
     between = math.sqrt(math.prod(grid) / num_latents)
-    return (weights @ places - torch.tensor(spread_evenly(num_latents, grid))).norm(dim=1) / between
+    return (weights @ positions - torch.tensor(spread_evenly(num_latents, grid))).norm(dim=1) / between
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_local_attention_to_an_image_is_centred_on_the_place_of_each_latent(name):
+def test_local_init_centres_attention_on_each_latent(name):
     assert distances(name, "local").median() < 0.4
     assert distances(name, "normal").median() > 0.8
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_positions_on_the_grid_are_the_last_channels_of_the_input(name):
+def test_position_layout_is_the_last_channels_of_the_input(name):
     adapter_type, config_type, values = ENCODERS[name]
     adapter = adapter_type.from_config(config_type(num_channels=1, **values)).eval()
     positions = adapter.position_layout().positions

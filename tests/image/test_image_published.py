@@ -1,4 +1,4 @@
-"""Published models' own preprocessing, beside ``transformers``' image processor."""
+"""Preprocessing of published models against the image processor of ``transformers``."""
 
 from __future__ import annotations
 
@@ -48,32 +48,32 @@ OPTIONS: list[dict[str, Any]] = [
 SIZES = [(40, 60), (61, 33), (7, 90), (24, 24)]
 
 
-def described(folder, said: dict[str, Any] | None) -> dict[str, Any]:
-    """The description of the data of a published model with such a file."""
+def describe_data(folder, config: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the data description of a published model with a preprocessor_config.json."""
     folder.mkdir(exist_ok=True)
-    if said is not None:
-        (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    if config is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(config))
     description = _data(transformers.PerceiverConfig(image_size=24), str(folder))
-    return json.loads(json.dumps(description))  # as a checkpoint keeps it
+    return json.loads(json.dumps(description))  # as stored in a checkpoint
 
 
 def picture(size: tuple[int, int], mode: str) -> Image.Image:
-    """A picture of sharp edges; size: (height, width)."""
+    """Create a picture of noise; size: (height, width)."""
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     return image.quantize(32) if mode == "P" else image.convert(mode)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_images_are_what_transformers_makes_of_them(tmp_path, options):
-    said = {"image_processor_type": "PerceiverImageProcessor", **SMALL, **options}
-    description = described(tmp_path / "model", said)
+def test_preprocessing_equals_transformers(tmp_path, options):
+    config = {"image_processor_type": "PerceiverImageProcessor", **SMALL, **options}
+    description = describe_data(tmp_path / "model", config)
     reader = ImageReader(description, None)
-    options = {name: value for name, value in said.items() if not name.endswith("_type")}
+    options = {name: value for name, value in config.items() if not name.endswith("_type")}
     theirs = transformers.PerceiverImageProcessor(**options)
     again = ZooImageProcessor.from_description(description)
     exported = _processor(None, description)
-    # A grey level is 1/255, if pixels are made so small.
+    # One of 256 levels in the units of the output.
     level = options.get("rescale_factor", 1 / 255) if options.get("do_rescale", True) else 1.0
     if options.get("do_normalize", True):
         level /= float(np.min(options.get("image_std", 0.224)))
@@ -91,8 +91,8 @@ def test_images_are_what_transformers_makes_of_them(tmp_path, options):
             assert (torch.as_tensor(same).float() - expected).abs().max() <= 1.001 * level
 
 
-def test_a_model_without_a_file_has_the_defaults(tmp_path):
-    published = described(tmp_path / "model", None)["processor"]
+def test_defaults_without_a_preprocessor_config(tmp_path):
+    published = describe_data(tmp_path / "model", None)["processor"]
     theirs = transformers.PerceiverImageProcessor()
     for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "resample"):
         assert published[name] == getattr(theirs, name), name
@@ -103,7 +103,7 @@ def test_a_model_without_a_file_has_the_defaults(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "mean", "std"),
+    ("config", "mean", "std"),
     [
         ({}, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         ({"do_normalize": False}, [0.0] * 3, [1.0] * 3),
@@ -113,14 +113,14 @@ def test_a_model_without_a_file_has_the_defaults(tmp_path):
     ],
     ids=str,
 )
-def test_training_on_other_images_begins_with_the_same_range(tmp_path, said, mean, std):
-    image_format = ImageFormat.from_description(described(tmp_path / "model", said))
+def test_image_format_has_the_same_range(tmp_path, config, mean, std):
+    image_format = ImageFormat.from_description(describe_data(tmp_path / "model", config))
     assert image_format.mean == pytest.approx(mean)
     assert image_format.std == pytest.approx(std)
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("config", "message"),
     [
         ({"image_processor_type": "ViTImageProcessor"}, "its class is 'ViTImageProcessor'"),
         ({"do_pad": True}, "do_pad=True is not supported"),
@@ -136,9 +136,9 @@ def test_training_on_other_images_begins_with_the_same_range(tmp_path, said, mea
     ],
     ids=str,
 )
-def test_what_is_not_done_is_refused(tmp_path, said, message):
+def test_unsupported_options_are_rejected(tmp_path, config, message):
     with pytest.raises(UserError) as caught:
-        described(tmp_path / "model", said)
+        describe_data(tmp_path / "model", config)
     assert str(caught.value).startswith(f"{tmp_path}/model: its preprocessor_config.json cannot be used: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -156,7 +156,7 @@ class MeanPredictor(Predictor):
 
 
 def test_images_that_are_not_resized_are_predicted_in_batches_of_one_size(tmp_path):
-    reader = ImageReader(described(tmp_path / "model", {"do_resize": False, "do_center_crop": False}), None)
+    reader = ImageReader(describe_data(tmp_path / "model", {"do_resize": False, "do_center_crop": False}), None)
     files = [str(tmp_path / f"{number}.png") for number in range(4)]
     for file, size in zip(files, [(30, 40), (50, 60), (30, 40), (3, 3)], strict=True):
         picture(size, "RGB").save(file)

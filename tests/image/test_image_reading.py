@@ -1,4 +1,4 @@
-"""Images for prediction: which files are meant, what the model gets, and pictures of attention."""
+"""Reader of images: files, model inputs and attention maps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(path: Path, size: tuple[int, int] = (12, 8), mode: str = "RGB") -> Pat
 # files
 
 
-def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_folders_and_patterns_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("b.png", "a.JPG", "deep/er/c.webp", ".hidden.png", ".git/d.png", "x[1].png"):
         write(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
@@ -45,7 +45,7 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert expand(["*.png"]) == ["b.png", "x[1].png"]
     assert expand(["**/*.webp"]) == ["deep/er/c.webp"]
     assert expand(["x[1].png"]) == ["x[1].png"]
-    assert expand(["missing.png", "b.png"]) == ["missing.png", "b.png"]  # the rest is done all the same
+    assert expand(["missing.png", "b.png"]) == ["missing.png", "b.png"]  # missing files are reported when they are read
     with pytest.raises(UserError, match=r"no file matches '\*\.tiff'"):
         expand(["b.png", "*.tiff"])
     (tmp_path / "empty").mkdir()
@@ -53,7 +53,7 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         expand(["empty"])
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_reported(tmp_path: Path) -> None:
     reader = ImageReader(FORMAT, PIXELS)
     damaged, text = write(tmp_path / "a.jpg"), tmp_path / "b.png"
     damaged.write_bytes(damaged.read_bytes()[:-200])
@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_model_of_something_else_is_refused() -> None:
+def test_model_of_another_modality_is_rejected() -> None:
     with pytest.raises(UserError, match="the model was not trained on images"):
         ImageReader({"tokenizer": "x", "max_seq_len": 3}, PIXELS)
 
@@ -139,7 +139,7 @@ def test_attention_is_drawn(layers: int, across: int, down: int, tmp_path: Path)
         assert picture.width / picture.height == pytest.approx(across / (down * (8 / 12 + 0.1)), rel=0.02)
 
 
-def test_the_heat_is_where_the_weight_is(tmp_path: Path) -> None:
+def test_attention_map_is_drawn_at_the_position_of_the_weight(tmp_path: Path) -> None:
     adapter = ImagePatchesInputAdapter(
         ImagePatchesEncoderConfig(num_channels=3, patch_size=4, num_patch_channels=4, num_frequency_bands=2)
     )
@@ -149,13 +149,13 @@ def test_the_heat_is_where_the_weight_is(tmp_path: Path) -> None:
     example = reader.read(str(source))
     assert reader.tokens(example) == ["0,0", "0,1", "0,2", "1,0", "1,1", "1,2"]
     found = []
-    for place in range(6):  # 2 rows of 3 patches
+    for position in range(6):  # 2 rows of 3 patches
         weights = torch.zeros(6)
-        weights[place] = 1.0
-        written = reader.draw_attention(str(source), example, [weights], tmp_path / str(place))
+        weights[position] = 1.0
+        written = reader.draw_attention(str(source), example, [weights], tmp_path / str(position))
         pixels = np.asarray(Image.open(written).convert("RGB")).astype(float)
         middle = pixels.shape[1] // 2
-        # The grey picture is in the left half, the same with the heat over it in the right one.
+        # The left half is the picture, the right one the attention map over it.
         grey = (pixels[:, :middle] == 128).all(axis=2)
         y, x = (np.nonzero(grey.sum(axis=axis) > 50)[0][4:-4] for axis in (1, 0))
         drawn = pixels[y[0] : y[-1], middle + x[0] : middle + x[-1]].sum(axis=2)
@@ -166,13 +166,15 @@ def test_the_heat_is_where_the_weight_is(tmp_path: Path) -> None:
     assert found == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
 
 
-def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
+def test_undrawable_attention_is_reported(tmp_path: Path) -> None:
     source = str(write(tmp_path / "a.png"))
     reader = ImageReader(FORMAT, InputAdapter(3))
     example = reader.read(source)
     assert isinstance(example, ImageExample)
-    with pytest.raises(UserError, match="InputAdapter: its input has no places in an image"):
+    with pytest.raises(UserError, match="InputAdapter: the input positions are not a grid in an image"):
         reader.draw_attention(source, example, [torch.ones(96)], tmp_path / "x")
-    with pytest.raises(UserError, match=r"a\.png: attention cannot be drawn: the image has 8x12 places, .* input 95"):
+    with pytest.raises(
+        UserError, match=r"a\.png: attention cannot be drawn: the image has 8x12 positions, .* input 95"
+    ):
         ImageReader(FORMAT, PIXELS).draw_attention(source, example, [torch.ones(95)], tmp_path / "x")
     assert not list(tmp_path.glob("x*"))

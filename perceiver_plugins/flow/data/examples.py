@@ -1,4 +1,4 @@
-"""Parts of pairs of frames: drawn at random in training, all of them in evaluation."""
+"""Datasets of crops of pairs of frames: random crops in training, tiles in evaluation."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from perceiver_plugins.flow.data.pairs import (
     mirror_pair,
     reduce_pair,
 )
-from perceiver_plugins.flow.parts import parts_of
+from perceiver_plugins.flow.tiling import tile_corners
 from perceiver_plugins.sdk.data.datasets import ExampleDataset
 from perceiver_plugins.sdk.data.loading import example_rng
 from perceiver_plugins.sdk.errors import DataError
 
-KEPT = 32
-"""So many pairs, at most, are kept in memory rather than read again."""
+MAX_CACHED_PAIRS = 32
+"""Largest number of pairs of a data set that is cached in memory. Arbitrary."""
 
 FlowExample = dict[str, Tensor]
-"""``frames`` (2, 3, h, w), float32, from -1 to 1, and ``labels`` (2, h, w), float32, in pixels, NaN where unknown."""
+"""``frames`` (2, 3, height, width), float32, from -1 to 1, and ``labels`` (2, height, width), float32, in pixels; NaN:
+unknown.
+"""
 
 
 @dataclass(frozen=True)
-class Chance:
-    """What is drawn at random for a training example.
+class FlowAugmentation:
+    """Random augmentation of training examples.
 
     Attributes:
-        shift: pixels that the part of the second frame is moved by at most, in height and in width.
-        hflip: how often left and right are exchanged, from 0 to 1.
-        vflip: how often top and bottom are.
+        shift: largest translation of the crop of the second frame in pixels, vertically and horizontally.
+        hflip: probability of horizontal mirroring.
+        vflip: probability of vertical mirroring.
     """
 
     shift: int = 0
@@ -45,40 +47,40 @@ class Chance:
     vflip: float = 0.0
 
 
-class Pairs:
-    """Pairs of a store, averaged down and checked; a few are kept in memory.
+class DownscaledPairs:
+    """Downscaled pairs of a store. Small data sets are cached in memory.
 
     Args:
-        store: where they come from.
-        downscale: so many pixels, in height and in width, become one.
-        image_size: height and width that the parts will have; no frame may be smaller.
+        store: the store of the pairs.
+        downscale: factor by which height and width are reduced by averaging.
+        image_size: height and width of crops: the smallest size of a frame.
     """
 
     def __init__(self, store: PairStore, downscale: int, image_size: tuple[int, int]) -> None:
         self.store = store
         self.downscale = downscale
         self.image_size = image_size
-        self._kept: dict[int, FlowPair] = {}
+        self._cache: dict[int, FlowPair] = {}
 
     def __len__(self) -> int:
         return len(self.store)
 
     def read(self, number: int) -> FlowPair:
-        """One pair.
+        """Read a pair.
 
         Raises:
             DataError: if it cannot be read, or is too small.
         """
-        if number in self._kept:
-            return self._kept[number]
+        if number in self._cache:
+            return self._cache[number]
         pair = reduce_pair(self.store.read(number), self.downscale)
         self._check_size(number, pair.size)
-        if len(self) <= KEPT:
-            self._kept[number] = pair
+        if len(self) <= MAX_CACHED_PAIRS:
+            self._cache[number] = pair
         return pair
 
     def size(self, number: int) -> tuple[int, int]:
-        """Height and width of a pair.
+        """Return the height and width of a downscaled pair.
 
         Raises:
             DataError: if it cannot be read, or is too small.
@@ -92,26 +94,26 @@ class Pairs:
         if size[0] < self.image_size[0] or size[1] < self.image_size[1]:
             reduced = f" after downscale={self.downscale}" if self.downscale > 1 else ""
             raise DataError(
-                f"{self.store.place(number)}: frames of {size[0]}x{size[1]} pixels{reduced} are smaller than "
-                f"image_size={self.image_size[0]}x{self.image_size[1]} of the parts that the model sees"
+                f"{self.store.location(number)}: frames of {size[0]}x{size[1]} pixels{reduced} are smaller than "
+                f"image_size={self.image_size[0]}x{self.image_size[1]}"
             )
 
 
-class RandomParts(ExampleDataset):
-    """Parts of pairs for training, each a function of the seed, the epoch and the index alone.
+class RandomCrops(ExampleDataset):
+    """Random crops of pairs for training, each a function of the seed, the epoch and the index.
 
     Args:
         pairs: the pairs.
-        crops_per_pair: how many parts of each pair make an epoch.
-        chance: what else is drawn at random.
+        crops_per_pair: crops of each pair per epoch.
+        augmentation: random augmentation of the crops.
         seed: seed of the run.
     """
 
-    def __init__(self, pairs: Pairs, crops_per_pair: int, chance: Chance, seed: int) -> None:
+    def __init__(self, pairs: DownscaledPairs, crops_per_pair: int, augmentation: FlowAugmentation, seed: int) -> None:
         super().__init__(seed)
         self.pairs = pairs
         self.crops_per_pair = crops_per_pair
-        self.chance = chance
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.pairs) * self.crops_per_pair
@@ -120,27 +122,27 @@ class RandomParts(ExampleDataset):
         rng = rng or example_rng(self.seed, -1, index)
         pair = self.pairs.read(index % len(self.pairs))
         corner, shift = [], []
-        for side, part in zip(pair.size, self.pairs.image_size, strict=True):
-            farthest = min(self.chance.shift, side - part)
-            moved = int(rng.integers(-farthest, farthest + 1))
-            corner.append(int(rng.integers(max(0, -moved), side - part - max(0, moved) + 1)))
-            shift.append(moved)
+        for side, crop in zip(pair.size, self.pairs.image_size, strict=True):
+            max_shift = min(self.augmentation.shift, side - crop)
+            offset = int(rng.integers(-max_shift, max_shift + 1))
+            corner.append(int(rng.integers(max(0, -offset), side - crop - max(0, offset) + 1)))
+            shift.append(offset)
         pair = crop_pair(pair, corner[0], corner[1], self.pairs.image_size, (shift[0], shift[1]))
-        horizontally, vertically = rng.random(2) < (self.chance.hflip, self.chance.vflip)
+        horizontally, vertically = rng.random(2) < (self.augmentation.hflip, self.augmentation.vflip)
         return _example(mirror_pair(pair, bool(horizontally), bool(vertically)))
 
 
-class AllParts(ExampleDataset):
-    """As few parts as cover all pairs, for evaluation.
+class Tiles(ExampleDataset):
+    """The fewest tiles that cover all pairs, for evaluation.
 
     Args:
         pairs: the pairs.
     """
 
-    def __init__(self, pairs: Pairs) -> None:
+    def __init__(self, pairs: DownscaledPairs) -> None:
         super().__init__()
         self.pairs = pairs
-        self.corners = [list(parts_of(pairs.size(number), pairs.image_size)) for number in range(len(pairs))]
+        self.corners = [list(tile_corners(pairs.size(number), pairs.image_size)) for number in range(len(pairs))]
         self.ends = list(accumulate(map(len, self.corners)))
 
     def __len__(self) -> int:
@@ -148,7 +150,7 @@ class AllParts(ExampleDataset):
 
     def example(self, index: int, rng: np.random.Generator | None) -> FlowExample:
         number = bisect_right(self.ends, index)
-        top, left = self.corners[number][index - self.ends[number]]  # counted from the end of its pair's
+        top, left = self.corners[number][index - self.ends[number]]  # a negative index from the end of the pair's tiles
         return _example(crop_pair(self.pairs.read(number), top, left, self.pairs.image_size))
 
 

@@ -1,4 +1,4 @@
-"""Pairs of frames in files, in the layouts of FlyingChairs, MPI Sintel and KITTI; folders, or zip archives of them."""
+"""Data modules of files in the layouts of FlyingChairs, MPI Sintel and KITTI, in folders or zip archives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perceiver_plugins.flow.data.module import FlowDataModule
 from perceiver_plugins.flow.data.pairs import FlowPair, PairStore
 from perceiver_plugins.flow.files import SUFFIXES as FLOW_SUFFIXES
 from perceiver_plugins.flow.files import parse_flow, write_flo
-from perceiver_plugins.image.data.decoding import SUFFIXES, decode, naming, open_image
+from perceiver_plugins.image.data.decoding import SUFFIXES, decode, image_errors, open_image
 from perceiver_plugins.sdk.data.file_trees import FileTree, open_tree, report_unused, select_files
 from perceiver_plugins.sdk.data.splits import draw_groups
 from perceiver_plugins.sdk.errors import DataError
@@ -27,35 +27,35 @@ def _stem(name: str) -> str:
 
 
 def _by_stem(files: FileTree, suffixes: Sequence[str]) -> dict[str, str]:
-    """Files of some suffixes by their paths without these; of two that differ by it alone, the last one."""
+    """Map paths without suffix to files with one of the suffixes; the last one if several differ in it only."""
     return {_stem(name): name for name in files.names if name.lower().endswith(tuple(suffixes))}
 
 
 def _flows(files: FileTree) -> dict[str, str]:
-    """Files that may be flow by their paths without suffix. Beside a .flo file, a .png is a picture of it."""
+    """Map paths without suffix to flow files. A .png file beside a .flo file is a picture of it."""
     pictures, flows = (_by_stem(files, [suffix]) for suffix in reversed(FLOW_SUFFIXES))
     return dict(sorted((pictures | flows).items()))
 
 
 def _report_images(files: FileTree, pairs: Sequence[PairNames]) -> None:
-    """Report images that belong to no pair."""
+    """Report images that are not part of a pair."""
     used = {name for pair in pairs for name in (pair.first, pair.second, pair.flow)}
     images = [name for name in files.names if name.lower().endswith(SUFFIXES)]
-    report_unused(files, images, used, "images that belong to no pair")
+    report_unused(files, images, used, "images that are not part of a pair")
 
 
 # Pairs of files
 
 
 class PairNames(NamedTuple):
-    """The files of a pair, by their paths.
+    """Paths of the files of a pair.
 
     Attributes:
-        first: the first frame.
-        second: the second frame.
-        flow: the flow, a .flo file or a .png of KITTI.
-        invalid: an image that is not black where the flow is unknown, or None.
-        group: pairs of one group are much alike; validation has other groups than training.
+        first: first frame.
+        second: second frame.
+        flow: flow, a .flo file or a KITTI .png.
+        invalid: mask image, not black where the flow is unknown; None: no mask.
+        group: group of similar pairs. Training and validation have different groups.
     """
 
     first: str
@@ -69,8 +69,8 @@ class FileStore(PairStore):
     """Pairs in files.
 
     Args:
-        files: the files.
-        pairs: those that make a pair each.
+        files: the folder or archive.
+        pairs: the paths of each pair.
     """
 
     def __init__(self, files: FileTree, pairs: Sequence[PairNames]) -> None:
@@ -80,18 +80,18 @@ class FileStore(PairStore):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def place(self, number: int) -> str:
-        return self._place(self.pairs[number].first)
+    def location(self, number: int) -> str:
+        return self.files.shown(self.pairs[number].first)
 
     def size(self, number: int) -> tuple[int, int]:
         name = self.pairs[number].first
         content = self.files.read(name)
-        with naming(self._place(name)), open_image(io.BytesIO(content)) as image:
+        with image_errors(self.files.shown(name)), open_image(io.BytesIO(content)) as image:
             return image.height, image.width
 
     def read(self, number: int) -> FlowPair:
         names = self.pairs[number]
-        flow = parse_flow(self.files.read(names.flow), self._place(names.flow))
+        flow = parse_flow(self.files.read(names.flow), self.files.shown(names.flow))
         first, second = self._image(names.first, 3), self._image(names.second, 3)
         if names.invalid is not None:
             invalid = self._image(names.invalid, 1)
@@ -103,30 +103,27 @@ class FileStore(PairStore):
 
     def _image(self, name: str, num_channels: int) -> np.ndarray:
         content = self.files.read(name)
-        with naming(self._place(name)):
+        with image_errors(self.files.shown(name)):
             return np.asarray(decode(open_image(io.BytesIO(content)), num_channels))
 
     def _check_size(self, name: str, image: np.ndarray, flow: np.ndarray) -> None:
         if image.shape[:2] != flow.shape[:2]:
             height, width = image.shape[:2]
             raise DataError(
-                f"{self._place(name)}: an image of {height}x{width} pixels, where the flow has "
+                f"{self.files.shown(name)}: an image of {height}x{width} pixels for a flow of "
                 f"{flow.shape[0]}x{flow.shape[1]}"
             )
 
-    def _place(self, name: str) -> str:
-        return self.files.shown(name)
 
-
-def set_aside(pairs: Sequence[PairNames], fraction: float) -> tuple[list[PairNames], list[PairNames]]:
-    """Sets a part of the pairs aside: whole groups, always the same.
+def split_pairs(pairs: Sequence[PairNames], fraction: float) -> tuple[list[PairNames], list[PairNames]]:
+    """Split pairs into training and validation data by whole groups, the same way in each run.
 
     Args:
         pairs: the pairs.
-        fraction: how large a part, one group at least; 0: none, and all pairs are in both parts.
+        fraction: fraction of the groups for validation, at least one group; 0: all pairs are in both splits.
 
     Returns:
-        Those that remain and those that are set aside. A single group is set aside pair by pair.
+        The pairs for training and those for validation. A single group is split by pairs.
     """
     if fraction == 0:
         return list(pairs), list(pairs)
@@ -134,8 +131,10 @@ def set_aside(pairs: Sequence[PairNames], fraction: float) -> tuple[list[PairNam
     if len(groups) == 1:
         groups = sorted(pair.flow for pair in pairs)
         pairs = [pair._replace(group=pair.flow) for pair in pairs]
-    aside = draw_groups(groups, fraction)
-    return [pair for pair in pairs if pair.group not in aside], [pair for pair in pairs if pair.group in aside]
+    validation = draw_groups(groups, fraction)
+    return [pair for pair in pairs if pair.group not in validation], [
+        pair for pair in pairs if pair.group in validation
+    ]
 
 
 def _check_fraction(val_fraction: float) -> None:
@@ -150,25 +149,24 @@ NAMINGS = (
     ("-flow_01", "-img_0", "-img_1"),
     ("-gt", "-img0", "-img1"),
 )
-"""How the names of flow, first and second frame end: in FlyingChairs, FlyingChairs2 and FlowNet 2's examples."""
+"""Name endings of flow, first and second frame: FlyingChairs, FlyingChairs2 and the examples of FlowNet 2."""
 
 SPLIT_FILE = "FlyingChairs_train_val.txt"
-"""A line for each pair, in their order: 1 if it is for training, 2 if it is for validation."""
+"""File with a line for each pair, in their order: 1 for training, 2 for validation."""
 
 
 class FlyingChairsDataModule(FlowDataModule):
-    """FlyingChairs (Dosovitskiy et al., "FlowNet"), or your own pairs of frames that are named like its.
+    """FlyingChairs (Dosovitskiy et al., "FlowNet"), or your own pairs of frames with the same naming scheme.
 
-    Each pair is three files, at any depth in a folder or zip archive: ``NAME_img1.ppm``, ``NAME_img2.ppm`` (or .png,
-    .jpg and the like) and ``NAME_flow.flo`` (or a .png of KITTI's format). The names of FlyingChairs2
-    (``NAME-img_0.png``, ``NAME-img_1.png``, ``NAME-flow_01.flo``) and of FlowNet 2's examples (``NAME-img0.png``,
-    ``NAME-img1.png``, ``NAME-gt.flo``) serve as well. Pairs are for training or validation as the file
-    FlyingChairs_train_val.txt says; without one, a part is set aside, always the same.
+    Each pair consists of three files, at any depth in a folder or zip archive: ``NAME_img1.ppm``, ``NAME_img2.ppm`` (or
+    .png, .jpg and similar) and ``NAME_flow.flo`` (or a KITTI .png). The names of FlyingChairs2 (``NAME-img_0.png``,
+    ``NAME-img_1.png``, ``NAME-flow_01.flo``) and of the examples of FlowNet 2 (``NAME-img0.png``, ``NAME-img1.png``,
+    ``NAME-gt.flo``) work as well. The file FlyingChairs_train_val.txt assigns pairs to training and validation; without
+    it, a fixed part is used for validation.
 
     Args:
-        path: The folder, or the zip archive, which is read as it is.
-        val_fraction: Part of the pairs that is set aside for validation where no file says which; 0: none, and
-            validation is on the training pairs, to see how well they are known by heart.
+        path: The folder, or the zip archive, which is not extracted.
+        val_fraction: Fraction of the pairs for validation if no file assigns them; 0: validate on the training pairs.
     """
 
     @classmethod
@@ -191,29 +189,29 @@ class FlyingChairsDataModule(FlowDataModule):
         _report_images(self.files, pairs)
         if not pairs:
             raise DataError(
-                f"{self.files.path}: there are no pairs of frames: NAME_img1.ppm, NAME_img2.ppm and NAME_flow.flo are "
-                "looked for, or the same with other images"
+                f"{self.files.path}: no pairs of frames (expected NAME_img1.ppm, NAME_img2.ppm and NAME_flow.flo, or "
+                "other image formats)"
             )
         split = next((name for name in self.files.names if name.rpartition("/")[2] == SPLIT_FILE), None)
-        train, validation = set_aside(pairs, self.val_fraction) if split is None else self._split_by(split, pairs)
+        train, validation = split_pairs(pairs, self.val_fraction) if split is None else self._split_by(split, pairs)
         return {"train": FileStore(self.files, train), "validation": FileStore(self.files, validation)}
 
     def _split_by(self, name: str, pairs: Sequence[PairNames]) -> tuple[list[PairNames], list[PairNames]]:
         lines = self.files.read(name).decode(errors="replace").split()
         if len(lines) != len(pairs) or not {*lines} <= {"1", "2"}:
             raise DataError(
-                f"{self.files.path}/{name}: {len(lines)} lines, where there are {len(pairs)} pairs; each must be 1 "
-                "(training) or 2 (validation)"
+                f"{self.files.path}/{name}: {len(lines)} lines for {len(pairs)} pairs (each line must be 1 for "
+                "training or 2 for validation)"
             )
         by_line = {number: [pair for pair, line in zip(pairs, lines, strict=True) if line == number] for number in "12"}
         return by_line["1"], by_line["2"]
 
 
 def find_chairs(files: FileTree) -> Iterator[PairNames]:
-    """The pairs among files, by their names.
+    """Find the pairs of FlyingChairs among files, by their names.
 
     Raises:
-        DataError: If a flow has no frames.
+        DataError: If the frames of a flow are missing.
     """
     images = _by_stem(files, SUFFIXES)
     for stem, name in _flows(files).items():
@@ -221,9 +219,7 @@ def find_chairs(files: FileTree) -> Iterator[PairNames]:
             if stem.endswith(flow_end):
                 frames = [stem.removesuffix(flow_end) + end for end in frame_ends]
                 if missing := [frame for frame in frames if frame not in images]:
-                    raise DataError(
-                        f"{files.path}/{name}: there is no image {missing[0]}.ppm (or .png, .jpg, ...) for it"
-                    )
+                    raise DataError(f"{files.path}/{name}: its frame {missing[0]}.ppm (or .png, .jpg, ...) is missing")
                 yield PairNames(images[frames[0]], images[frames[1]], name, group=stem)
 
 
@@ -231,19 +227,17 @@ def find_chairs(files: FileTree) -> Iterator[PairNames]:
 
 
 class SintelDataModule(FlowDataModule):
-    """MPI Sintel (Butler et al., "A naturalistic open source movie for optical flow evaluation"), or scenes laid out
-    so.
+    """MPI Sintel (Butler et al., "A naturalistic open source movie for optical flow evaluation"), or your own scenes.
 
-    In a folder or zip archive there are, at any depth, ``clean/SCENE/frame_0001.png``, ``final/SCENE/frame_0001.png``
-    (or one of the two), ``flow/SCENE/frame_0001.flo``, the flow from each frame to the next one, and, if need be,
-    ``invalid/SCENE/frame_0001.png``, white where the flow is unknown. Frames without flow (Sintel's test scenes) are
-    passed over. Whole scenes are set aside for validation, always the same.
+    Expected at any depth in a folder or zip archive: frames ``clean/SCENE/frame_0001.png``,
+    ``final/SCENE/frame_0001.png`` (or one of the two); ``flow/SCENE/frame_0001.flo``, the flow from each frame to the
+    next one; optionally ``invalid/SCENE/frame_0001.png``, white where the flow is unknown. Frames without flow, such as
+    Sintel's test scenes, are skipped. A fixed set of whole scenes is used for validation.
 
     Args:
-        path: The folder, or the zip archive, which is read as it is.
-        passes: Which renderings to use: clean, final (with blur and fog) or both.
-        val_fraction: Part of the scenes that is set aside for validation; 0: none, and validation is on the training
-            scenes.
+        path: The folder, or the zip archive, which is not extracted.
+        passes: Renderings to use: clean, final (with blur and fog) or both.
+        val_fraction: Fraction of the scenes for validation; 0: validate on the training scenes.
     """
 
     def __init__(
@@ -264,18 +258,18 @@ class SintelDataModule(FlowDataModule):
         pairs = [pair for name in self.passes for pair in find_scenes(self.files, name)]
         if not pairs:
             raise DataError(
-                f"{self.files.path}: there are no pairs of frames: {self.passes[0]}/SCENE/frame_0001.png and "
-                "flow/SCENE/frame_0001.flo are looked for"
+                f"{self.files.path}: no pairs of frames (expected {self.passes[0]}/SCENE/frame_0001.png and "
+                "flow/SCENE/frame_0001.flo)"
             )
-        train, validation = set_aside(pairs, self.val_fraction)
+        train, validation = split_pairs(pairs, self.val_fraction)
         return {"train": FileStore(self.files, train), "validation": FileStore(self.files, validation)}
 
 
 def find_scenes(files: FileTree, rendering: str) -> Iterator[PairNames]:
-    """The pairs of one rendering among files, by the folders they are in.
+    """Find the pairs of one rendering of MPI Sintel among files, by their folders.
 
     Raises:
-        DataError: If a flow has a first frame, but no second one.
+        DataError: If the second frame of a flow is missing.
     """
     images = _by_stem(files, SUFFIXES)
     for stem, name in _flows(files).items():
@@ -288,7 +282,7 @@ def find_scenes(files: FileTree, rendering: str) -> Iterator[PairNames]:
         if first is None:
             continue
         if second is None:
-            raise DataError(f"{files.path}/{name}: there is no image {rendering}/{scene}/{frame}{following}.png for it")
+            raise DataError(f"{files.path}/{name}: its frame {rendering}/{scene}/{frame}{following}.png is missing")
         invalid = images.get(f"{root}invalid/{scene}/{frame}{number}")
         yield PairNames(first, second, name, invalid, group=scene)
 
@@ -296,22 +290,20 @@ def find_scenes(files: FileTree, rendering: str) -> Iterator[PairNames]:
 # KITTI
 
 KITTI_FRAMES = ("image_2", "colored_0", "image_0")
-"""Folders of the left camera's frames: of KITTI 2015, and of KITTI 2012 in colour and grey."""
+"""Folders of the left camera's frames: KITTI 2015, KITTI 2012 in colour, KITTI 2012 in greyscale."""
 
 
 class KittiDataModule(FlowDataModule):
-    """KITTI 2012 or 2015 (Menze and Geiger, "Object scene flow for autonomous vehicles"), or pairs laid out so.
+    """KITTI 2012 or 2015 (Menze and Geiger, "Object scene flow for autonomous vehicles"), or your own pairs.
 
-    In a folder or zip archive there are, at any depth, ``image_2/000000_10.png``, ``image_2/000000_11.png`` (in 2012
-    ``colored_0`` or ``image_0``) and ``flow_occ/000000_10.png``, the flow between the two, with 16 bits a channel.
-    Frames without flow (the test frames, and those before and after) are passed over. A part of the pairs is set aside
-    for validation, always the same.
+    Expected at any depth in a folder or zip archive: frames ``image_2/000000_10.png`` and ``image_2/000000_11.png`` (in
+    2012 ``colored_0`` or ``image_0``), and the flow between them, ``flow_occ/000000_10.png``, with 16 bits per channel.
+    Frames without flow, such as the test frames, are skipped. A fixed part of the pairs is used for validation.
 
     Args:
-        path: The folder, or the zip archive, which is read as it is.
-        flow: Which flow to use: occ (of all pixels) or noc (of those that are in both frames).
-        val_fraction: Part of the pairs that is set aside for validation; 0: none, and validation is on the training
-            pairs.
+        path: The folder, or the zip archive, which is not extracted.
+        flow: Flow to use: occ (all pixels) or noc (non-occluded pixels only).
+        val_fraction: Fraction of the pairs for validation; 0: validate on the training pairs.
     """
 
     def __init__(
@@ -328,22 +320,22 @@ class KittiDataModule(FlowDataModule):
         pairs = list(find_kitti(self.files, self.flow))
         if not pairs:
             raise DataError(
-                f"{self.files.path}: there are no pairs of frames: {KITTI_FRAMES[0]}/000000_10.png, "
-                f"{KITTI_FRAMES[0]}/000000_11.png and flow_{self.flow}/000000_10.png are looked for"
+                f"{self.files.path}: no pairs of frames (expected {KITTI_FRAMES[0]}/000000_10.png, "
+                f"{KITTI_FRAMES[0]}/000000_11.png and flow_{self.flow}/000000_10.png)"
             )
-        train, validation = set_aside(pairs, self.val_fraction)
+        train, validation = split_pairs(pairs, self.val_fraction)
         return {"train": FileStore(self.files, train), "validation": FileStore(self.files, validation)}
 
 
 def find_kitti(files: FileTree, flow: str) -> Iterator[PairNames]:
-    """The pairs of KITTI among files.
+    """Find the pairs of KITTI among files.
 
     Args:
-        files: the files.
+        files: the folder or archive.
         flow: "occ" or "noc".
 
     Raises:
-        DataError: If a flow has no frames.
+        DataError: If the frames of a flow are missing.
     """
     images = _by_stem(files, SUFFIXES)
     for stem, name in _by_stem(files, [".png"]).items():
@@ -359,6 +351,6 @@ def find_kitti(files: FileTree, flow: str) -> Iterator[PairNames]:
                 break
         else:
             raise DataError(
-                f"{files.shown(name)}: there are no images {KITTI_FRAMES[0]}/{scene}{number}.png and "
-                f"{scene}{following}.png for it"
+                f"{files.shown(name)}: its frames {KITTI_FRAMES[0]}/{scene}{number}.png and {scene}{following}.png are "
+                "missing"
             )

@@ -1,4 +1,4 @@
-"""The data module that all data modules of optical flow share: sizes, random parts, splits."""
+"""Base class of optical flow data modules: sizes, crops, splits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar
 
-from perceiver_plugins.flow.data.examples import AllParts, Chance, Pairs, RandomParts
+from perceiver_plugins.flow.data.examples import DownscaledPairs, FlowAugmentation, RandomCrops, Tiles
 from perceiver_plugins.flow.data.pairs import PairStore
 from perceiver_plugins.sdk.data.module import PerceiverDataModule, check_positive
 from perceiver_plugins.sdk.errors import DataError
@@ -14,23 +14,23 @@ from perceiver_registry.errors import UserError
 
 
 class FlowDataModule(PerceiverDataModule):
-    """Pairs of frames with the flow between them.
+    """Base class of pairs of frames with the flow between them.
 
-    Batches are dicts of ``frames`` (b, 2, 3, h, w), float32, from -1 to 1, and ``labels`` (b, 2, h, w), float32: how
-    many pixels each pixel of the first frame moves to the right and down, NaN where nobody knows. In training these are
-    parts of random places, a function of the seed, the epoch and the example alone; in evaluation, as few parts as
-    cover all frames.
+    Batches are dicts of ``frames`` (b, 2, 3, height, width), float32, from -1 to 1, and ``labels`` (b, 2, height,
+    width), float32: the motion of each pixel of the first frame to the right and down, in pixels, NaN where it is
+    unknown. Training uses random crops, a function of the seed, the epoch and the index; evaluation the fewest tiles
+    that cover all frames.
 
-    Subclasses say where pairs come from: :meth:`load`.
+    Subclasses implement :meth:`load`.
 
     Args:
-        image_size: Height and width of the parts of frames that the model sees; null: those of the first pair.
-        downscale: Average so many pixels, in height and in width, into one, before anything else.
-        crops_per_pair: How many random parts of each pair make an epoch.
-        random_shift: Pixels that the part of the second frame is moved by at most, up or down and left or right; the
-            flow changes with it.
-        hflip: How often left and right of a training example are exchanged, from 0 to 1.
-        vflip: How often top and bottom are.
+        image_size: Height and width of the model's input frames; null: those of the first pair.
+        downscale: Factor by which height and width of frames are reduced by averaging, before anything else.
+        crops_per_pair: Random crops of each pair per epoch.
+        random_shift: Largest translation of the crop of the second frame in pixels, vertically and horizontally; the
+            flow changes accordingly.
+        hflip: Probability of mirroring a training example horizontally.
+        vflip: Probability of mirroring a training example vertically.
         batch_size: Examples per batch and device, in training.
     """
 
@@ -39,7 +39,7 @@ class FlowDataModule(PerceiverDataModule):
         "validation": "there are too few pairs of frames to set some aside for validation",
         "test": "there is no test data: `perceiver validate` evaluates the pairs that are set aside for validation",
     }
-    """What to say where there is nothing in a split."""
+    """Error messages of empty splits."""
 
     def __init__(
         self,
@@ -58,30 +58,30 @@ class FlowDataModule(PerceiverDataModule):
         check_positive(downscale=downscale, crops_per_pair=crops_per_pair)
         if random_shift < 0:
             raise UserError(f"random_shift={random_shift} must be at least 0")
-        for flag, often in (("hflip", hflip), ("vflip", vflip)):
-            if not 0 <= often <= 1:
-                raise UserError(f"{flag}={often} must be from 0 to 1")
+        for flag, probability in (("hflip", hflip), ("vflip", vflip)):
+            if not 0 <= probability <= 1:
+                raise UserError(f"{flag}={probability} must be from 0 to 1")
         self.downscale = downscale
         self.crops_per_pair = crops_per_pair
-        self.chance = Chance(random_shift, hflip, vflip)
+        self.augmentation = FlowAugmentation(random_shift, hflip, vflip)
         self._image_size = None if image_size is None else (image_size[0], image_size[1])
 
     @abstractmethod
     def load(self) -> dict[str, PairStore]:
-        """The pairs of "train", "validation" and "test", as far as there are any.
+        """Load the pairs of "train", "validation" and "test", if they exist.
 
         Raises:
-            DataError: If they cannot be found, or are not what they should be.
+            DataError: If files are missing or invalid.
         """
 
     @cached_property
     def stores(self) -> dict[str, PairStore]:
-        """The pairs of all splits, found at the first use."""
+        """The pairs of all splits, loaded on first use."""
         return self.load()
 
     @cached_property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the parts that the model sees."""
+        """Height and width of the model's input frames."""
         if self._image_size is not None:
             return self._image_size
         train = self.stores.get("train")
@@ -99,7 +99,9 @@ class FlowDataModule(PerceiverDataModule):
         for split, store in self.stores.items():
             if not len(store):
                 continue
-            pairs = Pairs(store, self.downscale, self.image_size)
+            pairs = DownscaledPairs(store, self.downscale, self.image_size)
             self.split_datasets[split] = (
-                RandomParts(pairs, self.crops_per_pair, self.chance, self.seed) if split == "train" else AllParts(pairs)
+                RandomCrops(pairs, self.crops_per_pair, self.augmentation, self.seed)
+                if split == "train"
+                else Tiles(pairs)
             )

@@ -1,4 +1,4 @@
-"""Pairs of frames with the flow between them, and what can be done to a pair so that its flow stays true."""
+"""Pairs of frames with the flow between them, and transformations of a pair that keep its flow correct."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class FlowPair(NamedTuple):
     """Two frames and the flow from the first to the second.
 
     Attributes:
-        first: (h, w, 3), uint8.
-        second: the same of the second frame.
-        flow: (h, w, 2), float32, to the right and down, in pixels; NaN where it is unknown.
+        first: first frame, (height, width, 3), uint8.
+        second: second frame, (height, width, 3), uint8.
+        flow: (height, width, 2), float32, to the right and down, in pixels; NaN: unknown.
     """
 
     first: np.ndarray
@@ -30,40 +30,40 @@ class FlowPair(NamedTuple):
 
 
 class PairStore(ABC):
-    """Where pairs come from, by their number."""
+    """Base class of stores of pairs, by number."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of pairs."""
 
     @abstractmethod
     def read(self, number: int) -> FlowPair:
-        """One of them.
+        """Read a pair.
 
         Raises:
-            DataError: if it cannot be read, or its parts are of different sizes.
+            DataError: if it cannot be read, or if frames and flow have different sizes.
         """
 
     @abstractmethod
-    def place(self, number: int) -> str:
-        """What to call it in a message."""
+    def location(self, number: int) -> str:
+        """Return the name of a pair for messages."""
 
     @abstractmethod
     def size(self, number: int) -> tuple[int, int]:
-        """Its height and width, without reading all of it."""
+        """Return the height and width of a pair without reading all of it."""
 
 
 def reduce_pair(pair: FlowPair, factor: int) -> FlowPair:
-    """The pair with ``factor`` by ``factor`` pixels averaged into one, those whose flow is unknown left out.
+    """Downscale a pair by averaging blocks of ``factor`` by ``factor`` pixels. Unknown flow is left out of the average.
 
-    Rows and columns beyond a multiple of ``factor`` are cut off.
+    Rows and columns beyond a multiple of ``factor`` are dropped.
     """
     if factor == 1:
         return pair
     height, width = (side // factor for side in pair.size)
 
     def blocks(array: np.ndarray) -> np.ndarray:
-        """(h, w, c) as (blocks down, blocks across, pixels of a block, c)."""
+        """Reshape (height, width, channels) to (rows of blocks, columns of blocks, pixels of a block, channels)."""
         cut = array[: height * factor, : width * factor].reshape(height, factor, width, factor, -1)
         return cut.swapaxes(1, 2).reshape(height, width, factor**2, -1)
 
@@ -78,8 +78,9 @@ def reduce_pair(pair: FlowPair, factor: int) -> FlowPair:
 
 
 def crop_pair(pair: FlowPair, top: int, left: int, size: tuple[int, int], shift: tuple[int, int] = (0, 0)) -> FlowPair:
-    """A part of the pair, that of the second frame further down and to the right by ``shift``, and the flow less by
-    it."""
+    """Crop a pair. The crop of the second frame is shifted down and to the right by ``shift``, which is subtracted from
+    the flow.
+    """
     height, width = size
     down, right = shift
     return FlowPair(
@@ -90,18 +91,18 @@ def crop_pair(pair: FlowPair, top: int, left: int, size: tuple[int, int], shift:
 
 
 def mirror_pair(pair: FlowPair, horizontally: bool, vertically: bool) -> FlowPair:
-    """The pair with left and right exchanged, or top and bottom, or both."""
+    """Mirror a pair horizontally, vertically, or both."""
     flips = slice(None, None, -1 if vertically else 1), slice(None, None, -1 if horizontally else 1)
     signs = np.array([-1 if horizontally else 1, -1 if vertically else 1], np.float32)
     return FlowPair(pair.first[flips], pair.second[flips], pair.flow[flips] * signs)
 
 
 def frames_tensor(first: np.ndarray, second: np.ndarray) -> Tensor:
-    """Two frames (h, w, 3), uint8, as a model takes them: (2, 3, h, w), float32, from -1 to 1."""
+    """Convert two frames (height, width, 3), uint8, to model input (2, 3, height, width), float32, from -1 to 1."""
     pixels = torch.from_numpy(np.stack([first, second])).permute(0, 3, 1, 2)
     return (pixels.float() / 127.5 - 1.0).contiguous()
 
 
 def flow_tensor(flow: np.ndarray) -> Tensor:
-    """A flow (h, w, 2) as a tensor (2, h, w)."""
+    """Convert a flow (height, width, 2) to a tensor (2, height, width)."""
     return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1)))

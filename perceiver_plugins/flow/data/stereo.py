@@ -1,4 +1,4 @@
-"""Two photographs of one scene from two sides: what is nearer moves more, and all of it to the left."""
+"""Data module of a stereo pair: flow from disparity."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from perceiver_registry.errors import surface_own_fault
 
 
 class StereoPairDataModule(FlowDataModule):
-    """scikit-image's photographs of a motorcycle, 741x500 pixels, with the true disparity, which comes with the
-    package.
+    """scikit-image's stereo photographs of a motorcycle, 741x500 pixels, with the true disparity.
 
-    A pixel of the left photograph with disparity d is d pixels further left in the right one, a flow of (-d, 0). The
-    right part of the photographs is set aside for validation. They are from the Middlebury data set of 2014 (Scharstein
-    et al., "High-resolution stereo datasets with subpixel-accurate ground truth").
+    A disparity of d pixels is a flow of (-d, 0) from the left to the right photograph. The right part of the
+    photographs is used for validation. They are from the Middlebury data set of 2014 (Scharstein et al.,
+    "High-resolution stereo datasets with subpixel-accurate ground truth").
 
     Args:
-        val_fraction: Part of the photographs' width, at the right, that is set aside for validation.
+        val_fraction: Fraction of the photographs' width, at the right, for validation.
     """
 
     def __init__(self, val_fraction: float = 0.3, **kwargs: Any) -> None:
@@ -35,33 +34,33 @@ class StereoPairDataModule(FlowDataModule):
         height, width = pair.size
         border = round(width * (1 - self.val_fraction))
         return {
-            "train": _OnePair(crop_pair(pair, 0, 0, (height, border))),
-            "validation": _OnePair(crop_pair(pair, 0, border, (height, width - border))),
+            "train": _SinglePair(crop_pair(pair, 0, 0, (height, border))),
+            "validation": _SinglePair(crop_pair(pair, 0, border, (height, width - border))),
         }
 
 
 def load_stereo_pair() -> FlowPair:
-    """The two photographs and the flow between them, NaN where the disparity is unknown.
+    """Load the photographs and the flow between them, NaN where the disparity is unknown.
 
     Raises:
-        DataError: if scikit-image, or its copy of the photographs, is not there.
+        DataError: if scikit-image or its copy of the photographs is missing.
     """
     try:
         from skimage.data import stereo_motorcycle
 
         left, right, disparity = stereo_motorcycle()
-    except Exception as error:  # it tries to download what it lacks, which fails in any way
+    except Exception as error:  # a failed download of missing files raises any type
         surface_own_fault(error)
         raise DataError(
-            f"data=stereo-pair: scikit-image's photographs cannot be loaded ({one_line(error)}); pip install "
-            "'scikit-image>=0.24' brings them along"
+            f"data=stereo-pair: scikit-image's photographs cannot be loaded ({one_line(error)}); install them with pip "
+            "install 'scikit-image>=0.24'"
         ) from error
     flow = np.stack([-disparity, np.zeros_like(disparity)], axis=-1).astype(np.float32)
     flow[~np.isfinite(disparity)] = np.nan
     return FlowPair(left, right, flow)
 
 
-class _OnePair(PairStore):
+class _SinglePair(PairStore):
     def __init__(self, pair: FlowPair) -> None:
         self.pair = pair
 
@@ -71,7 +70,7 @@ class _OnePair(PairStore):
     def read(self, number: int) -> FlowPair:
         return self.pair
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         return "scikit-image's stereo pair"
 
     def size(self, number: int) -> tuple[int, int]:

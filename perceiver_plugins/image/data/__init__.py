@@ -1,4 +1,4 @@
-"""Data modules of images."""
+"""Image data modules."""
 
 import lazy_loader
 

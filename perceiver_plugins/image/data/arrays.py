@@ -1,4 +1,4 @@
-"""Small images that are kept in memory: handwritten digits, MNIST, Fashion-MNIST, CIFAR-10."""
+"""Data modules of small images in memory: handwritten digits, MNIST, Fashion-MNIST, CIFAR-10."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torchvision.datasets
 from filelock import FileLock
 from torch import Tensor
 
-from perceiver_plugins.image.data.folders import find
+from perceiver_plugins.image.data.folders import existing_path
 from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ArrayStore, ImageSplits, LabelledImages
 from perceiver_plugins.sdk.data.files import open_binary
@@ -27,10 +27,9 @@ from perceiver_registry.errors import near
 
 
 class DigitsDataModule(ImageDataModule):
-    """Handwritten digits that come with scikit-learn: 1,797 grey images of 8x8 pixels (UCI, Alpaydin and Kaynak).
+    """Handwritten digits of scikit-learn: 1,797 greyscale images of 8x8 pixels (UCI, Alpaydin and Kaynak).
 
-    Nothing is downloaded. Of each class, 70 % are for training, 15 % for validation and 15 % for test, always the
-    same ones.
+    Nothing is downloaded. The splits are fixed: 70 % of each class for training, 15 % for validation, 15 % for test.
     """
 
     default_num_channels = 1
@@ -56,22 +55,20 @@ class DigitsDataModule(ImageDataModule):
 
 
 class DownloadedImagesDataModule(ImageDataModule):
-    """Images that are downloaded once, or read from a local folder.
-
-    The last of the training images are for validation.
+    """Base class of data sets that torchvision downloads.
 
     Args:
-        root: Folder with the data set's files; null: they are downloaded to $PERCEIVER_CACHE or ~/.cache/perceiver.
-        val_size: Number of training images that are set aside for validation: the last ones.
+        root: Folder with the data set's files; null: download them to $PERCEIVER_CACHE or ~/.cache/perceiver.
+        val_size: Number of images at the end of the training data that are used for validation.
     """
 
     torchvision_class: ClassVar[type[torchvision.datasets.MNIST | torchvision.datasets.CIFAR10]]
-    """What downloads the files."""
+    """torchvision's data set, which downloads the files."""
 
     def __init__(self, root: str | None = None, val_size: int = 10_000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_positive(val_size=val_size)
-        self.root = None if root is None else find(root, "root")
+        self.root = None if root is None else existing_path(root, "root")
         self.val_size = val_size
 
     @property
@@ -81,11 +78,11 @@ class DownloadedImagesDataModule(ImageDataModule):
     @property
     @abstractmethod
     def classes(self) -> list[str]:
-        """What the classes are called."""
+        """Names of the classes."""
 
     @abstractmethod
     def read(self, folder: Path, train: bool) -> tuple[Tensor, Tensor] | None:
-        """Reads the files of the training or test data, wherever in a folder they are.
+        """Read the training or test data from a folder.
 
         Returns:
             Pixels (n, channels, height, width), uint8, and labels (n,) int64; None if there is no test data.
@@ -101,7 +98,7 @@ class DownloadedImagesDataModule(ImageDataModule):
         images = in_memory(*data, f"{folder}")
         train_size = len(images) - self.val_size
         if train_size < 1:
-            raise DataError(f"val_size={self.val_size} leaves none of the {len(images)} images for training")
+            raise DataError(f"val_size={self.val_size} leaves no images for training (there are {len(images)})")
         splits = {
             "train": images.select(range(train_size)),
             "validation": images.select(range(train_size, len(images))),
@@ -118,17 +115,17 @@ class DownloadedImagesDataModule(ImageDataModule):
                 self.torchvision_class(str(folder), download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
-                f"{self.source} could not be downloaded to {folder} ({' '.join(str(error).split())}); "
-                "root names a folder with its files"
+                f"{self.source} could not be downloaded to {folder} ({' '.join(str(error).split())}); set root to a "
+                "folder with its files"
             ) from error
         return folder
 
 
 class MNISTDataModule(DownloadedImagesDataModule):
-    """MNIST: 70,000 grey images of handwritten digits, 28x28 pixels (LeCun, Cortes and Burges).
+    """MNIST: 70,000 greyscale images of handwritten digits, 28x28 pixels (LeCun, Cortes and Burges).
 
-    Of the 60,000 training images, the last 10,000 are for validation. The files have the names of the original,
-    ``train-images-idx3-ubyte`` and so on, with or without .gz; those of the test data may be missing.
+    The last 10,000 of the 60,000 training images are used for validation. Files have their original names
+    (``train-images-idx3-ubyte``), with or without .gz; the test data is optional.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -145,7 +142,7 @@ class MNISTDataModule(DownloadedImagesDataModule):
         return [str(digit) for digit in range(10)]
 
     def read(self, folder: Path, train: bool) -> tuple[Tensor, Tensor] | None:
-        if (raw := folder / self.source / "raw").is_dir():  # where torchvision puts them
+        if (raw := folder / self.source / "raw").is_dir():  # torchvision's layout
             folder = raw
         prefix = "train" if train else "t10k"
         paths = [_idx_path(folder, f"{prefix}-{name}-ubyte") for name in ("images-idx3", "labels-idx1")]
@@ -157,24 +154,24 @@ class MNISTDataModule(DownloadedImagesDataModule):
         if len(pixels) != len(labels):
             raise DataError(f"{labels_path}: {len(labels)} labels for the {len(pixels)} images in {images_path.name}")
         if len(labels) and labels.max() >= len(self.classes):
-            place = int(np.argmax(labels >= len(self.classes)))
-            raise DataError(f"{labels_path}: the label of image {place} is {labels[place]}; it must be from 0 to 9")
+            index = int(np.argmax(labels >= len(self.classes)))
+            raise DataError(f"{labels_path}: the label of image {index} is {labels[index]}; it must be from 0 to 9")
         return torch.from_numpy(pixels)[:, None], torch.from_numpy(labels).long()
 
 
 def _require_file(path: Path | None, folder: Path, name: str) -> Path:
-    """Return the path of a file, or raise DataError with a similar name if there is none."""
+    """Return a file's path, or raise DataError with similar names if it is missing."""
     if path is not None:
         return path
     names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     hint = f" ({near(name, names)})" if 0 < len(names) <= 1000 else ""
-    raise DataError(f"{folder}: there is no file {name}, with or without .gz{hint}")
+    raise DataError(f"{folder}: {name} not found, with or without .gz{hint}")
 
 
 class FashionMNISTDataModule(MNISTDataModule):
-    """Fashion-MNIST: 70,000 grey images of clothes, 28x28 pixels (Xiao, Rasul and Vollgraf, arXiv 1708.07747).
+    """Fashion-MNIST: 70,000 greyscale images of clothes, 28x28 pixels (Xiao, Rasul and Vollgraf, arXiv 1708.07747).
 
-    Of the 60,000 training images, the last 10,000 are for validation. The files have the same names as MNIST's.
+    The last 10,000 of the 60,000 training images are used for validation. Files have the same names as MNIST's.
     """
 
     torchvision_class = torchvision.datasets.FashionMNIST
@@ -187,15 +184,15 @@ class FashionMNISTDataModule(MNISTDataModule):
 
 
 class CIFAR10DataModule(DownloadedImagesDataModule):
-    """CIFAR-10: 60,000 images in colour, 32x32 pixels, of 10 classes (Krizhevsky, 2009).
+    """CIFAR-10: 60,000 colour images of 10 classes, 32x32 pixels (Krizhevsky, 2009).
 
-    Of the 50,000 training images, the last 5,000 are for validation. Files are those of the "python version":
-    ``data_batch_1`` and so on.
+    The last 5,000 of the 50,000 training images are used for validation. Files are those of the "python version"
+    (``data_batch_1``).
 
     Args:
-        root: Folder with the data set's files, or with the folder ``cifar-10-batches-py``; null: they are downloaded
-            to $PERCEIVER_CACHE or ~/.cache/perceiver.
-        val_size: Number of training images that are set aside for validation: the last ones.
+        root: Folder with the data set's files, or with the folder ``cifar-10-batches-py``; null: download them to
+            $PERCEIVER_CACHE or ~/.cache/perceiver.
+        val_size: Number of images at the end of the training data that are used for validation.
     """
 
     torchvision_class = torchvision.datasets.CIFAR10
@@ -217,24 +214,23 @@ class CIFAR10DataModule(DownloadedImagesDataModule):
         except RuntimeError as error:
             names = ", ".join(name for name, _ in _Batches.train_list + _Batches.test_list)
             raise DataError(
-                f"{folder}: the files of CIFAR-10's python version ({names}, {_Batches.meta['filename']}) are missing "
-                "or damaged, by their checksums"
+                f"{folder}: files of CIFAR-10's python version ({names}, {_Batches.meta['filename']}) are missing or "
+                "damaged (their checksums differ)"
             ) from error
         return torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets)
 
 
 class _Batches(torchvision.datasets.CIFAR10):
-    base_folder = ""
-    """The files are in the folder itself."""
+    base_folder = ""  # the files are in the folder itself
 
 
 def in_memory(pixels: Tensor, labels: Tensor, name: str) -> LabelledImages:
-    """Images with their labels.
+    """Create labelled images from arrays.
 
     Args:
         pixels: (n, channels, height, width), uint8.
         labels: (n,) int64.
-        name: what to call them.
+        name: name of the images in messages.
     """
     return LabelledImages(ArrayStore(pixels, name), torch.arange(len(pixels)), labels)
 
@@ -244,14 +240,14 @@ def _idx_path(folder: Path, name: str) -> Path | None:
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Reads a file of bytes in MNIST's own format, http://yann.lecun.com/exdb/mnist.
+    """Read an array of bytes in MNIST's format (http://yann.lecun.com/exdb/mnist).
 
     Args:
         path: The file, compressed (.gz) or not.
-        dimensions: Number of dimensions that it must have.
+        dimensions: Expected number of dimensions.
 
     Raises:
-        DataError: If it is damaged, or something else.
+        DataError: If the file is damaged or has another format.
     """
     try:
         with open_binary(path) as file:
@@ -261,11 +257,10 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     start = 4 + 4 * dimensions
-    # Two zero bytes, the type (8: unsigned bytes) and the number of dimensions; then these, as 32-bit numbers.
+    # Header: two zero bytes, the type (8: unsigned bytes), the number of dimensions, then their sizes in 32 bits each.
     if len(data) < start or data[:4] != bytes([0, 0, 8, dimensions]):
         raise DataError(f"{path}: not an idx file of bytes in {dimensions} dimensions")
     shape = np.frombuffer(data, ">u4", dimensions, offset=4).astype(int)
     if len(data) != start + shape.prod():
-        said, there = "x".join(map(str, shape)), len(data) - start
-        raise DataError(f"{path}: damaged: it says that it holds {said} bytes, and holds {there}")
+        raise DataError(f"{path}: damaged: {len(data) - start} bytes, expected {'x'.join(map(str, shape))}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()

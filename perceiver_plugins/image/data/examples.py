@@ -1,4 +1,4 @@
-"""Examples of images, a batch at a time."""
+"""Dataset that makes whole batches of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from perceiver_plugins.image.data.sources import ArrayStore, LabelledImages
-from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, chance, to_pixels
+from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, seeded_generators, to_pixels
 from perceiver_plugins.sdk.data.datasets import take_labels
 from perceiver_plugins.sdk.data.loading import BatchDataset
 
@@ -15,13 +15,13 @@ ImageBatch = dict[str, Tensor]
 
 
 class ImageExamples(BatchDataset):
-    """The examples of a split: a batch is a function of the epoch, its indices and the seed.
+    """Dataset of a split. A batch is a function of the epoch, its indices and the seed.
 
     Args:
-        images: the images.
-        image_format: what they are to be like.
-        augmentation: what is done to them at random, in training; None: nothing.
-        seed: Seed of the run.
+        images: the images of the split.
+        image_format: format of the model's inputs.
+        augmentation: random augmentation for training; None: no augmentation.
+        seed: seed of the run.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ImageExamples(BatchDataset):
         return len(self.images)
 
     def batch(self, epoch: int, indices: np.ndarray) -> ImageBatch:
-        """A batch. An index beyond the end asks for an example with the label IGNORED.
+        """Make a batch. An index beyond the end returns an example with the label IGNORED.
 
         Raises:
             DataError: If an image cannot be read.
@@ -48,7 +48,7 @@ class ImageExamples(BatchDataset):
         inside, labels = take_labels(self.images.labels, indices)
         if self.augmentation is None:
             return {"pixel_values": self.image_format.normalize(self._pixels(inside)), "labels": labels}
-        with chance(self.seed, epoch, int(indices[0])):
+        with seeded_generators(self.seed, epoch, int(indices[0])):
             pixel_values, labels = self.augmentation.batch(self._pixels(inside), labels)
         return {"pixel_values": pixel_values, "labels": labels}
 
@@ -63,9 +63,9 @@ class ImageExamples(BatchDataset):
 
     @property
     def _ready_pixels(self) -> Tensor | None:
-        """Those of all images, if they are in memory and nothing needs doing to each by itself."""
+        """Pixels of all images, if they are in memory and need no processing of single images."""
         store, wanted = self.images.store, self.image_format
-        if not isinstance(store, ArrayStore) or (self.augmentation and self.augmentation.one_by_one):
+        if not isinstance(store, ArrayStore) or (self.augmentation and self.augmentation.processes_single_images):
             return None
-        as_wanted = store.pixels.shape[1:] == (wanted.num_channels, *wanted.image_size) and wanted.crop_pct == 1
-        return store.pixels if as_wanted else None
+        is_ready = store.pixels.shape[1:] == (wanted.num_channels, *wanted.image_size) and wanted.crop_pct == 1
+        return store.pixels if is_ready else None

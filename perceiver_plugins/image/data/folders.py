@@ -1,4 +1,4 @@
-"""Images in a folder a class, as they are or in a zip archive."""
+"""Images in a folder per class, or in a zip archive of such folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from perceiver_plugins.image.data.decoding import SUFFIXES, open_image
 from perceiver_plugins.image.data.module import ImageDataModule
-from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, set_aside
+from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, split_for_validation
 from perceiver_plugins.sdk.data.class_folders import find_class_folders
 from perceiver_plugins.sdk.data.file_trees import FileTree, FolderTree, open_tree
 from perceiver_plugins.sdk.data.missing_files import missing
@@ -26,19 +26,19 @@ SKIP_HINT = "; skip_unreadable=true leaves such images out"
 class ImageFolderDataModule(ImageDataModule):
     """Your own images: a folder with a folder for each class, or a zip archive of such a folder.
 
-    The folders' names are the names of the classes. If there are folders ``train`` and, perhaps, ``val`` (or
-    ``valid``, ``validation``) and ``test``, the folders of the classes are in these. Without one for validation, a
-    part of each class is set aside, always the same.
+    The names of the folders are the names of the classes. Optional folders ``train``, ``val`` (or ``valid``,
+    ``validation``) and ``test`` contain the folders of the classes of each split. Without a folder for validation, a
+    fixed part of each class is used.
 
-    Images are found by their names: .jpg, .jfif, .png, .webp, .avif, .gif, .bmp, .tiff, .jp2 and the like, at any depth
-    below the folder of their class. Hidden files and those that systems add are ignored; others are counted and
-    reported, and so are links to folders that are read anyway.
+    Images are selected by suffix (.jpg, .jfif, .png, .webp, .avif, .gif, .bmp, .tiff, .jp2 and similar), at any depth
+    below the folder of their class. Hidden and system files are ignored. Other files, and links to folders that are
+    read anyway, are counted and reported.
 
     Args:
-        path: The folder, or the zip archive, which is read as it is.
-        val_fraction: Part of the training images that is set aside for validation where there is no folder for it.
-        skip_unreadable: Leave out images that cannot be read, instead of ending with an error. Each image is
-            read once before training to find them.
+        path: The folder, or the zip archive, which is not extracted.
+        val_fraction: Fraction of the training images for validation if there is no folder for it.
+        skip_unreadable: Leave out images that cannot be read, instead of ending with an error. All images are read
+            once before training to find them.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -57,7 +57,7 @@ class ImageFolderDataModule(ImageDataModule):
     def __init__(self, path: str, val_fraction: float = 0.1, skip_unreadable: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_fraction(val_fraction)
-        self.path = find(path, "path")
+        self.path = existing_path(path, "path")
         self.val_fraction = val_fraction
         self.skip_unreadable = skip_unreadable
 
@@ -69,8 +69,8 @@ class ImageFolderDataModule(ImageDataModule):
         return load_class_folders(self.path, self.val_fraction, self.known.get("label_names"))
 
 
-def find(name: str, flag: str) -> Path:
-    """The file or folder that is meant by the value of a flag.
+def existing_path(name: str, flag: str) -> Path:
+    """Return the file or folder that the value of a flag names.
 
     Raises:
         DataError: If it does not exist.
@@ -89,7 +89,7 @@ class TreeStore(ImageStore):
 
     Args:
         tree: the folder or archive.
-        names: the images' paths in it.
+        names: paths of the images in it.
     """
 
     hint = SKIP_HINT
@@ -101,31 +101,31 @@ class TreeStore(ImageStore):
     def open(self, number: int) -> Image.Image:
         name = self.names[number]
         if isinstance(self.tree, FolderTree):
-            return open_image(self.tree.path / name)  # of which headers alone may be read
+            return open_image(self.tree.path / name)  # reads the header only
         return open_image(io.BytesIO(self.tree.read(name)))
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         return self.tree.shown(self.names[number])
 
 
 def load_class_folders(path: Path, val_fraction: float, known: Sequence[str] | None = None) -> ImageSplits:
-    """The data set in a folder, or zip archive, with a folder for each class, or for each class in each split.
+    """Load a data set from a folder or zip archive with a folder for each class, or for each class in each split.
 
     Args:
-        path: The folder or archive. A single folder in it that holds all the others is passed over.
-        val_fraction: Part of each class that is set aside where there is no folder for validation.
-        known: Names of the classes of a trained model, with which no training images are needed.
+        path: The folder or archive. A single top-level folder in it is skipped.
+        val_fraction: Fraction of each class for validation if there is no folder for it.
+        known: Names of the classes of a trained model. Training images are optional with these.
 
     Raises:
-        DataError: If there are no such folders, or if one of them is empty or does not fit to the others.
+        DataError: If there are no such folders, one of them is empty, or their classes differ.
     """
     tree = open_tree(path)
     names = require_files(tree, SUFFIXES, "images")
     found = find_class_folders(tree, names, "images", known)
     images = {}
     for split in found.files:
-        own, labels = found.labelled(split)
-        images[split] = LabelledImages(TreeStore(tree, own), torch.arange(len(own)), torch.tensor(labels))
+        files, labels = found.labelled(split)
+        images[split] = LabelledImages(TreeStore(tree, files), torch.arange(len(files)), torch.tensor(labels))
     if "validation" not in images and "train" in images:
-        images |= set_aside(images["train"], val_fraction)
+        images |= split_for_validation(images["train"], val_fraction)
     return ImageSplits(found.label_names, images)

@@ -1,4 +1,4 @@
-"""Images of the Hugging Face hub, any of which may be a local folder instead."""
+"""Images of the Hugging Face hub or of local folders in its layout."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from perceiver_plugins.image.data.decoding import open_image
-from perceiver_plugins.image.data.folders import SKIP_HINT, find, load_class_folders
+from perceiver_plugins.image.data.folders import SKIP_HINT, existing_path, load_class_folders
 from perceiver_plugins.image.data.module import ImageDataModule
-from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, set_aside
+from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, split_for_validation
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.errors import DataError, one_line
 from perceiver_plugins.sdk.hub import hub
@@ -24,29 +24,29 @@ from perceiver_registry.errors import surface_own_fault
 
 
 class HubImagesDataModule(ImageDataModule):
-    """Any image data set of the Hugging Face hub, or of a local folder.
+    """Any image data set of the Hugging Face hub or in a local folder.
 
-    A local folder holds a data set saved by ``save_to_disk``, or files in the layout of the hub, such as
+    A local folder contains a data set saved by ``save_to_disk``, or files in the layout of the hub, such as
     ``data/train-00000-of-00001.parquet``.
 
     Args:
         dataset: Hub id or local folder.
-        subset: Name of the data set's part (on the hub: its configuration), if it has parts.
-        train_split: Split to train on; several can be joined by ``+``.
-        val_split: Split to validate on; null: ``validation``, if there is one, otherwise a part of each class of the
-            training data, always the same.
-        test_split: Split to test on; null: ``test``, if there is one, with labels.
-        val_fraction: Part of the training data that is set aside where there is no split to validate on.
-        image_column: Name of the column with the images; null: the only one of images.
-        label_column: Name of the column with the classes: class labels, whole numbers, or names.
-        revision: Version on the hub: a branch, tag or commit.
-        skip_unreadable: Leave out images that cannot be read, instead of ending with an error. Each image is
-            read once before training to find them.
+        subset: Configuration of the data set, if it has several.
+        train_split: Split for training; several are joined by ``+``.
+        val_split: Split for validation; null: ``validation`` if it exists, otherwise a fixed part of each class of the
+            training data.
+        test_split: Split for testing; null: ``test``, if it exists and has labels.
+        val_fraction: Fraction of the training data for validation if there is no split for it.
+        image_column: Name of the column with the images; null: the only column of images.
+        label_column: Name of the column with the classes: class labels, integers or names.
+        revision: Branch, tag or commit on the hub.
+        skip_unreadable: Leave out images that cannot be read, instead of ending with an error. All images are read
+            once before training to find them.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
         **ImageDataModule.missing_split,
-        "test": "there is no test data: no split 'test' with labels; test_split names another",
+        "test": "there is no test data: no split 'test' with labels (set test_split to use another)",
     }
 
     def __init__(
@@ -76,13 +76,13 @@ class HubImagesDataModule(ImageDataModule):
         self.revision = revision
         self.skip_unreadable = skip_unreadable
         if self.folder is not None and not self.folder.is_dir():
-            raise DataError(f"dataset={dataset}: not a folder; name a hub id, or a folder with the data set's files")
+            raise DataError(f"dataset={dataset}: not a folder (give a hub id, or a folder with the data set's files)")
 
     @cached_property
     def folder(self) -> Path | None:
-        """The local folder, if one is meant."""
+        """The local folder; None for a hub id."""
         if self.dataset.startswith((".", "/", "~")):
-            return find(self.dataset, "dataset")
+            return existing_path(self.dataset, "dataset")
         path = Path(self.dataset)
         return path if path.exists() else None
 
@@ -97,16 +97,16 @@ class HubImagesDataModule(ImageDataModule):
                 tables[split] = self._load_split(name or split)
         columns = {split: self._labels(table) for split, table in tables.items()}
         if self.test_split is None and all(label in (-1, None) for label in columns.get("test", ())):
-            columns.pop("test", None)  # labels that are kept back by those who run a benchmark
+            columns.pop("test", None)  # labels that a benchmark keeps secret
         label_names = self._label_names(tables["train"], columns["train"])
         images = {}
         for split, column in columns.items():
-            labels = self._numbers(tables[split], split, column, label_names)
+            labels = self._label_indices(tables[split], split, column, label_names)
             table, image_column = self._images(tables[split])
             store = TableStore(table, image_column, f"{self.dataset}, split {split!r}")
             images[split] = LabelledImages(store, torch.arange(len(labels)), labels)
         if "validation" not in images:
-            images |= set_aside(images["train"], self.val_fraction)
+            images |= split_for_validation(images["train"], self.val_fraction)
         return ImageSplits(label_names, images)
 
     # splits
@@ -119,7 +119,7 @@ class HubImagesDataModule(ImageDataModule):
             return None
         try:
             loaded = datasets.load_from_disk(str(folder))
-        except Exception as error:  # files that are missing or damaged
+        except Exception as error:  # missing or damaged files
             surface_own_fault(error)
             raise DataError(f"{folder}: the saved data set cannot be read ({one_line(error)})") from error
         return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
@@ -139,13 +139,13 @@ class HubImagesDataModule(ImageDataModule):
         parts = [part.strip() for part in split.split("+")]
         for part in parts:
             if part not in self._split_names:
-                raise DataError(f"{self.dataset}: no split {part!r}; there is: {', '.join(self._split_names)}")
+                raise DataError(f"{self.dataset}: no split {part!r}; known: {', '.join(self._split_names)}")
         if self._saved is not None:
             return datasets.concatenate_datasets([self._saved[part] for part in parts])
         try:
             with hub():
                 return datasets.load_dataset(self.dataset, self.subset, split="+".join(parts), revision=self.revision)
-        # no network, no such data set, subset or revision, an empty split: in all cases it is the flags' fault
+        # No network, no such data set, subset or revision, or an empty split: the flags are wrong in all cases.
         except Exception as error:
             surface_own_fault(error)
             raise self._failed(error) from error
@@ -156,13 +156,13 @@ class HubImagesDataModule(ImageDataModule):
             return DataError(f"data set {what} could not be loaded from the folder ({one_line(error)})")
         return DataError(
             f"data set {what} could not be loaded from the Hugging Face hub ({one_line(error)}); "
-            "a local folder with its files can be named in place of the id"
+            "a local folder with its files works as well"
         )
 
     # columns
 
     def _images(self, table: datasets.Dataset) -> tuple[datasets.Dataset, str]:
-        """The column of images, which are not decoded, and its name."""
+        """Return a table of the column of images, which are not decoded, and the column's name."""
         name = self.image_column
         if name is None:
             found = [key for key, feature in table.features.items() if isinstance(feature, datasets.Image)]
@@ -174,9 +174,11 @@ class HubImagesDataModule(ImageDataModule):
             )
         try:
             return table.select_columns([name]).cast_column(name, datasets.Image(decode=False)), name
-        except Exception as error:  # whatever else the column holds
+        except Exception as error:  # a column of another type
             surface_own_fault(error)
-            raise DataError(f"{self.dataset}: the column {name!r} holds no images ({one_line(error)})") from error
+            raise DataError(
+                f"{self.dataset}: the column {name!r} does not contain images ({one_line(error)})"
+            ) from error
 
     def _labels(self, table: datasets.Dataset) -> list[Any]:
         if self.label_column not in table.column_names:
@@ -193,27 +195,24 @@ class HubImagesDataModule(ImageDataModule):
         found = {label for label in column if isinstance(label, str | int)}
         return [str(label) for label in sorted(found)]
 
-    def _numbers(
+    def _label_indices(
         self, table: datasets.Dataset, split: str, column: Sequence[Any], label_names: list[str]
     ) -> torch.Tensor:
-        """The labels (n,) int64 of a split."""
-        named = isinstance(table.features[self.label_column], datasets.ClassLabel)
-        numbers = {name: number for number, name in enumerate(label_names)}
-        found = []
+        """Return the class indices (n,) int64 of a split."""
+        is_index = isinstance(table.features[self.label_column], datasets.ClassLabel)
+        by_label: dict[Any, int] = {(index if is_index else name): index for index, name in enumerate(label_names)}
+        indices = []
         for row, label in enumerate(column):
-            if named:
-                number = label if label is not None and 0 <= label < len(label_names) else None
-            else:
-                usable = isinstance(label, str) or (isinstance(label, int) and label >= 0)
-                number = numbers.get(str(label)) if usable else None
-            if number is None:
+            is_negative = isinstance(label, int) and label < 0
+            key = label if is_index else str(label) if isinstance(label, str | int) and not is_negative else None
+            if key not in by_label:
                 some = ", ".join(label_names[:5]) + (", ..." if len(label_names) > 5 else "")
                 raise DataError(
-                    f"{self.dataset}, split {split!r}, row {row}: the label {label!r} is none of the "
+                    f"{self.dataset}, split {split!r}, row {row}: the label {label!r} is not one of the "
                     f"{len(label_names)} classes ({some})"
                 )
-            found.append(number)
-        return torch.tensor(found)
+            indices.append(by_label[key])
+        return torch.tensor(indices)
 
 
 class TableStore(ImageStore):
@@ -221,8 +220,8 @@ class TableStore(ImageStore):
 
     Args:
         table: the data set, whose images are not decoded.
-        column: the column that they are in.
-        name: what to call the data set.
+        column: name of the column of images.
+        name: name of the data set in messages.
     """
 
     hint = SKIP_HINT
@@ -235,22 +234,22 @@ class TableStore(ImageStore):
     def open(self, number: int) -> Image.Image:
         image = self.table[number][self.column]
         if image is None:
-            raise ValueError("there is none")
+            raise ValueError("it is missing")
         return open_image(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]))
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         return f"{self.name}, row {number}"
 
 
 class ImageNetDataModule(HubImagesDataModule):
-    """ImageNet: 1,281,167 training images of 1,000 classes and 50,000 for validation; its test images have no labels.
+    """ImageNet: 1,281,167 training images of 1,000 classes, 50,000 for validation; the test images have no labels.
 
-    On the hub, its terms must be agreed to first. A local folder may be in the usual layout, with a folder for each
-    class: ``train/n01440764/*.JPEG`` and ``val/n01440764/*.JPEG``.
+    The hub requires agreement to its terms. A local folder may have the usual layout, with a folder for each class:
+    ``train/n01440764/*.JPEG`` and ``val/n01440764/*.JPEG``.
 
     Args:
         dataset: Hub id or local folder.
-        hflip: How often a training image is mirrored, from 0 to 1.
+        hflip: Probability of mirroring a training image.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -269,7 +268,7 @@ class ImageNetDataModule(HubImagesDataModule):
         splits = load_class_folders(self.folder, self.val_fraction)
         imagenet = timm.data.ImageNetInfo()
         known = set(imagenet.label_names())
-        # Folders are called by WordNet's numbers; in their order, classes have the labels that everybody uses.
+        # Folders have WordNet ids as names; sorted by these, the classes have the usual labels.
         label_names = [
             imagenet.label_name_to_description(name) if name in known else name for name in splits.label_names
         ]

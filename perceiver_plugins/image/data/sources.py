@@ -1,4 +1,4 @@
-"""Where images come from, one at a time, and what belongs to which split."""
+"""Stores of images and splits of data sets."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, decode, is_deep, naming
+from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, decode, image_errors, is_deep
 from perceiver_plugins.sdk.data.splits import stratified_split
 from perceiver_plugins.sdk.errors import DataError
 
 
 class ImageStore(ABC):
-    """Images, each under a number."""
+    """Base class of stores of images, by number."""
 
     hint = ""
-    """What could be done about an image that cannot be read."""
+    """Advice to append to messages about images that cannot be read."""
 
     @abstractmethod
     def open(self, number: int) -> Image.Image:
-        """An image, of which nothing but the beginning need have been read."""
+        """Open an image and read its header."""
 
     @abstractmethod
-    def place(self, number: int) -> str:
-        """What to call an image in an error."""
+    def location(self, number: int) -> str:
+        """Return the name of an image for messages."""
 
 
 class ArrayStore(ImageStore):
@@ -42,7 +42,7 @@ class ArrayStore(ImageStore):
 
     Args:
         pixels: (images, channels, height, width), uint8, of 1 or 3 channels.
-        name: what to call them.
+        name: name of the images in messages.
     """
 
     def __init__(self, pixels: Tensor, name: str) -> None:
@@ -53,7 +53,7 @@ class ArrayStore(ImageStore):
         pixels = self.pixels[number]
         return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         return f"{self.name}, image {number}"
 
 
@@ -80,9 +80,9 @@ class LabelledImages:
     """The images of a split.
 
     Args:
-        store: where they are.
-        numbers: (n,) int64, their numbers there.
-        labels: (n,) int64, the classes that they belong to.
+        store: the store of the images.
+        numbers: (n,) int64, the images' numbers in the store.
+        labels: (n,) int64, the images' classes.
     """
 
     store: ImageStore
@@ -93,27 +93,27 @@ class LabelledImages:
         return len(self.numbers)
 
     def read(self, index: int, num_channels: int, bit_depth: int = MAX_BIT_DEPTH) -> Image.Image:
-        """An image of the split, as :func:`~perceiver_plugins.image.data.decoding.decode` returns it.
+        """Read an image of the split with :func:`~perceiver_plugins.image.data.decoding.decode`.
 
         Raises:
             DataError: If it cannot be read.
         """
         number = int(self.numbers[index])
-        with naming(self.store.place(number), self.store.hint):
+        with image_errors(self.store.location(number), self.store.hint):
             return decode(self.store.open(number), num_channels, bit_depth)
 
     def select(self, indices: Iterable[int] | np.ndarray) -> LabelledImages:
-        """Some of these."""
+        """Select images by their indices."""
         chosen = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
         return LabelledImages(self.store, self.numbers[chosen], self.labels[chosen])
 
     def headers(self, limit: int = 100) -> list[ImageHeader]:
-        """Headers of some of the images, evenly spread over all. Those that cannot be read are left out."""
+        """Read the headers of evenly spaced images. Images that cannot be read are left out."""
         found = []
         for index in np.linspace(0, len(self) - 1, min(limit, len(self)), dtype=int).tolist():
             number = int(self.numbers[index])
             try:
-                with naming(self.store.place(number)), self.store.open(number) as image:
+                with image_errors(self.store.location(number)), self.store.open(number) as image:
                     animated = getattr(image, "is_animated", False)
                     found.append(ImageHeader(index, image.height, image.width, is_deep(image), animated))
             except DataError:
@@ -123,30 +123,30 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ImageSplits:
-    """A data set.
+    """Splits of a data set.
 
     Args:
-        label_names: what the classes are called, in the order of their labels.
-        images: those of "train" and, as far as there are any, "validation" and "test".
+        label_names: names of the classes, by label.
+        images: the images of "train" and, if they exist, "validation" and "test".
     """
 
     label_names: list[str]
     images: dict[str, LabelledImages]
 
 
-def set_aside(images: LabelledImages, val_fraction: float) -> dict[str, LabelledImages]:
-    """Training data, and a part of it for validation."""
+def split_for_validation(images: LabelledImages, val_fraction: float) -> dict[str, LabelledImages]:
+    """Split images into training and validation data, class by class."""
     train, validation = stratified_split(images.labels, val_fraction)
     return {"train": images.select(train), "validation": images.select(validation)}
 
 
 def without_unreadable(name: str, splits: ImageSplits, num_channels: int) -> ImageSplits:
-    """Reads each image once and leaves out those that cannot be read, with a warning that counts them.
+    """Read each image once and leave out those that cannot be read. Their number is reported.
 
     Args:
-        name: what to call the data set.
-        splits: the data set.
-        num_channels: channels to read.
+        name: name of the data set in messages.
+        splits: the splits of the data set.
+        num_channels: channels to decode.
     """
     total = sum(map(len, splits.images.values()))
     unreadable: list[str] = []

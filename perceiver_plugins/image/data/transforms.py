@@ -1,4 +1,4 @@
-"""What is done to images: the same to all of them, so that a model can take them, and at random in training."""
+"""Preprocessing of images: the format of the model's inputs, and random augmentation for training."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from perceiver_plugins.sdk.data.loading import example_rng
 from perceiver_registry.errors import UserError
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part of an image, in pixels."""
+"""Left, top, right and bottom of a crop, in pixels."""
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What the images are like that a model takes.
+    """Format of a model's input images.
 
     Args:
         image_size: height and width.
-        num_channels: 1 (grey) or 3 (red, green, blue).
-        mean: what is subtracted from each channel of an image whose pixels are from 0 to 1.
-        std: what each channel is then divided by.
-        crop_pct: side of the part that is cut out of the middle of an image, relative to that of the largest part of
-            the shape of ``image_size``.
-        bit_depth: bits of grey images of 16 bits that are used.
+        num_channels: 1 (greyscale) or 3 (RGB).
+        mean: mean of each channel of pixels from 0 to 1, for normalisation.
+        std: standard deviation of each channel.
+        crop_pct: side of the centre crop, relative to the largest crop with the aspect ratio of ``image_size``.
+        bit_depth: bits of greyscale images of 16 bits that are used.
     """
 
     image_size: tuple[int, int]
@@ -47,10 +46,10 @@ class ImageFormat:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> ImageFormat:
-        """The format that :meth:`description` described.
+        """Create the format from the result of :meth:`description`.
 
         Raises:
-            UserError: If it describes something else.
+            UserError: If an entry is missing.
         """
         try:
             return cls(
@@ -63,11 +62,11 @@ class ImageFormat:
             )
         except KeyError as error:
             raise UserError(
-                f"the model was not trained on images: what it says of its data lacks {error.args[0]!r}"
+                f"the model was not trained on images: the description of its data lacks {error.args[0]!r}"
             ) from error
 
     def description(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the format as plain data."""
         return {
             "image_size": list(self.image_size),
             "num_channels": self.num_channels,
@@ -78,7 +77,7 @@ class ImageFormat:
         }
 
     def centre(self, image: Image.Image) -> Box:
-        """The part in the middle of an image that is looked at."""
+        """Compute the centre crop of an image."""
         height, width = self.image_size
         scale = self.crop_pct * min(image.height / height, image.width / width)
         left = max(0.0, (image.width - scale * width) / 2)
@@ -86,36 +85,36 @@ class ImageFormat:
         return left, top, min(image.width, left + scale * width), min(image.height, top + scale * height)
 
     def cut(self, image: Image.Image, box: Box | None = None) -> Image.Image:
-        """A part of an image (none: the middle) in the size of the format, resized bicubically."""
+        """Crop an image (None: the centre crop) and resize it bicubically to the format's size."""
         height, width = self.image_size
         return image.resize((width, height), Image.Resampling.BICUBIC, box=box or self.centre(image))
 
     def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
-        """Model inputs (b, channels, height, width) float32 from images of the mode of the format."""
+        """Convert images with the format's number of channels to model inputs (b, channels, height, width), float32."""
         return self.normalize(to_pixels([self.cut(image) for image in images]))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """``pixel_values`` (b, channels, height, width), float32, of pixels from 0 to 255 in the same shape."""
+        """Normalise pixels (b, channels, height, width) from 0 to 255; returns float32."""
         mean, std = (255 * torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True).sub_(mean).div_(std)
 
 
 def to_pixels(images: list[Image.Image]) -> Tensor:
-    """Pixels (b, channels, height, width), uint8, of images of one size and mode."""
+    """Stack images of one size and mode to pixels (b, channels, height, width), uint8."""
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     return pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
 
 
 @contextmanager
-def chance(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Makes the global generators of random, numpy and torch a function of the arguments within this context.
+def seeded_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Seed the global random generators of random, numpy and torch within this context, then restore them.
 
-    Libraries for augmentation draw from these. Afterwards they are what they were before.
+    Libraries for augmentation draw from the global generators.
 
     Args:
         seed: Seed of the run.
         epoch: Epoch from 0, or -1.
-        index: Place of an example in its data set.
+        index: Index of an example in its data set.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seeds = example_rng(seed, epoch, index).integers(2**32, size=3).tolist()
@@ -131,20 +130,20 @@ def chance(seed: int, epoch: int, index: int) -> Iterator[None]:
 
 
 class Augmentation:
-    """Random changes of training images. Chance is that of the global generators, see :func:`chance`.
+    """Random augmentation of training images, drawn from the global generators (:func:`seeded_generators`).
 
     Args:
-        image_format: what the images are to be like.
-        num_classes: number of classes, for labels that are mixed.
-        min_crop: smallest part of an image's area that a random crop cuts out, with an aspect ratio from 3:4 to 4:3;
-            1: the middle of each image is looked at, as in evaluation.
+        image_format: format of the model's inputs.
+        num_classes: number of classes, for mixed labels.
+        min_crop: smallest area of a random crop relative to the image, with an aspect ratio from 3:4 to 4:3; 1: the
+            centre crop, as in evaluation.
         augment: timm's configuration of an automatic augmentation.
-        hflip: how often an image is mirrored.
-        random_shift: pixels that an image is moved by at most, up or down and left or right.
-        random_rotation: degrees that an image is turned by at most, to either side.
-        random_erasing: how often a rectangle of an image is erased.
-        mixup_alpha: parameter of the Beta distribution that two images are mixed by; 0: they are not.
-        cutmix_alpha: the same for parts of one image that are put into another.
+        hflip: probability of mirroring an image.
+        random_shift: largest vertical and horizontal translation in pixels.
+        random_rotation: largest rotation in degrees, in both directions.
+        random_erasing: probability of erasing a rectangle of an image.
+        mixup_alpha: parameter of the Beta distribution of mixup weights; 0: no mixup.
+        cutmix_alpha: parameter of the Beta distribution of CutMix areas; 0: no CutMix.
     """
 
     def __init__(
@@ -175,18 +174,18 @@ class Augmentation:
         self.mix = v2.RandomChoice(mixes) if mixes else None
 
     @property
-    def one_by_one(self) -> bool:
-        """Whether something is done to each image by itself, before there is a batch."""
+    def processes_single_images(self) -> bool:
+        """Whether images are augmented one by one, before they are collated to a batch."""
         return self.min_crop < 1 or self.augment is not None
 
     @property
     def any(self) -> bool:
-        """Whether anything is done at random."""
+        """Whether any augmentation is enabled."""
         changes = (self.hflip, self.random_shift, self.random_rotation, self.erase, self.mix)
-        return self.one_by_one or any(changes)
+        return self.processes_single_images or any(changes)
 
     def cut(self, image: Image.Image) -> Image.Image:
-        """A part of an image in the size of the format, augmented."""
+        """Crop an image randomly, resize it to the format's size, and augment it."""
         box = None
         if self.min_crop < 1:
             top, left, height, width = RandomResizedCrop.get_params(image, [self.min_crop, 1.0], [3 / 4, 4 / 3])
@@ -194,46 +193,46 @@ class Augmentation:
         image = self.image_format.cut(image, box)
         if self.augment is None:
             return image
-        # timm's augmentations are made for colours.
+        # timm's augmentations expect RGB.
         return self.augment(image.convert("RGB")).convert(image.mode)
 
     def batch(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch of them.
+        """Augment a batch.
 
         Args:
             pixels: (b, channels, height, width), uint8.
             labels: (b,) int64.
 
         Returns:
-            ``pixel_values`` (b, channels, height, width) float32, and labels as they were, or, where images are
-            mixed, (b, classes) float32.
+            ``pixel_values`` (b, channels, height, width) float32, and the labels; (b, classes) float32 with mixup or
+            CutMix.
         """
         if self.hflip:
             mirrored = torch.rand(len(pixels)) < self.hflip
             pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
         if self.random_shift or self.random_rotation:
-            pixels = moved(pixels, self.random_shift, self.random_rotation)
+            pixels = shift_and_rotate(pixels, self.random_shift, self.random_rotation)
         pixel_values = self.image_format.normalize(pixels)
         if self.erase is not None:
             pixel_values = torch.stack([self.erase(image) for image in pixel_values])
         return (pixel_values, labels) if self.mix is None else self.mix(pixel_values, labels)
 
 
-def moved(pixels: Tensor, shift: int, rotation: float) -> Tensor:
-    """Images (b, channels, height, width), each moved and turned by itself; what comes in from outside is black.
+def shift_and_rotate(pixels: Tensor, shift: int, rotation: float) -> Tensor:
+    """Translate and rotate each image randomly, with bilinear interpolation and black borders.
 
     Args:
-        pixels: the images.
-        shift: whole pixels at most, up or down and left or right.
-        rotation: degrees at most, to either side.
+        pixels: (b, channels, height, width).
+        shift: largest translation in whole pixels, vertically and horizontally.
+        rotation: largest rotation in degrees, in both directions.
 
     Returns:
-        The images, float32, interpolated bilinearly where they are turned.
+        The images, float32.
     """
     size, (height, width) = len(pixels), pixels.shape[2:]
     angle = torch.empty(size).uniform_(-rotation, rotation).deg2rad()
     down, right = torch.randint(-shift, shift + 1, (2, size))
-    # From places of the result to those of the image, both from -1 to 1 along either side.
+    # Affine maps from coordinates of the result to those of the image, both from -1 to 1.
     along_x = torch.stack([angle.cos(), angle.sin() * height / width, 2 * right / width], dim=-1)
     along_y = torch.stack([-angle.sin() * width / height, angle.cos(), 2 * down / height], dim=-1)
     grid = functional.affine_grid(torch.stack([along_x, along_y], dim=1), list(pixels.shape), align_corners=False)
@@ -241,14 +240,14 @@ def moved(pixels: Tensor, shift: int, rotation: float) -> Tensor:
 
 
 def timm_augmentation(config: str, image_format: ImageFormat) -> Callable[[Image.Image], Image.Image]:
-    """The automatic augmentation that a configuration of timm says, as timm itself makes it.
+    """Create timm's automatic augmentation from its configuration string.
 
     Args:
         config: ``rand-...`` (RandAugment), ``augmix-...`` (AugMix), or a policy of AutoAugment.
-        image_format: what the images are like.
+        image_format: format of the images.
 
     Raises:
-        UserError: If timm does not understand it.
+        UserError: If the configuration is invalid.
     """
     mean = tuple(round(255 * value) for value in match_channels(image_format.mean, 3))
     options: dict[str, Any] = {"translate_const": int(0.45 * min(image_format.image_size)), "img_mean": mean}
@@ -266,7 +265,7 @@ def timm_augmentation(config: str, image_format: ImageFormat) -> Callable[[Image
 
 
 def match_channels(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:
-    """A mean or standard deviation for each channel: the same for all, or that of colours for grey."""
+    """Return one value per channel: the given ones if their number matches, otherwise their average."""
     if len(values) == num_channels:
         return values
     return (sum(values) / len(values),) * num_channels

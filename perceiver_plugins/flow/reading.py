@@ -194,7 +194,7 @@ def natural_order(paths: Sequence[Path]) -> list[Path]:
 def _sequence(name: str) -> list[Frame]:
     """Return the frames of a folder, a pattern or a video."""
     if not name:
-        raise UserError("'': an empty name; give frames, folders of frames or videos")
+        raise UserError("'': an empty name (give frames, folders of frames or videos)")
     if is_folder(name):
         return [Frame(file) for file in natural_order(_images_in(as_path(name)))]
     if is_pattern(name):

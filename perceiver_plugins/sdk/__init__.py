@@ -1,4 +1,4 @@
-"""Base library for authors of plugins: tasks, data and prediction. It is no plugin itself."""
+"""Base library for authors of plugins: tasks, data and prediction. It is not a plugin itself."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Errors that are the data's, and how an error of another library is told."""
+"""Data errors, and one-line messages of other libraries' errors."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from perceiver_registry.errors import UserError
 
 
 class DataError(UserError):
-    """Data that cannot be used as it is.
+    """Invalid data.
 
     Args:
-        message: one line that says what is wrong, and where.
+        message: one line: ``<file or flag>: <what is wrong> (<what to do>)``.
     """
 
     def __init__(self, message: str) -> None:
         if message.startswith(f"Caught {type(self).__name__} in DataLoader worker"):
-            # torch raises an error of a worker process anew, with the worker's traceback as its message. The last line
-            # of that is "module.DataError: message".
+            # torch raises errors of worker processes again, with the worker's traceback as message. Its last line is
+            # "module.DataError: message".
             message = message.rstrip().rpartition("\n")[2].partition(": ")[2]
         super().__init__(message)
 
@@ -29,7 +29,7 @@ def list_first(value: Any, count: int = 3) -> str:
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
-    """The first line of an error's message, for use within a message of ours; "..." says that it was longer."""
+    """Return the first line of an error's message, shortened to ``limit`` characters."""
     lines = str(error).strip().splitlines()
     text = lines[0].strip().rstrip(".:") if lines else ""
     if len(text) > limit:

@@ -1,4 +1,4 @@
-"""The Hugging Face hub, with or without a network, and folders in its layout. Imports nothing heavy."""
+"""Access to the Hugging Face hub, online or offline, and to folders in its layout. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CONFIG = "config.json"
 
 
 def config_of(source: str) -> dict[str, Any]:
-    """What the ``config.json`` of a published model says; nothing where there is none.
+    """Read the ``config.json`` of a published model. Returns an empty dict if it has none.
 
     Args:
-        source: a folder in the hub's layout, or a hub id (``owner/name``). A file has no such configuration.
+        source: a folder in the hub's layout, or a hub id (``owner/name``). A file has no configuration.
 
     Raises:
-        UserError: if there is nothing at ``source``, if its configuration is damaged, or if the hub cannot be reached.
+        UserError: if ``source`` does not exist, if its configuration is damaged, or if the hub cannot be reached.
     """
     file = file_of(source, CONFIG)
     if file is None:
@@ -33,25 +33,25 @@ def config_of(source: str) -> dict[str, Any]:
     try:
         config = load_json(read_settings(file))
     except (OSError, PlainDataError) as error:
-        raise UserError(f"{source}: its {CONFIG} cannot be read: {error}") from error
+        raise UserError(f"{source}: its {CONFIG} cannot be read ({error})") from error
     if not isinstance(config, dict):
-        raise UserError(f"{source}: its {CONFIG} is no configuration")
+        raise UserError(f"{source}: its {CONFIG} is not a JSON object")
     return config
 
 
 def file_of(source: str, name: str) -> Path | None:
-    """A file of a published model, which is downloaded from the hub if need be; None if it has no such file.
+    """Return the path of a file of a published model, downloaded if necessary; None if the model has no such file.
 
     Args:
         source: a folder in the hub's layout, or a hub id (``owner/name``).
         name: the file's name.
 
     Raises:
-        UserError: if there is nothing at ``source``, or if the hub cannot be reached.
+        UserError: if ``source`` does not exist, or if the hub cannot be reached.
     """
-    place = Path(source).expanduser()
-    if place.exists():
-        file = place / name
+    folder = Path(source).expanduser()
+    if folder.exists():
+        file = folder / name
         return file if file.is_file() else None
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
         raise UserError(f"{source}: no such file or folder")
@@ -67,15 +67,15 @@ def _download(repo_id: str, name: str) -> Path | None:
     try:
         with hub():
             return Path(hf_hub_download(repo_id, name))
-    except Exception as error:  # no network, no such repository, no right to read it
+    except Exception as error:  # no network, no such repository, no access
         surface_own_fault(error)
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
-        raise UserError(f"{repo_id}: no such folder here, and nothing from the hub: {one_line(error)}") from error
+        raise UserError(f"{repo_id}: not a local folder, and not available from the hub ({one_line(error)})") from error
 
 
 def reachable() -> bool:
-    """Whether the hub's name is known here, or a proxy is there to ask."""
+    """Check whether the hub's name can be resolved, or a proxy is configured."""
     import huggingface_hub
 
     host = urlparse(huggingface_hub.constants.ENDPOINT).hostname
@@ -90,11 +90,11 @@ def reachable() -> bool:
 
 @contextmanager
 def hub() -> Iterator[None]:
-    """Ask the hub within this context.
+    """Context manager for access to the hub.
 
-    Without a network, the hub's libraries are in their offline mode meanwhile: what was downloaded before is
-    found, and what was not is an error at once. By themselves they would first try for most of a minute.
-    Libraries that read the mode when they are imported (datasets, transformers 4) must be imported before.
+    Without a network, the hub's libraries are in offline mode within this context: cached files are found, others fail
+    at once instead of after most of a minute. Libraries that read the mode on import (datasets, transformers 4) must be
+    imported before.
     """
     import huggingface_hub
 
@@ -104,7 +104,7 @@ def hub() -> Iterator[None]:
     modules: tuple[Any, ...] = (huggingface_hub.constants, sys.modules.get("datasets.config"))
     switches = [module for module in modules if module is not None]
     before = [switch.HF_HUB_OFFLINE for switch in switches]
-    # Releases of huggingface_hub before 1.0 build the mode into the HTTP session of each thread, which they keep.
+    # huggingface_hub before 1.0 caches an HTTP session with the mode for each thread.
     reset_sessions = getattr(huggingface_hub.utils, "reset_sessions", lambda: None)
     try:
         for switch in switches:

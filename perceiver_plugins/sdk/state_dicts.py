@@ -1,4 +1,4 @@
-"""Names of parameters in two implementations of a model. A pair is the name here and the name there."""
+"""Parameter names in two implementations of a model, as pairs (our name, their name)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ Pairs = Iterator[tuple[str, str]]
 
 
 def module_pairs(ours: str, theirs: str, names: Iterable[str] = ("weight", "bias")) -> Pairs:
-    """Pairs of a module: of its parameters ``names``."""
+    """Return the pairs of a module's parameters."""
     for name in names:
         yield f"{ours}.{name}", f"{theirs}.{name}"

@@ -369,7 +369,7 @@ HOSTILE = {
     "half-of-weights": (_half("a.safetensors"), "not a readable safetensors file"),
     "config-alone": (_config_alone, "no Perceiver language model can be loaded from there"),
     "no-json": (_changed("config.json", "{"), "its config.json cannot be read"),
-    "a-list": (_changed("config.json", "[]"), "its config.json is no configuration"),
+    "a-list": (_changed("config.json", "[]"), "its config.json is not a JSON object"),
     "another-model": (_changed("config.json", '{"model_type": "bert"}'), "no model in any format that is read"),
     "no-architecture": (
         _changed("config.json", '{"model_type": "perceiver"}'),

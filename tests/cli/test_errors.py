@@ -148,7 +148,7 @@ def test_wrong_config_files_are_named(error, tmp_path, content, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing.txt", None, "there is no file missing.txt"),
+        ("missing.txt", None, "file missing.txt not found"),
         ("empty.txt", b"", "empty.txt"),
         ("blank.txt", b"\n\n  \n", "blank.txt"),
         ("binary.txt", b"GIF89a\0\0\1", "binary.txt: a binary file"),

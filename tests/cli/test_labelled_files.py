@@ -108,10 +108,10 @@ def test_columns_of_any_name_and_labels_of_any_type(fit, load, classify, tmp_pat
         (["--data.label_column=stars"], "train.jsonl, line 1: no column 'stars'; label_column must be one of: text"),
         (["--data.text_column=body"], "no column 'body'; text_column must be one of: text, label"),
         (["--data.label_column=text"], "label_column=text: names the column with the text"),
-        (['--data.label_names=["gut", "mittel"]'], "the label 'schlecht' is none of the label_names"),
+        (['--data.label_names=["gut", "mittel"]'], "the label 'schlecht' is not in label_names"),
         (["--data.val_files=other.jsonl"], "other.jsonl, line 2: the label 'mittel' in the column 'label'"),
-        (["--data.val_files=texts.txt"], "texts.txt: not a table; columns are read from .jsonl, .json, .csv"),
-        (["--data.test_files=train.jsonl"], "test_files: train.jsonl is among train_files too"),
+        (["--data.val_files=texts.txt"], "texts.txt: not a table (columns are read from .jsonl, .json, .csv"),
+        (["--data.test_files=train.jsonl"], "test_files: train.jsonl is in train_files as well"),
         (["--model.decoder.num_classes=3"], "2 names (gut, schlecht) do not match num_classes=3"),
         (["--task.class_weights=[1, 2, 3]"], "class_weights: must be 2 numbers of at least 0"),
         (

@@ -142,7 +142,7 @@ def test_labels_and_texts_reach_no_terminal(perceiver, evil_run, form, tmp_path)
     assert result.code == 1
     assert is_clean(result.out + result.err)
     (line,) = result.err.splitlines()
-    assert "there is no file no\\u009b\\u202e.txt" in line
+    assert "file no\\u009b\\u202e.txt not found" in line
     pages = [file.read_text() for file in (tmp_path / "pages").iterdir()]
     assert len(pages) == 2
     assert all(map(is_clean, pages))

@@ -203,7 +203,7 @@ def test_names_of_files_may_be_any_bytes(image_classifier, predict, pictures, tm
     ("argv", "message"),
     [
         (["no*.png"], "no file matches 'no*.png'"),
-        (["none"], "none: there are no images (.jpg, .jpeg, .png"),
+        (["none"], "none: no images (.jpg, .jpeg, .png"),
         (["a.png", "--top_k=0"], "top_k=0 must be at least 1"),
         (["a.png", "--batch_size=0"], "batch_size=0 must be at least 1"),
         (["a.png", "--attention=a.png"], "attention='a.png': the folder cannot be created (File exists)"),

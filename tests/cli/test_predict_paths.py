@@ -36,7 +36,7 @@ def test_masks_in_files_are_filled(trained, perceiver, predictions, tmp_path):
     assert result.code == 1
     assert len(result.out.splitlines()) == 2
     missing, long, none = result.err.splitlines()
-    assert "there is no file missing.txt" in missing
+    assert "file missing.txt not found" in missing
     assert "'long.txt' is longer than the 32 tokens (max_seq_len) of the model" in long
     assert "nothing to fill in: 'no mask'" in none
 

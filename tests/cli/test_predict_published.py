@@ -195,7 +195,7 @@ def test_images_are_classified_as_by_transformers(results, published, frames):
 
 def test_what_the_hub_cannot_give_is_one_line(results):
     said = line(results["not there"])
-    assert said.startswith("deepmind/multimodal-perceiver: no such folder here, and nothing from the hub")
+    assert said.startswith("deepmind/multimodal-perceiver: not a local folder, and not available from the hub")
 
 
 def test_a_published_model_is_validated(results):

@@ -324,7 +324,7 @@ def test_frames_smaller_than_image_size_are_reported(chairs):
 
 
 def test_invalid_files_are_reported(chairs, tmp_path):
-    with pytest.raises(DataError, match=r"path: there is no folder or archive .*chars \(did you mean 'chairs'\?\)"):
+    with pytest.raises(DataError, match=r"path: folder or archive .*chars not found \(did you mean 'chairs'\?\)"):
         FlyingChairsDataModule(str(chairs(2).with_name("chars")))
     (tmp_path / "file.zip").write_text("no archive")
     with pytest.raises(DataError, match="neither a folder nor a zip archive"):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from perceiver_plugins.checkpoints.random_data import Rows
 from perceiver_plugins.flow.data import FlyingChairsDataModule
 from perceiver_plugins.flow.lightning import LitOpticalFlow, end_point_errors
-from perceiver_plugins.sdk.data.loading import as_it_is
+from perceiver_plugins.sdk.data.loading import identity_collate
 from perceiver_registry import UserError
 
 
@@ -95,7 +95,7 @@ def test_metrics_are_means_over_known_pixels(flow_module, quiet_trainer):
     batch = random_batch(5)
     expected = expected_errors(module.flow(batch["frames"]).numpy(), batch["labels"].numpy())
     zero = expected_errors(np.zeros((5, 2, 8, 12)), batch["labels"].numpy())
-    loader = DataLoader(Rows(batch), batch_size=2, collate_fn=as_it_is)
+    loader = DataLoader(Rows(batch), batch_size=2, collate_fn=identity_collate)
     trainer = quiet_trainer()
     (validated,) = trainer.validate(module, loader, verbose=False)
     assert validated["val_loss"] == pytest.approx(validated["val_epe"], rel=1e-5)

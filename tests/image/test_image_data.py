@@ -640,7 +640,7 @@ def test_missing_and_truncated_idx_files(tmp_path: Path) -> None:
     write_mnist(tmp_path, "train", 30)
     with pytest.raises(DataError, match=r"val_size=10000 leaves no images for training \(there are 30\)"):
         _ = MNISTDataModule(str(tmp_path)).num_classes
-    with pytest.raises(DataError, match=r"root: there is no file or folder .*/mnsit"):
+    with pytest.raises(DataError, match=r"root: file or folder .*/mnsit not found"):
         MNISTDataModule(str(tmp_path / "mnsit"))
 
 

@@ -402,17 +402,17 @@ def no_images(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (empty_class, "pets/ant: there are no images in the folder of this class"),
-        (empty_class_in_validation, "pets/val/dog: there are no images in the folder of this class"),
-        (other_class_in_validation, r"pets/val/dogs: there is no such class in .*/train \(did you mean 'dog'\?\)"),
-        (no_classes_in_validation, "pets/val: there are no folders of classes"),
-        (empty_validation, "pets/val: there are no folders of classes"),
-        (no_train, "there is a folder 'val', but no 'train' with folders of classes"),
+        (empty_class, "pets/ant: no images in the folder of this class"),
+        (empty_class_in_validation, "pets/val/dog: no images in the folder of this class"),
+        (other_class_in_validation, r"pets/val/dogs: not a class of .*/train \(did you mean 'dog'\?\)"),
+        (no_classes_in_validation, "pets/val: no folders of classes"),
+        (empty_validation, "pets/val: no folders of classes"),
+        (no_train, "a folder 'val', but no 'train' with folders of classes"),
         (two_validations, "both val and valid are for validation"),
-        (splits_without_classes, "pets/(train|val): there are no folders of classes in it"),
-        (one_class, "there is only one folder of a class, 'cat'; two are needed"),
-        (no_classes, "there are no folders of classes; images must be in a folder for each class"),
-        (no_images, r"pets: there are no images \(.jpg, "),
+        (splits_without_classes, "pets/(train|val): no folders of classes in it"),
+        (one_class, r"a single folder of a class, 'cat' \(at least two"),
+        (no_classes, r"no folders of classes \(images must be in a folder for each class"),
+        (no_images, r"pets: no images \(.jpg, "),
     ],
 )
 def test_wrong_folders(change: Any, message: str, folder: Path, tmp_path: Path) -> None:
@@ -428,7 +428,7 @@ def test_wrong_folders(change: Any, message: str, folder: Path, tmp_path: Path) 
 
 
 def test_wrong_paths(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"path: there is no file or folder .*/pet \(did you mean 'pets'\?\)"):
+    with pytest.raises(DataError, match=r"path: file or folder .*/pet not found \(did you mean 'pets'\?\)"):
         ImageFolderDataModule(str(tmp_path / "pet"))
     text = tmp_path / "a.txt"
     text.write_text("no archive")

@@ -243,7 +243,7 @@ def test_empty_splits_and_folders(tmp_path: Path) -> None:
 
 
 def test_wrong_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="dataset: there is no file or folder nowhere"):
+    with pytest.raises(DataError, match="dataset: file or folder nowhere not found"):
         HubImagesDataModule("./nowhere")
     file = tmp_path / "a.zip"
     file.write_text("")

@@ -49,7 +49,7 @@ def test_files_folders_and_patterns_are_expanded(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match=r"no file matches '\*\.tiff'"):
         expand(["b.png", "*.tiff"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: there are no images \(\.jpg, .*\) in the folder"):
+    with pytest.raises(UserError, match=r"empty: no images \(\.jpg, .*\) in the folder"):
         expand(["empty"])
 
 

@@ -317,7 +317,7 @@ def test_what_was_downloaded_before_is_read_without_a_network(safe, tmp_path, mo
     model, description = read_model("krasserm/perceiver-io-mlm")
     assert torch.equal(model.state_dict()["encoder.latents"], state["0.latent_provider._query"])
     assert description.data["add_special_tokens"]
-    with pytest.raises(UserError, match="nothing from the hub"):
+    with pytest.raises(UserError, match="not available from the hub"):
         read_model("krasserm/perceiver-io-txt-clf-imdb")
 
 

@@ -155,7 +155,7 @@ def bad_files(tmp_path, silent_file) -> dict[str, Path]:
         "the clip cannot be read": noise,
         "cannot be read": empty,
         r"the clip cannot be read \(Invalid data": cut,
-        "there is no such file": tmp_path / "none.mp4",
+        "no such file": tmp_path / "none.mp4",
     }
 
 
@@ -272,7 +272,7 @@ def test_folders_of_splits(clip_folder, tmp_path):
         "test": [0],
     }
     (path / "test" / "circle").rename(path / "test" / "circel")
-    with pytest.raises(DataError, match=r"test/circel: there is no such class in .*train .did you mean 'circle'"):
+    with pytest.raises(DataError, match=r"test/circel: not a class of .*train .did you mean 'circle'"):
         VideoFolderDataModule(str(path), **options).load()
 
 
@@ -296,8 +296,8 @@ def test_unreadable_files_are_an_error_or_left_out(clip_folder, silent_file, cap
     ("classes", "message"),
     [
         ({}, "there are no clips (.mp4, "),
-        ({"circle": 1}, "there is only one folder of a class, 'circle'; two are needed"),
-        ({"circle": 1, "cross": 0}, "cross: there are no clips in the folder of this class"),
+        ({"circle": 1}, "a single folder of a class, 'circle' (at least two are needed)"),
+        ({"circle": 1, "cross": 0}, "cross: no clips in the folder of this class"),
     ],
 )
 def test_what_is_no_folder_of_classes_is_said(clip_folder, tmp_path, classes, message):
@@ -310,7 +310,7 @@ def test_what_is_no_folder_of_classes_is_said(clip_folder, tmp_path, classes, me
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": "clisp"}, r"there is no folder .*clisp .did you mean 'clips'"),
+        ({"path": "clisp"}, r"folder .*clisp not found .did you mean 'clips'"),
         ({"num_frames": 0}, "num_frames=0 must be at least 1"),
         ({"frame_size": (8, 0)}, r"frame_size=\(8, 0\) must be a height and a width"),
         ({"val_fraction": 1.0}, "val_fraction=1.0 must be more than 0 and less than 1"),

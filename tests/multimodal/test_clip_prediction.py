@@ -45,7 +45,7 @@ def test_the_reader_finds_and_reads_clips(reader, clip_folder):
     with pytest.raises(UserError, match="no file matches"):
         reader.expand(["nothing*.mp4"])
     (path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: there are no clips"):
+    with pytest.raises(UserError, match="empty: no clips"):
         reader.expand([str(path / "empty")])
     with pytest.raises(UserError, match="was not trained on clips: what it says of its data lacks 'num_frames'"):
         ClipReader({"image_size": [8, 8]}, None)
@@ -126,7 +126,7 @@ def test_from_the_command_line(clip_folder, tmp_path, monkeypatch, capsys):
     written = ClipFormat(num_frames=2, frame_size=(8, 12), frame_rate=4, samples_per_frame=800)
     assert read_clip(tmp_path / "made" / "0001-2.mp4", written).frames.shape == (2, 3, 8, 12)
     assert main(["predict", "--ckpt_path=best", "none.mp4", "--trainer.accelerator=cpu"]) == 1
-    assert "none.mp4: there is no such file" in capsys.readouterr().err
+    assert "none.mp4: no such file" in capsys.readouterr().err
     assert main([*fit, "--data.samples_per_frame=805"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "num_audio_samples=1610: must be a multiple of samples_per_patch=16" in line

@@ -1,4 +1,4 @@
-"""Names of classes: missing and mixed labels, and names that look alike."""
+"""Names of classes: missing and mixed labels, similar names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perceiver_plugins.sdk.errors import DataError
 
 
 @pytest.mark.parametrize("missing", [None, "", " ", "\t\n", float("nan")])
-def test_missing_labels_are_refused(missing: Any) -> None:
+def test_missing_labels_are_rejected(missing: Any) -> None:
     with pytest.raises(DataError, match=r"line 3: the label in the column 'kind' .* is missing"):
         ClassNames("kind").read(missing, "t.csv, line 3")
 
@@ -26,7 +26,7 @@ def test_missing_labels_are_refused(missing: Any) -> None:
         ([1, 0.5], "line 2: .* not a number"),
     ],
 )
-def test_labels_of_mixed_kinds_are_refused(labels: list[Any], message: str) -> None:
+def test_labels_of_mixed_types_are_rejected(labels: list[Any], message: str) -> None:
     names = ClassNames("kind")
     first, second = labels
     names.read(first, "line 1")
@@ -34,7 +34,7 @@ def test_labels_of_mixed_kinds_are_refused(labels: list[Any], message: str) -> N
         names.read(second, "line 2")
 
 
-def test_whole_numbers_and_floats_are_of_one_kind() -> None:
+def test_integers_and_whole_floats_have_one_type() -> None:
     names = ClassNames("kind")
     assert [names.read(label, "here") for label in (1, 0.0, 1.0)] == ["1", "0", "1"]
 
@@ -43,11 +43,11 @@ def test_whole_numbers_and_floats_are_of_one_kind() -> None:
     "pair",
     [("pos", "pos "), ("Pos", "pos"), ("é", "e\u0301"), ("Straße", "STRASSE"), ("1", "1.0"), ("a b", "a\u00a0 b")],
 )
-def test_names_that_look_alike_are_reported(pair: tuple[str, str]) -> None:
+def test_similar_names_are_reported(pair: tuple[str, str]) -> None:
     (line,) = similar_names({pair[0]: 5, "other": 2, pair[1]: 1}, "the column 'kind'")
     assert f"{pair[0]!r} (5), {pair[1]!r} (1)" in line
     assert "other" not in line
 
 
-def test_other_names_are_not_reported() -> None:
+def test_different_names_are_not_reported() -> None:
     assert similar_names({"pos": 1, "neg": 1, "": 1, "1": 1, "2": 1}, "here") == []

@@ -1,4 +1,4 @@
-"""Base classes for plugin authors: datasets, collate function, label names, and files in folders and archives."""
+"""Base classes for plugin authors: datasets, collate function, label names, file readers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from perceiver_registry import UserError
 
 
 class Noisy(ExampleDataset):
-    """Numbers that training adds noise to."""
+    """Dataset of indices, with noise in training."""
 
     def __init__(self, labels, seed=0):
         super().__init__(seed)
@@ -53,7 +53,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index():
     ("labels", "expected"),
     [([4, 5], IGNORED), ([torch.tensor([1, 2])] * 2, [IGNORED] * 2), ([torch.tensor([0.5])] * 2, [math.nan])],
 )
-def test_labels_beyond_the_end_do_not_count(labels, expected):
+def test_labels_beyond_the_end_are_ignored(labels, expected):
     dataset = Noisy(labels)
     assert dataset[1]["labels"] is labels[1]
     beyond = dataset[5]
@@ -63,7 +63,7 @@ def test_labels_beyond_the_end_do_not_count(labels, expected):
 
 
 @pytest.mark.parametrize("labels", [torch.tensor([7, 8, 9]), torch.tensor([[1.5], [2.5], [3.5]])])
-def test_labels_of_a_batch_beyond_the_end_do_not_count(labels):
+def test_batch_labels_beyond_the_end_are_ignored(labels):
     before = labels.clone()
     inside, taken = take_labels(labels, np.array([2, 0, 3, 9]))
     assert inside.tolist() == [2, 0, 2, 2]
@@ -94,7 +94,7 @@ class Named(NamedLabels, PerceiverDataModule):
         return {"train": ["10", "9", "9"], "test": ["2"]}
 
 
-def test_names_and_counts_of_classes_follow_from_the_labels():
+def test_class_names_and_counts_are_derived_from_labels():
     data = Named()
     assert data.label_names == ["2", "9", "10"]
     assert data.num_classes == 3
@@ -108,7 +108,7 @@ def test_names_and_counts_of_classes_follow_from_the_labels():
 
 @pytest.fixture
 def notes(tmp_path: Path) -> tuple[Path, Path]:
-    """A folder with two notes and other files, and the same in a zip archive."""
+    """Folder of two notes and other files, and a zip archive of it."""
     for name in ("b.txt", "deep/A.TXT", "c.csv", ".hidden.txt"):
         path = tmp_path / "notes" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,13 +117,13 @@ def notes(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "notes", Path(archive)
 
 
-def test_files_of_a_folder_and_of_an_archive_are_read(notes):
+def test_files_of_folders_and_archives_are_read(notes):
     for path in notes:
         expected = [(f"{path}/b.txt", b"b.txt"), (f"{path}/deep/A.TXT", b"deep/A.TXT")]
         assert list(read_files(path, (".txt",), "notes")) == expected
-        with pytest.raises(DataError, match=rf"{path}: there are no songs \(\.mid\)"):
+        with pytest.raises(DataError, match=rf"{path}: no songs \(\.mid\)"):
             list(read_files(path, (".mid",), "songs"))
-    with pytest.raises(DataError, match=r"data\.folder: there is no folder or archive .*missing"):
+    with pytest.raises(DataError, match=r"data\.folder: folder or archive .*missing not found"):
         list(read_files(notes[0] / "missing", (".txt",), "notes", flag="data.folder"))
 
 
@@ -145,7 +145,7 @@ def reader() -> NoteReader:
     return NoteReader({}, None)
 
 
-def test_a_reader_finds_files_in_folders_and_archives(reader, notes, monkeypatch):
+def test_reader_finds_files_in_folders_and_archives(reader, notes, monkeypatch):
     folder, archive = notes
     sources = reader.expand([str(archive), str(folder), str(folder / "c.csv"), str(folder / "*.txt")])
     inside = [f"{archive}/b.txt", f"{archive}/deep/A.TXT"]
@@ -156,7 +156,7 @@ def test_a_reader_finds_files_in_folders_and_archives(reader, notes, monkeypatch
     ]
 
 
-def test_files_that_cannot_be_read_are_named(reader, notes):
+def test_unreadable_files_are_reported(reader, notes):
     (notes[0] / "empty.txt").touch()
     with pytest.raises(UserError, match=r"empty\.txt: empty"):
         reader.read(str(notes[0] / "empty.txt"))
@@ -166,10 +166,10 @@ def test_files_that_cannot_be_read_are_named(reader, notes):
         reader.read(str(notes[0] / "deep"))
 
 
-def test_a_folder_or_archive_without_such_files_is_an_error(reader, tmp_path):
+def test_folder_or_archive_without_files_is_an_error(reader, tmp_path):
     (tmp_path / "songs").mkdir()
     (tmp_path / "songs" / "a.mid").touch()
     archive = shutil.make_archive(str(tmp_path / "songs"), "zip", tmp_path / "songs")
     for path in (str(tmp_path / "songs"), archive):
-        with pytest.raises(UserError, match=r"there are no notes \(\.txt\)"):
+        with pytest.raises(UserError, match=r"no notes \(\.txt\)"):
             reader.expand([path])

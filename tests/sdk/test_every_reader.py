@@ -1,4 +1,4 @@
-"""Good and bad names and files, for all readers."""
+"""File names and file contents for all readers."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ IMAGES = {"image_size": [8, 8], "num_channels": 3, "mean": [0.5] * 3, "std": [0.
 
 
 class Modality(NamedTuple):
-    """A reader, and how to write a file that it reads.
+    """Reader of a modality, and a valid file for it.
 
     Attributes:
-        reader: makes the reader.
-        suffix: of its files.
-        write: writes such a file.
-        per_file: how many inputs it contains.
+        reader: factory of the reader.
+        suffix: suffix of its files.
+        write: writes a valid file.
+        per_file: number of inputs in the file.
     """
 
     reader: Callable[[], Reader]
@@ -84,6 +84,10 @@ def modality(request, tmp_path, monkeypatch) -> Modality:
     return request.param
 
 
+NAME_READERS = {name: READERS[name] for name in ("text", "table", "image", "flow")}
+"""Readers that differ in how they expand names. Clips are expanded like images."""
+
+
 @pytest.fixture(autouse=True)
 def _no_warnings():
     with warnings.catch_warnings():
@@ -92,7 +96,7 @@ def _no_warnings():
 
 
 def read(modality: Modality, *inputs: str) -> list[Any]:
-    """Read the examples of inputs."""
+    """Expand and read inputs."""
     reader = modality.reader()
     return [reader.read(source) for source in reader.sources(list(inputs))]
 
@@ -111,8 +115,9 @@ FILES = {
 }
 
 
+@pytest.mark.parametrize("modality", NAME_READERS.values(), ids=NAME_READERS, indirect=True)
 @pytest.mark.parametrize("stem", FILES.values(), ids=FILES)
-def test_a_file_is_read_whatever_its_name(modality, stem):
+def test_files_of_any_name_are_read(modality, stem):
     path = Path(stem + modality.suffix)
     try:
         path.touch()
@@ -122,16 +127,16 @@ def test_a_file_is_read_whatever_its_name(modality, stem):
     assert len(read(modality, str(path))) == modality.per_file
 
 
-def test_a_file_of_any_name_that_exists_is_a_file(modality):
+def test_existing_file_is_not_read_as_text(modality):
     if modality.suffix not in (".txt", ".csv"):
-        pytest.skip("the kind of other files is told by their contents")
-    name = f"good{modality.suffix}.gz"  # names of both would be other inputs if nothing were there
+        pytest.skip("the format of other files is recognised by their contents")
+    name = f"good{modality.suffix}.gz"  # the name could also be read as text or as a row
     modality.write(Path(f"good{modality.suffix}"))
     Path(name).write_bytes(gzip.compress(Path(f"good{modality.suffix}").read_bytes()))
     assert len(read(modality, name)) == modality.per_file
 
 
-def test_a_folder_stands_for_its_files_wherever_they_are(modality, tmp_path):
+def test_folder_is_expanded_recursively(modality, tmp_path):
     if modality.reader().__class__ is FrameReader:
         pytest.skip("a folder of images is a sequence of frames")
     folder = tmp_path / "folder"
@@ -159,8 +164,9 @@ BAD_NAMES = {
 }
 
 
+@pytest.mark.parametrize("modality", NAME_READERS.values(), ids=NAME_READERS, indirect=True)
 @pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES)
-def test_a_name_of_nothing_is_said_in_a_line(modality, name, tmp_path):
+def test_missing_files_are_reported_in_one_line(modality, name, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "unrelated").touch()
     with pytest.raises(UserError) as error:
@@ -169,7 +175,7 @@ def test_a_name_of_nothing_is_said_in_a_line(modality, name, tmp_path):
     assert "unrelated" not in str(error.value)
 
 
-def test_a_misspelt_name_is_set_right(modality):
+def test_misspelt_name_suggests_similar_names(modality):
     if modality.suffix not in (".txt", ".csv"):
         pytest.skip("the message is that of the library that reads it")
     modality.write(Path("reviews" + modality.suffix))
@@ -187,7 +193,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
-def test_a_file_that_is_something_else_is_named(modality, content):
+def test_invalid_file_is_reported(modality, content):
     path = Path("x\x1b" + modality.suffix)
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -199,7 +205,7 @@ def test_a_file_that_is_something_else_is_named(modality, content):
 # Texts
 
 
-def test_a_word_that_is_also_a_folder_is_the_folder(tmp_path, monkeypatch):
+def test_text_that_is_a_folder_is_read_as_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     reader = text_reader()
     assert reader.expand(["texts"]) == ["texts"]
@@ -210,7 +216,7 @@ def test_a_word_that_is_also_a_folder_is_the_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_long_text_is_read_as_if_it_were_cut_before(side, tmp_path):
+def test_long_text_is_truncated(side, tmp_path):
     words = " ".join(f"wörd{number}" for number in range(60_000))
     (tmp_path / "long.txt").write_text(words, encoding="utf-8")
     reader = text_reader(truncation_side=side)
@@ -224,7 +230,7 @@ def test_a_long_text_is_read_as_if_it_were_cut_before(side, tmp_path):
 
 
 def peak(action: Callable[[], object]) -> int:
-    """Bytes that an action takes at its peak."""
+    """Measure the peak of allocated bytes during an action."""
     tracemalloc.start()
     try:
         action()
@@ -234,7 +240,7 @@ def peak(action: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_memory_does_not_grow_with_a_text(side, tmp_path):
+def test_memory_is_independent_of_text_length(side, tmp_path):
     (tmp_path / "small.txt").write_bytes(b"word " * 2**16)
     (tmp_path / "large.txt").write_bytes(b"word " * 10 * 2**20)  # 50 MiB
     reader = text_reader(truncation_side=side)
@@ -243,7 +249,7 @@ def test_memory_does_not_grow_with_a_text(side, tmp_path):
     assert large < small + 2**20
 
 
-def test_memory_does_not_grow_with_a_table(tmp_path):
+def test_memory_is_independent_of_table_length(tmp_path):
     (tmp_path / "large.csv").write_text("age,bmi\n" + "1,2\n" * 30_000)
     reader = table_reader()
     rows = 0
@@ -262,17 +268,17 @@ def test_memory_does_not_grow_with_a_table(tmp_path):
 
 
 @pytest.mark.parametrize("written", ["=", "=3", "age", "age=3,", "age==3", "{'age': 3}", "age=" + "[" * 5000])
-def test_what_is_written_wrongly_is_said_in_a_short_line(written):
+def test_invalid_rows_are_reported_in_a_short_line(written):
     with pytest.raises(UserError) as error:
         read(READERS["table"], written)
     assert len(str(error.value)) < 400
 
 
-def test_many_columns_may_be_written():
+def test_row_of_many_columns_is_read():
     names = [f"column{number}" for number in range(1000)]
     data = {"columns": {"names": names, "mean": [0.0] * 1000, "std": [1.0] * 1000}}
     reader = TableReader(data, SimpleNamespace())  # type: ignore[arg-type]
-    written = ",".join(f"{name}=1" for name in names)  # longer than any name of a file
+    written = ",".join(f"{name}=1" for name in names)  # longer than any file name
     (source,) = reader.expand([written])
     assert reader.read(source).tolist() == [1.0] * 1000
 
@@ -280,7 +286,7 @@ def test_many_columns_may_be_written():
 # Images
 
 
-def test_a_zip_archive_stands_for_its_images(tmp_path):
+def test_zip_archive_is_expanded_to_images(tmp_path):
     write_image(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:

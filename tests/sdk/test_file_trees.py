@@ -1,4 +1,4 @@
-"""Files in folders and archives: what is read, what is left out, and that it is said."""
+"""Files in folders and archives, and reports of files that are left out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "../b", "/"])
-def test_a_link_to_what_is_read_anyway_is_left_out(root: Path, target: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_link_into_the_tree_is_left_out(root: Path, target: str, caplog: pytest.LogCaptureFixture) -> None:
     (root / "a" / "link").symlink_to(target)
     tree = FolderTree(root)
     assert tree.names == ["a/1.x", "a/2.X", "b/1.x"]
@@ -36,7 +36,7 @@ def test_a_link_to_what_is_read_anyway_is_left_out(root: Path, target: str, capl
     assert f"1 links or special files left out: {root}/a/link (a link to a folder" in caplog.text
 
 
-def test_a_folder_outside_is_read_once_by_its_first_link(root: Path, tmp_path: Path) -> None:
+def test_linked_folder_outside_is_read_once(root: Path, tmp_path: Path) -> None:
     write(tmp_path / "more", "deep/3.x")
     (tmp_path / "more" / "deep" / "back").symlink_to(root)
     for name in ("b/link", "a/link"):
@@ -47,16 +47,16 @@ def test_a_folder_outside_is_read_once_by_its_first_link(root: Path, tmp_path: P
     assert tree.read("a/link/deep/3.x") == b"deep/3.x"
 
 
-def test_links_in_circles_end(root: Path) -> None:
+def test_circular_links_are_reported(root: Path) -> None:
     (root / "a" / "link").symlink_to("../b/link")
     (root / "b" / "link").symlink_to("../a/link")
     with pytest.raises(DataError, match=r"a/link: cannot be read \(Too many levels"):
         FolderTree(root).read("a/link")
 
 
-def test_a_broken_link_and_a_pipe(root: Path) -> None:
+def test_broken_link_is_an_error_and_pipe_is_left_out(root: Path) -> None:
     (root / "a" / "broken.x").symlink_to("missing")
-    os.mkfifo(root / "a" / "pipe.x")  # reading it would wait forever
+    os.mkfifo(root / "a" / "pipe.x")  # reading would block
     tree = FolderTree(root)
     assert "a/broken.x" in tree.names
     assert tree.left_out == [f"{root}/a/pipe.x (not a regular file)"]
@@ -64,7 +64,7 @@ def test_a_broken_link_and_a_pipe(root: Path) -> None:
         tree.read("a/broken.x")
 
 
-def test_a_folder_that_cannot_be_read_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scandir = os.scandir
 
     def refuse(path):
@@ -84,7 +84,7 @@ SYSTEM = (
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_hidden_files_and_those_of_the_system_are_ignored(root: Path, tmp_path: Path, packed: bool) -> None:
+def test_hidden_and_system_files_are_ignored(root: Path, tmp_path: Path, packed: bool) -> None:
     write(root, *SYSTEM)
     path = root
     if packed:
@@ -97,14 +97,14 @@ def test_hidden_files_and_those_of_the_system_are_ignored(root: Path, tmp_path: 
     assert (set(tree.folders), tree.left_out) == (set() if packed else {"a", "b"}, [])
 
 
-def test_others_are_counted_by_their_endings(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_files_are_counted_by_suffix(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(root, "a/1.heic", "a/2.HEIC", "b/notes.txt", "b/README")
     with caplog.at_level("INFO"):
         assert select_files(open_tree(root), [".x"], "things") == ["a/1.x", "a/2.X", "b/1.x"]
     assert "4 files left out: 2 .heic, 1 without ending, 1 .txt; things end in .x" in caplog.text
 
 
-def test_archives_of_windows_are_read(tmp_path: Path) -> None:
+def test_archive_with_backslashes_is_read(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         entry = zipfile.ZipInfo("x")
         entry.filename = "cat\\1.x"
@@ -114,13 +114,13 @@ def test_archives_of_windows_are_read(tmp_path: Path) -> None:
     assert tree.read("cat/1.x") == b"content"
 
 
-def test_what_cannot_be_unpacked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encrypted_and_huge_files_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("1.x", b"content")
     tree = ZipTree(tmp_path / "a.zip")
     tree._entries["1.x"].flag_bits |= 1  # encrypted
     with pytest.raises(DataError, match=r"a\.zip/1\.x: cannot be read from the archive \(File '1\.x' is encrypted"):
         tree.read("1.x")
-    monkeypatch.setattr("perceiver_plugins.sdk.data.file_trees.LARGEST_FILE", 3)
-    with pytest.raises(DataError, match=r"a\.zip/1\.x: it says that it has 7 bytes"):
+    monkeypatch.setattr("perceiver_plugins.sdk.data.file_trees.MAX_FILE_SIZE", 3)
+    with pytest.raises(DataError, match=r"a\.zip/1\.x: 7 bytes are above the limit of 3"):
         tree.read("1.x")

@@ -1,4 +1,4 @@
-"""Reading the user's files."""
+"""Search and reading of the user's files."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ def content(kind: str) -> bytes:
     return bytes(sink.getvalue())
 
 
-@pytest.mark.parametrize("compression", COMPRESS)
-@pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
+@pytest.mark.parametrize(
+    ("kind", "compression"),
+    [(".jsonl", ".gz"), (".json", ".xz"), (".csv", ".bz2"), (".tsv", ""), (".parquet", ""), (".parquet", ".zst")],
+)
 def test_rows_of_each_format(kind: str, compression: str, tmp_path: Path) -> None:
     path = tmp_path / f"some.name{kind}{compression}"
     path.write_bytes(COMPRESS[compression](content(kind)))
@@ -106,22 +108,22 @@ def test_find_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.txt", b"", "holds no text"),
-        ("a.txt", b" \n\n", "holds no text"),
-        ("a.jsonl", b'{"text": ""}\n', "holds no text"),
-        ("a.csv", b"text\n", "holds no text"),
-        ("a.parquet", b"", "holds no text"),
+        ("a.txt", b"", ": no text"),
+        ("a.txt", b" \n\n", ": no text"),
+        ("a.jsonl", b'{"text": ""}\n', ": no text"),
+        ("a.csv", b"text\n", ": no text"),
+        ("a.parquet", b"", ": no text"),
         ("a.txt", b"abc\0def", "binary file .zero byte at byte 3."),
         ("a.jsonl", b"\0\1\2", "binary file"),
-        ("a.txt", "hé".encode("utf-16"), "UTF-16 text, not UTF-8"),
-        ("a.txt", "hé".encode("utf-32"), "UTF-32 text, not UTF-8"),
+        ("a.txt", "hé".encode("utf-16"), "UTF-16 text, expected UTF-8"),
+        ("a.txt", "hé".encode("utf-32"), "UTF-32 text, expected UTF-8"),
         ("a.txt", b"abc \xe9t\xe9", "not UTF-8 text: bad byte 0xe9 at byte 4"),
         ("a.txt", b"\xef\xbb\xbfab\xff", "bad byte 0xff at byte 5"),
         ("a.txt", b"abc\xe2\x82", r"bad byte 0xe2 at byte 3 \(the end\)"),
         ("a.csv", b"text\nok\n\xe9\n", "bad byte 0xe9 at line 3, byte 1"),
         ("a.jsonl", b'{"text": "a"}\n{"body": "b"}', r"line 2: no column 'text'; .* one of: body"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2: not JSON"),
-        ("a.jsonl", b'{"text": 3}', "line 1: 'text' is not text but a whole number"),
+        ("a.jsonl", b'{"text": 3}', "line 1: 'text' must be text, got a whole number"),
         ("a.jsonl", b'"just text"', "line 1: expected an object"),
         ("a.jsonl", b'{"text": "\\ud800"}', "surrogate"),
         ("a.csv", b"title,body\n1,2\n", r"no column 'text'; .* one of: title, body"),
@@ -134,7 +136,7 @@ def test_find_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.txt.zst", b"no zstd", "cannot be read|damaged"),
     ],
 )
-def test_errors_are_one_line_that_names_the_file(name: str, data: bytes, message: str, tmp_path: Path) -> None:
+def test_invalid_documents_are_reported(name: str, data: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(DataError, match=message) as caught:
@@ -150,12 +152,12 @@ def test_bad_byte_after_the_first_block(tmp_path: Path) -> None:
         list(read_documents(path))
 
 
-def test_missing_files(tmp_path: Path) -> None:
+def test_missing_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("x")
     for name, message in {
-        "corpos.txt": "flag: there is no file .*did you mean 'corpus.txt'",
+        "corpos.txt": "flag: file .* not found .*did you mean 'corpus.txt'",
         "*.csv": "flag: no file matches",
-        "no/where.txt": "flag: there is no file",
+        "no/where.txt": "flag: file .* not found",
     }.items():
         with pytest.raises(DataError, match=message):
             find_files(str(tmp_path / name), "flag")
@@ -169,20 +171,22 @@ def test_missing_files(tmp_path: Path) -> None:
 # rows
 
 
-@pytest.mark.parametrize("compression", COMPRESS)
-@pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
-def test_rows_have_their_columns_and_say_where_they_are(kind: str, compression: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "compression"),
+    [(".jsonl", ""), (".json", ".bz2"), (".csv", ".zst"), (".tsv", ".xz"), (".parquet", ".gz"), (".parquet", "")],
+)
+def test_rows_have_columns_and_locations(kind: str, compression: str, tmp_path: Path) -> None:
     path = tmp_path / f"table{kind}{compression}"
     path.write_bytes(COMPRESS[compression](content(kind)))
     rows = list(read_rows(path, {"text": "text_column"}))
     assert [row["text"] for _, row in rows][:3] == TEXTS
-    assert all(place.startswith(f"{path}, ") for place, _ in rows)
+    assert all(location.startswith(f"{path}, ") for location, _ in rows)
     last = {".jsonl": "line 4", ".json": "item 4", ".csv": "line 5", ".tsv": "line 5", ".parquet": "row 4"}
     assert rows[-1][0] == f"{path}, {last[kind]}"
 
 
 @pytest.mark.parametrize("kind", [".csv", ".parquet"])
-def test_all_columns_where_none_is_asked_for(kind: str, tmp_path: Path) -> None:
+def test_all_columns_are_read_by_default(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"table{kind}"
     path.write_bytes(content(kind))
     assert next(set(row) for _, row in read_rows(path, {})) == {"text", "n"}
@@ -208,12 +212,12 @@ def test_values_of_rows(tmp_path: Path) -> None:
         ("a.tsv", b"text\tlabels\nx\t1\n", "no column 'label'; a_flag must be one of: text, labels"),
         ("a.jsonl", b'{"label": 1}\n{"text": 1}\n', "line 2: no column 'label'; a_flag must be one of: text$"),
         ("a.json", b'[{"label": 1}, 3]', "item 2: expected an object with 'label', got a whole number"),
-        ("a.txt", b"label", "not a table; columns are read from .jsonl, .json, .csv"),
+        ("a.txt", b"label", r"not a table \(columns are read from .jsonl, .json, .csv"),
         ("a.csv.gz", b"no gzip", "damaged"),
         ("a.csv", b'label\n"a\n', "not a valid table"),
     ],
 )
-def test_bad_tables(name: str, data: bytes, message: str, tmp_path: Path) -> None:
+def test_invalid_tables_are_reported(name: str, data: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=message) as caught:
         list(read_rows(tmp_path / name, {"label": "a_flag"}))
@@ -224,7 +228,7 @@ def test_bad_tables(name: str, data: bytes, message: str, tmp_path: Path) -> Non
 def test_text_of_a_row() -> None:
     assert text_of({"a": "é"}, "a", "here") == "é"
     assert text_of({"a": None}, "a", "here") == ""
-    with pytest.raises(DataError, match="here: 'a' is not text but a list"):
+    with pytest.raises(DataError, match="here: 'a' must be text, got a list"):
         text_of({"a": ["é"]}, "a", "here")
     with pytest.raises(DataError, match=r"here: .* surrogate"):
         text_of({"a": "\ud800"}, "a", "here")

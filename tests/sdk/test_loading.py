@@ -1,4 +1,4 @@
-"""The sampler and the random numbers of examples."""
+"""Samplers and random generators of data loading."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from perceiver_plugins.sdk.data.loading import (
     BatchDataset,
     EpochSampler,
     EvaluationSampler,
-    as_it_is,
     batches_trained,
     example_rng,
+    identity_collate,
     loader_generator,
 )
 
@@ -31,7 +31,7 @@ def keys(sampler: EpochSampler, epoch: int = 0) -> list[tuple[int, int]]:
     return list(sampler)
 
 
-def test_order_depends_on_seed_and_epoch_alone() -> None:
+def test_order_is_a_function_of_seed_and_epoch() -> None:
     state = torch.get_rng_state()
     assert keys(EpochSampler(50, 5, seed=1), 3) == keys(EpochSampler(50, 5, seed=1), 3)
     assert keys(EpochSampler(50, 5, seed=1), 3) != keys(EpochSampler(50, 5, seed=2), 3)
@@ -46,7 +46,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     ("size", "batch_size", "ranks", "expected"),
     [(10, 3, 1, 9), (9, 3, 1, 9), (2, 3, 1, 2), (3, 3, 1, 3), (1, 8, 2, 1), (7, 2, 2, 2), (5, 4, 2, 3)],
 )
-def test_last_incomplete_batch_is_dropped_unless_it_is_the_only_one(
+def test_incomplete_last_batch_is_dropped_unless_it_is_the_only_one(
     size: int, batch_size: int, ranks: int, expected: int
 ) -> None:
     for rank in range(ranks):
@@ -55,7 +55,7 @@ def test_last_incomplete_batch_is_dropped_unless_it_is_the_only_one(
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_share_the_batches_of_a_single_process(ranks: int) -> None:
+def test_ranks_split_the_batches_of_a_single_process(ranks: int) -> None:
     single = keys(EpochSampler(61, 4 * ranks, seed=5), 2)
     shares = [keys(EpochSampler(61, 4, seed=5, num_replicas=ranks, rank=rank), 2) for rank in range(ranks)]
     for step in range(len(single) // (4 * ranks)):
@@ -63,7 +63,7 @@ def test_ranks_share_the_batches_of_a_single_process(ranks: int) -> None:
         assert sorted(together) == sorted(single[step * 4 * ranks : (step + 1) * 4 * ranks])
 
 
-def test_progress_decides_where_an_iteration_starts() -> None:
+def test_iteration_starts_at_the_progress() -> None:
     whole = [keys(EpochSampler(SIZE, BATCH, seed=3), epoch) for epoch in range(3)]
     done = 6
     sampler = EpochSampler(SIZE, BATCH, seed=3, progress=lambda: done)
@@ -79,7 +79,7 @@ def test_progress_decides_where_an_iteration_starts() -> None:
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(0, 1), (5, 0)])
-def test_impossible_sizes(size: int, batch_size: int) -> None:
+def test_invalid_sizes_are_rejected(size: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match="=0"):
         EpochSampler(size, batch_size)
 
@@ -108,22 +108,22 @@ class Squares(BatchDataset):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_asks_for_whole_batches(workers: int) -> None:
+def test_loader_requests_whole_batches(workers: int) -> None:
     sampler = EpochSampler(7, 3, seed=4)
     expected = keys(sampler, 5)
-    loader = DataLoader(Squares(), sampler=sampler, batch_size=3, num_workers=workers, collate_fn=as_it_is)
+    loader = DataLoader(Squares(), sampler=sampler, batch_size=3, num_workers=workers, collate_fn=identity_collate)
     batches = list(loader)
     assert [batch["epoch"].tolist() for batch in batches] == [[5] * 3] * 2
     assert [number for batch in batches for number in batch["of"]["square"]] == [index**2 for _, index in expected]
 
 
-def test_a_single_example_has_no_first_dimension() -> None:
+def test_single_example_has_no_batch_dimension() -> None:
     example = Squares()[4, 6]
     assert (example["epoch"].shape, example["of"]["square"].item()) == ((), 36)
     assert int(Squares()[3]["epoch"]) == -1  # evaluation
 
 
-# With Lightning: interrupted and resumed at any step, training sees what it sees if left alone.
+# With Lightning: a resumed run sees the same batches as an uninterrupted one
 
 
 class Keys(Dataset[torch.Tensor]):
@@ -176,7 +176,7 @@ class Recorder(LightningModule):
 
 
 class SaveAt(Callback):
-    """Saves a checkpoint each time that one of Lightning's hooks comes round."""
+    """Callback that saves a checkpoint each time a hook is called."""
 
     def __init__(self, folder: Path, hook: str) -> None:
         self.folder = folder
@@ -208,18 +208,25 @@ def run(workers: int, callbacks: list[Callback], ckpt_path: Path | None = None, 
     return module.seen
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end", "on_validation_end"])
+EPOCHS: dict[str, Any] = {"max_epochs": 2}
+STEPS: dict[str, Any] = {"max_steps": 9, "max_epochs": -1}
+VALIDATION_WITHIN_EPOCHS = STEPS | {"val_check_interval": 3, "check_val_every_n_epoch": None}
+LIMITED: dict[str, Any] = {"max_epochs": 3, "limit_train_batches": 3, "accumulate_grad_batches": 2}
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("options", "hook"),
     [
-        {"max_epochs": 2},
-        {"max_steps": 9, "max_epochs": -1},
-        {"max_steps": 9, "max_epochs": -1, "val_check_interval": 3, "check_val_every_n_epoch": None},
-        {"max_epochs": 3, "limit_train_batches": 3, "accumulate_grad_batches": 2},
+        (EPOCHS, "on_train_batch_end"),
+        (EPOCHS, "on_validation_end"),
+        (STEPS, "on_train_epoch_end"),
+        (VALIDATION_WITHIN_EPOCHS, "on_validation_end"),
+        (LIMITED, "on_train_batch_end"),
+        (LIMITED, "on_train_epoch_end"),
     ],
     ids=str,
 )
-def test_resumed_training_sees_what_is_left(options: dict[str, Any], hook: str, tmp_path: Path) -> None:
+def test_resumed_training_sees_the_remaining_batches(options: dict[str, Any], hook: str, tmp_path: Path) -> None:
     save = SaveAt(tmp_path, hook)
     alone = run(0, [save], **options)
     assert save.count
@@ -239,7 +246,7 @@ def test_resumed_training_with_worker_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "ranks"), [(1, 2), (7, 3), (8, 4), (5, 1)])
-def test_ranks_share_an_evaluation_evenly_and_without_repetition(size, ranks):
+def test_evaluation_is_split_evenly_without_repetition(size, ranks):
     shares = [list(EvaluationSampler(size, ranks, rank)) for rank in range(ranks)]
     assert len({len(share) for share in shares}) == 1
     assert sorted(index for share in shares for index in share if index < size) == list(range(size))

@@ -1,4 +1,4 @@
-"""Video and audio files: titles, playlists, pictures of sleeves, and whose fault an error is."""
+"""Video and audio files: metadata, playlists, errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_video(path: Path, title: str = "") -> Path:
     return path
 
 
-def test_a_title_need_not_be_utf8(tmp_path: Path) -> None:
+def test_metadata_need_not_be_utf8(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", "title")
     path.write_bytes(path.read_bytes().replace(b"title", b"\xe9\xe9tle"))
     with open_media(path, "cannot be read") as container:
@@ -45,36 +45,36 @@ def test_playlists_are_not_followed(tmp_path: Path, content: str) -> None:
             pass
 
 
-def test_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_name_is_not_read_as_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mp4").rename(tmp_path / "concat:a.mp4")
     with open_media("concat:a.mp4", "cannot be read") as container:
         assert video_stream(container) is not None
 
 
-def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video")
-    for name, message in (("a.mp4", r"a\.mp4: cannot be read \("), ("b.mp4", r"b\.mp4: there is no such file")):
+    for name, message in (("a.mp4", r"a\.mp4: cannot be read \("), ("b.mp4", r"b\.mp4: no such file")):
         with pytest.raises(DataError, match=message):
             with open_media(tmp_path / name, "cannot be read"):
                 pass
 
 
 @pytest.mark.parametrize("error", [TypeError, AttributeError, NameError])
-def test_faults_of_the_program_are_not_the_files(tmp_path: Path, error: type[Exception]) -> None:
+def test_programming_errors_are_not_converted(tmp_path: Path, error: type[Exception]) -> None:
     path = write_video(tmp_path / "a.mp4")
     with pytest.raises(error), open_media(path, "cannot be read"):
         raise error
 
 
-def test_a_library_of_another_version_is_not_the_files_fault(tmp_path, monkeypatch) -> None:
+def test_incompatible_library_is_not_reported_as_a_damaged_file(tmp_path, monkeypatch) -> None:
     path = write_video(tmp_path / "a.mp4")
     monkeypatch.setattr(av, "open", lambda file: None)
     with pytest.raises(TypeError), open_media(path, "cannot be read"):
         pass
 
 
-def test_an_unknown_codec_is_named(tmp_path: Path) -> None:
+def test_unknown_codec_is_reported(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv")
     path.write_bytes(path.read_bytes().replace(b"V_MPEG4", b"V_OTHER"))
     with pytest.raises(DataError, match=r"a\.mkv: cannot be read \(the codec of its video is unknown\)"):

@@ -1,4 +1,4 @@
-"""What all predictors share: batches, inputs that cannot be read, and what a model looked at."""
+"""Base class of predictors: batches, invalid inputs, attention maps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def softmax_of(*shape: int) -> Tensor:
     return torch.randn(shape).softmax(dim=-1)
 
 
-def test_what_was_input_attention_sums_to_1():
+def test_input_attention_sums_to_1():
     attentions = Attentions([softmax_of(2, 3, 5, 7), softmax_of(2, 4, 5, 7)], [], softmax_of(2, 2, 6, 5))
     maps = input_attention(attentions)
     assert [tuple(each.shape) for each in maps] == [(2, 7), (2, 7)]
@@ -42,30 +42,30 @@ def test_what_was_input_attention_sums_to_1():
             torch.testing.assert_close(each[b], sum(latents[n] * heads[n] for n in range(5)))
 
 
-def test_a_latent_counts_as_much_as_the_decoder_looks_at_it():
-    encoder = torch.eye(3)[None, None]  # each latent looks at a place of its own
+def test_latents_are_weighted_by_the_decoder():
+    encoder = torch.eye(3)[None, None]  # each latent attends to its own position
     decoder = torch.tensor([[[[0.5, 0.25, 0.25]], [[0.1, 0.9, 0.0]]]])  # two heads, one query
     (weights,) = input_attention(Attentions([encoder], [], decoder))
     torch.testing.assert_close(weights, torch.tensor([[0.3, 0.575, 0.125]]))
 
 
-def test_heads_and_output_queries_count_the_same():
+def test_heads_and_output_queries_are_averaged():
     encoder = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]])  # three heads of one latent
     (weights,) = input_attention(Attentions([encoder], [], torch.ones(1, 1, 4, 1)))
     torch.testing.assert_close(weights, torch.tensor([[1 / 3, 2 / 3]]))
-    decoder = torch.eye(2)[None, None][:, :, [0, 0, 0, 1]]  # three of four queries look at the first latent
+    decoder = torch.eye(2)[None, None][:, :, [0, 0, 0, 1]]  # three of four queries attend to the first latent
     (weights,) = input_attention(Attentions([torch.eye(2)[None, None]], [], decoder))
     torch.testing.assert_close(weights, torch.tensor([[0.75, 0.25]]))
 
 
-def test_weights_that_dropout_took_from_are_made_to_sum_to_1():
+def test_input_attention_is_normalised_after_dropout():
     encoder = torch.tensor([[[[0.2, 0.0, 0.2]]]])
     (weights,) = input_attention(Attentions([encoder], [], torch.full((1, 1, 1, 1), 0.5)))
     torch.testing.assert_close(weights, torch.tensor([[0.5, 0.0, 0.5]]))
 
 
 class Numbers(InputAdapter):
-    """Reads numbers, each of which is a place of the input."""
+    """Input adapter with an input position for each number."""
 
     def __init__(self):
         super().__init__(4)
@@ -76,14 +76,14 @@ class Numbers(InputAdapter):
 
 
 class Sum(OutputAdapter):
-    """A number."""
+    """Output adapter that returns a number."""
 
     def forward(self, decoded: Tensor) -> Tensor:
         return decoded.sum(dim=(1, 2))
 
 
 class NumbersReader(Reader):
-    """Reads numbers with commas between them, and expands what has semicolons."""
+    """Reader of numbers separated by commas. Inputs are separated by semicolons."""
 
     def expand(self, inputs):
         return [text for given in inputs for text in given.split(";")]
@@ -120,7 +120,7 @@ class SumPredictor(Predictor):
 
 @pytest.fixture
 def module(randomise):
-    """What a predictor needs of a Lightning module."""
+    """Stand-in for a Lightning module: a model and its device."""
     encoder = EncoderConfig(
         2,
         num_cross_attention_layers=2,
@@ -144,7 +144,7 @@ SOURCES = ["1,2,3", "4", "5,-6", "0.5,0.25,7,8", "9,9"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 99])
-def test_inputs_are_predicted_in_batches_in_their_order(module, reader, batch_size):
+def test_inputs_are_predicted_in_batches_in_order(module, reader, batch_size):
     predictor = SumPredictor(module, reader, batch_size)
     predictions = predictor.predict(["1,2,3;4", "5,-6;0.5,0.25,7,8;9,9"])
     assert [prediction["input"] for prediction in predictions] == SOURCES
@@ -157,14 +157,14 @@ def test_inputs_are_predicted_in_batches_in_their_order(module, reader, batch_si
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 99])
-def test_what_cannot_be_read_is_left_out_and_named(module, reader, batch_size):
+def test_unreadable_inputs_are_reported(module, reader, batch_size):
     predictor = SumPredictor(module, reader, batch_size)
     predictions = predictor.predict(["one", "1,2", "two", "three", "3"])
     assert [prediction["input"] for prediction in predictions] == ["1,2", "3"]
     assert predictor.failures == ["'one': not numbers", "'two': not numbers", "'three': not numbers"]
 
 
-def test_nothing_may_be_readable(module, reader):
+def test_all_inputs_may_be_unreadable(module, reader):
     predictor = SumPredictor(module, reader)
     assert predictor.predict(["one"]) == []
     assert len(predictor.failures) == 1
@@ -208,7 +208,7 @@ def test_inputs_of_different_shapes_are_predicted_in_batches_of_equal_shapes(mod
 @pytest.mark.parametrize(
     ("batch_size", "error"), [(1, ValueError), (2, ValueError), (99, ValueError), (2, RuntimeError), (99, RuntimeError)]
 )
-def test_an_input_of_a_shape_that_the_model_rejects_is_reported(module, reader_class, batch_size, error):
+def test_input_of_a_rejected_shape_is_reported(module, reader_class, batch_size, error):
     module.model = RejectingModel(module.model, error("length must be 2"))
     predictor = SumPredictor(module, reader_class({}, None), batch_size)
     predictions = predictor.predict(["1,2,3", "1,2", "none", "3,4", "5"])
@@ -220,7 +220,7 @@ def test_an_input_of_a_shape_that_the_model_rejects_is_reported(module, reader_c
     ]
 
 
-def test_an_input_that_cannot_be_collated_is_reported(module):
+def test_input_that_cannot_be_collated_is_reported(module):
     class Choosy(NumbersReader):
         def collate(self, examples):
             if any(len(example) > 2 for example in examples):
@@ -241,13 +241,13 @@ def test_an_input_that_cannot_be_collated_is_reported(module):
     ],
     ids=["all inputs", "memory", "bug"],
 )
-def test_an_error_that_need_not_be_the_input_s_ends_the_prediction(module, inputs, error):
+def test_unrelated_error_ends_the_prediction(module, inputs, error):
     module.model = RejectingModel(module.model, error)
     with pytest.raises(type(error), match=str(error)):
         SumPredictor(module, VectorReader({}, None)).predict(inputs)
 
 
-def test_an_error_for_a_shape_that_was_predicted_ends_the_prediction(module):
+def test_error_for_a_known_shape_ends_the_prediction(module):
     class Once(torch.nn.Module):
         calls = 0
 
@@ -262,7 +262,7 @@ def test_an_error_for_a_shape_that_was_predicted_ends_the_prediction(module):
         SumPredictor(module, VectorReader({}, None), 1).predict(["1,2", "3,4"])
 
 
-def test_a_prediction_needs_no_gradients(module, reader):
+def test_prediction_is_without_gradients(module, reader):
     class Needs(SumPredictor):
         def answers(self, output: Tensor, examples) -> list[dict]:
             return [{"needs": output.requires_grad} for _ in examples]
@@ -273,7 +273,7 @@ def test_a_prediction_needs_no_gradients(module, reader):
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_attention_is_drawn_for_each_input(module, reader, tmp_path, batch_size):
-    folder = tmp_path / "made" / "if need be"
+    folder = tmp_path / "new" / "folder"
     predictor = SumPredictor(module, reader, batch_size, attention=str(folder))
     plain = SumPredictor(module, reader, batch_size).predict(SOURCES)
     for prediction, expected in zip(predictor.predict([*SOURCES, "none"]), plain, strict=True):
@@ -301,7 +301,7 @@ def test_attention_is_drawn_for_each_input(module, reader, tmp_path, batch_size)
         ("", "0000-input"),
     ],
 )
-def test_a_picture_is_named_after_its_input_whatever_it_is(module, tmp_path, source, name):
+def test_picture_is_named_after_the_input(module, tmp_path, source, name):
     class AnyReader(NumbersReader):
         def read(self, source: str) -> list[float]:
             return [1.0, 2.0]
@@ -311,13 +311,13 @@ def test_a_picture_is_named_after_its_input_whatever_it_is(module, tmp_path, sou
     assert file.name == f"{name}.json"
 
 
-def test_a_folder_that_cannot_be_made_is_refused(module, reader, tmp_path):
+def test_invalid_attention_folder_is_reported(module, reader, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"^attention='.*file': the folder cannot be created \(File exists\)$"):
         SumPredictor(module, reader, attention=str(tmp_path / "file")).predict(["1"])
 
 
-def test_attention_needs_a_reader_that_draws(module, tmp_path):
+def test_attention_needs_a_reader_with_draw_attention(module, tmp_path):
     class PlainReader(NumbersReader):
         draw_attention = Reader.draw_attention
 
@@ -339,6 +339,6 @@ def test_maps_drawn_before_a_failure_are_kept(module, tmp_path):
     assert [file.name for file in (tmp_path / "maps").iterdir()] == ["0000-1.json"]
 
 
-def test_batches_must_not_be_empty(module, reader):
+def test_batch_size_must_be_positive(module, reader):
     with pytest.raises(UserError, match="batch_size=0 must be at least 1"):
         SumPredictor(module, reader, 0)

@@ -1,4 +1,4 @@
-"""Prepared folders: verified on every use, made again once when damaged."""
+"""Prepared folders: verified on use, created again if damaged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_data_is_made_again_with_one_line(tmp_path: Path, damage: str) -> None:
+def test_damaged_data_is_prepared_again_and_reported(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "data"
     with pytest.warns(UserWarning, match="two rows left out"):
         make_folder(folder, make)
@@ -61,7 +61,7 @@ def test_notes_are_reported_on_every_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_damaged_data_is_made_again_by_one_of_several(tmp_path: Path) -> None:
+def test_damaged_data_is_prepared_again_by_one_process(tmp_path: Path) -> None:
     make_folder(tmp_path / "data", make)
     DAMAGES["flipped"](tmp_path / "data")
     made: list[Path] = []

@@ -1,4 +1,4 @@
-"""Lines of progress: when there are any, and what they say."""
+"""Progress lines: their times and contents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from perceiver_registry.progress import ProgressLines, duration
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """Clock with a settable time."""
 
     now = 100.0
 
@@ -24,7 +24,7 @@ def clock() -> Clock:
 
 
 def seconds_of_lines(clock: Clock, total: int | None, steps: int, seconds_per_step: float, first: int = 0):
-    """When lines were due, in seconds after the start, and the lines."""
+    """Map seconds after the start to the lines printed then."""
     lines, start = ProgressLines("steps", clock), clock.now
     lines.restart(first)
     found = {}
@@ -35,34 +35,34 @@ def seconds_of_lines(clock: Clock, total: int | None, steps: int, seconds_per_st
     return found
 
 
-def test_the_first_line_comes_after_some_seconds_and_short_work_has_none(clock):
+def test_first_line_is_printed_after_some_seconds(clock):
     assert min(seconds_of_lines(clock, 1000, 100, 1.0)) == 5
     assert not seconds_of_lines(clock, 10, 10, 0.4)
 
 
-def test_lines_come_at_each_tenth_or_every_half_minute(clock):
+def test_lines_are_printed_at_each_tenth_or_half_minute(clock):
     assert list(seconds_of_lines(clock, 100, 100, 1.0)) == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
     assert list(seconds_of_lines(clock, 10_000, 100, 1.0)) == [5, 35, 65, 95]
     assert list(seconds_of_lines(clock, None, 70, 1.0)) == [5, 35, 65]
 
 
-def test_work_of_days_does_not_fill_the_log(clock):
+def test_long_tasks_print_few_lines(clock):
     lines = list(seconds_of_lines(clock, 10**9, 100_000, 10.0))
     assert 1500 < len(lines) < 3000
     assert lines[-1] - lines[-2] == 600
 
 
-def test_lines_tell_what_is_done_the_rate_and_the_remaining_time(clock):
+def test_lines_contain_progress_rate_and_remaining_time(clock):
     lines = seconds_of_lines(clock, 1000, 100, 0.5)
     assert lines[5.0] == "10/1000 (1 %), 2 steps/s, 8 min left"
     assert seconds_of_lines(clock, None, 20, 1.0)[5.0] == "5, 1 steps/s"
 
 
-def test_what_was_done_before_a_restart_does_not_count_for_the_rate(clock):
+def test_progress_before_a_restart_is_not_part_of_the_rate(clock):
     assert seconds_of_lines(clock, 1000, 20, 1.0, first=900)[5.0] == "905/1000 (90 %), 1 steps/s, 2 min left"
 
 
-def test_slow_steps_are_reported_at_intervals_too(clock):
+def test_slow_steps_are_reported_at_intervals(clock):
     lines = ProgressLines("steps", clock)
     clock.now += 6
     assert lines.line(0, 10) is None
@@ -70,7 +70,7 @@ def test_slow_steps_are_reported_at_intervals_too(clock):
     assert lines.line(0, 10) == "0/10 (0 %), 0 steps/s"
 
 
-def test_a_time_limit_bounds_the_remaining_time(clock):
+def test_time_limit_bounds_the_remaining_time(clock):
     lines = ProgressLines("steps", clock)
     clock.now += 10
     assert lines.line(10, 1000, limit=20.0) == "10/1000 (1 %), 1 steps/s, 20 s left"
@@ -79,11 +79,11 @@ def test_a_time_limit_bounds_the_remaining_time(clock):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "0 s"), (59, "59 s"), (61, "1 min"), (12_000, "3 h 20 min"), (190_800, "2 d 5 h")]
 )
-def test_durations_are_said_in_two_units_at_most(seconds, text):
+def test_durations_have_at_most_two_units(seconds, text):
     assert duration(seconds) == text
 
 
-def test_predictions_without_a_terminal_are_lines_on_standard_error(capsys, monkeypatch):
+def test_progress_without_terminal_is_printed_to_stderr(capsys, monkeypatch):
     monkeypatch.setattr(progress, "FIRST_AFTER", 0.0)
     assert list(track_progress("abc", 3, "Predicting")) == ["a", "b", "c"]
     captured = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Examples set aside: how many, and which, as recorded results depend on them."""
+"""Deterministic splits. Recorded results depend on which examples they select."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from perceiver_registry.errors import UserError
 LABELS = torch.tensor([0, 1] * 10 + [0] * 5 + [2])
 
 
-def test_the_same_examples_as_in_recorded_runs() -> None:
+def test_splits_equal_those_of_recorded_runs() -> None:
     torch.manual_seed(99)
     np.random.seed(99)
     assert permutation(8).tolist() == [3, 6, 4, 0, 7, 5, 2, 1]
@@ -55,7 +55,7 @@ def test_rounded_sums_of_fractions() -> None:
     assert sizes == [[125, 27, 26], [124, 27, 27]]
 
 
-def test_nothing_to_split() -> None:
+def test_empty_data_is_split() -> None:
     assert [part.tolist() for part in stratified_split(np.zeros(0), 0.1)] == [[], []]
 
 
@@ -73,7 +73,7 @@ def test_groups_are_drawn(fraction: float, count: int) -> None:
         ([1], 0.5, [0]),
     ],
 )
-def test_the_first_of_each_class(sizes: list[int], fraction: float, expected: list[int]) -> None:
+def test_first_examples_of_each_class_are_selected(sizes: list[int], fraction: float, expected: list[int]) -> None:
     classes = np.repeat(np.arange(len(sizes)), sizes)
     order = np.random.default_rng(0).permutation(len(classes)).astype(np.uint64)
     chosen = first_of_each_class(order, classes, fraction)
@@ -84,6 +84,6 @@ def test_the_first_of_each_class(sizes: list[int], fraction: float, expected: li
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
-def test_fractions_that_leave_nothing(fraction: float) -> None:
+def test_invalid_fractions_are_rejected(fraction: float) -> None:
     with pytest.raises(UserError, match=f"val_fraction={fraction} must be more than 0 and less than 1"):
         check_fraction(fraction)

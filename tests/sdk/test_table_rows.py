@@ -1,4 +1,4 @@
-"""Rows of tables: what is read, and what is refused with file and line, whatever the format."""
+"""Rows of tables in all formats, and errors with file and line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from perceiver_registry import UserError
 COLUMNS = {"text": "text_column", "label": "label_column"}
 
 
-def refused(path: Path, data: bytes, columns: dict[str, str] = COLUMNS) -> str:
+def error_message(path: Path, data: bytes, columns: dict[str, str] = COLUMNS) -> str:
     path.write_bytes(data)
     with pytest.raises(DataError) as caught:
         list(read_rows(path, columns))
@@ -37,7 +37,7 @@ def refused(path: Path, data: bytes, columns: dict[str, str] = COLUMNS) -> str:
         ("t.tsv", b"text\tlabel\na\t1\tx\n", ", line 2: 3 values, more than"),
         ("t.csv", b"text,label,,\na,1,,\nb,c,2,\n", ", line 3: '2' is in a column without a name"),
         ("t.csv", b"text,label,text\na,1,b\n", ": the column 'text' occurs more than once"),
-        ("t.csv", b'text,label\na,1\n"b,2\nc,3\n', ", line 3: not a valid table (a quote that is opened in this row"),
+        ("t.csv", b'text,label\na,1\n"b,2\nc,3\n', ", line 3: not a valid table (a quote opened in this row"),
         ("t.csv", b"text,label\na,1\nb\0,2\n", ", line 3: a zero byte"),
         ("t.csv", "text,label\nä,1\n".encode() + b"\xe9,2\n", ": not UTF-8 text: bad byte 0xe9 at line 3, byte 1"),
         ("t.csv", "text,label\nä".encode() + b"\xe9,2\n", ": not UTF-8 text: bad byte 0xe9 at line 2, byte 3"),
@@ -46,16 +46,16 @@ def refused(path: Path, data: bytes, columns: dict[str, str] = COLUMNS) -> str:
         (
             "t.jsonl",
             b'{"text": "a", "label": ' + b"9" * 5000 + b"}",
-            ", line 1: a whole number has more than 4300 digits",
+            ", line 1: an integer has more than 4300 digits",
         ),
         ("t.jsonl", b"\n" + b'{"a":' * 200000, ", line 2: "),
     ],
 )
-def test_what_is_ambiguous_is_refused_with_its_line(tmp_path: Path, name: str, data: bytes, message: str) -> None:
-    assert refused(tmp_path / name, data).startswith(message)
+def test_ambiguous_rows_are_rejected_with_their_line(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    assert error_message(tmp_path / name, data).startswith(message)
 
 
-def test_duplicate_columns_of_parquet_are_refused(tmp_path: Path) -> None:
+def test_duplicate_columns_of_parquet_are_rejected(tmp_path: Path) -> None:
     columns = [pa.array(["a"]), pa.array(["b"]), pa.array([1])]
     pq.write_table(pa.Table.from_arrays(columns, ["text", "text", "label"]), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="the column 'text' occurs more than once"):
@@ -63,10 +63,10 @@ def test_duplicate_columns_of_parquet_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_line_ends_may_be_any_and_mixed(tmp_path: Path, end: str) -> None:
+def test_mixed_line_ends_are_read(tmp_path: Path, end: str) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(f'\ufefftext,label{end}"a\nb",1\r\n\nc,2\rd,3{end}'.encode())
-    rows = [(place.rpartition(", ")[2], dict(row)) for place, row in read_rows(path, COLUMNS)]
+    rows = [(location.rpartition(", ")[2], dict(row)) for location, row in read_rows(path, COLUMNS)]
     assert [row for _, row in rows] == [
         {"text": "a\nb", "label": "1"},
         {"text": "c", "label": "2"},
@@ -75,13 +75,13 @@ def test_line_ends_may_be_any_and_mixed(tmp_path: Path, end: str) -> None:
     assert rows[0][0] == "line 2"
 
 
-def test_spreadsheets_may_add_empty_columns(tmp_path: Path) -> None:
+def test_empty_columns_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,label,,\na,1,,\n")
     assert [row for _, row in read_rows(tmp_path / "t.csv", COLUMNS)] == [{"text": "a", "label": "1"}]
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
-def test_another_delimiter_is_named_and_read(tmp_path: Path, delimiter: str) -> None:
+def test_other_delimiter_is_suggested_and_read(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text(f"text{delimiter}label\na, b{delimiter}1\n")
     with pytest.raises(DataError, match=r"delimiter=.* reads the header as 2 columns"):
@@ -98,7 +98,7 @@ def test_delimiters_are_checked() -> None:
             check_delimiter(given)
 
 
-def test_index_columns_of_pandas_are_no_data(tmp_path: Path) -> None:
+def test_index_columns_of_pandas_are_recognised(tmp_path: Path) -> None:
     data = pd.DataFrame({"x": [1.0, 2.0, 3.0], "label": [0, 1, 0]})
     data.to_csv(tmp_path / "a.csv")
     pd.read_csv(tmp_path / "a.csv").to_csv(tmp_path / "b.csv", index=False)
@@ -113,14 +113,14 @@ def test_index_columns_of_pandas_are_no_data(tmp_path: Path) -> None:
         assert column_names(tmp_path / name) == (["x", "label"], [index])
 
 
-def test_rows_without_a_text_are_counted(tmp_path: Path) -> None:
+def test_rows_without_text_are_counted(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,label\na,1\n,2\nb,1\n,2\n")
     left_out = LeftOut()
     assert [piece.text for piece in read_documents(tmp_path / "t.csv", left_out=left_out)] == ["a", "b"]
     assert left_out.lines("train") == [f"train: 2 of 4 rows left out: no text (first: {tmp_path / 't.csv'}, line 3)"]
 
 
-def test_a_zero_byte_anywhere_in_a_text_is_refused(tmp_path: Path) -> None:
+def test_zero_byte_in_a_text_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"a" * 50_000 + b"\0")
     with pytest.raises(DataError, match="zero byte at byte 50000"):
         list(read_documents(tmp_path / "t.txt"))
@@ -129,7 +129,7 @@ def test_a_zero_byte_anywhere_in_a_text_is_refused(tmp_path: Path) -> None:
 # Files of a folder or pattern
 
 
-def test_links_are_followed_to_files_alone_and_each_file_counts_once(tmp_path: Path) -> None:
+def test_linked_files_are_found_once(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.csv").write_text("x")
     for name in ("up", "again"):
@@ -137,11 +137,11 @@ def test_links_are_followed_to_files_alone_and_each_file_counts_once(tmp_path: P
     (tmp_path / "sub" / "same.csv").symlink_to(tmp_path / "sub" / "a.csv")
     assert find_files(str(tmp_path), "flag") == [tmp_path / "sub" / "a.csv"]
     assert find_files(str(tmp_path / "**" / "*.csv"), "flag") == [tmp_path / "sub" / "a.csv"]
-    with pytest.raises(DataError, match=r"val_files: .*same\.csv is among train_files too"):
+    with pytest.raises(DataError, match=r"val_files: .*same\.csv is in train_files as well"):
         refuse_shared_files({"train_files": [tmp_path / "sub/a.csv"], "val_files": [tmp_path / "sub/same.csv"]})
 
 
-def test_files_that_are_left_out_of_a_folder_are_counted(tmp_path: Path) -> None:
+def test_files_of_other_formats_are_counted(tmp_path: Path) -> None:
     for name in ("a.csv", "b.xlsx", "c.md", ".hidden.csv", ".checkpoints/a.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")

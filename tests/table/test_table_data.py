@@ -206,7 +206,7 @@ def refused(*args, **options) -> str:
 def test_all_non_numeric_columns_are_named(write):
     rows = [{"age": 3, "sex": "f", "town": "Ulm", "label": number} for number in (1, 2)]
     message = refused(write("t.csv", rows))
-    assert "t.csv, line 2: sex: 'f' is no finite number; town: 'Ulm' is no finite number" in message
+    assert "t.csv, line 2: sex: 'f' is not a finite number; town: 'Ulm' is not a finite number" in message
     assert "feature_columns" in message
     data = TableFilesDataModule(write("t.csv", rows), feature_columns=["age"])
     assert data.num_features == 1
@@ -215,8 +215,8 @@ def test_all_non_numeric_columns_are_named(write):
 @pytest.mark.parametrize(
     ("rows", "options", "parts"),
     [
-        ([{"x": "1e999", "label": 1}], {}, ["t.csv, line 2", "x: '1e999' is no finite number"]),
-        ([{"x": 1, "label": "red"}], {}, ["t.csv, line 2", "label: 'red' is no finite number", "label_column"]),
+        ([{"x": "1e999", "label": 1}], {}, ["t.csv, line 2", "x: '1e999' is not a finite number"]),
+        ([{"x": 1, "label": "red"}], {}, ["t.csv, line 2", "label: 'red' is not a finite number", "label_column"]),
         ([{"x": 1, "y": 1}], {}, ["t.csv", "no column 'label'", "label_column must be one of: x, y"]),
         (
             [{"x": 1, "label": 1}],
@@ -231,7 +231,7 @@ def test_all_non_numeric_columns_are_named(write):
             {"target": "class"},
             ["t.csv, line 2", "the label in the column 'label' (label_column) is missing"],
         ),
-        ([{"x": 1, "label": "a"}], {"target": "class"}, ["are all 'a': there must be at least two classes"]),
+        ([{"x": 1, "label": "a"}], {"target": "class"}, ["are all 'a' (at least two classes are needed)"]),
         ([{"x": 1, "label": 1}], {"target": "class", "label_column": ["x", "label"]}, ["label_column=['x', 'label']"]),
         ([{"x": 1, "label": 1}], {"label_column": []}, ["label_column=[]"]),
         ([{"x": 1, "label": 1}], {"target": "colour"}, ["target='colour' must be 'number' or 'class'"]),
@@ -263,13 +263,13 @@ def test_fractional_number_is_refused_as_class(write):
 
 def test_table_without_rows_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("x,label\n")
-    assert f"{tmp_path / 't.csv'}: the file holds no row" in refused(str(tmp_path / "t.csv"))
+    assert f"{tmp_path / 't.csv'}: no rows" in refused(str(tmp_path / "t.csv"))
     assert "train_files: no rows" in refused(str(tmp_path / "t.csv"), feature_columns=["x"])
 
 
 def test_file_shared_by_splits_is_refused(write):
     file = write("t.csv", ROWS)
-    assert f"test_files: {file} is among train_files too" in refused(file, test_files=file)
+    assert f"test_files: {file} is in train_files as well" in refused(file, test_files=file)
 
 
 def test_empty_validation_split_is_reported_on_use(write):

@@ -68,9 +68,9 @@ def test_batches_are_standardised(reader):
     ("given", "parts"),
     [
         ("agee=3", ["'agee=3'", "no column 'agee'", "did you mean 'age'"]),
-        ("age=old,bmi=fat", ["'age=old,bmi=fat'", "age: 'old' is no finite number", "bmi: 'fat' is no finite number"]),
+        ("age=old,bmi=fat", ["'age=old,bmi=fat'", "age: 'old' is not a finite", "bmi: 'fat' is not a finite"]),
         ("age=3,4", ["no column '4'", "age, bmi, s1"]),
-        ("people.csv", ["there is no file people.csv"]),
+        ("people.csv", ["file people.csv not found"]),
     ],
 )
 def test_errors(reader, given, parts):
@@ -99,7 +99,7 @@ def test_unreadable_file_does_not_prevent_reading_others(reader, write, tmp_path
 
 def test_invalid_row_does_not_prevent_reading_others(reader, write):
     first, second = reader.expand([write("t.csv", [{"age": "old", "bmi": 1, "s1": 2}, {"age": 3, "bmi": 1, "s1": 2}])])
-    with pytest.raises(UserError, match=r"t\.csv, line 2: age: 'old' is no finite number"):
+    with pytest.raises(UserError, match=r"t\.csv, line 2: age: 'old' is not a finite number"):
         reader.read(first)
     np.testing.assert_equal(reader.read(second), [3, 1, 2])
 

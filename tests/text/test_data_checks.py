@@ -58,7 +58,7 @@ def test_rows_without_a_text_are_reported_on_every_use(tmp_path: Path, module: A
 
 def test_labels_that_look_alike_are_reported(tmp_path: Path) -> None:
     file = table(tmp_path / "train.csv", [*ROWS, "another,Pos"])
-    with pytest.warns(UserWarning, match=r"differ by white space, case or form alone.* 'pos' \(10\), 'Pos' \(1\)"):
+    with pytest.warns(UserWarning, match=r"differ only by white space, case or form.* 'pos' \(10\), 'Pos' \(1\)"):
         assert LabelledTextFilesDataModule(file, target="class").label_names == ["Pos", "neg", "pos"]
 
 
@@ -82,7 +82,7 @@ def test_damaged_tokens_are_made_again(tmp_path: Path, module: Any) -> None:
     original = tokens.read_bytes()
     tokens.write_bytes(original[:-20])
     again = module(file)
-    with pytest.warns(UserWarning, match="the prepared data is damaged .*; preparing it again"):
+    with pytest.warns(UserWarning, match="the prepared data is damaged .* and is prepared again"):
         again.prepare_data()
     again.setup()
     assert again.folder == first.folder

@@ -335,7 +335,7 @@ def test_with_a_trainer(corpus: Path) -> None:
         ({"padding_side": "up"}, "padding_side='up'"),
         ({"random_train_truncation": True, "max_seq_len": 8}, "random_min_seq_len=16 must be at most max_seq_len=8"),
         ({"val_fraction": 1.0}, "val_fraction=1.0"),
-        ({"val_files": "nowhere.txt"}, "val_files: there is no file nowhere.txt"),
+        ({"val_files": "nowhere.txt"}, "val_files: file nowhere.txt not found"),
     ],
 )
 def test_bad_values_are_refused_at_once(corpus: Path, options: dict[str, Any], message: str) -> None:
@@ -345,7 +345,7 @@ def test_bad_values_are_refused_at_once(corpus: Path, options: dict[str, Any], m
 
 
 def test_same_file_for_training_and_test(corpus: Path) -> None:
-    with pytest.raises(DataError, match=r"test_files: .*corpus\.txt is among train_files too"):
+    with pytest.raises(DataError, match=r"test_files: .*corpus\.txt is in train_files as well"):
         TextFilesDataModule(str(corpus), test_files=str(corpus.parent / "*.txt"))
 
 

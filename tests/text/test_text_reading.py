@@ -167,8 +167,8 @@ def test_inputs_that_are_nothing(tmp_path: Path) -> None:
             reader.expand(["a text", name])
         assert "\n" not in str(caught.value)
     for name, message in {
-        f"{tmp_path}/reviw.txt": "input: there is no file .*reviw.txt .*'review.txt'",
-        f"{tmp_path}/empty.txt": "holds no text",
+        f"{tmp_path}/reviw.txt": "input: file .*reviw.txt not found .*'review.txt'",
+        f"{tmp_path}/empty.txt": "no text",
         f"{tmp_path}/binary.txt": "binary file",
         f"{tmp_path}/latin.txt": "not UTF-8 text",
         f"{tmp_path}/train.jsonl": "a table, not a text; .* --input=FILE",

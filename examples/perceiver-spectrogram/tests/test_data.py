@@ -113,7 +113,7 @@ def test_a_path_that_is_neither_folder_nor_archive_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
     for name, message in (
         ("notes.txt", "notes.txt: neither a folder nor a zip archive"),
-        ("missing", "path: there is no folder or archive .*missing"),
+        ("missing", "path: folder or archive .*missing not found"),
     ):
         with pytest.raises(UserError, match=message):
             _ = SpokenDigitsDataModule(str(tmp_path / name)).clips

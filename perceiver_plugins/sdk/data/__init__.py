@@ -1,4 +1,4 @@
-"""Base classes of data modules, and readers of files that they share."""
+"""Base classes of data modules, and shared file readers."""
 
 import lazy_loader
 

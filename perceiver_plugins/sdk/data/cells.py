@@ -1,4 +1,4 @@
-"""Values of table cells: texts and numbers, the same for every reader."""
+"""Conversion of table cells to texts and numbers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 from perceiver_plugins.sdk.errors import DataError
 
 MISSING = ("", "na", "n/a", "nan", "null")
-"""Spellings of a missing number in formats that hold text alone, in any case."""
+"""Spellings of a missing number in text formats, in lower case."""
 
 MAX_NUMBER = float(np.finfo(np.float32).max)
-"""Largest magnitude of a number: models compute in 32 bits."""
+"""Largest magnitude of a number: that of float32."""
 
 
 KINDS = {type(None): "empty", bool: "a boolean", int: "a whole number", float: "a number", str: "text", list: "a list"}
-"""Types of values as messages name them."""
+"""Names of types in messages."""
 
 
 def kind_of(value: Any) -> str:
-    """Name the type of a value for a message, without Python's name of it."""
+    """Name the type of a value for a message."""
     return KINDS.get(type(value), "an object")
 
 
 def text_of(row: Mapping[str, Any], column: str, location: str) -> str:
-    """The text in a column of a row; "" where it is missing (null).
+    """Return the text in a column of a row; "" if it is missing (null).
 
     Raises:
         DataError: If it is not text.
@@ -36,29 +36,29 @@ def text_of(row: Mapping[str, Any], column: str, location: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise DataError(f"{location}: {column!r} is not text but {kind_of(text)}")
+        raise DataError(f"{location}: {column!r} must be text, got {kind_of(text)}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{location}: {column!r} holds half of a surrogate pair, which is no character") from error
+        raise DataError(f"{location}: {column!r} contains half of a surrogate pair, not a character") from error
     return text
 
 
 def number(value: Any) -> float:
-    """The number in a cell; NaN where it is missing.
+    """Convert a cell to a number; NaN if it is missing.
 
     Raises:
-        ValueError: If it is something else, or not finite, or too large.
+        ValueError: If it is not a number, not finite, or too large.
     """
     if value is None or (isinstance(value, str) and value.strip().lower() in MISSING):
         return math.nan
     try:
-        # float() takes "1_000", which is no spelling of data files.
+        # float() accepts "1_000", which data files do not use.
         parsed = math.inf if isinstance(value, str) and "_" in value else float(value)
     except (TypeError, ValueError, OverflowError):
         parsed = math.inf
     if math.isinf(parsed):
-        raise ValueError(f"{value!r:.40} is no finite number")
+        raise ValueError(f"{value!r:.40} is not a finite number")
     if abs(parsed) > MAX_NUMBER:
         raise ValueError(f"{value!r:.40} is larger than {MAX_NUMBER:.2g}")
     return parsed

@@ -1,4 +1,4 @@
-"""Data sets in a folder for each class, perhaps within a folder for each split."""
+"""Data sets with a folder for each class, optionally within a folder for each split."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-"""Splits by the names of their folders, in lower case."""
+"""Split of each folder name, in lower case."""
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The files of each class.
+    """Files of each class.
 
     Args:
-        label_names: the classes of the training data, sorted.
-        files: for each split, and each class in it, the paths of the files.
+        label_names: names of the classes of the training data, sorted.
+        files: paths of the files, by split and class.
     """
 
     label_names: list[str]
     files: dict[str, dict[str, list[str]]]
 
     def labelled(self, split: str) -> tuple[list[str], list[int]]:
-        """The files of a split and the number of the class of each."""
+        """Return the files of a split, and the class index of each."""
         classes = self.files[split]
         pairs = [(name, label) for label, key in enumerate(self.label_names) for name in classes.get(key, ())]
         return [name for name, _ in pairs], [label for _, label in pairs]
@@ -47,19 +47,19 @@ class ClassFolders:
 def find_class_folders(
     tree: FileTree, names: Sequence[str], noun: str, known: Sequence[str] | None = None
 ) -> ClassFolders:
-    """The folders of classes in a tree, or in each of its folders of splits. Reports files outside of them.
+    """Find the folders of classes in a tree, or in each folder of a split. Files outside of them are reported.
 
-    A single folder that holds all the others is passed over.
+    A single top-level folder is skipped.
 
     Args:
-        tree: the files.
-        names: those that are examples.
-        noun: what these are called: "images".
-        known: names of the classes of a trained model, with which no training data is needed.
+        tree: the folder or archive.
+        names: paths of the examples in it.
+        noun: plural noun for the examples in messages, such as "images".
+        known: names of the classes of a trained model. Training data is optional with these.
 
     Raises:
-        DataError: if there are no such folders, if one is empty or does not fit to the others, or if names of classes
-            are alike or not UTF-8.
+        DataError: if there are no such folders, if one is empty, if the classes of the splits differ, or if names of
+            classes look alike or are not UTF-8.
     """
     children = _children(tree, names)
     root = _root(children)
@@ -68,19 +68,19 @@ def find_class_folders(
     if "train" in files or known is None:
         label_names, train = sorted(files["train"]), tree.shown(splits["train"])
         if len(label_names) < 2:
-            raise DataError(f"{train}: there is only one folder of a class, {label_names[0]!r}; two are needed")
+            raise DataError(f"{train}: a single folder of a class, {label_names[0]!r} (at least two are needed)")
         _check_alike(train, label_names)
     else:
         label_names, train = list(known), "the data of the model"
     for split in files.keys() - {"train"}:
         _check_known(tree.shown(splits[split]), train, label_names, files[split])
-    used = {name for classes in files.values() for own in classes.values() for name in own}
+    used = {name for classes in files.values() for examples in classes.values() for name in examples}
     report_unused(tree, names, used, f"{noun} outside the folders of classes")
     return ClassFolders(label_names, files)
 
 
 def _children(tree: FileTree, names: Iterable[str]) -> Mapping[str, set[str]]:
-    """Names of the folders in each folder, in that of the tree itself under ""."""
+    """Map each folder to the names of its folders; the tree itself is ""."""
     children: dict[str, set[str]] = defaultdict(set)
     for folder in {*tree.folders, *(name.rpartition("/")[0] for name in names)}:
         while folder:
@@ -95,7 +95,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def _root(children: Mapping[str, set[str]]) -> str:
-    """The folder that holds the folders of the classes or splits."""
+    """Return the folder that contains the folders of the classes or splits."""
     root = ""
     while len(children[root]) == 1:
         (child,) = children[root]
@@ -108,30 +108,34 @@ def _root(children: Mapping[str, set[str]]) -> str:
 def _split_folders(
     tree: FileTree, children: Mapping[str, set[str]], root: str, without_training: bool
 ) -> dict[str, str]:
-    """The folder of each split; that of the training data may be missing where it is not needed."""
-    inside = sorted(children[root])
-    named = [child for child in inside if child.lower() in SPLIT_FOLDERS]
-    # A class may be called "train" too: its folder holds files, the folder of a split holds folders.
+    """Return the folder of each split. Training data is optional if ``without_training``."""
+    folders = sorted(children[root])
+    named = [child for child in folders if child.lower() in SPLIT_FOLDERS]
+    # A class may be named "train" as well: its folder contains files, that of a split contains folders.
     with_classes = [child for child in named if children[_join(root, child)]]
     splits = _folders_by_split(tree, root, with_classes)
     if splits and "train" not in splits and not without_training:
-        raise DataError(f"{tree.path}: there is a folder {with_classes[0]!r}, but no 'train' with folders of classes")
-    for child in named:
-        wanted = named == inside or (splits and SPLIT_FOLDERS[child.lower()] == "validation")
-        if wanted and child not in with_classes:
-            raise DataError(f"{tree.shown(_join(root, child))}: there are no folders of classes in it")
+        raise DataError(f"{tree.path}: a folder {with_classes[0]!r}, but no 'train' with folders of classes")
+    expected = named if named == folders else [name for name in named if splits and _split_of(name) == "validation"]
+    for child in expected:
+        if child not in with_classes:
+            raise DataError(f"{tree.shown(_join(root, child))}: no folders of classes in it")
     return splits or {"train": root}
 
 
+def _split_of(name: str) -> str:
+    return SPLIT_FOLDERS[name.lower()]
+
+
 def _folders_by_split(tree: FileTree, root: str, names: Iterable[str]) -> dict[str, str]:
-    """The folders of splits, by split.
+    """Map splits to their folders.
 
     Raises:
-        DataError: if two folders are for the same split.
+        DataError: if two folders are of the same split.
     """
     splits: dict[str, str] = {}
     for name in names:
-        split = SPLIT_FOLDERS[name.lower()]
+        split = _split_of(name)
         if split in splits:
             raise DataError(f"{tree.path}: both {splits[split]} and {_join(root, name)} are for {split}")
         splits[split] = _join(root, name)
@@ -141,7 +145,7 @@ def _folders_by_split(tree: FileTree, root: str, names: Iterable[str]) -> dict[s
 def _classes(
     tree: FileTree, children: Mapping[str, set[str]], names: Iterable[str], folder: str, noun: str
 ) -> dict[str, list[str]]:
-    """The files of each class in a folder."""
+    """Map the classes in a folder to their files."""
     classes: dict[str, list[str]] = {name: [] for name in sorted(children[folder])}
     start = len(folder) + 1 if folder else 0
     for name in names:
@@ -150,40 +154,38 @@ def _classes(
             if within:
                 classes[label_name].append(name)
     if not classes:
-        raise DataError(
-            f"{tree.shown(folder)}: there are no folders of classes; {noun} must be in a folder for each class"
-        )
-    for label_name, own in classes.items():
+        raise DataError(f"{tree.shown(folder)}: no folders of classes ({noun} must be in a folder for each class)")
+    for label_name, examples in classes.items():
         shown = tree.shown(_join(folder, label_name))
         if printable(label_name) != label_name:
             raise DataError(f"{shown}: the name of the folder is not UTF-8 (rename it)")
-        if not own:
-            raise DataError(f"{shown}: there are no {noun} in the folder of this class")
+        if not examples:
+            raise DataError(f"{shown}: no {noun} in the folder of this class")
     return classes
 
 
 def _check_alike(folder: str, label_names: Sequence[str]) -> None:
-    """Refuse names that look the same; report those that differ by case, which may be meant, as of letters."""
+    """Reject names that look the same. Report names that differ by case only: they may be intended."""
     seen: dict[str, str] = {}
     for name in label_names:
         looks = unicodedata.normalize("NFC", " ".join(name.split()))
         if looks in seen:
             raise DataError(
-                f"{folder}: the names of the classes {seen[looks]!r} and {name!r} differ by white space or the "
-                "encoding of accents alone (merge the folders, or rename one)"
+                f"{folder}: the class names {seen[looks]!r} and {name!r} differ only by white space or the encoding of "
+                "accents (merge the folders, or rename one)"
             )
         seen[looks] = name
     cases: dict[str, str] = {}
     for looks, name in seen.items():
         if (other := cases.setdefault(looks.casefold(), name)) != name:
-            rank_zero_info(f"{folder}: {other!r} and {name!r}, which differ by case alone, are two classes")
+            rank_zero_info(f"{folder}: {other!r} and {name!r} differ only by case and are two classes")
 
 
 def _check_known(folder: str, train: str, label_names: list[str], classes: Mapping[str, list[str]]) -> None:
-    """Refuse classes that training has not; report those that are missing."""
+    """Reject classes that the training data lacks, and report missing ones."""
     if unknown := sorted(classes.keys() - set(label_names)):
         hint = near(unknown[0], label_names, label_names[:10])
-        raise DataError(f"{folder}/{unknown[0]}: there is no such class in {train} ({hint})")
+        raise DataError(f"{folder}/{unknown[0]}: not a class of {train} ({hint})")
     if missing := [name for name in label_names if name not in classes]:
         some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
         rank_zero_info(f"{folder}: no folder for {len(missing)} of {len(label_names)} classes: {some}")

@@ -1,4 +1,4 @@
-"""The names of the classes in a column of labels: read, checked and numbered, the same for every reader."""
+"""Names of the classes in a column of labels: validation and numbering."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError, near
 
 MANY = 1000
-"""More classes than this, with few examples each, are taken for something else."""
+"""Number of classes above which labels with few examples each are rejected as text or numbers. Arbitrary."""
 
 REPORTED = 3
-"""Groups of similar names that are reported; arbitrary."""
+"""Groups of similar names in a report. Arbitrary."""
 
 
 class ClassNames:
-    """The names of the classes in a column: given, or those that occur in the training data.
+    """Names of the classes in a column: given, or those in the training data.
 
-    All training data is read first, then :meth:`settle` is called, then the rest is read. Without training data,
-    :meth:`recall` is called first.
+    First read all training data, then call :meth:`settle`, then read the other splits. Without training data, call
+    :meth:`recall` first.
 
-    Whole numbers, also those written as text, index the given names, from 0 on; otherwise they are names, as are
-    booleans (false, true). Names that are not given are sorted, whole numbers by their value. A column holds one kind
-    of label: text, numbers or booleans.
+    Integers, also as text, are indices of given names; otherwise they are names, as are booleans (false, true). Names
+    of the training data are sorted, integers by value. All labels of a column have the same type: text, number or
+    boolean.
 
     Args:
-        column: The column with the classes.
-        names: The names, in their order; None: those that occur.
+        column: Name of the column.
+        names: Names of the classes, by index; None: those in the training data.
     """
 
     def __init__(self, column: str, names: Sequence[str] | None = None) -> None:
         if names is not None and len(set(names)) < max(2, len(names)):
-            raise UserError(f"label_names={list(names)}: give at least two names, each once")
+            raise UserError(f"label_names={list(names)}: must be at least two different names")
         self.where = f"the column {column!r} (label_column)"
         self.given = names is not None
         self.names = list(names or [])
@@ -49,14 +49,13 @@ class ClassNames:
         self._kind_location = ""
 
     def read(self, value: Any, location: str) -> str:
-        """The name of a class.
+        """Convert a label to the name of its class.
 
         Raises:
-            DataError: If there is none, if it is of another kind than those before it, or if it is not among those
-                that are given or were learnt.
+            DataError: If it is missing, has another type than those before it, or is unknown.
         """
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # the form of whole numbers in a column where some are missing
+            value = int(value)  # integers are stored as floats in columns with missing values
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
             raise DataError(f"{location}: the label in {self.where} is missing")
         self._check_kind(value, location)
@@ -88,13 +87,13 @@ class ClassNames:
             number = int(value)
         except ValueError:
             hint = near(name, self.names)
-            raise DataError(f"{location}: the label {name!r:.60} is none of the label_names ({hint:.200})") from None
+            raise DataError(f"{location}: the label {name!r:.60} is not in label_names ({hint:.200})") from None
         if 0 <= number < len(self.names):
             return self.names[number]
-        hint = " (-1 stands for a missing label in some data sets)" if number == -1 else ""
+        hint = " (-1 means a missing label in some data sets)" if number == -1 else ""
         raise DataError(
             f"{location}: the label {number} is out of range: "
-            f"there are names for the labels 0 to {len(self.names) - 1}{hint}"
+            f"label_names has names for 0 to {len(self.names) - 1}{hint}"
         )
 
     def _new_name(self, name: str, location: str) -> str:
@@ -106,17 +105,15 @@ class ClassNames:
         return name
 
     def settle(self) -> None:
-        """Number the names, as all training data has been read; report names that look alike.
+        """Number the names after all training data was read.
 
         Raises:
-            DataError: If there is one class only, or so many that they can be none.
+            DataError: If there is a single class, or implausibly many.
         """
         found, total = len(self.counts), self.counts.total()
         if found < 2:
             what = f"are all {next(iter(self.counts))!r:.60}" if found else "are all missing"
-            raise DataError(
-                f"the labels in {self.where} of the training data {what}: there must be at least two classes"
-            )
+            raise DataError(f"the labels in {self.where} of the training data {what} (at least two classes are needed)")
         if not self.given:
             if (found > MANY and found * 10 > total) or (found > MANY // 10 and found * 2 > total):
                 raise DataError(
@@ -124,28 +121,28 @@ class ClassNames:
                     "which looks like text or numbers, not like classes: name another label_column, pass "
                     "target=number to predict numbers, or list the classes in label_names"
                 )
-            self.names = in_order(self.counts)
+            self.names = sort_names(self.counts)
             self.numbers = {name: number for number, name in enumerate(self.names)}
         self.settled = True
 
     def recall(self, names: Sequence[str]) -> None:
-        """Take the names that a model was trained with, where there is no training data to read."""
+        """Use the names of a trained model, without training data."""
         self.names = list(names)
         self.numbers = {name: number for number, name in enumerate(self.names)}
         self.settled = True
 
     def similar(self) -> list[str]:
-        """A line for names that look alike, for a report; empty without any."""
+        """Report names that look alike, in at most one line."""
         return similar_names(self.counts, self.where)
 
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
-        """The names, and how often each occurs among ``labels`` (n,)."""
+        """Return the names, and the number of ``labels`` (n,) of each class."""
         counts = np.bincount(labels[labels != IGNORED], minlength=len(self.names))
         return {"label_names": self.names, "class_counts": counts.tolist()}
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names of classes in their order: whole numbers by their value, or else by the alphabet."""
+def sort_names(names: Iterable[str]) -> list[str]:
+    """Sort names of classes: integers by value, otherwise alphabetically."""
     names = list(names)
     try:
         return sorted(names, key=lambda name: (int(name), name))
@@ -154,13 +151,13 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def similar_names(counts: Mapping[str, int], where: str) -> list[str]:
-    """A line for names of classes that differ by white space, case or the form of their characters alone.
+    """Report names of classes that differ only by white space, case or the form of their characters.
 
-    They stay different classes: in some data they are.
+    They remain different classes.
 
     Args:
-        counts: Examples of each name.
-        where: The source of the names, for the message.
+        counts: Number of examples, by name.
+        where: Source of the names, for the message.
     """
     groups: dict[str, list[str]] = {}
     for name in counts:
@@ -171,12 +168,12 @@ def similar_names(counts: Mapping[str, int], where: str) -> list[str]:
     shown = "; ".join(", ".join(f"{name!r:.40} ({counts[name]:,})" for name in names) for names in alike[:REPORTED])
     more = f"; and {len(alike) - REPORTED} more" if len(alike) > REPORTED else ""
     return [
-        f"labels in {where} differ by white space, case or form alone, and count as different classes: {shown}{more}"
+        f"labels in {where} differ only by white space, case or form, and count as different classes: {shown}{more}"
     ]
 
 
 def _plain(name: str) -> str:
-    """A name without the differences that are easily overlooked: 1.0 is 1, and "É " is "é"."""
+    """Normalise differences that are easily overlooked: 1.0 is 1, and "É " is "é"."""
     plain = " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
     try:
         return repr(float(plain))

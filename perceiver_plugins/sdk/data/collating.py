@@ -16,20 +16,20 @@ from torch.utils.data import default_collate
 class PadCollator:
     """Collate function for dicts of tensors of different lengths: pad on the right to the longest, with masks.
 
-    All other entries are collated as torch does.
+    Other entries are collated by torch's default function.
 
     Args:
-        masks: Name of the mask of each entry that is padded: ``{"input_values": "attention_mask"}``. Such an entry
-            (t, ...) becomes (b, longest, ...), and its mask is (b, longest), int64, 1 at elements, 0 at padding.
-        padding: Value at padding, by entry; 0 where none is given. An entry that is named here alone is padded
-            without a mask: ``{"labels": IGNORED}`` for labels of each element.
+        masks: Name of the mask of each padded entry: ``{"input_values": "attention_mask"}``. An entry (t, ...) becomes
+            (b, longest, ...), its mask (b, longest), int64: 1 at elements, 0 at padding.
+        padding: Padding value by entry; default 0. An entry that is only named here is padded without a mask, such as
+            ``{"labels": IGNORED}`` for labels of each element.
     """
 
     masks: Mapping[str, str]
     padding: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collate examples, dicts with the same entries, to a batch."""
+        """Collate examples, dicts with the same keys, to a batch."""
         batch: dict[str, Any] = {}
         for name in examples[0]:
             values = [example[name] for example in examples]

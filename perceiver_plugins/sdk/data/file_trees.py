@@ -1,8 +1,8 @@
-"""Files in a folder or zip archive, and one policy for those that are not read.
+"""Files in a folder or zip archive, with the same rules for files that are left out.
 
-Hidden files and those that systems add (:data:`SYSTEM_NAMES`) are ignored. Whatever else is left out is counted and
-reported (:func:`report_left_out`). Each real folder is read once: a link to a folder that is read anyway, or to one
-that holds the whole tree, is left out. What cannot be read is an error.
+Hidden and system files (:data:`SYSTEM_NAMES`) are ignored. Other files that are not read are counted and reported
+(:func:`report_left_out`). Each real folder is read once: links to folders in the tree or to parents of it are left out.
+Unreadable files are errors.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ SYSTEM_NAMES = frozenset(
         *("@eadir", "@recycle", "#recycle", "@recently-snapshot", "lost+found"),
     )
 )
-"""Names, in lower case, of what macOS, Windows, network storage and ext4 add to folders."""
+"""Names, in lower case, of files and folders that macOS, Windows, network storage and ext4 create."""
 
-LARGEST_FILE = 2**30
-"""Bytes that a file in an archive may have. A few kilobytes of an archive can claim to be any number of gigabytes."""
+MAX_FILE_SIZE = 2**30
+"""Largest uncompressed size of a file in an archive in bytes. Arbitrary; a limit against zip bombs."""
 
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError, ValueError)
 """Errors of damaged, encrypted (RuntimeError) and unsupported (NotImplementedError) archives."""
 
 
 class FileTree(ABC):
-    """The files in a folder or archive, by their paths in it, which have "/" between their parts.
+    """Base class of folders and archives. Paths in them are separated by "/".
 
     Attributes:
         path: the folder or archive.
-        names: paths of all files except hidden ones and those of the system, sorted.
-        folders: paths of the folders; those that hold files need not be among them.
-        left_out: one line for each link or special file that is not followed.
+        names: sorted paths of all files except hidden and system files.
+        folders: sorted paths of folders. Folders with files may be missing.
+        left_out: one line for each link or special file that is not read.
     """
 
     path: Path
@@ -55,14 +55,14 @@ class FileTree(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The content of a file.
+        """Read the content of a file.
 
         Raises:
             DataError: if it cannot be read.
         """
 
     def shown(self, name: str) -> str:
-        """A path as messages show it."""
+        """Return the path of a file or folder for messages."""
         return printable(f"{self.path}/{name}".rstrip("/"))
 
 
@@ -81,7 +81,7 @@ class FolderTree(FileTree):
         read: set[tuple[int, int]] = set()
         links: deque[str] = deque()
         self._add("", read, links)
-        while links:  # after all real folders, so that what a folder holds has its own path rather than a link's
+        while links:  # after real folders, so that files have their real paths
             name = links.popleft()
             identity = _identity(path / name)
             if identity in above:
@@ -95,10 +95,10 @@ class FolderTree(FileTree):
         self.folders.sort()
 
     def _add(self, start: str, read: set[tuple[int, int]], links: deque[str]) -> None:
-        """Add the files of a folder and of the real folders below; links to folders are put into ``links``."""
-        waiting = deque([start])
-        while waiting:
-            folder = waiting.popleft()
+        """Add the files of a folder and of the real folders below it. Links to folders are added to ``links``."""
+        queue = deque([start])
+        while queue:
+            folder = queue.popleft()
             identity = _identity(self.path / folder)
             if identity in read:
                 continue
@@ -107,7 +107,7 @@ class FolderTree(FileTree):
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     self.folders.append(name)
-                    waiting.append(name)
+                    queue.append(name)
                 elif _is_link_to_folder(entry):
                     links.append(name)
                 elif not os.path.exists(entry.path) or entry.is_file():  # reading a broken link is an error
@@ -130,7 +130,7 @@ class FolderTree(FileTree):
 
 
 class ZipTree(FileTree):
-    """The files in a zip archive, which is read as it is, by several processes if need be.
+    """The files in a zip archive, which is not extracted. Several processes can read it.
 
     Raises:
         DataError: if it is not a zip archive.
@@ -146,7 +146,7 @@ class ZipTree(FileTree):
             raise DataError(f"{path}: neither a folder nor a zip archive, or a damaged one") from error
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        # Some programs on Windows write its own separator.
+        # Some programs on Windows write backslashes.
         self._entries = {entry.filename.replace("\\", "/"): entry for entry in entries}
         kept = [name for name in self._entries if not any(map(is_ignored, name.split("/")))]
         self.names = sorted(name for name in kept if not name.endswith("/"))
@@ -154,15 +154,15 @@ class ZipTree(FileTree):
 
     def read(self, name: str) -> bytes:
         entry = self._entries[name]
-        if entry.file_size > LARGEST_FILE:  # as the archive says itself; it is not read any further
-            raise DataError(f"{self.shown(name)}: it says that it has {entry.file_size:,} bytes, too many to be read")
+        if entry.file_size > MAX_FILE_SIZE:  # zipfile reads no more than this size
+            raise DataError(f"{self.shown(name)}: {entry.file_size:,} bytes are above the limit of {MAX_FILE_SIZE:,}")
         try:
             return self._archive().read(entry.filename)
         except ZIP_ERRORS as error:
             raise DataError(f"{self.shown(name)}: cannot be read from the archive ({one_line(error)})") from error
 
     def _archive(self) -> zipfile.ZipFile:
-        # An open file has one position, which processes that were forked would share.
+        # Forked processes would share the position of an open file.
         process = os.getpid()
         if process not in self._archives:
             self._archives[process] = zipfile.ZipFile(self.path)
@@ -173,10 +173,10 @@ class ZipTree(FileTree):
 
 
 def open_tree(name: str | Path, flag: str = "path") -> FileTree:
-    """The files that the value of a flag names.
+    """Open the folder or archive that the value of a flag names.
 
     Raises:
-        DataError: if there is no such folder or archive.
+        DataError: if it does not exist.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -187,12 +187,12 @@ def open_tree(name: str | Path, flag: str = "path") -> FileTree:
 
 
 def select_files(tree: FileTree, suffixes: Sequence[str], noun: str) -> list[str]:
-    """The files of a kind, by their suffixes. Reports what else there is.
+    """Select files by their suffixes, and report the others.
 
     Args:
-        tree: the files.
-        suffixes: endings of their names, in lower case.
-        noun: what such files are called: "images".
+        tree: the folder or archive.
+        suffixes: suffixes in lower case.
+        noun: plural noun for the files in messages, such as "images".
     """
     endings = tuple(suffixes)
     chosen = [name for name in tree.names if name.lower().endswith(endings)]
@@ -211,38 +211,38 @@ def report_links(tree: FileTree) -> None:
 
 
 def report_unused(tree: FileTree, names: Iterable[str], used: Collection[str], noun: str) -> None:
-    """Report files of a kind that are in no example.
+    """Report files that are not part of an example.
 
     Args:
-        tree: the files.
-        names: all of the kind.
-        used: those that are in an example.
-        noun: what to call them: "images outside the folders of classes".
+        tree: the folder or archive.
+        names: paths of all files of a kind.
+        used: paths of the files that are part of an example.
+        noun: plural noun for the others in messages, such as "images outside the folders of classes".
     """
     unused = [name for name in names if name not in used]
     report_left_out(str(tree.path), len(unused), noun, _first(list(map(tree.shown, unused))))
 
 
 def report_left_out(source: str, number: int, noun: str, detail: str) -> None:
-    """Say that something is left out, if anything is.
+    """Report the number of files that are left out, if any.
 
     Args:
         source: the folder or archive.
-        number: how much.
-        noun: of what: "files".
-        detail: which, or why.
+        number: number of files.
+        noun: plural noun for them, such as "files".
+        detail: their names, or the reason.
     """
     if number:
         rank_zero_info(printable(f"{source}: {number} {noun} left out: {detail}"))
 
 
 def printable(name: str) -> str:
-    """A path in which bytes that are not UTF-8 are written as ``\\xe9``."""
+    """Escape bytes of a path that are not UTF-8, such as ``\\xe9``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _endings(names: Iterable[str]) -> str:
-    """How many files there are of each ending, the most frequent first."""
+    """Count files by suffix, the most frequent first."""
     counts = Counter(PurePosixPath(name).suffix.lower() or "without ending" for name in names).most_common()
     more = f", and {len(counts) - 5} other endings" if len(counts) > 5 else ""
     return ", ".join(f"{number} {ending}" for ending, number in counts[:5]) + more
@@ -255,17 +255,17 @@ def _first(lines: Sequence[str]) -> str:
 def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_symlink() and entry.is_dir()
-    except OSError:  # links in a circle
+    except OSError:  # circular links
         return False
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder is hidden or the system's."""
+    """Check whether a file or folder is hidden or a system file."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """Device and inode, which are the same whatever links lead to a folder."""
+    """Return device and inode of a folder, which are independent of links to it."""
     try:
         status = folder.stat()
     except OSError as error:

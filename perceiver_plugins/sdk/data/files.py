@@ -1,6 +1,6 @@
-"""Finding the user's files, and reading documents of text from them, compressed or not.
+"""Search for the user's files, and documents of text in them, compressed or not.
 
-What is wrong with a file is reported in one line that names the file and the location in it.
+Errors are one line with the file and the location in it.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ __all__ = [
 ]
 
 FLAGS = {"train": "train_files", "validation": "val_files", "test": "test_files"}
-"""The flags that name the files of each split."""
+"""Flags of the files of each split."""
 
 BLOCK = 2**14
-"""Bytes of a text file that are read at once; a piece of a document has one or two of these."""
+"""Bytes per read of a text file. A piece of a document has one or two of these."""
 
 
 class Piece(NamedTuple):
-    """A document, or a piece of one."""
+    """Document or piece of a document."""
 
     text: str
     first: bool = True
@@ -67,23 +67,23 @@ class Piece(NamedTuple):
 
 
 def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
-    """The files that are meant by the value of a flag.
+    """Find the files that the value of a flag names.
 
     Args:
-        paths: A file, a folder (all files of a known format in it and below), a pattern, or a list of these.
-        flag: What to call the value in an error.
+        paths: A file, a folder (all files of a known format, recursively), a pattern, or a list of these.
+        flag: Name of the flag, for messages.
 
     Returns:
-        The files in their order, those of a folder or pattern sorted by name.
+        The files in the order of ``paths``, those of a folder or pattern sorted by name.
 
     Raises:
-        DataError: If one of them means no file.
+        DataError: If one of ``paths`` names no file.
     """
-    found: dict[Path, Path] = {}  # by its real path, as links give a file several names
+    found: dict[Path, Path] = {}  # by real path: links give a file several names
     for name in [paths] if isinstance(paths, str) else paths:
         path = as_path(name)
         if not name:
-            raise DataError(f"{flag}: an empty name; give a file, a folder or a pattern")
+            raise DataError(f"{flag}: an empty name (give a file, a folder or a pattern)")
         if is_folder(name):
             files = _files_of_folder(path, flag)
         elif is_file(name):
@@ -102,7 +102,7 @@ def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
 
 
 def _files_of_folder(folder: Path, flag: str) -> list[Path]:
-    """The files of a known format in a folder and below, sorted; reports how many others there are."""
+    """Return the files of a known format in a folder, recursively and sorted, and report others."""
     files, others = files_below(folder, known_format)
     if not files:
         raise DataError(f"{flag}: no {', '.join(FORMATS)} file (compressed or not) in the folder {folder}")
@@ -122,20 +122,20 @@ def _files_of_pattern(pattern: str, flag: str) -> list[Path]:
 
 
 def refuse_shared_files(files: Mapping[str, Sequence[Path]]) -> None:
-    """Raise DataError if a file of another flag is among those of the first.
+    """Raise DataError if a file of another flag is among the files of the first flag.
 
     Args:
-        files: The files by the flag that names them, those to train on first.
+        files: Files by flag, with the training data first.
     """
     (first, train), *others = files.items()
     known = {file.resolve() for file in train}
     for flag, given in others:
         if both := [file for file in given if file.resolve() in known]:
-            raise DataError(f"{flag}: {min(both)} is among {first} too; take it out of one of them")
+            raise DataError(f"{flag}: {min(both)} is in {first} as well (remove it from one of them)")
 
 
 def known_format(path: Path) -> bool:
-    """Whether the file's name, which must not be hidden, says one of the known formats."""
+    """Check whether the suffix of a file is a known format, and the file is not hidden."""
     stem = path.name.lower()
     for compression in COMPRESSIONS:
         stem = stem.removesuffix(compression)
@@ -145,15 +145,15 @@ def known_format(path: Path) -> bool:
 def read_documents(
     path: Path, text_column: str = "text", delimiter: str | None = None, left_out: LeftOut | None = None
 ) -> Iterator[Piece]:
-    """The documents of a file: each row of a table, or the whole of a text file (in pieces).
+    """Read the documents of a file: each row of a table, or a whole text file in pieces.
 
-    Rows without a text (null or empty) are left out.
+    Rows with an empty or missing text are left out.
 
     Args:
         path: The file.
-        text_column: Name of the column with the text, where the format has columns.
-        delimiter: Character between the columns of .csv and .tsv files. None: a comma, or a tab in .tsv files.
-        left_out: Counts the rows without a text.
+        text_column: Name of the column with the text, for tables.
+        delimiter: Delimiter of .csv and .tsv files. None: a comma, or a tab in .tsv files.
+        left_out: Counter of the rows that are left out.
 
     Raises:
         DataError: If the file is missing, empty, damaged, binary or not UTF-8, or has no such column.
@@ -166,31 +166,31 @@ def read_documents(
             empty = False
             yield piece
     if empty:
-        raise DataError(f"{path}: the file holds no text (it is empty, or all of its texts are)")
+        raise DataError(f"{path}: no text (the file, or each of its texts, is empty)")
 
 
 def _texts_of_rows(path: Path, text_column: str, delimiter: str | None, left_out: LeftOut) -> Iterator[Piece]:
-    for place, row in read_rows(path, {text_column: "text_column"}, delimiter):
-        text = text_of(row, text_column, place)
-        left_out.count("no text", place, is_left_out=not text)
+    for location, row in read_rows(path, {text_column: "text_column"}, delimiter):
+        text = text_of(row, text_column, location)
+        left_out.count("no text", location, is_left_out=not text)
         if text:
             yield Piece(text)
 
 
 def _start_of_text(path: Path, block: bytes) -> int:
-    """The bytes of a byte order mark at the beginning of a file.
+    """Return the length of a UTF-8 byte order mark at the beginning of a file.
 
     Raises:
-        DataError: if the mark is that of UTF-16.
+        DataError: if the file has a byte order mark of UTF-16 or UTF-32.
     """
     refuse_utf16(path, block)
     return len(codecs.BOM_UTF8) if block.startswith(codecs.BOM_UTF8) else 0
 
 
 def _piece_end(text: str) -> int:
-    """Where a piece of a long text ends: after a line, or else after a word.
+    """Return the end of a piece of a long text: after the last line or, without line ends, after the last word.
 
-    The last character is always kept back, as the last piece is marked.
+    The last character is always left for the next piece, which may be marked as the last one.
     """
     end = len(text) - 1
     return text.rfind("\n", 0, end) + 1 or text.rfind(" ", 0, end) + 1 or end
@@ -199,15 +199,15 @@ def _piece_end(text: str) -> int:
 def _read_text(path: Path) -> Iterator[Piece]:
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
     with open_binary(path) as file:
-        position, held, first = 0, "", True
+        position, rest, first = 0, "", True
         while block := file.read(BLOCK):
             start = _start_of_text(path, block) if position == 0 else 0
             if (zero := block.find(b"\0")) >= 0:
                 raise DataError(f"{path}: a binary file (zero byte at byte {position + zero}), expected UTF-8 text")
             try:
-                text = held + decoder.decode(block[start:])
+                text = rest + decoder.decode(block[start:])
             except UnicodeDecodeError as error:
-                # The decoder had kept the beginning of a character that the block before ended in.
+                # The decoder buffers the beginning of a character at the end of the previous block.
                 offset = position + start + error.start - (len(error.object) - len(block[start:]))
                 raise DataError(not_utf8(path, f"at byte {offset}", error.object[error.start])) from error
             position += len(block)
@@ -215,12 +215,12 @@ def _read_text(path: Path) -> Iterator[Piece]:
             if cut:
                 yield Piece(text[:cut], first, False)
                 first = False
-            held = text[cut:]
+            rest = text[cut:]
         try:
-            held += decoder.decode(b"", final=True)
+            rest += decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
             raise DataError(
                 not_utf8(path, f"at byte {position - len(error.object)} (the end)", error.object[0])
             ) from error
-        if held and not (first and not held.strip()):
-            yield Piece(held, first, True)
+        if rest and not (first and not rest.strip()):
+            yield Piece(rest, first, True)

@@ -1,4 +1,4 @@
-"""Counting of rows that are left out of a data set, and the line that reports them."""
+"""Counter of rows that are left out of a data set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 
 class LeftOut:
-    """Count the rows that a reader leaves out, by reason."""
+    """Counter of the rows that a reader leaves out, by reason."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -17,9 +17,9 @@ class LeftOut:
         """Count a row.
 
         Args:
-            reason: Why it is left out, if it is: "no text".
-            location: Location of the row, of which the first is reported.
-            is_left_out: Whether it is left out.
+            reason: Reason to leave the row out, such as "no text".
+            location: Location of the row. The first row of each reason is reported.
+            is_left_out: Whether the row is left out.
         """
         self.rows += 1
         if is_left_out:
@@ -27,7 +27,7 @@ class LeftOut:
             self.first.setdefault(reason, location)
 
     def lines(self, split: str) -> list[str]:
-        """One line for each reason."""
+        """Return a line for each reason."""
         return [
             f"{split}: {count:,} of {self.rows:,} rows left out: {reason} (first: {self.first[reason]})"
             for reason, count in self.reasons.items()

@@ -1,8 +1,7 @@
-"""Which examples a training run sees, in which order, and with which random numbers.
+"""Samplers and random generators of data loading.
 
-All of it is a function of a seed, an epoch and an index, and of nothing else: not of a global generator, not
-of the number of worker processes, not of the rank. That makes a run repeatable, and resumable in the middle
-of an epoch.
+The order of examples and their random numbers are a function of seed, epoch and index: independent of global
+generators, worker processes and rank. Runs are repeatable, and can be resumed within an epoch.
 """
 
 from __future__ import annotations
@@ -20,34 +19,33 @@ if TYPE_CHECKING:
     from pytorch_lightning.loops.progress import _ProcessedTracker
 
 IGNORED = -100
-"""The label of what is not to be predicted, as in Hugging Face's and torch's losses."""
+"""Label of ignored targets, as in the losses of torch and Hugging Face."""
 
 Key = tuple[int, int]
-"""What a sampler asks a dataset for: (epoch, index)."""
+"""Key of an example in training: (epoch, index)."""
 
 
 def example_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random numbers of one example in one epoch.
+    """Create the random generator of an example in an epoch.
 
     Args:
-        seed: Seed of the run; its low 64 bits count.
-        epoch: Epoch that the example is seen in, from 0. Something that must not change from epoch to epoch
-            (static masks, validation) uses -1 throughout.
-        index: Place of the example in its data set, from 0.
+        seed: Seed of the run; the low 64 bits are used.
+        epoch: Epoch from 0; -1 for random numbers that are the same in all epochs (static masks, validation).
+        index: Index of the example in its data set.
 
     Returns:
-        A generator for this example alone, independent of those for all other (seed, epoch, index).
+        A generator that is independent of those of all other (seed, epoch, index).
     """
-    # A counter-based generator: the three numbers are its key and counter, so creating it costs microseconds
-    # and no two examples share a stream (the lowest counter word counts the draws).
+    # A counter-based generator is created within microseconds. Seed and epoch are its key, the index is a word of its
+    # counter, whose lowest word counts the draws: streams do not overlap.
     key = np.array([seed % 2**64, (epoch + 1) % 2**64], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, index, 0]))
 
 
 class BatchDataset(Dataset[dict[str, Any]], ABC):
-    """Examples that are made a batch at a time, by operations on whole arrays; :func:`as_it_is` collates them.
+    """Base class of datasets that make whole batches by array operations; collate with :func:`identity_collate`.
 
-    torch's loaders ask for all examples of a batch at once (``__getitems__``). All are of one epoch.
+    torch's loaders request all examples of a batch at once (``__getitems__``). They are of the same epoch.
     """
 
     @abstractmethod
@@ -56,21 +54,21 @@ class BatchDataset(Dataset[dict[str, Any]], ABC):
 
     @abstractmethod
     def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Any]:
-        """A batch: a dict of tensors, and of dicts of these.
+        """Make a batch: a (nested) dict of tensors.
 
         Args:
             epoch: Epoch from 0; -1 in evaluation.
-            indices: (b,) int64. One beyond the end asks for an example with nothing to predict.
+            indices: (b,) int64. An index beyond the end returns an example with ignored labels.
         """
 
     def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Any]:
-        """A batch of the examples with these keys (epoch, index), or indices alone, in evaluation."""
+        """Make a batch of the examples with the keys (epoch, index), or of indices in evaluation."""
         if isinstance(keys[0], tuple):
             return self.batch(keys[0][0], np.array([index for _, index in cast("Sequence[Key]", keys)]))
         return self.batch(-1, np.array(keys))
 
     def __getitem__(self, key: Key | int) -> dict[str, Any]:
-        """A single example, without the first dimension."""
+        """Make a single example, without the batch dimension."""
         return cast("dict[str, Any]", _first(self.__getitems__([key])))
 
 
@@ -78,46 +76,44 @@ def _first(batch: Any) -> Any:
     return {name: _first(value) for name, value in batch.items()} if isinstance(batch, dict) else batch[0]
 
 
-def as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
-    """What collates examples that are a batch already."""
+def identity_collate(batch: dict[str, Any]) -> dict[str, Any]:
+    """Collate function for batches of :class:`BatchDataset`: returns the batch unchanged."""
     return batch
 
 
 def loader_generator(seed: int) -> torch.Generator:
-    """A generator for a DataLoader, which would otherwise draw its workers' seed from torch's global
-    generator each time that it is iterated, so that a resumed run would differ from one left alone.
+    """Create the generator of a DataLoader.
+
+    Without it, each iteration of a DataLoader would draw its workers' seed from torch's global generator, and a resumed
+    run would differ from an uninterrupted one.
     """
     return torch.Generator().manual_seed(seed % 2**63)
 
 
 class EpochSampler(DistributedSampler[Key]):
-    """Shuffles anew each epoch, shares each batch among the ranks, and can start in the middle of an epoch.
+    """Sampler for training: shuffles each epoch, splits batches among ranks, and can start within an epoch.
 
-    It yields keys (epoch, index), so that a data set knows the epoch even in worker processes that live on
-    from epoch to epoch. The order is a function of (seed, epoch). With ``W`` ranks and ``batch_size``
-    examples per rank, the ranks together see in step ``k`` what a single process with batches of ``W *
-    batch_size`` sees in its step ``k``.
+    It yields keys (epoch, index), so that datasets in persistent worker processes know the epoch. The order is a
+    function of (seed, epoch). With ``W`` ranks and ``batch_size`` examples per rank, step ``k`` of all ranks has the
+    examples of step ``k`` of a single process with batches of ``W * batch_size``.
 
-    Examples that do not fill a last batch are left out of that epoch, unless they are all there is: then the
-    epoch is one small batch. All ranks yield equally many keys; in that one small batch, the first examples
-    are repeated if the ranks cannot share it evenly.
+    Examples of an incomplete last batch are dropped, unless the epoch would be empty: then it is one small batch, in
+    which the first examples are repeated if it cannot be split evenly. All ranks yield the same number of keys.
 
-    Being a ``DistributedSampler``, it is left as it is by Lightning. Its length is always that of a whole
-    epoch, also where it starts in the middle of one, as Lightning counts the batches of an epoch that were
-    seen before its restart.
+    Lightning does not replace it, as it is a ``DistributedSampler``. Its length is that of a whole epoch even if it
+    starts within one, because Lightning counts the batches of an epoch before a restart.
 
     Args:
         size: Number of examples in the data set.
         batch_size: Examples per batch and rank.
-        seed: Decides the order, with the epoch.
-        shuffle: False yields the examples in their order.
+        seed: Seed of the order.
+        shuffle: Shuffle the examples in each epoch.
         num_replicas: Number of ranks.
         rank: This process's rank.
-        limit_batches: Batches per epoch and rank that are used: all of them, a number (int) or a fraction
-            (float), as in Lightning's ``limit_train_batches``.
-        progress: Returns how many batches this rank was trained on so far, in all epochs; each iteration
-            starts there. :func:`batches_trained` is the trainer's. None: the epoch is the one that
-            :meth:`set_epoch` says, from its beginning.
+        limit_batches: Number (int) or fraction (float) of the batches per epoch and rank to use, as in Lightning's
+            ``limit_train_batches``.
+        progress: Returns the number of batches that this rank was trained on in all epochs, at which each iteration
+            starts; see :func:`batches_trained`. None: start at the beginning of the epoch of :meth:`set_epoch`.
 
     Raises:
         ValueError: If there are no examples, or the batch size is not positive.
@@ -150,32 +146,32 @@ class EpochSampler(DistributedSampler[Key]):
 
     @property
     def state(self) -> Key:
-        """(epoch, batch in that epoch) at which an iteration that begins now begins."""
+        """Epoch, and index of the batch in it, at which an iteration starts."""
         if self.progress is None:
             return self.epoch, 0
         return divmod(self.progress(), self.batches_per_epoch)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The indices of all ranks' examples in the order of that epoch, ``total_size`` of them."""
+        """Return the ``total_size`` indices of all ranks' examples in the order of an epoch."""
         if self.shuffle:
             indices = np.random.default_rng([self.seed % 2**64, epoch]).permutation(self.size)
         else:
             indices = np.arange(self.size)
-        # `resize` repeats from the start where the ranks need more than there is
+        # `resize` repeats the first examples if the ranks need more than there are.
         return np.resize(indices, self.total_size)
 
     def __iter__(self) -> Iterator[Key]:
         epoch, batch = self.state
-        mine = self.order(epoch)[self.rank :: self.num_replicas]
-        for index in mine[batch * self.batch_size : self.batches_per_epoch * self.batch_size].tolist():
+        indices = self.order(epoch)[self.rank :: self.num_replicas]
+        for index in indices[batch * self.batch_size : self.batches_per_epoch * self.batch_size].tolist():
             yield epoch, index
 
 
 class TrainingLoader(DataLoader[Any]):
-    """DataLoader that starts its workers when the first batch is taken, not when it is iterated.
+    """DataLoader that starts its workers when the first batch is requested.
 
-    Lightning iterates the loader to estimate the number of steps, before it restores the progress of a resumed run.
-    Worker processes that started then would prefetch from the beginning.
+    Lightning creates an iterator to estimate the number of steps before it restores the progress of a resumed run.
+    Worker processes that started then would prefetch from the beginning of the data.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -183,10 +179,10 @@ class TrainingLoader(DataLoader[Any]):
 
 
 class EvaluationSampler(DistributedSampler[int]):
-    """Shares a data set among the ranks, in order and each example once: metrics do not depend on their number.
+    """Sampler for evaluation: splits a data set among ranks, in order and without repetition.
 
-    All ranks yield equally many indices. Where they cannot share evenly, the last indices lie beyond the end of the
-    data set, which then gives an example with nothing to predict.
+    All ranks yield the same number of indices. Indices beyond the end of the data set pad an uneven split; its dataset
+    returns examples with ignored labels for them. Metrics are independent of the number of ranks.
 
     Args:
         size: Number of examples in the data set.
@@ -202,12 +198,12 @@ class EvaluationSampler(DistributedSampler[int]):
 
 
 def batches_trained(trainer: Trainer) -> int:
-    """How many batches (per rank) the trainer has trained on, in all epochs, those before a restart included.
+    """Return the number of batches per rank that the trainer has trained on, including those before a restart.
 
-    Lightning restores this number before it asks for the training data. Its number of epochs would not do:
-    after a restart from a checkpoint that was written at the end of an epoch, with ``max_steps`` given,
-    Lightning counts that epoch twice (2.6), and the batches of the next one would never be seen.
+    Lightning restores it before it requests the training data. The number of epochs is not reliable: with
+    ``max_steps``, Lightning 2.6 counts an epoch twice after a restart from a checkpoint at its end, which would skip
+    the next one.
     """
-    # `processed`, not `ready` or `completed`: a batch that was interrupted before its step is done again, one
-    # whose checkpoint was written after its step, in the end-of-batch hooks, is not
+    # `processed`, not `ready` or `completed`: a batch that was interrupted before its step is repeated; one whose
+    # checkpoint was written after its step, in the end-of-batch hooks, is not.
     return cast("_ProcessedTracker", trainer.fit_loop.epoch_loop.batch_progress.total).processed

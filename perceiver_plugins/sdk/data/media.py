@@ -1,4 +1,4 @@
-"""Video and audio files, opened with PyAV, whose wheels bring FFmpeg along."""
+"""Video and audio files with PyAV, whose wheels include FFmpeg."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ FORMATS = (
     *("m4a", "m4v", "matroska", "mj2", "mov", "mp3", "mp4", "mpeg", "mpegts", "mpegvideo", "mxf", "nut", "ogg"),
     *("vob", "w64", "wav", "webm", "webp_anim", "wv"),
 )
-"""FFmpeg's names of the formats that files may be in, whatever they are named. Playlists and scripts (HLS, concat),
-which name further files to open, are not among them.
+"""FFmpeg's names of the formats that are read, whatever the file's suffix. Playlists and scripts (HLS, concat) are
+excluded: they name further files to open.
 """
 
 MEDIA_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, EOFError)
-"""Errors of PyAV and numpy on damaged files. Others are faults of this code."""
+"""Errors that PyAV and numpy raise for damaged files. Any other error is a bug."""
 
 
 @contextmanager
 def open_media(path: str | Path, problem: str) -> Iterator[Any]:
-    """Open a local file and name it in errors, also in those of decoding it within the context.
+    """Open a local file, and convert errors of opening and decoding it within the context to DataErrors.
 
     Args:
         path: the file.
-        problem: what to say if it cannot be read, such as "the clip cannot be read".
+        problem: message for a file that cannot be read, such as "the clip cannot be read".
 
     Yields:
         PyAV's container.
@@ -40,18 +40,18 @@ def open_media(path: str | Path, problem: str) -> Iterator[Any]:
         DataError: if the file is missing or damaged.
     """
     try:
-        # An absolute path cannot be taken for a protocol; within the file, no other protocol is followed.
+        # An absolute path cannot be mistaken for a protocol. Other protocols in the file are not followed.
         with av.open(str(Path(path).absolute()), options=_options(), **_metadata()) as container:
             yield container
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
+        raise DataError(f"{path}: no such file") from error
     except MEDIA_ERRORS as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise DataError(f"{path}: {problem} ({reason})") from error
 
 
 def video_stream(container: Any) -> Any | None:
-    """The first video stream, or None. The picture of a record's sleeve is no video.
+    """Return the first video stream, or None. Cover images are not video.
 
     Raises:
         ValueError: if its codec is unknown.
@@ -61,7 +61,7 @@ def video_stream(container: Any) -> Any | None:
 
 
 def audio_stream(container: Any) -> Any | None:
-    """The first audio stream, or None.
+    """Return the first audio stream, or None.
 
     Raises:
         ValueError: if its codec is unknown.
@@ -81,5 +81,5 @@ def _options() -> dict[str, str]:
 
 
 def _metadata() -> dict[str, Any]:
-    """Options for titles that are not UTF-8: since version 19, PyAV decodes them by itself."""
+    """Return options for metadata that is not UTF-8, which PyAV before version 19 needs."""
     return {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}

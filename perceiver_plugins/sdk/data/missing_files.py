@@ -10,21 +10,21 @@ from pathlib import Path
 from perceiver_registry.errors import shorten
 
 MAX_SIBLINGS = 1000
-"""Files of a folder that a misspelt name is compared with. Arbitrary: comparing takes a few milliseconds."""
+"""Largest number of files that a misspelt name is compared with. Arbitrary: this takes a few milliseconds."""
 
 
 MAX_PATH = 255
-"""Characters of a path that a message shows. Arbitrary: longer names are no file's on most systems."""
+"""Characters of a path in messages: the longest file name of most file systems."""
 
 
 def missing(path: Path, noun: str = "file") -> str:
-    """Say that there is no such file, and which names in its folder are near.
+    """Return the message for a missing file, with similar names in its folder.
 
     Args:
         path: the path.
-        noun: what is missing.
+        noun: kind of file: "file or folder".
     """
-    message = f"there is no {noun} {shorten_path(path)}"
+    message = f"{noun} {shorten_path(path)} not found"
     if not os.path.isdir(path.parent):
         return message
     siblings = [file.name for file in islice(path.parent.iterdir(), MAX_SIBLINGS)]
@@ -33,5 +33,5 @@ def missing(path: Path, noun: str = "file") -> str:
 
 
 def shorten_path(path: Path | str) -> str:
-    """Cut a path or pattern that is too long for most file systems to what a message shows of it."""
+    """Shorten a path or pattern for a message."""
     return shorten(str(path), MAX_PATH)

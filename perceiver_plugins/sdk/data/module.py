@@ -1,4 +1,4 @@
-"""The data module that tasks' data modules build on: loaders, workers, and how a data set is shared among processes."""
+"""Base class of data modules: loaders, worker processes, distribution among ranks."""
 
 from __future__ import annotations
 
@@ -18,47 +18,46 @@ from perceiver_plugins.sdk.data.loading import (
     EpochSampler,
     EvaluationSampler,
     TrainingLoader,
-    as_it_is,
     batches_trained,
+    identity_collate,
     loader_generator,
 )
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
 MAX_WORKERS = 8
+"""Largest default number of worker processes per device. Arbitrary."""
 
 
 def check_positive(**values: int | None) -> None:
-    """Raises UserError unless each value, by its flag's name, is at least 1 or None."""
+    """Raise UserError unless each value, by the name of its flag, is at least 1 or None."""
     for name, value in values.items():
         if value is not None and value < 1:
             raise UserError(f"{name}={value} must be at least 1")
 
 
 class PerceiverDataModule(LightningDataModule):
-    """Loads a data set's splits so that runs can be repeated, resumed, and shared among processes.
+    """Base class of data modules, for repeatable, resumable and distributed runs.
 
-    Subclasses fill :attr:`split_datasets` in ``setup``. Their data sets either make whole batches
-    (:class:`~perceiver_plugins.sdk.data.loading.BatchDataset`, the faster way), or :attr:`collate_fn` says how examples
-    become a batch. They are asked for ``(epoch, index)`` in training, so that what is drawn by chance can depend on
-    these and on the seed alone (:func:`~perceiver_plugins.sdk.data.loading.example_rng`), and for ``index`` in
-    evaluation. There, an index beyond the end asks for an example with nothing to predict (the label ``IGNORED``, or a
-    target that is no number), which fills up the last batch of a process.
+    Subclasses fill :attr:`split_datasets` in ``setup``. Datasets either make whole batches
+    (:class:`~perceiver_plugins.sdk.data.loading.BatchDataset`, which is faster), or are collated by :attr:`collate_fn`.
+    Their keys are ``(epoch, index)`` in training, so that random numbers are a function of these and the seed
+    (:func:`~perceiver_plugins.sdk.data.loading.example_rng`), and ``index`` in evaluation. In evaluation, an index
+    beyond the end returns an example with ignored labels (``IGNORED``, or NaN), which pads the last batch of a process.
 
     Args:
         batch_size: Examples per batch and device, in training.
         valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Processes per device that load data; null: none on CPU, otherwise up to 8, depending on
-            the cores.
-        seed: Seed of order and chance; null: the seed of the run (seed_everything), or 0 if there is none.
+        num_workers: Worker processes per device; null: none on a CPU, otherwise up to 8, depending on the cores.
+        seed: Seed of order and augmentation; null: the seed of the run (seed_everything), or 0 if there is none.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
-        "train": "there is no data for training",
-        "validation": "there is no data for validation",
-        "test": "there is no test data",
+        "train": "no training data",
+        "validation": "no validation data",
+        "test": "no test data",
     }
-    """What to say where there is nothing in a split."""
+    """Error messages of empty splits."""
 
     def __init__(
         self,
@@ -76,9 +75,9 @@ class PerceiverDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.known: Mapping[str, Any] = {}
-        """Names of classes and statistics of a trained model, for evaluation without its training data."""
+        """Class names and statistics of a trained model, for evaluation without its training data."""
         self.split_datasets: dict[str, Any] = {}
-        """The data sets of "train", "validation" and "test", as far as there are any."""
+        """Datasets of "train", "validation" and "test", if they exist."""
 
     @classmethod
     def example(cls, folder: Path) -> Mapping[str, Any]:
@@ -93,19 +92,19 @@ class PerceiverDataModule(LightningDataModule):
         raise NotImplementedError(f"{cls.__name__}.example")
 
     def description(self) -> dict[str, Any]:
-        """What prediction needs to know about the data, as plain data: it goes into checkpoints."""
+        """Describe the data for prediction, as plain data that is stored in checkpoints."""
         return {}
 
     @property
     def collate_fn(self) -> Callable[[list[Any]], Any] | None:
-        """Makes a batch of the examples of a data set that makes none itself; None: torch's own way."""
+        """Collate function for datasets of single examples; None: torch's default."""
         return None
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled anew in each epoch. After a restart it goes on where training was, within an epoch too.
+        """Create the loader of the training data, shuffled in each epoch and resumable within an epoch.
 
         Raises:
-            DataError: If there is nothing to train on.
+            DataError: If there is no training data.
         """
         dataset = self.examples("train")
         sampler = EpochSampler(
@@ -120,20 +119,20 @@ class PerceiverDataModule(LightningDataModule):
         return self._loader(dataset, sampler, self.batch_size, TrainingLoader)
 
     def loading_state(self) -> dict[str, int]:
-        """Values that, besides the seed, decide the order of the training data; saved in checkpoints."""
+        """Return the values, besides the seed, that determine the order of the training data; saved in checkpoints."""
         examples = len(self.split_datasets.get("train", ()))
         return {"batch_size": self.batch_size, "num_replicas": self.num_replicas, "examples": examples}
 
     def val_dataloader(self) -> DataLoader:
-        """In order, the same each time.
+        """Create the loader of the validation data, in order.
 
         Raises:
-            DataError: If there is nothing to validate on.
+            DataError: If there is no validation data.
         """
         return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> DataLoader:
-        """In order, the same each time.
+        """Create the loader of the test data, in order.
 
         Raises:
             DataError: If there is no test data.
@@ -141,7 +140,7 @@ class PerceiverDataModule(LightningDataModule):
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The test data, for ``Trainer.predict``.
+        """Create the loader of the test data for ``Trainer.predict``.
 
         Raises:
             DataError: If there is no test data.
@@ -158,14 +157,14 @@ class PerceiverDataModule(LightningDataModule):
     ) -> DataLoader:
         options = self.loader_options()
         if isinstance(dataset, BatchDataset):
-            options["collate_fn"] = as_it_is
+            options["collate_fn"] = identity_collate
         return loader_class(dataset, sampler=sampler, batch_size=batch_size, **options)
 
     def examples(self, split: str) -> Any:
-        """The data set of a split.
+        """Return the dataset of a split.
 
         Raises:
-            DataError: If there is none, or nothing in it.
+            DataError: If it does not exist or is empty.
         """
         dataset = self.split_datasets.get(split)
         if dataset is None or not len(dataset):
@@ -179,7 +178,7 @@ class PerceiverDataModule(LightningDataModule):
 
     @property
     def rank(self) -> int:
-        """Which of them this is."""
+        """Rank of this process among them."""
         return int(self._distribution.get("rank", 0))
 
     @property
@@ -187,7 +186,7 @@ class PerceiverDataModule(LightningDataModule):
         return (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
 
     def loader_options(self) -> dict[str, Any]:
-        """What all loaders have in common."""
+        """Return the options of all loaders."""
         device = self.trainer.strategy.root_device.type if self.trainer else "cpu"
         workers = self.num_workers
         if workers is None:
@@ -203,17 +202,17 @@ class PerceiverDataModule(LightningDataModule):
 
 
 class Classes:
-    """What data modules say of the classes that their examples belong to: mix it in before the data module."""
+    """Mixin for data modules of classes, with their names and counts. Put it before the data module's class."""
 
     @property
     @abstractmethod
     def label_names(self) -> list[str]:
-        """What the classes are called, in the order of their numbers."""
+        """Names of the classes, by index."""
 
     @property
     @abstractmethod
     def train_labels(self) -> Any:
-        """The numbers (n,) of the classes of the training data, a tensor or an array."""
+        """Class indices (n,) of the training data, a tensor or an array."""
 
     @property
     def num_classes(self) -> int:
@@ -222,5 +221,5 @@ class Classes:
 
     @property
     def class_counts(self) -> list[int]:
-        """How often each class occurs in the training data."""
+        """Number of training examples of each class."""
         return torch.bincount(torch.as_tensor(self.train_labels), minlength=self.num_classes).tolist()

@@ -1,4 +1,4 @@
-"""Opening the user's files: formats by name, decompression, and checked UTF-8 lines."""
+"""Access to the user's files: formats by suffix, decompression, validation of UTF-8."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 
 
 def file_format(path: Path) -> tuple[str, str]:
-    """(format, compression) by the file's name: (".jsonl", ".gz"). Any other ending counts as text."""
+    """Return format and compression of a file by its suffixes: (".jsonl", ".gz"). Unknown formats are text."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
     return (suffixes[-1] if suffixes and suffixes[-1] in FORMATS else ".txt"), compression
 
 
 def is_table(path: Path) -> bool:
-    """Whether the file's name says a format that has rows and columns."""
+    """Check whether the suffix of a file is a format with rows and columns."""
     return file_format(path)[0] in TABLES
 
 
 def open_binary(path: Path) -> IO[bytes]:
-    """Open a file for reading its bytes, decompressed."""
+    """Open a file for reading in binary mode, decompressed."""
     _, compression = file_format(path)
     if compression == ".gz":
         return cast(IO[bytes], gzip.open(path))
@@ -45,14 +45,14 @@ def open_binary(path: Path) -> IO[bytes]:
         return bz2.open(path)
     if compression == ".zst":
         if not pa.Codec.is_available("zstd"):
-            raise DataError(f"{path}: this installation of pyarrow cannot read .zst; decompress the file first")
+            raise DataError(f"{path}: this installation of pyarrow cannot read .zst (decompress the file first)")
         return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
     return path.open("rb")
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Name the file in errors of the operating system and of decompression."""
+    """Convert errors of the operating system and of decompression to DataErrors that name the file."""
     try:
         yield
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
@@ -62,16 +62,16 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def decoded_lines(path: Path) -> Iterator[str]:
-    r"""The lines of a UTF-8 file, line ends included, which may be \n, \r\n, \r or a mixture.
+    r"""Read the lines of a UTF-8 file including their line ends: \n, \r\n, \r or a mixture.
 
     Raises:
-        DataError: If the file is not UTF-8, or holds a zero byte; the message names the line.
+        DataError: If a line is not UTF-8 or contains a null byte.
     """
     with open_binary(path) as file:
         refuse_utf16(path, file.read(4))
     with open_binary(path) as file:
-        # newline="" splits lines at all three ends and leaves them as they are, as the csv module needs it. Bytes that
-        # are not UTF-8 become lone surrogates, which are found in their line.
+        # newline="" splits at all three line ends and preserves them, as the csv module requires. Invalid bytes become
+        # lone surrogates, which are then reported with their line.
         lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         for number, line in enumerate(lines, 1):
             if "\0" in line:
@@ -91,13 +91,13 @@ def _refuse_bad_bytes(path: Path, number: int, line: str) -> None:
 
 
 def refuse_utf16(path: Path, start: bytes) -> None:
-    """Raise DataError if a file that starts with these bytes is UTF-16, or UTF-32 where they are at least four."""
+    """Raise DataError if the first bytes of a file are a byte order mark of UTF-16 or UTF-32."""
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        raise DataError(f"{path}: UTF-32 text, not UTF-8; convert it (iconv -f UTF-32 -t UTF-8)")
+        raise DataError(f"{path}: UTF-32 text, expected UTF-8 (convert it: iconv -f UTF-32 -t UTF-8)")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path}: UTF-16 text, not UTF-8; convert it (iconv -f UTF-16 -t UTF-8)")
+        raise DataError(f"{path}: UTF-16 text, expected UTF-8 (convert it: iconv -f UTF-16 -t UTF-8)")
 
 
 def not_utf8(path: Path, where: str, byte: int) -> str:
-    """The message for a byte that is not UTF-8."""
+    """Return the message for a byte that is not UTF-8."""
     return f"{path}: not UTF-8 text: bad byte 0x{byte:02x} {where}; convert the file to UTF-8 (iconv -t UTF-8)"

@@ -1,4 +1,4 @@
-"""Folders of prepared data in a cache: made once as a whole, verified on every use, made again if damaged."""
+"""Cached folders of prepared data: created atomically, verified on use, created again if damaged."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from pytorch_lightning.utilities import rank_zero_warn
 from perceiver_plugins.sdk.errors import DataError
 
 MANIFEST = "manifest.json"
-"""File with the size and SHA-256 checksum of each other file, and with the notes on how the data was made."""
+"""File with the size and SHA-256 checksum of each other file, and notes on the preparation."""
 
 
 def make_folder(folder: Path, make: Callable[[Path, Path], Sequence[str]]) -> None:
-    """Make a folder of prepared data, unless it exists and is intact; report the notes on it.
+    """Create a folder of prepared data unless it exists and is intact, and report its notes.
 
-    It appears as a whole: all is written into a temporary folder beside it, which is renamed at the end. A
-    lock lets one process do so at a time, others wait for it. What a killed process left behind is removed by
-    the next one.
+    The data is written to a temporary folder, which is renamed at the end. Other processes wait for a lock. Temporary
+    folders of killed processes are removed.
 
     Args:
-        folder: Where the data will be.
-        make: Given a folder for temporary files and one that will be the folder, fills the latter. Returns notes: a
-            line for each thing that whoever uses the data should know.
+        folder: The folder.
+        make: Function of a folder for temporary files and the folder to fill. Returns notes for users of the data, one
+            line each.
 
     Raises:
         DataError: If the cache cannot be written.
@@ -42,8 +41,8 @@ def make_folder(folder: Path, make: Callable[[Path, Path], Sequence[str]]) -> No
         if reuse_folder(folder):
             return
         if folder.exists():
-            rank_zero_warn(f"{folder}: the prepared data is damaged ({find_damage(folder)}); preparing it again")
-        # We hold the lock, so whoever made these is no longer alive.
+            rank_zero_warn(f"{folder}: the prepared data is damaged ({find_damage(folder)}) and is prepared again")
+        # With the lock held, these are of processes that were killed.
         for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
             shutil.rmtree(stale, ignore_errors=True)
         work = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
@@ -61,7 +60,7 @@ def make_folder(folder: Path, make: Callable[[Path, Path], Sequence[str]]) -> No
 
 
 def reuse_folder(folder: Path) -> bool:
-    """Whether a prepared folder exists and is intact; if so, report the notes on it."""
+    """Return whether a prepared folder exists and is intact. If so, report its notes."""
     if not folder.exists() or find_damage(folder):
         return False
     _report(_read_manifest(folder)["notes"])
@@ -69,13 +68,13 @@ def reuse_folder(folder: Path) -> bool:
 
 
 def find_damage(folder: Path) -> str:
-    """The first difference between a prepared folder and its manifest, or "" if there is none."""
+    """Describe the first difference between a prepared folder and its manifest; "" without any."""
     try:
         files: dict[str, list[Any]] = _read_manifest(folder)["files"]
         found = _files_in(folder)
         if different := set(files).symmetric_difference(found):
             name = min(different)
-            return f"{name} is missing" if name in files else f"{name} is no part of it"
+            return f"{name} is missing" if name in files else f"{name} is not part of it"
         for name, (size, checksum) in files.items():
             if (actual := found[name].stat().st_size) != size:
                 return f"{name} has {actual:,} bytes instead of {size:,}"
@@ -87,7 +86,7 @@ def find_damage(folder: Path) -> str:
 
 
 def file_checksum(path: Path) -> str:
-    """The SHA-256 checksum of a file's content."""
+    """Compute the SHA-256 checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -122,7 +121,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except OSError as error:
         raise DataError(
-            f"{folder.parent}: the cache cannot be written ({error.strerror}); name another folder with cache_dir"
+            f"{folder.parent}: the cache cannot be written ({error.strerror}); set cache_dir to another folder"
         ) from error
     try:
         yield

@@ -1,7 +1,7 @@
-"""Splits of a data set: which examples are set aside, the same ones on each run.
+"""Deterministic splits of data sets.
 
-Random generators have fixed seeds of their own, independent of the seed of a run: recorded results and resumed runs
-depend on which examples are in which split. scikit-learn's splitters draw other permutations, and would change them.
+Random generators have fixed seeds, independent of the seed of a run: recorded results and resumed runs depend on the
+splits. scikit-learn's splitters draw other permutations, and would change them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from perceiver_registry.errors import UserError
 
 
 def check_fraction(val_fraction: float) -> None:
-    """Raise UserError unless the fraction leaves something on either side."""
+    """Raise UserError unless the fraction is between 0 and 1."""
     if not 0 < val_fraction < 1:
         raise UserError(f"val_fraction={val_fraction} must be more than 0 and less than 1")
 
 
 def permutation(size: int) -> np.ndarray:
-    """Return the integers below ``size`` in a random order, always the same."""
+    """Return a fixed random permutation of the integers below ``size``."""
     return np.random.Generator(np.random.Philox(0)).permutation(size)
 
 
 def draw(size: int, count: int) -> np.ndarray:
-    """Draw ``count`` of ``size`` examples at random, always the same ones.
+    """Draw a fixed random subset of ``count`` of ``size`` examples.
 
     Returns:
         (size,) bool, True for those drawn.
@@ -37,29 +37,29 @@ def draw(size: int, count: int) -> np.ndarray:
 
 
 def draw_groups(groups: Sequence[Hashable], fraction: float) -> set[Any]:
-    """Draw a fraction of the groups, at least one, always the same ones.
+    """Draw a fixed random subset of the groups, at least one.
 
     Args:
-        groups: the groups, each once, in an order that does not change from run to run.
-        fraction: part of the groups, from 0 to 1.
+        groups: the groups, without repetition, in the same order in each run.
+        fraction: fraction of the groups, from 0 to 1.
     """
     chosen = np.random.default_rng(0).permutation(len(groups))[: max(1, round(fraction * len(groups)))]
     return {groups[index] for index in chosen}
 
 
 def stratified_split(labels: Any, *fractions: float, round_sums: bool = False) -> list[np.ndarray]:
-    """Set parts of the examples aside, class by class, always the same ones.
+    """Split examples class by class, at random but the same way in each run.
 
-    Of each class, at least one example stays. As far as there are others, each part gets at least one; with
-    ``round_sums``, the first part does.
+    At least one example of each class remains in the first split. The other splits have at least one each if the class
+    has enough; with ``round_sums``, only the first of them.
 
     Args:
-        labels: (n,) the classes of the examples, an array or a tensor.
-        fractions: the size of each part.
-        round_sums: Round the sums of fractions of a class to whole examples, instead of each fraction.
+        labels: (n,) classes of the examples, an array or a tensor.
+        fractions: fraction of the examples in each split after the first.
+        round_sums: Round cumulative fractions of a class to whole examples, instead of each fraction.
 
     Returns:
-        Indices of the examples that stay, then of those in each part, in ascending order.
+        Indices of the examples of each split, in ascending order. The first split has the remaining examples.
     """
     labels = np.asarray(labels)
     rng = np.random.default_rng(0)
@@ -79,21 +79,21 @@ def stratified_split(labels: Any, *fractions: float, round_sums: bool = False) -
 
 
 def first_of_each_class(order: np.ndarray, classes: np.ndarray, fraction: float) -> np.ndarray:
-    """Choose a fraction of each class by a given order. Each class keeps at least one example.
+    """Select a fraction of each class by sort keys. At least one example of each class is not selected.
 
     Args:
-        order: (n,) the keys that decide, the lowest ones first; equal keys of a class stay on one side.
-        classes: (n,) indices of the classes, from 0.
-        fraction: part of each class, rounded; if that is 0 for all, one example of the largest class is chosen.
+        order: (n,) sort keys; the lowest are selected. Examples of a class with equal keys are not separated.
+        classes: (n,) class indices.
+        fraction: fraction of each class, rounded. If that is 0 for all, one example of the largest class is selected.
 
     Returns:
-        (n,) bool, True for those chosen.
+        (n,) bool, True for selected examples.
     """
     sizes = np.bincount(classes)
     counts = np.minimum(np.rint(sizes * fraction).astype(np.int64), sizes - 1)
     if not counts.any():
         counts[sizes.argmax()] = min(1, sizes.max() - 1)
-    # The first of each class that is not chosen: all before it are.
+    # The first key of each class that is not selected.
     ranked = order[np.lexsort((order, classes))]
     limits = ranked[np.cumsum(sizes) - sizes + counts]
     return order < limits[classes]

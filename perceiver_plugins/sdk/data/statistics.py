@@ -1,4 +1,4 @@
-"""Mean and standard deviation of columns of numbers, in double precision."""
+"""Statistics of columns of numbers, in double precision."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from perceiver_plugins.sdk.errors import DataError
 
 
 def mean_and_std(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the population standard deviation of each column, NaN left out.
+    """Compute mean and population standard deviation of each column, ignoring NaN.
 
-    A column without two different numbers has a standard deviation of 1, and one without any number a mean of 0.
+    Columns without two different numbers have a standard deviation of 1; columns without any number a mean of 0.
 
     Args:
         numbers: (rows, m).
@@ -31,7 +31,7 @@ def _mean_and_std(known: np.ndarray) -> tuple[float, float]:
     lowest, highest = known.min(), known.max()
     if lowest == highest:
         return float(lowest), 1.0
-    # Scaled before they are summed and squared, numbers of any magnitude neither overflow nor vanish.
+    # Scaling before sums and squares avoids overflow and underflow.
     scale = max(abs(lowest), abs(highest))
     mean = float((known / scale).mean() * scale)
     deviations = known - mean
@@ -40,7 +40,7 @@ def _mean_and_std(known: np.ndarray) -> tuple[float, float]:
 
 
 def refuse_constant(names: Sequence[str], targets: np.ndarray) -> None:
-    """Raise DataError if one of the targets (rows, t) has no two different numbers in the training data."""
+    """Raise DataError if one of the targets (rows, t) is constant or missing in the training data."""
     for name, column in zip(names, targets.T, strict=True):
         known = _known(column)
         if not known.size or known.min() == known.max():
@@ -49,10 +49,10 @@ def refuse_constant(names: Sequence[str], targets: np.ndarray) -> None:
 
 
 def missing_targets(names: Sequence[str], targets: np.ndarray, split: str) -> list[str]:
-    """A line for each of the targets (rows, t) of a split that is missing in some rows."""
+    """Return a line for each of the targets (rows, t) of a split with missing values."""
     counts = np.isnan(targets).sum(axis=0)
     return [
-        f"{split}: {count:,} of {len(targets):,} numbers in the column {name!r} are missing, and are not predicted"
+        f"{split}: {count:,} of {len(targets):,} numbers in the column {name!r} are missing and ignored"
         for name, count in zip(names, counts.tolist(), strict=True)
         if count
     ]

@@ -1,7 +1,6 @@
 """Rows of tables: delimited text, JSON and Parquet.
 
-Every reader of the project gets its rows here. What makes a row or a column ambiguous is refused, with file and line;
-empty lines and columns without a name are no data.
+Ambiguous rows and columns are rejected with file and line. Empty lines and columns without a name are ignored.
 """
 
 from __future__ import annotations
@@ -27,33 +26,31 @@ Row = tuple[str, Mapping[str, Any]]
 """Location of a row ("train.csv, line 3"), for messages, and its values by column."""
 
 DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
-"""Usual delimiters of columns, with their names in messages."""
-
+"""Common delimiters, with their names in messages."""
 
 DELIMITER_OF = {".csv": ",", ".tsv": "\t"}
-"""Delimiters of the formats where no flag names another one."""
+"""Default delimiters of formats."""
 
 
 def read_rows(path: Path, columns: Mapping[str, str], delimiter: str | None = None) -> Iterator[Row]:
-    """The rows of a table: JSON lines, a JSON list of objects, CSV, TSV or Parquet.
+    """Read the rows of a table: JSON lines, a JSON list of objects, CSV, TSV or Parquet.
 
     Args:
         path: The file.
-        columns: The columns that rows must have, each with the flag that names it, for errors. None: all that there
-            are.
-        delimiter: Character between the columns of .csv and .tsv files. None: a comma, or a tab in .tsv files.
+        columns: Required columns, each with its flag for messages. Empty: all columns of the file.
+        delimiter: Delimiter of .csv and .tsv files. None: a comma, or a tab in .tsv files.
 
-    Returns:
-        For each row its location, which begins with the file's name, and its values by column, those of other columns
-        perhaps among them. Values are as the format has them: CSV has text only, and an empty one where there is no
-        value; the others have null (None), numbers and lists.
+    Yields:
+        Location of each row, which begins with the file's name, and its values by column, possibly with other columns.
+        Values have the types of the format: CSV has texts, "" if missing; the others have null (None), numbers and
+        lists.
 
     Raises:
-        DataError: If the file is missing, damaged, no table, or not UTF-8, lacks a column or has one twice, or if a
-            row has more or fewer values than the header has names.
+        DataError: If the file is missing, damaged, not a table, or not UTF-8, lacks a column or has one twice, or if
+            the number of values of a row differs from the header.
     """
     if not is_table(path):
-        raise DataError(f"{path}: not a table; columns are read from {', '.join(TABLES)} files, compressed or not")
+        raise DataError(f"{path}: not a table (columns are read from {', '.join(TABLES)} files, compressed or not)")
     kind = file_format(path)[0]
     with readable(path):
         if kind == ".parquet":
@@ -65,10 +62,10 @@ def read_rows(path: Path, columns: Mapping[str, str], delimiter: str | None = No
 
 
 def check_delimiter(delimiter: str | None) -> str | None:
-    r"""The delimiter that a flag names, in which \t and "tab" mean a tab.
+    r"""Return the delimiter that a flag names. \t and "tab" mean a tab.
 
     Raises:
-        UserError: If it is not one character, or one that cannot separate columns.
+        UserError: If it is not a single character, or cannot separate columns.
     """
     if delimiter is None:
         return None
@@ -79,17 +76,16 @@ def check_delimiter(delimiter: str | None) -> str | None:
 
 
 def column_names(path: Path, delimiter: str | None = None) -> tuple[list[str], list[str]]:
-    """The columns of a table by its header or first row: those with data, and those that hold a row's index.
+    """Return the columns of a table by its header or first row: data columns, and index columns.
 
-    An index is a column that pandas wrote for it: one without a name, "Unnamed: 0", or one that a Parquet file's
-    metadata calls an index.
+    Index columns are those that pandas writes: without a name, "Unnamed: 0", or an index in a Parquet file's metadata.
 
     Raises:
         DataError: As :func:`read_rows`, or if there is no row.
     """
     _, first = next(read_rows(path, {}, delimiter), (None, None))
     if first is None:
-        raise DataError(f"{path}: the file holds no row")
+        raise DataError(f"{path}: no rows")
     kind = file_format(path)[0]
     if kind in DELIMITER_OF:
         names = _header(path, delimiter or DELIMITER_OF[kind])
@@ -102,20 +98,20 @@ def column_names(path: Path, delimiter: str | None = None) -> tuple[list[str], l
 
 
 def _parquet_columns(path: Path) -> tuple[list[str], set[str]]:
-    """The columns of a Parquet file, and those that pandas' metadata calls an index."""
+    """Return the columns of a Parquet file, and the index columns in the metadata of pandas."""
     with readable(path), _open_parquet(path) as table:
         names, stored = table.schema_arrow.names, table.schema_arrow.pandas_metadata or {}
     return names, {name for name in stored.get("index_columns", ()) if isinstance(name, str)}
 
 
 def require_columns(where: str, columns: Mapping[str, str], found: Iterable[Any], hint: str = "") -> None:
-    """Raise DataError unless each of the columns, given with the flag that names it, was found.
+    """Raise DataError if a required column is missing.
 
     Args:
         where: The file, for messages.
-        columns: The columns.
-        found: The names that there are.
-        hint: The cause, where it is known; otherwise the message names the nearest column.
+        columns: Required columns, each with its flag.
+        found: Names of the existing columns.
+        hint: The cause, if known; otherwise the message names the most similar column.
     """
     found = [str(name) for name in found]
     for column, flag in columns.items():
@@ -128,14 +124,14 @@ def require_columns(where: str, columns: Mapping[str, str], found: Iterable[Any]
 def _refuse_duplicates(where: str, names: Iterable[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{where}: the column {twice[0]!r} occurs more than once; rename or remove one of them")
+        raise DataError(f"{where}: the column {twice[0]!r} occurs more than once (rename or remove one of them)")
 
 
 # Delimited text
 
 
 def _read_delimited(path: Path, columns: Mapping[str, str], delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # the default refuses texts of more than 128 KiB
+    csv.field_size_limit(2**31 - 1)  # the default limit is 128 KiB
     lines = csv.reader(decoded_lines(path), delimiter=delimiter, strict=True)
     begin = 1
     try:
@@ -168,7 +164,7 @@ def _header(path: Path, delimiter: str) -> list[str]:
 
 
 def _named_columns(path: Path, header: Sequence[str], columns: Mapping[str, str], delimiter: str) -> list[int]:
-    """The indices of the columns with a name. Spreadsheets add columns without one, pandas puts its index first."""
+    """Return the indices of columns with a name. Spreadsheets add empty columns, pandas writes its index first."""
     named = [index for index, name in enumerate(header) if name.strip()]
     names = [header[index] for index in named]
     _refuse_duplicates(str(path), names)
@@ -180,7 +176,7 @@ def _named_columns(path: Path, header: Sequence[str], columns: Mapping[str, str]
 
 
 def _delimiter_hint(header: Sequence[str], columns: Mapping[str, str], delimiter: str) -> str:
-    """The delimiter that a header of one column seems to have; "" if it seems right as it is."""
+    """Suggest another delimiter for a header of one column; "" if the delimiter seems right."""
     if len(header) > 1 or header[0] in columns:
         return ""
     other = next((each for each in DELIMITERS if each != delimiter and each in header[0]), None)
@@ -194,13 +190,13 @@ def _wrong_width(where: str, values: Sequence[str], header: Sequence[str], delim
     if len(values) > len(header):
         return (
             f"{where}: {len(values)} values, more than the {len(header)} columns of the header "
-            f"(put quotes around a value that has {name} in it)"
+            f"(put quotes around values that contain {name})"
         )
     return f"{where}: {len(values)} values, fewer than the {len(header)} columns of the header"
 
 
 def _refuse_unnamed(where: str, values: Sequence[str], named: Sequence[int]) -> None:
-    """Raise DataError if there is a value right of the last column with a name."""
+    """Raise DataError if a row has a value to the right of the last named column."""
     last = named[-1] if named else -1
     beyond = [value for value in values[last + 1 :] if value.strip()]
     if beyond:
@@ -209,7 +205,7 @@ def _refuse_unnamed(where: str, values: Sequence[str], named: Sequence[int]) -> 
 
 def _csv_reason(error: csv.Error, begin: int, end: int) -> str:
     if "unexpected end of data" in str(error):
-        return f"a quote that is opened in this row is not closed up to line {end}"
+        return f"a quote opened in this row is not closed up to line {end}"
     return f"{error}, line {end}" if end > begin else str(error)
 
 
@@ -226,7 +222,7 @@ def _read_json(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(location in the file, value) of each row of JSON lines, or of one JSON list."""
+    """Read location and value of each row of JSON lines, or of a JSON list."""
     lines = enumerate(decoded_lines(path), 1)
     for number, line in lines:
         if not line.strip():
@@ -243,27 +239,26 @@ def _parse_json(path: Path, location: str, text: str) -> Any:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}, {location}: not JSON ({error.msg}, column {error.colno}); expected one object per line, "
-            "or one list"
+            f"{path}, {location}: not JSON ({error.msg}, column {error.colno}; expected one object per line, or a list)"
         ) from error
     except RecursionError as error:
         raise DataError(f"{path}, {location}: lists or objects are nested too deeply") from error
     except _DuplicateKeyError as error:
         raise DataError(f"{path}, {location}: {error}") from error
     except ValueError as error:
-        raise DataError(f"{path}, {location}: a whole number has more than 4300 digits (write it as text)") from error
+        raise DataError(f"{path}, {location}: an integer has more than 4300 digits (write it as text)") from error
 
 
 class _DuplicateKeyError(ValueError):
-    """A key occurs twice in an object."""
+    """Error of a duplicate key in an object."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; json itself keeps the last of several values of a key."""
+    """Create an object, and reject duplicate keys, of which json would keep the last value."""
     values = dict(pairs)
     if len(values) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise _DuplicateKeyError(f"the key {twice!r} occurs more than once in an object; rename or remove one of them")
+        raise _DuplicateKeyError(f"the key {twice!r} occurs more than once in an object (rename or remove one of them)")
     return values
 
 
@@ -273,7 +268,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _open_parquet(path: Path) -> pq.ParquetFile:
     source: Any = path
     if file_format(path)[1]:
-        with open_binary(path) as file:  # a Parquet file is read from its end, which compressed data is not
+        with open_binary(path) as file:  # Parquet files need random access
             source = io.BytesIO(file.read())
     try:
         return pq.ParquetFile(source)

@@ -10,36 +10,36 @@ from perceiver_plugins.sdk.errors import DataError
 
 
 def require_files(tree: FileTree, suffixes: Sequence[str], noun: str) -> list[str]:
-    """Select the files of a kind in a tree, and report what else is there.
+    """Select files by their suffixes, and report the others.
 
     Args:
-        tree: the files.
-        suffixes: endings of their names, in lower case.
-        noun: what such files are called: "images".
+        tree: the folder or archive.
+        suffixes: suffixes in lower case.
+        noun: plural noun for the files in messages, such as "images".
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is no such file.
     """
     names = select_files(tree, suffixes, noun)
     if not names:
-        raise DataError(f"{tree.path}: there are no {noun} ({', '.join(suffixes)})")
+        raise DataError(f"{tree.path}: no {noun} ({', '.join(suffixes)})")
     return names
 
 
 def read_files(path: str | Path, suffixes: Sequence[str], noun: str, flag: str = "path") -> Iterator[tuple[str, bytes]]:
-    """Read the files of a kind in a folder, or in a zip archive, and below.
+    """Read the files with given suffixes in a folder or zip archive, recursively.
 
     Args:
         path: the folder or archive.
-        suffixes: endings of their names, in lower case.
-        noun: what such files are called: "images".
-        flag: the flag that names the path, for messages.
+        suffixes: suffixes in lower case.
+        noun: plural noun for the files in messages, such as "images".
+        flag: name of the path's flag, for messages.
 
     Yields:
-        The path of each file as messages show it, and its content; sorted by path.
+        Path of each file, for messages, and its content; sorted by path.
 
     Raises:
-        DataError: if there is no such folder or archive, or no such file in it, or if one cannot be read.
+        DataError: if the folder or archive does not exist or has no such file, or if a file cannot be read.
     """
     tree = open_tree(path, flag)
     for name in require_files(tree, suffixes, noun):

@@ -1,4 +1,4 @@
-"""Base classes of prediction: readers of inputs and predictors."""
+"""Base classes of prediction: readers and predictors."""
 
 import lazy_loader
 

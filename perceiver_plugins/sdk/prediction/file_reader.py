@@ -1,4 +1,4 @@
-"""Reader of files of one kind, alone or in folders and zip archives."""
+"""Reader of files of one kind, in folders and zip archives as well."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ARCHIVE = ".zip"
 
 
 class ArchivedFile(str):
-    """File in a zip archive as one input: the path that messages show, and where its content is.
+    """File in a zip archive as an input: its path for messages, with the archive and the name in it.
 
     Args:
         archive: the archive.
-        name: the file's path in it.
+        name: path of the file in the archive.
     """
 
     archive: ZipTree
@@ -34,7 +34,7 @@ class ArchivedFile(str):
         return file
 
     def read(self) -> bytes:
-        """Read its content.
+        """Read the content of the file.
 
         Raises:
             DataError: if it cannot be read.
@@ -43,7 +43,7 @@ class ArchivedFile(str):
 
 
 class FileReader(Reader):
-    """Reader of files of one kind. Subclasses set :attr:`suffixes` and implement :meth:`decode` and ``collate``.
+    """Base class of readers of files. Subclasses set :attr:`suffixes`, and implement :meth:`decode` and ``collate``.
 
     Args:
         data: the ``description()`` of the data module, from the checkpoint.
@@ -51,22 +51,22 @@ class FileReader(Reader):
     """
 
     suffixes: ClassVar[Sequence[str]]
-    """Endings of the files' names, in lower case: ``(".wav",)``."""
+    """Suffixes of the files, in lower case: ``(".wav",)``."""
 
     noun: ClassVar[str] = "files"
-    """What such files are called, for messages: "images"."""
+    """Plural noun for the files in messages, such as "images"."""
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
         """Expand folders, zip archives and patterns to files.
 
         Raises:
-            UserError: if there is no such file in a folder or archive, or if nothing matches a pattern.
+            UserError: if a folder or archive has no such file, or if a pattern has no match.
         """
         files = files_named(inputs, self.suffixes, self.noun)
         return [source for name in files for source in self._files_in(name)]
 
     def _files_in(self, name: str) -> Sequence[str]:
-        """The files in a zip archive, or the name of any other file."""
+        """Return the files in a zip archive, or the name of any other file."""
         if not (name.lower().endswith(ARCHIVE) and is_file(name)):
             return [name]
         archive = ZipTree(as_path(name))
@@ -82,19 +82,19 @@ class FileReader(Reader):
 
     @abstractmethod
     def decode(self, content: bytes, name: str) -> Any:
-        """Make an example of a file's content, as ``collate`` takes it.
+        """Decode the content of a file to an example for ``collate``.
 
         Args:
-            content: the file's bytes.
-            name: its path, for messages.
+            content: content of the file.
+            name: path of the file, for messages.
 
         Raises:
-            UserError: in one line that names the file, if it cannot be decoded.
+            UserError: if it cannot be decoded; the message is one line that names the file.
         """
 
 
 def read_content(source: str) -> bytes:
-    """Read the content of a file that :meth:`FileReader.expand` found.
+    """Read the content of a file that :meth:`FileReader.expand` returned.
 
     Raises:
         DataError: if it cannot be read.
@@ -103,7 +103,7 @@ def read_content(source: str) -> bytes:
         return source.read()
     try:
         return as_path(source).read_bytes()
-    except ValueError as error:  # a zero byte in the name
+    except ValueError as error:  # a null byte in the name
         raise DataError(f"{shorten_path(source)}: cannot be read ({error})") from error
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror or error})") from error

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, elsewhere lines at growing intervals."""
+"""Progress reports: a bar on a terminal, otherwise lines at growing intervals."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def track_progress(items: Iterable[T], total: int | None, label: str) -> Iterato
     """Yield items and report progress on standard error: with a bar on a terminal, otherwise with lines.
 
     Args:
-        items: what is worked through.
-        total: how many there are; None or 0: unknown.
-        label: what is done, such as "Predicting".
+        items: the items to iterate.
+        total: number of items; None or 0: unknown.
+        label: name of the task, such as "Predicting".
     """
     if sys.stderr.isatty():
         hidden = total is not None and total == 1

@@ -1,4 +1,4 @@
-"""What a person gives to ``perceiver predict``, and how a model reads it: the side of a modality in prediction."""
+"""Base class of readers: they convert the inputs of ``perceiver predict`` to batches of a modality."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from perceiver_registry import UserError
 
 
 class Reader(ABC):
-    """Reads the inputs of one modality, as a trained model expects them.
+    """Base class of readers of a modality, with the preprocessing of training.
 
-    An input adapter's spec names its reader, which serves every task: a task's predictor knows what to make of the
-    model's output, and nothing of texts or images.
+    The spec of an input adapter names its reader, which works with all tasks: predictors handle the model's output and
+    are independent of the modality.
 
     Args:
-        data: what the checkpoint says of the data it was trained on, the ``description()`` of its data module.
+        data: the ``description()`` of the data module, from the checkpoint.
         input_adapter: the model's input adapter.
 
     Raises:
-        UserError: if ``data`` lacks what is needed to read.
+        UserError: if ``data`` lacks an entry that the reader needs.
     """
 
     padding_side: Literal["left", "right"] = "right"
-    """Where batches are padded, if they are."""
+    """Side of padding."""
 
     long_inputs: bool = False
-    """Whether an input may be a text of any length, of which the beginning or the end is read."""
+    """Whether inputs may be texts of any length, which are truncated."""
 
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         self.data = data
@@ -42,21 +42,21 @@ class Reader(ABC):
 
     @classmethod
     def example(cls, input_adapter: InputAdapter, folder: Path) -> tuple[Reader, list[str]]:
-        """A reader and small inputs that it can read, for the checks of ``perceiver_registry.testing``.
+        """Create a reader and small inputs for the checks of ``perceiver_registry.testing``.
 
-        Without it, the checks skip what needs a reader.
+        Checks that need a reader are skipped if this method is not implemented.
 
         Args:
             input_adapter: the model's input adapter.
-            folder: an empty folder to write files of inputs into.
+            folder: an empty folder to write input files to.
 
         Returns:
-            A reader, and two or more inputs as :meth:`expand` takes them, of different lengths if inputs have a length.
+            A reader, and two or more inputs for :meth:`expand`, of different lengths if lengths may differ.
         """
         raise NotImplementedError(f"{cls.__name__}.example")
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
-        """The single inputs that a person's arguments stand for, such as the files in a folder.
+        """Expand arguments to single inputs, such as a folder to its files.
 
         Raises:
             UserError: if an argument names no input.
@@ -64,10 +64,10 @@ class Reader(ABC):
         return list(inputs)
 
     def sources(self, inputs: Iterable[str]) -> Iterator[str]:
-        """Expand inputs, one after the other where each is read by itself, so that any number takes no memory.
+        """Expand arguments to single inputs lazily, to save memory.
 
         Args:
-            inputs: as of :meth:`expand`. If they are a sequence, all are expanded before the first is read.
+            inputs: arguments, as in :meth:`expand`. All arguments of a sequence are checked before the first is read.
 
         Raises:
             UserError: if an argument names no input.
@@ -76,37 +76,40 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, source: str) -> Any:
-        """One example, as :meth:`collate` takes it.
+        """Read an input as an example for :meth:`collate`.
 
         Args:
             source: one of the inputs that :meth:`expand` returned.
 
         Raises:
-            UserError: if it cannot be read; the others are predicted all the same.
+            UserError: if it cannot be read. It is reported, and the other inputs are predicted.
         """
 
     @abstractmethod
     def collate(self, examples: Sequence[Any]) -> Batch:
-        """A batch of examples, without labels."""
+        """Collate examples to a batch, without labels.
+
+        If this fails, :class:`~perceiver_plugins.sdk.prediction.Predictor` collates examples of equal shapes.
+        """
 
     def tokens(self, example: Any) -> list[str]:
-        """What a person calls each of the m places of an example's input, where each gets an answer of its own."""
-        return [str(place) for place in range(len(example))]
+        """Name each of the m input positions of an example, for tasks that predict something for each."""
+        return [str(position) for position in range(len(example))]
 
     def draw_attention(self, source: str, example: Any, weights: Sequence[Tensor], path: Path) -> Path:
-        """Draws how much a model looked at each place of an input.
+        """Draw the attention maps of an input.
 
         Args:
-            source: the input, as it was given.
-            example: what :meth:`read` made of it.
+            source: the input.
+            example: result of :meth:`read` for it.
             weights: (m) for each cross-attention layer of the encoder, each summing to 1.
-            path: where to write, without a suffix.
+            path: path of the picture without suffix.
 
         Returns:
-            The file that was written.
+            Path of the file.
 
         Raises:
-            UserError: if there is no picture of this modality.
+            UserError: if the modality has no visualisation.
         """
         raise UserError(
             "--attention: not available for this kind of input (its reader does not override draw_attention)"
@@ -114,26 +117,26 @@ class Reader(ABC):
 
 
 def files_named(inputs: Sequence[str], suffixes: Sequence[str], noun: str) -> list[str]:
-    """The files that inputs name: each file, all of a kind in a folder and below, all files that match a pattern.
+    """Expand files, folders (recursively) and patterns to files.
 
     Args:
         inputs: files, folders and patterns.
-        suffixes: what the names of files of the kind end in, in lower case. Hidden ones do not count; others in folders
-            are counted and reported.
-        noun: what such files are called, for messages: "images".
+        suffixes: suffixes of the files in folders, in lower case. Hidden files are ignored; other files are counted and
+            reported.
+        noun: plural noun for the files in messages, such as "images".
 
     Raises:
-        UserError: if there is no such file in a folder, or if nothing matches a pattern.
+        UserError: if a folder has no such file, or if a pattern has no match.
     """
     found: list[str] = []
     for name in inputs:
         path = as_path(name)
         if not name:
-            raise UserError(f"'': an empty name; give {noun}, folders of {noun} or patterns")
+            raise UserError(f"'': an empty name (give {noun}, folders of {noun} or patterns)")
         if is_folder(name):
             files = select_files(FolderTree(path), suffixes, noun)
             if not files:
-                raise UserError(f"{path}: there are no {noun} ({', '.join(suffixes)}) in the folder")
+                raise UserError(f"{path}: no {noun} ({', '.join(suffixes)}) in the folder")
             found += [str(path / file) for file in files]
         elif is_pattern(name):
             matches = matching_files(name)

@@ -1,4 +1,4 @@
-"""Clips: video with audio and a label, their adapters and their data."""
+"""Video clips with audio and labels: adapters, data modules and the multimodal autoencoder."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Adapters from clips to a Perceiver: audio, video, both, and both with a label as one input."""
+"""Input adapters for audio, video and labels, and for all three as one input."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from perceiver_plugins.multimodal.config import (
 from perceiver_plugins.sdk.data.loading import IGNORED
 
 AUDIO, VIDEO, LABEL = "audio", "image", "label"
-"""Names of the modalities, as in Hugging Face's model: their order is that of arrays one after the other."""
+"""Names of the modalities, as in Hugging Face's model, in the order in which they are concatenated."""
 
 
 def space_to_depth(frames: Tensor, patch_size: Sequence[int]) -> Tensor:
-    """Turns the patches of a video into channels.
+    """Move the patches of a video into the channel dimension.
 
     Args:
-        frames: (b, time, channels, height, width), each length a multiple of the patch's.
+        frames: (b, time, channels, height, width); time, height and width are multiples of the patch's.
         patch_size: time t, height h and width w of a patch.
 
     Returns:
-        (b, time / t, height / h, width / w, t h w channels), the channels in the order (t, h, w, channel).
+        (b, time / t, height / h, width / w, t h w channels), with channels in the order (t, h, w, channel).
     """
     t, h, w = patch_size
     patches = frames.unflatten(4, (-1, w)).unflatten(3, (-1, h)).unflatten(1, (-1, t))
@@ -39,13 +39,13 @@ def space_to_depth(frames: Tensor, patch_size: Sequence[int]) -> Tensor:
 
 
 class AudioPatchesInputAdapter(InputAdapter):
-    """Patches of raw audio with their Fourier positions appended. Reads ``input_values`` of a batch.
+    """Patches of raw audio with Fourier positions. Reads ``input_values`` of a batch.
 
     Args:
-        num_samples: samples of the recordings that it is meant for, though it may take others.
-        samples_per_patch: samples that make a place of the input array.
-        num_bands: frequencies of the positions.
-        max_resolution: what the positions resolve, in samples.
+        num_samples: samples per recording of the example batch; other lengths are accepted.
+        samples_per_patch: samples per input position.
+        num_bands: frequencies of the Fourier positions.
+        max_resolution: resolution of the Fourier positions in samples.
     """
 
     def __init__(self, num_samples: int, samples_per_patch: int, num_bands: int, max_resolution: int):
@@ -63,16 +63,16 @@ class AudioPatchesInputAdapter(InputAdapter):
         )
 
     def check_data(self, data: Any) -> None:
-        """Check that a data module has recordings, which can be cut into patches.
+        """Check that a data module has audio whose length is a multiple of the patch size.
 
         Raises:
-            ValueError: if they cannot.
+            ValueError: if it has not.
         """
         _check_stream(data, "audio")
         number = getattr(data, "num_audio_samples", None)
         if number is not None and number % self.samples_per_patch:
             raise ValueError(
-                f"the data's num_audio_samples={number} is no multiple of the model's "
+                f"the data's num_audio_samples={number} must be a multiple of the model's "
                 f"samples_per_patch={self.samples_per_patch}"
             )
 
@@ -80,10 +80,10 @@ class AudioPatchesInputAdapter(InputAdapter):
         return {"input_values": 2 * torch.rand(batch_size, self.num_samples, generator=generator) - 1}
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        """Adapts ``batch["input_values"]`` (b, samples), floating point, of any length that patches make up.
+        """Adapt ``batch["input_values"]`` (b, samples), floating point.
 
         Raises:
-            ValueError: if it has another shape or type.
+            ValueError: if it has another shape or type, or if its length is not a multiple of ``samples_per_patch``.
         """
         samples: Tensor = batch["input_values"]
         if samples.dim() != 2 or samples.shape[1] % self.samples_per_patch:
@@ -92,20 +92,20 @@ class AudioPatchesInputAdapter(InputAdapter):
                 f"of samples_per_patch={self.samples_per_patch}"
             )
         if not samples.is_floating_point():
-            raise ValueError(f"input_values of type {samples.dtype}: must be floating point numbers")
+            raise ValueError(f"input_values of type {samples.dtype}: must be floating point")
         patches = samples.unflatten(1, (-1, self.samples_per_patch))
         return AdaptedInput(_with_positions(patches, self.fourier_positions, patches.shape[1:2]))
 
 
 class VideoPatchesInputAdapter(InputAdapter):
-    """Patches of a video with their Fourier positions appended. Reads ``pixel_values_videos`` of a batch.
+    """Space-time patches of video with Fourier positions. Reads ``pixel_values_videos`` of a batch.
 
     Args:
-        num_frames: frames of the videos that it is meant for, though it may take others.
-        frame_size: their height and width.
-        patch_size: frames, height and width of what makes a place of the input array.
-        num_bands: frequencies of the positions in each dimension.
-        max_resolution: what the positions resolve in time, height and width.
+        num_frames: frames per video of the example batch; other lengths are accepted.
+        frame_size: height and width of its frames; other sizes are accepted.
+        patch_size: frames, height and width of the patch at an input position.
+        num_bands: frequencies of the Fourier positions per dimension.
+        max_resolution: resolution of the Fourier positions in time, height and width.
     """
 
     def __init__(
@@ -131,16 +131,16 @@ class VideoPatchesInputAdapter(InputAdapter):
         )
 
     def check_data(self, data: Any) -> None:
-        """Check that a data module has videos, which can be cut into patches.
+        """Check that a data module has videos whose shape is a multiple of the patch size.
 
         Raises:
-            ValueError: if they cannot.
+            ValueError: if it has not.
         """
         _check_stream(data, "video")
         num_frames, frame_size = getattr(data, "num_frames", None), getattr(data, "frame_size", None)
         if num_frames is not None and frame_size is not None and not self._fits((num_frames, *frame_size)):
             raise ValueError(
-                f"the data's num_frames={num_frames} and frame_size={tuple(frame_size)} are no multiples of the "
+                f"the data's num_frames={num_frames} and frame_size={tuple(frame_size)} must be multiples of the "
                 f"model's patch_size={self.patch_size}"
             )
 
@@ -149,10 +149,10 @@ class VideoPatchesInputAdapter(InputAdapter):
         return {"pixel_values_videos": torch.rand(batch_size, time, NUM_COLOURS, *size, generator=generator)}
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        """Adapts ``batch["pixel_values_videos"]`` (b, frames, 3, height, width), floating point, of any size.
+        """Adapt ``batch["pixel_values_videos"]`` (b, frames, 3, height, width), floating point.
 
         Raises:
-            ValueError: if it has another shape or type, or if patches do not make it up.
+            ValueError: if it has another shape or type, or if its shape is not a multiple of ``patch_size``.
         """
         frames: Tensor = batch["pixel_values_videos"]
         is_video = frames.dim() == 5 and frames.shape[2] == NUM_COLOURS
@@ -162,7 +162,7 @@ class VideoPatchesInputAdapter(InputAdapter):
                 f"width); frames, height and width multiples of patch_size={self.patch_size}"
             )
         if not frames.is_floating_point():
-            raise ValueError(f"pixel_values_videos of type {frames.dtype}: must be floating point numbers")
+            raise ValueError(f"pixel_values_videos of type {frames.dtype}: must be floating point")
         patches = space_to_depth(frames, self.patch_size)
         return AdaptedInput(_with_positions(patches.flatten(1, 3), self.fourier_positions, patches.shape[1:4]))
 
@@ -171,7 +171,7 @@ class VideoPatchesInputAdapter(InputAdapter):
 
 
 class LabelInputAdapter(InputAdapter):
-    """A label as a one-hot vector, at a single place without a position. Reads ``labels`` of a batch.
+    """Label as a one-hot vector at a single input position. Reads ``labels`` of a batch.
 
     Args:
         num_classes: number of classes.
@@ -184,18 +184,18 @@ class LabelInputAdapter(InputAdapter):
         return {"labels": torch.randint(self.num_input_channels, (batch_size,), generator=generator)}
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        """Adapts ``batch["labels"]`` (b), numbers of classes; one that is not known (-100) becomes zeros."""
+        """Adapt ``batch["labels"]`` (b), class indices; an unknown label (-100) is a vector of zeros."""
         labels: Tensor = batch["labels"]
         known = (labels != IGNORED)[:, None]
         return AdaptedInput((one_hot(labels.clamp(min=0), self.num_input_channels) * known)[:, None].float())
 
 
 class AudioVideoLabelInputAdapter(CompositeInputAdapter):
-    """Audio, video and a label as one input: arrays one after the other, filled up with modality embeddings.
+    """Audio, video and label as one input, concatenated and padded with modality embeddings.
 
-    Each modality has a mask token, which takes the place of what is hidden from the encoder. The label is hidden in
-    evaluation, so that the model has to tell it: it is read (``labels``, as class numbers) in training alone, and only
-    where ``label_mask_probability`` is less than 1.
+    Each modality has a mask token, which replaces masked positions. The label is always masked in evaluation, so that
+    the model has to predict it: ``labels`` (class indices) are only read in training, and only if
+    ``label_mask_probability`` is less than 1.
 
     Args:
         config: the encoder's configuration.
@@ -228,7 +228,7 @@ class AudioVideoLabelInputAdapter(CompositeInputAdapter):
         super().__init__(parts, config.min_padding, config.init_scale, probabilities)
         for vectors in (self.embeddings, self.mask_tokens):
             for modality, vector in vectors.items():
-                # A row, as Hugging Face keeps it.
+                # A row, as in Hugging Face's state dict.
                 vectors[modality] = nn.Parameter(vector.detach()[None], requires_grad=vector.requires_grad)
 
     @classmethod
@@ -237,7 +237,7 @@ class AudioVideoLabelInputAdapter(CompositeInputAdapter):
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
         batch = dict(super().example_batch(batch_size, generator))
-        del batch["labels"]  # what labels are is the task's to say
+        del batch["labels"]  # labels are created by the task
         return batch
 
     def mask_probability(self, modality: str) -> float:
@@ -252,13 +252,17 @@ class AudioVideoLabelInputAdapter(CompositeInputAdapter):
 
 
 def _check_stream(data: Any, kind: str) -> None:
-    """Raise ValueError if a data module says that its clips do not have a stream."""
+    """Check that the clips of a data module have a stream, unless the module does not list its streams.
+
+    Raises:
+        ValueError: if the stream is missing.
+    """
     streams = getattr(data, "streams", None)
     if streams is not None and kind not in streams:
         raise ValueError(f"the data's clips have no {kind}, which the model reads (its streams: {', '.join(streams)})")
 
 
 def _with_positions(patches: Tensor, fourier_positions: FourierPositions, grid: Sequence[int]) -> Tensor:
-    """Patches (b, m, c) of a grid with m places, and the positions of these, which are appended to their channels."""
+    """Append Fourier positions to the channels of patches (b, m, c) on a grid with m cells."""
     positions = fourier_positions(grid, patches.device, patches.dtype)
     return torch.cat([patches, positions.expand(patches.shape[0], -1, -1)], dim=-1)

@@ -1,7 +1,7 @@
-"""Configurations of the adapters of clips: video, audio and a label.
+"""Configurations of the clip adapters: video, audio and label.
 
-The modalities are called "audio", "image" (the video) and "label", as in Hugging Face's model: where arrays stand one
-after the other, they are in the order of these names.
+The modalities are named "audio", "image" (the video) and "label", as in Hugging Face's model, and are concatenated in
+this order.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ NUM_COLOURS = 3
 
 
 def require_shape(config: Any, field: str, num_dimensions: int) -> None:
-    """Makes ``field`` a tuple of lengths.
+    """Check that ``field`` has ``num_dimensions`` positive integers and convert it to a tuple.
 
     Raises:
-        ValueError: if it is something else than so many whole numbers of at least 1.
+        ValueError: if it has not.
     """
     value = getattr(config, field)
     is_shape = isinstance(value, list | tuple) and len(value) == num_dimensions
@@ -30,7 +30,17 @@ def require_shape(config: Any, field: str, num_dimensions: int) -> None:
 
 
 def require_multiple(config: Any, field: str, factor: int | tuple[int, ...], of: str) -> None:
-    """Raises ValueError unless ``field``, a number or a shape, is a multiple of ``factor``, which is called ``of``."""
+    """Check that ``field``, a number or a shape, is a multiple of ``factor``.
+
+    Args:
+        config: the configuration.
+        field: name of the field.
+        factor: divisor, one for each dimension of a shape.
+        of: name of the divisor in the error message.
+
+    Raises:
+        ValueError: if it is not a multiple.
+    """
     value = getattr(config, field)
     pairs = zip(value, factor, strict=True) if isinstance(factor, tuple) else [(value, factor)]
     require(all(length % part == 0 for length, part in pairs), config, field, f"must be a multiple of {of}={factor}")
@@ -38,13 +48,13 @@ def require_multiple(config: Any, field: str, factor: int | tuple[int, ...], of:
 
 @dataclass
 class AudioPatchesEncoderConfig(EncoderConfig):
-    """An encoder of raw audio in patches, with Fourier positions (Perceiver IO, arXiv 2107.14795, section 4.3).
+    """Encoder of raw audio in patches, with Fourier positions (Perceiver IO, arXiv 2107.14795, section 4.3).
 
     Args:
-        num_audio_samples: samples of the recordings that it is meant for, though it may take others.
-        samples_per_patch: samples that make a place of the input array.
-        num_frequency_bands: frequencies of the positions, each a sine and a cosine.
-        max_resolution: what the positions resolve, in samples: their highest frequency is half of it. None:
+        num_audio_samples: samples per recording in the training data; other lengths are accepted.
+        samples_per_patch: samples per input position.
+        num_frequency_bands: frequencies of the Fourier positions, each with a sine and a cosine.
+        max_resolution: resolution of the Fourier positions in samples; their highest frequency is half of it. None:
             ``num_audio_samples``.
     """
 
@@ -62,15 +72,15 @@ class AudioPatchesEncoderConfig(EncoderConfig):
 
 @dataclass
 class VideoPatchesEncoderConfig(EncoderConfig):
-    """An encoder of video in patches of space and time, with Fourier positions (Perceiver IO, section 4.3).
+    """Encoder of video in space-time patches, with Fourier positions (Perceiver IO, section 4.3).
 
     Args:
-        num_frames: frames of the videos that it is meant for, though it may take others.
-        frame_size: their height and width.
-        patch_size: frames, height and width of what makes a place of the input array.
-        num_frequency_bands: frequencies of the positions in each of the three dimensions; each is a sine and a cosine.
-        max_resolution: what the positions resolve in time, height and width: their highest frequency is half of it.
-            None: the number of patches in each.
+        num_frames: frames per video in the training data; other lengths are accepted.
+        frame_size: height and width of a frame; other sizes are accepted.
+        patch_size: frames, height and width of the patch at an input position.
+        num_frequency_bands: frequencies of the Fourier positions per dimension, each with a sine and a cosine.
+        max_resolution: resolution of the Fourier positions in time, height and width; their highest frequency is half
+            of it. None: the number of patches per dimension.
     """
 
     num_frames: int = 16
@@ -93,20 +103,20 @@ class VideoPatchesEncoderConfig(EncoderConfig):
 
 @dataclass
 class ClipConfig:
-    """What encoder and decoder of a clip have in common: its shape, and the Fourier features of places in it.
+    """Fields that encoder and decoder share: shape of a clip, and its Fourier positions.
 
     Args:
         num_frames: frames of the video.
-        frame_size: their height and width.
+        frame_size: height and width of a frame.
         num_audio_samples: samples of the audio.
-        samples_per_patch: samples of audio that make a place of the array.
-        num_classes: number of classes that the label may be.
-        num_audio_frequency_bands: frequencies of the positions in the audio; each is a sine and a cosine.
+        samples_per_patch: audio samples per position.
+        num_classes: number of classes of the label.
+        num_audio_frequency_bands: frequencies of the audio's Fourier positions, each with a sine and a cosine.
         num_video_frequency_bands: the same for each of the three dimensions of the video.
-        audio_max_resolution: what the positions in the audio resolve, in samples: their highest frequency is half of
-            it. None: ``num_audio_samples``.
-        video_max_resolution: the same in time, height and width of the video. None: the number of places in each, of
-            patches in an encoder and of pixels in a decoder.
+        audio_max_resolution: resolution of the audio's Fourier positions in samples; their highest frequency is half
+            of it. None: ``num_audio_samples``.
+        video_max_resolution: the same in time, height and width of the video. None: the number of positions per
+            dimension, which are patches in an encoder and pixels in a decoder.
     """
 
     num_frames: int = 16
@@ -120,10 +130,10 @@ class ClipConfig:
     video_max_resolution: tuple[int, int, int] | None = None
 
     def complete(self, patch_size: tuple[int, int, int] = (1, 1, 1)) -> None:
-        """Checks the fields and fills in what is None.
+        """Check the fields and replace None by the defaults.
 
         Args:
-            patch_size: frames, height and width that make a place of the video's array.
+            patch_size: frames, height and width of the video patch at a position.
 
         Raises:
             ValueError: if a value is out of range.
@@ -142,38 +152,38 @@ class ClipConfig:
 
     @property
     def audio_position_channels(self) -> int:
-        """Channels of the Fourier features of a place in the audio."""
+        """Channels of an audio position."""
         return 2 * self.num_audio_frequency_bands + 1
 
     @property
     def video_position_channels(self) -> int:
-        """Channels of the Fourier features of a place in the video."""
+        """Channels of a video position."""
         return 3 * (2 * self.num_video_frequency_bands + 1)
 
     @property
     def num_audio_patches(self) -> int:
-        """Places of the audio."""
+        """Number of audio positions."""
         return self.num_audio_samples // self.samples_per_patch
 
     @property
     def video_shape(self) -> tuple[int, int, int]:
-        """Frames, height and width."""
+        """Frames, height and width of the video."""
         return (self.num_frames, *self.frame_size)
 
 
 @dataclass
 class AudioVideoLabelEncoderConfig(ClipConfig, EncoderConfig):
-    """An encoder of audio, video and a label as one input (Perceiver IO, section 4.3 and appendix I).
+    """Encoder of audio, video and label as one input (Perceiver IO, section 4.3 and appendix I).
 
     Args:
-        patch_size: frames, height and width of what makes a place of the video's array.
-        min_padding: channels of the modality embedding of the modality with the most channels; the others' are longer,
-            so that all have the same number of channels in the end.
-        audio_mask_probability: probability with which a place of the audio is hidden from the encoder in training. 1:
-            all of them always are, in evaluation too; otherwise none is in evaluation.
+        patch_size: frames, height and width of the video patch at an input position.
+        min_padding: channels of the modality embedding of the widest modality. Embeddings of the others are longer and
+            pad all modalities to the same number of channels.
+        audio_mask_probability: probability of masking an audio position in training. 1 masks all of them in evaluation
+            as well; any other value masks nothing in evaluation.
         video_mask_probability: the same for the video.
-        label_mask_probability: probability with which the label is hidden from the encoder in training; in evaluation
-            it always is. The paper trained with 0.5, Hugging Face's model has 1.
+        label_mask_probability: probability of masking the label in training. In evaluation it is always masked. The
+            paper trained with 0.5; Hugging Face's model uses 1.
     """
 
     patch_size: tuple[int, int, int] = (1, 4, 4)
@@ -193,7 +203,7 @@ class AudioVideoLabelEncoderConfig(ClipConfig, EncoderConfig):
 
     @property
     def num_input_channels(self) -> int:
-        """Channels of the array that the encoder looks at."""
+        """Channels of the input array."""
         audio = self.samples_per_patch + self.audio_position_channels
         video = NUM_COLOURS * math.prod(self.patch_size) + self.video_position_channels
         return max(audio, video, self.num_classes) + self.min_padding
@@ -201,15 +211,15 @@ class AudioVideoLabelEncoderConfig(ClipConfig, EncoderConfig):
 
 @dataclass
 class AudioVideoLabelDecoderConfig(ClipConfig, DecoderConfig):
-    """A decoder of audio, video and a label (Perceiver IO, section 4.3 and appendix I).
+    """Decoder of audio, video and label (Perceiver IO, section 4.3 and appendix I).
 
     Args:
         num_cross_attention_heads: heads of the cross-attention.
-        cross_attention_residual: whether the output queries are added to what the cross-attention found.
+        cross_attention_residual: add the output queries to the output of the cross-attention.
         num_label_query_channels: channels of the learned query of the label.
-        num_output_channels: channels of the answers, from which each modality's own output is projected.
-        min_padding: channels of the modality embedding of the modality whose queries have the most channels.
-        label_names: what the classes are called, in the order of their numbers.
+        num_output_channels: channels of the hidden layer from which the outputs of all modalities are projected.
+        min_padding: channels of the modality embedding of the modality with the widest queries.
+        label_names: names of the classes, by class index.
     """
 
     num_cross_attention_heads: int = 1
@@ -232,11 +242,11 @@ class AudioVideoLabelDecoderConfig(ClipConfig, DecoderConfig):
     @property
     def num_query_channels(self) -> int:
         """Channels of the output queries."""
-        own = (self.audio_position_channels, self.video_position_channels, self.num_label_query_channels)
-        return max(own) + self.min_padding
+        channels = (self.audio_position_channels, self.video_position_channels, self.num_label_query_channels)
+        return max(channels) + self.min_padding
 
 
 def grid_of(shape: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[int, int, int]:
-    """How many patches there are in each of three dimensions."""
+    """Return the number of patches in time, height and width."""
     time, height, width = (length // part for length, part in zip(shape, patch_size, strict=True))
     return time, height, width

@@ -1,4 +1,4 @@
-"""Hugging Face's models of odd shapes, clips, and a small model of clips."""
+"""Fixtures: Hugging Face's model, a small multimodal autoencoder, and folders of clips."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ HF_BASE = {
 
 
 @pytest.fixture(autouse=True)
-def _no_seed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
+def _reset_seed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set first, so that monkeypatch restores them
         monkeypatch.setenv(variable, "0")
         monkeypatch.delenv(variable)
 
 
 @pytest.fixture
 def peer(randomise) -> Callable[..., transformers.PerceiverForMultimodalAutoencoding]:
-    """A function that builds Hugging Face's model with random parameters, and HF_BASE's config with some changes."""
+    """Factory of Hugging Face's model with random parameters and HF_BASE's configuration, optionally changed."""
 
     def peer(**changes: Any) -> transformers.PerceiverForMultimodalAutoencoding:
         config = transformers.PerceiverConfig(**(HF_BASE | changes))
@@ -56,7 +56,7 @@ def peer(randomise) -> Callable[..., transformers.PerceiverForMultimodalAutoenco
 
 @pytest.fixture
 def hf_logits() -> Callable[..., dict[str, Tensor]]:
-    """A function that decodes with Hugging Face's model, which takes places of audio and video, never none."""
+    """Function that decodes with Hugging Face's model, which requires positions of audio and video."""
 
     def hf_logits(model: Any, batch: dict[str, Tensor], audio: Tensor, image: Tensor) -> dict[str, Tensor]:
         size = len(batch["input_values"])
@@ -65,9 +65,9 @@ def hf_logits() -> Callable[..., dict[str, Tensor]]:
             "image": batch["pixel_values_videos"],
             "label": torch.randn(size, model.config.num_labels, dtype=batch["input_values"].dtype),
         }
-        places = {"audio": audio, "image": image, "label": None}
+        positions = {"audio": audio, "image": image, "label": None}
         with torch.no_grad():
-            return model(inputs=inputs, subsampled_output_points=places).logits
+            return model(inputs=inputs, subsampled_output_points=positions).logits
 
     return hf_logits
 
@@ -92,7 +92,7 @@ TINY_DECODER = {"num_label_query_channels": 6, "num_output_channels": 7, "init_s
 
 @pytest.fixture
 def clip_model_config() -> Callable[..., PerceiverConfig]:
-    """A function that makes the config of a small model, with other values where given."""
+    """Factory of the configuration of a small model, optionally changed."""
 
     def config(
         clip: dict[str, Any] | None = None,
@@ -112,7 +112,7 @@ def clip_model_config() -> Callable[..., PerceiverConfig]:
 
 @pytest.fixture
 def tiny_batch() -> dict[str, Tensor]:
-    """Three clips for the small model."""
+    """Batch of three clips for the small model."""
     return {
         "input_values": 2 * torch.rand(3, 12) - 1,
         "pixel_values_videos": torch.rand(3, 2, 3, 4, 8),
@@ -122,7 +122,7 @@ def tiny_batch() -> dict[str, Tensor]:
 
 @pytest.fixture
 def clip_folder(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes clips into a folder for each class: {"circle": 3, ...}, which last a second."""
+    """Function that writes the given number of clips of each class, {"circle": 3, ...}, to one folder per class."""
 
     def clip_folder(
         classes: dict[str, int], clip_format: ClipFormat, folder: Path | None = None, suffix: str = ".mp4"

@@ -1,4 +1,4 @@
-"""Clips as input: patches, positions, modality embeddings and masks, against formulas of their own."""
+"""Input adapters of clips: patches, positions, modality embeddings and masks, against independent formulas."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from perceiver_registry import UserError, assemble
 
 
 @pytest.mark.parametrize("patch_size", [(1, 4, 4), (2, 3, 3), (3, 1, 1), (1, 1, 1)])
-def test_space_to_depth_is_hugging_faces(patch_size):
+def test_space_to_depth_equals_hugging_faces(patch_size):
     frames = torch.randn(2, 6, 3, 12, 24)
     time, side, _ = patch_size
     assert torch.equal(space_to_depth(frames, patch_size), hf_space_to_depth(frames, time, side))
 
 
-def test_channels_of_a_patch_are_in_the_order_time_height_width_colour():
+def test_patch_channels_are_ordered_by_time_height_width_colour():
     shape = (2, 4, 3, 6, 10)
     frames = torch.arange(math.prod(shape)).view(shape)
     patches = space_to_depth(frames, (2, 3, 5))
@@ -44,7 +44,7 @@ def test_channels_of_a_patch_are_in_the_order_time_height_width_colour():
 
 
 def features(positions: list[float], num_bands: int, resolutions: list[int]) -> torch.Tensor:
-    """Positions, then all sines, then all cosines, number by number."""
+    """Compute Fourier features with scalars: positions, all sines, all cosines."""
     phases = [
         math.pi * x * (1 + band * (resolution / 2 - 1) / (num_bands - 1))
         for x, resolution in zip(positions, resolutions, strict=True)
@@ -53,7 +53,7 @@ def features(positions: list[float], num_bands: int, resolutions: list[int]) -> 
     return torch.tensor([*positions, *map(math.sin, phases), *map(math.cos, phases)])
 
 
-def test_a_place_of_audio_is_its_samples_and_its_position_as_resolved_in_samples():
+def test_audio_positions_have_samples_and_fourier_features():
     adapter = AudioPatchesInputAdapter.from_config(
         AudioPatchesEncoderConfig(num_audio_samples=20, samples_per_patch=5, num_frequency_bands=3)
     )
@@ -61,41 +61,41 @@ def test_a_place_of_audio_is_its_samples_and_its_position_as_resolved_in_samples
     x, pad_mask, _ = adapter({"input_values": samples})
     assert pad_mask is None
     assert x.shape == (2, 4, adapter.num_input_channels) == (2, 4, 5 + 7)
-    for place in range(4):
-        assert torch.equal(x[:, place, :5], samples[:, 5 * place : 5 * place + 5])
-        expected = features([-1 + 2 * place / 3], 3, [20])  # samples, not patches
-        torch.testing.assert_close(x[1, place, 5:], expected, rtol=0, atol=1e-5)
+    for i in range(4):
+        assert torch.equal(x[:, i, :5], samples[:, 5 * i : 5 * i + 5])
+        expected = features([-1 + 2 * i / 3], 3, [20])  # resolution in samples, not patches
+        torch.testing.assert_close(x[1, i, 5:], expected, rtol=0, atol=1e-5)
 
 
-def test_a_place_of_video_is_its_pixels_and_its_position_in_three_dimensions():
+def test_video_positions_have_pixels_and_fourier_features():
     config = VideoPatchesEncoderConfig(num_frames=4, frame_size=(6, 4), patch_size=(2, 3, 2), num_frequency_bands=2)
     assert config.max_resolution == (2, 2, 2)
     config = VideoPatchesEncoderConfig(
         num_frames=4, frame_size=(6, 4), patch_size=(2, 3, 2), num_frequency_bands=2, max_resolution=(5, 7, 9)
     )
     adapter = VideoPatchesInputAdapter.from_config(config)
-    frames = torch.randn(2, 4, 3, 9, 4)  # another height than that of the config
+    frames = torch.randn(2, 4, 3, 9, 4)  # not the height in the configuration
     x = adapter({"pixel_values_videos": frames}).x
     assert x.shape == (2, 2 * 3 * 2, adapter.num_input_channels) == (2, 12, 36 + 15)
-    place = (1 * 3 + 2) * 2 + 0
+    position = (1 * 3 + 2) * 2 + 0
     pixels = frames[0, 2:4, :, 6:9, 0:2].permute(0, 2, 3, 1).flatten()
-    assert torch.equal(x[0, place, :36], pixels)
-    torch.testing.assert_close(x[0, place, 36:], features([1, 1, -1], 2, [5, 7, 9]), rtol=0, atol=1e-5)
+    assert torch.equal(x[0, position, :36], pixels)
+    torch.testing.assert_close(x[0, position, 36:], features([1, 1, -1], 2, [5, 7, 9]), rtol=0, atol=1e-5)
 
 
-def test_a_label_is_one_hot_and_an_unknown_one_nothing():
+def test_labels_are_one_hot_and_unknown_labels_zero():
     x = LabelInputAdapter(4)({"labels": torch.tensor([2, -100, 0])}).x
     assert x.tolist() == [[[0, 0, 1, 0]], [[0, 0, 0, 0]], [[1, 0, 0, 0]]]
 
 
-# All together
+# Composite adapter
 
 
 @pytest.mark.parametrize(
     ("clip", "expected"),
     [({}, 24 + 15 + 4), ({"num_audio_frequency_bands": 40}, 3 + 81 + 4), ({"num_classes": 90}, 90 + 4)],
 )
-def test_the_widest_modality_gets_the_least_padding(clip_model_config, tiny_batch, clip, expected):
+def test_widest_modality_gets_min_padding(clip_model_config, tiny_batch, clip, expected):
     config = clip_model_config(clip, {"patch_size": (1, 4, 2)}).encoder
     adapter = AudioVideoLabelInputAdapter.from_config(config)
     assert config.num_input_channels == adapter.num_input_channels == expected
@@ -111,60 +111,60 @@ def adapter(clip_model_config, randomise):
     return adapter
 
 
-PLACES = {"audio": slice(0, 4), "image": slice(4, 8), "label": slice(8, 9)}
+SLICES = {"audio": slice(0, 4), "image": slice(4, 8), "label": slice(8, 9)}
 
 
-def test_arrays_are_those_of_the_parts_and_the_embedding_of_the_modality(adapter, tiny_batch):
+def test_input_is_concatenation_of_parts_with_modality_embeddings(adapter, tiny_batch):
     whole = adapter(label_mask_probability=0.0)
     x = whole(tiny_batch).x
     assert x.shape[1] == 9
-    for modality, places in PLACES.items():
-        own = whole.parts[modality](tiny_batch).x
-        embedding = whole.embeddings[modality].expand(3, own.shape[1], -1)
-        assert torch.equal(x[:, places], torch.cat([own, embedding], dim=-1))
+    for modality, part in SLICES.items():
+        expected = whole.parts[modality](tiny_batch).x
+        embedding = whole.embeddings[modality].expand(3, expected.shape[1], -1)
+        assert torch.equal(x[:, part], torch.cat([expected, embedding], dim=-1))
 
 
 @pytest.mark.parametrize("modality", ["audio", "image", "label"])
-def test_a_probability_of_one_hides_a_modality_always(adapter, tiny_batch, modality):
+def test_probability_of_one_always_masks_a_modality(adapter, tiny_batch, modality):
     name = "video" if modality == "image" else modality
     whole = adapter(**{f"{name}_mask_probability": 1.0})
     for mode in (True, False):
         x = whole.train(mode)(tiny_batch).x
-        hidden = whole.mask_tokens[modality].expand(3, PLACES[modality].stop - PLACES[modality].start, -1)
-        assert torch.equal(x[:, PLACES[modality]], hidden)
+        masked = whole.mask_tokens[modality].expand(3, SLICES[modality].stop - SLICES[modality].start, -1)
+        assert torch.equal(x[:, SLICES[modality]], masked)
 
 
 @pytest.mark.parametrize("modality", ["audio", "image"])
-def test_places_are_hidden_as_often_as_is_said_in_training_alone(adapter, tiny_batch, modality):
+def test_positions_are_masked_with_the_given_probability_only_in_training(adapter, tiny_batch, modality):
     name = "video" if modality == "image" else modality
     whole, plain = adapter(**{f"{name}_mask_probability": 0.3}), adapter()
     plain.load_state_dict(whole.state_dict())
     batch = {entry: value.repeat(400, *[1] * (value.dim() - 1)) for entry, value in tiny_batch.items()}
-    seen = plain(batch).x
+    unmasked = plain(batch).x
     x = whole(batch).x
     token = whole.mask_tokens[modality]
-    hidden = (x[:, PLACES[modality]] == token).all(dim=-1)
-    assert hidden.float().mean().item() == pytest.approx(0.3, abs=0.03)
-    assert torch.equal(x[:, PLACES[modality]][~hidden], seen[:, PLACES[modality]][~hidden])
-    for other in {*PLACES} - {modality}:
-        assert torch.equal(x[:, PLACES[other]], seen[:, PLACES[other]])
-    assert torch.equal(whole.eval()(batch).x, seen)
+    masked = (x[:, SLICES[modality]] == token).all(dim=-1)
+    assert masked.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert torch.equal(x[:, SLICES[modality]][~masked], unmasked[:, SLICES[modality]][~masked])
+    for other in {*SLICES} - {modality}:
+        assert torch.equal(x[:, SLICES[other]], unmasked[:, SLICES[other]])
+    assert torch.equal(whole.eval()(batch).x, unmasked)
 
 
-def test_a_label_that_is_seen_in_training_is_not_in_evaluation(adapter, tiny_batch):
+def test_label_is_masked_in_evaluation(adapter, tiny_batch):
     whole = adapter(label_mask_probability=0.5)
     batch = {entry: value.repeat(400, *[1] * (value.dim() - 1)) for entry, value in tiny_batch.items()}
     x = whole(batch).x[:, 8]
-    hidden = (x == whole.mask_tokens["label"]).all(dim=-1)
-    assert hidden.float().mean().item() == pytest.approx(0.5, abs=0.05)
-    assert torch.equal(x[~hidden][:, :5].argmax(dim=-1), batch["labels"][~hidden])
+    masked = (x == whole.mask_tokens["label"]).all(dim=-1)
+    assert masked.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(x[~masked][:, :5].argmax(dim=-1), batch["labels"][~masked])
     evaluated = whole.eval()(batch).x[:, 8]
     assert torch.equal(evaluated, whole.mask_tokens["label"].expand(1200, -1))
     del batch["labels"]
     assert torch.equal(whole(batch).x[:, 8], evaluated)
 
 
-def test_vectors_that_never_count_require_no_gradient(clip_model_config):
+def test_unused_vectors_require_no_gradient(clip_model_config):
     def frozen(**encoder) -> set[str]:
         adapter = assemble(clip_model_config(encoder=encoder)).input_adapter
         return {name for name, parameter in adapter.named_parameters() if not parameter.requires_grad}
@@ -174,7 +174,7 @@ def test_vectors_that_never_count_require_no_gradient(clip_model_config):
     assert frozen(**half) == set()
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_vectors_that_never_count_require_no_gradient(clip_model_config):
         (AudioVideoLabelDecoderConfig, {"video_max_resolution": (1, 0, 2)}, "video_max_resolution"),
     ],
 )
-def test_wrong_values_are_named(config, values, message):
+def test_invalid_values_are_reported(config, values, message):
     with pytest.raises(ValueError, match=f"{config.__name__}.{message}"):
         config(**values)
 
@@ -215,21 +215,21 @@ def test_wrong_values_are_named(config, values, message):
         ("pixel_values_videos", torch.zeros(3, 2, 3, 4, 8, dtype=torch.uint8), "of type torch.uint8"),
     ],
 )
-def test_wrong_batches_are_named(adapter, tiny_batch, entry, value, message):
+def test_invalid_batches_are_reported(adapter, tiny_batch, entry, value, message):
     with pytest.raises(ValueError, match=message):
         adapter()(tiny_batch | {entry: value})
 
 
-def test_data_that_patches_do_not_make_up_is_refused(adapter):
+def test_data_must_be_a_multiple_of_the_patch_size(adapter):
     adapter().check_data(SimpleNamespace())
     adapter().check_data(SimpleNamespace(num_frames=5, frame_size=(8, 4), num_audio_samples=9))
-    with pytest.raises(ValueError, match="num_audio_samples=10 is no multiple of the model's samples_per_patch=3"):
+    with pytest.raises(ValueError, match="num_audio_samples=10 must be a multiple of the model's samples_per_patch=3"):
         adapter().check_data(SimpleNamespace(num_audio_samples=10))
-    with pytest.raises(ValueError, match=r"frame_size=\(8, 6\) are no multiples of the model's patch_size=\(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"frame_size=\(8, 6\) must be multiples of the model's patch_size"):
         adapter().check_data(SimpleNamespace(num_frames=5, frame_size=(8, 6)))
 
 
-def test_the_user_is_told_what_does_not_fit(clip_model_config):
+def test_data_of_another_shape_is_reported(clip_model_config):
     module = LitMultimodalAutoencoder.create(clip_model_config(decoder={"label_names": [*"abcde"]}))
     fitting = {
         "num_frames": 2,

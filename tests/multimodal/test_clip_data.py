@@ -1,4 +1,4 @@
-"""Clips from files and from a seed: what is seen and heard at which time, splits, and what is wrong with files."""
+"""Data modules of clips: timing of video and audio, splits, and unreadable files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from perceiver_plugins.multimodal.data import SyntheticClipsDataModule, VideoFolderDataModule, read_clip, write_clip
-from perceiver_plugins.multimodal.data.files import _resized
+from perceiver_plugins.multimodal.data.files import _resize
 from perceiver_plugins.multimodal.data.format import Clip, ClipFormat, from_batch, to_batch
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry import UserError
@@ -21,7 +21,7 @@ SMALL = ClipFormat(num_frames=4, frame_size=(8, 12), frame_rate=4, samples_per_f
 
 
 def counting_clip(clip_format: ClipFormat) -> Clip:
-    """Frame i has the brightness 4 i; the audio rises from -1 to 1."""
+    """Create a clip whose frame i has brightness 4 i and whose audio rises from -1 to 1."""
     frames = (4 * torch.arange(clip_format.num_frames, dtype=torch.uint8))[:, None, None, None]
     samples = torch.linspace(-1, 1, clip_format.num_samples)
     return Clip(frames.expand(-1, 3, *clip_format.frame_size).contiguous(), samples)
@@ -30,7 +30,7 @@ def counting_clip(clip_format: ClipFormat) -> Clip:
 # Files
 
 
-def test_what_is_written_without_loss_is_read(tmp_path):
+def test_lossless_round_trip(tmp_path):
     torch.manual_seed(0)
     clip = Clip(torch.randint(256, (4, 3, 8, 12), dtype=torch.uint8), 2 * torch.rand(8000) - 1)
     write_clip(tmp_path / "a.mkv", clip, SMALL, lossless=True)
@@ -39,7 +39,7 @@ def test_what_is_written_without_loss_is_read(tmp_path):
     torch.testing.assert_close(found.samples, clip.samples, rtol=0, atol=1e-4)
 
 
-def test_an_mp4_is_nearly_what_was_written(tmp_path):
+def test_mp4_round_trip_is_approximate(tmp_path):
     data = SyntheticClipsDataModule(num_clips=1, num_frames=4, frame_size=(8, 12), frame_rate=4, samples_per_frame=2000)
     clip = data.splits.clips["train"].read(0, 0.5)
     write_clip(tmp_path / "a.mp4", clip, SMALL)
@@ -49,23 +49,22 @@ def test_an_mp4_is_nearly_what_was_written(tmp_path):
     assert (found.samples - clip.samples).abs().mean() < 0.05 * clip.samples.abs().mean()
 
 
-def test_sides_of_odd_length_are_written(tmp_path):
+def test_frames_with_odd_sides_are_written(tmp_path):
     odd = ClipFormat(num_frames=3, frame_size=(7, 9), frame_rate=5, samples_per_frame=1600)
     write_clip(tmp_path / "a.mp4", counting_clip(odd), odd)
     assert read_clip(tmp_path / "a.mp4", odd).frames.shape == (3, 3, 7, 9)
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-@pytest.mark.parametrize("place", [0.0, 0.37, 0.5, 1.0])
-def test_video_and_audio_are_of_the_same_time(tmp_path, suffix, place):
+@pytest.mark.parametrize(("suffix", "offset"), [(".mkv", 0.0), (".mp4", 0.37), (".mkv", 0.5), (".mp4", 1.0)])
+def test_video_and_audio_are_synchronous(tmp_path, suffix, offset):
     whole = ClipFormat(num_frames=50, frame_size=(16, 16), frame_rate=25, samples_per_frame=320)
     time = torch.arange(whole.num_samples) / 8000
-    chirp = 0.8 * torch.sin(2 * torch.pi * (200 * time + 300 * time**2))  # sounds like this at one time alone
+    chirp = 0.8 * torch.sin(2 * torch.pi * (200 * time + 300 * time**2))  # each time has its own frequency
     clip = counting_clip(whole)._replace(samples=chirp)
     write_clip(tmp_path / f"a{suffix}", clip, whole, lossless=suffix == ".mkv")
     part = ClipFormat(num_frames=8, frame_size=(16, 16), frame_rate=25, samples_per_frame=320)
-    found = read_clip(tmp_path / f"a{suffix}", part, place)
-    first = place * 42  # in frames
+    found = read_clip(tmp_path / f"a{suffix}", part, offset)
+    first = offset * 42  # in frames
     shown = found.frames.float().mean(dim=(1, 2, 3)) / 4
     torch.testing.assert_close(shown, torch.floor(first + 0.5 + torch.arange(8.0)), rtol=0, atol=0.4)
     heard = chirp[round(320 * first) :][: len(found.samples)]
@@ -73,17 +72,17 @@ def test_video_and_audio_are_of_the_same_time(tmp_path, suffix, place):
     assert torch.corrcoef(torch.stack([found.samples[5:], heard[:-5]]))[0, 1] < 0.9
 
 
-def test_other_rates_are_taken_from_the_same_file(tmp_path):
+def test_frames_and_audio_are_resampled(tmp_path):
     whole = ClipFormat(num_frames=50, frame_size=(16, 16), frame_rate=25, samples_per_frame=320)
     write_clip(tmp_path / "a.mkv", counting_clip(whole), whole, lossless=True)
     slow = ClipFormat(num_frames=10, frame_size=(16, 16), frame_rate=5, samples_per_frame=800)
     clip = read_clip(tmp_path / "a.mkv", slow)
-    # Every fifth frame: the one that is shown in the middle of a fifth of a second.
+    # Every fifth frame: the one in the middle of each fifth of a second.
     assert (clip.frames.float().mean(dim=(1, 2, 3)) / 4).tolist() == [2 + 5 * i for i in range(10)]
     torch.testing.assert_close(clip.samples[50:-50], torch.linspace(-1, 1, 8000)[50:-50], rtol=0, atol=0.01)
 
 
-def test_the_middle_of_a_frame_is_taken_upright(tmp_path):
+def test_frames_are_cropped_to_the_centre_and_rotated(tmp_path):
     wide = ClipFormat(num_frames=1, frame_size=(10, 30), frame_rate=1, samples_per_frame=8000)
     frames = torch.zeros(1, 3, 10, 30, dtype=torch.uint8)
     frames[..., 10:20] = 200
@@ -95,18 +94,18 @@ def test_the_middle_of_a_frame_is_taken_upright(tmp_path):
     image[:3, :2] = 255
 
     class Turned:
-        """A frame of a phone that was held upright."""
+        """Frame of a phone held upright."""
 
         height, width, rotation = 6, 4, -90
 
         def reformat(self, **options):
             return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(**options)
 
-    upright = _resized(Turned(), (4, 6))
+    upright = _resize(Turned(), (4, 6))
     assert np.array_equal(upright, np.rot90(image, -1))  # clockwise
 
 
-def test_audio_that_ends_early_is_silent_from_there(tmp_path):
+def test_audio_that_ends_early_is_padded_with_silence(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         video = container.add_stream("ffv1", rate=4)
         video.height, video.width, video.pix_fmt = 8, 12, "bgr0"
@@ -126,7 +125,7 @@ def test_audio_that_ends_early_is_silent_from_there(tmp_path):
 
 @pytest.fixture
 def silent_file(tmp_path) -> Path:
-    """A video without audio."""
+    """Video without audio."""
     path = tmp_path / "silent.mp4"
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=4)
@@ -140,7 +139,7 @@ def silent_file(tmp_path) -> Path:
 
 @pytest.fixture
 def bad_files(tmp_path, silent_file) -> dict[str, Path]:
-    """Files from which no clip can be read, by what is said of them."""
+    """Unreadable files by error message."""
     good, short, noise, empty = (tmp_path / name for name in ("good.mp4", "short.mp4", "noise.mp4", "empty.mkv"))
     write_clip(good, counting_clip(SMALL), SMALL)
     half = ClipFormat(num_frames=2, frame_size=(8, 12), frame_rate=4, samples_per_frame=2000)
@@ -159,7 +158,7 @@ def bad_files(tmp_path, silent_file) -> dict[str, Path]:
     }
 
 
-def test_what_is_wrong_with_a_file_is_said_in_a_line(bad_files):
+def test_unreadable_files_are_reported_in_one_line(bad_files):
     for message, path in bad_files.items():
         with pytest.raises(DataError, match=message) as caught:
             read_clip(path, SMALL)
@@ -170,7 +169,7 @@ def test_what_is_wrong_with_a_file_is_said_in_a_line(bad_files):
 # Batches
 
 
-def test_batches_are_numbers_from_0_to_1_and_from_minus_1_to_1():
+def test_batch_values_are_scaled():
     clips = [counting_clip(SMALL), Clip(torch.full((4, 3, 8, 12), 255, dtype=torch.uint8), torch.zeros(8000))]
     batch = to_batch(clips)
     assert batch["pixel_values_videos"].shape == (2, 4, 3, 8, 12)
@@ -186,14 +185,14 @@ def test_batches_are_numbers_from_0_to_1_and_from_minus_1_to_1():
 # Synthetic clips
 
 
-def test_synthetic_clips_are_always_the_same_and_of_their_class():
+def test_synthetic_clips_are_reproducible_and_match_their_class():
     one, other = (SyntheticClipsDataModule(num_clips=16, seed=seed) for seed in (1, 2))
     assert one.label_names == ["circle", "cross", "diamond", "square"]
     assert (one.num_frames, one.frame_size, one.num_audio_samples, one.num_classes) == (8, (32, 32), 1024, 4)
     assert one.class_counts == [4] * 4
     clips = one.splits.clips
-    assert {split: len(own) for split, own in clips.items()} == {"train": 16, "validation": 2, "test": 2}
-    for index in range(8):
+    assert {split: len(files) for split, files in clips.items()} == {"train": 16, "validation": 2, "test": 2}
+    for index in range(4):
         clip, again = (data.splits.clips["train"].read(index, 0.5) for data in (one, other))
         assert torch.equal(clip.frames, again.frames)
         assert torch.equal(clip.samples, again.samples)
@@ -207,7 +206,7 @@ def test_synthetic_clips_are_always_the_same_and_of_their_class():
 # Folders
 
 
-def test_a_folder_of_classes(clip_folder):
+def test_class_folders(clip_folder):
     path = clip_folder({"square": 4, "circle": 3, "cross": 1}, SMALL)
     (path / "circle" / ".hidden.mp4").write_bytes(b"")
     (path / "circle" / "notes.txt").write_text("no video")
@@ -218,7 +217,7 @@ def test_a_folder_of_classes(clip_folder):
     )
     assert data.label_names == ["circle", "cross", "square"]
     assert (data.num_frames, data.frame_size, data.num_audio_samples, data.num_classes) == (2, (4, 4), 2000, 3)
-    counts = {split: Counter(own.labels.tolist()) for split, own in data.splits.clips.items()}
+    counts = {split: Counter(files.labels.tolist()) for split, files in data.splits.clips.items()}
     assert counts == {"train": {0: 2, 1: 1, 2: 3}, "validation": {0: 1, 2: 1}}
     data.setup()
     batches = [*data.train_dataloader()]
@@ -232,7 +231,7 @@ def test_a_folder_of_classes(clip_folder):
         data.test_dataloader()
 
 
-def test_training_takes_parts_at_random_and_evaluation_the_middle(tmp_path):
+def test_training_reads_random_parts_and_evaluation_the_middle(tmp_path):
     whole = ClipFormat(num_frames=40, frame_size=(8, 8), frame_rate=20, samples_per_frame=400)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -253,7 +252,7 @@ def test_training_takes_parts_at_random_and_evaluation_the_middle(tmp_path):
     assert firsts(0, split="validation") == firsts(1, split="validation") == pytest.approx(19)
 
 
-def test_an_index_beyond_the_end_is_an_example_without_a_label():
+def test_index_beyond_the_end_has_no_label():
     data = SyntheticClipsDataModule(num_clips=3)
     data.setup()
     example = data.split_datasets["validation"][5]
@@ -261,12 +260,12 @@ def test_an_index_beyond_the_end_is_an_example_without_a_label():
     assert example["pixel_values_videos"].shape == (8, 3, 32, 32)
 
 
-def test_folders_of_splits(clip_folder, tmp_path):
+def test_split_folders(clip_folder, tmp_path):
     options = {"num_frames": 4, "frame_size": 8, "frame_rate": 4, "samples_per_frame": 1000}
     for split, classes in {"train": {"circle": 2, "cross": 2}, "Valid": {"cross": 1}, "test": {"circle": 1}}.items():
         path = clip_folder(classes, SMALL, tmp_path / "splits" / split).parent
     data = VideoFolderDataModule(str(path), **options)
-    assert {split: own.labels.tolist() for split, own in data.splits.clips.items()} == {
+    assert {split: files.labels.tolist() for split, files in data.splits.clips.items()} == {
         "train": [0, 0, 1, 1],
         "validation": [1],
         "test": [0],
@@ -276,31 +275,31 @@ def test_folders_of_splits(clip_folder, tmp_path):
         VideoFolderDataModule(str(path), **options).load()
 
 
-def test_unreadable_files_are_an_error_or_left_out(clip_folder, silent_file, caplog):
+def test_unreadable_files_are_an_error_or_skipped(clip_folder, silent_file, caplog):
     path = clip_folder({"circle": 3, "cross": 3}, SMALL)
     silent_file.rename(path / "cross" / "silent.mp4")
     options = {"num_frames": 4, "frame_size": 8, "frame_rate": 4, "samples_per_frame": 1000, "batch_size": 1}
     data = VideoFolderDataModule(str(path), **options)
     data.setup()
-    with pytest.raises(DataError, match=r"silent.mp4: the clip has no audio; skip_unreadable=true leaves such clips"):
+    with pytest.raises(DataError, match=r"silent.mp4: the clip has no audio; skip_unreadable=true skips such clips"):
         [*data.train_dataloader(), *data.val_dataloader()]
     with caplog.at_level("INFO"):
         data = VideoFolderDataModule(str(path), **options, skip_unreadable=True)
         data.setup()
     assert len([*data.train_dataloader(), *data.val_dataloader()]) == 6
-    assert "1 of 7 clips are left out: " in caplog.text
+    assert "skipped 1 of 7 clips: " in caplog.text
     assert "silent.mp4: the clip has no audio" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ({}, "there are no clips (.mp4, "),
+        ({}, "no clips found (.mp4, "),
         ({"circle": 1}, "a single folder of a class, 'circle' (at least two are needed)"),
         ({"circle": 1, "cross": 0}, "cross: no clips in the folder of this class"),
     ],
 )
-def test_what_is_no_folder_of_classes_is_said(clip_folder, tmp_path, classes, message):
+def test_invalid_class_folders_are_reported(clip_folder, tmp_path, classes, message):
     (tmp_path / "clips").mkdir()
     with pytest.raises(DataError) as caught:
         VideoFolderDataModule(str(clip_folder(classes, SMALL))).load()
@@ -314,10 +313,10 @@ def test_what_is_no_folder_of_classes_is_said(clip_folder, tmp_path, classes, me
         ({"num_frames": 0}, "num_frames=0 must be at least 1"),
         ({"frame_size": (8, 0)}, r"frame_size=\(8, 0\) must be a height and a width"),
         ({"val_fraction": 1.0}, "val_fraction=1.0 must be more than 0 and less than 1"),
-        ({"test_fraction": 0.95}, "test_fraction=0.95 must be at least 0, and with val_fraction less than 1"),
+        ({"test_fraction": 0.95}, "test_fraction=0.95 must be at least 0, and less than 1 together with val_fraction"),
     ],
 )
-def test_wrong_options_are_named(tmp_path, options, message):
+def test_invalid_options_are_reported(tmp_path, options, message):
     (tmp_path / "clips").mkdir()
     options = {"path": "clips"} | options
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""Sound of several channels, silent videos and sound files."""
+"""Audio with several channels, silent videos and audio files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tone(amplitude: float = 0.9, seconds: float = 1.5) -> np.ndarray:
 
 
 def write(path: Path, channels: np.ndarray | None, codec: str = "pcm_s16le", layout: str = "mono", video: bool = True):
-    """A file with sound (channels, samples) from -1 to 1, or without any, and perhaps with a grey video."""
+    """Write a file with audio (channels, samples) from -1 to 1, or without audio, and optionally a grey video."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         # All streams are added before the first packet.
@@ -61,35 +61,36 @@ def write_wav(path: Path, samples: np.ndarray, num_channels: int = 1, width: int
     return path
 
 
-@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le", "pcm_f32le", "flac"])
-@pytest.mark.parametrize(("layout", "number"), [("mono", 1), ("stereo", 2), ("5.1", 6), ("7.1", 8)])
+@pytest.mark.parametrize(
+    ("codec", "layout", "number"),
+    [("pcm_s24le", "mono", 1), ("pcm_s16le", "stereo", 2), ("flac", "5.1", 6), ("pcm_f32le", "7.1", 8)],
+)
 def test_channels_are_averaged(tmp_path, codec, layout, number):
     path = write(tmp_path / "a.mkv", np.repeat(tone()[None], number, axis=0), codec, layout)
-    samples = read_clip(path, FORMAT, place=0.0).samples.numpy()
+    samples = read_clip(path, FORMAT, offset=0.0).samples.numpy()
     assert np.abs(samples - tone()[: len(samples)]).max() < 0.002
 
 
-def test_each_channel_counts_the_same(tmp_path):
+def test_channels_have_equal_weight(tmp_path):
     channels = np.zeros((6, 12000))
-    for number, level in enumerate((0.6, -0.3, 0.9, 0.6, 0.0, 0.0)):  # the fourth is that of low frequencies
+    for number, level in enumerate((0.6, -0.3, 0.9, 0.6, 0.0, 0.0)):  # the fourth is the low-frequency channel
         channels[number] = level
     samples = read_clip(write(tmp_path / "a.mkv", channels, "pcm_f32le", "5.1"), FORMAT).samples
     torch.testing.assert_close(samples, torch.full_like(samples, 0.3), rtol=0, atol=1e-3)
 
 
-def test_the_mean_is_resampled(tmp_path):
+def test_averaged_audio_is_resampled(tmp_path):
     path = write(tmp_path / "a.mkv", np.repeat(tone()[None], 2, axis=0), "pcm_f32le", "stereo")
     half = ClipFormat(4, (8, 8), 4, RATE // 8)
-    samples = read_clip(path, half, place=0.0).samples.numpy()
+    samples = read_clip(path, half, offset=0.0).samples.numpy()
     assert np.abs(samples - tone()[::2][: len(samples)])[50:-50].max() < 0.01
 
 
-@pytest.mark.parametrize("width", [2, 3])
-@pytest.mark.parametrize("num_channels", [1, 2, 3])
+@pytest.mark.parametrize(("width", "num_channels"), [(2, 1), (3, 2), (2, 3)])
 def test_wav_files_are_read(tmp_path, width, num_channels):
     path = write_wav(tmp_path / "a.wav", tone(), num_channels, width)
     audio = ClipFormat(4, (8, 8), 4, RATE // 4, ("audio",))
-    clip = read_clip(path, audio, place=0.0)
+    clip = read_clip(path, audio, offset=0.0)
     assert clip.frames is None
     assert np.abs(clip.samples.numpy() - tone()[: len(clip.samples)]).max() < 0.001
     with pytest.raises(DataError, match=r"a\.wav: the clip has no video"):
@@ -99,14 +100,14 @@ def test_wav_files_are_read(tmp_path, width, num_channels):
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("flac", "flac"), ("mp3", "libmp3lame"), ("ogg", "libopus")])
-def test_other_sound_files_are_read(tmp_path, suffix, codec):
+def test_compressed_audio_files_are_read(tmp_path, suffix, codec):
     path = write(tmp_path / f"a.{suffix}", tone()[None], codec, video=False)
     samples = read_clip(path, ClipFormat(4, (8, 8), 4, RATE // 4, ("audio",))).samples.numpy()
     assert samples.std() == pytest.approx(0.9 / 2**0.5, abs=0.05)
 
 
 def folder(root: Path, kind: str) -> Path:
-    """Two classes of silent videos, of sound files, or of videos some of which have sound."""
+    """Write two classes of silent videos, of audio files, or of videos of which some have audio."""
     for name in "ab":
         for i in range(3):
             if kind == "sounds":
@@ -123,7 +124,7 @@ def folder(root: Path, kind: str) -> Path:
         ("sounds", ("audio",), "input_values", (RATE,), AUDIO_MODEL, VIDEO_MODEL),
     ],
 )
-def test_one_stream_is_enough(tmp_path, kind, streams, entry, shape, fitting, other):
+def test_data_with_one_stream(tmp_path, kind, streams, entry, shape, fitting, other):
     data = VideoFolderDataModule(str(folder(tmp_path, kind)), **OPTIONS, batch_size=2)
     data.setup()
     assert data.streams == streams
@@ -139,16 +140,16 @@ def test_one_stream_is_enough(tmp_path, kind, streams, entry, shape, fitting, ot
     assert reader.collate([reader.read(file) for file in files])[entry].shape == (3, *shape)
 
 
-def test_a_model_of_one_stream_predicts_for_files_without_the_other(tmp_path):
+def test_reader_ignores_streams_that_the_model_does_not_read(tmp_path):
     description = ClipFormat(4, (8, 8), 4, RATE // 4).description()
     silent, sound = write(tmp_path / "a.mkv", None), write_wav(tmp_path / "b.wav", tone())
     assert ClipReader(description, VIDEO_MODEL).read(str(silent)).samples is None
     assert ClipReader(description, AUDIO_MODEL).read(str(sound)).frames is None
-    del description["streams"]  # as older checkpoints
+    del description["streams"]  # as in older checkpoints
     assert ClipReader(description, VIDEO_MODEL).read(str(silent)).frames.shape == (4, 3, 8, 8)
 
 
-def test_videos_some_of_which_are_silent(tmp_path):
+def test_some_videos_are_silent(tmp_path):
     path = folder(tmp_path, "mixed")
     data = VideoFolderDataModule(str(path), **OPTIONS, batch_size=1)
     data.setup()
@@ -164,7 +165,7 @@ def test_videos_some_of_which_are_silent(tmp_path):
     assert sum(map(len, data.splits.clips.values())) == 4
 
 
-def test_the_sound_of_videos_beside_sound_files_is_no_example(tmp_path, caplog):
+def test_audio_files_beside_videos_are_ignored(tmp_path, caplog):
     folder(tmp_path, "silent")
     write_wav(tmp_path / "a" / "0.wav", tone())
     with caplog.at_level("INFO"):
@@ -173,7 +174,7 @@ def test_the_sound_of_videos_beside_sound_files_is_no_example(tmp_path, caplog):
     assert "1 files left out: 1 .wav; clips end in .mp4" in caplog.text
 
 
-def test_the_picture_of_a_sleeve_is_no_video(tmp_path):
+def test_cover_art_is_not_video(tmp_path):
     path = tmp_path / "a.mp3"
     with av.open(str(path), "w") as container:
         audio = container.add_stream("libmp3lame", rate=RATE, layout="mono")

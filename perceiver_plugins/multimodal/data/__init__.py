@@ -1,4 +1,4 @@
-"""Data modules of clips."""
+"""Data modules for video clips."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Clips in video and audio files, read and written with PyAV."""
+"""Reading and writing of video and audio files with PyAV."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpe
 """Suffixes of video files."""
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma")
-"""Suffixes of sound files."""
+"""Suffixes of audio files."""
 
 PROBLEM = "the clip cannot be read"
 
 AUDIO_MARGIN = 0.2
-"""Seconds of audio that are decoded before a clip begins: codecs and resampling need some to get going."""
+"""Seconds of audio decoded before a clip, for the initial transients of codecs and resampling (arbitrary)."""
 
 
 class MissingStreamError(DataError):
-    """A clip without video, or without audio."""
+    """Clip without video or without audio."""
 
 
-def read_clip(path: str | Path, clip_format: ClipFormat, place: float = 0.5) -> Clip:
-    """Reads a part of a video file.
+def read_clip(path: str | Path, clip_format: ClipFormat, offset: float = 0.5) -> Clip:
+    """Read a clip from a video or audio file.
 
-    Of the video, the frames are taken that are to be seen at the times of the clip; the middle of each is resized. The
-    audio is the mean of its channels, resampled; where the file has video but no more audio, it is silent.
+    Frames are sampled at the times of the clip, cropped to the centre and resized. The audio is resampled and averaged
+    over its channels; it is silent after the end of the audio stream.
 
     Args:
         path: the file.
-        clip_format: what the clip is to be like.
-        place: which part of the file: 0 the first, 1 the last, 0.5 the one in the middle.
+        clip_format: format of the clip.
+        offset: part of the file to read, from 0 (the beginning) to 1 (the end).
 
     Raises:
-        DataError: if the file is missing, too short, damaged, or without a stream that the clip consists of.
+        DataError: if the file is missing, damaged or too short, or lacks a stream of the format.
     """
     with open_media(path, PROBLEM) as container:
         streams: dict[str, Any] = {VIDEO: video_stream(container), AUDIO: audio_stream(container)}
         for kind in clip_format.streams:
             if streams[kind] is None:
                 raise MissingStreamError(f"{path}: the clip has no {kind}")
-            # For short clips, threads take longer to start than to work; many clips have many workers.
+            # Starting threads takes longer than decoding a short clip; data loaders have several workers.
             streams[kind].codec_context.thread_count = 1
         main = streams[clip_format.streams[0]]
         duration = _duration(container, main)
@@ -59,7 +59,7 @@ def read_clip(path: str | Path, clip_format: ClipFormat, place: float = 0.5) -> 
                 f"{path}: the clip is too short: {duration:.2f} seconds, {clip_format.duration:.2f} are needed "
                 f"({clip_format.num_frames} frames, {clip_format.frame_rate} a second)"
             )
-        start = place * max(0.0, duration - clip_format.duration)
+        start = offset * max(0.0, duration - clip_format.duration)
         frames = samples = None
         if VIDEO in clip_format.streams:
             pixels = _read_frames(container, streams[VIDEO], clip_format, start)
@@ -71,7 +71,7 @@ def read_clip(path: str | Path, clip_format: ClipFormat, place: float = 0.5) -> 
 
 
 def find_streams(path: str | Path) -> set[str]:
-    """Kinds of the streams in a file.
+    """Return which of "video" and "audio" a file has.
 
     Raises:
         DataError: if it cannot be read.
@@ -82,13 +82,13 @@ def find_streams(path: str | Path) -> set[str]:
 
 
 def write_clip(path: str | Path, clip: Clip, clip_format: ClipFormat, lossless: bool = False) -> None:
-    """Writes a clip to a file, whose format is that of its suffix.
+    """Write a clip to a file; the suffix determines the container.
 
     Args:
         path: the file.
-        clip: what to write, with video and audio.
-        clip_format: what it is like.
-        lossless: with codecs that change nothing (for ``.mkv``), instead of H.264 and AAC (for ``.mp4``).
+        clip: clip with video and audio.
+        clip_format: format of the clip.
+        lossless: use lossless codecs (for ``.mkv``) instead of H.264 and AAC (for ``.mp4``).
     """
     video_codec, audio_codec, pixels = ("ffv1", "pcm_s16le", "bgr0") if lossless else ("libx264", "aac", "yuv420p")
     assert clip.frames is not None
@@ -96,9 +96,9 @@ def write_clip(path: str | Path, clip: Clip, clip_format: ClipFormat, lossless: 
     height, width = clip.frames.shape[2:]
     with av.open(str(path), "w") as container:
         video: Any = container.add_stream(video_codec, rate=clip_format.frame_rate)
-        # Codecs that keep colours at half the resolution need sides of even length.
+        # Codecs with chroma subsampling need even sides.
         video.height, video.width, video.pix_fmt = height + height % 2, width + width % 2, pixels
-        # Not each codec takes any rate: PyAV resamples what it is given.
+        # Some codecs only support certain rates: PyAV resamples the audio.
         rates = av.Codec(audio_codec, "w").audio_rates or [clip_format.sample_rate]
         rate = min((rate for rate in rates if rate >= clip_format.sample_rate), default=max(rates))
         audio: Any = container.add_stream(audio_codec, rate=rate, layout="mono")
@@ -106,10 +106,10 @@ def write_clip(path: str | Path, clip: Clip, clip_format: ClipFormat, lossless: 
         for number, image in enumerate(clip.frames.permute(0, 2, 3, 1).numpy()):
             even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             container.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
-            # With its frame: players, and who seeks, expect both in one place.
+            # Audio is interleaved with its frame, as players and seeking expect.
             start = number * clip_format.samples_per_frame
-            heard = np.ascontiguousarray(samples[:, start : start + clip_format.samples_per_frame])
-            frame = av.AudioFrame.from_ndarray(heard, format="s16", layout="mono")
+            part = np.ascontiguousarray(samples[:, start : start + clip_format.samples_per_frame])
+            frame = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
             frame.sample_rate, frame.time_base = clip_format.sample_rate, Fraction(1, clip_format.sample_rate)
             frame.pts = start
             container.mux(audio.encode(frame))
@@ -118,15 +118,15 @@ def write_clip(path: str | Path, clip: Clip, clip_format: ClipFormat, lossless: 
 
 
 def _origin(stream: Any) -> float:
-    """Time at which a stream begins, in seconds: not all begin at 0."""
+    """Return the start time of a stream in seconds, which need not be 0."""
     return float((stream.start_time or 0) * stream.time_base)
 
 
 def _time(frame: Any) -> float:
-    """When a frame is shown or heard, in seconds.
+    """Return the time of a frame in seconds.
 
     Raises:
-        ValueError: if the file does not say.
+        ValueError: if it has no time stamp.
     """
     if frame.time is None:
         raise ValueError("its frames have no time stamps")
@@ -134,15 +134,15 @@ def _time(frame: Any) -> float:
 
 
 def _seek(container: Any, time: float) -> None:
-    """Seek to the last key frame at or before a time of the file."""
+    """Seek to the last key frame at or before a time in seconds."""
     container.seek(round(time * av.time_base))
 
 
 def _duration(container: Any, stream: Any) -> float:
-    """Seconds of a stream in a file."""
+    """Return the duration of a stream in seconds."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    # Matroska does not say how long each track is: its packets do, which need not be decoded.
+    # Matroska has no durations of tracks; those of packets can be read without decoding.
     ends = (
         packet.pts * packet.time_base + (packet.duration or 0) * packet.time_base
         for packet in container.demux(stream)
@@ -152,26 +152,26 @@ def _duration(container: Any, stream: Any) -> float:
 
 
 def _read_frames(container: Any, stream: Any, clip_format: ClipFormat, start: float) -> np.ndarray:
-    """(frames, height, width, 3) uint8: what is to be seen at each time of the clip."""
-    # In the middle of the time that a frame is shown, so that rounding of times makes no difference.
+    """Read the frames (frames, height, width, 3), uint8, that are shown at the times of a clip."""
+    # The middle of the interval in which a frame is shown is robust to rounding of times.
     times = start + (np.arange(clip_format.num_frames) + 0.5) / clip_format.frame_rate + _origin(stream)
     _seek(container, start + _origin(stream))
-    taken: list[np.ndarray] = []
+    frames: list[np.ndarray] = []
     shown = None
     for frame in container.decode(stream):
-        while shown is not None and len(taken) < len(times) and _time(frame) > times[len(taken)]:
-            taken.append(shown)
-        if len(taken) == len(times):
+        while shown is not None and len(frames) < len(times) and _time(frame) > times[len(frames)]:
+            frames.append(shown)
+        if len(frames) == len(times):
             break
-        shown = _resized(frame, clip_format.frame_size)
+        shown = _resize(frame, clip_format.frame_size)
     if shown is None:
-        raise ValueError("there are no frames in it")
-    taken += [shown] * (len(times) - len(taken))  # the last one is shown until the end
-    return np.stack(taken)
+        raise ValueError("it has no frames")
+    frames += [shown] * (len(times) - len(frames))  # the last frame is shown until the end
+    return np.stack(frames)
 
 
-def _resized(frame: Any, frame_size: tuple[int, int]) -> np.ndarray:
-    """The middle of a frame, upright, in another size: (height, width, 3) uint8."""
+def _resize(frame: Any, frame_size: tuple[int, int]) -> np.ndarray:
+    """Rotate a frame upright, crop its centre and resize it to (height, width, 3), uint8."""
     turns = round(frame.rotation / 90) % 4
     height, width = frame_size if turns % 2 == 0 else frame_size[::-1]
     scale = max(height / frame.height, width / frame.width)
@@ -184,42 +184,42 @@ def _resized(frame: Any, frame_size: tuple[int, int]) -> np.ndarray:
         threads=1,
     ).to_ndarray()
     top, left = (whole_height - height) // 2, (whole_width - width) // 2
-    # Phones hold the camera's picture as it is, and say by how many degrees to turn it counterclockwise.
+    # Phones store the camera's image unrotated, with the counterclockwise rotation as metadata.
     return np.rot90(image[top : top + height, left : left + width], turns)
 
 
 def _read_samples(container: Any, stream: Any, clip_format: ClipFormat, start: float, origin: float) -> np.ndarray:
-    """(samples) float32 from -1 to 1: the audio of the clip, the mean of all channels.
+    """Read the audio (samples), float32 from -1 to 1, of a clip, averaged over channels.
 
     Args:
         container: the file.
-        stream: its audio.
-        clip_format: what the clip is like.
-        start: time at which the clip begins, from that of the file's first frame on.
-        origin: time of that frame.
+        stream: its audio stream.
+        clip_format: format of the clip.
+        start: start of the clip in seconds, relative to ``origin``.
+        origin: start time of the file's main stream in seconds.
     """
     rate, number = clip_format.sample_rate, clip_format.num_samples
-    # FFmpeg's own mix to one channel is a weighted sum, which exceeds 1. Interleaved samples may be of any number of
+    # FFmpeg's own mix to mono is a weighted sum, which can exceed 1. Interleaved samples ("flt") allow any number of
     # channels.
     resampler = av.AudioResampler(format="flt", rate=rate)
     samples = np.zeros(number, dtype=np.float32)
     _seek(container, max(start - AUDIO_MARGIN, 0.0) + origin)
-    place = None  # of the samples that come next, relative to the clip's first
+    position = None  # index of the next sample in the clip
     for frame in (*_until(container, stream, origin + start + clip_format.duration + AUDIO_MARGIN), None):
-        if place is None:
+        if position is None:
             if frame is None:
                 break
-            place = round((_time(frame) - origin - start) * rate)
+            position = round((_time(frame) - origin - start) * rate)
         for part in resampler.resample(frame):
             values = part.to_ndarray().reshape(part.samples, -1).mean(axis=1)
-            own = values[max(0, -place) : max(0, number - place)]
-            samples[max(0, place) : max(0, place) + len(own)] = own
-            place += len(values)
+            inside = values[max(0, -position) : max(0, number - position)]
+            samples[max(0, position) : max(0, position) + len(inside)] = inside
+            position += len(values)
     return samples.clip(-1, 1)
 
 
 def _until(container: Any, stream: Any, end: float) -> Iterator[Any]:
-    """The frames of audio that begin before a time of the file."""
+    """Iterate over the audio frames that begin before a time in seconds."""
     for frame in container.decode(stream):
         if _time(frame) > end:
             return

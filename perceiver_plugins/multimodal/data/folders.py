@@ -1,4 +1,4 @@
-"""Video or audio files in a folder for each class."""
+"""Video or audio files in one folder per class."""
 
 from __future__ import annotations
 
@@ -28,37 +28,36 @@ from perceiver_plugins.sdk.data.splits import check_fraction, stratified_split
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
-STREAM_HINT = "; streams=video or streams=audio reads one of the two"
+STREAM_HINT = "; streams=video or streams=audio reads only that stream"
 
-SKIP_HINT = "; skip_unreadable=true leaves such clips out"
+SKIP_HINT = "; skip_unreadable=true skips such clips"
 
 
 class VideoFolderDataModule(ClipDataModule):
-    """Your own video or audio files: a folder with a folder for each class.
+    """Your own video or audio files, in one folder per class.
 
-    The folders' names are the names of the classes. If there is a folder ``train`` and, perhaps, ``val`` (or
-    ``valid``, ``validation``) and ``test``, the folders of the classes are in these. Without one for validation, a part
-    of each class is set aside, always the same.
+    The names of the folders are the names of the classes. The class folders can also be in folders ``train`` and,
+    optionally, ``val`` (or ``valid``, ``validation``) and ``test``. Without a folder for validation, a fixed part of
+    each class is split off.
 
-    Files are found by their names: .mp4, .mkv, .webm, .avi, .mov and the like or, where there are none of these, .wav,
-    .flac, .mp3, .ogg and the like, at any depth below the folder of their class. Hidden files and those that systems
-    add are ignored; others are counted and reported. From a file that is longer than a clip, training takes a part at a
-    random place, evaluation the one in the middle. Frames are taken at ``frame_rate``, and the middle of each is
-    resized to ``frame_size``; the audio is the mean of its channels, resampled to ``samples_per_frame * frame_rate``
-    samples a second.
+    Files are found by suffix at any depth: videos (.mp4, .mkv, .webm, .avi, .mov, ...) or, if there are no videos,
+    audio files (.wav, .flac, .mp3, .ogg, ...). Hidden files and files added by the operating system are ignored; other
+    files are counted and reported. From a file longer than a clip, training reads a random part and evaluation the
+    middle. Frames are sampled at ``frame_rate``, cropped to the centre and resized to ``frame_size``; the audio is
+    averaged over channels and resampled to ``samples_per_frame * frame_rate`` samples per second.
 
     Args:
         path: The folder.
-        num_frames: Frames of a clip.
+        num_frames: Frames per clip.
         frame_size: Height and width of a frame, or one number for both.
-        frame_rate: Frames a second.
-        samples_per_frame: Samples of audio for each frame: 1920 of them 25 times a second are 48 kHz.
-        streams: What is read of each file: video, audio or both; null: both, except for audio files, and for videos
-            if none of up to 100 of them has sound.
-        val_fraction: Part of the training clips that is set aside for validation where there is no folder for it.
-        test_fraction: Part that is set aside for test where there is no folder for it; 0: none.
-        skip_unreadable: Leave out files that are damaged, too short or without a stream that is read, instead of
-            ending with an error. Each file is read once before training to find them.
+        frame_rate: Frames per second.
+        samples_per_frame: Audio samples per frame; 1920 at 25 frames per second are 48 kHz.
+        streams: Streams to read: video, audio or both; null: both, except for audio files, and for videos if up to 100
+            sampled files have no audio.
+        val_fraction: Fraction of the training clips for validation if it has no folder.
+        test_fraction: Fraction of the training clips for test if it has no folder; 0: no test data.
+        skip_unreadable: Skip files that are damaged, too short or without a required stream instead of raising an
+            error. Each file is read once before training to find them.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -88,7 +87,9 @@ class VideoFolderDataModule(ClipDataModule):
         )
         check_fraction(val_fraction)
         if not 0 <= test_fraction < 1 - val_fraction:
-            raise UserError(f"test_fraction={test_fraction} must be at least 0, and with val_fraction less than 1")
+            raise UserError(
+                f"test_fraction={test_fraction} must be at least 0, and less than 1 together with val_fraction"
+            )
         self.path = Path(path).expanduser()
         self.tree = open_tree(path)
         if not self.path.is_dir():
@@ -106,21 +107,21 @@ class VideoFolderDataModule(ClipDataModule):
             clips = self._readable(clips)
         parts = stratified_split(clips["train"].labels, *missing.values())
         train = clips["train"]
-        for split, numbers in zip(("train", *missing), parts, strict=True):
-            clips[split] = train.select(numbers)
+        for split, indices in zip(("train", *missing), parts, strict=True):
+            clips[split] = train.select(indices)
         return ClipSplits(self._found.label_names, {**clips})
 
     @cached_property
     def _found(self) -> ClassFolders:
-        """The files of each class."""
+        """Files of each class."""
         kinds = [AUDIO_SUFFIXES] if self._streams == AUDIO else [VIDEO_SUFFIXES]
         if self._streams is None or self._streams == AUDIO:
             kinds = [VIDEO_SUFFIXES, AUDIO_SUFFIXES]
         for suffixes in kinds:
             if names := select_files(self.tree, suffixes, "clips"):
                 return find_class_folders(self.tree, names, "clips")
-        endings = ", ".join(suffix for suffixes in kinds for suffix in suffixes)
-        raise DataError(f"{self.path}: there are no clips ({endings})")
+        known = ", ".join(suffix for suffixes in kinds for suffix in suffixes)
+        raise DataError(f"{self.path}: no clips found ({known})")
 
     @cached_property
     def streams(self) -> tuple[str, ...]:
@@ -130,8 +131,8 @@ class VideoFolderDataModule(ClipDataModule):
         names, _ = self._found.labelled("train")
         if Path(names[0]).suffix.lower() in AUDIO_SUFFIXES:
             return (AUDIO,)
-        looked_at = [names[number] for number in np.linspace(0, len(names) - 1, min(100, len(names)), dtype=int)]
-        has_audio = any(AUDIO in _streams_of(self.path / name) for name in looked_at)
+        sample = [names[index] for index in np.linspace(0, len(names) - 1, min(100, len(names)), dtype=int)]
+        has_audio = any(AUDIO in _streams_of(self.path / name) for name in sample)
         return STREAMS if has_audio else (VIDEO,)
 
     def _clips(self, split: str) -> FileClips:
@@ -139,14 +140,14 @@ class VideoFolderDataModule(ClipDataModule):
         return FileClips([self.path / name for name in names], torch.tensor(labels), self.clip_format)
 
     def _readable(self, clips: dict[str, FileClips]) -> dict[str, FileClips]:
-        """Reads the beginning of each file and leaves out those that cannot be read, with a warning that counts."""
-        reasons = {split: _problems(own) for split, own in clips.items()}
-        wrong = [reason for own in reasons.values() for reason in own if reason]
-        if wrong:
+        """Read the beginning of each file, and remove and report files that cannot be read."""
+        problems = {split: _find_problems(files) for split, files in clips.items()}
+        unreadable = [problem for each in problems.values() for problem in each if problem]
+        if unreadable:
             total = sum(map(len, clips.values()))
-            rank_zero_info(f"{self.path}: {len(wrong)} of {total} clips are left out: {min(wrong)}")
-        kept = {split: np.flatnonzero([not reason for reason in own]) for split, own in reasons.items()}
-        return {split: own.select(kept[split]) for split, own in clips.items()}
+            rank_zero_info(f"{self.path}: skipped {len(unreadable)} of {total} clips: {min(unreadable)}")
+        readable = {split: np.flatnonzero([not problem for problem in each]) for split, each in problems.items()}
+        return {split: files.select(readable[split]) for split, files in clips.items()}
 
 
 class FileClips(LabelledClips):
@@ -154,8 +155,8 @@ class FileClips(LabelledClips):
 
     Args:
         paths: the files.
-        labels: (n,) int64, the classes that they belong to.
-        clip_format: what clips of them are to be like.
+        labels: (n,) int64, class indices.
+        clip_format: format of the clips.
     """
 
     def __init__(self, paths: Sequence[Path], labels: Tensor, clip_format: ClipFormat) -> None:
@@ -163,36 +164,36 @@ class FileClips(LabelledClips):
         self.paths = paths
         self.clip_format = clip_format
 
-    def read(self, index: int, place: float) -> Clip:
+    def read(self, index: int, offset: float) -> Clip:
         try:
-            return read_clip(self.paths[index], self.clip_format, place)
+            return read_clip(self.paths[index], self.clip_format, offset)
         except MissingStreamError as error:
             raise DataError(f"{error}{SKIP_HINT}{STREAM_HINT}") from error
         except DataError as error:
             raise DataError(f"{error}{SKIP_HINT}") from error
 
-    def select(self, numbers: np.ndarray) -> FileClips:
-        """Some of these."""
-        chosen = torch.as_tensor(numbers, dtype=torch.int64)
-        return FileClips([self.paths[number] for number in chosen.tolist()], self.labels[chosen], self.clip_format)
+    def select(self, indices: np.ndarray) -> FileClips:
+        """Return the clips at the given indices."""
+        selected = torch.as_tensor(indices, dtype=torch.int64)
+        return FileClips([self.paths[index] for index in selected.tolist()], self.labels[selected], self.clip_format)
 
 
-def _problems(clips: FileClips) -> list[str]:
-    """What is wrong with each file; nothing where a clip can be read."""
+def _find_problems(clips: FileClips) -> list[str]:
+    """Return the problem of each file; an empty string for readable files."""
 
-    def problem(path: Path) -> str:
+    def find_problem(path: Path) -> str:
         try:
-            read_clip(path, clips.clip_format, place=0.0)
+            read_clip(path, clips.clip_format, offset=0.0)
         except DataError as error:
             return str(error)
         return ""
 
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(problem, clips.paths))
+        return list(threads.map(find_problem, clips.paths))
 
 
 def _streams_of(path: Path) -> set[str]:
-    """Kinds of the streams in a file; none if it cannot be read, which is reported when a clip of it is."""
+    """Return the streams of a file; an empty set if it cannot be read, which is reported when the clip is read."""
     try:
         return find_streams(path)
     except DataError:

@@ -1,4 +1,4 @@
-"""What clips are like, in memory and as a model takes them."""
+"""Clips in memory and in batches."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from perceiver_registry.errors import UserError
 VIDEO, AUDIO = "video", "audio"
 
 STREAMS = (VIDEO, AUDIO)
-"""Streams that a clip may consist of."""
+"""Streams that a clip can have."""
 
 
 class Clip(NamedTuple):
-    """A video and its audio, or one of the two.
+    """Video and audio, or one of the two.
 
     Attributes:
-        frames: (frames, 3, height, width), uint8, red, green and blue; None without video.
+        frames: (frames, 3, height, width), uint8, RGB; None without video.
         samples: (samples), float32, from -1 to 1; None without audio.
     """
 
@@ -31,14 +31,14 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipFormat:
-    """What the clips are like that a model takes.
+    """Format of clips.
 
     Args:
-        num_frames: frames of a clip.
-        frame_size: their height and width.
-        frame_rate: frames a second.
-        samples_per_frame: samples of audio for each frame.
-        streams: which of :data:`STREAMS` they consist of.
+        num_frames: frames per clip.
+        frame_size: height and width of a frame.
+        frame_rate: frames per second.
+        samples_per_frame: audio samples per frame.
+        streams: streams of a clip, of :data:`STREAMS`.
     """
 
     num_frames: int
@@ -49,10 +49,10 @@ class ClipFormat:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> ClipFormat:
-        """The format that :meth:`description` described.
+        """Create a format from its :meth:`description`.
 
         Raises:
-            UserError: If it describes something else.
+            UserError: if the description is not of clips.
         """
         try:
             return cls(
@@ -64,33 +64,33 @@ class ClipFormat:
             )
         except KeyError as error:
             raise UserError(
-                f"the model was not trained on clips: what it says of its data lacks {error.args[0]!r}"
+                f"the model was not trained on clips: the description of its data lacks {error.args[0]!r}"
             ) from error
 
     def description(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the format as plain data."""
         return asdict(self) | {"frame_size": list(self.frame_size), "streams": list(self.streams)}
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second."""
+        """Audio samples per second."""
         return self.frame_rate * self.samples_per_frame
 
     @property
     def num_samples(self) -> int:
-        """Samples of a clip."""
+        """Audio samples per clip."""
         return self.num_frames * self.samples_per_frame
 
     @property
     def duration(self) -> float:
-        """Seconds of a clip."""
+        """Duration of a clip in seconds."""
         return self.num_frames / self.frame_rate
 
 
 def to_batch(clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """``pixel_values_videos`` (b, frames, 3, height, width) from 0 to 1, and ``input_values`` (b, samples).
+    """Return ``pixel_values_videos`` (b, frames, 3, height, width) from 0 to 1, and ``input_values`` (b, samples).
 
-    Streams that the clips do not have are left out.
+    The entries of streams that the clips do not have are missing.
     """
     batch = {}
     if frames := [clip.frames for clip in clips if clip.frames is not None]:
@@ -101,7 +101,7 @@ def to_batch(clips: Sequence[Clip]) -> dict[str, Tensor]:
 
 
 def from_batch(pixel_values_videos: Tensor, input_values: Tensor) -> list[Clip]:
-    """The clips that a batch, or a model's output in its shape, stands for; what is out of range is cut off."""
+    """Convert a batch, or a reconstruction in its shape, to clips; values out of range are clipped."""
     frames = (pixel_values_videos.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     samples = input_values.float().clamp(-1, 1).cpu()
     return [Clip(*clip) for clip in zip(frames, samples, strict=True)]

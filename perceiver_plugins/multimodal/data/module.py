@@ -1,4 +1,4 @@
-"""The data module that all data modules of clips share."""
+"""Base class of the data modules for clips."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from perceiver_registry.errors import UserError
 
 
 class LabelledClips(ABC):
-    """The clips of a split.
+    """Labelled clips of a split.
 
     Args:
-        labels: (n,) int64, the classes that they belong to.
+        labels: (n,) int64, class indices.
     """
 
     def __init__(self, labels: Tensor) -> None:
@@ -30,25 +30,25 @@ class LabelledClips(ABC):
         return len(self.labels)
 
     @abstractmethod
-    def read(self, index: int, place: float) -> Clip:
-        """A clip.
+    def read(self, index: int, offset: float) -> Clip:
+        """Read a clip.
 
         Args:
-            index: its number.
-            place: which part of a longer recording, from 0 (the first) to 1 (the last).
+            index: index of the recording.
+            offset: part of a longer recording to read, from 0 (the beginning) to 1 (the end).
 
         Raises:
-            DataError: If it cannot be read.
+            DataError: if it cannot be read.
         """
 
 
 @dataclass(frozen=True)
 class ClipSplits:
-    """A data set.
+    """Data set of clips.
 
     Args:
-        label_names: what the classes are called, in the order of their labels.
-        clips: those of "train" and, as far as there are any, "validation" and "test".
+        label_names: names of the classes, by class index.
+        clips: clips of the splits "train" and, if available, "validation" and "test".
     """
 
     label_names: list[str]
@@ -56,11 +56,11 @@ class ClipSplits:
 
 
 class ClipExamples(ExampleDataset):
-    """The examples of a split: in training parts of recordings at random places, otherwise those in the middle.
+    """Examples of a split: in training a random part of each recording, otherwise its middle.
 
     Args:
         clips: the clips.
-        seed: Seed of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, clips: LabelledClips, seed: int) -> None:
@@ -74,7 +74,7 @@ class ClipExamples(ExampleDataset):
         """Read a clip.
 
         Raises:
-            DataError: If it cannot be read.
+            DataError: if it cannot be read.
         """
         clip = self.clips.read(index, 0.5 if rng is None else rng.random())
         entries = {name: values[0] for name, values in to_batch([clip]).items()}
@@ -82,19 +82,19 @@ class ClipExamples(ExampleDataset):
 
 
 class ClipDataModule(Classes, PerceiverDataModule):
-    """Video clips with audio and a label each.
+    """Base class of data modules for video clips with audio and labels.
 
     Batches are dicts of ``pixel_values_videos`` (b, frames, 3, height, width), float32 from 0 to 1, ``input_values``
-    (b, samples), float32 from -1 to 1, and ``labels`` (b,), int64. Where clips are silent, or audio alone, the other
-    entry is missing.
+    (b, samples), float32 from -1 to 1, and ``labels`` (b,), int64. The entry of a stream that the clips do not have is
+    missing.
 
-    Subclasses say where clips come from: :meth:`load`.
+    Subclasses implement :meth:`load`.
 
     Args:
-        num_frames: Frames of a clip.
+        num_frames: Frames per clip.
         frame_size: Height and width of a frame, or one number for both.
-        frame_rate: Frames a second.
-        samples_per_frame: Samples of audio for each frame: 1920 of them 25 times a second are 48 kHz.
+        frame_rate: Frames per second.
+        samples_per_frame: Audio samples per frame; 1920 at 25 frames per second are 48 kHz.
         batch_size: Examples per batch and device, in training.
     """
 
@@ -103,7 +103,7 @@ class ClipDataModule(Classes, PerceiverDataModule):
         "validation": "there are too few clips to set some aside for validation",
         "test": "there is no test data",
     }
-    """What to say where there is nothing in a split."""
+    """Messages for empty splits."""
 
     def __init__(
         self,
@@ -121,36 +121,36 @@ class ClipDataModule(Classes, PerceiverDataModule):
             raise UserError(f"frame_size={frame_size} must be a height and a width of at least 1, or one number")
         self._shape = (num_frames, (height, width), frame_rate, samples_per_frame)
 
-    # what subclasses say
+    # Implemented by subclasses
 
     @abstractmethod
     def load(self) -> ClipSplits:
-        """The clips of all splits and the names of their classes.
+        """Load the clips of all splits and the names of their classes.
 
         Raises:
-            DataError: If they cannot be found, or are not what they should be.
+            DataError: if they are missing or invalid.
         """
 
-    # what models and tasks ask
+    # Read by models and tasks
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Which of :data:`~perceiver_plugins.multimodal.data.format.STREAMS` clips consist of."""
+        """Streams of a clip, of :data:`~perceiver_plugins.multimodal.data.format.STREAMS`."""
         return STREAMS
 
     @property
     def clip_format(self) -> ClipFormat:
-        """Format of the clips that the model reads."""
+        """Format of the clips."""
         return ClipFormat(*self._shape, self.streams)
 
     @cached_property
     def splits(self) -> ClipSplits:
-        """The data set, loaded at the first use."""
+        """Data set, loaded on first access."""
         return self.load()
 
     @property
     def num_frames(self) -> int:
-        """Frames of a clip."""
+        """Frames per clip."""
         return self._shape[0]
 
     @property
@@ -160,25 +160,25 @@ class ClipDataModule(Classes, PerceiverDataModule):
 
     @property
     def num_audio_samples(self) -> int:
-        """Samples of audio of a clip."""
+        """Audio samples per clip."""
         return self._shape[0] * self._shape[3]
 
     @property
     def label_names(self) -> list[str]:
-        """What the classes are called."""
+        """Names of the classes, by class index."""
         return self.splits.label_names
 
     @property
     def train_labels(self) -> Tensor:
-        """The classes of the training data."""
+        """Class indices of the training clips."""
         return self.splits.clips["train"].labels
 
     def description(self) -> dict[str, Any]:
-        """What prediction needs to know about the data, as plain data: it goes into checkpoints."""
+        """Return the data's properties that prediction needs, as plain data for checkpoints."""
         return self.clip_format.description()
 
-    # loading
+    # Loading
 
     def setup(self, stage: str | None = None) -> None:
-        """Makes the data sets of all splits."""
+        """Create the data sets of all splits."""
         self.split_datasets = {split: ClipExamples(clips, self.seed) for split, clips in self.splits.clips.items()}

@@ -1,4 +1,4 @@
-"""Clips that need no download: shapes that move, each with a tone of its own."""
+"""Synthetic clips of moving shapes, each class with its own tone."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from perceiver_plugins.multimodal.data.module import ClipDataModule, ClipSplits,
 from perceiver_plugins.sdk.data.module import check_positive
 
 SHAPES = ("circle", "cross", "diamond", "square")
-"""The classes."""
+"""Names of the classes."""
 
 SEMITONES = 4
-"""How far the tones of two neighbouring classes are apart."""
+"""Interval between the tones of consecutive classes (arbitrary)."""
 
 LOWEST_TONE = 1 / 16
-"""Frequency of the first class's tone, in cycles per sample."""
+"""Frequency of the first class's tone in cycles per sample (arbitrary)."""
 
 
 class SyntheticClipsDataModule(ClipDataModule):
-    """Clips of a shape that moves in a straight line before a plain background, with a tone.
+    """Clips of a shape that moves in a straight line on a plain background, with a tone.
 
-    The shape (a circle, a cross, a diamond or a square) is the class, and so is the pitch of the tone, four semitones
-    higher from one class to the next. Colours, size, way, loudness and phase are drawn at random, always the same
-    ones. The classes are equally frequent.
+    The class determines the shape (circle, cross, diamond or square) and the pitch of the tone, four semitones higher
+    for each class. Colours, size, path, loudness and phase are random, with fixed seeds. The classes are equally
+    frequent.
 
     Args:
-        num_clips: Clips for training; for validation, and for test, there is an eighth of them each.
-        num_frames: Frames of a clip.
+        num_clips: Training clips; validation and test have an eighth of this number each.
+        num_frames: Frames per clip.
         frame_size: Height and width of a frame, or one number for both.
-        frame_rate: Frames a second.
-        samples_per_frame: Samples of audio for each frame.
+        frame_rate: Frames per second.
+        samples_per_frame: Audio samples per frame.
         batch_size: Examples per batch and device, in training.
     """
 
@@ -60,8 +60,8 @@ class SyntheticClipsDataModule(ClipDataModule):
         self.num_clips = num_clips
 
     def load(self) -> ClipSplits:
-        aside = max(1, self.num_clips // 8)
-        sizes = {"train": self.num_clips, "validation": aside, "test": aside}
+        eighth = max(1, self.num_clips // 8)
+        sizes = {"train": self.num_clips, "validation": eighth, "test": eighth}
         return ClipSplits(
             list(SHAPES),
             {
@@ -72,12 +72,12 @@ class SyntheticClipsDataModule(ClipDataModule):
 
 
 class SyntheticClips(LabelledClips):
-    """Clips that are drawn when they are asked for: each is a function of its number and the seed.
+    """Clips that are drawn on access, from their index and the seed.
 
     Args:
-        size: how many there are.
-        clip_format: what they are like.
-        seed: decides what they show.
+        size: number of clips.
+        clip_format: format of the clips.
+        seed: random seed.
     """
 
     def __init__(self, size: int, clip_format: ClipFormat, seed: int) -> None:
@@ -85,27 +85,27 @@ class SyntheticClips(LabelledClips):
         self.clip_format = clip_format
         self.seed = seed
 
-    def read(self, index: int, place: float = 0.5) -> Clip:
+    def read(self, index: int, offset: float = 0.5) -> Clip:
         return draw_clip(int(self.labels[index]), self.clip_format, np.random.default_rng([self.seed, index]))
 
 
 def draw_clip(label: int, clip_format: ClipFormat, rng: np.random.Generator) -> Clip:
-    """A clip of a class.
+    """Draw a clip of a class.
 
     Args:
-        label: number of the class.
-        clip_format: what it is like.
-        rng: draws all that is left to chance.
+        label: class index.
+        clip_format: format of the clip.
+        rng: random generator of the clip's other properties.
     """
     height, width = clip_format.frame_size
     radius = rng.uniform(0.15, 0.3) * min(height, width)
     margin = np.array([radius, radius])
     begin, end = rng.uniform(margin, np.array([height, width]) - margin, size=(2, 2))
     background, colour = rng.uniform(size=(2, 3))
-    way = np.linspace(begin, end, clip_format.num_frames)
+    path = np.linspace(begin, end, clip_format.num_frames)
     rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
-    down = rows[:, None] - way[:, 0, None, None]
-    across = columns[None, :] - way[:, 1, None, None]
+    down = rows[:, None] - path[:, 0, None, None]
+    across = columns[None, :] - path[:, 1, None, None]
     inside = _distance(SHAPES[label], np.abs(down), np.abs(across), radius)
     cover = (inside + 0.5).clip(0, 1)[:, None]  # soft edges, a pixel wide
     pixels = background[:, None, None] + cover * (colour - background)[:, None, None]
@@ -116,7 +116,7 @@ def draw_clip(label: int, clip_format: ClipFormat, rng: np.random.Generator) -> 
 
 
 def _distance(shape: str, down: NDArray, across: NDArray, radius: float) -> NDArray:
-    """How far within a shape around the origin places are; negative outside."""
+    """Compute the distance of points to the edge of a shape around the origin; negative outside."""
     if shape == "circle":
         return radius - np.hypot(down, across)
     if shape == "square":

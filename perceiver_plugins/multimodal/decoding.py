@@ -1,4 +1,4 @@
-"""Decoding what is asked for: some or all places of some or all modalities, in pieces if need be."""
+"""Decoding of clips: any modalities, any positions, in chunks to limit memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from perceiver_plugins.multimodal.adapters import AUDIO, LABEL, VIDEO
 from perceiver_plugins.multimodal.queries import ClipQueryProvider
 
 CHUNK_SIZE = 16384
-"""Output places that are decoded at once. With these, the published model decodes a clip within 1.3 GB on a CPU."""
+"""Output positions per chunk: the published model then decodes a clip within 1.3 GB on a CPU."""
 
 
 class Reconstruction(NamedTuple):
-    """What a model makes of clips, in the shape of its input.
+    """Reconstructed clips, in the shape of the input.
 
     Attributes:
-        input_values: (b, samples), the audio.
-        pixel_values_videos: (b, frames, 3, height, width), the video.
-        logits: (b, classes), of the label.
+        input_values: audio (b, samples).
+        pixel_values_videos: video (b, frames, 3, height, width).
+        logits: logits (b, classes) of the label.
     """
 
     input_values: Tensor
@@ -34,70 +34,69 @@ class Reconstruction(NamedTuple):
 def decode(
     model: PerceiverIO,
     batch: Batch,
-    places: Mapping[str, Tensor | None] | None = None,
+    positions: Mapping[str, Tensor | None] | None = None,
     chunk_size: int | None = None,
 ) -> dict[str, Tensor]:
-    """Encodes clips once and decodes the places that are asked for, at a cost that follows their number.
+    """Encode clips once and decode the given positions, at a cost proportional to their number.
 
     Args:
         model: a model with the output adapter ``audio-video-label``.
-        batch: what its input adapter reads.
-        places: the modalities to decode ("audio", "image", "label"), each with the numbers of its places, the same for
-            all examples (p) or for each its own (b, p). Patches of audio and pixels are numbered from 0, pixels frame
-            by frame and row by row; the label is number 0. None in the place of numbers: all of the modality. None:
-            all of all modalities.
-        chunk_size: how many places to decode at once, which bounds the memory that it takes. None: all.
+        batch: batch that the model's input adapter reads.
+        positions: indices of the output positions to decode, by modality ("audio", "image", "label"): (p) for all
+            examples, or (b, p). Audio patches, and pixels by frame, row and column, are counted from 0; the label has
+            index 0. None instead of indices: all positions of the modality. None: all modalities.
+        chunk_size: number of positions to decode at once, which limits the memory. None: all.
 
     Returns:
-        For each modality that was asked for, (b, p, samples per patch), (b, p, 3) or logits (b, p, classes).
+        For each requested modality (b, p, samples per patch), (b, p, 3) or logits (b, p, classes).
     """
     adapter: Any = model.output_adapter
     latents = model.encoder(model.input_adapter(batch))
     outputs: dict[str, list[Tensor]] = defaultdict(list)
-    for group in _groups(_all_places(adapter.query_provider, places, latents), chunk_size):
-        queries = [adapter.query_provider.queries(modality, numbers) for modality, numbers in group]
+    for chunk in _chunks(_indices(adapter.query_provider, positions, latents), chunk_size):
+        queries = [adapter.query_provider.queries(modality, indices) for modality, indices in chunk]
         size = max(map(len, queries))
         decoded = model.decoder(torch.cat([each.expand(size, -1, -1) for each in queries], dim=1), latents)
         parts = decoded.split([each.shape[1] for each in queries], dim=1)
-        for (modality, _), part in zip(group, parts, strict=True):
+        for (modality, _), part in zip(chunk, parts, strict=True):
             outputs[modality].append(adapter.output(modality, part))
     return {modality: torch.cat(parts, dim=1) for modality, parts in outputs.items()}
 
 
 def reconstruct(model: PerceiverIO, batch: Batch, chunk_size: int | None = CHUNK_SIZE) -> Reconstruction:
-    """Encodes clips and decodes all of them.
+    """Encode clips and decode all positions.
 
     Args:
         model: a model with the output adapter ``audio-video-label``.
-        batch: what its input adapter reads.
-        chunk_size: how many places to decode at once. None: all.
+        batch: batch that the model's input adapter reads.
+        chunk_size: number of positions to decode at once. None: all.
     """
     outputs = decode(model, batch, chunk_size=chunk_size)
     return assemble_clips(model.output_adapter.query_provider, outputs)  # type: ignore[arg-type]
 
 
 def assemble_clips(provider: ClipQueryProvider, outputs: Mapping[str, Tensor]) -> Reconstruction:
-    """Puts together the outputs of all places of all modalities (:func:`decode`)."""
+    """Assemble clips from the outputs of all positions of all modalities (:func:`decode`)."""
     pixels = outputs[VIDEO].unflatten(1, provider.grids[VIDEO])
     return Reconstruction(outputs[AUDIO].flatten(1), pixels.movedim(-1, 2), outputs[LABEL][:, 0])
 
 
-def _all_places(
-    provider: ClipQueryProvider, places: Mapping[str, Tensor | None] | None, latents: Tensor
+def _indices(
+    provider: ClipQueryProvider, positions: Mapping[str, Tensor | None] | None, latents: Tensor
 ) -> dict[str, Tensor]:
-    """The numbers (b or 1, p) of the places of each modality that is asked for."""
-    numbers = provider.num_places
-    asked = dict.fromkeys(numbers) if places is None else places
+    """Return the indices (b or 1, p) of the requested positions, by modality."""
+    sizes = provider.num_positions
+    requested = dict.fromkeys(sizes) if positions is None else positions
     device = latents.device
-    every = {
-        modality: torch.arange(numbers[modality], device=device) if own is None else own.to(device)
-        for modality, own in asked.items()
+    indices = {
+        modality: torch.arange(sizes[modality], device=device) if some is None else some.to(device)
+        for modality, some in requested.items()
     }
-    return {modality: own if own.dim() == 2 else own[None] for modality, own in every.items()}
+    return {modality: each if each.dim() == 2 else each[None] for modality, each in indices.items()}
 
 
-def _groups(places: Mapping[str, Tensor], chunk_size: int | None) -> list[list[tuple[str, Tensor]]]:
-    """What is decoded together."""
+def _chunks(indices: Mapping[str, Tensor], chunk_size: int | None) -> list[list[tuple[str, Tensor]]]:
+    """Split the positions into chunks that are decoded together."""
     if chunk_size is None:
-        return [[*places.items()]]
-    return [[(modality, part)] for modality, own in places.items() for part in own.split(chunk_size, dim=1)]
+        return [[*indices.items()]]
+    return [[(modality, part)] for modality, each in indices.items() for part in each.split(chunk_size, dim=1)]

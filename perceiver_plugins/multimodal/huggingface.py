@@ -1,4 +1,4 @@
-"""Import path of :mod:`perceiver_plugins.huggingface.multimodal` for what this package exports of it."""
+"""Names of :mod:`perceiver_plugins.huggingface.multimodal` that this package exports."""
 
 from perceiver_plugins.deprecation import moved_module
 

@@ -1,4 +1,4 @@
-"""Training of autoencoders of clips with Lightning."""
+"""Lightning module of the multimodal autoencoder."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from perceiver_plugins.sdk.errors import list_first
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_registry import UserError
 
-Places = Mapping[str, Tensor | None]
+Positions = Mapping[str, Tensor | None]
+"""Indices of output positions by modality, as :func:`~perceiver_plugins.multimodal.decoding.decode` takes them."""
 
 
 class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
-    """Reconstructs audio and video of clips, and tells their class, which the encoder does not see in evaluation.
+    """Reconstruct audio and video of clips and predict their class, which the encoder does not see in evaluation.
 
-    The loss is a weighted sum, of the mean errors of audio and video and the cross-entropy of the label, in nats. In
-    training it is that of some places, drawn at random for each clip. Loss and weights, and how many places, are those
-    of the Perceiver IO paper (arXiv 2107.14795, section 4.3 and appendix I), where a label weight of 1 made a better
-    classifier of the model.
+    The loss is a weighted sum of the mean errors of audio and video and the cross-entropy of the label in nats. In
+    training it is computed at positions drawn randomly for each clip. Loss, weights and number of positions are those
+    of the Perceiver IO paper (arXiv 2107.14795, section 4.3 and appendix I), in which a label weight of 1 improved the
+    classification.
 
-    Logged beside the loss are, for validation and test data, the peak signal-to-noise ratio of audio and video in dB
-    (peak to peak 2 and 1), and the accuracy of the label. Validation looks at as many places as training, always the
-    same; test at all.
+    Validation and test also log the peak signal-to-noise ratio of audio and video in dB (peak to peak 2 and 1) and the
+    accuracy of the label. Validation decodes as many positions as training, the same for all clips; test decodes all.
 
     The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Args:
-        encoder: the encoder's configuration, of clips.
-        decoder: the decoder's configuration, of clips.
+        encoder: the encoder's configuration.
+        decoder: the decoder's configuration.
         audio_weight: weight of the audio's error.
         video_weight: weight of the video's error.
         label_weight: weight of the label's cross-entropy.
-        error: how audio and video differ from what they should be: the absolute ("l1") or squared error ("mse").
-        audio_places: patches of audio that are decoded in training. None: all.
-        video_places: pixels that are decoded in training. None: all.
-        chunk_size: output places that are decoded at once where all are.
+        error: error of audio and video, absolute ("l1") or squared ("mse").
+        audio_places: number of audio patches to decode in training. None: all.
+        video_places: number of pixels to decode in training. None: all.
+        chunk_size: number of output positions to decode at once in test and prediction.
 
     Raises:
         UserError: if a value is out of range.
@@ -105,7 +105,7 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         if min(self.weights.values()) < 0 or max(self.weights.values()) == 0:
             raise UserError(
                 f"audio_weight={audio_weight}, video_weight={video_weight}, label_weight={label_weight}: "
-                "must be at least 0, and one of them more"
+                "must be at least 0, and at least one must be greater"
             )
         if error not in ("l1", "mse"):
             raise UserError(f"error={error!r} must be l1 or mse")
@@ -127,20 +127,20 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         return self.model.output_adapter  # type: ignore[return-value]
 
     def check_data(self, datamodule: Any) -> None:
-        """Check that the clips of a data module have video and audio, and the model's shape and classes.
+        """Check that a data module has clips with video and audio, in the model's shape and with its classes.
 
         Raises:
-            UserError: if they have not.
+            UserError: if it has not.
         """
         super().check_data(datamodule)
         streams = getattr(datamodule, "streams", STREAMS)
         if set(streams) != set(STREAMS):
-            raise UserError(f"an autoencoder needs clips with {' and '.join(STREAMS)}, the data has {streams[0]} alone")
+            raise UserError(f"an autoencoder needs clips with {' and '.join(STREAMS)}, the data has only {streams[0]}")
         decoder = self.config.decoder
         for name in ("num_frames", "frame_size", "num_audio_samples", "num_classes", "label_names"):
-            theirs, ours = getattr(datamodule, name, None), getattr(decoder, name)
-            if theirs is not None and ours is not None and list(_listed(theirs)) != list(_listed(ours)):
-                raise UserError(f"the data's {name} ({list_first(theirs)}) is not the model's ({list_first(ours)})")
+            actual, expected = getattr(datamodule, name, None), getattr(decoder, name)
+            if actual is not None and expected is not None and _as_list(actual) != _as_list(expected):
+                raise UserError(f"the data's {name} ({list_first(actual)}) is not the model's ({list_first(expected)})")
 
     def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
         return torch.randint(self.num_classes, (num_examples(batch),), generator=generator)
@@ -148,46 +148,46 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
     def num_tokens(self, batch: Batch) -> Tensor | int:
         return len(batch["labels"])
 
-    # Places
+    # Positions
 
-    def random_places(self, batch: Batch) -> Places:
-        """The places that training looks at: for each clip its own, drawn with replacement."""
+    def random_positions(self, batch: Batch) -> Positions:
+        """Draw positions for training, for each clip separately and with replacement."""
         labels = batch["labels"]
-        return self._some_places(lambda number, some: torch.randint(number, (len(labels), some), device=labels.device))
+        return self._draw_positions(lambda size, limit: torch.randint(size, (len(labels), limit), device=labels.device))
 
-    def fixed_places(self) -> Places:
-        """The places that validation looks at: drawn once, the same for all clips."""
+    def fixed_positions(self) -> Positions:
+        """Return the positions for validation, which are the same for all clips and in all epochs."""
         generator = torch.Generator().manual_seed(0)
-        return self._some_places(lambda number, some: torch.randperm(number, generator=generator)[:some])
+        return self._draw_positions(lambda size, limit: torch.randperm(size, generator=generator)[:limit])
 
-    def _some_places(self, draw: Callable[[int, int], Tensor]) -> Places:
-        numbers = self.adapter.query_provider.num_places
-        limits = {modality: limit or numbers[modality] for modality, limit in self.limits.items()}
-        some = {
-            modality: draw(numbers[modality], limit) if limit < numbers[modality] else None
+    def _draw_positions(self, draw: Callable[[int, int], Tensor]) -> Positions:
+        sizes = self.adapter.query_provider.num_positions
+        limits = {modality: limit or sizes[modality] for modality, limit in self.limits.items()}
+        positions = {
+            modality: draw(sizes[modality], limit) if limit < sizes[modality] else None
             for modality, limit in limits.items()
         }
-        return {**some, LABEL: None}
+        return {**positions, LABEL: None}
 
-    def targets(self, batch: Batch, places: Places) -> dict[str, Tensor]:
-        """What audio (b, p, samples per patch) and video (b, p, 3) should be at some places."""
+    def targets(self, batch: Batch, positions: Positions) -> dict[str, Tensor]:
+        """Return the targets of audio (b, p, samples per patch) and video (b, p, 3) at the given positions."""
         samples = batch["input_values"].unflatten(1, (-1, self.adapter.num_channels[AUDIO]))
         pixels = batch["pixel_values_videos"].movedim(2, -1).flatten(1, 3)
-        return {AUDIO: _at(samples, places[AUDIO]), VIDEO: _at(pixels, places[VIDEO])}
+        return {AUDIO: _select(samples, positions[AUDIO]), VIDEO: _select(pixels, positions[VIDEO])}
 
     # Losses
 
     def loss_sum(self, batch: Batch) -> LossSum:
-        """The summed loss of the clips at random places."""
-        places = self.random_places(batch)
-        outputs = decode(self.model, batch, places)  # type: ignore[arg-type]
-        return self._loss_sum(outputs, self.targets(batch, places), batch["labels"])
+        """Compute the summed loss of the clips at random positions."""
+        positions = self.random_positions(batch)
+        outputs = decode(self.model, batch, positions)  # type: ignore[arg-type]
+        return self._loss_sum(outputs, self.targets(batch, positions), batch["labels"])
 
     def evaluate(self, batch: Batch, stage: str) -> LossSum:
-        """The summed loss at the same places for all clips; updates the metrics."""
-        places = self.fixed_places() if stage == "val" else dict.fromkeys((AUDIO, VIDEO, LABEL))
-        outputs = decode(self.model, batch, places, self.chunk_size)  # type: ignore[arg-type]
-        targets, labels = self.targets(batch, places), batch["labels"]
+        """Compute the summed loss, in validation at :meth:`fixed_positions`, and update the metrics."""
+        positions = self.fixed_positions() if stage == "val" else dict.fromkeys((AUDIO, VIDEO, LABEL))
+        outputs = decode(self.model, batch, positions, self.chunk_size)  # type: ignore[arg-type]
+        targets, labels = self.targets(batch, positions), batch["labels"]
         known = labels != IGNORED
         metrics: Any = self.metrics[stage]
         if known.any():
@@ -197,7 +197,7 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         return self._loss_sum(outputs, targets, labels)
 
     def _loss_sum(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], labels: Tensor) -> LossSum:
-        known = labels != IGNORED  # the others only fill up a batch
+        known = labels != IGNORED  # other examples only pad the batch
         losses = {
             LABEL: cross_entropy(outputs[LABEL][:, 0].float(), labels, reduction="none", ignore_index=IGNORED),
             **{modality: self._error(outputs[modality].float(), target) for modality, target in targets.items()},
@@ -206,19 +206,19 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
         return LossSum(total, known.sum())  # type: ignore[arg-type]
 
     def _error(self, output: Tensor, target: Tensor) -> Tensor:
-        """(b), the mean error of each clip."""
+        """Compute the mean error (b) of each clip."""
         difference = output - target.float()
         return (difference.abs() if self.error == "l1" else difference.square()).mean(dim=(1, 2))
 
 
-def _at(values: Tensor, places: Tensor | None) -> Tensor:
-    """Values (b, places, c) at some places: all (None), the same for all examples (p) or for each its own (b, p)."""
-    if places is None:
+def _select(values: Tensor, positions: Tensor | None) -> Tensor:
+    """Select positions of values (b, o, c): all (None), the same for all examples (p), or per example (b, p)."""
+    if positions is None:
         return values
-    if places.dim() == 1:
-        return values[:, places.to(values.device)]
-    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
+    if positions.dim() == 1:
+        return values[:, positions.to(values.device)]
+    return values.gather(1, positions[..., None].expand(-1, -1, values.shape[-1]))
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return [*value] if isinstance(value, list | tuple) else [value]

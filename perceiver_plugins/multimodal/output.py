@@ -1,7 +1,8 @@
-"""The adapter from a Perceiver to clips: what each pixel, each patch of audio and the label are."""
+"""Output adapter for clips: audio patches, video pixels and the label."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,15 +13,15 @@ from perceiver_core import Batch, InputAdapter, Linear, OutputAdapter
 from perceiver_plugins.multimodal.adapters import AUDIO, LABEL, VIDEO
 from perceiver_plugins.multimodal.config import NUM_COLOURS, AudioVideoLabelDecoderConfig
 from perceiver_plugins.multimodal.decoding import reconstruct
-from perceiver_plugins.multimodal.queries import ClipQueryProvider, slices
+from perceiver_plugins.multimodal.queries import ClipQueryProvider, consecutive_slices
 
 
 class AudioVideoLabelOutputAdapter(OutputAdapter):
-    """What the output places of a clip are: patches of audio, then pixels of the video, then the label.
+    """Output adapter for audio patches, pixels of the video and the label, in this order of positions.
 
-    Its output has the channels of all three modalities next to each other, of which those of a place's own modality
-    count: ``places`` and ``channels`` say which are which. :func:`~perceiver_plugins.multimodal.decoding.decode` gives
-    those of each modality alone, for any places, without computing the others.
+    ``forward`` returns the channels of all three modalities for every position, of which only those of the position's
+    modality are meaningful: see :attr:`slices` and :attr:`channels`.
+    :func:`~perceiver_plugins.multimodal.decoding.decode` computes each modality's channels for any of its positions.
 
     Args:
         config: the decoder's configuration.
@@ -46,28 +47,37 @@ class AudioVideoLabelOutputAdapter(OutputAdapter):
         return cls(config)
 
     @property
+    def slices(self) -> dict[str, slice]:
+        """Slice of each modality in the sequence of all output positions."""
+        return self.query_provider.slices
+
+    @property
     def places(self) -> dict[str, slice]:
-        """Which of all output places are those of each modality."""
-        return self.query_provider.places
+        """Deprecated name of :attr:`slices`."""
+        warnings.warn(f"{type(self).__name__}.places is deprecated: use slices", DeprecationWarning, stacklevel=2)
+        return self.slices
 
     @property
     def channels(self) -> dict[str, slice]:
-        """Which channels of the output are those of each modality."""
-        return slices(self.num_channels)
+        """Slice of each modality in the channels of the output."""
+        return consecutive_slices(self.num_channels)
 
     def output(self, modality: str, decoded: Tensor) -> Tensor:
-        """What a modality's places are: (..., samples per patch), (..., 3) or logits (..., classes).
+        """Compute a modality's output.
 
         Args:
             modality: "audio", "image" or "label".
-            decoded: the decoder's output (..., f) at its places.
+            decoded: the decoder's output (..., f) at positions of the modality.
+
+        Returns:
+            (..., samples per patch), (..., 3) or logits (..., classes).
         """
         return self.heads[modality](self.linear(decoded))
 
     def forward(self, decoded: Tensor) -> Tensor:
-        """Returns (..., samples per patch + 3 + classes) for the decoder's output (..., f)."""
-        answers = self.linear(decoded)
-        return torch.cat([head(answers) for head in self.heads.values()], dim=-1)
+        """Return (..., samples per patch + 3 + classes) for the decoder's output (..., f)."""
+        hidden = self.linear(decoded)
+        return torch.cat([head(hidden) for head in self.heads.values()], dim=-1)
 
     def serve(self, model: Any, batch: Batch) -> Mapping[str, Tensor]:
         """Compute ``audio`` (b, samples), ``video`` (b, frames, 3, h, w) and ``logits`` (b, classes)."""

@@ -1,4 +1,4 @@
-"""What the multimodal plugin registers. Imports nothing heavy."""
+"""Specs of the multimodal plugin. Does not import torch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="input",
             adapter=f"{PLUGIN}.adapters:AudioVideoLabelInputAdapter",
             config=f"{PLUGIN}.config:AudioVideoLabelEncoderConfig",
-            summary="audio, video and a label as one input, told apart by modality embeddings",
+            summary="audio, video and a label as one input, distinguished by modality embeddings",
             links=CLIP_LINKS,
             reads=("input_values", "pixel_values_videos"),
             reader=f"{PLUGIN}.reading:ClipReader",
@@ -80,7 +80,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="output",
             adapter=f"{PLUGIN}.output:AudioVideoLabelOutputAdapter",
             config=f"{PLUGIN}.config:AudioVideoLabelDecoderConfig",
-            summary="patches of audio, pixels of a video and a label, as many of them as are asked for",
+            summary="patches of audio, pixels of a video and a label, all of them or a selection",
             links=CLIP_LINKS | {"label_names": "label_names"},
             tasks=(TASK,),
             example={
@@ -98,7 +98,7 @@ def perceiver_tasks() -> list[TaskSpec]:
         TaskSpec(
             name=TASK,
             module=f"{PLUGIN}.lightning:LitMultimodalAutoencoder",
-            summary="reconstruct video with audio from a few latents, and tell which class it belongs to",
+            summary="reconstruct video with audio from a few latents, and predict its class",
             data="synthetic-clips",
             reads=("input_values", "pixel_values_videos"),
             defaults={
@@ -133,11 +133,11 @@ def perceiver_tasks() -> list[TaskSpec]:
 @hookimpl
 def perceiver_data() -> list[DataSpec]:
     modules = {
-        "synthetic-clips": ("SyntheticClipsDataModule", "moving shapes with a tone each, drawn from a seed"),
+        "synthetic-clips": ("SyntheticClipsDataModule", "moving shapes with a tone each, generated from a seed"),
         "video-folder": ("VideoFolderDataModule", "your own video files with audio, in a folder for each class"),
     }
     defaults: dict[str, dict[str, Any]] = {
-        # The squared error finds the small shapes sooner: most pixels are background, and that is the median.
+        # Most pixels are background, which is the median: the absolute error learns the small shapes later.
         "synthetic-clips": {"task.error": "mse", "task.video_weight": 10.0, "task.label_weight": 0.1},
         "video-folder": {},
     }
@@ -167,7 +167,7 @@ CLIP = {
     "video_max_resolution": [16, 56, 56],
     "dropout": 0.1,
 }
-"""The clips of the Perceiver IO paper: 16 frames with 1920 samples of audio each, and one of 700 classes."""
+"""Clips of the Perceiver IO paper: 16 frames with 1920 samples of audio each, one of 700 classes."""
 
 SMALL_CLIP = {
     "num_frames": 16,
@@ -177,7 +177,7 @@ SMALL_CLIP = {
     "num_audio_frequency_bands": 64,
     "num_video_frequency_bands": 16,
 }
-"""Clips that a CPU can do with."""
+"""Clips small enough to train on a CPU."""
 
 
 @hookimpl
@@ -238,7 +238,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "init": "normal",
             },
             num_parameters=2_125_438,
-            summary="video of 64x64 pixels with audio at 16 kHz, small enough for a CPU (parameters: of two classes)",
+            summary="video of 64x64 pixels with audio at 16 kHz, small enough for a CPU (parameters with two classes)",
             defaults={
                 "data": "video-folder",
                 "data.num_frames": 16,

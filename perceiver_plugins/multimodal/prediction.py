@@ -1,4 +1,4 @@
-"""What autoencoders of clips say in ``perceiver predict``."""
+"""Predictions of the multimodal autoencoder."""
 
 from __future__ import annotations
 
@@ -28,17 +28,15 @@ from perceiver_registry import UserError
 
 
 class ClipPredictor(Predictor):
-    """Predicts the class of each clip, and may write down what the model makes of the clip itself.
+    """Predict the class of each clip, and optionally write its reconstruction.
 
     Args:
         module: the autoencoder.
         reader: reads the clips.
-        top_k: how many classes to show, the most probable one first.
-        reconstructions: a folder, made if need be, to write the reconstructed clips to, as .mp4 files. Null: nothing
-            is reconstructed.
-        batch_size: clips that go through the model together.
-        attention: a folder, made if need be, to draw into what the model looked at in each clip. Null: nothing is
-            drawn.
+        top_k: number of classes to show, most probable first.
+        reconstructions: folder for the reconstructed clips (.mp4), created if missing. Null: do not reconstruct.
+        batch_size: clips per batch.
+        attention: folder for images of the model's attention to each clip, created if missing. Null: do not draw.
     """
 
     module: LitMultimodalAutoencoder
@@ -63,23 +61,23 @@ class ClipPredictor(Predictor):
     def ask(
         self, batch: Batch, read: Sequence[Read], positions: Tensor | None = None
     ) -> tuple[Tensor, list[str] | None]:
-        """The logits of the label, which alone is decoded, and the files of the reconstructions, if there are any."""
+        """Return the logits of the label, and the paths of the reconstructions if they are requested."""
         adapter = self.module.adapter
-        label = torch.tensor([[adapter.places[LABEL].start]], device=self.module.device).expand(len(read), 1)
+        label = torch.tensor([[adapter.slices[LABEL].start]], device=self.module.device).expand(len(read), 1)
         logits = super().ask(batch, read, label)[:, 0, adapter.channels[LABEL]]
         return logits, None if self.reconstructions is None else self._reconstruct(batch, read)
 
     def _reconstruct(self, batch: Batch, read: Sequence[Read]) -> list[str]:
-        """Writes what the model makes of the clips, and returns the files' names."""
+        """Reconstruct the clips, write them, and return the paths of the files."""
         assert self.reconstructions is not None
         try:
             self.reconstructions.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"reconstructions={str(self.reconstructions)!r}: no folder can be made there: {error.strerror}"
+                f"reconstructions={str(self.reconstructions)!r}: cannot create the folder: {error.strerror}"
             ) from error
-        made = reconstruct(self.module.model, batch, self.module.chunk_size)  # type: ignore[arg-type]
-        clips = from_batch(made.pixel_values_videos, made.input_values)
+        reconstruction = reconstruct(self.module.model, batch, self.module.chunk_size)  # type: ignore[arg-type]
+        clips = from_batch(reconstruction.pixel_values_videos, reconstruction.input_values)
         files = [self.reconstructions / f"{number:04d}-{Path(source).stem}.mp4" for number, source, _ in read]
         for file, clip in zip(files, clips, strict=True):
             write_clip(file, clip, self.reader.clip_format)
@@ -87,10 +85,10 @@ class ClipPredictor(Predictor):
 
     def answers(self, output: tuple[Tensor, list[str] | None], examples: Sequence[Any]) -> list[Prediction]:
         logits, files = output
-        answers = best_classes(logits, self.label_names, self.top_k)
+        predictions = best_classes(logits, self.label_names, self.top_k)
         if files is None:
-            return answers
-        return [{**answer, "reconstruction": file} for answer, file in zip(answers, files, strict=True)]
+            return predictions
+        return [{**prediction, "reconstruction": file} for prediction, file in zip(predictions, files, strict=True)]
 
     @staticmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Output queries of clips: patches of audio, pixels of the video and the label."""
+"""Output queries of clips: audio patches, video pixels and the label."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig
 
 
 class ClipQueryProvider(QueryProvider):
-    """Queries of the patches of audio, the pixels and the label, in this order.
+    """Queries of audio patches, pixels and the label, in this order.
 
-    The query of a place is the Fourier features of its position, or for the label a learned vector, filled up with a
-    learned embedding of its modality. Index i of n in a dimension lies at -1 + 2 i / n, as in Hugging Face's model
-    where it decodes some of the places; so it does here where it decodes all.
+    A query consists of the Fourier features of its position, or of a learned vector for the label, and of a learned
+    modality embedding. Index i of n in a dimension is at -1 + 2 i / n, as in Hugging Face's model when it decodes a
+    subset of the positions; here also when all positions are decoded.
 
     Args:
         config: the decoder's configuration.
@@ -39,54 +39,54 @@ class ClipQueryProvider(QueryProvider):
         self.label_query = nn.Parameter(torch.empty(1, channels[LABEL]).normal_(0.0, config.init_scale))
         self.embeddings = nn.ParameterDict(
             {
-                modality: torch.empty(1, self.num_query_channels - own).normal_(0.0, config.init_scale)
-                for modality, own in channels.items()
+                modality: torch.empty(1, self.num_query_channels - num_channels).normal_(0.0, config.init_scale)
+                for modality, num_channels in channels.items()
             }
         )
 
     @property
-    def num_places(self) -> dict[str, int]:
-        """How many output places each modality has."""
+    def num_positions(self) -> dict[str, int]:
+        """Number of output positions of each modality."""
         return {modality: math.prod(grid) for modality, grid in self.grids.items()}
 
     @property
-    def places(self) -> dict[str, slice]:
-        """Which of all output places are those of each modality."""
-        return slices(self.num_places)
+    def slices(self) -> dict[str, slice]:
+        """Slice of each modality in the sequence of all output positions."""
+        return consecutive_slices(self.num_positions)
 
-    def queries(self, modality: str, places: Tensor) -> Tensor:
-        """The queries of some places of a modality.
+    def queries(self, modality: str, positions: Tensor) -> Tensor:
+        """Return the queries of some positions of a modality.
 
         Args:
             modality: "audio", "image" or "label".
-            places: (...), numbers of its patches or of its pixels, frame by frame and row by row, or 0 for the label.
+            positions: (...), indices of audio patches, or of pixels by frame, row and column, or 0 for the label.
 
         Returns:
             (..., f)
         """
-        embedding = self.embeddings[modality].expand(*places.shape, -1)
+        embedding = self.embeddings[modality].expand(*positions.shape, -1)
         if modality == LABEL:
-            features = self.label_query.expand(*places.shape, -1)
+            features = self.label_query.expand(*positions.shape, -1)
         else:
             grid = self.grids[modality]
-            lengths = torch.tensor(grid, device=places.device)
-            positions = -1 + 2 * torch.stack(torch.unravel_index(places, grid), dim=-1) / lengths
-            features = fourier_features(positions, self.bands[modality], self.resolutions[modality])
+            lengths = torch.tensor(grid, device=positions.device)
+            coordinates = -1 + 2 * torch.stack(torch.unravel_index(positions, grid), dim=-1) / lengths
+            features = fourier_features(coordinates, self.bands[modality], self.resolutions[modality])
         return torch.cat([features.to(embedding.dtype), embedding], dim=-1)
 
     def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
         device = self.label_query.device
         if positions is None:
-            every = {modality: torch.arange(number, device=device) for modality, number in self.num_places.items()}
-            return torch.cat([self.queries(modality, places) for modality, places in every.items()])[None]
+            indices = {modality: torch.arange(size, device=device) for modality, size in self.num_positions.items()}
+            return torch.cat([self.queries(modality, index) for modality, index in indices.items()])[None]
         queries = self.label_query.new_empty(*positions.shape, self.num_query_channels)
-        for modality, own in self.places.items():
-            chosen = (positions >= own.start) & (positions < own.stop)
-            queries[chosen] = self.queries(modality, positions[chosen] - own.start)
+        for modality, part in self.slices.items():
+            selected = (positions >= part.start) & (positions < part.stop)
+            queries[selected] = self.queries(modality, positions[selected] - part.start)
         return queries
 
 
-def slices(lengths: dict[str, int]) -> dict[str, slice]:
-    """Where things of these lengths lie that stand one after the other."""
+def consecutive_slices(lengths: dict[str, int]) -> dict[str, slice]:
+    """Return the slices of consecutive parts with the given lengths."""
     ends = accumulate(lengths.values())
     return {name: slice(end - length, end) for (name, length), end in zip(lengths.items(), ends, strict=True)}

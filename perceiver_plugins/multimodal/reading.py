@@ -1,4 +1,4 @@
-"""Clips that a person gives to ``perceiver predict``."""
+"""Reader of video and audio files for prediction."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from perceiver_plugins.sdk.prediction.reader import Reader, files_named
 
 
 class ClipReader(Reader):
-    """Read video or audio files, as they were read for validation in training: the part in the middle.
-
-    Those streams are read that the model reads.
+    """Read the middle of video or audio files, as for validation; only the streams that the model reads.
 
     Args:
-        data: the ``description()`` of the data module.
+        data: the data module's ``description()``.
         input_adapter: the model's input adapter.
 
     Raises:
@@ -28,33 +26,35 @@ class ClipReader(Reader):
 
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
-        of_data = ClipFormat.from_description(data)
-        self.clip_format = replace(of_data, streams=streams_read(input_adapter) or of_data.streams)
+        clip_format = ClipFormat.from_description(data)
+        self.clip_format = replace(clip_format, streams=find_input_streams(input_adapter) or clip_format.streams)
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
-        """The files that are named: each file, all clips in a folder and below, all files that match a pattern.
+        """Return the named files, all clips below named folders, and all files that match a pattern.
 
         Raises:
-            UserError: if there is no clip in a folder, or if nothing matches a pattern.
+            UserError: if a folder has no clips, or if no file matches a pattern.
         """
         suffixes = VIDEO_SUFFIXES if VIDEO in self.clip_format.streams else VIDEO_SUFFIXES + AUDIO_SUFFIXES
         return files_named(inputs, suffixes, "clips")
 
     def read(self, source: str) -> Clip:
-        """Reads a file.
+        """Read a file.
 
         Raises:
-            DataError: if it is not there, too short, without a stream that the model reads, or damaged.
+            DataError: if it is missing, damaged or too short, or lacks a stream that the model reads.
         """
         return read_clip(source, self.clip_format)
 
     def collate(self, examples: Sequence[Clip]) -> Batch:
-        """``pixel_values_videos`` (b, frames, 3, height, width) and ``input_values`` (b, samples)."""
+        """Return ``pixel_values_videos`` (b, frames, 3, height, width) and ``input_values`` (b, samples)."""
         return to_batch(examples)
 
 
-def streams_read(input_adapter: InputAdapter) -> tuple[str, ...]:
-    """Streams of clips that an input adapter reads; none if it is of another package, so that nobody knows."""
-    parts = list(input_adapter.modules())
-    kinds = {VIDEO: VideoPatchesInputAdapter, AUDIO: AudioPatchesInputAdapter}
-    return tuple(kind for kind, adapter in kinds.items() if any(isinstance(part, adapter) for part in parts))
+def find_input_streams(input_adapter: InputAdapter) -> tuple[str, ...]:
+    """Return the streams that an input adapter reads; an empty tuple for adapters of other packages."""
+    modules = list(input_adapter.modules())
+    adapter_types = {VIDEO: VideoPatchesInputAdapter, AUDIO: AudioPatchesInputAdapter}
+    return tuple(
+        stream for stream, adapter in adapter_types.items() if any(isinstance(module, adapter) for module in modules)
+    )

@@ -426,7 +426,7 @@ def _some_places(model: PerceiverIO) -> Tensor | None:
     """Numbers (1, p) of output places, where a model says that it has very many; None stands for all."""
     import torch
 
-    numbers: Any = getattr(model.output_adapter.query_provider, "num_places", None)
+    numbers: Any = getattr(model.output_adapter.query_provider, "num_positions", None)
     total = sum(numbers.values()) if isinstance(numbers, Mapping) else 0
     return torch.linspace(0, total - 1, NUM_COMPARED).long()[None] if total > NUM_COMPARED else None
 

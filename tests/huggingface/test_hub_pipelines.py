@@ -97,7 +97,7 @@ def test_multimodal_autoencoding(elsewhere: Any, randomise: Randomise, tmp_path:
     with torch.no_grad():
         output = model(**batch).output[0]
     adapter: Any = model.perceiver.output_adapter
-    modalities = {name: output[adapter.places[name], adapter.channels[name]] for name in ("audio", "image", "label")}
+    modalities = {name: output[adapter.slices[name], adapter.channels[name]] for name in ("audio", "image", "label")}
     scores, numbers = modalities["label"][0].softmax(dim=-1).sort(descending=True)
     np.testing.assert_allclose([each["score"] for each in answer["classes"]], scores, atol=1e-6)
     labels = [["cat", "dog", "cow"][number] for number in numbers]

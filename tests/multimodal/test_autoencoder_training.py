@@ -1,4 +1,4 @@
-"""Training of autoencoders: losses and metrics by formulas of their own, and clips that are learned by heart."""
+"""Training of the multimodal autoencoder: losses and metrics against independent formulas, and overfitting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL = {"audio_places": None, "video_places": None}
 
 @pytest.fixture
 def autoencoder(clip_model_config, randomise):
-    """A function that makes a module whose answers differ from clip to clip."""
+    """Factory of a module with random parameters, whose outputs differ between clips."""
 
     def autoencoder(encoder=None, **options) -> LitMultimodalAutoencoder:
         module = LitMultimodalAutoencoder.create(clip_model_config(encoder=encoder), **options)
@@ -33,19 +33,19 @@ def autoencoder(clip_model_config, randomise):
 
 
 def parts_of_loss(module: LitMultimodalAutoencoder, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The mean of each modality's loss, from whole reconstructions."""
-    made = reconstruct(module.model, batch)
+    """Compute the mean loss of each modality from full reconstructions."""
+    reconstruction = reconstruct(module.model, batch)
     power = 2 if module.error == "mse" else 1
     return {
-        "audio": (made.input_values - batch["input_values"]).abs().pow(power).mean(),
-        "video": (made.pixel_values_videos - batch["pixel_values_videos"]).abs().pow(power).mean(),
-        "label": cross_entropy(made.logits, batch["labels"]),
+        "audio": (reconstruction.input_values - batch["input_values"]).abs().pow(power).mean(),
+        "video": (reconstruction.pixel_values_videos - batch["pixel_values_videos"]).abs().pow(power).mean(),
+        "label": cross_entropy(reconstruction.logits, batch["labels"]),
     }
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("error", ["l1", "mse"])
-def test_the_loss_is_the_weighted_sum_of_the_modalities(autoencoder, tiny_batch, error):
+def test_loss_is_weighted_sum_of_modalities(autoencoder, tiny_batch, error):
     weights = {"audio": 0.5, "video": 3.0, "label": 0.2}
     options = {f"{name}_weight": weight for name, weight in weights.items()}
     module = autoencoder(error=error, **options, **ALL)
@@ -55,20 +55,20 @@ def test_the_loss_is_the_weighted_sum_of_the_modalities(autoencoder, tiny_batch,
         torch.testing.assert_close(loss.mean, expected)
         assert loss.count == 3
     for name, part in parts.items():
-        only = {f"{other}_weight": float(other == name) for other in weights}
-        alone = autoencoder(error=error, **only, **ALL)
-        alone.load_state_dict(module.state_dict())
-        torch.testing.assert_close(alone.loss_sum(tiny_batch).mean, part)
+        one_weight = {f"{other}_weight": float(other == name) for other in weights}
+        single = autoencoder(error=error, **one_weight, **ALL)
+        single.load_state_dict(module.state_dict())
+        torch.testing.assert_close(single.loss_sum(tiny_batch).mean, part)
 
 
-def test_weights_and_numbers_of_places_are_the_papers(autoencoder):
+def test_default_weights_and_numbers_of_positions_are_the_papers(autoencoder):
     module = autoencoder()
     assert module.weights == {"audio": 1.0, "image": 0.03, "label": 0.0001}
     assert module.limits == {"audio": 32, "image": 512}  # 512 samples, 16 in a patch
 
 
 @torch.no_grad()
-def test_the_loss_at_random_places_is_that_of_all_in_the_mean(autoencoder, tiny_batch):
+def test_loss_at_random_positions_is_unbiased(autoencoder, tiny_batch):
     module = autoencoder(label_weight=0.1, audio_places=2, video_places=9)
     expected = autoencoder(label_weight=0.1, **ALL)
     expected.load_state_dict(module.state_dict())
@@ -78,24 +78,24 @@ def test_the_loss_at_random_places_is_that_of_all_in_the_mean(autoencoder, tiny_
     assert drawn.mean().item() == pytest.approx(expected.loss_sum(tiny_batch).mean.item(), abs=error)
 
 
-def test_each_clip_has_places_of_its_own_in_training_and_all_the_same_in_validation(autoencoder, tiny_batch):
+def test_positions_are_random_per_clip_in_training_and_fixed_in_validation(autoencoder, tiny_batch):
     module = autoencoder(audio_places=4, video_places=20)
-    places = module.random_places(tiny_batch)
-    assert places["audio"] is places["label"] is None  # all there are
-    assert places["image"].shape == (3, 20)
-    assert not torch.equal(places["image"][0], places["image"][1])
-    assert not torch.equal(places["image"], module.random_places(tiny_batch)["image"])
-    fixed = module.fixed_places()
+    positions = module.random_positions(tiny_batch)
+    assert positions["audio"] is positions["label"] is None  # all positions
+    assert positions["image"].shape == (3, 20)
+    assert not torch.equal(positions["image"][0], positions["image"][1])
+    assert not torch.equal(positions["image"], module.random_positions(tiny_batch)["image"])
+    fixed = module.fixed_positions()
     assert fixed["image"].shape == (20,)
     assert len(fixed["image"].unique()) == 20
-    assert torch.equal(fixed["image"], module.fixed_places()["image"])
+    assert torch.equal(fixed["image"], module.fixed_positions()["image"])
 
 
 @torch.no_grad()
-def test_targets_are_what_should_be_at_the_places(autoencoder, tiny_batch):
+def test_targets_are_the_input_at_the_positions(autoencoder, tiny_batch):
     module = autoencoder()
-    places = {"audio": torch.tensor([3, 0]), "image": torch.tensor([[0, 45], [1, 63], [32, 9]]), "label": None}
-    targets = module.targets(tiny_batch, places)
+    positions = {"audio": torch.tensor([3, 0]), "image": torch.tensor([[0, 45], [1, 63], [32, 9]]), "label": None}
+    targets = module.targets(tiny_batch, positions)
     assert torch.equal(targets["audio"][1], tiny_batch["input_values"][1].view(4, 3)[[3, 0]])
     frames = tiny_batch["pixel_values_videos"]
     assert torch.equal(targets["image"][0, 1], frames[0, 1, :, 1, 5])  # 45 = (1 * 4 + 1) * 8 + 5
@@ -103,7 +103,7 @@ def test_targets_are_what_should_be_at_the_places(autoencoder, tiny_batch):
 
 
 @torch.no_grad()
-def test_clips_that_only_fill_up_a_batch_do_not_count(autoencoder, tiny_batch):
+def test_padding_examples_do_not_count(autoencoder, tiny_batch):
     module = autoencoder(**ALL)
     whole = module.evaluate({name: value[:2] for name, value in tiny_batch.items()}, "val")
     expected = {name: metric.compute() for name, metric in module.metrics["val"].items()}
@@ -114,27 +114,27 @@ def test_clips_that_only_fill_up_a_batch_do_not_count(autoencoder, tiny_batch):
     assert loss.count == 2
     torch.testing.assert_close(loss.mean, whole.mean)
     torch.testing.assert_close({name: metric.compute() for name, metric in module.metrics["val"].items()}, expected)
-    nothing = module.evaluate(tiny_batch | {"labels": torch.full((3,), -100)}, "val")
-    assert (nothing.count, nothing.mean) == (0, 0)
+    empty = module.evaluate(tiny_batch | {"labels": torch.full((3,), -100)}, "val")
+    assert (empty.count, empty.mean) == (0, 0)
 
 
 @torch.no_grad()
-def test_metrics_are_those_of_all_clips(autoencoder, tiny_batch):
+def test_metrics_are_computed_over_all_clips(autoencoder, tiny_batch):
     module = autoencoder(**ALL, chunk_size=11)
     for part in (slice(0, 1), slice(1, 3)):
         module.evaluate({name: value[part] for name, value in tiny_batch.items()}, "test")
-    made = reconstruct(module.model, tiny_batch)
-    audio = (made.input_values.clamp(-1, 1) - tiny_batch["input_values"]).square().mean()
-    video = (made.pixel_values_videos.clamp(0, 1) - tiny_batch["pixel_values_videos"]).square().mean()
+    reconstruction = reconstruct(module.model, tiny_batch)
+    audio = (reconstruction.input_values.clamp(-1, 1) - tiny_batch["input_values"]).square().mean()
+    video = (reconstruction.pixel_values_videos.clamp(0, 1) - tiny_batch["pixel_values_videos"]).square().mean()
     found = {name: metric.compute().item() for name, metric in module.metrics["test"].items(keep_base=True)}
     assert found["audio_psnr"] == pytest.approx(10 * math.log10(2**2 / audio), abs=1e-3)
     assert found["video_psnr"] == pytest.approx(10 * math.log10(1 / video), abs=1e-3)
-    accuracy = (made.logits.argmax(dim=-1) == tiny_batch["labels"]).float().mean().item()
+    accuracy = (reconstruction.logits.argmax(dim=-1) == tiny_batch["labels"]).float().mean().item()
     assert found["accuracy"] == pytest.approx(accuracy)
 
 
 @torch.no_grad()
-def test_validation_does_not_show_the_label(autoencoder, tiny_batch):
+def test_label_is_hidden_in_validation(autoencoder, tiny_batch):
     module = autoencoder({"label_mask_probability": 0.0}, **ALL)
     outputs = [decode(module.model, tiny_batch | {"labels": labels}) for labels in torch.tensor([[0, 1, 2], [3, 3, 3]])]
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
@@ -147,18 +147,18 @@ def test_validation_does_not_show_the_label(autoencoder, tiny_batch):
     ("options", "message"),
     [
         ({"video_weight": -1.0}, "video_weight=-1.0, .*must be at least 0"),
-        ({"audio_weight": 0, "video_weight": 0, "label_weight": 0}, "and one of them more"),
+        ({"audio_weight": 0, "video_weight": 0, "label_weight": 0}, "and at least one must be greater"),
         ({"error": "l3"}, "error='l3' must be l1 or mse"),
         ({"video_places": 0}, "video_places=0 must be at least 1"),
         ({"chunk_size": 0}, "chunk_size=0 must be at least 1"),
     ],
 )
-def test_wrong_options_are_named(clip_model_config, options, message):
+def test_invalid_options_are_reported(clip_model_config, options, message):
     with pytest.raises(UserError, match=message):
         LitMultimodalAutoencoder.create(clip_model_config(), **options)
 
 
-def test_random_data_trains_with_labels_that_are_seen_half_of_the_time(clip_model_config, quiet_trainer):
+def test_training_on_random_data_with_half_of_the_labels_masked(clip_model_config, quiet_trainer):
     module = LitMultimodalAutoencoder.create(clip_model_config(encoder={"label_mask_probability": 0.5}))
     data = RandomDataModule(num_examples=6, batch_size=3, seed=0)
     trainer = quiet_trainer(max_epochs=2)
@@ -169,7 +169,7 @@ def test_random_data_trains_with_labels_that_are_seen_half_of_the_time(clip_mode
 CLIPS = ClipFormat(num_frames=4, frame_size=(16, 16), frame_rate=8, samples_per_frame=64)
 
 
-def test_a_few_clips_are_learned_by_heart(clip_folder, clip_model_config, quiet_trainer, tmp_path):
+def test_overfits_a_few_clips(clip_folder, clip_model_config, quiet_trainer, tmp_path):
     torch.manual_seed(1)
     written = dataclasses.replace(CLIPS, samples_per_frame=128)
     path = clip_folder({"circle": 3, "square": 3}, written, suffix=".mkv")
@@ -209,18 +209,20 @@ def test_a_few_clips_are_learned_by_heart(clip_folder, clip_model_config, quiet_
     examples = data.split_datasets["train"]
     batch = default_collate([examples[i] for i in range(len(examples))])
     with torch.no_grad():
-        made = reconstruct(module.model, batch)
+        reconstruction = reconstruct(module.model, batch)
     frames, samples = batch["pixel_values_videos"], batch["input_values"]
-    of_the_mean = (frames - frames.mean(dim=0)).square().mean()
-    of_each_mean = (frames - frames.mean(dim=(1, 3, 4), keepdim=True)).square().mean()  # a colour for each clip
-    error = (made.pixel_values_videos - frames).square().mean()
-    assert error < 0.2 * of_the_mean
-    assert error < 0.5 * of_each_mean
-    assert (made.input_values - samples).square().mean() < 0.2 * (samples - samples.mean(dim=0)).square().mean()
-    assert torch.equal(made.logits.argmax(dim=-1), batch["labels"])
+    mean_error = (frames - frames.mean(dim=0)).square().mean()
+    colour_error = (frames - frames.mean(dim=(1, 3, 4), keepdim=True)).square().mean()  # one colour per clip
+    error = (reconstruction.pixel_values_videos - frames).square().mean()
+    assert error < 0.2 * mean_error
+    assert error < 0.5 * colour_error
+    assert (reconstruction.input_values - samples).square().mean() < 0.2 * (
+        samples - samples.mean(dim=0)
+    ).square().mean()
+    assert torch.equal(reconstruction.logits.argmax(dim=-1), batch["labels"])
 
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     assert read_checkpoint(tmp_path / "a.ckpt")[KEY]["data"] == data.description()
     loaded = LitMultimodalAutoencoder.load_from_checkpoint(tmp_path / "a.ckpt", map_location="cpu", weights_only=True)
     with torch.no_grad():
-        torch.testing.assert_close(reconstruct(loaded.eval().model, batch), made, rtol=0, atol=0)
+        torch.testing.assert_close(reconstruct(loaded.eval().model, batch), reconstruction, rtol=0, atol=0)

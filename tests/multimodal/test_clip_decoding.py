@@ -1,4 +1,4 @@
-"""Any output places of any modalities: what is asked for, at a cost that follows it."""
+"""Decoding of selected positions and modalities, and its cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perceiver_core import PerceiverIO
 from perceiver_plugins.multimodal import decode, reconstruct
 from perceiver_registry import assemble
 
-NUM_PLACES = 4 + 2 * 4 * 8 + 1
+NUM_POSITIONS = 4 + 2 * 4 * 8 + 1
 
 
 @pytest.fixture
@@ -20,15 +20,15 @@ def model(clip_model_config, randomise) -> PerceiverIO:
     return randomise(assemble(clip_model_config())).eval()
 
 
-def test_a_query_is_the_features_of_its_position_and_the_embedding_of_its_modality(model):
+def test_queries_have_fourier_features_and_modality_embeddings(model):
     provider = model.output_adapter.query_provider
     assert provider.num_query_channels == 15 + 2
     queries = provider(None)[0]
-    assert queries.shape == (NUM_PLACES, 17)
-    # Index i of n lies at -1 + 2 i / n: the last one is not at 1.
+    assert queries.shape == (NUM_POSITIONS, 17)
+    # Index i of n is at -1 + 2 i / n: the last one is not at 1.
     audio, (t, h, w) = 3, (1, 2, 5)
     position = -1 + 2 * audio / 4
-    bands = [1 + band * (12 / 2 - 1) / 2 for band in range(3)]  # resolved in samples
+    bands = [1 + band * (12 / 2 - 1) / 2 for band in range(3)]  # resolution in samples
     phases = [math.pi * position * band for band in bands]
     expected = torch.tensor([position, *map(math.sin, phases), *map(math.cos, phases)])
     torch.testing.assert_close(queries[audio, :7], expected)
@@ -45,51 +45,56 @@ def test_a_query_is_the_features_of_its_position_and_the_embedding_of_its_modali
 
 
 @torch.no_grad()
-def test_the_whole_output_is_that_of_the_modalities_at_their_places(model, tiny_batch):
+def test_output_has_each_modality_in_its_slices(model, tiny_batch):
     adapter = model.output_adapter
-    assert adapter.places == {"audio": slice(0, 4), "image": slice(4, 68), "label": slice(68, 69)}
+    assert adapter.slices == {"audio": slice(0, 4), "image": slice(4, 68), "label": slice(68, 69)}
     assert adapter.channels == {"audio": slice(0, 3), "image": slice(3, 6), "label": slice(6, 11)}
     whole, parts = model(tiny_batch), decode(model, tiny_batch)
-    assert whole.shape == (3, NUM_PLACES, 11)
+    assert whole.shape == (3, NUM_POSITIONS, 11)
     for modality, part in parts.items():
-        torch.testing.assert_close(whole[:, adapter.places[modality], adapter.channels[modality]], part)
+        torch.testing.assert_close(whole[:, adapter.slices[modality], adapter.channels[modality]], part)
     clips = reconstruct(model, tiny_batch)
     torch.testing.assert_close(clips.input_values, parts["audio"].flatten(1))
     torch.testing.assert_close(clips.pixel_values_videos[1, 1, :, 2, 5], parts["image"][1, (1 * 4 + 2) * 8 + 5])
     torch.testing.assert_close(clips.logits, parts["label"][:, 0])
 
 
+def test_deprecated_name_of_slices_warns(model):
+    with pytest.warns(DeprecationWarning, match="AudioVideoLabelOutputAdapter.places is deprecated: use slices"):
+        assert model.output_adapter.places == model.output_adapter.slices
+
+
 @torch.no_grad()
-def test_some_places_as_numbers_or_as_a_mask(model, tiny_batch):
+def test_positions_as_indices_or_mask(model, tiny_batch):
     whole = model(tiny_batch)
     positions = torch.tensor([[68, 5, 0, 5], [3, 4, 67, 68], [10, 11, 12, 13]])
     found = model(tiny_batch, positions=positions)
     torch.testing.assert_close(found, whole[torch.arange(3)[:, None], positions])
-    mask = torch.rand(3, NUM_PLACES) < 0.3
+    mask = torch.rand(3, NUM_POSITIONS) < 0.3
     torch.testing.assert_close(model(tiny_batch, positions=mask), whole[mask])
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("chunk_size", [None, 1, 7, 1000])
-def test_places_for_all_clips_or_for_each_its_own(model, tiny_batch, chunk_size):
+@pytest.mark.parametrize("chunk_size", [None, 1, 7])
+def test_positions_shared_by_clips_or_per_clip(model, tiny_batch, chunk_size):
     whole = decode(model, tiny_batch)
-    shared, own = torch.tensor([63, 0, 17, 17]), torch.randint(4, (3, 2))
-    found = decode(model, tiny_batch, {"image": shared, "audio": own}, chunk_size)
+    shared, per_clip = torch.tensor([63, 0, 17, 17]), torch.randint(4, (3, 2))
+    found = decode(model, tiny_batch, {"image": shared, "audio": per_clip}, chunk_size)
     assert set(found) == {"image", "audio"}
     torch.testing.assert_close(found["image"], whole["image"][:, shared])
-    torch.testing.assert_close(found["audio"], whole["audio"][torch.arange(3)[:, None], own])
+    torch.testing.assert_close(found["audio"], whole["audio"][torch.arange(3)[:, None], per_clip])
     found = decode(model, tiny_batch, {"label": None}, chunk_size)
     torch.testing.assert_close(found, {"label": whole["label"]})
 
 
 @torch.no_grad()
-def test_all_places_in_chunks(model, tiny_batch):
+def test_reconstruction_does_not_depend_on_chunk_size(model, tiny_batch):
     expected = reconstruct(model, tiny_batch, chunk_size=None)
     for chunk_size in (1, 10, 64):
         torch.testing.assert_close(reconstruct(model, tiny_batch, chunk_size), expected)
 
 
-def test_gradients_do_not_depend_on_how_it_is_decoded(clip_model_config, randomise, tiny_batch):
+def test_gradients_do_not_depend_on_chunk_size(clip_model_config, randomise, tiny_batch):
     model = randomise(assemble(clip_model_config()))
 
     def gradients(outputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -99,27 +104,27 @@ def test_gradients_do_not_depend_on_how_it_is_decoded(clip_model_config, randomi
 
     adapter = model.output_adapter
     whole = model(tiny_batch)
-    by_modality = {name: whole[:, adapter.places[name], adapter.channels[name]] for name in adapter.places}
+    by_modality = {name: whole[:, adapter.slices[name], adapter.channels[name]] for name in adapter.slices}
     expected = gradients(by_modality)
     for chunk_size in (None, 9):
         torch.testing.assert_close(gradients(decode(model, tiny_batch, chunk_size=chunk_size)), expected)
 
 
-def test_the_cost_follows_the_places(clip_model_config):
+def test_cost_is_proportional_to_positions(clip_model_config):
     clip = {"num_frames": 4, "frame_size": (32, 32)}
     model = assemble(clip_model_config(clip)).eval()
     batch = {"input_values": torch.rand(1, 12), "pixel_values_videos": torch.rand(1, 4, 3, 32, 32)}
 
-    def operations(places) -> int:
+    def count_flops(positions) -> int:
         with FlopCounterMode(display=False) as counter:
-            decode(model, batch, places)
+            decode(model, batch, positions)
         return counter.get_total_flops()
 
-    nothing_else = operations({"label": None})
-    some, more = (operations({"label": None, "image": torch.arange(number)}) - nothing_else for number in (1000, 4000))
-    assert more == pytest.approx(4 * some, rel=0.01)
-    assert nothing_else < operations(None) / 5
-    # Heads run at the places of their own modality alone: 3 channels, not 11, at each of the pixels.
+    label = count_flops({"label": None})
+    fewer, more = (count_flops({"label": None, "image": torch.arange(number)}) - label for number in (1000, 4000))
+    assert more == pytest.approx(4 * fewer, rel=0.01)
+    assert label < count_flops(None) / 5
+    # Heads only run at positions of their modality: 3 channels, not 11, for each pixel.
     adapter = model.output_adapter
     with FlopCounterMode(display=False) as counter:
         adapter.output("image", torch.rand(1000, adapter.query_provider.num_query_channels))

@@ -1,4 +1,4 @@
-"""What an autoencoder says of a person's clips, from Python and from the command line."""
+"""Predictions of the multimodal autoencoder, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reader(module) -> ClipReader:
     return ClipReader(FORMAT.description(), module.model.input_adapter)
 
 
-def test_the_reader_finds_and_reads_clips(reader, clip_folder):
+def test_reader_finds_and_reads_clips(reader, clip_folder):
     path = clip_folder({"circle": 2, "cross": 1}, WRITTEN)
     (path / "notes.txt").write_text("no clip")
     files = [str(path / name) for name in ("circle/0.mp4", "circle/1.mp4", "cross/0.mp4")]
@@ -47,29 +47,28 @@ def test_the_reader_finds_and_reads_clips(reader, clip_folder):
     (path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: no clips"):
         reader.expand([str(path / "empty")])
-    with pytest.raises(UserError, match="was not trained on clips: what it says of its data lacks 'num_frames'"):
+    with pytest.raises(UserError, match="was not trained on clips: the description of its data lacks 'num_frames'"):
         ClipReader({"image_size": [8, 8]}, None)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_classes_and_reconstructions(module, reader, clip_folder, tmp_path, batch_size):
+def test_classes_and_reconstructions(module, reader, clip_folder, tmp_path):
     path = clip_folder({"circle": 2, "square": 1}, WRITTEN)
     (path / "bad.mp4").write_bytes(b"no video")
-    predictor = ClipPredictor(module, reader, top_k=2, batch_size=batch_size, reconstructions=str(tmp_path / "out"))
+    predictor = ClipPredictor(module, reader, top_k=2, batch_size=2, reconstructions=str(tmp_path / "out"))
     predictions = predictor.predict([str(path)])
     assert len(predictions) == 3
     (failure,) = predictor.failures
     assert failure.startswith(f"{path / 'bad.mp4'}: the clip cannot be read")
     for prediction in predictions:
         clip = reader.read(prediction["input"])
-        made = reconstruct(module.model, reader.collate([clip]))
-        probabilities, numbers = made.logits[0].softmax(dim=-1).sort(descending=True)
+        reconstruction = reconstruct(module.model, reader.collate([clip]))
+        probabilities, numbers = reconstruction.logits[0].softmax(dim=-1).sort(descending=True)
         assert [each["label"] for each in prediction["top"]] == ["abcde"[number] for number in numbers[:2]]
         found = [each["probability"] for each in prediction["top"]]
         assert found == pytest.approx(probabilities[:2].tolist(), abs=1e-6)
         assert (prediction["label"], prediction["probability"]) == tuple(prediction["top"][0].values())
-        (expected,) = from_batch(made.pixel_values_videos, made.input_values)
+        (expected,) = from_batch(reconstruction.pixel_values_videos, reconstruction.input_values)
         found = read_clip(prediction["reconstruction"], FORMAT)
         assert (found.frames.float() - expected.frames.float()).abs().mean() < 25  # as far as H.264 goes with noise
         assert torch.corrcoef(torch.stack([found.samples, expected.samples]))[0, 1] > 0.5
@@ -78,21 +77,25 @@ def test_classes_and_reconstructions(module, reader, clip_folder, tmp_path, batc
     assert rows[1]["probability 2"] == f"{predictions[1]['top'][1]['probability']:.4f}"
 
 
-def test_only_the_label_is_decoded_where_nothing_is_reconstructed(module, reader, clip_folder):
+def test_only_label_is_decoded_without_reconstructions(module, reader, clip_folder):
     path = clip_folder({"circle": 2}, WRITTEN)
-    asked = []
-    module.model.decoder.register_forward_pre_hook(lambda decoder, inputs: asked.append(inputs[0].shape[:2]))
+    queries = []
+    module.model.decoder.register_forward_pre_hook(lambda decoder, inputs: queries.append(inputs[0].shape[:2]))
     predictions = ClipPredictor(module, reader).predict([str(path)])
-    assert asked == [(2, 1)]
+    assert queries == [(2, 1)]
     assert "reconstruction" not in predictions[0]
 
 
-def test_wrong_options_are_named(module, reader):
+def test_invalid_options_are_reported(module, reader, clip_folder, tmp_path):
     with pytest.raises(UserError, match="top_k=0 must be at least 1"):
         ClipPredictor(module, reader, top_k=0)
+    (tmp_path / "file").write_text("")
+    predictor = ClipPredictor(module, reader, reconstructions=str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"^reconstructions='.*file': cannot create the folder: File exists$"):
+        predictor.predict([str(clip_folder({"circle": 1}, WRITTEN))])
 
 
-def test_from_the_command_line(clip_folder, tmp_path, monkeypatch, capsys):
+def test_fit_and_predict_on_the_command_line(clip_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = clip_folder({"circle": 3, "square": 3}, WRITTEN)
     fit = [

@@ -1,4 +1,4 @@
-"""Models of krasserm's perceiver-io: they are read."""
+"""Import of models of krasserm/perceiver-io."""
 
 import lazy_loader
 

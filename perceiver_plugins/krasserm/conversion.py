@@ -1,7 +1,7 @@
-"""Exact conversion of the models of krasserm's perceiver-io: configurations, and names of weights.
+"""Exact conversion of the models of krasserm/perceiver-io: configurations, and names of weights.
 
-It calls the fields of a configuration what they are called here. A "pair" is the name of a parameter here and in its
-model, an anonymous sequence of an encoder (``0.``) and a decoder (``1.``).
+Both projects use the same names for fields of configurations. A "pair" has the names of a parameter in this project and
+in perceiver-io, whose models are an ``nn.Sequential`` of an encoder (``0.``) and a decoder (``1.``).
 """
 
 from __future__ import annotations
@@ -28,31 +28,33 @@ from perceiver_registry import UserError
 Values = Mapping[str, Any]
 Config = PerceiverConfig[Any, Any]
 
-NOT_KEPT = ("params", "freeze")
-"""Fields that say how a model was trained, not what it computes."""
+TRAINING_FIELDS = ("params", "freeze")
+"""Fields that concern the training of a model, not its computation."""
 
 POSITIONS = "0.input_adapter.position_encoding.position_encoding"
-"""Where it stores the Fourier positions, which are computed here."""
+"""Buffer of the Fourier positions, which this project computes."""
 
 POSITIONS_TOLERANCE = 0.02
-"""How far stored positions may lie from those that are computed here: rounding, in half precision too."""
+"""Absolute tolerance of stored positions, for rounding to half precision."""
 
 NUM_COLOURS = 3
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Conversion of one kind of its models.
+    """Conversion of one kind of models.
 
     Args:
-        kind: what a person calls such a model.
-        task: the name of the task here.
-        fields: two fields, of the encoder's and of the decoder's configuration there, that only this kind has both.
-        convert_parts: the encoder's and the decoder's configuration here, from the values there.
-        input_pairs: pairs of the input adapter.
-        output_pairs: pairs of the output adapter, for a decoder here.
-        data: what prediction must know of the data, from a configuration here and the model there.
-        grid: the encoder's field here that holds the size of the grid of its Fourier positions; None: it has none.
+        kind: name of the kind in messages.
+        task: name of the task in this project.
+        fields: a field of the original encoder's configuration and one of the decoder's, which together identify the
+            kind.
+        convert_parts: converts the original encoder's and decoder's configurations.
+        input_pairs: returns the pairs of the input adapter.
+        output_pairs: returns the pairs of the output adapter, from the converted decoder's configuration.
+        data: returns the description of the data, from the converted configuration and the original model.
+        grid: field of the converted encoder's configuration with the grid size of the Fourier positions. None: no
+            Fourier positions.
     """
 
     kind: str
@@ -65,24 +67,24 @@ class Conversion:
     grid: str | None = None
 
     def convert_config(self, original: Original) -> Config:
-        """The configuration here of a model there.
+        """Convert the configuration of an original model.
 
         Raises:
-            UserError: if it lacks a field, or has values that no model here can have.
+            UserError: if a field is missing, or if its values are not supported.
         """
-        theirs = original.config
+        config = original.config
         try:
             encoder, decoder = self.convert_parts(
-                theirs["encoder"], {**theirs["decoder"], "label_names": original.label_names}
+                config["encoder"], {**config["decoder"], "label_names": original.label_names}
             )
-            return PerceiverConfig(encoder, decoder, theirs["num_latents"], theirs["num_latent_channels"])
+            return PerceiverConfig(encoder, decoder, config["num_latents"], config["num_latent_channels"])
         except KeyError as error:
             raise UserError(f"{original.source}: the configuration of a {self.kind} lacks {error.args[0]!r}") from error
         except (TypeError, ValueError) as error:
-            raise UserError(f"{original.source}: a {self.kind} that cannot be had here: {error}") from error
+            raise UserError(f"{original.source}: unsupported {self.kind}: {error}") from error
 
     def pairs(self, config: Config) -> Pairs:
-        """Pairs of all parameters of a model with that configuration."""
+        """Return the pairs of all parameters of a model with a converted configuration."""
         yield from self.input_pairs()
         yield from encoder_pairs(config.encoder)
         residual = config.decoder.cross_attention_residual
@@ -90,10 +92,10 @@ class Conversion:
         yield from self.output_pairs(config.decoder)
 
     def convert_state(self, original: Original, config: Config) -> dict[str, Tensor]:
-        """The weights of a model there under the names of the model here that has ``config``.
+        """Convert the state dict of an original model to one of the model with ``config``.
 
         Raises:
-            UserError: if they are not those of its configuration.
+            UserError: if the weights do not fit the configuration.
         """
         state = dict(original.state())
         stored_positions = state.pop(POSITIONS, None) if self.grid else None
@@ -101,7 +103,7 @@ class Conversion:
         expected = {theirs for _, theirs in pairs}
         for problem, names in (
             ("lack", expected - {*state}),
-            ("do not go with its configuration:", {*state} - expected),
+            ("do not fit its configuration:", {*state} - expected),
         ):
             if names:
                 raise UserError(f"{original.source}: the weights of this {self.kind} {problem} {min(names)!r}")
@@ -109,9 +111,7 @@ class Conversion:
             size = getattr(config.encoder, self.grid)
             positions = FourierPositions(config.encoder.num_frequency_bands, size)(size)
             if not _agree(stored_positions, positions):
-                raise UserError(
-                    f"{original.source}: the Fourier positions that it stores are not those of its configuration"
-                )
+                raise UserError(f"{original.source}: its stored Fourier positions are not those of its configuration")
         return {ours: state[theirs] for ours, theirs in pairs}
 
 
@@ -120,14 +120,14 @@ def _agree(stored: Tensor, computed: Tensor) -> bool:
     return same_shape and torch.allclose(stored.float(), computed, rtol=0.0, atol=POSITIONS_TOLERANCE)
 
 
-def values_of(theirs: Values, config_type: type) -> dict[str, Any]:
-    """The values there of those fields of a configuration here that exist there as well."""
+def select_values(original: Values, config_type: type) -> dict[str, Any]:
+    """Return the original values of the fields that ``config_type`` has as well."""
     names = {each.name for each in fields(config_type)}
-    return {name: value for name, value in theirs.items() if name in names and name not in NOT_KEPT}
+    return {name: value for name, value in original.items() if name in names and name not in TRAINING_FIELDS}
 
 
 def encoder_pairs(encoder: EncoderConfig) -> Pairs:
-    """Pairs of the encoder: ``_1`` is what is applied first, ``_n`` what is applied later with weights of its own."""
+    """Return the pairs of the encoder: ``_1`` is the first layer or block, ``_n`` the later ones with other weights."""
     yield "encoder.latents", "0.latent_provider._query"
     own_cross = encoder.num_cross_attention_layers > 1 and not encoder.first_cross_attention_layer_shared
     for number, suffix in enumerate("1n" if own_cross else "1"):
@@ -141,21 +141,21 @@ def encoder_pairs(encoder: EncoderConfig) -> Pairs:
 
 
 def layer_pairs(ours: str, theirs: str, cross: bool, residual: bool = True) -> Pairs:
-    """Pairs of an attention layer.
+    """Return the pairs of an attention layer.
 
     Args:
-        ours: name of the layer here.
-        theirs: its name there.
-        cross: whether it is a cross-attention.
-        residual: whether the attention's input is added to its output, for which there is a module there.
+        ours: name of the layer in this project.
+        theirs: name of the layer in perceiver-io.
+        cross: the layer is a cross-attention.
+        residual: the attention has a residual connection, which is a module in perceiver-io.
     """
     attention = f"{theirs}.0.module" if residual else f"{theirs}.0"
     for norm in ("q_norm", "kv_norm") if cross else ("norm",):
         yield from module_pairs(f"{ours}.{norm}", f"{attention}.{norm}")
     for projection in ("q_proj", "k_proj", "v_proj", "o_proj"):
         yield from module_pairs(f"{ours}.attention.{projection}", f"{attention}.attention.{projection}")
-    for module, place in {"mlp_norm": 0, "mlp.hidden": 1, "mlp.output": 3}.items():
-        yield from module_pairs(f"{ours}.{module}", f"{theirs}.1.module.{place}")
+    for module, index in {"mlp_norm": 0, "mlp.hidden": 1, "mlp.output": 3}.items():
+        yield from module_pairs(f"{ours}.{module}", f"{theirs}.1.module.{index}")
 
 
 def _text_inputs() -> Pairs:
@@ -187,29 +187,29 @@ def _class_outputs(decoder: ClassificationDecoderConfig) -> Pairs:
 
 def _text_encoder(theirs: Values) -> TextEncoderConfig:
     sizes = {name: theirs[name] for name in ("vocab_size", "max_seq_len", "num_input_channels")}
-    return TextEncoderConfig(**(values_of(theirs, TextEncoderConfig) | sizes))
+    return TextEncoderConfig(**(select_values(theirs, TextEncoderConfig) | sizes))
 
 
 def _language_model(encoder: Values, decoder: Values) -> tuple[EncoderConfig, DecoderConfig]:
-    return _text_encoder(encoder), TextDecoderConfig(**values_of(decoder, TextDecoderConfig))
+    return _text_encoder(encoder), TextDecoderConfig(**select_values(decoder, TextDecoderConfig))
 
 
 def _text_classifier(encoder: Values, decoder: Values) -> tuple[EncoderConfig, DecoderConfig]:
-    return _text_encoder(encoder), ClassificationDecoderConfig(**values_of(decoder, ClassificationDecoderConfig))
+    return _text_encoder(encoder), ClassificationDecoderConfig(**select_values(decoder, ClassificationDecoderConfig))
 
 
 def _image_classifier(encoder: Values, decoder: Values) -> tuple[EncoderConfig, DecoderConfig]:
     *resolution, num_channels = encoder["image_shape"]
     positions = FourierPositions(encoder["num_frequency_bands"], tuple(resolution))
-    values = values_of(encoder, ImagePixelsEncoderConfig) | {
+    values = select_values(encoder, ImagePixelsEncoderConfig) | {
         "num_channels": num_channels,
         "max_resolution": positions.max_resolution,
     }
-    # Where channels are not given, the attention's are those of the input there, here those of the latents.
+    # Channels default to those of the input in perceiver-io, to those of the latents in this project.
     if values.get("num_cross_attention_qk_channels") is None:
         values["num_cross_attention_qk_channels"] = num_channels + positions.num_channels
-    # Its image classifiers have one output query, whatever their configuration says.
-    one_query = values_of(decoder, ClassificationDecoderConfig) | {"num_output_queries": 1}
+    # Image classifiers of perceiver-io ignore num_output_queries of their configuration.
+    one_query = select_values(decoder, ClassificationDecoderConfig) | {"num_output_queries": 1}
     return ImagePixelsEncoderConfig(**values), ClassificationDecoderConfig(**one_query)
 
 
@@ -217,11 +217,11 @@ def _optical_flow(encoder: Values, decoder: Values) -> tuple[EncoderConfig, Deco
     numbers_per_patch, num_patch_channels = encoder["num_patch_input_channels"], encoder["num_patch_hidden_channels"]
     patch_size = math.isqrt(numbers_per_patch // NUM_COLOURS)
     if NUM_COLOURS * patch_size**2 != numbers_per_patch:
-        raise ValueError(f"num_patch_input_channels={numbers_per_patch}: not the colours of a square patch")
+        raise ValueError(f"num_patch_input_channels={numbers_per_patch}: must be 3 colours of a square patch")
     if [*decoder["image_shape"]] != [*encoder["image_shape"]]:
-        raise ValueError(f"decoder.image_shape={decoder['image_shape']}: not that of the encoder")
+        raise ValueError(f"decoder.image_shape={decoder['image_shape']}: must be that of the encoder")
     positions = FourierPositions(encoder["num_frequency_bands"], tuple(encoder["image_shape"]))
-    values = values_of(encoder, FlowPatchesEncoderConfig) | {
+    values = select_values(encoder, FlowPatchesEncoderConfig) | {
         "patch_size": patch_size,
         "num_patch_channels": num_patch_channels,
         "image_size": positions.max_resolution,
@@ -229,7 +229,9 @@ def _optical_flow(encoder: Values, decoder: Values) -> tuple[EncoderConfig, Deco
     for name in ("num_cross_attention_qk_channels", "num_cross_attention_v_channels"):
         if values.get(name) is None:
             values[name] = num_patch_channels + positions.num_channels
-    return FlowPatchesEncoderConfig(**values), OpticalFlowDecoderConfig(**values_of(decoder, OpticalFlowDecoderConfig))
+    return FlowPatchesEncoderConfig(**values), OpticalFlowDecoderConfig(
+        **select_values(decoder, OpticalFlowDecoderConfig)
+    )
 
 
 LANGUAGE_MODEL = Conversion(
@@ -239,7 +241,7 @@ LANGUAGE_MODEL = Conversion(
     convert_parts=_language_model,
     input_pairs=_text_inputs,
     output_pairs=_token_outputs,
-    data=partial(data.of_texts, target="masked"),
+    data=partial(data.describe_texts, target="masked"),
 )
 
 TEXT_CLASSIFIER = Conversion(
@@ -249,7 +251,7 @@ TEXT_CLASSIFIER = Conversion(
     convert_parts=_text_classifier,
     input_pairs=_text_inputs,
     output_pairs=_class_outputs,
-    data=partial(data.of_texts, target="class"),
+    data=partial(data.describe_texts, target="class"),
 )
 
 IMAGE_CLASSIFIER = Conversion(
@@ -259,7 +261,7 @@ IMAGE_CLASSIFIER = Conversion(
     convert_parts=_image_classifier,
     input_pairs=lambda: iter(()),
     output_pairs=_class_outputs,
-    data=data.of_images,
+    data=data.describe_images,
     grid="max_resolution",
 )
 
@@ -270,29 +272,26 @@ OPTICAL_FLOW = Conversion(
     convert_parts=_optical_flow,
     input_pairs=lambda: module_pairs("input_adapter.linear", "0.input_adapter.linear"),
     output_pairs=lambda decoder: _linear_output(),
-    data=data.of_frames,
+    data=data.describe_frames,
     grid="image_size",
 )
 
 CONVERSIONS = (LANGUAGE_MODEL, TEXT_CLASSIFIER, IMAGE_CLASSIFIER, OPTICAL_FLOW)
 
-READ = "language models, classifiers of texts and of images, and optical flow are read"
+SUPPORTED = "language models, classifiers of texts and of images, and optical flow are supported"
 
 
 def conversion_of(original: Original) -> Conversion:
-    """The conversion of a model's kind.
+    """Return the conversion of a model's kind.
 
     Raises:
-        UserError: if there is none; the message says what the model is.
+        UserError: if the kind is not supported.
     """
     if is_causal(original.config):
-        raise UserError(
-            f"{original.source}: a Perceiver AR of perceiver-io, which predicts how a sequence goes on: there is "
-            f"no such model here; {READ}"
-        )
+        raise UserError(f"{original.source}: Perceiver AR models of perceiver-io are not supported ({SUPPORTED})")
     parts = [original.config.get(part) for part in ("encoder", "decoder")]
     for conversion in CONVERSIONS:
         fields_of_parts = zip(parts, conversion.fields, strict=True)
         if all(isinstance(part, Mapping) and name in part for part, name in fields_of_parts):
             return conversion
-    raise UserError(f"{original.source}: a model of perceiver-io of a kind that is not known; {READ}")
+    raise UserError(f"{original.source}: unknown kind of model of perceiver-io ({SUPPORTED})")

@@ -1,6 +1,6 @@
-"""Finding and reading what krasserm's perceiver-io wrote: folders, hub ids and Lightning's checkpoints.
+"""Reading of the folders, hub ids and Lightning checkpoints of krasserm/perceiver-io.
 
-No code of a file is run, and that project need not be installed.
+Reading executes no code of a file and does not need that project.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from perceiver_registry.plain_data import load_json, read_settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-TYPES = ("perceiver-io-", "perceiver-ar-")
-"""What ``model_type`` in its ``config.json`` begins with."""
+MODEL_TYPE_PREFIXES = ("perceiver-io-", "perceiver-ar-")
+"""Prefixes of ``model_type`` in ``config.json``."""
 
-OF_FOLDER, OF_CHECKPOINT = "backend_model.", "model."
-"""What the names of a model's weights begin with in a folder and in a checkpoint."""
+FOLDER_PREFIX, CHECKPOINT_PREFIX = "backend_model.", "model."
+"""Prefixes of the names of weights in folders and in checkpoints."""
 
 PACKAGE = "perceiver"
 
-KNOWN = (
+KNOWN_PACKAGES = (
     PACKAGE,
     "pytorch_lightning",
     "lightning",
@@ -40,39 +40,39 @@ KNOWN = (
     "pathlib",
     "_codecs",
 )
-"""Packages of which something may stand in its checkpoints: configurations, and what Lightning keeps of a run."""
+"""Packages whose classes its checkpoints may name, for configurations and the state of a Lightning run."""
 
-OF_TEXTS = ("tokenizer", "padding_side", "add_special_tokens", "add_eos_token")
-"""What its data modules for texts keep in a checkpoint, and a reader of texts must know."""
+TEXT_OPTIONS = ("tokenizer", "padding_side", "add_special_tokens", "add_eos_token")
+"""Options of its text data modules that prediction needs."""
 
 BYTES = "PerceiverTokenizer"
-"""What transformers calls the tokenizer of UTF-8 bytes."""
+"""Class of the byte tokenizer in transformers."""
 
 
 @dataclass(frozen=True)
 class Original:
-    """A model as perceiver-io left it. What its inputs need, and its weights, are read when they are asked for.
+    """Model of perceiver-io. Functions read its weights and data options on demand.
 
     Attributes:
-        source: where it was found.
-        config: the fields of its configuration; those of encoder and decoder in mappings of their own.
-        state: its weights, under the names of the PyTorch model there.
-        texts: how its texts are read, as far as that is known: ``tokenizer`` (a name), ``padding_side``,
-            ``add_special_tokens`` and ``add_eos_token``.
-        images: how its images are read, as far as that is known: ``mean``, ``std`` and ``crop_pct``.
-        label_names: what its classes are called, if that is known.
+        source: file, folder or hub id.
+        config: fields of its configuration, with mappings for encoder and decoder.
+        state: returns the state dict of its PyTorch model.
+        text_options: returns the known text options: ``tokenizer`` (a name), ``padding_side``, ``add_special_tokens``
+            and ``add_eos_token``.
+        image_options: returns the known image options: ``mean``, ``std`` and ``crop_pct``.
+        label_names: names of the classes, if known.
     """
 
     source: str
     config: Mapping[str, Any]
     state: Callable[[], Mapping[str, Tensor]]
-    texts: Callable[[], Mapping[str, Any]]
-    images: Callable[[], Mapping[str, Any]]
+    text_options: Callable[[], Mapping[str, Any]]
+    image_options: Callable[[], Mapping[str, Any]]
     label_names: list[str] | None = None
 
 
-class StandIn(dict[str, Any]):
-    """What takes the place of every class that a checkpoint names: it holds what was pickled, and runs nothing."""
+class PickledObject(dict[str, Any]):
+    """Attributes of a pickled object. Replaces every class that a checkpoint names, so that no code is executed."""
 
     def __init__(self, *_: Any) -> None:
         super().__init__()
@@ -81,60 +81,60 @@ class StandIn(dict[str, Any]):
         self.update(state if isinstance(state, dict) else {})
 
 
-def find(source: str) -> Original | None:
-    """The model at ``source``: a checkpoint, a folder or a hub id. None: there is none of perceiver-io.
+def find_model(source: str) -> Original | None:
+    """Return the model of a checkpoint, folder or hub id; None if it is not of perceiver-io.
 
     Raises:
-        UserError: if there is one that cannot be read.
+        UserError: if it is of perceiver-io, but cannot be read.
     """
-    return _in_checkpoint(source) if source.endswith(SUFFIXES) else _in_folder(source)
+    return _find_in_checkpoint(source) if source.endswith(SUFFIXES) else _find_in_folder(source)
 
 
-def _in_folder(source: str) -> Original | None:
+def _find_in_folder(source: str) -> Original | None:
     config = config_of(source)
-    if not str(config.get("model_type", "")).startswith(TYPES):
+    if not str(config.get("model_type", "")).startswith(MODEL_TYPE_PREFIXES):
         return None
-    with _as_it_writes(source, CONFIG):
+    with _reporting_invalid(source, CONFIG):
         return Original(
             source,
             dict(config["model_config"]),
             state=lambda: _folder_state(source),
-            texts=lambda: _folder_texts(source, config),
-            images=lambda: _folder_images(source),
+            text_options=lambda: _folder_text_options(source, config),
+            image_options=lambda: _folder_image_options(source),
             label_names=_label_names(config.get("id2label") or {}),
         )
 
 
 @contextmanager
-def _as_it_writes(source: str, name: str) -> Iterator[None]:
-    """Within this context, errors in what a file holds are the file's."""
+def _reporting_invalid(source: str, name: str) -> Iterator[None]:
+    """Context manager that reports errors as those of a file's content."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"{source}: its {name} is not as perceiver-io writes it: {in_one_line(error)}") from error
+        raise UserError(f"{source}: invalid {name} of perceiver-io: {in_one_line(error)}") from error
 
 
 def _label_names(names: Mapping[Any, Any]) -> list[str] | None:
-    """Names of classes in the order of their numbers; None if transformers made them up."""
+    """Return the names of classes by index; None for the default names of transformers."""
     ordered = [str(names[number]) for number in sorted(names, key=int)]
     return None if ordered == [f"LABEL_{number}" for number in range(len(ordered))] else ordered
 
 
-def _folder_texts(source: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def _folder_text_options(source: str, config: Mapping[str, Any]) -> dict[str, Any]:
     saved = _read_json(source, "tokenizer_config.json")
     if not saved and "tokenizer_class" not in config:
         return {}
     names_bytes = BYTES in (saved.get("tokenizer_class"), config.get("tokenizer_class"))
-    # Pipelines put special tokens around a text.
+    # Its pipelines add special tokens.
     return {"tokenizer": BYTES if names_bytes else source, "add_special_tokens": True}
 
 
-def _folder_images(source: str) -> dict[str, Any]:
+def _folder_image_options(source: str) -> dict[str, Any]:
     name = "preprocessor_config.json"
     saved = _read_json(source, name)
     if not saved:
         return {}
-    with _as_it_writes(source, name):
+    with _reporting_invalid(source, name):
         normalises = saved.get("do_normalize", True)
         crop = saved.get("do_center_crop", True)
         return {
@@ -149,9 +149,9 @@ def _height(size: Any) -> int:
 
 
 def _read_json(source: str, name: str) -> dict[str, Any]:
-    """A file of plain data in a folder or at a hub id; nothing if it is not there."""
+    """Read a JSON file of a folder or hub id; an empty dict if it is missing."""
     path = file_of(source, name)
-    with _as_it_writes(source, name):
+    with _reporting_invalid(source, name):
         return {} if path is None else dict(load_json(read_settings(path)))
 
 
@@ -166,17 +166,17 @@ def _folder_state(source: str) -> dict[str, Tensor]:
     for name, load in readers.items():
         try:
             path = file_of(source, name)
-        except UserError as error:  # without a network, nobody knows whether the hub has it
+        except UserError as error:  # without a network, it may or may not be on the hub
             unreachable = error
             continue
         if path is None:
             continue
         try:
-            return _without_prefix(load(path), OF_FOLDER)
-        except Exception as error:  # a file that is something else fails in any way
+            return _without_prefix(load(path), FOLDER_PREFIX)
+        except Exception as error:  # files of other kinds can raise any error
             surface_own_fault(error)
-            raise UserError(f"{source}: its {name} cannot be read: {in_one_line(error)}") from error
-    raise unreachable or UserError(f"{source}: neither model.safetensors nor pytorch_model.bin is there")
+            raise UserError(f"{source}: cannot read {name}: {in_one_line(error)}") from error
+    raise unreachable or UserError(f"{source}: neither model.safetensors nor pytorch_model.bin found")
 
 
 def _load_bin(path: Path) -> dict[str, Tensor]:
@@ -185,7 +185,7 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _in_checkpoint(source: str) -> Original | None:
+def _find_in_checkpoint(source: str) -> Original | None:
     checkpoint = _load_checkpoint(source)
     if checkpoint is None or KEY in checkpoint:
         return None
@@ -194,45 +194,45 @@ def _in_checkpoint(source: str) -> Original | None:
         return None
     if not ({"encoder", "decoder", "num_latents"} <= {*hyper_parameters} or is_causal(hyper_parameters)):
         return None
-    of_data = checkpoint.get("datamodule_hyper_parameters") or {}
+    data_options = checkpoint.get("datamodule_hyper_parameters") or {}
     return Original(
         source,
         hyper_parameters,
-        state=lambda: _without_prefix(checkpoint["state_dict"], OF_CHECKPOINT),
-        texts=lambda: {key: of_data[key] for key in OF_TEXTS if of_data.get(key) is not None},
-        images=lambda: {} if of_data.get("normalize", True) else {"mean": 0.0, "std": 1.0},
+        state=lambda: _without_prefix(checkpoint["state_dict"], CHECKPOINT_PREFIX),
+        text_options=lambda: {key: data_options[key] for key in TEXT_OPTIONS if data_options.get(key) is not None},
+        image_options=lambda: {} if data_options.get("normalize", True) else {"mean": 0.0, "std": 1.0},
     )
 
 
 def _load_checkpoint(path: str) -> dict[str, Any] | None:
-    """What a file of Lightning's holds, with stand-ins for the classes that it names; None if it is none."""
+    """Load a Lightning checkpoint, with a :class:`PickledObject` for each class; None if it is not of perceiver-io."""
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
     try:
         names = get_unsafe_globals_in_checkpoint(path)
-    except Exception as error:  # a file that is something else, or not there, fails in any way
+    except Exception as error:  # missing files and files of other kinds can raise any error
         surface_own_fault(error)
         return None
     packages = {name: name.partition(".")[0] for name in names}
-    foreign = [name for name in names if packages[name] not in KNOWN]
-    if foreign:
+    unknown = [name for name in names if packages[name] not in KNOWN_PACKAGES]
+    if unknown:
         if PACKAGE not in packages.values():
             return None
-        raise UserError(f"{path}: a checkpoint of perceiver-io that is not read: its pickle calls {foreign[0]}")
+        raise UserError(f"{path}: refused to read a checkpoint of perceiver-io whose pickle calls {unknown[0]}")
     try:
-        with safe_globals([(StandIn, name) for name in names]):
+        with safe_globals([(PickledObject, name) for name in names]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         surface_own_fault(error)
         if PACKAGE not in packages.values():
             return None
-        raise UserError(f"{path}: a checkpoint of perceiver-io that cannot be read: {in_one_line(error)}") from error
+        raise UserError(f"{path}: cannot read the checkpoint of perceiver-io: {in_one_line(error)}") from error
     return checkpoint if isinstance(checkpoint, dict) else None
 
 
 def is_causal(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration is that of a Perceiver AR, which predicts what comes next in a sequence."""
+    """Return whether a configuration is of a Perceiver AR."""
     return {"max_latents", "num_channels", "num_self_attention_rotary_layers"} <= {*config}
 
 

@@ -1,4 +1,4 @@
-"""Models of krasserm's perceiver-io as a format that is read."""
+"""Format of models of krasserm/perceiver-io, which is only read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from perceiver_plugins.checkpoints.formats import loaded
-from perceiver_plugins.krasserm.files import Original, find
+from perceiver_plugins.krasserm.files import Original, find_model
 from perceiver_registry import Format, LoadedModel, ModelDescription, UserError
 
 if TYPE_CHECKING:
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 
 class KrassermFormat(Format):
-    """Folders and hub ids with a ``config.json`` of perceiver-io, and checkpoints of its trainings."""
+    """Folders and hub ids with a ``config.json`` of perceiver-io, and training checkpoints."""
 
     def recognises(self, source: str) -> bool:
-        return find(source) is not None
+        return find_model(source) is not None
 
     def read(self, source: str) -> LoadedModel:
-        original, conversion, config = _opened(source)
+        original, conversion, config = _open(source)
         return loaded(_description(original, conversion, config), conversion.convert_state(original, config), source)
 
     def description(self, source: str) -> ModelDescription:
-        return _description(*_opened(source))
+        return _description(*_open(source))
 
     def weights(self, source: str) -> Mapping[str, Tensor]:
-        original, conversion, config = _opened(source)
+        original, conversion, config = _open(source)
         return conversion.convert_state(original, config)
 
 
-def _opened(source: str) -> tuple[Original, Conversion, PerceiverConfig[Any, Any]]:
+def _open(source: str) -> tuple[Original, Conversion, PerceiverConfig[Any, Any]]:
     from perceiver_plugins.krasserm.conversion import conversion_of
 
-    original = find(source)
+    original = find_model(source)
     if original is None:
         raise UserError(
-            f"{source}: no model of krasserm's perceiver-io: one of its folders or hub ids, or a checkpoint (.ckpt) of "
-            "its training, is expected"
+            f"{source}: not a model of krasserm/perceiver-io (expected one of its folders, hub ids or training "
+            "checkpoints)"
         )
     conversion = conversion_of(original)
     return original, conversion, conversion.convert_config(original)

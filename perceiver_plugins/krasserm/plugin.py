@@ -1,4 +1,4 @@
-"""What the plugin for krasserm's perceiver-io registers. Imports nothing heavy."""
+"""Specs of the plugin for krasserm/perceiver-io. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def perceiver_formats() -> list[FormatSpec]:
         FormatSpec(
             name="krasserm",
             format="perceiver_plugins.krasserm.format:KrassermFormat",
-            summary="models of krasserm's perceiver-io: its folders, hub ids and training checkpoints",
+            summary="models of krasserm/perceiver-io: folders, hub ids and training checkpoints",
             reads=True,
         )
     ]

@@ -1,7 +1,4 @@
-"""perceiver-io's layout and its models' formulas, written down a second time: names from sizes, outputs from names.
-
-Nothing here is taken from what is tested.
-"""
+"""Independent implementation of perceiver-io's file layout and models, as an oracle."""
 
 from __future__ import annotations
 
@@ -72,15 +69,15 @@ KINDS: dict[str, tuple[Config, Config]] = {
         {"image_shape": (5, 8), "rescale_factor": 30.0, "cross_attention_residual": False},
     ),
 }
-"""For each kind, as ``model_type`` calls it: values of its encoder and its decoder."""
+"""Values of encoder and decoder by kind, the suffix of ``model_type``."""
 
 
 def model_config(kind: str, encoder: Config | None = None, decoder: Config | None = None, **values: Any) -> Config:
-    """A whole configuration, as it stands in ``config.json``, with other values where given."""
-    of_encoder, of_decoder = copy.deepcopy(KINDS[kind])
+    """Return the ``model_config`` of ``config.json``, optionally changed."""
+    encoder_values, decoder_values = copy.deepcopy(KINDS[kind])
     return {
-        "encoder": ENCODER | of_encoder | (encoder or {}),
-        "decoder": DECODER | of_decoder | (decoder or {}),
+        "encoder": ENCODER | encoder_values | (encoder or {}),
+        "decoder": DECODER | decoder_values | (decoder or {}),
         "num_latents": 6,
         "num_latent_channels": 16,
         "activation_checkpointing": False,
@@ -89,16 +86,16 @@ def model_config(kind: str, encoder: Config | None = None, decoder: Config | Non
 
 
 def fourier_table(shape: tuple[int, ...], num_bands: int) -> Tensor:
-    """(places, channels): place by place, number by number."""
+    """Compute Fourier positions (positions, channels) with scalars."""
     rows = []
-    for place in torch.cartesian_prod(*(torch.arange(length) for length in shape)).view(-1, len(shape)).tolist():
-        at = [-1.0 + 2.0 * i / (length - 1) for i, length in zip(place, shape, strict=True)]
-        turns = [
+    for index in torch.cartesian_prod(*(torch.arange(length) for length in shape)).view(-1, len(shape)).tolist():
+        position = [-1.0 + 2.0 * i / (length - 1) for i, length in zip(index, shape, strict=True)]
+        phases = [
             math.pi * p * (1.0 + (length / 2 - 1.0) * band / (num_bands - 1))
-            for p, length in zip(at, shape, strict=True)
+            for p, length in zip(position, shape, strict=True)
             for band in range(num_bands)
         ]
-        rows.append([*at, *map(math.sin, turns), *map(math.cos, turns)])
+        rows.append([*position, *map(math.sin, phases), *map(math.cos, phases)])
     return torch.tensor(rows)
 
 
@@ -112,32 +109,32 @@ def num_input_channels(config: Config) -> int:
 
 
 def random_state(config: Config) -> State:
-    """Random weights under perceiver-io's names."""
+    """Return random weights with perceiver-io's names."""
     encoder, decoder, latent = config["encoder"], config["decoder"], config["num_latent_channels"]
     inputs = num_input_channels(config)
     shapes: dict[str, tuple[int, ...]] = {"0.latent_provider._query": (config["num_latents"], latent)}
 
-    def linear(name: str, of: int, to: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (to, of), (to,)
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs), (outputs,)
 
     def norm(name: str, channels: int) -> None:
         shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (channels,)
 
-    def layer(name: str, attention: str, asks: int, asked: int, qk: int | None, v: int | None, widening: int) -> None:
-        qk = qk or asks
+    def layer(name: str, attention: str, q: int, kv: int, qk: int | None, v: int | None, widening: int) -> None:
+        qk = qk or q
         v = v or qk
-        if asked:
-            norm(f"{attention}.q_norm", asks)
-            norm(f"{attention}.kv_norm", asked)
+        if kv:
+            norm(f"{attention}.q_norm", q)
+            norm(f"{attention}.kv_norm", kv)
         else:
-            norm(f"{attention}.norm", asks)
-        linear(f"{attention}.attention.q_proj", asks, qk)
-        linear(f"{attention}.attention.k_proj", asked or asks, qk)
-        linear(f"{attention}.attention.v_proj", asked or asks, v)
-        linear(f"{attention}.attention.o_proj", v, asks)
-        norm(f"{name}.1.module.0", asks)
-        linear(f"{name}.1.module.1", asks, widening * asks)
-        linear(f"{name}.1.module.3", widening * asks, asks)
+            norm(f"{attention}.norm", q)
+        linear(f"{attention}.attention.q_proj", q, qk)
+        linear(f"{attention}.attention.k_proj", kv or q, qk)
+        linear(f"{attention}.attention.v_proj", kv or q, v)
+        linear(f"{attention}.attention.o_proj", v, q)
+        norm(f"{name}.1.module.0", q)
+        linear(f"{name}.1.module.1", q, widening * q)
+        linear(f"{name}.1.module.3", widening * q, q)
 
     cross_qk, cross_v = (encoder[f"num_cross_attention_{kind}_channels"] for kind in ("qk", "v"))
     if "image_shape" in encoder:
@@ -182,7 +179,7 @@ def random_state(config: Config) -> State:
     else:
         linear("1.output_adapter.linear", queries, decoder.get("num_classes") or decoder.get("vocab_size") or 2)
 
-    # Products keep their scale, so that no attention saturates.
+    # Scaled so that attention does not saturate.
     state = {
         name: torch.randn(shape) * (1.0 / math.sqrt(shape[-1]) if len(shape) > 1 else 0.5)
         for name, shape in shapes.items()
@@ -191,11 +188,11 @@ def random_state(config: Config) -> State:
 
 
 def outputs(config: Config, state: State, x: Tensor, padding: Tensor | None = None) -> Tensor:
-    """What the model computes, by the paper's formulas in double precision.
+    """Compute the model's output with the paper's formulas in double precision.
 
     Args:
-        config: its configuration.
-        state: its weights.
+        config: the configuration.
+        state: the weights.
         x: tokens (b, n), pixels (b, h, w, c), or patches of two frames (b, 2, 27, h, w).
         padding: (b, n), True at padding.
     """
@@ -215,19 +212,19 @@ def outputs(config: Config, state: State, x: Tensor, padding: Tensor | None = No
     def layer(name: str, x: Tensor, other: Tensor | None, heads: int, residual: bool = True) -> Tensor:
         attention = f"{name}.0.module" if residual else f"{name}.0"
         if other is None:
-            asks = asked = norm(f"{attention}.norm", x)
+            x_q = x_kv = norm(f"{attention}.norm", x)
         else:
-            asks, asked = norm(f"{attention}.q_norm", x), norm(f"{attention}.kv_norm", other)
+            x_q, x_kv = norm(f"{attention}.q_norm", x), norm(f"{attention}.kv_norm", other)
         q, k, v = (
-            linear(f"{attention}.attention.{one}_proj", each).unflatten(-1, (heads, -1)).transpose(1, 2)
-            for one, each in (("q", asks), ("k", asked), ("v", asked))
+            linear(f"{attention}.attention.{projection}_proj", each).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for projection, each in (("q", x_q), ("k", x_kv), ("v", x_kv))
         )
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         if padding is not None and name.startswith("0.cross"):
             scores = scores.masked_fill(padding[:, None, None], -math.inf)
-        found = (scores.exp() / scores.exp().sum(-1, keepdim=True)) @ v
-        found = linear(f"{attention}.attention.o_proj", found.transpose(1, 2).flatten(2))
-        x = x + found if residual else found
+        values = (scores.exp() / scores.exp().sum(-1, keepdim=True)) @ v
+        values = linear(f"{attention}.attention.o_proj", values.transpose(1, 2).flatten(2))
+        x = x + values if residual else values
         hidden = linear(f"{name}.1.module.1", norm(f"{name}.1.module.0", x))
         return x + linear(f"{name}.1.module.3", hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2))))
 
@@ -252,16 +249,16 @@ def outputs(config: Config, state: State, x: Tensor, padding: Tensor | None = No
 
     queries = state["1.output_query_provider._query"][None] if "rescale_factor" not in decoder else array
     residual = decoder["cross_attention_residual"]
-    answers = layer("1.cross_attn", queries, latents, decoder["num_cross_attention_heads"], residual)
+    decoded = layer("1.cross_attn", queries, latents, decoder["num_cross_attention_heads"], residual)
     if "1.output_adapter.bias" in state:
-        output = answers @ state["0.input_adapter.txt_embedding.weight"].T + state["1.output_adapter.bias"]
+        output = decoded @ state["0.input_adapter.txt_embedding.weight"].T + state["1.output_adapter.bias"]
     else:
-        output = linear("1.output_adapter.linear", answers) / decoder.get("rescale_factor", 1.0)
+        output = linear("1.output_adapter.linear", decoded) / decoder.get("rescale_factor", 1.0)
     return output[:, 0] if output.shape[1] == 1 else output
 
 
 def random_inputs(config: Config) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Arguments of :func:`outputs`, and the batch that is the same for a model here."""
+    """Return arguments of :func:`outputs`, and the same input as a batch of this project."""
     encoder = config["encoder"]
     if "vocab_size" in encoder:
         length = encoder["max_seq_len"]
@@ -273,7 +270,7 @@ def random_inputs(config: Config) -> tuple[dict[str, Tensor], dict[str, Tensor]]
         return {"x": pixels}, {"pixel_values": pixels.permute(0, 3, 1, 2)}
     height, width = encoder["image_shape"]
     frames = torch.randn(3, 2, 3, height, width)
-    # The patch around a pixel: rows, columns, colours, as in TensorFlow.
+    # Channels of the patch around a pixel in the order row, column, colour, as in TensorFlow.
     border = math.isqrt(encoder["num_patch_input_channels"] // 3) // 2
     bordered = torch.zeros(3, 2, 3, height + 2 * border, width + 2 * border)
     bordered[..., border : border + height, border : border + width] = frames
@@ -289,10 +286,10 @@ def random_inputs(config: Config) -> tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
 def save_folder(path: Path, kind: str, config: Config, state: State, safe: bool = True, **settings: Any) -> str:
-    """Writes a folder as perceiver-io publishes models."""
+    """Write a folder as perceiver-io publishes models."""
     path.mkdir(parents=True, exist_ok=True)
-    of_folder = {"model_type": f"perceiver-io-{kind}", "model_config": config, "transformers_version": "4.31.0"}
-    (path / "config.json").write_text(json.dumps(of_folder | settings))
+    file_config = {"model_type": f"perceiver-io-{kind}", "model_config": config, "transformers_version": "4.31.0"}
+    (path / "config.json").write_text(json.dumps(file_config | settings))
     weights = {f"backend_model.{name}": value for name, value in state.items()}
     if safe:
         save_file(weights, path / "model.safetensors", {"format": "pt"})
@@ -306,7 +303,7 @@ def save_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
     hyper_parameters: Config,
     state: State,
-    of_data: Config | None = None,
+    data_options: Config | None = None,
     **more: Any,
 ) -> str:
     """Writes a checkpoint as Lightning does, with objects of perceiver-io's classes where a part is a configuration."""
@@ -330,14 +327,14 @@ def save_checkpoint(
             "hparams_name": "kwargs",
             "hyper_parameters": hyper_parameters | parts | {"params": None},
         }
-        if of_data is not None:
-            checkpoint["datamodule_hyper_parameters"] = of_data
+        if data_options is not None:
+            checkpoint["datamodule_hyper_parameters"] = data_options
         torch.save(checkpoint | more, path)
     return str(path)
 
 
 def instance(patch: pytest.MonkeyPatch, module: str, name: str, values: Config) -> Any:
-    """An object of a class in a module that is there only meanwhile, so that it can be pickled."""
+    """Return an object of a class in a temporary module, which can be pickled."""
     kind = make_dataclass(name, values)
     kind.__module__ = module
     parts = module.split(".")

@@ -1,4 +1,4 @@
-"""Models of perceiver-io compute here what they compute there."""
+"""Outputs of converted models equal those of perceiver-io."""
 
 from __future__ import annotations
 
@@ -31,32 +31,31 @@ CHANNELS = {
     "num_latents": 3,
     "num_latent_channels": 20,
 }
-QK_ALONE = {"encoder": {"num_cross_attention_qk_channels": 8, "num_self_attention_qk_channels": 8}}
+QK_CHANNELS = {"encoder": {"num_cross_attention_qk_channels": 8, "num_self_attention_qk_channels": 8}}
 
 
 def with_decoder(variant: dict, **values) -> dict:
     return variant | {"decoder": variant.get("decoder", {}) | values}
 
 
+# Layers and the residual connection are converted by the same code for all kinds, default channels by kind.
 VARIANTS = {
-    **{
-        (kind, name): variant
-        for kind in peer.KINDS
-        for name, variant in {
-            "small": {},
-            "shared": SHARED,
-            "unshared": UNSHARED,
-            "channels": CHANNELS,
-            "qk-alone": QK_ALONE,
-            "no-residual": {"decoder": {"cross_attention_residual": False}, "num_latents": 1},
-            "residual": {"decoder": {"cross_attention_residual": True}},
-        }.items()
-    },
+    **{(kind, "small"): {} for kind in peer.KINDS},
+    ("text-classifier", "shared"): SHARED,
+    ("masked-language-model", "unshared"): UNSHARED,
+    ("image-classifier", "unshared"): UNSHARED,
+    ("image-classifier", "channels"): CHANNELS,
+    ("optical-flow", "channels"): CHANNELS,
+    ("text-classifier", "qk-channels"): QK_CHANNELS,
+    ("image-classifier", "qk-channels"): QK_CHANNELS,
+    ("optical-flow", "qk-channels"): QK_CHANNELS,
+    ("masked-language-model", "no-residual"): {"decoder": {"cross_attention_residual": False}, "num_latents": 1},
+    ("optical-flow", "residual"): {"decoder": {"cross_attention_residual": True}},
     ("masked-language-model", "own-output"): {"decoder": {"num_output_query_channels": 10}},
     ("masked-language-model", "own-output-channels"): with_decoder(CHANNELS, num_output_query_channels=21),
     ("text-classifier", "three-queries"): {"decoder": {"num_output_queries": 3}},
     ("image-classifier", "grey"): {"encoder": {"image_shape": [7, 5, 1], "num_frequency_bands": 2}},
-    ("image-classifier", "queries-that-say-nothing"): {"decoder": {"num_output_queries": 3}},
+    ("image-classifier", "ignored-queries"): {"decoder": {"num_output_queries": 3}},
     ("optical-flow", "pixels"): {
         "encoder": {"num_patch_input_channels": 3, "image_shape": [6, 4]},
         "decoder": {"image_shape": [6, 4], "num_cross_attention_heads": 3, "rescale_factor": 100.0},
@@ -65,22 +64,20 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(params=list(VARIANTS), ids="-".join)
-def theirs(request) -> tuple[str, peer.Config, peer.State]:
-    kind, _ = request.param
-    config = peer.model_config(kind, **VARIANTS[request.param])
-    return kind, config, peer.random_state(config)
-
-
 @torch.no_grad()
-def test_outputs_are_those_of_the_formula(theirs, tmp_path):
-    kind, config, state = theirs
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_outputs_equal_the_oracle(variant, tmp_path):
+    kind, _ = variant
+    config = peer.model_config(kind, **VARIANTS[variant])
+    state = peer.random_state(config)
     model, _ = read_model(peer.save_folder(tmp_path / "model", kind, config, state))
     assert not model.training
     inputs, batch = peer.random_inputs(config)
     expected = peer.outputs(config, state, **inputs)
     assert relative_to(model, batch, expected) < 1e-5
-    assert peer.relative_difference(expected.flip(0), expected) > 1e-3  # the inputs mattered
+    assert peer.relative_difference(expected.flip(0), expected) > 1e-3  # outputs depend on inputs
+    num_weights = sum(parameter.numel() for parameter in model.parameters())
+    assert num_weights == sum(value.numel() for name, value in state.items() if "position_encoding" not in name)
 
 
 def relative_to(model: PerceiverIO, batch: dict, expected: torch.Tensor) -> float:
@@ -89,23 +86,18 @@ def relative_to(model: PerceiverIO, batch: dict, expected: torch.Tensor) -> floa
     return peer.relative_difference(actual, expected)
 
 
-def test_all_weights_are_used_and_none_is_lost(theirs, tmp_path):
-    kind, config, state = theirs
-    model, _ = read_model(peer.save_folder(tmp_path / "model", kind, config, state))
-    ours = sum(parameter.numel() for parameter in model.parameters())
-    assert ours == sum(value.numel() for name, value in state.items() if "position_encoding" not in name)
-
-
 @torch.no_grad()
-def test_checkpoints_hold_the_same(theirs, tmp_path, monkeypatch):
-    _, config, state = theirs
+@pytest.mark.parametrize("kind", peer.KINDS)
+def test_outputs_of_checkpoints_equal_the_oracle(kind, tmp_path, monkeypatch):
+    config = peer.model_config(kind)
+    state = peer.random_state(config)
     model, _ = read_model(peer.save_checkpoint(tmp_path / "best.ckpt", monkeypatch, config, state))
     inputs, batch = peer.random_inputs(config)
     assert relative_to(model, batch, peer.outputs(config, state, **inputs)) < 1e-5
 
 
 @pytest.mark.parametrize("kind", peer.KINDS)
-def test_description_and_weights_alone_are_those_of_the_model(kind, tmp_path):
+def test_description_and_weights_equal_those_of_the_model(kind, tmp_path):
     config = peer.model_config(kind, **UNSHARED)
     source = peer.save_folder(tmp_path / "model", kind, config, peer.random_state(config), safe=False)
     model, description = read_model(source)
@@ -116,13 +108,13 @@ def test_description_and_weights_alone_are_those_of_the_model(kind, tmp_path):
     weights = form.weights(source)
     assert weights.keys() == model.state_dict().keys()
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
-    # How it was trained there says nothing of how it is to be trained here.
+    # Fields of the original training are not converted.
     assert not model.config.encoder.freeze
     assert model.config.encoder.params is None
 
 
 @pytest.mark.parametrize("kind", ["image-classifier", "optical-flow"])
-def test_stored_positions_are_checked_and_not_needed(kind, tmp_path):
+def test_stored_positions_are_checked_and_optional(kind, tmp_path):
     config = peer.model_config(kind)
     state = peer.random_state(config)
     (name,) = (name for name in state if "position_encoding" in name)
@@ -131,31 +123,34 @@ def test_stored_positions_are_checked_and_not_needed(kind, tmp_path):
     without = {each: value for each, value in state.items() if each != name}
     read_model(peer.save_folder(tmp_path / "without", kind, config, without))
     other_order = state | {name: state[name].flip(0)}
-    with pytest.raises(UserError, match="other: the Fourier positions that it stores are not those of its config"):
+    with pytest.raises(UserError, match="other: its stored Fourier positions are not those of its config"):
         read_model(peer.save_folder(tmp_path / "other", kind, config, other_order))
 
 
 def hugging_face_layer(theirs: nn.Module, ours: str, attention: str) -> peer.State:
-    """The weights of a layer of Hugging Face's under perceiver-io's names."""
-    its = theirs.attention.self
+    """Return the weights of a layer of Hugging Face's model with perceiver-io's names."""
+    module = theirs.attention.self
     modules = {
-        f"{attention}.attention.q_proj": its.query,
-        f"{attention}.attention.k_proj": its.key,
-        f"{attention}.attention.v_proj": its.value,
+        f"{attention}.attention.q_proj": module.query,
+        f"{attention}.attention.k_proj": module.key,
+        f"{attention}.attention.v_proj": module.value,
         f"{attention}.attention.o_proj": theirs.attention.output.dense,
         f"{ours}.1.module.0": theirs.layernorm,
         f"{ours}.1.module.1": theirs.mlp.dense1,
         f"{ours}.1.module.3": theirs.mlp.dense2,
     }
-    if isinstance(its.layernorm2, nn.LayerNorm):
-        modules |= {f"{attention}.q_norm": its.layernorm1, f"{attention}.kv_norm": its.layernorm2}
+    if isinstance(module.layernorm2, nn.LayerNorm):
+        modules |= {
+            f"{attention}.q_norm": module.layernorm1,
+            f"{attention}.kv_norm": module.layernorm2,
+        }
     else:
-        modules |= {f"{attention}.norm": its.layernorm1}
+        modules |= {f"{attention}.norm": module.layernorm1}
     return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
 
 
 def hugging_face_state(model: nn.Module, head: nn.Module, residual: bool) -> peer.State:
-    """What its three conversions of published models have in common."""
+    """Return the weights of encoder and decoder with perceiver-io's names."""
     perceiver = model.perceiver
     state = {"0.latent_provider._query": perceiver.embeddings.latents}
     state |= hugging_face_layer(perceiver.encoder.cross_attention, "0.cross_attn_1", "0.cross_attn_1.0.module")
@@ -179,7 +174,7 @@ SMALL = {"num_latents": 5, "d_latents": 16, "num_blocks": 2, "num_self_attends_p
 
 @pytest.fixture
 def published(tmp_path):
-    """A function that saves Hugging Face's model, its weights random, as perceiver-io publishes it, and reads it."""
+    """Function that saves Hugging Face's model as perceiver-io publishes it, and reads it."""
 
     def published(kind: str, model: nn.Module, head: nn.Module, state: peer.State, **config) -> PerceiverIO:
         whole = peer.model_config(kind, **config, num_latents=5, num_latent_channels=16)
@@ -190,15 +185,15 @@ def published(tmp_path):
     return published
 
 
-def assert_goes_on_to(theirs: nn.Module, model: PerceiverIO) -> None:
-    """From perceiver-io by way of here to Hugging Face's class: nothing is lost."""
+def assert_converts_to(theirs: nn.Module, model: PerceiverIO) -> None:
+    """Check that the converted model converts to the original model of Hugging Face."""
     state = to_hugging_face(model).state_dict()
     assert state.keys() == theirs.state_dict().keys()
     assert all(torch.equal(state[name], value) for name, value in theirs.state_dict().items())
 
 
 @torch.no_grad()
-def test_its_language_model_is_that_of_hugging_face(published, randomise):
+def test_language_model_equals_hugging_faces(published, randomise):
     config = transformers.PerceiverConfig(
         **SMALL, d_model=24, qk_channels=16, v_channels=16, max_position_embeddings=19, num_cross_attention_heads=4
     )
@@ -222,11 +217,11 @@ def test_its_language_model_is_that_of_hugging_face(published, randomise):
     ids, mask = torch.randint(262, (2, 19)), (torch.arange(19) < torch.tensor([[19], [11]])).long()
     expected = theirs(inputs=ids, attention_mask=mask).logits
     assert relative_to(model, {"input_ids": ids, "attention_mask": mask}, expected) < 1e-5
-    assert_goes_on_to(theirs, model)
+    assert_converts_to(theirs, model)
 
 
 @torch.no_grad()
-def test_its_image_classifier_is_that_of_hugging_face(published, randomise):
+def test_image_classifier_equals_hugging_faces(published, randomise):
     config = transformers.PerceiverConfig(**SMALL, num_labels=6, num_cross_attention_heads=1)
     theirs = randomise(transformers.PerceiverForImageClassificationFourier(config)).eval()
     decoder = theirs.perceiver.decoder.decoder
@@ -246,11 +241,11 @@ def test_its_image_classifier_is_that_of_hugging_face(published, randomise):
     assert relative_to(model, {"pixel_values": pixels}, theirs(inputs=pixels).logits) < 1e-5
     assert isinstance(model.config.encoder, ImagePixelsEncoderConfig)
     assert model.config.encoder.num_cross_attention_qk_channels == 261
-    assert_goes_on_to(theirs, model)
+    assert_converts_to(theirs, model)
 
 
 @torch.no_grad()
-def test_its_optical_flow_model_is_that_of_hugging_face(published, randomise):
+def test_optical_flow_equals_hugging_faces(published, randomise):
     config = transformers.PerceiverConfig(**SMALL, train_size=[8, 12], num_cross_attention_heads=1)
     theirs = randomise(transformers.PerceiverForOpticalFlow(config)).eval()
     inputs, decoder = theirs.perceiver.input_preprocessor, theirs.perceiver.decoder.decoder
@@ -272,11 +267,11 @@ def test_its_optical_flow_model_is_that_of_hugging_face(published, randomise):
     frames = torch.randn(2, 2, 3, 8, 12)
     expected = theirs(inputs=patched_inputs(frames)).logits.flatten(1, 2)
     assert relative_to(model, {"frames": frames}, expected) < 1e-5
-    assert_goes_on_to(theirs, model)
+    assert_converts_to(theirs, model)
 
 
 def published_shape(kind: str) -> peer.Config:
-    """The configuration of a model that perceiver-io publishes."""
+    """Return the configuration of a model that perceiver-io publishes."""
     common = {"num_self_attention_heads": 8, "num_self_attention_blocks": 1}
     if kind == "masked-language-model":
         return peer.model_config(

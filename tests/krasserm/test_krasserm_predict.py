@@ -1,4 +1,4 @@
-"""From perceiver-io's files to predictions by the command: what comes out is what its formulas say."""
+"""Conversion and prediction on the command line, against the oracle."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from perceiver_cli.main import main
 from perceiver_plugins.flow.files import read_flow
 
 BYTES = 6
-"""The token of byte 0."""
+"""Token id of byte 0."""
 
 
 @pytest.fixture
 def predictions(tmp_path, capsys):
-    """A function that saves a model, converts it into a checkpoint here and predicts with that, and with the folder."""
+    """Function that saves a model, and predicts with the folder and with a converted checkpoint."""
 
     def predictions(kind: str, config: peer.Config, state: peer.State, *argv: str, **settings) -> list[dict]:
         source = peer.save_folder(tmp_path / "theirs", kind, config, state, **settings)
         checkpoint = str(tmp_path / "ours.ckpt")
         assert main(["convert", source, checkpoint]) == 0
         assert "(krasserm)" in capsys.readouterr().out
-        found = []
+        predicted = []
         for each in (checkpoint, source):
             code = main(["predict", f"--ckpt_path={each}", *argv, "--format=json"])
             output = capsys.readouterr()
             assert (code, output.err) == (0, "")
-            found.append(json.loads(output.out))
-        assert found[0] == found[1]
-        return found[0]
+            predicted.append(json.loads(output.out))
+        assert predicted[0] == predicted[1]
+        return predicted[0]
 
     return predictions
 
@@ -43,32 +43,32 @@ def tokens(text: str) -> list[int]:
     return [byte + BYTES for byte in text.encode()]
 
 
-def test_a_text_classifier_predicts(predictions):
+def test_text_classifier_predicts(predictions):
     config = peer.model_config("text-classifier", decoder={"num_classes": 2})
     state = peer.random_state(config)
     names = {"id2label": {"0": "NEGATIVE", "1": "POSITIVE"}, "tokenizer_class": "PerceiverTokenizer"}
     texts = ["A film.", "Ünique"]
     found = predictions("text-classifier", config, state, *texts, **names)
-    for text, answer in zip(texts, found, strict=True):
+    for text, prediction in zip(texts, found, strict=True):
         logits = peer.outputs(config, state, torch.tensor([[4, *tokens(text), 5]]))
         best, number = logits[0].softmax(dim=-1).max(dim=-1)
-        assert answer["label"] == ("NEGATIVE", "POSITIVE")[int(number)]
-        assert answer["probability"] == pytest.approx(float(best), rel=1e-4)
+        assert prediction["label"] == ("NEGATIVE", "POSITIVE")[int(number)]
+        assert prediction["probability"] == pytest.approx(float(best), rel=1e-4)
 
 
-def test_a_language_model_fills_in(predictions):
+def test_language_model_fills_masks(predictions):
     config = peer.model_config("masked-language-model")
     state = peer.random_state(config)
-    (answer,) = predictions("masked-language-model", config, state, "A f[MASK]lm.")
+    (prediction,) = predictions("masked-language-model", config, state, "A f[MASK]lm.")
     logits = peer.outputs(config, state, torch.tensor([[*tokens("A f"), 3, *tokens("lm.")]]))
-    best = logits[0, 3, BYTES:].softmax(dim=-1).topk(5)  # special tokens are no text
-    (guesses,) = answer["masks"]
+    best = logits[0, 3, BYTES:].softmax(dim=-1).topk(5)  # without special tokens
+    (guesses,) = prediction["masks"]
     assert [guess["probability"] for guess in guesses] == pytest.approx(best.values.tolist(), rel=1e-4)
     names = [bytes([byte]).decode(errors="replace") for byte in best.indices.tolist()]
     assert [guess["token"] for guess in guesses] == names
 
 
-def test_an_image_classifier_predicts(predictions, tmp_path):
+def test_image_classifier_predicts(predictions, tmp_path):
     config = peer.model_config("image-classifier")
     state = peer.random_state(config)
     pixels = np.random.default_rng(3).integers(256, size=(6, 9, 3), dtype=np.uint8)
@@ -77,14 +77,14 @@ def test_an_image_classifier_predicts(predictions, tmp_path):
     folder.mkdir()
     settings = {"do_center_crop": False, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    (answer,) = predictions("image-classifier", config, state, str(tmp_path / "image.png"))
+    (prediction,) = predictions("image-classifier", config, state, str(tmp_path / "image.png"))
     read = (torch.from_numpy(pixels) / 255 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.3, 0.4])
     best, number = peer.outputs(config, state, read[None])[0].softmax(dim=-1).max(dim=-1)
-    assert answer["label"] == str(int(number))
-    assert answer["probability"] == pytest.approx(float(best), rel=1e-4)
+    assert prediction["label"] == str(int(number))
+    assert prediction["probability"] == pytest.approx(float(best), rel=1e-4)
 
 
-def test_optical_flow_is_predicted(predictions, tmp_path):
+def test_optical_flow_predicts(predictions, tmp_path):
     config = peer.model_config("optical-flow", {"num_patch_input_channels": 3})
     state = peer.random_state(config)
     frames = np.random.default_rng(3).integers(256, size=(2, 5, 8, 3), dtype=np.uint8)
@@ -98,10 +98,10 @@ def test_optical_flow_is_predicted(predictions, tmp_path):
     assert peer.relative_difference(torch.from_numpy(read_flow(file)), expected) < 1e-4
 
 
-def test_a_perceiver_ar_is_refused_in_one_line(tmp_path, capsys):
+def test_perceiver_ar_is_refused_in_one_line(tmp_path, capsys):
     config = {"max_latents": 8, "num_channels": 16, "num_self_attention_rotary_layers": 1, "vocab_size": 262}
     source = peer.save_folder(tmp_path / "ar", "", config, {}, model_type="perceiver-ar-causal-language-model")
     assert main(["convert", source, str(tmp_path / "out.ckpt")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "a Perceiver AR of perceiver-io" in line
+    assert "Perceiver AR models of perceiver-io are not supported" in line
     assert not (tmp_path / "out.ckpt").exists()

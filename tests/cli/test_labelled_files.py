@@ -107,7 +107,7 @@ def test_columns_of_any_name_and_labels_of_any_type(fit, load, classify, tmp_pat
     [
         (["--data.label_column=stars"], "train.jsonl, line 1: no column 'stars'; label_column must be one of: text"),
         (["--data.text_column=body"], "no column 'body'; text_column must be one of: text, label"),
-        (["--data.label_column=text"], "label_column=text: names the column with the text"),
+        (["--data.label_column=text"], "label_column=text: is the column of the text"),
         (['--data.label_names=["gut", "mittel"]'], "the label 'schlecht' is not in label_names"),
         (["--data.val_files=other.jsonl"], "other.jsonl, line 2: the label 'mittel' in the column 'label'"),
         (["--data.val_files=texts.txt"], "texts.txt: not a table (columns are read from .jsonl, .json, .csv"),
@@ -189,7 +189,7 @@ def test_the_accuracy_is_that_of_the_predictions(text_classifier, perceiver, rev
 def test_test_needs_test_files(fit, perceiver, classify, reviews):
     folder = fit(*classify, f"--data.train_files={reviews / 'train.jsonl'}", "--trainer.max_steps=1")
     line = perceiver("test", f"--ckpt_path={last(folder)}").error
-    assert line == "there is no test data: name some with test_files"
+    assert line == "no test data (name files with test_files)"
     tested = perceiver("test", f"--ckpt_path={last(folder)}", f"--data.test_files={reviews / 'test.jsonl'}")
     assert 0 <= metric(tested, "test_accuracy") <= 1
 

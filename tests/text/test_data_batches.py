@@ -1,4 +1,4 @@
-"""Whole batches by array operations, beside the plain formula of one example, one document or one byte at a time."""
+"""Vectorised batches against plain implementations, one example, document or byte at a time."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import torch
 from transformers import PerceiverTokenizer
 
 from perceiver_plugins.sdk.data.loading import IGNORED, example_rng
-from perceiver_plugins.text.data.chunks import Collator, windows
+from perceiver_plugins.text.data.chunks import Collator, padded_indices
 from perceiver_plugins.text.data.encoding import NO_WORD, WORD_REST, WORD_START, DocumentEncoder
 from perceiver_plugins.text.data.labelled import Documents, LabelledDocuments
 from perceiver_plugins.text.data.prepared import open_arrays, store
 
 TOKENIZER = PerceiverTokenizer()
 CHARACTERS = "ab\u00e9\u65e5\U0001f600. \n\t\x1c\u00a0\u0085\u1680\u2003\u2028\u202f\u205f\u3000\u2030\u3042\u1681"
-"""Letters, Unicode's white space, and others that begin with the same bytes."""
+"""Letters, Unicode white space, and characters that share its first bytes."""
 
 
 def plain_encoding(
     encoder: DocumentEncoder, texts: list[str], first: list[bool], last: list[bool]
 ) -> tuple[list[int], list[int]]:
-    """Tokens and word parts, character by character."""
+    """Encode texts character by character: tokens and word parts."""
     ids: list[int] = []
     parts: list[int] = []
     for text, begins, ends in zip(texts, first, last, strict=True):
@@ -50,12 +50,12 @@ def plain_encoding(
 @pytest.mark.parametrize(
     "options", [{}, {"special_tokens": True}, {"special_tokens": True, "end_token": True}], ids=str
 )
-def test_documents_are_encoded_as_character_by_character(options: dict[str, bool]) -> None:
+def test_encoding_equals_plain_encoding(options: dict[str, bool]) -> None:
     encoder = DocumentEncoder(TOKENIZER, **options)
-    chance = random.Random(3)
+    rng = random.Random(3)
     for _ in range(50):
-        texts = ["".join(chance.choices(CHARACTERS, k=chance.randrange(12))) for _ in range(chance.randint(1, 9))]
-        first, last = ([chance.random() < 0.5 for _ in texts] for _ in range(2))
+        texts = ["".join(rng.choices(CHARACTERS, k=rng.randrange(12))) for _ in range(rng.randint(1, 9))]
+        first, last = ([rng.random() < 0.5 for _ in texts] for _ in range(2))
         encoded = encoder({"text": texts, "first": first, "last": last})
         expected = plain_encoding(encoder, texts, first, last)
         assert (encoded["input_ids"][0].tolist(), encoded["word_parts"][0].tolist()) == expected
@@ -64,16 +64,16 @@ def test_documents_are_encoded_as_character_by_character(options: dict[str, bool
         assert [row.tolist() for row in encoder.rows(texts)] == [[byte + 6 for byte in text.encode()] for text in texts]
 
 
-def test_windows_are_slices() -> None:
+def test_padded_indices_are_slices() -> None:
     values = np.arange(100, 150)
     starts, lengths = np.array([0, 45, 7, 20]), np.array([3, 5, 1, 0])
-    places, inside = windows(starts, lengths)
-    rows = [row[kept].tolist() for row, kept in zip(values[places], inside, strict=True)]
+    indices, inside = padded_indices(starts, lengths)
+    rows = [row[kept].tolist() for row, kept in zip(values[indices], inside, strict=True)]
     assert rows == [values[start : start + length].tolist() for start, length in zip(starts, lengths, strict=True)]
 
 
 def plain_example(documents: Documents, index: int, epoch: int, options: dict[str, Any]) -> tuple[list[int], Any]:
-    """Tokens and labels of one document."""
+    """Cut one document: tokens and labels."""
     start, stop = documents.starts[index : index + 2].tolist()
     ids = documents.input_ids[start:stop].tolist()
     labels = documents.labels[start:stop].tolist() if documents.by_token else documents.labels[index].tolist()
@@ -95,19 +95,31 @@ def plain_example(documents: Documents, index: int, epoch: int, options: dict[st
     return prefix + ids[kept] + suffix, labels
 
 
-@pytest.mark.parametrize("kind", ["class", "number", "token"])
-@pytest.mark.parametrize("padding_side", ["left", "right"])
-@pytest.mark.parametrize("truncation_side", ["left", "right"])
-@pytest.mark.parametrize(("shift", "truncate"), [(False, False), (True, False), (False, True), (True, True)])
-@pytest.mark.parametrize(("prefix", "suffix"), [((), ()), ((4,), (5, 2))])
-def test_labelled_batches_are_their_documents_cut_and_padded(
+@pytest.mark.parametrize(
+    ("kind", "padding_side", "truncation_side", "shift", "truncate", "special"),
+    [  # all pairs of options
+        ("class", "right", "right", False, False, False),
+        ("class", "left", "left", False, True, True),
+        ("class", "right", "left", True, False, True),
+        ("class", "left", "right", True, True, False),
+        ("number", "left", "right", False, False, True),
+        ("number", "right", "left", False, True, False),
+        ("number", "left", "left", True, False, False),
+        ("number", "right", "right", True, True, True),
+        ("token", "left", "left", False, False, True),
+        ("token", "right", "left", False, False, False),
+        ("token", "right", "right", False, True, True),
+        ("token", "right", "right", True, False, False),
+        ("token", "left", "left", True, True, True),
+    ],
+)
+def test_labelled_batches_equal_plain_examples(
     kind: str,
     padding_side: Literal["left", "right"],
     truncation_side: Literal["left", "right"],
     shift: bool,
     truncate: bool,
-    prefix: tuple[int, ...],
-    suffix: tuple[int, ...],
+    special: bool,
 ) -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 30, size=20)
@@ -118,8 +130,8 @@ def test_labelled_batches_are_their_documents_cut_and_padded(
     options: dict[str, Any] = {
         "max_seq_len": 17,
         "min_seq_len": 5,
-        "prefix": prefix,
-        "suffix": suffix,
+        "prefix": (4,) if special else (),
+        "suffix": (5, 2) if special else (),
         "truncation_side": truncation_side,
         "shift": shift,
         "truncate": truncate,
@@ -136,12 +148,12 @@ def test_labelled_batches_are_their_documents_cut_and_padded(
 
     assert batch["input_ids"].tolist() == [padded(ids, 0) for ids, _ in examples]
     assert batch["attention_mask"].tolist() == [padded([1] * len(ids), 0) for ids, _ in examples]
-    expected = [padded(own, IGNORED) if kind == "token" else own for _, own in examples]
+    expected = [padded(row, IGNORED) if kind == "token" else row for _, row in examples]
     assert batch["labels"].tolist() == expected
     assert batch["labels"].dtype == (torch.float32 if kind == "number" else torch.int64)
 
 
-def test_arrays_are_mapped_as_they_were_stored(tmp_path: Path) -> None:
+def test_stored_arrays_round_trip(tmp_path: Path) -> None:
     pieces = [np.arange(5, dtype=np.uint16), np.zeros(0, np.uint16), np.arange(5, 9, dtype=np.uint16)]
     rows = [np.ones((2, 3), np.float32), np.zeros((1, 3), np.float32)]
     store(tmp_path / "train", {"ids": pieces, "labels": rows, "none": [np.zeros(0, np.uint8)]})

@@ -1,4 +1,4 @@
-"""Faulty users' texts and prepared texts, end to end: refused, reported, or made again."""
+"""Invalid texts and damaged caches, end to end."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ def table(path: Path, rows: list[str]) -> str:
     return str(path)
 
 
-OF_FILES = [TextFilesDataModule, LabelledTextFilesDataModule]
+FILE_MODULES = [TextFilesDataModule, LabelledTextFilesDataModule]
 
 ROWS = [f"text number {n},{'pos' if n % 2 else 'neg'}" for n in range(20)]
 
 
-@pytest.mark.parametrize("module", [HubTextDataModule, LabelledHubTextDataModule, *OF_FILES])
-def test_an_unquoted_comma_is_refused_with_its_line(tmp_path: Path, module: Any) -> None:
+@pytest.mark.parametrize("module", [HubTextDataModule, LabelledHubTextDataModule, *FILE_MODULES])
+def test_unquoted_comma_is_refused(tmp_path: Path, module: Any) -> None:
     (tmp_path / "data").mkdir()
     file = table(tmp_path / "data" / "train.csv", [*ROWS[:6], "text, and more,pos"])
-    data = module(file if module in OF_FILES else str(tmp_path / "data"))
+    data = module(file if module in FILE_MODULES else str(tmp_path / "data"))
     with pytest.raises(DataError, match=r"train\.csv, line 8: 3 values, more than the 2 columns"):
         data.prepare_data()
 
 
-@pytest.mark.parametrize("module", OF_FILES)
-def test_rows_without_a_text_are_reported_on_every_use(tmp_path: Path, module: Any) -> None:
+@pytest.mark.parametrize("module", FILE_MODULES)
+def test_rows_without_text_are_reported_on_every_use(tmp_path: Path, module: Any) -> None:
     file = table(tmp_path / "train.csv", [*ROWS, ",pos"])
     for _ in range(2):
         with pytest.warns(UserWarning, match=r"train: 1 of 21 rows left out: no text \(first: .*line 22\)"):
             module(file).prepare_data()
 
 
-def test_labels_that_look_alike_are_reported(tmp_path: Path) -> None:
+def test_similar_labels_are_reported(tmp_path: Path) -> None:
     file = table(tmp_path / "train.csv", [*ROWS, "another,Pos"])
     with pytest.warns(UserWarning, match=r"differ only by white space, case or form.* 'pos' \(10\), 'Pos' \(1\)"):
         assert LabelledTextFilesDataModule(file, target="class").label_names == ["Pos", "neg", "pos"]
 
 
-def test_another_delimiter(tmp_path: Path) -> None:
+def test_delimiter_of_files(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text;label\n" + "\n".join(row.replace(",", ";") for row in ROWS))
     with pytest.raises(DataError, match="delimiter=';' reads the header as 2 columns"):
         LabelledTextFilesDataModule(str(tmp_path / "train.csv"), target="class").prepare_data()
@@ -73,8 +73,8 @@ def test_another_delimiter(tmp_path: Path) -> None:
         assert data.label_names == ["neg", "pos"]
 
 
-@pytest.mark.parametrize("module", OF_FILES)
-def test_damaged_tokens_are_made_again(tmp_path: Path, module: Any) -> None:
+@pytest.mark.parametrize("module", FILE_MODULES)
+def test_damaged_cache_is_prepared_again(tmp_path: Path, module: Any) -> None:
     file = table(tmp_path / "train.csv", ROWS)
     first = module(file)
     first.prepare_data()
@@ -89,7 +89,7 @@ def test_damaged_tokens_are_made_again(tmp_path: Path, module: Any) -> None:
     assert tokens.read_bytes() == original
 
 
-def test_a_changed_file_of_equal_size_and_time_is_noticed(tmp_path: Path) -> None:
+def test_cache_key_depends_on_content_not_on_time(tmp_path: Path) -> None:
     file = table(tmp_path / "train.csv", ROWS)
     before = LabelledTextFilesDataModule(file, target="class")
     assert before.label_names == ["neg", "pos"]
@@ -97,11 +97,11 @@ def test_a_changed_file_of_equal_size_and_time_is_noticed(tmp_path: Path) -> Non
     Path(file).write_text(Path(file).read_text().replace("pos", "POS"))
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert LabelledTextFilesDataModule(file, target="class").label_names == ["POS", "neg"]
-    os.utime(file)  # another time alone is no other data
+    os.utime(file)  # a new modification time does not change the key
     assert LabelledTextFilesDataModule(file, target="class").folder != before.folder
 
 
-def test_numbers_of_texts_keep_their_digits(tmp_path: Path) -> None:
+def test_large_numbers_keep_precision(tmp_path: Path) -> None:
     file = table(tmp_path / "train.csv", [f"t{n},{1_700_000_000 + n}" for n in range(4)])
     copy = table(tmp_path / "val.csv", [f"t{n},{1_700_000_000 + n}" for n in range(4)])
     data = LabelledTextFilesDataModule(file, copy, target="number")
@@ -115,8 +115,8 @@ def test_numbers_of_texts_keep_their_digits(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def without_pad() -> PreTrainedTokenizerFast:
-    """A tokenizer whose token 0, with which training pads, is the mask token."""
+def tokenizer_without_pad() -> PreTrainedTokenizerFast:
+    """Tokenizer without pad token, whose token 0, used for padding, is the mask token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(special_tokens=["<mask>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
@@ -124,9 +124,9 @@ def without_pad() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="<mask>")
 
 
-def test_masks_are_filled_without_a_pad_token(without_pad, text_config, randomise) -> None:
-    sizes = {"vocab_size": len(without_pad), "max_seq_len": 40}
-    filler = MaskFiller(randomise(LanguageModel(text_config(sizes, sizes))), without_pad)
+def test_masks_are_filled_without_pad_token(tokenizer_without_pad, text_config, randomise) -> None:
+    sizes = {"vocab_size": len(tokenizer_without_pad), "max_seq_len": 40}
+    filler = MaskFiller(randomise(LanguageModel(text_config(sizes, sizes))), tokenizer_without_pad)
     texts = ["a <mask> b", "<mask> and <mask> in more words"]
     fillings = filler.fill(texts, top_k=1)
     assert [len(filling.masks) for filling in fillings] == [1, 2]
@@ -134,7 +134,7 @@ def test_masks_are_filled_without_a_pad_token(without_pad, text_config, randomis
     assert [filling.filled for filling in fillings] == [filling.filled for filling in alone]
 
 
-def test_samples_that_fail_do_not_end_a_run() -> None:
+def test_failed_samples_do_not_stop_the_run() -> None:
     class Broken:
         datamodule = type("Data", (), {"tokenizer": object()})()
 
@@ -144,7 +144,7 @@ def test_samples_that_fail_do_not_end_a_run() -> None:
     assert samples.samples == []
 
 
-def test_rows_without_a_text_of_a_saved_data_set_are_reported(tmp_path: Path) -> None:
+def test_rows_without_text_in_saved_data_set_are_reported(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": ["a text", "", None, "another"] * 3}).save_to_disk(str(tmp_path / "saved"))
     with pytest.warns(UserWarning, match="train: 6 of 12 rows left out: no text"):
         HubTextDataModule(str(tmp_path / "saved")).prepare_data()

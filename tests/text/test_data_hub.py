@@ -1,4 +1,4 @@
-"""Data sets of the hub, from local folders in their place, and streams."""
+"""Data sets of the hub, local folders and streaming."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def write(path: Path, texts: list[str]) -> None:
 
 
 def ready(module: TextDataModule) -> dict[str, str]:
-    """The text of each split."""
+    """Prepare a data module and decode the text of each split."""
     module.prepare_data()
     module.setup()
     return {
@@ -88,7 +88,7 @@ def ready(module: TextDataModule) -> dict[str, str]:
         ("20231101.en/train/1.txt", "20231101.en/valid/1.txt", "20231101.en/test/1.txt"),
     ],
 )
-def test_files_named_by_split(names: tuple[str, ...], folder: Path) -> None:
+def test_files_are_assigned_to_splits_by_name(names: tuple[str, ...], folder: Path) -> None:
     for name, text in zip(names, ("for training", "for validation", "for test"), strict=True):
         write(folder / name, [text])
     (folder / "SOURCE.txt").write_text("where it is from")
@@ -99,7 +99,7 @@ def test_files_named_by_split(names: tuple[str, ...], folder: Path) -> None:
     }
 
 
-def test_files_without_a_split_are_for_training(folder: Path) -> None:
+def test_files_without_split_in_name_are_for_training(folder: Path) -> None:
     write(folder / "one.txt", ["one " * 100])
     write(folder / "two.txt", ["two " * 100])
     texts = ready(HubTextDataModule(str(folder), val_fraction=0.2))
@@ -120,13 +120,13 @@ def test_saved_data_set(whole: bool, folder: Path) -> None:
     assert texts.get("test") == ("abc" if whole else None)
     with pytest.raises(DataError, match="no column 'text'; text_column must be one of: body, label"):
         ready(HubTextDataModule(str(folder)))
-    with pytest.raises(DataError, match="'label' is not text but int64"):
+    with pytest.raises(DataError, match="column 'label' is not text but int64"):
         ready(HubTextDataModule(str(folder), text_column="label"))
     with pytest.raises(DataError, match="no split 'extra'"):
         ready(HubTextDataModule(str(folder), train_split="extra", text_column="body"))
 
 
-def test_imdb_trains_on_the_unlabelled_reviews_too(folder: Path) -> None:
+def test_imdb_uses_unlabelled_reviews_for_training(folder: Path) -> None:
     for split in ("train", "unsupervised", "test"):
         write(folder / "plain_text" / f"{split}-00000-of-00001.parquet", [f"{split} review"])
     texts = ready(ImdbDataModule(str(folder)))
@@ -137,7 +137,7 @@ def test_imdb_trains_on_the_unlabelled_reviews_too(folder: Path) -> None:
     }
 
 
-def test_a_missing_validation_split_is_made_up_for(folder: Path) -> None:
+def test_missing_validation_split_is_held_out_of_training(folder: Path) -> None:
     write(folder / "train.jsonl", [f"{number:02d}" for number in range(40)])
     texts = ready(ImdbDataModule(str(folder), val_fraction=0.1))
     assert (len(texts["train"]), len(texts["validation"])) == (72, 8)
@@ -146,14 +146,14 @@ def test_a_missing_validation_split_is_made_up_for(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["file", "zip", "folder"])
 def test_enwik8(kind: str, folder: Path) -> None:
     text = "".join(f"é{number:04d} " for number in range(1000))
-    data = text.encode() + "é".encode()[:1]  # cut off within a character, as 100 MB may be
+    data = text.encode() + "é".encode()[:1]  # cut within a character, as the first 100 MB may be
     if kind == "zip":
         with zipfile.ZipFile(folder / "enwik8.zip", "w") as archive:
             archive.writestr("enwik8", data)
     else:
         (folder / "enwik8").write_bytes(data)
-    place = {"file": folder / "enwik8", "zip": folder / "enwik8.zip", "folder": folder}[kind]
-    texts = ready(Enwik8DataModule(str(place)))
+    path = {"file": folder / "enwik8", "zip": folder / "enwik8.zip", "folder": folder}[kind]
+    texts = ready(Enwik8DataModule(str(path)))
     assert texts["train"] + texts["validation"] + texts["test"] == text
     for split, share in (("train", 0.9), ("validation", 0.05), ("test", 0.05)):
         assert len(texts[split].encode()) == pytest.approx(share * len(data), abs=4)
@@ -165,9 +165,9 @@ def test_real_text() -> None:
     assert len(texts["train"]) > 10 * len(texts["validation"]) > 100_000
 
 
-def test_real_text_with_validation_only() -> None:
+def test_real_text_without_training_split() -> None:
     source = sample_data("wikitext-2")
-    with pytest.raises(DataError, match="no file of the split 'train'"):
+    with pytest.raises(DataError, match="no file is named by the split 'train'"):
         ready(WikiTextDataModule(str(source)))
     texts = ready(WikiTextDataModule(str(source), train_split="validation", val_split="test"))
     assert " = Homarus gammarus = " in texts["train"]
@@ -180,31 +180,31 @@ def test_real_text_with_validation_only() -> None:
         (partial(Enwik8DataModule, "./nowhere"), "neither the file enwik8 nor enwik8.zip"),
         (
             partial(HubTextDataModule, "a/b", streaming=True, static_masking=True),
-            "static_masking does not go with streaming",
+            "static_masking: not available with streaming",
         ),
-        (partial(HubTextDataModule, "a/b", streaming=True, random_train_shift=True), "random_train_shift does not go"),
+        (partial(HubTextDataModule, "a/b", streaming=True, random_train_shift=True), "random_train_shift: not avail"),
         (partial(HubTextDataModule, "a/b", val_fraction=0.0), "val_fraction=0.0"),
         (partial(HubTextDataModule, "a/b", shuffle_buffer=0), "shuffle_buffer=0"),
     ],
 )
-def test_bad_values_are_refused_at_once(make: Any, message: str) -> None:
+def test_invalid_options_are_refused(make: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()
 
 
-def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("Couldn't reach the Hub\nand a long story")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(
-        DataError, match=r"'a/b', subset 'c' could not be loaded .*\(Couldn't reach the Hub\)"
+        DataError, match=r"'a/b', subset 'c' could not be loaded .*: Couldn't reach the Hub \("
     ) as caught:
         HubTextDataModule("a/b", "c").prepare_data()
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_network_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_hub_fails_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_access, "reachable", lambda: False)
     started = time.monotonic()
     with pytest.raises(DataError, match="'perceiver/no-such-data-set' could not be loaded"):
@@ -215,7 +215,7 @@ def test_without_a_network_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyP
     assert not datasets.config.HF_HUB_OFFLINE
 
 
-def test_the_offline_mode_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_ends_with_context(monkeypatch: pytest.MonkeyPatch) -> None:
     server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
     url = f"http://127.0.0.1:{server.server_port}/"
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -233,18 +233,18 @@ def test_the_offline_mode_ends_with_its_context(monkeypatch: pytest.MonkeyPatch)
 
 def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, subset: str | None, split: str, **_: Any) -> datasets.Dataset:
-        asked.append((name, subset, split))
+        requests.append((name, subset, split))
         return datasets.Dataset.from_dict({"title": ["t"], "text": [f"from {split}"]})
 
-    asked: list[tuple[str, str | None, str]] = []
+    requests: list[tuple[str, str | None, str]] = []
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "validation", "test"])
     texts = ready(WikiTextDataModule())
     assert texts == {"train": "from train", "validation": "from validation", "test": "from test"}
-    assert {(name, subset) for name, subset, _ in asked} == {("Salesforce/wikitext", "wikitext-103-raw-v1")}
+    assert {(name, subset) for name, subset, _ in requests} == {("Salesforce/wikitext", "wikitext-103-raw-v1")}
 
 
-# streams
+# streaming
 
 
 def stream(documents: int, shards: int, **options: Any) -> StreamedChunks:
@@ -256,9 +256,8 @@ def stream(documents: int, shards: int, **options: Any) -> StreamedChunks:
     )
 
 
-@pytest.mark.parametrize("shards", [1, 3, 6, 13])
-@pytest.mark.parametrize("parts", [1, 2, 6])
-def test_each_document_goes_to_one_part(parts: int, shards: int) -> None:
+@pytest.mark.parametrize(("parts", "shards"), [(1, 1), (2, 1), (2, 3), (6, 3), (6, 6), (6, 13)])
+def test_each_document_is_streamed_to_one_part(parts: int, shards: int) -> None:
     chunks = stream(50, shards, seed=3)
     passes = [[list(chunks.documents(epoch, part, parts)) for part in range(parts)] for epoch in range(2)]
     for each in passes:
@@ -268,14 +267,13 @@ def test_each_document_goes_to_one_part(parts: int, shards: int) -> None:
 
 
 def originals(batch: dict[str, torch.Tensor]) -> list[str]:
-    """The texts of a batch before masking."""
+    """Decode the texts of a batch as they were before masking."""
     tokens = torch.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"]) - 6
     return [bytes(row[row >= 0].tolist()).decode() for row in tokens]
 
 
-@pytest.mark.parametrize("shards", [1, 4])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_ranks_and_workers_share_a_pass(workers: int, shards: int) -> None:
+@pytest.mark.parametrize(("workers", "shards"), [(0, 4), (2, 1), (2, 4)])
+def test_ranks_and_workers_share_documents(workers: int, shards: int) -> None:
     seen: Counter[str] = Counter()
     for rank in range(2):
         chunks = stream(24, shards, batch_size=2, rank=rank, num_replicas=2)
@@ -285,26 +283,26 @@ def test_ranks_and_workers_share_a_pass(workers: int, shards: int) -> None:
     assert seen == Counter(f"{number:04d}" for number in range(24))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_goes_on_where_it_was(workers: int) -> None:
+@pytest.mark.parametrize(("workers", "starts"), [(0, (1, 16)), (2, (5, 16))])
+def test_stream_resumes_exactly(workers: int, starts: tuple[int, ...]) -> None:
     def take(start: int, count: int) -> list[list[str]]:
         chunks = stream(30, 1, batch_size=2, truncate=True)
         batches = iter(StreamLoader(chunks, lambda: start, num_workers=workers))
         return [originals(next(batches)) for _ in range(count)]
 
     alone = take(0, 24)  # more than one pass
-    for start in (1, 2, 5, 16):
+    for start in starts:
         assert take(start, 24 - start) == alone[start:]
 
 
-def test_too_few_documents_for_the_workers() -> None:
+def test_too_few_documents_for_workers_are_refused() -> None:
     chunks = stream(1, 1)
-    with pytest.raises(DataError, match="too few documents to stream to 2 processes"):
+    with pytest.raises(DataError, match="streaming: too few documents for 2 processes"):
         next(chunks.chunks(1, 2))
 
 
-class Seen(BoringModel):
-    """Records what it is trained and validated on."""
+class RecordingModel(BoringModel):
+    """Records the texts of training and validation batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -331,8 +329,10 @@ class SaveEach(Callback):
         trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
 
-def fit(module: HubTextDataModule, callbacks: list[Callback], ckpt_path: Path | None = None, **options: Any) -> Seen:
-    model = Seen()
+def fit(
+    module: HubTextDataModule, callbacks: list[Callback], ckpt_path: Path | None = None, **options: Any
+) -> RecordingModel:
+    model = RecordingModel()
     trainer = Trainer(
         accelerator="cpu",
         callbacks=callbacks,
@@ -346,7 +346,7 @@ def fit(module: HubTextDataModule, callbacks: list[Callback], ckpt_path: Path | 
     return model
 
 
-def test_training_on_a_stream(folder: Path, tmp_path: Path) -> None:
+def test_streamed_training_resumes_exactly(folder: Path, tmp_path: Path) -> None:
     documents = [f"{number:04d}" for number in range(60)]
     write(folder / "train-1.jsonl", documents[:30])
     write(folder / "train-2.jsonl", documents[30:])
@@ -363,12 +363,12 @@ def test_training_on_a_stream(folder: Path, tmp_path: Path) -> None:
     assert sorted(first_pass) == documents[8:]
     for step in (3, 5, 13):
         assert fit(module(), [], tmp_path / f"{step}.ckpt", **options).trained == alone.trained[step:]
-    with pytest.raises(UserError, match=r"streaming has no epochs: pass trainer\.max_steps"):
+    with pytest.raises(UserError, match=r"streaming: has no epochs \(pass trainer\.max_steps"):
         fit(module(), [], max_epochs=1)
 
 
-def test_a_stream_is_not_set_aside_as_a_whole(tmp_path):
+def test_holding_out_whole_stream_is_refused(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     data = HubTextDataModule(str(tmp_path), streaming=True, stream_val_docs=3)
-    with pytest.raises(DataError, match="stream_val_docs=3 sets all 2 documents aside"):
+    with pytest.raises(DataError, match="stream_val_docs=3: would hold out all 2 documents"):
         data.setup()

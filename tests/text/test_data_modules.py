@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,6 @@ from perceiver_plugins.text.tokenizers import deserialize_tokenizer
 from perceiver_registry.errors import UserError
 
 TOKENIZER = PerceiverTokenizer()
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +43,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """A text file of numbered words, so that any piece of it says where it is from."""
+    """Text file of numbered words, so that any piece of it can be located."""
     path = tmp_path / "corpus.txt"
     path.write_text(" ".join(f"é{number:05d}" for number in range(2000)))
     return path
@@ -61,7 +60,7 @@ def chunks(text: str, side: Literal["left", "right"] = "right", **options: Any) 
 
 
 def original(example: dict[str, torch.Tensor]) -> bytes:
-    """The text of an example before masking."""
+    """Decode the text of an example as it was before masking."""
     input_ids, labels = example["input_ids"], example["labels"]
     return bytes((torch.where(labels == IGNORED, input_ids, labels) - 6).tolist())
 
@@ -88,18 +87,18 @@ def assert_same(one: list[dict[str, torch.Tensor]], two: list[dict[str, torch.Te
     ("length", "expected"),
     [(1, [1]), (9, [9]), (10, [10]), (13, [10]), (14, [10, 4]), (20, [10, 10]), (24, [10, 10, 4])],
 )
-def test_chunks_at_the_borders(length: int, expected: list[int]) -> None:
+def test_lengths_of_chunks(length: int, expected: list[int]) -> None:
     dataset = chunks("x" * length, max_seq_len=10, min_seq_len=4)
     assert [len(dataset[index]["labels"]) for index in range(len(dataset))] == expected
 
 
-def test_chunks_cover_the_text_in_order() -> None:
+def test_chunks_cover_text_in_order() -> None:
     text = "wörter und 日本語 " * 9
     dataset = chunks(text, max_seq_len=16)
     assert b"".join(original(dataset[index]) for index in range(len(dataset))).decode() == text
 
 
-def test_masks_are_dynamic_or_static() -> None:
+def test_dynamic_and_static_masks() -> None:
     text = "some words to mask " * 20
     dynamic, static = chunks(text, max_seq_len=64, seed=1), chunks(text, max_seq_len=64, seed=1, static=True)
     other = chunks(text, max_seq_len=64, seed=2, static=True)
@@ -109,28 +108,28 @@ def test_masks_are_dynamic_or_static() -> None:
     assert (static[(0, 2)]["labels"] != other[(0, 2)]["labels"]).any()
 
 
-def test_shift_moves_each_chunk_within_the_next() -> None:
+def test_shift_is_less_than_a_chunk() -> None:
     text = "".join(f"{number:04d}" for number in range(100))
     dataset = chunks(text, max_seq_len=40, shift=True)
-    places = set()
+    shifts = set()
     for epoch in range(60):
         for index in range(len(dataset)):
-            shown = original(dataset[(epoch, index)]).decode()
-            assert len(shown) == 40
-            place = text.index(shown)
-            assert index * 40 <= place < index * 40 + 40
-            places.add(place - index * 40)
-    assert len(places) > 30
+            chunk = original(dataset[(epoch, index)]).decode()
+            assert len(chunk) == 40
+            start = text.index(chunk)
+            assert index * 40 <= start < index * 40 + 40
+            shifts.add(start - index * 40)
+    assert len(shifts) > 30
 
 
-def test_truncation_draws_lengths_within_the_bounds() -> None:
+def test_truncation_draws_lengths_within_bounds() -> None:
     dataset = chunks("x" * 100, max_seq_len=20, min_seq_len=15, truncate=True)
     lengths = [len(dataset[(epoch, 1)]["labels"]) for epoch in range(100)]
     assert set(lengths) == set(range(15, 21))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_batches_are_padded_to_their_longest(side: Literal["left", "right"]) -> None:
+def test_collator_pads_to_longest_row(side: Literal["left", "right"]) -> None:
     input_ids, labels = np.array([[7, 8, 9], [6, 1, 1]]), np.array([[-100, 5, -100], [4, 1, 1]])
     inside = np.array([[True, True, True], [True, False, False]])
     batch = Collator(0, side)(input_ids, inside, labels)
@@ -143,9 +142,16 @@ def test_batches_are_padded_to_their_longest(side: Literal["left", "right"]) -> 
     assert all(torch.equal(rows[name], batch[name]) for name in rows)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("options", [{}, {"static": True}, {"shift": True}, {"shift": True, "truncate": True}], ids=str)
-def test_a_batch_is_what_its_examples_are_alone(options: dict[str, Any], side: Literal["left", "right"]) -> None:
+@pytest.mark.parametrize(
+    ("options", "side"),
+    [
+        ({}, "left"),
+        ({"static": True}, "right"),
+        ({"shift": True}, "left"),
+        ({"shift": True, "truncate": True}, "right"),
+    ],
+)
+def test_batch_equals_single_examples(options: dict[str, Any], side: Literal["left", "right"]) -> None:
     dataset = chunks("wörter und 日本語, some more words " * 9, side, max_seq_len=16, min_seq_len=2, seed=4, **options)
     keys = [(3, index) for index in (5, 0, len(dataset) - 1, 9)]
     batch = dataset.__getitems__(keys)
@@ -159,7 +165,7 @@ def test_a_batch_is_what_its_examples_are_alone(options: dict[str, Any], side: L
             assert batch[name][row].tolist() == (padding + values if side == "left" else values + padding)
 
 
-# the embedded text
+# embedded text
 
 
 def test_python_docs() -> None:
@@ -181,37 +187,37 @@ def test_python_docs() -> None:
     assert again.folder == module.folder
 
 
-# the user's files
+# user's files
 
 
-def test_order_and_masks_do_not_depend_on_workers_or_global_chance(corpus: Path) -> None:
+def test_batches_do_not_depend_on_workers_or_global_rng(corpus: Path) -> None:
     options = {"train_files": str(corpus), "max_seq_len": 100, "batch_size": 4, "seed": 5}
-    alone = TextFilesDataModule(num_workers=0, **options)
-    alone.setup()
+    single = TextFilesDataModule(num_workers=0, **options)
+    single.setup()
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = batches(alone.train_dataloader())
-    validation = batches(alone.val_dataloader())
+    training = batches(single.train_dataloader())
+    validation = batches(single.val_dataloader())
     assert torch.equal(torch.get_rng_state(), state)
-    helped = TextFilesDataModule(num_workers=2, random_train_truncation=False, **options)
-    helped.setup()
+    parallel = TextFilesDataModule(num_workers=2, random_train_truncation=False, **options)
+    parallel.setup()
     torch.manual_seed(2)
-    assert_same(one, batches(helped.train_dataloader()))
-    assert_same(validation, batches(helped.val_dataloader()))
+    assert_same(training, batches(parallel.train_dataloader()))
+    assert_same(validation, batches(parallel.val_dataloader()))
     assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(2).get_state())
     other = TextFilesDataModule(**{**options, "seed": 6})
     other.setup()
-    assert not torch.equal(batches(other.train_dataloader())[0]["input_ids"], one[0]["input_ids"])
+    assert not torch.equal(batches(other.train_dataloader())[0]["input_ids"], training[0]["input_ids"])
 
 
-def test_seed_is_that_of_the_run(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seed_defaults_to_that_of_the_run(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert TextFilesDataModule(str(corpus)).seed == 0
     monkeypatch.setenv("PL_GLOBAL_SEED", "17")
     assert TextFilesDataModule(str(corpus)).seed == 17
     assert TextFilesDataModule(str(corpus), seed=3).seed == 3
 
 
-def test_a_single_text_gives_its_end_for_validation(corpus: Path) -> None:
+def test_end_of_single_text_is_held_out(corpus: Path) -> None:
     module = TextFilesDataModule(str(corpus), val_fraction=0.1)
     module.setup()
     train, validation = text_of(module, "train"), text_of(module, "validation")
@@ -220,7 +226,7 @@ def test_a_single_text_gives_its_end_for_validation(corpus: Path) -> None:
     assert validation.startswith("é")
 
 
-def test_many_documents_are_set_aside_as_a_whole(tmp_path: Path) -> None:
+def test_whole_documents_are_held_out(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"body": f"<{number:03d}>"}) for number in range(200)))
     module = TextFilesDataModule(str(path), text_column="body", val_fraction=0.1)
@@ -230,7 +236,7 @@ def test_many_documents_are_set_aside_as_a_whole(tmp_path: Path) -> None:
     assert sorted(documents[0] + documents[1]) == [f"{number:03d}" for number in range(200)]
 
 
-def test_documents_in_pieces_are_set_aside_as_a_whole(tmp_path: Path) -> None:
+def test_documents_in_pieces_are_held_out_whole(tmp_path: Path) -> None:
     pieces = [Piece(f"{n}{part}", part == "a", part == "c") for n in range(100, 160) for part in "abc"]
     documents = write_documents(tmp_path / "a.arrow", pieces)
     train, validation = split_documents(documents, 0.1, tmp_path)
@@ -240,7 +246,7 @@ def test_documents_in_pieces_are_set_aside_as_a_whole(tmp_path: Path) -> None:
     assert not {text[:3] for text in texts} & {text[:3] for text in train["text"][:]}
 
 
-def test_all_three_splits(tmp_path: Path) -> None:
+def test_files_of_all_splits(tmp_path: Path) -> None:
     for name in ("train", "val", "test"):
         (tmp_path / f"{name}.txt").write_text(f"{name} text " * 10)
     module = TextFilesDataModule(*(str(tmp_path / f"{name}.txt") for name in ("train", "val", "test")))
@@ -249,17 +255,17 @@ def test_all_three_splits(tmp_path: Path) -> None:
     assert len(batches(module.test_dataloader())) == 1
 
 
-def test_end_tokens_and_special_tokens(tmp_path: Path) -> None:
+def test_documents_end_with_eos_token(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": text}) for text in ("ab", "c")))
     module = TextFilesDataModule(str(path), add_eos_token=True)
     module.setup()
     tokens = module.split_datasets["train"].tokens.input_ids.tolist()
-    assert tokens.count(TOKENIZER.eos_token_id) == 1  # one character each is for validation: "b" and "c"
+    assert tokens.count(TOKENIZER.eos_token_id) == 1  # the last characters, "b" and "c", are held out
     assert tokens == [ord("a") + 6, TOKENIZER.eos_token_id]
 
 
-def test_workers_prepare_the_same(tmp_path: Path) -> None:
+def test_prepared_data_does_not_depend_on_workers(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": f"document {number} é"}) for number in range(300)))
     modules = [
@@ -273,7 +279,7 @@ def test_workers_prepare_the_same(tmp_path: Path) -> None:
     assert text_of(modules[0], "train") == text_of(modules[1], "train")
 
 
-def test_a_changed_file_is_prepared_anew(corpus: Path) -> None:
+def test_cache_key_depends_on_content_and_options(corpus: Path) -> None:
     before = TextFilesDataModule(str(corpus))
     before.setup()
     corpus.write_text("other text " * 50)
@@ -285,7 +291,7 @@ def test_a_changed_file_is_prepared_anew(corpus: Path) -> None:
     assert TextFilesDataModule(str(corpus), max_seq_len=7, mask_prob=0.5).folder == after.folder
 
 
-def test_description_is_plain(corpus: Path, tmp_path: Path) -> None:
+def test_description_is_plain_data(corpus: Path, tmp_path: Path) -> None:
     module = TextFilesDataModule(str(corpus), padding_side="left")
     torch.save(module.description(), tmp_path / "d.pt")
     loaded = torch.load(tmp_path / "d.pt", weights_only=True)
@@ -294,7 +300,7 @@ def test_description_is_plain(corpus: Path, tmp_path: Path) -> None:
     json.dumps(loaded)
 
 
-def test_with_a_trainer(corpus: Path) -> None:
+def test_trainer_uses_data_module(corpus: Path) -> None:
     module = TextFilesDataModule(str(corpus), max_seq_len=50, batch_size=8)
     seen: list[torch.Tensor] = []
 
@@ -320,7 +326,7 @@ def test_with_a_trainer(corpus: Path) -> None:
     assert not torch.equal(seen[0], seen[len(seen) // 2])
 
 
-# what is wrong is said
+# errors
 
 
 @pytest.mark.parametrize(
@@ -338,21 +344,21 @@ def test_with_a_trainer(corpus: Path) -> None:
         ({"val_files": "nowhere.txt"}, "val_files: file nowhere.txt not found"),
     ],
 )
-def test_bad_values_are_refused_at_once(corpus: Path, options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(corpus: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         TextFilesDataModule(str(corpus), **options)
     assert "\n" not in str(caught.value)
 
 
-def test_same_file_for_training_and_test(corpus: Path) -> None:
+def test_file_shared_by_splits_is_refused(corpus: Path) -> None:
     with pytest.raises(DataError, match=r"test_files: .*corpus\.txt is in train_files as well"):
         TextFilesDataModule(str(corpus), test_files=str(corpus.parent / "*.txt"))
 
 
-def test_missing_splits(corpus: Path, tmp_path: Path) -> None:
+def test_missing_splits_are_reported_on_use(corpus: Path, tmp_path: Path) -> None:
     module = TextFilesDataModule(str(corpus))
     module.setup()
-    with pytest.raises(UserError, match="no test data: name some with test_files"):
+    with pytest.raises(UserError, match=r"no test data \(name files with test_files"):
         module.test_dataloader()
     (tmp_path / "tiny.txt").write_text("x")
     tiny = TextFilesDataModule(str(tmp_path / "tiny.txt"))
@@ -361,7 +367,7 @@ def test_missing_splits(corpus: Path, tmp_path: Path) -> None:
         tiny.train_dataloader()
 
 
-def test_a_bad_file_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_failed_preparation_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"abc\xff")
     module = TextFilesDataModule(str(tmp_path / "bad.txt"))
     with pytest.raises(DataError, match=r"bad\.txt: not UTF-8"):
@@ -369,7 +375,7 @@ def test_a_bad_file_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.suffix for path in module.folder.parent.iterdir()] == [".lock"]
 
 
-def test_tokenizer_without_mask_is_refused(corpus: Path) -> None:
+def test_tokenizer_without_mask_token_is_refused(corpus: Path) -> None:
     from tokenizers import Tokenizer, models
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
@@ -378,54 +384,58 @@ def test_tokenizer_without_mask_is_refused(corpus: Path) -> None:
         module.prepare_data()
 
 
-# the cache
-
-PREPARE = """
-import sys, time
-from pathlib import Path
-from transformers import PerceiverTokenizer
-from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.sdk.data.files import Piece
-from perceiver_plugins.text.data.prepared import prepare, write_documents
-
-folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-
-def load(work):
-    print("loading", flush=True)
-    time.sleep(seconds)
-    return {"train": write_documents(work / "train.arrow", [Piece("some text")])}
-
-prepare(folder, load, DocumentEncoder(PerceiverTokenizer()))
-print("done", flush=True)
-"""
+# cache
 
 
-def start(folder: Path, seconds: float) -> subprocess.Popen[str]:
-    path = os.pathsep.join(str(ROOT / part) for part in (".", "registry", "cli"))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-c", PREPARE, str(folder), str(seconds)]
-    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+def start(folder: Path, seconds: float) -> tuple[multiprocessing.Process, Connection]:
+    """Start a process that prepares a folder, and sends "loading" and "done"."""
+    context = multiprocessing.get_context("fork")  # another start method would import everything again
+    receiver, sender = context.Pipe(duplex=False)
+
+    def load(work: Path) -> dict[str, datasets.Dataset]:
+        sender.send("loading")
+        time.sleep(seconds)
+        return {"train": write_documents(work / "train.arrow", [Piece("some text")])}
+
+    def run() -> None:
+        prepare(folder, load, DocumentEncoder(TOKENIZER))
+        sender.send("done")
+
+    process = context.Process(target=run)
+    process.start()
+    sender.close()
+    return process, receiver
 
 
-def test_two_runs_prepare_once_and_a_killed_one_does_no_harm(tmp_path: Path) -> None:
+def messages(receiver: Connection) -> list[str]:
+    """All messages until the sender exits."""
+    received = []
+    with contextlib.suppress(EOFError):
+        while True:
+            received.append(receiver.recv())
+    return received
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked")
+def test_concurrent_and_killed_preparation(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "text" / "data"
-    killed = start(folder, 60)
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == "loading\n"
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    process, receiver = start(folder, 60)
+    assert receiver.recv() == "loading"
+    process.kill()
+    process.join()
     assert not folder.exists()
-    assert len(list(folder.parent.glob(".data.tmp-*"))) == 1  # what it left
+    assert len(list(folder.parent.glob(".data.tmp-*"))) == 1  # temporary folder of the killed process
 
-    both = [start(folder, 0.5) for _ in range(2)]
-    outputs = sorted(process.communicate(timeout=60)[0] for process in both)
-    assert outputs == ["done\n", "loading\ndone\n"]
+    concurrent = [start(folder, 0.5) for _ in range(2)]
+    assert sorted(messages(receiver) for _, receiver in concurrent) == [["done"], ["loading", "done"]]
+    for process, _ in concurrent:
+        process.join()
     assert sorted(path.name for path in folder.parent.iterdir()) == [".data.lock", "data"]
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "train"]
     assert sorted(path.name for path in (folder / "train").iterdir()) == ["input_ids.npy", "word_parts.npy"]
 
 
-def test_prepared_data_is_not_prepared_again(tmp_path: Path) -> None:
+def test_prepared_data_is_reused(tmp_path: Path) -> None:
     def load(work: Path) -> dict[str, datasets.Dataset]:
         calls.append(work)
         return {"train": write_documents(work / "a.arrow", [Piece("text")])}
@@ -437,18 +447,18 @@ def test_prepared_data_is_not_prepared_again(tmp_path: Path) -> None:
     assert not calls[0].exists()
 
 
-def test_a_cache_that_cannot_be_written(corpus: Path) -> None:
+def test_unwritable_cache_is_refused(corpus: Path) -> None:
     with pytest.raises(DataError, match=r"the cache cannot be written .* cache_dir"):
         TextFilesDataModule(str(corpus), cache_dir=str(corpus)).prepare_data()
 
 
-# flags
+# options
 
 ABSTRACT = ("DocumentDataModule", "TextDataModule", "LabelledTextDataModule")
 
 
 @pytest.mark.parametrize("name", [name for name in data_modules.__all__ if name not in ABSTRACT])
-def test_every_flag_is_known_and_explained(name: str) -> None:
+def test_options_are_documented(name: str) -> None:
     parser = jsonargparse.ArgumentParser()
     parser.add_class_arguments(getattr(data_modules, name), "data")
     flags = {action.dest: action.help for action in parser._actions if action.dest.startswith("data.")}
@@ -460,7 +470,7 @@ def test_every_flag_is_known_and_explained(name: str) -> None:
     assert all(flags.values())
 
 
-def test_beyond_the_end_there_is_nothing_to_predict():
+def test_labels_beyond_the_end_are_ignored():
     dataset = chunks("some text", max_seq_len=4)
     batch = dataset.__getitems__([1, len(dataset), len(dataset) + 5])
     assert (batch["labels"] != IGNORED).any(dim=1).tolist() == [True, False, False]

@@ -1,4 +1,4 @@
-"""Text with labels: classes, numbers, and a class a token."""
+"""Labelled text: classes, numbers, and classes of tokens."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ from perceiver_plugins.text.data import (
     PythonDocsDataModule,
     TextFilesDataModule,
     WikiTextDataModule,
+    python_code,
 )
-from perceiver_plugins.text.data.labels import first_known
+from perceiver_plugins.text.data.labels import first_label_in_spans
 from perceiver_plugins.text.data.languages import language_texts
 from perceiver_plugins.text.data.python_code import classify
 from perceiver_registry.errors import UserError
@@ -51,7 +52,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., str]:
-    """A function that writes rows into a file of JSON lines and returns its name."""
+    """Function that writes rows to a file of JSON lines and returns its path."""
 
     def write(rows: Sequence[dict[str, Any]], name: str = "train.jsonl") -> str:
         (tmp_path / name).write_text("\n".join(json.dumps(row) for row in rows))
@@ -65,7 +66,7 @@ def rows(*pairs: tuple[str, Any]) -> list[dict[str, Any]]:
 
 
 def examples(module: LabelledTextDataModule, split: str = "train") -> list[tuple[str, Any]]:
-    """(text, labels) of each example of a split, by bytes."""
+    """Decode (text, labels) of each example of a split of a byte tokenizer."""
     if not module.split_datasets:
         module.setup()
     dataset = module.split_datasets[split]
@@ -78,7 +79,7 @@ def text_of(ids: Any) -> str:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer of few words, with [CLS] and [SEP] around a text."""
+    """WordPiece tokenizer of a few words, with [CLS] and [SEP] around a text."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##happy", "##ly", "new", "york", "is", "the"]
     numbers = {token: number for number, token in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
@@ -93,7 +94,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-# names of classes
+# class names
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
         (["x", "1", "x", "1"], ["1", "x"]),
     ],
 )
-def test_names_are_those_of_the_training_data(labels: list[Any], names: list[str], write: Callable[..., str]) -> None:
+def test_label_names_of_training_data(labels: list[Any], names: list[str], write: Callable[..., str]) -> None:
     train = write(rows(*((f"text {number}", label) for number, label in enumerate(labels))))
     val = write(rows(("other", labels[0])), "val.jsonl")
     module = LabelledTextFilesDataModule(train, val, target="class")
@@ -129,7 +130,7 @@ def test_names_are_those_of_the_training_data(labels: list[Any], names: list[str
         ([5, 1, 5], ["1", "2", "3", "4", "5"], [4, 0, 4]),
     ],
 )
-def test_given_names(labels: list[Any], names: list[str], expected: list[int], write: Callable[..., str]) -> None:
+def test_given_label_names(labels: list[Any], names: list[str], expected: list[int], write: Callable[..., str]) -> None:
     train = write(rows(*((f"text {number}", label) for number, label in enumerate(labels))))
     module = LabelledTextFilesDataModule(train, train_copy(train), target="class", label_names=names)
     assert module.label_names == names
@@ -220,7 +221,7 @@ def test_long_documents_are_cut(write: Callable[..., str]) -> None:
     assert lengths == set(range(10, 31))
 
 
-def test_special_tokens_stay_around_a_document_that_is_cut(write: Callable[..., str]) -> None:
+def test_special_tokens_enclose_cut_documents(write: Callable[..., str]) -> None:
     train = write(rows(("the new york is the new", 0), ("unhappyly", 1)))
     tokenizer = word_tokenizer()
     module = LabelledTextFilesDataModule(
@@ -235,7 +236,7 @@ def test_special_tokens_stay_around_a_document_that_is_cut(write: Callable[..., 
     for index, text in enumerate(("the new york is the new", "unhappyly")):
         expected = tokenizer(text, truncation=True, max_length=5)["input_ids"]
         assert module.split_datasets["validation"][index]["input_ids"].tolist() == expected
-    with pytest.raises(UserError, match="max_seq_len=2: the 2 special tokens leave no room"):
+    with pytest.raises(UserError, match="max_seq_len=2: must be greater than 2, the number of special tokens"):
         LabelledTextFilesDataModule(
             train,
             train_copy(train),
@@ -246,7 +247,7 @@ def test_special_tokens_stay_around_a_document_that_is_cut(write: Callable[..., 
         ).setup()
 
 
-def test_texts_without_a_token_are_left_out(write: Callable[..., str]) -> None:
+def test_texts_without_tokens_are_left_out(write: Callable[..., str]) -> None:
     pairs = [("new", 0), ("", 1), (None, 1), ("  ", 1), ("york", 1)]
     train = write(rows(*pairs))
     by_words = LabelledTextFilesDataModule(train, train_copy(train), target="class", tokenizer=word_tokenizer())  # type: ignore[arg-type]
@@ -260,7 +261,7 @@ def test_texts_without_a_token_are_left_out(write: Callable[..., str]) -> None:
     ]
 
 
-def test_beyond_the_end_there_is_nothing_to_predict(write: Callable[..., str]) -> None:
+def test_labels_beyond_the_end_are_ignored(write: Callable[..., str]) -> None:
     train = write([{"text": "ab", "label": n, "x": n, "y": 2 * n, "tags": ["a", "b"]} for n in range(2)])
     files = (train, train_copy(train))
     for options, expected in (
@@ -275,7 +276,7 @@ def test_beyond_the_end_there_is_nothing_to_predict(write: Callable[..., str]) -
         np.testing.assert_array_equal(labels.numpy(), np.array(expected))
 
 
-def test_the_order_does_not_depend_on_workers(write: Callable[..., str]) -> None:
+def test_batches_do_not_depend_on_workers(write: Callable[..., str]) -> None:
     train = write(rows(*((f"text {number} " * (number % 9 + 1), number % 3) for number in range(60))))
     options = {"target": "class", "max_seq_len": 40, "batch_size": 8, "random_train_shift": True, "seed": 3}
     batches = []
@@ -293,7 +294,7 @@ def test_the_order_does_not_depend_on_workers(write: Callable[..., str]) -> None
 # tokens
 
 
-def test_words_by_bytes(write: Callable[..., str]) -> None:
+def test_word_labels_with_byte_tokenizer(write: Callable[..., str]) -> None:
     train = write([{"tokens": ["Zoë", "is", "in", "Rome"], "tags": ["B-PER", "O", None, "B-LOC"]}])
     module = LabelledTextFilesDataModule(train, train_copy(train), target="token", label_column="tags", batch_size=1)
     assert module.label_names == ["B-LOC", "B-PER", "O"]
@@ -306,7 +307,7 @@ def test_words_by_bytes(write: Callable[..., str]) -> None:
     assert batch["labels"].dtype == torch.int64
 
 
-def test_words_by_their_first_token(write: Callable[..., str]) -> None:
+def test_word_labels_with_subword_tokenizer(write: Callable[..., str]) -> None:
     words = [["unhappyly", "is", "New", "York"], ["the", "unhappy"]]
     tags = [["x", "y", "z", "x"], ["y", "z"]]
     train = write([{"tokens": w, "tags": t} for w, t in zip(words, tags, strict=True)])
@@ -322,18 +323,20 @@ def test_words_by_their_first_token(write: Callable[..., str]) -> None:
     )
     module.setup()
     batch = next(iter(module.val_dataloader()))
-    # the recipe of Hugging Face's course: word_ids, and -100 where the word is that of the token before, or None
+    # the recipe of Hugging Face's course: -100 for special tokens and for all but the first token of a word
     encoded = tokenizer(words, is_split_into_words=True, padding=True)
     expected = []
-    for row, own in enumerate(tags):
+    for row, row_tags in enumerate(tags):
         ids = encoded.word_ids(row)
-        firsts = [word is not None and word not in ids[:place] for place, word in enumerate(ids)]
-        expected.append(["xyz".index(own[word]) if first else -100 for word, first in zip(ids, firsts, strict=True)])
+        firsts = [word is not None and word not in ids[:index] for index, word in enumerate(ids)]
+        expected.append(
+            ["xyz".index(row_tags[word]) if first else -100 for word, first in zip(ids, firsts, strict=True)]
+        )
     assert batch["input_ids"].tolist() == encoded["input_ids"]
     assert batch["labels"].tolist() == expected
 
 
-def test_labels_of_characters(write: Callable[..., str]) -> None:
+def test_character_labels(write: Callable[..., str]) -> None:
     train = write([{"text": "é(b)", "tags": ["n", "o", "n", "o"]}, {"text": "", "tags": []}])
     options = {"target": "token", "tokens_column": None, "label_column": "tags"}
     module = LabelledTextFilesDataModule(train, train_copy(train), **options)
@@ -343,18 +346,18 @@ def test_labels_of_characters(write: Callable[..., str]) -> None:
     assert examples(cut)[0][1].tolist() == [0, 0, 1, 0]
 
 
-def test_first_known_label_of_a_span() -> None:
+def test_first_label_in_spans() -> None:
     gap = IGNORED
     characters = np.array([gap, 3, gap, gap, 5, 6])
     spans = np.array([[0, 1], [0, 2], [1, 2], [2, 4], [2, 6], [5, 6], [6, 6]])
-    assert first_known(characters, spans).tolist() == [gap, 3, 3, gap, 5, 6, gap]
-    assert first_known(np.zeros(0, int), np.zeros((0, 2), int)).tolist() == []
+    assert first_label_in_spans(characters, spans).tolist() == [gap, 3, 3, gap, 5, 6, gap]
+    assert first_label_in_spans(np.zeros(0, int), np.zeros((0, 2), int)).tolist() == []
 
 
 # splits
 
 
-def test_a_part_of_each_class_is_set_aside(write: Callable[..., str]) -> None:
+def test_validation_split_is_stratified(write: Callable[..., str]) -> None:
     sizes = {"a": 200, "b": 60, "c": 20, "d": 3}
     pairs = [(f"{label} {number}", label) for label, size in sizes.items() for number in range(size)]
     module = LabelledTextFilesDataModule(write(rows(*pairs)), target="class", val_fraction=0.1, seed=1)
@@ -369,7 +372,7 @@ def test_a_part_of_each_class_is_set_aside(write: Callable[..., str]) -> None:
     assert sorted(examples(again, "validation")) == sorted(held_out)
 
 
-def test_equal_texts_stay_together(write: Callable[..., str]) -> None:
+def test_equal_texts_stay_in_one_split(write: Callable[..., str]) -> None:
     pairs = [(f"text {number % 40}", number % 2) for number in range(400)]
     module = LabelledTextFilesDataModule(write(rows(*pairs)), target="class", val_fraction=0.3)
     parts = [{text for text, _ in examples(module, split)} for split in ("train", "validation")]
@@ -377,7 +380,7 @@ def test_equal_texts_stay_together(write: Callable[..., str]) -> None:
     assert len(parts[1]) == 12
 
 
-def test_a_part_is_set_aside_for_numbers_too(write: Callable[..., str]) -> None:
+def test_validation_split_of_numbers(write: Callable[..., str]) -> None:
     module = LabelledTextFilesDataModule(
         write(rows(*((f"text {number}", number) for number in range(40)))), target="number", val_fraction=0.25
     )
@@ -386,10 +389,10 @@ def test_a_part_is_set_aside_for_numbers_too(write: Callable[..., str]) -> None:
     assert module.target_mean == pytest.approx([np.mean(labels)])
 
 
-# the cache
+# cache
 
 
-def test_the_cache(write: Callable[..., str]) -> None:
+def test_cache_key(write: Callable[..., str]) -> None:
     train = write(rows(*((f"text {number}", number % 2) for number in range(40))))
     first = LabelledTextFilesDataModule(train, target="class")
     assert first.label_names == ["0", "1"]
@@ -409,14 +412,14 @@ def test_the_cache(write: Callable[..., str]) -> None:
     assert (first.folder / "labels.json").stat().st_mtime_ns == stamp
 
 
-def test_a_bad_row_leaves_nothing_behind(write: Callable[..., str]) -> None:
+def test_failed_preparation_leaves_no_files(write: Callable[..., str]) -> None:
     module = LabelledTextFilesDataModule(write(rows(("a", 1), ("b", None))), target="class")
     with pytest.raises(DataError):
         module.prepare_data()
     assert [path.suffix for path in module.folder.parent.iterdir()] == [".lock"]
 
 
-def test_no_mask_is_needed_for_labels(write: Callable[..., str]) -> None:
+def test_tokenizer_without_mask_token_is_accepted(write: Callable[..., str]) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]")), unk_token="[UNK]"
     )
@@ -425,13 +428,13 @@ def test_no_mask_is_needed_for_labels(write: Callable[..., str]) -> None:
     assert module.num_classes == 2
 
 
-def test_what_a_target_does_not_have(write: Callable[..., str]) -> None:
+def test_properties_of_other_targets_are_refused(write: Callable[..., str]) -> None:
     train = write(rows(("a", 0), ("b", 1)))
     module = LabelledTextFilesDataModule(train, train_copy(train), target="number")
-    with pytest.raises(UserError, match="no label_names with target=number: pass target=class"):
+    with pytest.raises(UserError, match=r"target=number: the data has no label_names \(pass target=class"):
         _ = module.label_names
     assert not hasattr(TextFilesDataModule(train), "num_classes")
-    with pytest.raises(UserError, match="no target_mean with target=class: pass target=number"):
+    with pytest.raises(UserError, match=r"target=class: the data has no target_mean \(pass target=number"):
         _ = LabelledTextFilesDataModule(train, train_copy(train), target="class").target_mean
     assert not hasattr(module, "class_counts")
 
@@ -457,7 +460,7 @@ def labelled_set(names: list[str] | None = None) -> datasets.Dataset:
     return data.cast_column("label", datasets.ClassLabel(names=names)) if names else data
 
 
-def test_class_names_of_a_data_set_are_kept(tmp_path: Path) -> None:
+def test_class_names_of_data_set_are_kept(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": labelled_set(["pos", "neg"]), "test": labelled_set(["pos", "neg"])}).save_to_disk(
         tmp_path / "data"
     )
@@ -473,7 +476,7 @@ def test_class_names_of_a_data_set_are_kept(tmp_path: Path) -> None:
         LabelledHubTextDataModule(str(tmp_path / "data"), target="class", label_column="mood").prepare_data()
 
 
-def test_classes_of_tokens_of_a_data_set(tmp_path: Path) -> None:
+def test_token_classes_of_data_set(tmp_path: Path) -> None:
     features = datasets.Features(
         {
             "tokens": datasets.Sequence(datasets.Value("string")),
@@ -492,10 +495,10 @@ def test_classes_of_tokens_of_a_data_set(tmp_path: Path) -> None:
 
 def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, subset: str | None, split: str, **_: Any) -> datasets.Dataset:
-        asked.add(split)
+        requested.add(split)
         return labelled_set(["neg", "pos"])
 
-    asked: set[str] = set()
+    requested: set[str] = set()
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "test", "unsupervised"])
     module = LabelledImdbDataModule(target="class", val_fraction=0.2)
@@ -506,10 +509,10 @@ def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
         "validation": 4,
         "test": 20,
     }
-    assert asked == {"train", "test"}
+    assert requested == {"train", "test"}
 
 
-def test_a_folder_in_place_of_imdb(tmp_path: Path) -> None:
+def test_local_folder_for_imdb(tmp_path: Path) -> None:
     for split in ("train", "test"):
         objects = [{"text": f"{split} {number}", "label": number % 2, "rating": number} for number in range(20)]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, objects)))
@@ -521,7 +524,7 @@ def test_a_folder_in_place_of_imdb(tmp_path: Path) -> None:
     assert ratings.target_mean == [9.5]
 
 
-def test_missing_labels_of_a_data_set(tmp_path: Path) -> None:
+def test_missing_labels_in_data_set_are_refused(tmp_path: Path) -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
     data = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [0, -1]}, features)
     data.save_to_disk(tmp_path / "data")
@@ -529,7 +532,7 @@ def test_missing_labels_of_a_data_set(tmp_path: Path) -> None:
         LabelledHubTextDataModule(str(tmp_path / "data"), target="class").prepare_data()
 
 
-# the choice of a class by target, deprecated
+# deprecated choice of a class by target
 
 
 @pytest.mark.parametrize(
@@ -540,7 +543,7 @@ def test_missing_labels_of_a_data_set(tmp_path: Path) -> None:
         (ImdbDataModule, "class", LabelledImdbDataModule),
     ],
 )
-def test_labels_by_target(module: Any, target: str, expected: type, tmp_path: Path) -> None:
+def test_target_redirects_to_labelled_class(module: Any, target: str, expected: type, tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     file.write_text("\n".join(json.dumps({"text": f"text {number}", "label": number}) for number in range(9)))
     source = str(file) if module is TextFilesDataModule else str(tmp_path)
@@ -551,21 +554,21 @@ def test_labels_by_target(module: Any, target: str, expected: type, tmp_path: Pa
     for option in ({"mask_prob": 0.3}, {"streaming": True}):
         with pytest.raises(UserError, match=rf"{min(option)}: has no effect with target=class \(leave it out\)"):
             module(source, target="class", **option)
-    with pytest.raises(UserError, match=f"target=clas: {module.__name__} has no such labels; it serves target=masked"):
+    with pytest.raises(UserError, match=rf"target=clas: {module.__name__} has no such labels \(it has target=masked"):
         module(source, target="clas")
 
 
-def test_classes_derived_from_one_of_masked_text_stay_that(write: Callable[..., str]) -> None:
+def test_subclasses_do_not_redirect(write: Callable[..., str]) -> None:
     class Mine(TextFilesDataModule):
         pass
 
     train = write(rows(("a", 0), ("b", 1)))
     assert type(Mine(train, target="masked")) is Mine
-    with pytest.raises(UserError, match="target=class: Mine has no such labels; it serves target=masked"):
+    with pytest.raises(UserError, match=r"target=class: Mine has no such labels \(it has target=masked\)"):
         Mine(train, target="class")  # type: ignore[arg-type]
 
 
-def test_masked_text_by_target() -> None:
+def test_target_redirects_to_masked_class() -> None:
     with pytest.warns(DeprecationWarning, match="use MaskedLanguagesDataModule"):
         module = LanguagesDataModule(target="masked", mask_prob=0.3)
     assert type(module) is MaskedLanguagesDataModule
@@ -587,7 +590,7 @@ def test_masked_text_by_target() -> None:
         (rows(("a", 1)), {"text_column": "body"}, "line 1: no column 'body'; text_column must be one of: text, label"),
         (rows((3, 1)), {}, "line 1: 'text' must be text, got a whole number"),  # type: ignore[arg-type]
         (rows(("", 1)), {}, "the train data is empty"),
-        ([], {}, "train.jsonl: the file holds no rows"),
+        ([], {}, "train.jsonl: no rows"),
         (
             rows(("a", 2)),
             {"label_names": ["x", "y"]},
@@ -608,14 +611,14 @@ def test_masked_text_by_target() -> None:
             {},
             "has 1,200 different labels among 6,000 in the training data",
         ),
-        (rows(("a", "many")), {"target": "number"}, "line 1: 'label' is 'many', which is no number"),
-        (rows(("a", True)), {"target": "number"}, "line 1: 'label' is True, which is no number"),
-        (rows(("a", 1e300)), {"target": "number"}, "line 1: 'label' is 1e[+]300, which is no number"),
+        (rows(("a", "many")), {"target": "number"}, "line 1: 'label' must be a finite number .*, got 'many'"),
+        (rows(("a", True)), {"target": "number"}, "line 1: 'label' must be a finite number .*, got True"),
+        (rows(("a", 1e300)), {"target": "number"}, "line 1: 'label' must be a finite number .*, got 1e[+]300"),
         (rows(("a", 3), ("b", 3), ("c", None)), {"target": "number"}, "column 'label' of the training data are all 3"),
         (rows(("a", None), ("b", "")), {"target": "number"}, "column 'label' of the training data are all missing"),
         ([{"tokens": ["a", "b"], "label": ["x"]}], {"target": "token"}, "line 1: 1 labels in 'label' for 2 words"),
-        ([{"tokens": "a b", "label": ["x"]}], {"target": "token"}, "line 1: 'tokens' is not a list but str"),
-        ([{"tokens": ["a", ""], "label": ["x", "y"]}], {"target": "token"}, "'tokens' holds '', which is no word"),
+        ([{"tokens": "a b", "label": ["x"]}], {"target": "token"}, "line 1: 'tokens' is not a list but text"),
+        ([{"tokens": ["a", ""], "label": ["x", "y"]}], {"target": "token"}, "'tokens' must list words, got ''"),
         (
             [{"tokens": ["a"], "label": [None]}],
             {"target": "token"},
@@ -629,7 +632,7 @@ def test_masked_text_by_target() -> None:
         ),
     ],
 )
-def test_bad_data_is_one_line(
+def test_invalid_rows_are_refused(
     data: list[dict[str, Any]], options: dict[str, Any], message: str, write: Callable[..., str]
 ) -> None:
     module = LabelledTextFilesDataModule(write(data), **{"target": "class", **options})
@@ -639,7 +642,7 @@ def test_bad_data_is_one_line(
     assert len(str(caught.value)) < 600
 
 
-def test_a_label_that_training_lacks(write: Callable[..., str]) -> None:
+def test_label_absent_from_training_is_refused(write: Callable[..., str]) -> None:
     train = write(rows(("a", "spam"), ("b", "ham")))
     for split in ("val", "test"):
         other = write(rows(("c", "ham"), ("d", "spm")), f"{split}.jsonl")
@@ -648,7 +651,7 @@ def test_a_label_that_training_lacks(write: Callable[..., str]) -> None:
             module.prepare_data()
 
 
-def test_many_classes_are_fine_where_they_have_examples_or_names(write: Callable[..., str]) -> None:
+def test_many_classes_with_examples_or_names_are_accepted(write: Callable[..., str]) -> None:
     pairs = [(f"text {number}", number % 151) for number in range(604)]
     train = write(rows(*pairs))
     assert LabelledTextFilesDataModule(train, target="class").num_classes == 151
@@ -662,40 +665,40 @@ def test_many_classes_are_fine_where_they_have_examples_or_names(write: Callable
     [
         (
             {"target": "clas"},
-            "target=clas: .* has no such labels; it serves target=class or number or token$",
+            r"target=clas: .* has no such labels \(it has target=class or number or token\)$",
         ),
         (
             {"target": "class", "label_column": ["a", "b"]},
-            r"label_column=\['a', 'b'\]: name one column for target=class",
+            r"label_column=\['a', 'b'\]: must name one column with target=class",
         ),
-        ({"target": "number", "label_column": ["a", "a"]}, "name one or several columns, each once"),
-        ({"target": "number", "label_column": []}, "name one or several columns"),
-        ({"target": "class", "label_column": "text"}, "label_column=text: names the column with the text"),
+        ({"target": "number", "label_column": ["a", "a"]}, "must name one or several different columns"),
+        ({"target": "number", "label_column": []}, "must name one or several different columns"),
+        ({"target": "class", "label_column": "text"}, "label_column=text: is the column of the text"),
         ({"target": "class", "label_names": ["a"]}, "label_names=.* at least two different names"),
         ({"target": "class", "label_names": ["a", "b", "a"]}, "label_names=.* at least two different names"),
         ({"truncation_side": "middle"}, "truncation_side='middle' must be 'left' or 'right'"),
     ],
 )
-def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str, write: Callable[..., str]) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str, write: Callable[..., str]) -> None:
     with pytest.raises(UserError, match=message) as caught:
         LabelledTextFilesDataModule(write(rows(("a", 0))), **options)
     assert "\n" not in str(caught.value)
 
 
-def test_data_without_labels(tmp_path: Path) -> None:
+def test_data_without_labels_is_refused(tmp_path: Path) -> None:
     for make in (PythonDocsDataModule, WikiTextDataModule):
         with pytest.raises(
-            UserError, match=f"target=class: {make.__name__} has no such labels; it serves target=masked$"
+            UserError, match=rf"target=class: {make.__name__} has no such labels \(it has target=masked\)$"
         ):
             make(target="class")
     (tmp_path / "train.txt").write_text("text")
     with pytest.raises(DataError, match=r"train\.txt: not a table \(columns are read from .jsonl"):
         LabelledTextFilesDataModule(str(tmp_path / "train.txt"), target="class").prepare_data()
-    with pytest.raises(DataError, match=r"labels are read from \.jsonl.* files, and there are none"):
+    with pytest.raises(DataError, match=r"no file with labels \(\.jsonl"):
         LabelledHubTextDataModule(str(tmp_path), target="class").prepare_data()
 
 
-def test_columns_from_the_command_line() -> None:
+def test_label_columns_are_parsed() -> None:
     parser = jsonargparse.ArgumentParser()
     parser.add_class_arguments(LabelledTextFilesDataModule, "data")
     arguments = ["--data.train_files=a.csv", "--data.target=number", "--data.label_column=[a,b]"]
@@ -721,31 +724,31 @@ def test_languages() -> None:
     assert batch["labels"].shape == (64,)
 
 
-def test_a_name_is_in_one_text_and_one_language() -> None:
+def test_names_are_unique_across_texts_and_languages() -> None:
     texts = list(language_texts())
     assert texts == list(language_texts())
-    of_name: dict[str, tuple[str, str]] = {}
-    for split, text, language in texts:
+    languages: dict[str, str] = {}
+    for _, text, language in texts:
         for name in text.split(", "):
-            assert of_name.setdefault(name.casefold(), (split, language)) == (split, language)
-    names = Counter(name.casefold() for _, text, _ in texts for name in text.split(", "))
-    assert set(names.values()) == {1}
+            assert name.casefold() not in languages
+            languages[name.casefold()] = language
     expected = {"donnerstag": "German", "giovedì": "Italian", "木曜日": "Japanese", "no such name": None}
-    assert {name: of_name.get(name, (None, None))[1] for name in expected} == expected
+    assert {name: languages.get(name) for name in expected} == expected
 
 
-def test_python_code() -> None:
+def test_python_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python_code, "TOTAL_CHARACTERS", python_code.TOTAL_CHARACTERS // 4)
     module = PythonCodeDataModule()
     assert module.label_names == ["space", "comment", "string", "number", "operator", "keyword", "builtin", "name"]
-    assert 1_000_000 < sum(module.class_counts) < 2_500_000
-    assert min(module.class_counts) > 5_000
+    assert 300_000 < sum(module.class_counts) < 700_000
+    assert min(module.class_counts) > 1_000
     module.setup()
     assert set(module.split_datasets) == {"train", "validation", "test"}
     batch = next(iter(module.train_dataloader()))
     assert batch["input_ids"].shape == batch["labels"].shape == (64, 128)
     assert ((batch["labels"] == IGNORED) == (batch["attention_mask"] == 0)).all()
     classes: dict[str, set[int]] = {}
-    for text, labels in examples(module, "test"):
+    for text, labels in examples(module, "train"):
         if text.isascii():
             for character, label in zip(text, labels.tolist(), strict=False):
                 classes.setdefault(character, set()).add(label)
@@ -754,10 +757,10 @@ def test_python_code() -> None:
     assert comment in classes["#"] <= {comment, string}
     assert classes["e"] >= {comment, string, *words}
     assert number in classes["7"] <= {comment, string, number, words[2]}
-    assert {character for character, own in classes.items() if space in own} <= {" ", "\n", "\t", "\f", "\\"}
+    assert {character for character, found in classes.items() if space in found} <= {" ", "\n", "\t", "\f", "\\"}
 
 
-def test_classes_of_code(tmp_path: Path) -> None:
+def test_lexical_classes_of_code(tmp_path: Path) -> None:
     code = 'def é(x):\n    return len(x) + 0x1F  # é\n\ns = f\'a{x}\' \\\n    """b\nc"""\n'
     (tmp_path / "a.py").write_text(code, encoding="utf-8")
     text, classes = classify(tmp_path / "a.py")
@@ -775,13 +778,13 @@ def test_classes_of_code(tmp_path: Path) -> None:
     assert dict(found)["f'a{x}'" if ("f'a{x}'", "string") in found else "f'a"] == "string"
 
 
-def test_embedded_texts_serve_masked_language_modelling_too() -> None:
+def test_generated_texts_for_masked_language_modelling() -> None:
     module = MaskedLanguagesDataModule(mask_words=False, batch_size=4)
     module.setup()
     batch = next(iter(module.train_dataloader()))
     assert batch["labels"].shape == (4, 64)
     assert 0 < (batch["labels"] != IGNORED).float().mean() < 0.4
-    with pytest.raises(UserError, match=r"it serves target=token$"):
+    with pytest.raises(UserError, match=r"it has target=token\)$"):
         PythonCodeDataModule(target="class")
 
 
@@ -796,16 +799,8 @@ def test_embedded_texts_serve_masked_language_modelling_too() -> None:
             ["0", "1"],
             {"train": 6920, "validation": 872},
         ),
-        ({"train_files": "ag-news-test/first-5600.jsonl.xz"}, ["0", "1", "2", "3"], {"all": 5600}),
         ({"train_files": "banking77/train.jsonl.xz"}, 77, {"all": 10003}),
-        (
-            {"train_files": "clinc150/train.jsonl.xz", "val_files": "clinc150/val.jsonl.xz"},
-            150,
-            {"train": 15000, "validation": 3000},
-        ),
         ({"train_files": "sms-spam/train.jsonl.xz"}, ["ham", "spam"], {"all": 4480}),
-        ({"train_files": "udhr-langid/train.jsonl.xz"}, 69, {"all": 3502}),
-        ({"train_files": "imdb/train.jsonl.xz"}, ["0", "1"], {"all": 25000}),
     ],
     ids=lambda value: value["train_files"] if isinstance(value, dict) and "train_files" in value else "",
 )
@@ -823,14 +818,14 @@ def test_real_data(files: dict[str, str], names: list[str] | int, counts: dict[s
         assert sizes == counts
     labels = np.concatenate([dataset.documents.labels for dataset in module.split_datasets.values()])
     with lzma.open(paths["train_files"], "rt", encoding="utf-8") as file:
-        own = Counter(str(json.loads(line)["label"]) for line in file)
+        expected = Counter(str(json.loads(line)["label"]) for line in file)
     if "all" in counts:
-        assert Counter(module.label_names[label] for label in labels) == own
+        assert Counter(module.label_names[label] for label in labels) == expected
     else:
-        assert dict(zip(module.label_names, module.class_counts, strict=True)) == own
+        assert dict(zip(module.label_names, module.class_counts, strict=True)) == expected
 
 
-def test_a_class_of_its_own_for_what_is_out_of_scope() -> None:
+def test_several_files_per_split() -> None:
     files = {
         split: [str(sample_data(f"clinc150/{part}.jsonl.xz")) for part in (split, f"oos_{split}")]
         for split in ("train", "val")

@@ -1,4 +1,4 @@
-"""Data modules of text."""
+"""Data modules for text."""
 
 from perceiver_plugins.text.data.embedded import (
     LanguagesDataModule,

@@ -1,4 +1,4 @@
-"""From a row of tokens to examples and batches."""
+"""Masked examples and batches from a sequence of tokens."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from perceiver_plugins.text.data.prepared import Tokens
 
 
 class MaskedChunks(BatchDataset):
-    """A row of tokens in chunks of equal length, masked, a batch at a time.
+    """Dataset of masked chunks of equal length, which makes whole batches.
 
-    The last chunk is shorter; it is left out if it has fewer than ``min_seq_len`` tokens, unless it is the
-    only one. Chance depends on (seed, epoch, index) alone.
+    The last chunk may be shorter; it is dropped if it has fewer than ``min_seq_len`` tokens, unless it is the only
+    chunk. Random numbers depend on (seed, epoch, index) alone.
 
     Args:
         tokens: The tokens.
-        masker: Chooses what is to be predicted.
-        collator: Pads chunks that are shorter than others.
+        masker: Chooses and masks the tokens to predict.
+        collator: Pads the chunks of a batch.
         max_seq_len: Tokens per chunk.
-        min_seq_len: Fewest tokens of the last chunk, and of a truncated one.
-        seed: Decides all chance.
-        static: The same masks in each epoch.
-        shift: In each epoch, each chunk begins up to a whole chunk later, at a place drawn by chance.
-        truncate: Shorten chunks to a length drawn by chance, between ``min_seq_len`` and ``max_seq_len``.
+        min_seq_len: Fewest tokens of the last chunk and of truncated chunks.
+        seed: Seed of all random numbers.
+        static: Use the same masks in all epochs.
+        shift: Start each chunk up to ``max_seq_len - 1`` tokens later, at random in each epoch.
+        truncate: Shorten each chunk to a random length between ``min_seq_len`` and ``max_seq_len``.
     """
 
     def __init__(
@@ -60,42 +60,44 @@ class MaskedChunks(BatchDataset):
         return self._length
 
     def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask`` and ``labels``: (b, n) int64."""
-        beyond = indices >= len(self)  # what evens out the ranks in evaluation
+        """Return ``input_ids``, ``attention_mask`` and ``labels``, each (b, m) int64.
+
+        Labels are ignored at indices beyond the end, which make the ranks' shares equal in evaluation.
+        """
+        beyond = indices >= len(self)
         indices = np.where(beyond, 0, indices)
-        chances = [example_rng(self.seed, epoch, index) for index in indices.tolist()]
+        rngs = [example_rng(self.seed, epoch, index) for index in indices.tolist()]
         starts, end = indices * self.max_seq_len, len(self.tokens.input_ids)
         if self.shift:
-            shifts = [int(chance.integers(self.max_seq_len)) for chance in chances]
+            shifts = [int(rng.integers(self.max_seq_len)) for rng in rngs]
             starts = np.minimum(starts + shifts, np.maximum(starts, end - self.max_seq_len))
         lengths = np.minimum(end - starts, self.max_seq_len)
         if self.truncate:
-            drawn = [truncated_length(self.min_seq_len, self.max_seq_len, chance) for chance in chances]
-            lengths = np.minimum(lengths, drawn)
-        if self.static:  # a generator of their own, so that masks stay the same where the text shifts by chance
-            chances = [example_rng(self.seed, -1, index) for index in indices.tolist()]
-        places, inside = windows(starts, lengths)
-        input_ids, word_parts = (column[places] for column in self.tokens)
-        shown, labels = self.masker(input_ids, word_parts, inside, chances)
+            lengths = np.minimum(lengths, [draw_length(self.min_seq_len, self.max_seq_len, rng) for rng in rngs])
+        if self.static:  # separate generators, so that masks do not depend on shifts and lengths
+            rngs = [example_rng(self.seed, -1, index) for index in indices.tolist()]
+        token_indices, inside = padded_indices(starts, lengths)
+        input_ids, word_parts = (array[token_indices] for array in self.tokens)
+        masked_ids, labels = self.masker(input_ids, word_parts, inside, rngs)
         labels[beyond] = IGNORED
-        return self.collator(shown, inside, labels)
+        return self.collator(masked_ids, inside, labels)
 
 
-def truncated_length(shortest: int, longest: int, rng: np.random.Generator) -> int:
-    """A length drawn by chance, both ends included."""
+def draw_length(shortest: int, longest: int, rng: np.random.Generator) -> int:
+    """Draw a length uniformly, both ends included."""
     return int(rng.integers(min(shortest, longest), longest + 1))
 
 
-def windows(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where rows of different lengths lie in a long array.
+def padded_indices(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index slices of different lengths of a long array, as rows padded on the right.
 
     Args:
-        starts: (b,) where each begins.
-        lengths: (b,) how long each is.
+        starts: (b,) start of each slice.
+        lengths: (b,) length of each slice.
 
     Returns:
-        Places in the array (b, n), and which of them are in the row (b, n), all of them in the longest row. The others
-        are at the end of a row, and repeat its first place.
+        Indices into the array (b, m), m the longest length, and a mask (b, m) that is True inside the slice. Indices
+        outside repeat the start.
     """
     columns = np.arange(lengths.max())
     inside = columns < lengths[:, None]
@@ -103,11 +105,11 @@ def windows(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 class Collator:
-    """Makes batches of rows of tokens, as a model takes them.
+    """Collate function for rows of tokens.
 
     Args:
-        pad_token_id: Fills the input where a row is shorter than others.
-        padding_side: Where it is filled.
+        pad_token_id: Token that pads the input.
+        padding_side: Side on which rows are padded.
     """
 
     def __init__(self, pad_token_id: int, padding_side: Literal["left", "right"] = "right") -> None:
@@ -117,32 +119,32 @@ class Collator:
     def __call__(
         self, input_ids: np.ndarray, inside: np.ndarray, labels: np.ndarray | None = None
     ) -> dict[str, Tensor]:
-        """A batch.
+        """Make a batch of rows that are padded on the right.
 
         Args:
-            input_ids: (b, n) the tokens, each row from its beginning on.
-            inside: (b, n) bool, False after a row's end; what stands there in the others does not matter.
-            labels: (b, n) one label a token, if there are any.
+            input_ids: (b, m) tokens.
+            inside: (b, m) bool, False after the end of a row. Values of the other arrays are ignored there.
+            labels: (b, m) labels of the tokens; None: no labels.
 
         Returns:
-            ``input_ids``, ``attention_mask`` (1: token, 0: padding) and, if given, ``labels`` (``IGNORED`` at padding):
-            (b, n) int64.
+            ``input_ids``, ``attention_mask`` (1: token, 0: padding) and, if given, ``labels`` (``IGNORED`` at padding),
+            each (b, m) int64.
         """
-        columns = [
+        entries = [
             ("input_ids", input_ids, self.pad_token_id),
             ("attention_mask", np.ones_like(inside, dtype=np.int64), 0),
         ]
         if labels is not None:
-            columns.append(("labels", labels, IGNORED))
-        batch = {name: np.where(inside, values, fill) for name, values, fill in columns}
+            entries.append(("labels", labels, IGNORED))
+        batch = {name: np.where(inside, values, fill) for name, values, fill in entries}
         if self.padding_side == "left" and not inside.all():
             size = inside.shape[1]
-            turned = (np.arange(size) + inside.sum(axis=1, keepdims=True)) % size
-            batch = {name: np.take_along_axis(values, turned, axis=1) for name, values in batch.items()}
+            rotated = (np.arange(size) + inside.sum(axis=1, keepdims=True)) % size
+            batch = {name: np.take_along_axis(values, rotated, axis=1) for name, values in batch.items()}
         return {name: torch.from_numpy(values.astype(np.int64, copy=False)) for name, values in batch.items()}
 
     def inputs(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` of rows of tokens (n,): (b, n) int64."""
+        """Return ``input_ids`` and ``attention_mask``, each (b, m) int64, of rows of tokens."""
         lengths = np.array([len(row) for row in rows])
-        places, inside = windows(np.cumsum(lengths) - lengths, lengths)
-        return self(np.concatenate([*rows, [0]])[places], inside)
+        indices, inside = padded_indices(np.cumsum(lengths) - lengths, lengths)
+        return self(np.concatenate([*rows, [0]])[indices], inside)

@@ -1,5 +1,4 @@
-"""English text that comes with Python itself: its reference topics and the docstrings of its standard
-library."""
+"""English text that comes with Python: its reference topics and the docstrings of its standard library."""
 
 from __future__ import annotations
 
@@ -12,11 +11,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
+SKIPPED_FOLDERS = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
+"""Folders of the library that distributions of Python leave out or that hold other packages."""
 
 
 def python_docs() -> Iterator[tuple[str, str]]:
-    """(name, text) of each document, about 2 MB in all: the same for the same version of Python.
+    """Yield (name, text) of each document, about 2 MB in all, the same for the same version of Python.
 
     A document is one of ``pydoc``'s topics, or all docstrings of a module of the standard library. Modules
     are parsed, not imported.
@@ -31,24 +31,24 @@ def python_docs() -> Iterator[tuple[str, str]]:
 
 
 def standard_library() -> Iterator[tuple[str, Path]]:
-    """(name, file) of each module of Python's own library, sorted by file."""
+    """Yield (name, file) of each module of the standard library, sorted by file."""
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).parts
-        # Modules of the platform's C library and the like (_sysconfigdata...) differ from build to build.
-        if not SKIPPED.intersection(parts) and not parts[0].startswith(("config-", "_sysconfigdata")):
+        # Build configuration (_sysconfigdata...) differs between builds of the same version.
+        if not SKIPPED_FOLDERS.intersection(parts) and not parts[0].startswith(("config-", "_sysconfigdata")):
             yield ".".join(parts), path
 
 
 def python_version() -> str:
-    """What the texts of this module depend on."""
+    """Return the version that determines the texts."""
     return f"{platform.python_implementation()} {platform.python_version()}"
 
 
 def split_of(name: str) -> str:
-    """The split that a document belongs to, by its name: 90 % train, 5 % validation, 5 % test."""
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % 20
-    return {0: "validation", 1: "test"}.get(place, "train")
+    """Assign a document to a split by its name: 90 % train, 5 % validation, 5 % test."""
+    remainder = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % 20
+    return {0: "validation", 1: "test"}.get(remainder, "train")
 
 
 def _docstrings(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Data modules of what comes with Python and its packages: nothing is downloaded."""
+"""Data modules of text that comes with Python and installed packages, without downloads."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from perceiver_plugins.text.data.python_code import CLASSES, code_windows
 class PythonDocsDataModule(TextDataModule):
     """English text that comes with Python: its reference topics and its library's docstrings (2 MB).
 
-    Nothing is downloaded. The defaults suit a small model on a CPU: single bytes are masked, as those can be
-    told from their neighbours within minutes of training, and whole words cannot.
+    Nothing is downloaded. The defaults suit a small model on a CPU: single bytes are masked, which a model learns to
+    predict within minutes of training, unlike whole words.
 
     Args:
         max_seq_len: Tokens per example, at most.
@@ -46,16 +46,16 @@ class PythonDocsDataModule(TextDataModule):
         return {split: write_documents(work / f"{split}.arrow", texts) for split, texts in pieces.items()}
 
 
-class EmbeddedLabels(DocumentDataModule):
-    """Labelled texts from a function."""
+class GeneratedText(DocumentDataModule):
+    """Base class of data modules whose labelled texts a function generates."""
 
     @abstractmethod
     def labelled_texts(self) -> Iterator[tuple[str, str, Any]]:
-        """(split, text, label) of each document."""
+        """Yield (split, text, label) of each document."""
 
 
-class LabelledEmbeddedDataModule(EmbeddedLabels, LabelledTextDataModule):
-    """Labelled texts from a function, with their labels."""
+class LabelledGeneratedDataModule(GeneratedText, LabelledTextDataModule):
+    """Generated texts with their labels."""
 
     def load_rows(self) -> dict[str, Iterable[Row]]:
         rows: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
@@ -64,8 +64,8 @@ class LabelledEmbeddedDataModule(EmbeddedLabels, LabelledTextDataModule):
         return {**rows}
 
 
-class MaskedEmbeddedDataModule(EmbeddedLabels, TextDataModule):
-    """Labelled texts from a function, without their labels."""
+class MaskedGeneratedDataModule(GeneratedText, TextDataModule):
+    """Generated texts for masked language modelling, without their labels."""
 
     def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
         pieces: dict[str, list[Piece]] = {"train": [], "validation": [], "test": []}
@@ -74,7 +74,7 @@ class MaskedEmbeddedDataModule(EmbeddedLabels, TextDataModule):
         return {split: write_documents(work / f"{split}.arrow", texts) for split, texts in pieces.items()}
 
 
-class LanguageNames(EmbeddedLabels):
+class LanguageNames(GeneratedText):
     """Names in 32 languages from the Unicode Consortium's locale data."""
 
     cache_name = "languages"
@@ -86,12 +86,12 @@ class LanguageNames(EmbeddedLabels):
         return language_texts()
 
 
-class LanguagesDataModule(LanguageNames, LabelledEmbeddedDataModule):
-    """Which of 32 languages a text is in: names of languages, countries, scripts, currencies, months and the like.
+class LanguagesDataModule(LanguageNames, LabelledGeneratedDataModule):
+    """Language identification among 32 languages, of names of languages, countries, scripts, currencies, months etc.
 
-    The names come from the Unicode Consortium's locale data, as the package Babel has them; those that are the same
-    in several languages are left out. A text is one name, or several in a row. There are about 14,000 texts: 80 % of
-    the names are for training, 10 % each for validation and test, and no name is in two texts. Nothing is downloaded.
+    The names come from the Unicode Consortium's locale data in the package Babel; names that several languages share
+    are left out. A text is one name, or several separated by commas. There are about 14,000 texts: 80 % of the names
+    for training, 10 % each for validation and test. No name is in two texts. Nothing is downloaded.
 
     Args:
         max_seq_len: Tokens per example, at most.
@@ -103,8 +103,8 @@ class LanguagesDataModule(LanguageNames, LabelledEmbeddedDataModule):
         super().__init__(max_seq_len=max_seq_len, **kwargs)
 
 
-class MaskedLanguagesDataModule(LanguageNames, MaskedEmbeddedDataModule):
-    """Names in 32 languages, as :class:`LanguagesDataModule` has them, for masked language modelling.
+class MaskedLanguagesDataModule(LanguageNames, MaskedGeneratedDataModule):
+    """Texts of :class:`LanguagesDataModule` for masked language modelling.
 
     Args:
         max_seq_len: Tokens per example, at most.
@@ -114,8 +114,8 @@ class MaskedLanguagesDataModule(LanguageNames, MaskedEmbeddedDataModule):
         super().__init__(max_seq_len=max_seq_len, **kwargs)
 
 
-class PythonCode(EmbeddedLabels):
-    """Windows of Python's own library."""
+class PythonCode(GeneratedText):
+    """Windows of code of Python's standard library."""
 
     cache_name = "python-code"
 
@@ -126,14 +126,15 @@ class PythonCode(EmbeddedLabels):
         return code_windows(self.max_seq_len)
 
 
-class PythonCodeDataModule(PythonCode, LabelledEmbeddedDataModule):
-    """What each byte of Python code is part of: space, comment, string, number, operator, keyword, builtin or name.
+class PythonCodeDataModule(PythonCode, LabelledGeneratedDataModule):
+    """Lexical class of each byte of Python code: space, comment, string, number, operator, keyword, builtin or name.
 
-    The code is about 2 MB of Python's own library, in windows of whole lines, with as many as ``max_seq_len``
-    characters can hold. Modules are for training (90 %), validation or test (5 % each). Nothing is downloaded.
+    The code is about 2 MB of Python's standard library, in windows of whole lines of at most ``max_seq_len`` characters
+    (a longer line is a window of its own). 90 % of the modules are for training, 5 % each for validation and test.
+    Nothing is downloaded.
 
     Args:
-        target: What is to be predicted: token.
+        target: Kind of labels: token.
         max_seq_len: Tokens per example, at most.
     """
 
@@ -144,8 +145,8 @@ class PythonCodeDataModule(PythonCode, LabelledEmbeddedDataModule):
         super().__init__(target=target, max_seq_len=max_seq_len, **kwargs)
 
 
-class MaskedPythonCodeDataModule(PythonCode, MaskedEmbeddedDataModule):
-    """Python code, as :class:`PythonCodeDataModule` has it, for masked language modelling.
+class MaskedPythonCodeDataModule(PythonCode, MaskedGeneratedDataModule):
+    """Texts of :class:`PythonCodeDataModule` for masked language modelling.
 
     Args:
         max_seq_len: Tokens per example, at most.

@@ -1,4 +1,4 @@
-"""From documents to tokens, and to the places where words begin."""
+"""Tokenization of documents and segmentation into words."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from transformers import PreTrainedTokenizerBase
 from perceiver_plugins.text.tokenizers import byte_offset, check_words, document_end_id
 
 NO_WORD, WORD_START, WORD_REST = 0, 1, 2
-"""What a token is to whole-word masking: no part of a word (special tokens, white space), the first token of
-a word, or a further one. A chunk that begins within a word begins with ``WORD_REST``; that piece counts as a
+"""Word parts of tokens, for whole-word masking: outside of words (special tokens, white space), first token of a word,
+and further token of a word. A chunk that starts within a word starts with ``WORD_REST``, and counts that piece as a
 word."""
 
 
 def byte_word_parts(data: np.ndarray) -> np.ndarray:
-    """Which bytes of a UTF-8 text belong to which word.
+    """Segment a UTF-8 text into words.
 
-    A word is a run of characters without white space (Unicode's, as of :meth:`str.isspace`); punctuation
-    belongs to the word that it adjoins. So a mask shows how long a word is, not how it is punctuated, and
-    never splits a character.
+    A word is a run of characters without white space (Unicode's, as of :meth:`str.isspace`), punctuation included. A
+    mask of whole words therefore never splits a character, and reveals the length of a word but not its punctuation.
 
     Args:
         data: (n,) uint8, UTF-8.
@@ -31,8 +30,7 @@ def byte_word_parts(data: np.ndarray) -> np.ndarray:
         (n,) uint8 of ``NO_WORD``, ``WORD_START`` and ``WORD_REST``.
     """
     space = ((data >= 9) & (data <= 13)) | ((data >= 28) & (data <= 32))
-    # All other white space begins with one of these four bytes, which are rare in most scripts: look at those
-    # places only.
+    # All other white space begins with one of four bytes that are rare in most scripts: check only there.
     leads = np.flatnonzero((data == 0xC2) | ((data >= 0xE1) & (data <= 0xE3)))
     if leads.size:
         padded = np.concatenate([data, np.zeros(2, data.dtype)])
@@ -44,10 +42,10 @@ def byte_word_parts(data: np.ndarray) -> np.ndarray:
             | ((first == 0xE1) & (second == 0x9A) & (third == 0x80))  # U+1680
             | ((first == 0xE3) & (second == 0x80) & (third == 0x80))  # U+3000
         )
-        for places, length in ((leads[two], 2), (leads[three], 3)):
+        for starts, length in ((leads[two], 2), (leads[three], 3)):
             for shift in range(length):
-                space[places + shift] = True
-    # In arithmetic, which is several times faster than choosing: 2, or 1 after white space, and 0 where there is some.
+                space[starts + shift] = True
+    # 2, or 1 after white space, or 0 at white space. Arithmetic is several times faster than np.where.
     parts = np.full(data.size, WORD_REST, dtype=np.uint8)
     parts[:1] = WORD_START
     parts[1:] -= space[:-1]
@@ -56,28 +54,26 @@ def byte_word_parts(data: np.ndarray) -> np.ndarray:
 
 
 def word_parts_of_ids(word_ids: Sequence[int | None]) -> np.ndarray:
-    """The word parts that a fast tokenizer's ``word_ids()`` describe: (n,) uint8."""
+    """Convert a fast tokenizer's ``word_ids()`` to word parts (n,), uint8."""
     ids = np.array([-1 if word is None else word for word in word_ids], dtype=np.int64)
     same = np.concatenate([[False], ids[1:] == ids[:-1]])
     return np.where(ids < 0, NO_WORD, np.where(same, WORD_REST, WORD_START)).astype(np.uint8)
 
 
 class DocumentEncoder:
-    """Tokenises documents and puts their tokens in a row.
+    """Tokenizes documents and concatenates their tokens, for ``datasets.map`` (batched) and streams.
 
-    Used with ``datasets.map`` (batched) and for streams. Special tokens that the text happens to spell (a
-    document about "[MASK]") are bytes like any other to a byte tokenizer.
+    A byte tokenizer encodes the spelling of a special token in a document ("[MASK]") as ordinary bytes.
 
     Args:
         tokenizer: A fast tokenizer, or a byte tokenizer.
-        words: Whether to say where words begin; without it, each token counts as a word.
-        special_tokens: Enclose each document in what the tokenizer puts around a single text, such as [CLS]
-            and [SEP].
-        end_token: Append EOS (SEP, if there is no EOS) to each document.
+        words: Segment the text into words; without it, each token counts as a word.
+        special_tokens: Enclose each document in the tokenizer's special tokens, such as [CLS] and [SEP].
+        end_token: Append EOS (SEP, if the tokenizer has no EOS) to each document.
 
     Attributes:
-        prefix: The special tokens before a document.
-        suffix: The special tokens after it.
+        prefix: Special tokens before a document.
+        suffix: Special tokens after a document.
     """
 
     def __init__(
@@ -96,18 +92,18 @@ class DocumentEncoder:
         if end_token:
             self.suffix = [*self.suffix, document_end_id(tokenizer)]
         self.special_ids = sorted(set(tokenizer.all_special_ids))
-        # Twice the space for tokens only where the vocabulary asks for it.
+        # 32 bits per token only where the vocabulary needs them.
         self.dtype: type[np.generic] = np.uint16 if len(tokenizer) <= 2**16 else np.int32
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[np.ndarray]]:
         """Encode a batch of documents, or of consecutive pieces of documents.
 
         Args:
-            batch: ``text``: the texts; ``first`` and ``last`` (optional): which of them begin and end a
-                document; without them each is one.
+            batch: ``text``: the texts; ``first`` and ``last`` (optional): whether a text begins and ends a document.
+                Without them, each text is a document.
 
         Returns:
-            ``input_ids`` and ``word_parts``, one row each with all the batch's tokens.
+            ``input_ids`` and ``word_parts``, each a list of one array with all tokens of the batch.
         """
         texts = [text or "" for text in batch["text"]]
         if not texts:
@@ -117,17 +113,17 @@ class DocumentEncoder:
             first, last = (np.array(batch.get(name) or [True] * len(texts)) for name in ("first", "last"))
             stops = np.cumsum(lengths)
             sizes = [len(self.prefix), len(self.suffix)]
-            wanted = np.repeat(np.stack([first, last], axis=1), sizes, axis=1)
-            places = np.repeat(np.stack([stops - lengths, stops], axis=1), sizes, axis=1)[wanted]
-            special = np.tile([*self.prefix, *self.suffix], (len(texts), 1))[wanted]
-            ids, parts = np.insert(ids, places, special), np.insert(parts, places, NO_WORD)
+            inserted = np.repeat(np.stack([first, last], axis=1), sizes, axis=1)
+            indices = np.repeat(np.stack([stops - lengths, stops], axis=1), sizes, axis=1)[inserted]
+            special = np.tile([*self.prefix, *self.suffix], (len(texts), 1))[inserted]
+            ids, parts = np.insert(ids, indices, special), np.insert(parts, indices, NO_WORD)
         return {"input_ids": [ids], "word_parts": [parts]}
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens and word parts of texts, one after the other, without the special tokens around them.
+        """Tokenize texts without special tokens around them, and concatenate the tokens.
 
         Returns:
-            The tokens (n,), the word parts (n,), and how many of both are each text's (texts,).
+            Tokens (n,), word parts (n,), and the number of tokens of each text (texts,).
         """
         if self.offset is not None:
             return self._encode_bytes(texts, self.offset)
@@ -143,16 +139,15 @@ class DocumentEncoder:
         return ids, parts, np.array([len(row) for row in rows])
 
     def rows(self, texts: list[str]) -> list[np.ndarray]:
-        """The tokens of each text, (n,) each, without the special tokens around them."""
+        """Return the tokens (n,) of each text, without special tokens around them."""
         ids, _, lengths = self.encode(texts)
         return np.split(ids, np.cumsum(lengths)[:-1])
 
     def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of a text, without the special tokens around it, and which characters each is made of.
+        """Tokenize a text without special tokens around it, with the span of characters of each token.
 
         Returns:
-            The tokens (n,) and where the characters of each begin and end (n, 2). All bytes of a character have
-            that character.
+            Tokens (n,), and start and end of each token's characters (n, 2). All bytes of a character have its span.
         """
         if self.offset is None:
             encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -176,7 +171,7 @@ class DocumentEncoder:
 
 
 def _affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokenizer puts before and after a text."""
+    """Return the special tokens that the tokenizer adds before and after a text."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a", add_special_tokens=True)["input_ids"]
     for start in range(len(whole) - len(plain) + 1):

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, any of which may be a local folder instead."""
+"""Data modules for text data sets of the Hugging Face hub, or of local folders."""
 
 from __future__ import annotations
 
@@ -31,21 +31,17 @@ from perceiver_registry.errors import UserError
 
 
 class HubText(DocumentDataModule):
-    """Any text data set of the Hugging Face hub, or of a local folder.
-
-    A local folder holds a data set saved by ``save_to_disk``, or files named by their split (``train*``,
-    ``valid*``, ``test*``, or folders of these names): .txt, .jsonl, .json, .csv, .tsv, .parquet, compressed
-    or not.
+    """Base class for text data sets of the Hugging Face hub, or of a local folder.
 
     Args:
         dataset: Hub id or local folder.
         subset: Name of the data set's part (on the hub: its configuration), if it has parts.
         train_split: Split to train on; several can be joined by ``+``.
-        val_split: Split to validate on; null: ``validation``, if there is one, otherwise a part of the
-            training data.
-        test_split: Split to test on; null: ``test``, if there is one.
-        val_fraction: Part of the training data that is set aside where there is no split to validate on; of each
-            class the same part, with target=class.
+        val_split: Split to validate on; null: ``validation`` if the data set has it, otherwise a fraction of the
+            training data is held out.
+        test_split: Split to test on; null: ``test`` if the data set has it.
+        val_fraction: Fraction of the training data (of each class, with target=class) to hold out for validation if
+            there is no validation split.
         text_column: Name of the column with the text.
         revision: Version on the hub: a branch, tag or commit.
         delimiter: Character between the columns of .csv and .tsv files of a local folder, such as ';' or tab; null: a
@@ -67,7 +63,7 @@ class HubText(DocumentDataModule):
         delimiter: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.text_column = text_column  # before the columns of labels, which are checked against it
+        self.text_column = text_column  # set first: label columns are checked against it
         super().__init__(**kwargs)
         check_fraction(val_fraction)
         self.dataset = dataset
@@ -78,11 +74,11 @@ class HubText(DocumentDataModule):
         self.val_fraction = val_fraction
         self.revision = revision
         self.delimiter = check_delimiter(delimiter)
-        _ = self.splits  # a missing folder is an error at once
+        _ = self.splits  # report a missing folder now
 
     @cached_property
     def splits(self) -> Splits:
-        """Where the documents come from."""
+        """Source of the documents."""
         return open_splits(self.dataset, self.subset, self.revision, self.text_column, self.delimiter)
 
     def source_key(self) -> dict[str, Any]:
@@ -90,7 +86,7 @@ class HubText(DocumentDataModule):
         return {**self.splits.key(), "splits": names, "val_fraction": self.val_fraction}
 
     def _evaluation_split(self, name: str | None, default: str) -> str | None:
-        """The split that serves, or None if there is none."""
+        """Return the name of an evaluation split, or None if the data set does not have it."""
         if name is not None and not self.splits.has(name):
             rank_zero_info(f"{self.dataset}: no split {name!r} for {default}")
             return None
@@ -98,23 +94,22 @@ class HubText(DocumentDataModule):
 
 
 class HubTextDataModule(HubText, TextDataModule):
-    """Any text data set of the Hugging Face hub, or of a local folder.
+    """Text for masked language modelling, from the Hugging Face hub or a local folder.
 
-    A local folder holds a data set saved by ``save_to_disk``, or files named by their split (``train*``,
+    A local folder contains a data set saved by ``save_to_disk``, or files named by their split (``train*``,
     ``valid*``, ``test*``, or folders of these names): .txt, .jsonl, .json, .csv, .tsv, .parquet, compressed
     or not.
 
-    With ``streaming``, nothing is prepared: documents are read, shuffled within a buffer, tokenised and cut
-    while training goes on. Each document goes to one worker process of one device in each pass, and passes
-    follow each other without end, so ``trainer.max_steps`` is needed, and ``trainer.val_check_interval`` (in
-    steps) for validation. To resume, what was seen before is read again, and the numbers of devices and
-    workers must be the same.
+    With ``streaming``, data is not prepared in advance: documents are read, shuffled within a buffer, tokenized and
+    chunked during training. In each pass over the data, each document goes to one worker process of one device. Passes
+    repeat without end, so ``trainer.max_steps`` is needed, and ``trainer.val_check_interval`` (in steps) for
+    validation. Resuming reads all earlier documents again, and needs the same numbers of devices and workers.
 
     Args:
-        streaming: Read while training instead of preparing all data first. For very large data sets.
-        shuffle_buffer: Documents to shuffle within, when streaming.
-        stream_val_docs: Documents that are taken off the beginning of the training data for validation, when
-            streaming without a split to validate on.
+        streaming: Read documents during training instead of preparing all data first. For very large data sets.
+        shuffle_buffer: Size of the shuffle buffer in documents, with streaming.
+        stream_val_docs: Number of documents at the beginning of the training data to hold out for validation, with
+            streaming and without a validation split.
     """
 
     def __init__(
@@ -129,7 +124,7 @@ class HubTextDataModule(HubText, TextDataModule):
         check_positive(shuffle_buffer=shuffle_buffer, stream_val_docs=stream_val_docs)
         if streaming and (self.static_masking or self.random_train_shift):
             flag = "static_masking" if self.static_masking else "random_train_shift"
-            raise UserError(f"{flag} does not go with streaming: a stream's examples differ from pass to pass anyway")
+            raise UserError(f"{flag}: not available with streaming, whose examples differ in every pass (leave it out)")
         self.streaming = streaming
         self.shuffle_buffer = shuffle_buffer
         self.stream_val_docs = stream_val_docs
@@ -158,8 +153,8 @@ class HubTextDataModule(HubText, TextDataModule):
         head = self._head(validation or self.train_split)
         if validation is None and len(head) < self.stream_val_docs:
             raise DataError(
-                f"{self.dataset}: stream_val_docs={self.stream_val_docs} sets all {len(head)} documents aside for "
-                "validation; give a smaller number, or leave out streaming"
+                f"stream_val_docs={self.stream_val_docs}: would hold out all {len(head)} documents of {self.dataset} "
+                "(pass a smaller number, or leave out streaming)"
             )
         self._held_out = frozenset() if validation else frozenset(map(fingerprint, head))
         self.split_datasets["validation"] = self.chunks(self._encode(head), train=False)
@@ -171,7 +166,7 @@ class HubTextDataModule(HubText, TextDataModule):
         texts = (row.get(column) for row in source)
         head = list(islice((text for text in texts if text), self.stream_val_docs))
         if not head:
-            raise DataError(f"{self.dataset}: the split {split!r} has no text in the column {column!r}")
+            raise DataError(f"{self.dataset}: no text in the column {column!r} of the split {split!r}")
         return head
 
     def _encode(self, texts: list[str]) -> Tokens:
@@ -196,7 +191,7 @@ class HubTextDataModule(HubText, TextDataModule):
         trainer = self.trainer
         if trainer and trainer.max_steps == -1 and not isinstance(trainer.limit_train_batches, int):
             raise UserError(
-                "streaming has no epochs: pass trainer.max_steps and, to validate, trainer.val_check_interval"
+                "streaming: has no epochs (pass trainer.max_steps and, to validate, trainer.val_check_interval)"
             )
         source, column = self.splits.stream(self.train_split)
         stream = StreamedChunks(
@@ -216,15 +211,15 @@ class HubTextDataModule(HubText, TextDataModule):
             self.num_replicas,
         )
         progress = partial(batches_trained, trainer) if trainer else int
-        # workers that lived on would not learn where the next iteration starts
+        # persistent workers would not receive the start of the next iteration
         options = {**self.loader_options(), "persistent_workers": False}
         return StreamLoader(stream, progress, **options)
 
 
 class LabelledHubTextDataModule(HubText, ColumnLabelsDataModule):
-    """Any labelled text data set of the Hugging Face hub, or of a local folder.
+    """Labelled text, from the Hugging Face hub or a local folder.
 
-    A local folder holds a data set saved by ``save_to_disk``, or files named by their split (``train*``,
+    A local folder contains a data set saved by ``save_to_disk``, or files named by their split (``train*``,
     ``valid*``, ``test*``, or folders of these names): .jsonl, .json, .csv, .tsv, .parquet, compressed
     or not.
     """
@@ -248,12 +243,12 @@ HubTextDataModule.other_targets = LabelledHubTextDataModule
 
 
 class WikipediaDataModule(HubTextDataModule):
-    """English Wikipedia, all articles (20 GB of text); a part is set aside for validation.
+    """English Wikipedia, all articles (20 GB of text); a fraction is held out for validation.
 
     Args:
         dataset: Hub id or local folder.
         subset: Date and language of the dump.
-        val_fraction: Part of the articles that is set aside for validation.
+        val_fraction: Fraction of the articles to hold out for validation.
     """
 
     cache_name = "wikipedia"
@@ -285,13 +280,13 @@ class WikiTextDataModule(HubTextDataModule):
 
 
 class BookCorpusDataModule(HubTextDataModule):
-    """BookCorpus: novels, a sentence a document (5 GB); a part is set aside for validation.
+    """BookCorpus: novels, one sentence per document (5 GB); a fraction is held out for validation.
 
     Args:
         dataset: Hub id or local folder.
-        revision: Version on the hub. The hub's own conversion to Parquet; the original is a script, which
-            newer versions of ``datasets`` do not run.
-        val_fraction: Part of the sentences that is set aside for validation.
+        revision: Version on the hub; default: the hub's conversion to Parquet, as newer versions of ``datasets`` do not
+            run the script of the original.
+        val_fraction: Fraction of the sentences to hold out for validation.
     """
 
     cache_name = "bookcorpus"
@@ -307,7 +302,7 @@ class BookCorpusDataModule(HubTextDataModule):
 
 
 class ImdbDataModule(HubTextDataModule):
-    """IMDb movie reviews, with the 50,000 that have no label.
+    """IMDb movie reviews, including the 50,000 without a label.
 
     Args:
         dataset: Hub id or local folder.
@@ -329,9 +324,9 @@ class ImdbDataModule(HubTextDataModule):
 
 
 class LabelledImdbDataModule(LabelledHubTextDataModule):
-    """IMDb movie reviews: 25,000 that praise or damn a film (pos, neg), and as many to test on.
+    """IMDb movie reviews, positive and negative (pos, neg): 25,000 for training and 25,000 for test.
 
-    A local folder may have other labels, too.
+    A local folder may have other labels.
 
     Args:
         dataset: Hub id or local folder.
@@ -353,8 +348,8 @@ class Enwik8DataModule(TextDataModule):
     The first 90 % are for training, the next 5 % for validation, the last 5 % for test.
 
     Args:
-        dataset: Address of the file; or a local one: the file ``enwik8``, a zip archive with it, or a folder
-            with either.
+        dataset: URL of the zip archive; or a local source: the file ``enwik8``, a zip archive with it, or a folder with
+            either.
     """
 
     cache_name = "enwik8"
@@ -379,21 +374,18 @@ class Enwik8DataModule(TextDataModule):
 
 
 def _find_enwik8(path: Path) -> Path:
-    places = [path, path / "enwik8", path / "enwik8.zip"]
-    for place in places:
-        if place.is_file():
-            return place
+    for candidate in (path, path / "enwik8", path / "enwik8.zip"):
+        if candidate.is_file():
+            return candidate
     raise DataError(f"dataset={path}: neither the file enwik8 nor enwik8.zip, nor a folder with one of them")
 
 
-def _download(address: str, path: Path) -> Path:
+def _download(url: str, path: Path) -> Path:
     try:
-        with urllib.request.urlopen(address, timeout=60) as source, path.open("wb") as target:
+        with urllib.request.urlopen(url, timeout=60) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target)
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{address}: cannot be downloaded ({error}); a local file can be named with dataset=..."
-        ) from error
+        raise DataError(f"{url}: download failed: {error} (a local file can be named with dataset=FILE)") from error
     return path
 
 
@@ -407,11 +399,11 @@ def _open_enwik8(path: Path) -> IO[bytes]:
         raise DataError(f"{path}: no file 'enwik8' in the archive, or it is damaged") from error
 
 
-def _character_start(data: bytes, place: int) -> int:
-    """The place itself, or that of the next character if it lies within one."""
-    while place < len(data) and data[place] & 0xC0 == 0x80:
-        place += 1
-    return place
+def _character_start(data: bytes, offset: int) -> int:
+    """Return the first start of a character at or after ``offset`` bytes of UTF-8."""
+    while offset < len(data) and data[offset] & 0xC0 == 0x80:
+        offset += 1
+    return offset
 
 
 def _pieces(path: Path, data: bytes, begin: int, end: int) -> Iterator[Piece]:
@@ -423,7 +415,7 @@ def _pieces(path: Path, data: bytes, begin: int, end: int) -> Iterator[Piece]:
         except UnicodeDecodeError as error:
             if stop < len(data) or error.reason != "unexpected end of data":
                 raise DataError(f"{path}: not UTF-8 text at byte {start + error.start}") from error
-            # the very last character, which the 100 MB may end in
+            # the first 100 MB may end within a character: drop it
             text = data[start : start + error.start].decode("utf-8")
         yield Piece(text, start == begin, stop == end)
         start = stop

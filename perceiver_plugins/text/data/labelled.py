@@ -1,4 +1,4 @@
-"""Labelled examples: a document each, from the rows of a table to batches."""
+"""Labelled documents, from the rows of a table to batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset, example_rn
 from perceiver_plugins.sdk.data.prepared_folder import make_folder
 from perceiver_plugins.sdk.data.splits import first_of_each_class
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.text.data.chunks import Collator, truncated_length, windows
+from perceiver_plugins.text.data.chunks import Collator, draw_length, padded_indices
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.labels import Labels
 from perceiver_plugins.text.data.prepared import (
@@ -32,11 +32,11 @@ from perceiver_plugins.text.data.prepared import (
 )
 from perceiver_plugins.text.data.streaming import fingerprint
 
-FACTS = "labels.json"
-"""The file in a prepared folder with what models need to know of the labels."""
+LABEL_FACTS = "labels.json"
+"""File of a prepared folder with the names and statistics of the labels."""
 
-BY_DOCUMENT, BY_TOKEN = "labels", "token_labels"
-"""What the labels of a split are stored as: one or some numbers for each document, or one for each token."""
+DOCUMENT_LABELS, TOKEN_LABELS = "labels", "token_labels"
+"""Array names of stored labels: one or several numbers per document, or one per token."""
 
 
 def prepare_labelled(
@@ -49,22 +49,22 @@ def prepare_labelled(
     batch_size: int = 1000,
     known: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make the folder with the tokenised and labelled splits, unless it exists and is intact.
+    """Prepare a folder of tokenized, labelled splits, unless it exists and is intact.
 
-    Rows without a text are left out, and documents that the tokenizer makes no token of. How many, is reported.
+    Rows without text and documents without tokens are left out, and their number is reported.
 
     Args:
-        folder: Where the data will be.
-        load: Yields the rows of each split, those for training first.
-        labels: Reads them.
-        encoder: Makes tokens of texts.
-        val_fraction: Part of the training data that is set aside where there is no split to validate on.
-        workers: Processes for tokenising; None: one for a small text, up to eight cores for a large one.
-        batch_size: Documents per step of tokenising.
-        known: What models need to know of the labels where there is no training data.
+        folder: Folder for the prepared data.
+        load: Returns the rows of each split, "train" first.
+        labels: Parses the labels.
+        encoder: Tokenizes the texts.
+        val_fraction: Fraction of the training data to hold out if there is no validation split.
+        workers: Processes for tokenization; None: one for a small text, up to eight for a large one.
+        batch_size: Documents per tokenization batch.
+        known: Facts about the labels of the model, for use without training data.
 
     Raises:
-        DataError: If something is wrong with the rows.
+        DataError: If a row is invalid or a split is empty.
     """
     schema = pa.schema({"text": pa.large_string(), "labels": labels.stored})
 
@@ -82,7 +82,7 @@ def prepare_labelled(
                 if split == "train":
                     labels.learn()
         if "validation" not in documents and "train" in documents:
-            documents["train"], documents["validation"] = set_aside(documents["train"], val_fraction)
+            documents["train"], documents["validation"] = hold_out(documents["train"], val_fraction)
         features = {"input_ids": datasets.Sequence(datasets.Value(np.dtype(encoder.dtype).name))}
         features["labels"] = labels.feature
         for split, part in documents.items():
@@ -91,9 +91,9 @@ def prepare_labelled(
                 encoded = encode(part, LabelledEncoder(encoder, labels), features, file, workers, batch_size)
                 store_documents(result / split, encoded, labels.by_token)
                 if missing := len(part) - len(encoded):
-                    notes.append(f"{split}: {missing:,} of {len(part):,} texts left out: the tokenizer finds no token")
+                    notes.append(f"{split}: {missing:,} of {len(part):,} texts left out: no token after tokenization")
         facts = labels.facts(open_documents(result, "train").labels) if "train" in documents else dict(known or {})
-        (result / FACTS).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        (result / LABEL_FACTS).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         for split in documents:
             notes += labels.notes(open_documents(result, split).labels, split)
         return notes
@@ -103,9 +103,9 @@ def prepare_labelled(
 
 def _documents(rows: Iterable[Row], labels: Labels, split: str, left_out: LeftOut) -> Iterator[tuple[str, Any]]:
     empty = True
-    for place, row in rows:
-        text, value = labels.read(row, place)
-        left_out.count("no text", place, is_left_out=not text)
+    for location, row in rows:
+        text, value = labels.read(row, location)
+        left_out.count("no text", location, is_left_out=not text)
         if text:
             empty = False
             yield text, value
@@ -114,11 +114,11 @@ def _documents(rows: Iterable[Row], labels: Labels, split: str, left_out: LeftOu
 
 
 class LabelledEncoder:
-    """Makes tokens and numbers of documents and labels, for ``datasets.map`` in batches.
+    """Encodes documents and labels, for ``datasets.map`` (batched).
 
     Args:
-        encoder: Makes tokens.
-        labels: What read the labels.
+        encoder: Tokenizes the documents.
+        labels: The object that parsed the labels.
     """
 
     def __init__(self, encoder: DocumentEncoder, labels: Labels) -> None:
@@ -131,15 +131,14 @@ class LabelledEncoder:
         return {"input_ids": [ids for ids, _ in kept], "labels": [label for _, label in kept]}
 
 
-def set_aside(documents: datasets.Dataset, fraction: float) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Set a fraction of labelled documents aside: (train, validation).
+def hold_out(documents: datasets.Dataset, fraction: float) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Split labelled documents into (train, validation), stratified by class.
 
-    Of each class, the same fraction; which documents, depends on their texts alone, so that equal texts of a class
-    stay together.
+    The choice depends on the texts alone, so that equal texts of a class stay in one split.
 
     Args:
         documents: Columns ``text`` and ``labels``.
-        fraction: Part of the documents for validation: more than 0, less than 1.
+        fraction: Fraction of the documents for validation: more than 0, less than 1.
     """
     texts = (text for batch in documents.iter(batch_size=1000) for text in batch["text"])
     order = np.array([int.from_bytes(fingerprint(text)[:8], "big") for text in texts], dtype=np.uint64)
@@ -152,12 +151,12 @@ def set_aside(documents: datasets.Dataset, fraction: float) -> tuple[datasets.Da
 
 
 class Documents(NamedTuple):
-    """The documents of a split, in long arrays that may be memory-mapped files.
+    """Documents of a split in concatenated arrays, which may be memory-mapped files.
 
     Attributes:
-        input_ids: (tokens,) their tokens, one document after the other.
-        starts: (documents + 1,) where each begins, and where the last one ends.
-        labels: what is to be predicted: (documents,), (documents, numbers) or, if each token has a label, (tokens,).
+        input_ids: (tokens,) tokens of all documents.
+        starts: (documents + 1,) index of the first token of each document, and the number of tokens.
+        labels: (documents,), (documents, targets) or, with ``by_token``, (tokens,).
         by_token: whether each token has a label.
     """
 
@@ -168,16 +167,17 @@ class Documents(NamedTuple):
 
 
 def open_documents(folder: Path, split: str) -> Documents:
-    """Map the documents of a split in a prepared folder; none if there is no such split."""
+    """Memory-map the documents of a split in a prepared folder; a missing split is empty."""
     arrays = open_arrays(folder / split)
     if not arrays:
         return Documents(np.zeros(0, np.uint16), np.zeros(1, np.int64), np.zeros(0, np.int64), False)
-    by_token = BY_TOKEN in arrays
-    return Documents(arrays["input_ids"], arrays["starts"], arrays[BY_TOKEN if by_token else BY_DOCUMENT], by_token)
+    by_token = TOKEN_LABELS in arrays
+    labels = arrays[TOKEN_LABELS if by_token else DOCUMENT_LABELS]
+    return Documents(arrays["input_ids"], arrays["starts"], labels, by_token)
 
 
 def store_documents(folder: Path, encoded: datasets.Dataset, by_token: bool) -> None:
-    """Write what :class:`LabelledEncoder` makes of the documents of a split, for :func:`open_documents`."""
+    """Write the output of :class:`LabelledEncoder` for a split, to be read by :func:`open_documents`."""
     chunks = encoded.data.column("input_ids").chunks
     starts = np.cumsum(np.concatenate([[0], *(chunk.value_lengths().to_numpy() for chunk in chunks)]))
     labels = flat_column(encoded, "labels")
@@ -185,26 +185,27 @@ def store_documents(folder: Path, encoded: datasets.Dataset, by_token: bool) -> 
         documents = [piece.reshape(len(chunk), -1) for piece, chunk in zip(labels, chunks, strict=True)]
         single = isinstance(encoded.features["labels"], datasets.Value)
         labels = [piece[:, 0] for piece in documents] if single else documents
-    name = BY_TOKEN if by_token else BY_DOCUMENT
+    name = TOKEN_LABELS if by_token else DOCUMENT_LABELS
     store(folder, {"input_ids": flat_column(encoded, "input_ids"), "starts": [starts], name: labels})
 
 
 class LabelledDocuments(BatchDataset):
-    """Documents of at most ``max_seq_len`` tokens, special ones around them included, with labels; a batch at a time.
+    """Dataset of labelled documents, which makes whole batches.
 
-    Of a longer one, a piece is taken. Chance depends on (seed, epoch, index) alone.
+    A document that, with special tokens, is longer than ``max_seq_len`` is cut. Random numbers depend on
+    (seed, epoch, index) alone.
 
     Args:
         documents: The documents.
-        collator: Pads those that are shorter than others.
-        max_seq_len: Tokens per example, at most.
-        prefix: Special tokens before each.
-        suffix: Special tokens after each.
-        truncation_side: Where a longer document is cut off.
-        min_seq_len: The shortest length for ``truncate``.
-        seed: Decides all chance.
-        shift: Begin a longer document at a place drawn by chance, anew in each epoch.
-        truncate: Shorten documents to a length drawn by chance, between ``min_seq_len`` and ``max_seq_len``.
+        collator: Pads the documents of a batch.
+        max_seq_len: Tokens per example, at most, special tokens included.
+        prefix: Special tokens before each document.
+        suffix: Special tokens after each document.
+        truncation_side: Side on which longer documents are cut.
+        min_seq_len: Shortest length for ``truncate``.
+        seed: Seed of all random numbers.
+        shift: Start longer documents at a random position in each epoch.
+        truncate: Shorten documents to a random length between ``min_seq_len`` and ``max_seq_len`` in each epoch.
     """
 
     def __init__(
@@ -235,56 +236,60 @@ class LabelledDocuments(BatchDataset):
         return len(self.documents.starts) - 1
 
     def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` (b, n) int64, and ``labels``: (b,) or (b, n) int64, or (b, numbers)."""
-        beyond = indices >= len(self)  # what evens out the ranks in evaluation
+        """Return ``input_ids`` and ``attention_mask``, (b, m) int64 each, and ``labels``.
+
+        Labels are (b,) or (b, m), int64, or (b, targets). They are ignored at indices beyond the end, which make the
+        ranks' shares equal in evaluation.
+        """
+        beyond = indices >= len(self)
         indices = np.where(beyond, 0, indices)
-        tokens, _, labels, by_token = self.documents
-        starts, lengths = self._pieces(epoch, indices)
-        places, _ = windows(starts, lengths)
-        input_ids = enclosed(tokens[places], lengths, self.prefix, self.suffix)
+        tokens, _, all_labels, by_token = self.documents
+        starts, lengths = self._slices(epoch, indices)
+        token_indices, _ = padded_indices(starts, lengths)
+        input_ids = enclose(tokens[token_indices], lengths, self.prefix, self.suffix)
         inside = np.arange(input_ids.shape[1]) < (lengths + len(self.prefix) + len(self.suffix))[:, None]
         if by_token:
-            around = (np.full(len(special), IGNORED) for special in (self.prefix, self.suffix))
-            own = enclosed(labels[places], lengths, *around)
-            own[beyond] = IGNORED
-            return self.collator(input_ids, inside, own)
-        own = labels[indices]
-        own[beyond] = IGNORED if np.issubdtype(own.dtype, np.integer) else np.nan
-        return {**self.collator(input_ids, inside), "labels": torch.from_numpy(own)}
+            ignored = (np.full(len(special), IGNORED) for special in (self.prefix, self.suffix))
+            labels = enclose(all_labels[token_indices], lengths, *ignored)
+            labels[beyond] = IGNORED
+            return self.collator(input_ids, inside, labels)
+        labels = all_labels[indices]
+        labels[beyond] = IGNORED if np.issubdtype(labels.dtype, np.integer) else np.nan
+        return {**self.collator(input_ids, inside), "labels": torch.from_numpy(labels)}
 
-    def _pieces(self, epoch: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the piece of each document that is used begins (b,), and how long it is (b,)."""
+    def _slices(self, epoch: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Choose the slice of each document: starts (b,) and lengths (b,)."""
         starts, stops = self.documents.starts[indices], self.documents.starts[indices + 1]
-        drawn = self.shift or self.truncate
-        chances = [example_rng(self.seed, epoch, index) for index in indices.tolist()] if drawn else []
+        is_random = self.shift or self.truncate
+        rngs = [example_rng(self.seed, epoch, index) for index in indices.tolist()] if is_random else []
         longest = np.full(len(indices), self.max_seq_len)
         if self.truncate:
-            longest = np.array([truncated_length(self.min_seq_len, self.max_seq_len, chance) for chance in chances])
+            longest = np.array([draw_length(self.min_seq_len, self.max_seq_len, rng) for rng in rngs])
         longest = np.maximum(1, longest - len(self.prefix) - len(self.suffix))
-        spare = np.maximum(0, stops - starts - longest)
+        excess = np.maximum(0, stops - starts - longest)
         if self.shift:
-            pairs = zip(chances, spare.tolist(), strict=True)
-            starts = starts + [int(chance.integers(most + 1)) if most else 0 for chance, most in pairs]
+            pairs = zip(rngs, excess.tolist(), strict=True)
+            starts = starts + [int(rng.integers(most + 1)) if most else 0 for rng, most in pairs]
         elif self.truncation_side == "left":
-            starts = starts + spare
+            starts = starts + excess
         return starts, np.minimum(stops - starts, longest)
 
 
-def enclosed(values: np.ndarray, lengths: np.ndarray, prefix: np.ndarray, suffix: np.ndarray) -> np.ndarray:
-    """Rows with something before and after each.
+def enclose(values: np.ndarray, lengths: np.ndarray, prefix: np.ndarray, suffix: np.ndarray) -> np.ndarray:
+    """Add a prefix and a suffix to rows of different lengths.
 
     Args:
-        values: (b, n) the rows.
-        lengths: (b,) how long each is; after that, it does not matter what stands there.
-        prefix: (p,) what comes before each.
-        suffix: (s,) what comes after each.
+        values: (b, m) rows, padded on the right.
+        lengths: (b,) length of each row.
+        prefix: (p,) values before each row.
+        suffix: (s,) values after each row.
 
     Returns:
-        (b, p + n + s) int64.
+        (b, p + m + s) int64, padded on the right.
     """
     size = len(values)
-    room = np.zeros((size, len(suffix)), np.int64)
-    wide = np.concatenate([np.tile(prefix, (size, 1)), values, room], axis=1, dtype=np.int64)
-    after = len(prefix) + lengths[:, None] + np.arange(len(suffix))
-    np.put_along_axis(wide, after, suffix[None], axis=1)
-    return wide
+    padding = np.zeros((size, len(suffix)), np.int64)
+    rows = np.concatenate([np.tile(prefix, (size, 1)), values, padding], axis=1, dtype=np.int64)
+    ends = len(prefix) + lengths[:, None] + np.arange(len(suffix))
+    np.put_along_axis(rows, ends, suffix[None], axis=1)
+    return rows

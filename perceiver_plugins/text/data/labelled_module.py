@@ -1,4 +1,4 @@
-"""The data modules of labelled text."""
+"""Base data modules for labelled text."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any, ClassVar
 
 from perceiver_plugins.sdk.data.files import Row
 from perceiver_plugins.sdk.data.prepared_folder import reuse_folder
-from perceiver_plugins.text.data.labelled import FACTS, LabelledDocuments, open_documents, prepare_labelled
+from perceiver_plugins.text.data.labelled import LABEL_FACTS, LabelledDocuments, open_documents, prepare_labelled
 from perceiver_plugins.text.data.labels import Labels, LabelTarget, make_labels
 from perceiver_plugins.text.data.module import DocumentDataModule
 from perceiver_registry.errors import UserError
 
 
 class NoLabelsError(UserError, AttributeError):
-    """The target has no such thing as was asked for. An ``AttributeError`` too, for ``hasattr``."""
+    """Access to a property that the target does not have. Also an ``AttributeError``, for ``hasattr``."""
 
 
 class LabelledTextDataModule(DocumentDataModule):
-    """Text with labels, for one of several targets.
+    """Base class of data modules of labelled text, for one of several targets.
 
-    - ``class``: the class of each document. Labels of batches are (b,) int64.
-    - ``number``: one or several numbers for each document. Labels are (b, numbers) float64, NaN where one is missing.
-    - ``token``: a class for each token of a document. Labels are (b, m) int64, -100 where nothing is to be predicted.
+    - ``class``: a class per document. Labels of batches are (b,) int64.
+    - ``number``: one or several numbers per document. Labels are (b, targets) float64, NaN where missing.
+    - ``token``: a class per token. Labels are (b, m) int64, -100 where ignored.
 
-    An example is a document, of which the first ``max_seq_len`` tokens are used. Documents without a text are left out.
+    An example is a document, cut to ``max_seq_len`` tokens. Documents without text are left out.
 
     Subclasses implement :meth:`source_key` and :meth:`load_rows`.
 
     Args:
-        target: What is to be predicted: class, number or token. Not all data has labels for all of them.
+        target: Kind of labels: class, number or token. Not all data has labels of all kinds.
     """
 
     targets: ClassVar[tuple[str, ...]] = ("class", "number", "token")
@@ -45,7 +45,7 @@ class LabelledTextDataModule(DocumentDataModule):
         "stream_val_docs": 1000,
     }
 
-    # where labels are found, for subclasses to set
+    # columns of the labels, for subclasses to set
     label_column: str | list[str] = "label"
     tokens_column: str | None = None
     val_fraction: float = 0.05
@@ -58,23 +58,26 @@ class LabelledTextDataModule(DocumentDataModule):
 
     @abstractmethod
     def load_rows(self) -> dict[str, Iterable[Row]]:
-        """The rows of the splits with their labels, in the columns of :meth:`new_labels`: of ``train`` first, then of
-        ``validation`` and ``test``, if there are any.
+        """Return the rows of ``train``, ``validation`` and ``test``, in this order, with the columns of
+        :meth:`new_labels`. Splits may be absent.
         """
 
     def given_label_names(self) -> Sequence[str] | None:
-        """The names of the classes, where they are not to be taken from the training data."""
+        """Return the names of the classes; None: the names in the training data."""
         return self._label_names
 
     def new_labels(self, label_names: Sequence[str] | None) -> Labels:
-        """What reads the labels, if classes have these names, or (None) those that occur.
+        """Create the parser of labels.
+
+        Args:
+            label_names: Names of the classes; None: the names in the training data.
 
         Raises:
-            UserError: If columns or names do not go with the target.
+            UserError: If columns or names do not fit the target.
         """
         return make_labels(self.target, self.text_column, self.label_column, self.tokens_column, label_names)
 
-    # what models and tasks ask
+    # properties for models and tasks
 
     @property
     def num_classes(self) -> int:
@@ -83,46 +86,44 @@ class LabelledTextDataModule(DocumentDataModule):
 
     @property
     def label_names(self) -> list[str]:
-        """target=class or token: names of the classes, in the order of their numbers."""
+        """target=class or token: names of the classes, by class index."""
         return list(self._fact("label_names"))
 
     @property
     def class_counts(self) -> list[int]:
-        """target=class or token: documents (or tokens) of each class in the training data."""
+        """target=class or token: number of documents (or tokens) of each class in the training data."""
         return list(self._fact("class_counts"))
 
     @property
     def num_targets(self) -> int:
-        """target=number: how many numbers are to be predicted."""
+        """target=number: number of targets."""
         return len(self.target_names)
 
     @property
     def target_names(self) -> list[str]:
-        """target=number: names of the numbers, those of their columns."""
+        """target=number: names of the targets, which are the names of their columns."""
         return list(self._fact("target_names"))
 
     @property
     def target_mean(self) -> list[float]:
-        """target=number: mean of each in the training data."""
+        """target=number: mean of each target in the training data."""
         return list(self._fact("target_mean"))
 
     @property
     def target_std(self) -> list[float]:
-        """target=number: standard deviation of each in the training data."""
+        """target=number: standard deviation of each target in the training data."""
         return list(self._fact("target_std"))
 
     def _fact(self, name: str) -> Any:
         if name not in self._facts:
-            wanted = "number" if name.startswith("target") else "class, or target=token,"
-            raise NoLabelsError(
-                f"the data has no {name} with target={self.target}: pass target={wanted} if it has labels"
-            )
+            wanted = "number" if name.startswith("target") else "class or target=token"
+            raise NoLabelsError(f"target={self.target}: the data has no {name} (pass target={wanted})")
         return self._facts[name]
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
         self.prepare_data()
-        facts: dict[str, Any] = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads((self.folder / LABEL_FACTS).read_text(encoding="utf-8"))
         return facts
 
     # preparation
@@ -148,7 +149,8 @@ class LabelledTextDataModule(DocumentDataModule):
         prefix, suffix = self.encoder.prefix, self.encoder.suffix
         if len(prefix) + len(suffix) >= self.max_seq_len:
             raise UserError(
-                f"max_seq_len={self.max_seq_len}: the {len(prefix) + len(suffix)} special tokens leave no room for text"
+                f"max_seq_len={self.max_seq_len}: must be greater than {len(prefix) + len(suffix)}, the number of "
+                "special tokens around a text"
             )
         return LabelledDocuments(
             open_documents(self.folder, split),
@@ -165,17 +167,16 @@ class LabelledTextDataModule(DocumentDataModule):
 
 
 class ColumnLabelsDataModule(LabelledTextDataModule):
-    """Labelled text whose labels are in columns that the user names.
+    """Base class of data modules whose labels are in columns named by the user.
 
     Args:
-        label_column: Name of the column with what is to be predicted: target=class, a text, whole number or boolean;
-            target=token, a list of such; target=number, a number, or several columns as a list.
+        label_column: Name of the label column. target=class: text, whole numbers or booleans; target=token: lists of
+            these; target=number: numbers, or a list of several columns of numbers.
         tokens_column: target=token: name of the column with lists of words, whose labels label_column lists. Words are
-            joined by spaces. A word's label goes to each of its bytes or, with another tokenizer, to its first token.
-            null: label_column has a label for each character of the text.
-        label_names: target=class or token: names for the labels 0, 1, ... of the data, or the order of the labels if
-            they are names; null: those that a data set has for them, otherwise the labels of the training data,
-            sorted.
+            joined by spaces. Each byte of a word has its label or, with other tokenizers, its first token has.
+            null: label_column lists a label for each character of the text.
+        label_names: target=class or token: names for the labels 0, 1, ... of the data, or the order of labels that are
+            names; null: the names in the data set's metadata, otherwise the labels of the training data, sorted.
     """
 
     def __init__(
@@ -189,4 +190,4 @@ class ColumnLabelsDataModule(LabelledTextDataModule):
         self.label_column = label_column
         self.tokens_column = tokens_column
         self._label_names = label_names
-        self.new_labels(label_names)  # what does not go together is an error at once
+        self.new_labels(label_names)  # report invalid combinations now

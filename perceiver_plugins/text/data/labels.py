@@ -1,4 +1,4 @@
-"""What is to be predicted of a text, besides its own tokens: read from the rows of a table, checked and numbered."""
+"""Labels of texts: parsed from table rows, validated and encoded as numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from perceiver_plugins.sdk.data.cells import number, text_of
+from perceiver_plugins.sdk.data.cells import kind_of, number, text_of
 from perceiver_plugins.sdk.data.class_names import ClassNames
 from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.data.statistics import mean_and_std, missing_targets, refuse_constant
@@ -20,97 +20,100 @@ from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_registry.errors import UserError
 
 LabelTarget = Literal["class", "number", "token"]
-"""What a model is to predict of a text: its class, numbers, or a class for each token."""
+"""Kind of labels of a text: a class, numbers, or a class per token."""
 
 Run = tuple[str | None, int]
-"""A class, or None where nothing is to be predicted, and the number of consecutive characters that have it."""
+"""Name of a class (None: ignored), and the number of consecutive characters that have it."""
 
 
 class Labels(ABC):
-    """Reads texts with what is to be predicted of them.
+    """Parser and encoder of labelled texts.
 
-    All training data is read first, by :meth:`read`, then :meth:`learn` is called, then the rest is read. After that,
-    :meth:`encode` can be used, in other processes as well.
+    All rows of the training data are read first, with :meth:`read`; then :meth:`learn` is called, then the other splits
+    are read. After that, :meth:`encode` can be used, also in other processes.
 
     Args:
-        columns: The columns that rows must have, each with the flag that names it.
+        columns: Required columns of rows, each with the flag that names it.
     """
 
     stored: ClassVar[pa.DataType]
-    """Type of what :meth:`read` returns."""
+    """Arrow type of the labels that :meth:`read` returns."""
 
     feature: ClassVar[Any]
-    """Type of what :meth:`encode` returns for a document."""
+    """Feature of ``datasets`` for the encoded labels of a document."""
 
     by_token: ClassVar[bool] = False
-    """Whether that is a label for each token."""
+    """True if each token has a label."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         self.columns = columns
 
     @abstractmethod
-    def read(self, row: Mapping[str, Any], place: str) -> tuple[str, Any]:
-        """The text of a row, and what is to be predicted of it. Where the text is "", the latter means nothing.
+    def read(self, row: Mapping[str, Any], location: str) -> tuple[str, Any]:
+        """Parse the text and the labels of a row. If the text is "", the labels are to be ignored.
 
         Args:
             row: Values by column.
-            place: Where the row is, for errors.
+            location: File and line of the row, for errors.
 
         Raises:
-            DataError: If something in the row is missing, or not what it should be.
+            DataError: If a value is missing or invalid.
         """
 
     @abstractmethod
     def learn(self) -> None:
-        """All training data has been read: whatever depends on it is settled.
+        """Fix what depends on the training data, after all of it has been read.
 
         Raises:
-            DataError: If it is not fit to learn from.
+            DataError: If a model cannot be trained on the labels, for example with a single class.
         """
 
     @abstractmethod
     def recall(self, facts: Mapping[str, Any]) -> None:
-        """Restore facts about the training data where it is not available.
+        """Restore the facts about the training data when it is not available.
 
         Args:
-            facts: What a trained model knows of its labels; see :meth:`facts`.
+            facts: Output of :meth:`facts`, as stored with the model.
         """
 
     @abstractmethod
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
-        """The tokens of each text (n,), and what is to be predicted, as numbers.
+        """Encode texts as tokens and labels as numbers.
 
         Args:
-            encoder: Makes tokens.
+            encoder: Tokenizes the texts.
             texts: The texts.
-            values: What :meth:`read` returned with each.
+            values: Labels of each text, as :meth:`read` returned them.
+
+        Returns:
+            The tokens (n,) and the labels of each text.
         """
 
     @abstractmethod
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
-        """What models and losses need to know, as plain data.
+        """Return the names and statistics that models and losses need, as plain data.
 
         Args:
-            labels: The labels of the training data: (documents,), (documents, numbers) or (tokens,).
+            labels: Labels of the training data: (documents,), (documents, targets) or (tokens,).
         """
 
     def notes(self, labels: np.ndarray, split: str) -> list[str]:
-        """A line for each thing to report of the labels of a split.
+        """Return warnings about the labels of a split, one line each.
 
         Args:
-            labels: Its labels: (documents,), (documents, numbers) or (tokens,).
-            split: Its name.
+            labels: Labels of the split: (documents,), (documents, targets) or (tokens,).
+            split: Name of the split.
         """
         return []
 
 
 class ClassLabels(Labels):
-    """A class for each text.
+    """One class per text.
 
     Args:
-        text_column: The column with the text.
-        label_column: The column with the class.
-        label_names: See :class:`ClassNames`.
+        text_column: Column of the text.
+        label_column: Column of the class.
+        label_names: Names of the classes; see :class:`ClassNames`.
     """
 
     stored = pa.string()
@@ -122,9 +125,9 @@ class ClassLabels(Labels):
         self.label_column = label_column
         self.classes = ClassNames(label_column, label_names)
 
-    def read(self, row: Mapping[str, Any], place: str) -> tuple[str, Any]:
-        text = text_of(row, self.text_column, place)
-        return text, self.classes.read(row[self.label_column], place) if text else None
+    def read(self, row: Mapping[str, Any], location: str) -> tuple[str, Any]:
+        text = text_of(row, self.text_column, location)
+        return text, self.classes.read(row[self.label_column], location) if text else None
 
     def learn(self) -> None:
         self.classes.settle()
@@ -143,11 +146,11 @@ class ClassLabels(Labels):
 
 
 class NumberLabels(Labels):
-    """One or several numbers for each text.
+    """One or several numbers per text.
 
     Args:
-        text_column: The column with the text.
-        label_columns: The columns with the numbers; a missing number (null, or an empty text) is not predicted.
+        text_column: Column of the text.
+        label_columns: Columns of the numbers. Missing numbers (null, empty text) are ignored by losses.
     """
 
     stored = pa.list_(pa.float64())
@@ -158,24 +161,24 @@ class NumberLabels(Labels):
         self.text_column = text_column
         self.label_columns = list(label_columns)
 
-    def read(self, row: Mapping[str, Any], place: str) -> tuple[str, Any]:
-        text = text_of(row, self.text_column, place)
-        return text, [_number(row[column], column, place) for column in self.label_columns] if text else None
+    def read(self, row: Mapping[str, Any], location: str) -> tuple[str, Any]:
+        text = text_of(row, self.text_column, location)
+        return text, [_number(row[column], column, location) for column in self.label_columns] if text else None
 
     def learn(self) -> None:
-        """Nothing depends on it."""
+        """No-op."""
 
     def recall(self, facts: Mapping[str, Any]) -> None:
-        """Nothing depends on it."""
+        """No-op."""
 
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
         return encoder.rows(texts), values
 
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
-        """Names, means and standard deviations, missing numbers left out.
+        """Return names, means and standard deviations, ignoring missing numbers.
 
         Raises:
-            DataError: If a column has no two different numbers.
+            DataError: If a column is constant or empty.
         """
         refuse_constant(self.label_columns, labels)
         mean, std = mean_and_std(labels)
@@ -186,20 +189,22 @@ class NumberLabels(Labels):
 
 
 class TokenLabels(Labels):
-    """A class for each token.
+    """One class per token.
 
-    Words are joined by spaces. The class of a word goes to all of its bytes or, with another tokenizer, to its first
-    token, as is usual; nothing is predicted for its other tokens, nor between words. Classes of characters go to all
-    of their bytes, and to the token that begins with them. None is a class that is not predicted.
+    Words are joined by spaces. With a byte tokenizer, all bytes of a word have its class. With other tokenizers, its
+    first token has, and its other tokens are ignored, as is usual. Tokens between words are ignored.
+
+    Classes of characters are those of all their bytes, and of the token that begins with the character. A class of None
+    is ignored.
 
     Args:
-        text_column: The column with the text, for classes of characters.
-        tokens_column: The column with lists of words; None: the text's characters.
-        label_column: The column with lists of their classes.
-        label_names: See :class:`ClassNames`.
+        text_column: Column of the text, for classes of characters.
+        tokens_column: Column of lists of words; None: classes are those of the text's characters.
+        label_column: Column of lists of classes, one per word or character.
+        label_names: Names of the classes; see :class:`ClassNames`.
     """
 
-    # Consecutive characters of the same class together: of a word, or of the text.
+    # run-length encoding of the classes of characters
     stored = pa.list_(pa.struct({"name": pa.string(), "length": pa.int32()}))
     feature = datasets.Sequence(datasets.Value("int64"))
     by_token = True
@@ -218,27 +223,27 @@ class TokenLabels(Labels):
         self.label_column = label_column
         self.classes = ClassNames(label_column, label_names)
 
-    def read(self, row: Mapping[str, Any], place: str) -> tuple[str, Any]:
+    def read(self, row: Mapping[str, Any], location: str) -> tuple[str, Any]:
         if self.tokens_column is None:
-            text = text_of(row, self.text_column, place)
-            names = self._names(row, len(text), "characters", place) if text else []
+            text = text_of(row, self.text_column, location)
+            names = self._names(row, len(text), "characters", location) if text else []
             runs: list[Run] = [(name, len(list(group))) for name, group in groupby(names)]
         else:
-            words = _list(row, self.tokens_column, place)
+            words = _list(row, self.tokens_column, location)
             for word in words:
                 if not isinstance(word, str) or not word:
-                    raise DataError(f"{place}: {self.tokens_column!r} holds {word!r:.40}, which is no word")
-            names = self._names(row, len(words), "words", place)
+                    raise DataError(f"{location}: {self.tokens_column!r} must list words, got {word!r:.40}")
+            names = self._names(row, len(words), "words", location)
             text = " ".join(words)
-            spaced = zip(words, names, strict=True)
-            runs = [run for word, name in spaced for run in ((name, len(word)), (None, 1))][:-1]
+            named_words = zip(words, names, strict=True)
+            runs = [run for word, name in named_words for run in ((name, len(word)), (None, 1))][:-1]
         return text, [{"name": name, "length": length} for name, length in runs]
 
-    def _names(self, row: Mapping[str, Any], count: int, what: str, place: str) -> list[str | None]:
-        labels = _list(row, self.label_column, place)
+    def _names(self, row: Mapping[str, Any], count: int, unit: str, location: str) -> list[str | None]:
+        labels = _list(row, self.label_column, location)
         if len(labels) != count:
-            raise DataError(f"{place}: {len(labels)} labels in {self.label_column!r} for {count} {what}")
-        return [None if label is None else self.classes.read(label, place) for label in labels]
+            raise DataError(f"{location}: {len(labels)} labels in {self.label_column!r} for {count} {unit}")
+        return [None if label is None else self.classes.read(label, location) for label in labels]
 
     def learn(self) -> None:
         self.classes.settle()
@@ -247,7 +252,7 @@ class TokenLabels(Labels):
         self.classes.recall(facts["label_names"])
 
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
-        # Only a subword tokenizer cuts a word into pieces of which one stands for it.
+        # Subword tokenizers label the first token of a word alone.
         first_only = self.tokens_column is not None and encoder.offset is None
         rows = [self._encode(encoder, text, runs, first_only) for text, runs in zip(texts, values, strict=True)]
         return [ids for ids, _ in rows], [labels for _, labels in rows]
@@ -255,15 +260,15 @@ class TokenLabels(Labels):
     def _encode(
         self, encoder: DocumentEncoder, text: str, runs: list[dict[str, Any]], first_only: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        numbers = np.array([self.classes.numbers.get(run["name"], IGNORED) for run in runs], dtype=np.int64)
+        classes = np.array([self.classes.numbers.get(run["name"], IGNORED) for run in runs], dtype=np.int64)
         lengths = np.array([run["length"] for run in runs], dtype=np.int64)
-        characters = np.repeat(numbers, lengths)
+        characters = np.repeat(classes, lengths)
         if first_only:
-            begins = np.zeros(len(characters), dtype=bool)
-            begins[np.cumsum(lengths) - lengths] = True
-            characters[~begins] = IGNORED
+            is_first = np.zeros(len(characters), dtype=bool)
+            is_first[np.cumsum(lengths) - lengths] = True
+            characters[~is_first] = IGNORED
         ids, spans = encoder.encode_with_spans(text)
-        return ids, first_known(characters, spans)
+        return ids, first_label_in_spans(characters, spans)
 
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
         return self.classes.facts(labels)
@@ -279,57 +284,57 @@ def make_labels(
     tokens_column: str | None,
     label_names: Sequence[str] | None,
 ) -> Labels:
-    """What reads the labels for a target.
+    """Create the parser of labels for a target.
 
     Raises:
-        UserError: If the columns do not go with the target.
+        UserError: If the columns do not fit the target.
     """
     columns = [label_column] if isinstance(label_column, str) else list(label_column)
     source = tokens_column if target == "token" and tokens_column else text_column
     if source in columns:
-        raise UserError(f"label_column={source}: names the column with the text; name that with the labels")
+        raise UserError(f"label_column={source}: is the column of the text (name the column of the labels)")
     if target == "number" and columns and len(set(columns)) == len(columns):
         return NumberLabels(text_column, columns)
     if len(columns) != 1:
-        what = "one or several columns, each once" if target == "number" else "one column"
-        raise UserError(f"label_column={columns}: name {what} for target={target}")
+        expected = "one or several different columns" if target == "number" else "one column"
+        raise UserError(f"label_column={columns}: must name {expected} with target={target}")
     if target == "class":
         return ClassLabels(text_column, columns[0], label_names)
     return TokenLabels(text_column, tokens_column, columns[0], label_names)
 
 
-def first_known(characters: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """The first label within each span that is not ``IGNORED``, or ``IGNORED``.
+def first_label_in_spans(characters: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """Find the first label within each span that is not ``IGNORED``.
 
     Args:
         characters: (characters,) labels.
-        spans: (n, 2) where the characters of a token begin and end.
+        spans: (n, 2) start and end of the characters of each token.
 
     Returns:
-        (n,) labels.
+        (n,) labels; ``IGNORED`` for spans without a label.
     """
     end = len(characters)
-    places = np.where(characters == IGNORED, end, np.arange(end))
-    following = np.append(np.minimum.accumulate(places[::-1])[::-1], end)
-    first = following[spans[:, 0]]
+    indices = np.where(characters == IGNORED, end, np.arange(end))
+    next_labelled = np.append(np.minimum.accumulate(indices[::-1])[::-1], end)
+    first = next_labelled[spans[:, 0]]
     return np.where(first < spans[:, 1], np.append(characters, IGNORED)[first], IGNORED)
 
 
-def _number(value: Any, column: str, place: str) -> float:
+def _number(value: Any, column: str, location: str) -> float:
     try:
         if isinstance(value, bool):
             raise ValueError("a boolean")
         return number(value)
     except ValueError as error:
         raise DataError(
-            f"{place}: {column!r} is {value!r:.40}, which is no number to train on; target=number needs one, or none"
+            f"{location}: {column!r} must be a finite number or missing with target=number, got {value!r:.40}"
         ) from error
 
 
-def _list(row: Mapping[str, Any], column: str, place: str) -> list[Any]:
+def _list(row: Mapping[str, Any], column: str, location: str) -> list[Any]:
     value = row[column]
     if value is None:
         return []
     if not isinstance(value, list):
-        raise DataError(f"{place}: {column!r} is not a list but {type(value).__name__}")
+        raise DataError(f"{location}: {column!r} is not a list but {kind_of(value)}")
     return value

@@ -1,4 +1,4 @@
-"""Short texts in many languages, from the locale data that the package Babel has of the Unicode Consortium."""
+"""Short texts in many languages, from the Unicode Consortium's locale data in the package Babel."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ LANGUAGES = (
     "ka", "ko", "nl", "pl", "pt", "ro", "ru", "sv", "sw", "ta", "th", "tr", "uk", "ur", "vi", "zh",
 )
 # fmt: on
-"""Widely used ones, whose names for things are many and mostly their own."""
+"""Widely used languages that have many names, of which few are shared with other languages."""
 
-SHORTEST, LONGEST = 8, 60
-"""Characters that a text is to have; it ends with the name that reaches the number drawn from these."""
+MIN_LENGTH, MAX_LENGTH = 8, 60
+"""Range of the minimum length that is drawn for each text, in characters; arbitrary."""
 
 
 def languages_version() -> str:
-    """What the texts depend on."""
+    """Return the version that determines the texts."""
     return version("babel")
 
 
 def language_texts() -> Iterator[tuple[str, str, str]]:
-    """(split, text, language) of each text, the language by its English name.
+    """Yield (split, text, English name of the language) of each text.
 
-    A name is in one text only, so that no two splits share one.
+    No name is in two texts, so that splits do not share names.
     """
-    names = {language: _names(language) for language in LANGUAGES}
-    occurrences = Counter(name.casefold() for own in names.values() for name in own)
-    for language, own in names.items():
-        ranked = sorted((_rank(name), name) for name in own if occurrences[name.casefold()] == 1)
+    names_by_language = {language: _names(language) for language in LANGUAGES}
+    occurrences = Counter(name.casefold() for names in names_by_language.values() for name in names)
+    for language, names in names_by_language.items():
+        ranked = sorted((_rank(name), name) for name in names if occurrences[name.casefold()] == 1)
         parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
         for rank, name in ranked:
             parts[{0: "validation", 1: "test"}.get(rank % 10, "train")].append(name)
@@ -45,18 +45,18 @@ def language_texts() -> Iterator[tuple[str, str, str]]:
 
 
 def _joined(names: Iterable[str]) -> Iterator[str]:
-    """Names in a row, until a text has the length that is drawn for it."""
+    """Join names to texts of random minimum lengths."""
     rng = np.random.Generator(np.random.Philox(0))
-    text, length = "", int(rng.integers(SHORTEST, LONGEST))
+    text, length = "", int(rng.integers(MIN_LENGTH, MAX_LENGTH))
     for name in names:
         text = f"{text}, {name}" if text else name
         if len(text) >= length:
             yield text
-            text, length = "", int(rng.integers(SHORTEST, LONGEST))
+            text, length = "", int(rng.integers(MIN_LENGTH, MAX_LENGTH))
 
 
 def _names(language: str) -> set[str]:
-    """What things are called in a language, without what is hardly words, or more than one name."""
+    """Collect the names of a language, without single characters, names with digits and lists of names."""
     from babel import Locale
 
     locale = Locale(language)
@@ -74,5 +74,5 @@ def _english_name(language: str) -> str:
 
 
 def _rank(name: str) -> int:
-    """A number that depends on the name alone: the order of names, and their split."""
+    """Hash a name to a number that determines its order and its split."""
     return int.from_bytes(hashlib.sha256(name.casefold().encode()).digest()[:8], "big")

@@ -1,4 +1,4 @@
-"""The data modules of the user's own files."""
+"""Data modules for the user's own text files."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from perceiver_plugins.text.data.splits import file_states, read_files, rows_of_
 
 
 class TextFiles(DocumentDataModule):
-    """Documents in the user's files.
+    """Base class for documents in the user's files.
 
     Args:
         train_files: Files to train on; null: only evaluate a trained model, which knows its classes.
-        val_files: Files to validate on; null: a part of the training data is set aside.
+        val_files: Files to validate on; null: hold out a fraction of the training data.
         test_files: Files to test on.
         text_column: Name of the column (or field) with the text, in formats that have columns.
         delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
             .tsv files.
-        val_fraction: The part that is set aside: some of the documents (of each class, with target=class) or, for
-            masked text where they are few, the end of each.
+        val_fraction: Fraction of the documents (of each class, with target=class) to hold out for validation. From
+            few documents of masked text, it is the fraction at the end of each.
     """
 
     cache_name = "files"
     missing_split: ClassVar[dict[str, str]] = {
         **DocumentDataModule.missing_split,
-        "validation": "there is no text for validation: name some with val_files, or set aside more with val_fraction",
-        "test": "there is no test data: name some with test_files",
+        "validation": "no text for validation (name files with val_files, or raise val_fraction)",
+        "test": "no test data (name files with test_files)",
     }
 
     @classmethod
@@ -63,7 +63,7 @@ class TextFiles(DocumentDataModule):
         val_fraction: float = 0.05,
         **kwargs: Any,
     ) -> None:
-        self.text_column = text_column  # before the columns of labels, which are checked against it
+        self.text_column = text_column  # set first: label columns are checked against it
         super().__init__(**kwargs)
         check_fraction(val_fraction)
         self.val_fraction = val_fraction
@@ -74,7 +74,7 @@ class TextFiles(DocumentDataModule):
 
     def source_key(self) -> dict[str, Any]:
         if "train" not in self.files and not self.known:
-            raise DataError("train_files is missing: name files to train on")
+            raise DataError("train_files: missing (name files to train on)")
         known = {} if "train" in self.files else {"known": self.known_facts}
         return known | {
             "files": {split: file_states(files) for split, files in self.files.items()},
@@ -87,9 +87,9 @@ class TextFiles(DocumentDataModule):
 class TextFilesDataModule(TextFiles, TextDataModule):
     """Your own text, for masked language modelling: .txt, .jsonl, .json, .csv, .tsv and .parquet files.
 
-    They may be compressed, with the suffixes .gz, .xz, .bz2 or .zst. A .txt file, or any other that is UTF-8 text, is
-    one document; a row of the others is. Each of the flags for files takes a file, a folder (all such files in it), a
-    pattern such as ``data/*.txt``, or a list of these.
+    Files may be compressed, with the suffixes .gz, .xz, .bz2 or .zst. A .txt file, or any other file of UTF-8 text, is
+    one document; in tables, each row is a document. Each of the flags for files takes a file, a folder (all such files
+    in it), a pattern such as ``data/*.txt``, or a list of these.
     """
 
     def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
@@ -107,7 +107,7 @@ class TextFilesDataModule(TextFiles, TextDataModule):
 class LabelledTextFilesDataModule(TextFiles, ColumnLabelsDataModule):
     """Your own labelled text: .jsonl, .json, .csv, .tsv and .parquet files.
 
-    They may be compressed, with the suffixes .gz, .xz, .bz2 or .zst. Each row is a document with its labels in columns.
+    Files may be compressed, with the suffixes .gz, .xz, .bz2 or .zst. Each row is a document, with labels in columns.
     Each of the flags for files takes a file, a folder (all such files in it), a pattern such as ``data/*.csv``, or a
     list of these.
     """

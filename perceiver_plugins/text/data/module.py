@@ -1,4 +1,4 @@
-"""The data modules of text: what all share, and text for masked language modelling."""
+"""Base data modules for text: documents, and text for masked language modelling."""
 
 from __future__ import annotations
 
@@ -34,43 +34,45 @@ from perceiver_registry.errors import UserError
 
 
 class DocumentDataModule(TargetRedirect, PerceiverDataModule):
-    """Documents that are tokenised once, into a cache.
+    """Base class of data modules whose documents are tokenized once, into a cache.
 
-    Batches are dicts of tensors: ``input_ids`` (b, m) int64, ``attention_mask`` (b, m) int64 (1 where there is a token,
-    0 where there is padding), m at most ``max_seq_len``; and ``labels``.
+    Batches are dicts of
 
-    Subclasses implement :meth:`source_key` (which documents), :meth:`cache_key`, :meth:`prepare_split_files` and
-    :meth:`open_dataset` (what becomes of them).
+    - ``input_ids`` (b, m), int64, m at most ``max_seq_len``;
+    - ``attention_mask`` (b, m), int64, 1 at tokens and 0 at padding;
+    - ``labels``, whose shape depends on the target.
+
+    Subclasses implement :meth:`source_key`, :meth:`cache_key`, :meth:`prepare_split_files` and :meth:`open_dataset`.
 
     Args:
         tokenizer: ``deepmind/language-perceiver`` (UTF-8 bytes, no download), or any tokenizer: a hub id or a folder.
-            For masked text, it needs a mask token. In Python, a tokenizer object serves too.
+            Masked text needs a mask token. In Python, a tokenizer object is accepted as well.
         max_seq_len: Tokens per example, at most.
-        truncation_side: Where a document of more than max_seq_len tokens is cut off, with labels and in prediction:
-            right (its beginning is used) or left (its end is).
-        random_train_shift: Begin each training example at a random position, anew in each epoch; with labels, each that
-            is longer than max_seq_len.
-        random_train_truncation: Shorten training examples to a random length.
-        random_min_seq_len: The shortest length that truncation draws. For masked text also the fewest tokens that the
-            last chunk of the text must have to be used.
-        padding_side: Where batches are padded; null: where the tokenizer does.
+        truncation_side: Side on which a document of more than max_seq_len tokens is cut, with labels and in prediction:
+            right (use its beginning) or left (use its end).
+        random_train_shift: Start each training example (with labels: each longer than max_seq_len) at a random
+            position in each epoch.
+        random_train_truncation: Shorten training examples to a random length in each epoch.
+        random_min_seq_len: Shortest length of random truncation. With masked text also the fewest tokens of the last
+            chunk, which is dropped otherwise.
+        padding_side: Side on which batches are padded; null: that of the tokenizer.
         add_special_tokens: Enclose each document in the tokenizer's special tokens, such as [CLS] and [SEP].
-        add_eos_token: End each document with the tokenizer's EOS token (SEP, if there is none).
-        preproc_workers: Processes that tokenise; null: one for small data, otherwise up to 8, depending on
+        add_eos_token: End each document with the tokenizer's EOS token (SEP, if the tokenizer has no EOS).
+        preproc_workers: Processes for tokenization; null: one for small data, otherwise up to 8, depending on
             the cores.
-        preproc_batch_size: Documents that are tokenised together.
-        cache_dir: Folder for tokenised data; null: $PERCEIVER_CACHE or ~/.cache/perceiver.
+        preproc_batch_size: Documents per tokenization batch.
+        cache_dir: Folder for tokenized data; null: $PERCEIVER_CACHE or ~/.cache/perceiver.
     """
 
     cache_name = "text"
     """Prefix of the folder in the cache."""
 
     missing_split: ClassVar[dict[str, str]] = {
-        "train": "there is no text for training",
-        "validation": "there is too little text to set some aside for validation",
-        "test": "there is no test data",
+        "train": "no text for training",
+        "validation": "too little text to hold some out for validation",
+        "test": "no test data",
     }
-    """What to say where there is nothing in a split."""
+    """Error message for each split that is missing or empty."""
 
     target: str
     text_column: str = "text"
@@ -118,40 +120,40 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
         self._padding_side = padding_side
         self._is_prepared = False
 
-    # what subclasses implement
+    # for subclasses to implement
 
     @abstractmethod
     def source_key(self) -> dict[str, Any]:
-        """What determines the documents, in plain data: a change of it means other data in the cache."""
+        """Return plain data that identifies the documents, as part of the key of the cache."""
 
     @abstractmethod
     def cache_key(self) -> dict[str, Any]:
-        """What determines the tokenised data besides documents and tokenizer, in plain data."""
+        """Return plain data of the options that affect the tokenized data, as part of the key of the cache."""
 
     @abstractmethod
     def prepare_split_files(self) -> None:
-        """Tokenise all splits into :attr:`folder`, unless they are there and intact."""
+        """Tokenize all splits into :attr:`folder`, unless it exists and is intact."""
 
     @abstractmethod
     def open_dataset(self, split: str) -> BatchDataset:
-        """Create the data set of a split from the files in :attr:`folder`."""
+        """Create the dataset of a split from the files in :attr:`folder`."""
 
     def check_target(self, target: str) -> None:
-        """Raise UserError unless the data has something to predict for a target."""
+        """Raise UserError unless the data has labels for a target."""
         if target not in self.targets:
-            served = " or ".join(self.targets)
-            raise UserError(f"target={target}: {type(self).__name__} has no such labels; it serves target={served}")
+            supported = " or ".join(self.targets)
+            raise UserError(f"target={target}: {type(self).__name__} has no such labels (it has target={supported})")
 
     @property
     def known_facts(self) -> dict[str, Any]:
-        """Facts about the labels for use without training data."""
+        """Facts about the labels of the model, for use without training data."""
         return {name: list(value) for name, value in self.known.items() if name.startswith(("label_", "target_"))}
 
-    # what models and tasks ask
+    # properties for models and tasks
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, loaded at the first use."""
+        """The tokenizer, loaded at first use."""
         if isinstance(self._tokenizer, PreTrainedTokenizerBase):
             return self._tokenizer
         return load_tokenizer(self._tokenizer)
@@ -163,11 +165,11 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
 
     @property
     def padding_side(self) -> Literal["left", "right"]:
-        """Where batches are padded."""
+        """Side on which batches are padded."""
         return self._padding_side or ("left" if self.tokenizer.padding_side == "left" else "right")
 
     def description(self) -> dict[str, Any]:
-        """What prediction needs to know about the data, as plain data: it goes into checkpoints."""
+        """Return what prediction needs to know about the data, as plain data for checkpoints."""
         return {
             "tokenizer": serialize_tokenizer(self.tokenizer),
             "max_seq_len": self.max_seq_len,
@@ -182,23 +184,23 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
 
     @cached_property
     def encoder(self) -> DocumentEncoder:
-        """Makes tokens of documents."""
+        """Encoder of documents."""
         return DocumentEncoder(self.tokenizer, False, self.add_special_tokens, self.add_eos_token)
 
     @cached_property
     def folder(self) -> Path:
-        """Where the tokenised data is kept, whatever the options for examples, which are made on use."""
+        """Folder of the tokenized data, which does not depend on options that are applied to examples on use."""
         key = {"source": self.source_key(), "tokenizer": serialize_tokenizer(self.tokenizer), **self.cache_key()}
         return cache_folder(cache_root(self.cache_dir), self.cache_name, key)
 
     def prepare_data(self) -> None:
-        """Tokenise, unless the cache has it intact. Lightning calls this in one process per machine."""
+        """Tokenize, unless the cache is intact. Lightning calls this in one process per machine."""
         if not self._is_prepared:
             self.prepare_split_files()
             self._is_prepared = True
 
     def setup(self, stage: str | None = None) -> None:
-        """Map the tokenised data. Prepares it first where that was not done."""
+        """Memory-map the tokenized data, after preparing it if necessary."""
         if not self.folder.exists():
             self.prepare_data()
         for split in ("train", "validation", "test"):
@@ -208,27 +210,26 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
 
     @cached_property
     def collator(self) -> Collator:
-        """Pads examples to the longest of a batch."""
+        """Collate function, which pads to the longest example of a batch."""
         return Collator(int(self.tokenizer.pad_token_id or 0), self.padding_side)
 
 
 class TextDataModule(DocumentDataModule):
-    """Text for masked language modelling: hidden tokens are to be predicted.
+    """Base class of data modules of text for masked language modelling.
 
-    Documents are put in a row and cut into chunks of equal length. Some of their tokens are then chosen, of which 80 %
-    are masked, 10 % replaced by a random one, 10 % left as they are. Masks for validation and test are the same each
-    time, so that their losses can be compared.
+    Documents are concatenated and cut into chunks of equal length. Of the tokens chosen for prediction, 80 % are
+    masked, 10 % replaced by a random token and 10 % kept. Masks of validation and test data are fixed, so that losses
+    can be compared.
 
-    Labels of batches are (b, m) int64, -100 where nothing is to be predicted.
+    Labels of batches are (b, m) int64, -100 where ignored.
 
     Subclasses implement :meth:`source_key` and :meth:`load_documents`.
 
     Args:
-        target: masked; labels have data modules of their own.
-        mask_prob: Part of the tokens (or words) that are to be predicted.
-        mask_words: Mask whole words (true) or single tokens (false). With bytes, a word is what stands
-            between white space.
-        static_masking: Mask an example in the same way in each epoch, instead of anew.
+        target: Kind of labels: masked. Labelled text has data modules of its own.
+        mask_prob: Fraction of the tokens (or words) to predict.
+        mask_words: Mask whole words (true) or single tokens (false). With bytes, words are separated by white space.
+        static_masking: Use the same masks in each epoch.
     """
 
     targets: ClassVar[tuple[str, ...]] = ("masked",)
@@ -255,28 +256,28 @@ class TextDataModule(DocumentDataModule):
         self.mask_words = mask_words
         self.static_masking = static_masking
         self.notes: list[str] = []
-        """Lines to report of the documents; :meth:`load_documents` adds them."""
+        """Warnings about the documents, one line each; :meth:`load_documents` appends to them."""
 
     @abstractmethod
     def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
-        """The documents of the splits ``train``, ``validation`` and, if there is one, ``test``.
+        """Return the documents of the splits ``train``, ``validation`` and, optionally, ``test``.
 
         Args:
-            work: A folder for temporary files, removed afterwards.
+            work: Folder for temporary files, which is removed afterwards.
 
         Returns:
-            For each split a data set with the column ``text`` and, if documents come in pieces, ``first`` and
+            A data set per split, with the column ``text`` and, if documents are split into pieces, ``first`` and
             ``last``.
         """
 
     @cached_property
     def encoder(self) -> DocumentEncoder:
-        """Makes tokens of documents."""
+        """Encoder of documents."""
         return DocumentEncoder(self.tokenizer, self.mask_words, self.add_special_tokens, self.add_eos_token)
 
     @cached_property
     def masker(self) -> Masker:
-        """Chooses what is to be predicted."""
+        """Masker of tokens."""
         return Masker(
             mask_token_id(self.tokenizer),
             self.tokenizer.all_special_ids,
@@ -293,7 +294,7 @@ class TextDataModule(DocumentDataModule):
         }
 
     def prepare_split_files(self) -> None:
-        mask_token_id(self.tokenizer)  # a tokenizer that cannot mask is refused before the work rather than after it
+        mask_token_id(self.tokenizer)  # refuse a tokenizer without a mask token before tokenizing
         workers, batch_size = self.preproc_workers, self.preproc_batch_size
         prepare(self.folder, self.load_documents, self.encoder, workers, batch_size, lambda: self.notes)
 
@@ -301,7 +302,7 @@ class TextDataModule(DocumentDataModule):
         return self.chunks(open_split(self.folder, split), train=split == "train")
 
     def chunks(self, tokens: Tokens, train: bool) -> MaskedChunks:
-        """The examples of a split."""
+        """Create the dataset of a split from its tokens."""
         return MaskedChunks(
             tokens,
             self.masker,

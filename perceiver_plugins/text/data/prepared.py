@@ -1,4 +1,4 @@
-"""Tokenised text on disk: made once, kept in a cache, read through memory maps."""
+"""Cache of tokenized text on disk, read through memory maps."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_registry.remote import refuse_remote
 
 FORMAT = 3
-"""Version of what is stored, and of how documents become tokens; to be raised when either changes."""
+"""Version of the files and of tokenization, part of the cache key: increase it when either changes."""
 
-SMALL = 64 * 2**20
-"""Bytes of text that are prepared in one process and without a progress bar."""
+SMALL_TEXT = 64 * 2**20
+"""Most bytes of text that are tokenized in one process and without a progress bar; arbitrary."""
 
-ROWS = 1000
-"""Documents that are written at once."""
+ROWS_PER_BATCH = 1000
+"""Documents per Arrow record batch; arbitrary."""
 
 SCHEMA = pa.schema({"text": pa.large_string(), "first": pa.bool_(), "last": pa.bool_()})
 
 Load = Callable[[Path], dict[str, datasets.Dataset]]
-"""Given a folder for temporary files, returns the documents of each split: columns ``text`` and, if documents
-may come in pieces, ``first`` and ``last``."""
+"""Function that, given a folder for temporary files, returns the documents of each split: columns ``text`` and, if
+documents may be split into pieces, ``first`` and ``last``."""
 
 
 class Tokens(NamedTuple):
-    """A split's tokens, one document after the other, in long arrays that may be memory-mapped files.
+    """Concatenated tokens of a split, which may be memory-mapped files.
 
     Attributes:
-        input_ids: (tokens,) the tokens.
-        word_parts: (tokens,) uint8, what each is part of, see :mod:`perceiver_plugins.text.data.encoding`.
+        input_ids: (tokens,) tokens.
+        word_parts: (tokens,) word parts, uint8, see :mod:`perceiver_plugins.text.data.encoding`.
     """
 
     input_ids: np.ndarray
@@ -50,7 +50,7 @@ class Tokens(NamedTuple):
 
 
 def cache_root(cache_dir: str | None) -> Path:
-    """The folder for prepared data: as given, or ``$PERCEIVER_CACHE``, or ``~/.cache/perceiver``.
+    """Return the folder for prepared data: ``cache_dir``, ``$PERCEIVER_CACHE`` or ``~/.cache/perceiver``.
 
     Raises:
         UserError: if it is a remote path.
@@ -60,7 +60,7 @@ def cache_root(cache_dir: str | None) -> Path:
 
 
 def cache_folder(root: Path, name: str, key: dict[str, Any]) -> Path:
-    """The folder for the data that ``key`` describes in full."""
+    """Return the folder of the prepared data that ``key`` identifies."""
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True, default=str)
     return root / "text" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -73,15 +73,15 @@ def prepare(
     batch_size: int = 1000,
     notes: Callable[[], Sequence[str]] = tuple,
 ) -> None:
-    """Make the folder with the tokenised splits, unless it exists and is intact; see :func:`make_folder`.
+    """Prepare a folder of tokenized splits, unless it exists and is intact; see :func:`make_folder`.
 
     Args:
-        folder: Where the data will be.
-        load: Yields the documents.
-        encoder: Makes tokens of them.
-        workers: Processes for tokenising; None: one for a small text, up to eight cores for a large one.
-        batch_size: Documents per step of tokenising.
-        notes: After loading, returns a line for each thing to report of the documents.
+        folder: Folder for the prepared data.
+        load: Loads the documents.
+        encoder: Tokenizes the documents.
+        workers: Processes for tokenization; None: one for a small text, up to eight for a large one.
+        batch_size: Documents per tokenization batch.
+        notes: Returns warnings about the documents after loading, one line each.
     """
 
     def make(work: Path, tokens: Path) -> Sequence[str]:
@@ -99,17 +99,17 @@ def prepare(
 
 
 def flat_column(encoded: datasets.Dataset, name: str) -> list[np.ndarray]:
-    """The numbers of a column, of lists or of single ones, in consecutive pieces."""
+    """Return the numbers of a column of lists or numbers, as consecutive arrays."""
     chunks = encoded.data.column(name).chunks
     return [(chunk.flatten() if pa.types.is_list(chunk.type) else chunk).to_numpy() for chunk in chunks]
 
 
 def store(folder: Path, columns: Mapping[str, list[np.ndarray]]) -> None:
-    """Write numbers into a file for each column, from which :func:`open_arrays` maps them as one array.
+    """Write one file per column, to be read by :func:`open_arrays`.
 
     Args:
-        folder: Where the files will be.
-        columns: The numbers of each column, in consecutive pieces.
+        folder: Folder for the files.
+        columns: Numbers of each column, as consecutive arrays.
     """
     folder.mkdir(parents=True)
     for name, pieces in columns.items():
@@ -118,23 +118,23 @@ def store(folder: Path, columns: Mapping[str, list[np.ndarray]]) -> None:
 
 
 def open_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Map the arrays that :func:`store` wrote into a folder, by name; none if there is no such folder."""
+    """Memory-map the arrays that :func:`store` wrote to a folder, by name; a missing folder has no arrays."""
     return {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in folder.glob("*.npy")}
 
 
 def open_split(folder: Path, split: str) -> Tokens:
-    """The tokens and word parts of a split of a prepared folder; empty if there is no such split."""
+    """Memory-map the tokens of a split in a prepared folder; a missing split is empty."""
     arrays = open_arrays(folder / split)
     return Tokens(**arrays) if arrays else Tokens(np.zeros(0, np.uint16), np.zeros(0, np.uint8))
 
 
 def write_documents(path: Path, documents: Iterable[Sequence[Any]], schema: pa.Schema = SCHEMA) -> datasets.Dataset:
-    """Write documents into an Arrow file as they come, and map it.
+    """Write documents to an Arrow file in batches, and memory-map it.
 
     Args:
         path: The file.
-        documents: The values of each, in the order of the schema: pieces of text, unless another schema is given.
-        schema: The columns.
+        documents: Values of each document, in the order of the schema's columns.
+        schema: The columns; by default those of :class:`~perceiver_plugins.sdk.data.files.Piece`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Sequence[Any]] = []
@@ -148,7 +148,7 @@ def write_documents(path: Path, documents: Iterable[Sequence[Any]], schema: pa.S
 
         for document in documents:
             rows.append(document)
-            if len(rows) == ROWS:
+            if len(rows) == ROWS_PER_BATCH:
                 flush()
         if rows:
             flush()
@@ -158,14 +158,13 @@ def write_documents(path: Path, documents: Iterable[Sequence[Any]], schema: pa.S
 def split_documents(
     documents: datasets.Dataset, fraction: float, work: Path
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Set a fraction of the documents aside: (train, validation).
+    """Split documents into (train, validation), which depends on the documents alone.
 
-    Which, depends on the documents alone. Where they are many, some are drawn by chance; where they are few
-    (one long text, for example), the end of each is cut off.
+    Of many documents, some are drawn at random; of few (one long text, for example), the end of each is cut off.
 
     Args:
-        documents: Column ``text`` and, if documents come in pieces, ``first`` and ``last``.
-        fraction: Part of the documents, or of each, for validation: more than 0, less than 1.
+        documents: Column ``text`` and, if documents are split into pieces, ``first`` and ``last``.
+        fraction: Fraction of the documents, or of each document, for validation: more than 0, less than 1.
         work: Folder for temporary files.
     """
     if "first" in documents.column_names:
@@ -184,20 +183,20 @@ def split_documents(
 
 
 def _cut(documents: datasets.Dataset, starts: np.ndarray, fraction: float, tail: bool) -> Iterator[Piece]:
-    """The beginnings of the documents, or their ends."""
+    """Yield the beginnings of the documents, or (``tail``) their ends."""
     for begin, end in zip(starts, [*starts[1:], len(documents)], strict=True):
         texts = [documents[row]["text"] or "" for row in range(int(begin), int(end))]
         size = sum(map(len, texts))
         cut = size - max(1, round(size * fraction))
         kept: list[str] = []
-        position = 0
+        offset = 0  # characters before the piece
         for text in texts:
-            here = min(max(cut - position, 0), len(text))
-            # at the end of a word, where there is one in this piece
-            if 0 < here < len(text):
-                here = text.rfind(" ", 0, here) + 1 or here
-            kept.append(text[here:] if tail else text[:here])
-            position += len(text)
+            local_cut = min(max(cut - offset, 0), len(text))
+            # prefer a word boundary before the cut
+            if 0 < local_cut < len(text):
+                local_cut = text.rfind(" ", 0, local_cut) + 1 or local_cut
+            kept.append(text[local_cut:] if tail else text[:local_cut])
+            offset += len(text)
         kept = [text for text in kept if text]
         for index, text in enumerate(kept):
             yield Piece(text, index == 0, index == len(kept) - 1)
@@ -211,18 +210,18 @@ def encode(
     workers: int | None = None,
     batch_size: int = 1000,
 ) -> datasets.Dataset:
-    """What an encoder makes of documents, in a file that is mapped, or several.
+    """Encode documents into a memory-mapped Arrow file.
 
     Args:
-        documents: The documents of a split, which the file is named by.
-        encoder: Given a batch of documents by column, returns rows by column.
-        features: The types of these columns.
-        path: The file. With several processes, each writes one of its own, with a number in its name.
-        workers: Processes; None: one for small documents, up to eight cores for large ones.
+        documents: Documents of a split.
+        encoder: Maps a batch of documents, by column, to encoded rows, by column.
+        features: Types of the encoded columns.
+        path: The file, named by the split. Each of several processes writes a file with a number in its name.
+        workers: Processes; None: one for a small text, up to eight for a large one.
         batch_size: Documents per batch.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    large = documents.data.nbytes > SMALL
+    large = documents.data.nbytes > SMALL_TEXT
     processes = min(workers or (min(8, os.cpu_count() or 1) if large else 1), len(documents))
     with quiet_datasets(not large):
         return documents.map(
@@ -233,7 +232,7 @@ def encode(
             remove_columns=documents.column_names,
             features=datasets.Features(features),
             cache_file_name=str(path),
-            # the name of the folder says all; hashing the encoder would take longer than some texts
+            # the folder's name identifies the data; hashing the encoder may take longer than tokenization
             new_fingerprint=uuid.uuid4().hex,
             load_from_cache_file=False,
             desc=f"tokenizing ({path.stem})",
@@ -242,7 +241,7 @@ def encode(
 
 @contextmanager
 def quiet_datasets(quiet: bool = True) -> Iterator[None]:
-    """No progress bars of ``datasets`` meanwhile."""
+    """Disable the progress bars of ``datasets`` in the context."""
     disabled = datasets.are_progress_bars_disabled()
     if quiet:
         datasets.disable_progress_bars()

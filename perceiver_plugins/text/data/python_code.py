@@ -1,4 +1,4 @@
-"""Python's own library, each character with what it is part of."""
+"""Code of Python's standard library with the lexical class of each character."""
 
 from __future__ import annotations
 
@@ -12,32 +12,38 @@ from pathlib import Path
 from perceiver_plugins.text.data.corpora import split_of, standard_library
 
 CLASSES = ("space", "comment", "string", "number", "operator", "keyword", "builtin", "name")
-"""What a character may be part of."""
+"""Lexical classes of characters."""
 
-SIZE = 2_000_000
-"""About how many characters there are in all."""
+TOTAL_CHARACTERS = 2_000_000
+"""Characters after which no further module is read; arbitrary, about those of ``python_docs``."""
 
-_TABLES = ("encodings.", "pydoc_data.")
-"""Packages that hold data rather than code."""
+_DATA_PACKAGES = ("encodings.", "pydoc_data.")
+"""Packages of data rather than code."""
 
-_KINDS = {tokenize.COMMENT: "comment", tokenize.STRING: "string", tokenize.NUMBER: "number", tokenize.OP: "operator"}
+_TOKEN_CLASSES = {
+    tokenize.COMMENT: "comment",
+    tokenize.STRING: "string",
+    tokenize.NUMBER: "number",
+    tokenize.OP: "operator",
+}
 _BUILTINS = set(dir(builtins))
 
 
 def code_windows(length: int) -> Iterator[tuple[str, str, list[str]]]:
-    """(split, text, class of each character) of each window: some lines, with ``length`` characters at most.
+    """Yield (split, text, class of each character) of each window of whole lines.
 
-    A longer line is a window of its own. Which modules there are, depends on their names, and on Python's version.
+    A window has at most ``length`` characters, unless it is a single longer line. The choice of modules depends on
+    their names and Python's version.
     """
-    modules = [(name, path) for name, path in standard_library() if not name.startswith(_TABLES)]
+    modules = [(name, path) for name, path in standard_library() if not name.startswith(_DATA_PACKAGES)]
     size = 0
     for name, path in sorted(modules, key=lambda module: hashlib.sha256(module[0].encode()).digest()):
-        if size >= SIZE:
+        if size >= TOTAL_CHARACTERS:
             return
         try:
             text, classes = classify(path)
         except (SyntaxError, UnicodeError, tokenize.TokenError):
-            continue  # files of tests, some of which are wrong on purpose
+            continue  # test files with deliberate errors
         size += len(text)
         begin = end = 0
         for line in text.splitlines(keepends=True):
@@ -50,10 +56,10 @@ def code_windows(length: int) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def classify(path: Path) -> tuple[str, list[str]]:
-    """The text of a Python file, and the class of each of its characters.
+    """Return the text of a Python file, and the lexical class of each character.
 
     Raises:
-        SyntaxError, UnicodeError, tokenize.TokenError: if it is not Python.
+        SyntaxError, UnicodeError, tokenize.TokenError: if the file is not valid Python.
     """
     with tokenize.open(path) as file:
         lines = file.readlines()
@@ -63,14 +69,14 @@ def classify(path: Path) -> tuple[str, list[str]]:
         starts.append(starts[-1] + len(line))
     classes = ["space"] * len(text)
     for token in tokenize.generate_tokens(iter(lines).__next__):
-        kind = _KINDS.get(token.type)
+        kind = _TOKEN_CLASSES.get(token.type)
         if token.type == tokenize.NAME:
             kind = "name"
             if keyword.iskeyword(token.string):
                 kind = "keyword"
             elif token.string in _BUILTINS:
                 kind = "builtin"
-        elif tokenize.tok_name[token.type].startswith(("FSTRING", "TSTRING")):  # Python 3.12 has tokens for their parts
+        elif tokenize.tok_name[token.type].startswith(("FSTRING", "TSTRING")):  # Python 3.12 and later
             kind = "string"
         if kind:
             begin = starts[token.start[0] - 1] + token.start[1]

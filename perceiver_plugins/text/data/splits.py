@@ -1,4 +1,4 @@
-"""The splits of a data set: on the hub, or in a local folder in its place."""
+"""Splits of a data set on the Hugging Face hub or in a local folder."""
 
 from __future__ import annotations
 
@@ -31,15 +31,24 @@ from perceiver_registry.errors import surface_own_fault
 
 SPLITS = {"train", "validation", "test"}
 
-SAME = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation", "training": "train"}
-"""Other names of splits, in files' names."""
+SPLIT_ALIASES = {
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "training": "train",
+}
+"""Other names of splits in file names."""
 
 
 class Splits(ABC):
-    """Where the splits of a data set come from.
+    """Source of the splits of a data set.
+
+    Args:
+        text_column: Name of the column with the text.
 
     Attributes:
-        notes: lines to report of the documents that :meth:`load` returned.
+        notes: Warnings about the documents that :meth:`load` returned, one line each.
     """
 
     def __init__(self, text_column: str) -> None:
@@ -48,53 +57,58 @@ class Splits(ABC):
 
     @abstractmethod
     def has(self, split: str) -> bool:
-        """Whether there is such a split."""
+        """Check whether the data set has a split."""
 
     @abstractmethod
     def load(self, split: str, work: Path) -> datasets.Dataset:
-        """The documents of a split, in the column ``text``."""
+        """Return the documents of a split, in the column ``text``.
+
+        Args:
+            split: Name of the split, or several joined by ``+``.
+            work: Folder for temporary files.
+        """
 
     @abstractmethod
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
-        """The documents of a split as they come, and the name of their column."""
+        """Return an iterable of the documents of a split, and the name of their column."""
 
     @abstractmethod
     def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
-        """The rows of a split, as :func:`~perceiver_plugins.sdk.data.files.read_rows` yields them.
+        """Yield the rows of a split like :func:`~perceiver_plugins.sdk.data.files.read_rows`.
 
         Args:
-            split: The split.
-            columns: The columns that rows must have, each with the flag that names it.
+            split: Name of the split, or several joined by ``+``.
+            columns: Required columns, each with the flag that names it.
         """
 
     def label_names(self, split: str, column: str) -> list[str] | None:
-        """The names of the classes that the numbers in a column stand for, if the data set has names for them."""
+        """Return the names of the classes in a column of class indices; None if the data set does not name them."""
         return None
 
     @abstractmethod
     def key(self) -> dict[str, Any]:
-        """What determines the documents."""
+        """Return plain data that identifies the documents."""
 
 
 def open_splits(
     dataset: str, subset: str | None, revision: str | None, text_column: str, delimiter: str | None = None
 ) -> Splits:
-    """The splits of a data set.
+    """Open a data set of the hub or a local folder.
 
     Args:
         dataset: Hub id or local folder.
-        subset: Name of a part of it; for a local folder: of a folder in it, if there is one of that name.
+        subset: Name of the data set's part; of a local folder, the name of a subfolder (ignored if it does not exist).
         revision: Version on the hub.
         text_column: Name of the column with the text.
         delimiter: Character between the columns of .csv and .tsv files in a local folder.
 
     Raises:
-        DataError: If a folder is meant, and missing.
+        DataError: If ``dataset`` is the path of a missing folder.
     """
     folder = Path(dataset).expanduser()
     if not folder.is_dir():
         if folder.exists() or dataset.startswith((".", "/", "~")):
-            raise DataError(f"dataset={dataset}: not a folder; name a hub id, or a folder with the data set's files")
+            raise DataError(f"dataset={dataset}: not a folder (name a hub id, or a folder with the data set's files)")
         return HubSplits(dataset, subset, revision, text_column)
     if subset and (folder / subset).is_dir():
         folder = folder / subset
@@ -125,9 +139,9 @@ class HubSplits(Splits):
         return split in names
 
     def load(self, split: str, work: Path) -> datasets.Dataset:
-        # a download is worth a progress bar
+        # with progress bars, for the download
         documents = _text_only(self._load(split, streaming=False), self.text_column, self.name)
-        self.notes += _without_text(documents, split)
+        self.notes += _missing_text_warnings(documents, split)
         return documents
 
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
@@ -145,16 +159,16 @@ class HubSplits(Splits):
                 return datasets.load_dataset(
                     self.name, self.subset, split=split, revision=self.revision, streaming=streaming
                 )
-        # no network, no such data set, subset, revision or split: in all cases it is the flags' fault
+        # no network, no such data set, subset, revision or split: errors of the user
         except Exception as error:
             surface_own_fault(error)
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> DataError:
-        what = f"{self.name!r}" + (f", subset {self.subset!r}" if self.subset else "")
+        source = f"{self.name!r}" + (f", subset {self.subset!r}" if self.subset else "")
         return DataError(
-            f"data set {what} could not be loaded from the Hugging Face hub ({one_line(error)}); "
-            "a local folder with its files can be named in place of the id"
+            f"data set {source} could not be loaded from the Hugging Face hub: {one_line(error)} (a local folder with "
+            "its files can be given instead)"
         )
 
 
@@ -168,7 +182,7 @@ class SavedSplits(Splits):
             loaded = datasets.load_from_disk(str(folder))
         except Exception as error:
             surface_own_fault(error)
-            raise DataError(f"{folder}: the saved data set cannot be read ({one_line(error)})") from error
+            raise DataError(f"{folder}: saved data set cannot be read: {one_line(error)}") from error
         self.splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
     def key(self) -> dict[str, Any]:
@@ -179,12 +193,12 @@ class SavedSplits(Splits):
 
     def load(self, split: str, work: Path) -> datasets.Dataset:
         parts = [_text_only(part, self.text_column, str(self.folder)) for part in self._require(split)]
-        self.notes += [note for part in parts for note in _without_text(part, split)]
+        self.notes += [note for part in parts for note in _missing_text_warnings(part, split)]
         return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
     def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
-        where = f"{self.folder}, split {split!r}"
-        return itertools.chain.from_iterable(_rows_of(part, columns, where) for part in self._require(split))
+        location = f"{self.folder}, split {split!r}"
+        return itertools.chain.from_iterable(_rows_of(part, columns, location) for part in self._require(split))
 
     def label_names(self, split: str, column: str) -> list[str] | None:
         return _label_names(self._require(split)[0], column)
@@ -192,7 +206,7 @@ class SavedSplits(Splits):
     def _require(self, split: str) -> list[datasets.Dataset]:
         found = [self.splits[part] for part in _parts(split) if part in self.splits]
         if not found:
-            raise DataError(f"{self.folder}: no split {split!r}; there is: {', '.join(self.splits)}")
+            raise DataError(f"{self.folder}: no split {split!r} (known: {', '.join(self.splits)})")
         return found
 
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
@@ -201,8 +215,8 @@ class SavedSplits(Splits):
 
 
 class FileSplits(Splits):
-    """A folder of files that are named by their split, or lie in folders that are:
-    ``train-00000-of-00041.parquet``, ``test/1.jsonl.gz``, ``wiki.valid.txt``. If none is, all belong to the
+    """A folder of files whose names, or whose folders' names, contain their split:
+    ``train-00000-of-00041.parquet``, ``test/1.jsonl.gz``, ``wiki.valid.txt``. Without such names, all files are of the
     split ``train``.
     """
 
@@ -218,11 +232,11 @@ class FileSplits(Splits):
         return {"files": file_states(self.files), "column": self.text_column, "delimiter": self.delimiter}
 
     def find(self, split: str) -> list[Path]:
-        """The files of a split, or of several joined by ``+``."""
+        """Return the files of a split, or of several splits joined by ``+``."""
         parts = set(_parts(split))
         if not self.named:
             return self.files if "train" in parts else []
-        # the file's own name counts before its folders' (train/test_scores.txt is no training data)
+        # the file's name takes precedence over its folders' (train/test_scores.txt is test data)
         known = SPLITS | parts
         found = []
         for file, groups in self.words.items():
@@ -243,13 +257,13 @@ class FileSplits(Splits):
         return written
 
     def rows(self, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
-        # what else lies there (README.txt, SOURCE.txt) has no labels
+        # other files (README.txt, SOURCE.txt) have no labels
         if not (files := [file for file in self._require(split) if is_table(file)]):
-            raise DataError(f"{self.folder}: labels are read from {', '.join(TABLES)} files, and there are none")
+            raise DataError(f"{self.folder}: no file with labels ({', '.join(TABLES)})")
         return rows_of_files(files, columns, self.delimiter)
 
     def stream(self, split: str) -> tuple[datasets.IterableDataset, str]:
-        # a piece of a text file counts as a document here; files are the shards
+        # files are the shards; each piece of a text file is a document
         with quiet_datasets():
             arguments = {"files": self._require(split), "column": self.text_column, "delimiter": self.delimiter}
             features = datasets.Features({"text": datasets.Value("large_string")})
@@ -258,25 +272,27 @@ class FileSplits(Splits):
 
     def _require(self, split: str) -> list[Path]:
         if not (files := self.find(split)):
-            raise DataError(f"{self.folder}: no file of the split {split!r}, by name: {self.files[0].name} is none")
+            raise DataError(
+                f"{self.folder}: no file is named by the split {split!r} (the first file is {self.files[0].name})"
+            )
         return files
 
 
 def file_states(files: list[Path]) -> list[list[Any]]:
-    """The path, size and checksum of files: other content means other data, whatever the time of change."""
+    """Return path, size and checksum of each file, which identify its content regardless of modification times."""
     return [[str(file.absolute()), file.stat().st_size, file_checksum(file)] for file in files]
 
 
 def read_files(files: Iterable[Path], text_column: str, delimiter: str | None, left_out: LeftOut) -> Iterator[Piece]:
-    """The documents of several files, one after the other; see :func:`read_documents`."""
+    """Yield the documents of several files; see :func:`read_documents`."""
     return itertools.chain.from_iterable(read_documents(file, text_column, delimiter, left_out) for file in files)
 
 
 def rows_of_files(files: Iterable[Path], columns: Mapping[str, str], delimiter: str | None = None) -> Iterator[Row]:
-    """The rows of several tables, one after the other.
+    """Yield the rows of several tables.
 
     Raises:
-        DataError: If one of them has none, besides what :func:`~perceiver_plugins.sdk.data.files.read_rows` raises.
+        DataError: If a file has no rows, and as :func:`~perceiver_plugins.sdk.data.files.read_rows`.
     """
     for file in files:
         empty = True
@@ -284,19 +300,19 @@ def rows_of_files(files: Iterable[Path], columns: Mapping[str, str], delimiter: 
             empty = False
             yield row
         if empty:
-            raise DataError(f"{file}: the file holds no rows")
+            raise DataError(f"{file}: no rows")
 
 
-def _rows_of(documents: datasets.Dataset, columns: Mapping[str, str], where: str) -> Iterator[Row]:
-    require_columns(where, columns, documents.column_names)
+def _rows_of(documents: datasets.Dataset, columns: Mapping[str, str], location: str) -> Iterator[Row]:
+    require_columns(location, columns, documents.column_names)
     tables = documents.select_columns(list(columns)).with_format("arrow").iter(batch_size=1000)
     rows = (row for table in tables for row in table.to_pylist())
-    yield from ((f"{where}, row {number}", row) for number, row in enumerate(rows, 1))
+    yield from ((f"{location}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
 def _label_names(documents: datasets.Dataset, column: str) -> list[str] | None:
     feature = documents.features.get(column)
-    feature = getattr(feature, "feature", feature)  # of a list, that of its items
+    feature = getattr(feature, "feature", feature)  # the items' feature of a column of lists
     return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 
@@ -306,26 +322,26 @@ def _stream_files(files: list[Path], column: str, delimiter: str | None) -> Iter
 
 
 def _parts(split: str) -> list[str]:
-    return [SAME.get(part.strip().lower(), part.strip().lower()) for part in split.split("+")]
+    return [SPLIT_ALIASES.get(part.strip().lower(), part.strip().lower()) for part in split.split("+")]
 
 
 def _split_words(path: Path) -> list[set[str]]:
-    """The words in a file's name, then those in its folders' names from the nearest on."""
+    """Return the words in a file's name, and in each of its folders' names, innermost first."""
     names = [path.name, *reversed(path.parts[:-1])]
-    return [{SAME.get(word, word) for word in re.split(r"[^a-z]+", name.lower()) if word} for name in names]
+    return [{SPLIT_ALIASES.get(word, word) for word in re.split(r"[^a-z]+", name.lower()) if word} for name in names]
 
 
-def _text_only(documents: datasets.Dataset, column: str, where: str) -> datasets.Dataset:
-    require_columns(where, {column: "text_column"}, documents.column_names)
+def _text_only(documents: datasets.Dataset, column: str, location: str) -> datasets.Dataset:
+    require_columns(location, {column: "text_column"}, documents.column_names)
     kind = getattr(documents.features[column], "dtype", "a nested type")
     if kind not in ("string", "large_string", "string_view"):
-        raise DataError(f"{where}: the column {column!r} is not text but {kind}")
+        raise DataError(f"{location}: the column {column!r} is not text but {kind}")
     documents = documents.select_columns([column])
     return documents if column == "text" else documents.rename_column(column, "text")
 
 
-def _without_text(documents: datasets.Dataset, split: str) -> list[str]:
-    """A line for the documents that are empty or missing, which become no tokens; empty without any."""
+def _missing_text_warnings(documents: datasets.Dataset, split: str) -> list[str]:
+    """Return a warning if texts are empty or missing."""
     lengths = pc.binary_length(documents.with_format("arrow")[:]["text"])
     empty = pc.sum(pc.fill_null(pc.equal(lengths, 0), True)).as_py()
     return [f"{split}: {empty:,} of {len(documents):,} rows left out: no text"] if empty else []

@@ -1,4 +1,4 @@
-"""The choice of a data module by ``target``, as it was when one class served all targets."""
+"""Deprecated choice of a data module's class by ``target``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from perceiver_registry.errors import UserError
 
 
 class TargetRedirect:
-    """Mixin: a class creates the data module of another class where ``target`` is one of that class's. Deprecated.
+    """Deprecated mixin: creating a class with the ``target`` of another class creates the other class.
 
-    It has no ``__init__``, as jsonargparse takes the arguments of a class that defines ``__new__`` from there.
+    The mixin does not define ``__init__``: of a class with ``__new__``, jsonargparse would take the arguments from it.
 
     Attributes:
-        targets: what can be predicted of the data.
-        other_targets: the class for other targets. Classes derived from this one do not inherit it.
-        unused_options: options of that class that have no effect in this one, with their defaults.
+        targets: targets of the class.
+        other_targets: the class for other targets, which subclasses do not inherit.
+        unused_options: options of other classes that have no effect in this class, with their defaults.
     """
 
     targets: ClassVar[tuple[str, ...]] = ()
@@ -30,7 +30,7 @@ class TargetRedirect:
             return super().__new__(cls)
         unused = {name: kwargs.pop(name) for name in other.unused_options if name in kwargs}
         for name, value in unused.items():
-            if value != other.unused_options[name]:  # callers such as LightningCLI pass defaults, too
+            if value != other.unused_options[name]:  # callers such as LightningCLI pass defaults as well
                 raise UserError(f"{name}: has no effect with target={target} (leave it out)")
         warnings.warn(
             f"{cls.__name__}(target={target!r}) is deprecated: use {other.__name__}", DeprecationWarning, stacklevel=2

@@ -1,4 +1,4 @@
-"""Text: language models, their data and their adapters."""
+"""Text: language models, data modules, adapters and prediction."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Adapters between token sequences and a Perceiver."""
+"""Input and output adapters for token sequences."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 
 
 class TextInputAdapter(InputAdapter):
-    """Embeds tokens and adds learned positions. Reads ``input_ids`` and ``attention_mask`` of a batch.
+    """Token embedding plus learned position embedding. Reads ``input_ids`` and ``attention_mask`` of a batch.
 
     Args:
-        vocab_size: number of tokens.
-        max_seq_len: the longest sequence.
-        num_input_channels: channels of the embeddings.
+        vocab_size: size of the vocabulary.
+        max_seq_len: length of the longest sequence.
+        num_input_channels: channels c of the embeddings.
         init_scale: standard deviation of the normal initialisation.
     """
 
@@ -49,16 +49,15 @@ class TextInputAdapter(InputAdapter):
         return PositionLayout(self.position_embedding.weight, self.position_embedding.weight)
 
     def check_data(self, data: Any) -> None:
-        table = self.token_embedding
-        for name, ours, fits in (
-            ("vocab_size", table.num_embeddings, operator.eq),
+        for name, model_value, fits in (
+            ("vocab_size", self.token_embedding.num_embeddings, operator.eq),
             ("max_seq_len", self.max_seq_len, operator.le),
         ):
-            theirs = getattr(data, name, None)
-            if theirs is not None and not fits(theirs, ours):
+            data_value = getattr(data, name, None)
+            if data_value is not None and not fits(data_value, model_value):
                 raise ValueError(
-                    f"the data's {name}={theirs} does not fit the model's {name}={ours}; "
-                    "give the data module the tokenizer and length that the model was made for"
+                    f"the data's {name}={data_value} does not fit the model's {name}={model_value} "
+                    "(give the data module the tokenizer and max_seq_len of the model)"
                 )
 
     def default_positions(self, batch: Batch) -> Tensor:
@@ -72,10 +71,13 @@ class TextInputAdapter(InputAdapter):
         return {"input_ids": input_ids, "attention_mask": (torch.arange(self.max_seq_len) < lengths).long()}
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        """Embeds ``batch["input_ids"]`` (b, n).
+        """Embed ``batch["input_ids"]`` (b, m).
 
         Args:
-            batch: ``attention_mask`` (b, n), if there, is true or 1 at real tokens and false or 0 at padding.
+            batch: ``input_ids``, and optionally ``attention_mask`` (b, m): true or 1 at tokens, false or 0 at padding.
+
+        Returns:
+            The input array (b, m, c) and, with an attention mask, the padding mask (b, m).
 
         Raises:
             ValueError: if the sequences are longer than ``max_seq_len``.
@@ -93,21 +95,21 @@ class TextInputAdapter(InputAdapter):
 
 
 class TokenOutputAdapter(OutputAdapter):
-    """Base class of adapters that predict tokens."""
+    """Base class of output adapters that predict tokens."""
 
     output_name = "logits"
 
     def serve(self, model: Any, batch: Batch) -> Mapping[str, Tensor]:
-        """Compute ``logits`` (b, n, vocabulary): for a tokenized input of length n, otherwise for all n positions."""
+        """Compute ``logits`` (b, o, vocabulary) at the m positions of a tokenized input, otherwise at all positions."""
         return {self.output_name: model(batch, positions=model.input_adapter.default_positions(batch))}
 
 
 class TiedTextOutputAdapter(TokenOutputAdapter):
-    """Predicts tokens with the weights of the input's embedding and a bias of its own.
+    """Output layer that shares its weight with the token embedding, with a bias of its own.
 
     Args:
-        query_provider: output queries, as wide as the embedding.
-        embedding: the input adapter's token embedding.
+        query_provider: output queries with as many channels as the embedding.
+        embedding: token embedding of the input adapter.
     """
 
     def __init__(self, query_provider: QueryProvider, embedding: nn.Embedding):
@@ -116,16 +118,16 @@ class TiedTextOutputAdapter(TokenOutputAdapter):
         self.bias = nn.Parameter(torch.zeros(embedding.num_embeddings))
 
     def forward(self, decoded: Tensor) -> Tensor:
-        """Returns logits (..., vocabulary) for the decoder's output (..., f)."""
+        """Map the decoder output (..., f) to logits (..., vocabulary)."""
         return linear(decoded, self.embedding.weight, self.bias)
 
 
 class TextOutputAdapter(TokenOutputAdapter):
-    """Predicts tokens with a linear layer of its own.
+    """Output layer with a weight of its own.
 
     Args:
         query_provider: output queries.
-        vocab_size: number of tokens.
+        vocab_size: size of the vocabulary.
         init_scale: standard deviation of the normal initialisation.
     """
 
@@ -137,10 +139,10 @@ class TextOutputAdapter(TokenOutputAdapter):
 
     @classmethod
     def from_config(cls, config: TextDecoderConfig, input_adapter: InputAdapter) -> OutputAdapter:
-        """Builds the tied adapter where ``config.num_output_query_channels`` is None, otherwise this one.
+        """Create a :class:`TiedTextOutputAdapter` if ``num_output_query_channels`` is None, otherwise this class.
 
         Raises:
-            ValueError: if weights are to be tied and the input adapter embeds no tokens, or another number of them.
+            ValueError: if weights are to be tied and the input adapter is not for text, or has another vocabulary size.
         """
         if config.num_output_query_channels is not None:
             queries = TrainableQueryProvider(config.max_seq_len, config.num_output_query_channels, config.init_scale)
@@ -149,7 +151,7 @@ class TextOutputAdapter(TokenOutputAdapter):
         if not isinstance(input_adapter, TextInputAdapter):
             raise ValueError(
                 "TextDecoderConfig.num_output_query_channels=None: ties the output layer to the input's embedding, "
-                f"which {type(input_adapter).__name__} does not have; set a number of channels"
+                f"which {type(input_adapter).__name__} does not have (set a number of channels)"
             )
         embedding = input_adapter.token_embedding
         if embedding.num_embeddings != config.vocab_size:
@@ -161,5 +163,5 @@ class TextOutputAdapter(TokenOutputAdapter):
         return TiedTextOutputAdapter(queries, embedding)
 
     def forward(self, decoded: Tensor) -> Tensor:
-        """Returns logits (..., vocabulary) for the decoder's output (..., f)."""
+        """Map the decoder output (..., f) to logits (..., vocabulary)."""
         return self.linear(decoded)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perceiver_core.config import DecoderConfig, EncoderConfig, require_positive
-from perceiver_core.config import PerceiverConfig as PerceiverConfig  # an export of the package
+from perceiver_core.config import PerceiverConfig as PerceiverConfig  # re-exported by the package
 
 
 @dataclass
 class TextEncoderConfig(EncoderConfig):
-    """An encoder of token or byte sequences.
+    """Configuration of an encoder of token or byte sequences.
 
     Args:
-        vocab_size: number of tokens; 262 for the Perceiver's UTF-8 bytes and special tokens.
-        max_seq_len: the longest sequence, and the number of learned positions.
-        num_input_channels: channels of a token's embedding.
+        vocab_size: size of the vocabulary; 262 for UTF-8 bytes and special tokens (the Perceiver tokenizer).
+        max_seq_len: length of the longest sequence, and number of learned positions.
+        num_input_channels: channels of the embeddings.
     """
 
     vocab_size: int = 262
@@ -29,13 +29,13 @@ class TextEncoderConfig(EncoderConfig):
 
 @dataclass
 class TextDecoderConfig(DecoderConfig):
-    """A decoder that predicts a token for each place of a sequence.
+    """Configuration of a decoder that predicts a token for each position of a sequence.
 
     Args:
-        vocab_size: number of tokens.
-        max_seq_len: the longest sequence, and the number of learned output queries.
-        num_output_query_channels: channels of an output query. None: those of the input's embeddings, which are then
-            the output layer's weights as well (tied).
+        vocab_size: size of the vocabulary.
+        max_seq_len: length of the longest sequence, and number of learned output queries.
+        num_output_query_channels: channels of an output query. None: those of the token embedding, whose weight the
+            output layer shares (tied weights).
     """
 
     vocab_size: int = 262

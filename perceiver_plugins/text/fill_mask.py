@@ -1,4 +1,4 @@
-"""Filling in what is masked in a text."""
+"""Prediction of masked tokens (fill-mask)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from perceiver_registry import UserError
 from perceiver_registry.errors import shorten
 
 MASKS = ("<mask>", "[MASK]")
-"""What a person may write for a mask, whatever the tokenizer's own word for it is."""
+"""Spellings of a mask in the user's texts, in addition to the tokenizer's own mask token."""
 
 BATCH_SIZE = 32
+"""Texts per batch; arbitrary."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A token that may stand at a mask.
+    """Predicted token of a mask.
 
     Attributes:
         token: the token, as text.
-        probability: its probability.
+        probability: probability of the token.
     """
 
     token: str
@@ -46,7 +47,7 @@ class Filling:
     Attributes:
         text: the text with masks.
         filled: the text with the most probable token at each mask.
-        masks: for each mask, the most probable tokens, the best one first.
+        masks: the most probable tokens of each mask, in descending order.
     """
 
     text: str
@@ -55,12 +56,12 @@ class Filling:
 
 
 class MaskFiller:
-    """Fills in masked tokens, or masked bytes if the tokenizer's tokens are bytes.
+    """Fills in masked tokens, or masked bytes with a byte tokenizer.
 
     Args:
         model: the language model.
-        tokenizer: the tokenizer that it was trained with.
-        add_special_tokens: whether sequences begin and end with the tokenizer's special tokens.
+        tokenizer: the tokenizer that the model was trained with.
+        add_special_tokens: enclose each text in the tokenizer's special tokens.
     """
 
     def __init__(self, model: LanguageModel, tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool = False):
@@ -69,11 +70,11 @@ class MaskFiller:
         self.add_special_tokens = add_special_tokens
 
     def fill(self, texts: Sequence[str], top_k: int = 5) -> list[Filling]:
-        """Fills the masks (``<mask>`` or ``[MASK]``) of each text, each mask independently of the others.
+        """Fill the masks (``<mask>`` or ``[MASK]``) of each text, independently of each other.
 
         Args:
-            texts: texts with at least one mask; a mask stands for one token.
-            top_k: how many guesses to return for each mask.
+            texts: texts with at least one mask each; a mask is one token.
+            top_k: number of tokens to return for each mask.
 
         Raises:
             UserError: if a text has no mask, or is longer than the model's ``max_seq_len``.
@@ -90,7 +91,7 @@ class MaskFiller:
         for start in range(0, len(texts), BATCH_SIZE):
             batch = texts[start : start + BATCH_SIZE]
             encoded = self._encode(batch)
-            # The padding of a tokenizer without a pad token may be its mask token.
+            # Token 0, which pads for a tokenizer without a pad token, may be the mask token.
             masked = (encoded["input_ids"] == self.tokenizer.mask_token_id) & encoded["attention_mask"].bool()
             probabilities = self._probabilities(encoded, masked)
             best, best_ids = probabilities.topk(min(top_k, probabilities.shape[1]))
@@ -106,41 +107,41 @@ class MaskFiller:
             ]
 
     def check(self, text: str, shown: str) -> None:
-        """Check that there is a mask in a text, and that the model can read all of it.
+        """Check that a text has a mask and is not longer than the model's ``max_seq_len``.
 
         Args:
             text: the text.
-            shown: what a message shows of it.
+            shown: the text as shown in error messages.
 
         Raises:
             UserError: if not.
         """
-        written = self._with_mask_tokens(text)
-        if self.tokenizer.mask_token not in written:
-            raise UserError(f"nothing to fill in: {shown!r} has no {' or '.join(MASKS)}")
+        masked = self._with_mask_tokens(text)
+        if self.tokenizer.mask_token not in masked:
+            raise UserError(f"{shown!r}: no {' or '.join(MASKS)} to fill in")
         max_seq_len = self.model.config.encoder.max_seq_len
-        length = len(self.tokenizer(written, add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"])
+        length = len(self.tokenizer(masked, add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"])
         if length > max_seq_len:
-            raise UserError(f"{shown!r} is {length} tokens long; the model takes at most max_seq_len={max_seq_len}")
+            raise UserError(f"{shown!r}: {length} tokens, more than the model's max_seq_len={max_seq_len}")
 
     def _with_mask_tokens(self, text: str) -> str:
-        for written in MASKS:
-            text = text.replace(written, self.tokenizer.mask_token)
+        for spelling in MASKS:
+            text = text.replace(spelling, self.tokenizer.mask_token)
         return text
 
     def _encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
         for text in texts:
             self.check(text, shorten(text))
-        written = [self._with_mask_tokens(text) for text in texts]
-        # Padded here, since a tokenizer without a pad token cannot; the model ignores the padding whatever it is.
-        ids = self.tokenizer(written, add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"]
+        masked = [self._with_mask_tokens(text) for text in texts]
+        # The collator pads, as a tokenizer without a pad token cannot. The model ignores padding.
+        ids = self.tokenizer(masked, add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"]
         side: Any = self.tokenizer.padding_side
         encoded = Collator(int(self.tokenizer.pad_token_id or 0), side).inputs([np.array(row) for row in ids])
         device = self.model.encoder.latents.device
         return {name: encoded[name].to(device) for name in ("input_ids", "attention_mask")}
 
     def _probabilities(self, encoded: Mapping[str, Tensor], masked: Tensor) -> Tensor:
-        """Probabilities (number of masks, vocabulary); 0 for special tokens, which are no text."""
+        """Compute probabilities (masks, vocabulary); special tokens, which are not text, have probability 0."""
         logits = self.model(encoded["input_ids"], encoded["attention_mask"], positions=masked).float()
         logits[:, self.tokenizer.all_special_ids] = float("-inf")
         return logits.softmax(dim=-1)
@@ -150,12 +151,12 @@ class MaskFiller:
 
 
 class MaskPredictor(Predictor):
-    """Predict the tokens at the masks of each text.
+    """Predictor of the tokens at the masks of each text.
 
     Args:
-        module: the Lightning module, with its weights loaded.
-        reader: reads texts, with the tokenizer that the model was trained with.
-        top_k: how many guesses to show for each mask.
+        module: the language model, with its weights loaded.
+        reader: reader of texts, with the tokenizer that the model was trained with.
+        top_k: number of tokens to show for each mask.
     """
 
     reader: TextReader
@@ -168,13 +169,13 @@ class MaskPredictor(Predictor):
         self.top_k = top_k
 
     def stream(self, inputs: Iterable[str]) -> Iterator[Prediction]:
-        """Fill the masks of each text; texts that cannot be filled are left out and named in :attr:`failures`.
+        """Fill the masks of each text. Texts that cannot be filled are left out and reported in :attr:`failures`.
 
         Args:
-            inputs: texts, and files and folders of texts.
+            inputs: texts, files and folders of texts.
 
         Raises:
-            UserError: if an argument yields no text at all, or if no text can be filled.
+            UserError: if an input yields no text, or if no text can be filled.
         """
         is_empty = True
         for prediction in super().stream(inputs):
@@ -193,12 +194,12 @@ class MaskPredictor(Predictor):
         ]
 
     def _read(self, source: str) -> str | None:
-        """A text that can be filled, or None."""
+        """Read a text; None, and an entry of :attr:`failures`, if it cannot be filled."""
         try:
             text, is_whole = self.reader.excerpt(source)
             if not is_whole:
                 limit = self.reader.max_seq_len
-                raise UserError(f"{shorten(source)!r} is longer than the {limit} tokens (max_seq_len) of the model")
+                raise UserError(f"{shorten(source)!r}: more tokens than the model's max_seq_len={limit}")
             self.filler.check(text, shorten(source))
         except UserError as error:
             self.failures.append(str(error))
@@ -210,7 +211,7 @@ class MaskPredictor(Predictor):
 
     @staticmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
-        """One row for each mask."""
+        """Yield one row per mask."""
         for prediction in predictions:
             filled = prediction["filled"]
             for number, guesses in enumerate(prediction["masks"], start=1):
@@ -220,7 +221,7 @@ class MaskPredictor(Predictor):
 
     @classmethod
     def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
-        """One row for each mask, its guesses side by side."""
+        """Yield one row per mask, with its guesses in columns."""
         for prediction in predictions:
             for number, guesses in enumerate(prediction["masks"], start=1):
                 yield {

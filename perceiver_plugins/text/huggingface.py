@@ -1,4 +1,4 @@
-"""Import path of :mod:`perceiver_plugins.huggingface.text` for what this package exports of it."""
+"""Re-export of :mod:`perceiver_plugins.huggingface.text`."""
 
 from perceiver_plugins.deprecation import moved_module
 

@@ -1,4 +1,4 @@
-"""Training of language models with Lightning."""
+"""Lightning module of masked language models."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from perceiver_plugins.text.samples import FillMaskSamples
 
 
 class LitLanguageModel(LitPerceiver):
-    """A masked language model: predicts the tokens that a data module masked.
+    """Masked language model, trained to predict the tokens that the data module masks.
 
     The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Args:
-        encoder: the encoder's configuration, of text.
-        decoder: the decoder's configuration, of text.
-        num_samples: how many validation examples are filled in, logged as text at each validation and shown at the
-            end. 0: none.
+        encoder: encoder configuration for text.
+        decoder: decoder configuration for text.
+        num_samples: number of validation examples to fill in, log as text at each validation and print at the end.
     """
 
     task = "mlm"
@@ -81,18 +80,18 @@ class LitLanguageModel(LitPerceiver):
         return batch["input_ids"].masked_fill(~(masked & batch["attention_mask"].bool()), IGNORED)
 
     def forward(self, batch: Batch) -> Any:
-        """Compute the logits (b, n, vocabulary) of a batch.
+        """Compute the logits (b, m, vocabulary) of a batch.
 
         Args:
-            batch: ``input_ids`` (b, n) and, where there is padding, ``attention_mask`` (b, n).
+            batch: ``input_ids`` (b, m) and, if there is padding, ``attention_mask`` (b, m).
         """
         return self.model(batch["input_ids"], batch.get("attention_mask"))
 
     def loss_sum(self, batch: Batch) -> LossSum:
-        """The summed cross-entropy, in nats, of the labels other than -100. Only their places are decoded.
+        """Sum the cross-entropy, in nats, over the labelled positions. Others (label -100) are not decoded.
 
         Args:
-            batch: ``input_ids``, ``attention_mask`` and ``labels``, each (b, n).
+            batch: ``input_ids``, ``attention_mask`` and ``labels``, each (b, m).
         """
         masked = batch["labels"] != IGNORED
         logits = self.model(batch["input_ids"], batch["attention_mask"], positions=masked)

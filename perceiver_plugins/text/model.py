@@ -14,10 +14,10 @@ from perceiver_registry import build_adapters, load_pretrained
 
 
 class LanguageModel(PerceiverIO):
-    """Predicts a token for each place of a sequence from all places of it.
+    """Perceiver that predicts a token for each position of a sequence from the whole sequence.
 
     Args:
-        config: the model's hyper-parameters. ``config.params`` may be the id of a published model
+        config: configuration of the model. ``config.params`` may be the id of a published model
             (``deepmind/language-perceiver``), a local folder in the hub's layout, a checkpoint of this project or a
             safetensors file.
 
@@ -37,22 +37,22 @@ class LanguageModel(PerceiverIO):
         positions: Tensor | None = None,
         return_attention: bool = False,
     ) -> Any:
-        """Predicts tokens.
+        """Compute the logits of tokens.
 
         Args:
-            input_ids: (b, n), n up to ``max_seq_len``; or a batch with ``input_ids`` and ``attention_mask``.
-            attention_mask: (b, n), true or 1 at real tokens, false or 0 at padding. None: no padding.
-            positions: the places to predict. None: all n. Integers (b, p): p places of each example. Booleans (b, n):
-                any number of places of each example.
+            input_ids: (b, m), m at most ``max_seq_len``; or a batch with ``input_ids`` and ``attention_mask``.
+            attention_mask: (b, m), true or 1 at tokens, false or 0 at padding. None: no padding.
+            positions: positions to predict. None: all m. Integers (b, o): o positions per example. Booleans (b, m):
+                any number of positions per example.
             return_attention: also return the attention weights.
 
         Returns:
-            Logits (b, n, vocabulary), or (b, p, vocabulary) for integer ``positions``, or (number of True,
-            vocabulary) for boolean ones. With ``return_attention`` a tuple of these and
+            Logits (b, m, vocabulary), (b, o, vocabulary) for integer ``positions``, or (number of True, vocabulary) for
+            boolean ``positions``. With ``return_attention``, a tuple of the logits and
             :class:`~perceiver_core.Attentions`.
 
         Raises:
-            ValueError: if boolean ``positions`` have another shape than ``input_ids``.
+            ValueError: if boolean ``positions`` do not have the shape of ``input_ids``.
         """
         if isinstance(input_ids, Mapping):
             batch: Batch = input_ids
@@ -62,11 +62,11 @@ class LanguageModel(PerceiverIO):
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)[None]
         elif positions.dtype == torch.bool:
-            positions = self._mask_of_output(positions, ids)
+            positions = self._pad_mask(positions, ids)
         return super().forward(batch, positions, return_attention)
 
-    def _mask_of_output(self, mask: Tensor, input_ids: Tensor) -> Tensor:
-        """Extend a mask (b, n) of a sequence to the ``max_seq_len`` positions of the output."""
+    def _pad_mask(self, mask: Tensor, input_ids: Tensor) -> Tensor:
+        """Extend a mask (b, m) of input positions to all ``max_seq_len`` output positions."""
         if mask.shape != input_ids.shape:
             expected, given = tuple(input_ids.shape), tuple(mask.shape)
             raise ValueError(f"positions: a boolean mask must have the shape of input_ids, {expected}, got {given}")

@@ -1,4 +1,4 @@
-"""What the text plugin registers. Imports nothing heavy."""
+"""Plugin hooks of text. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="output",
             adapter="perceiver_plugins.text.adapters:TextOutputAdapter",
             config="perceiver_plugins.text.config:TextDecoderConfig",
-            summary="a token for each place of a sequence, tied to the input's embedding or not",
+            summary="a token for each position of a sequence, with tied or separate output weights",
             links={"vocab_size": "vocab_size", "max_seq_len": "max_seq_len"},
             tasks=("mlm",),
             example={"model.decoder.vocab_size": 40, "model.decoder.max_seq_len": 12},
@@ -47,11 +47,11 @@ def perceiver_tasks() -> list[TaskSpec]:
         TaskSpec(
             name="mlm",
             module="perceiver_plugins.text.lightning:LitLanguageModel",
-            summary="masked language modelling: predict masked tokens or bytes from both sides",
+            summary="masked language modelling: predict masked tokens or bytes",
             data="python-docs",
             reads=("input_ids", "attention_mask"),
             defaults={
-                # A small model learns from single masked bytes in minutes; whole words are much harder.
+                # A small model learns to predict single bytes within minutes, whole words much more slowly.
                 "data.mask_words": False,
                 "data.max_seq_len": 128,
                 "data.batch_size": 32,
@@ -80,7 +80,7 @@ def perceiver_tasks() -> list[TaskSpec]:
         TaskSpec(
             name="text-classification",
             module="perceiver_plugins.classification.lightning:LitClassifier",
-            summary="tell which class a text belongs to",
+            summary="predict the class of a text",
             data="languages",
             defaults={
                 "data.target": "class",
@@ -95,7 +95,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "model.decoder": "classification",
                 "model.decoder.num_output_query_channels": 128,
                 "model.decoder.num_cross_attention_heads": 1,
-                # The single query of a classifier passes too little back to the encoder if it starts small.
+                # With a smaller initialisation, the single output query passes too little gradient to the encoder.
                 "model.decoder.init_scale": 0.1,
                 "model.num_latents": 32,
                 "model.num_latent_channels": 128,
@@ -121,12 +121,12 @@ def perceiver_data() -> list[DataSpec]:
         "python-code": (
             "PythonCodeDataModule",
             ("token-classification",),
-            "Python's own library: what each byte of the code is part of (a name, a string, a comment, ...)",
+            "Python's standard library: lexical class of each byte of code (name, string, comment, ...)",
         ),
         "languages": (
             "LanguagesDataModule",
             ("text-classification", "classification"),
-            "names of places, days and languages from Babel's locale data: which language is it?",
+            "language identification: names of countries, days, currencies etc. from Babel's locale data",
         ),
         "text-files": ("TextFilesDataModule", masked + labelled, "your own .txt, .jsonl, .csv or .parquet files"),
         "hub-text": ("HubTextDataModule", masked + labelled, "any text data set of the hub, or a local folder"),
@@ -145,9 +145,9 @@ def perceiver_data() -> list[DataSpec]:
         "hub-text": "LabelledHubTextDataModule",
         "imdb": "LabelledImdbDataModule",
     }
-    # The embedded text is for a first try: a run on it ends by itself after some minutes on a laptop.
+    # Text for a first try: a run ends after a few minutes on a laptop.
     embedded = {"trainer.max_steps": 2000, "trainer.val_check_interval": 500}
-    # An epoch of these may take days.
+    # An epoch may take days: validate by steps.
     large = {"trainer.val_check_interval": 1000}
     defaults = {
         "python-docs": embedded,
@@ -186,7 +186,7 @@ LANGUAGE_PERCEIVER = {
     "num_latent_channels": 1280,
     "init": "normal",
 }
-"""The encoder of the Perceiver IO paper's language model."""
+"""Encoder of the byte-level language model of the Perceiver IO paper (arXiv 2107.14795)."""
 
 
 @hookimpl
@@ -228,7 +228,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "decoder.dropout": 0.1,
             },
             num_parameters=206_098_690,
-            summary="the language model's encoder with a classifier (parameters: of two classes)",
+            summary="encoder of language-perceiver with a classification decoder (parameters: with two classes)",
             defaults={
                 "data.tokenizer": "deepmind/language-perceiver",
                 "data.max_seq_len": 2048,
@@ -258,7 +258,7 @@ def perceiver_models() -> list[ModelSpec]:
                 "init": "local",
             },
             num_parameters=730_242,
-            summary="bytes of texts up to 512, small enough for a CPU (parameters: of two classes)",
+            summary="classifier of texts of up to 512 bytes, small enough for a CPU (parameters: with two classes)",
             defaults={"data.max_seq_len": 512},
         ),
     ]

@@ -1,4 +1,4 @@
-"""Texts that a person gives to ``perceiver predict``."""
+"""Reader of texts for ``perceiver predict``."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from perceiver_registry.escaping import escape_controls
 
 TEXT_FILES = tuple(f".txt{compression}" for compression in ("", *COMPRESSIONS))
 
-SHOWN = 60
-"""Characters of a text that a message or a title shows."""
+MAX_SHOWN = 60
+"""Most characters of a text in a message or title; arbitrary."""
 
 CHARACTERS_PER_TOKEN = 16
-"""Characters that are tokenised at first for each token of the model's input. Arbitrary: tokens of words have four."""
+"""Characters to tokenize first, per token of the model's input. Arbitrary: about four times those of a subword."""
 
 MAX_CHARACTERS_PER_TOKEN = 1024
-"""Characters that are tokenised at most for each token of the model's input, be it that words never end."""
+"""Most characters to tokenize per token of the model's input; bounds the memory for text without white space."""
 
 MIN_CHARACTERS = 2**16
-"""Characters of a text that are read in any case, if there are so many."""
+"""Lower limit of the number of characters to keep of a long text; arbitrary."""
 
 MARGIN = 16
-"""Tokens beyond the model's input. Near the end of a part, tokens may differ from those of the whole text."""
+"""Tokens to exceed the model's input by, as tokens near a cut may differ from those of the whole text; arbitrary."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -66,17 +66,17 @@ span.special {{ color: #777; font-size: 75% }}
 
 LAYER = """<section>
 <h2>Cross-attention {number}</h2>
-<div>The strongest colour stands for {strongest:.2%} of the attention.</div>
+<div>Strongest colour: {strongest:.2%} of the attention.</div>
 <p dir="auto">{spans}</p>
 </section>"""
 
 
 class TextExample(NamedTuple):
-    """A text that was read.
+    """Tokenized text.
 
     Attributes:
-        input_ids: (n,) its tokens, special ones around them included.
-        spans: (n, 2) where the characters of each begin and end in the text; -1 for special tokens.
+        input_ids: (m,) tokens, including special tokens around the text.
+        spans: (m, 2) start and end of each token's characters in the text; -1 for special tokens.
         text: the text.
     """
 
@@ -86,11 +86,11 @@ class TextExample(NamedTuple):
 
 
 class Excerpt(NamedTuple):
-    """Part of a text that a model may read.
+    """Part of a text that is kept for the model.
 
     Attributes:
         text: the text or, if it is far longer than the model's input, its beginning or end.
-        is_whole: whether it is all of the text.
+        is_whole: whether ``text`` is the whole text.
     """
 
     text: str
@@ -98,14 +98,14 @@ class Excerpt(NamedTuple):
 
 
 class TextReader(Reader):
-    """Reads texts, and text files as one text each, with the tokenizer that the model was trained with.
+    """Reader of texts and text files, with the tokenizer that the model was trained with.
 
-    An input that names a file is that file, one that names a folder is the .txt files therein; any other is a text
-    itself. A text that is longer than the model's input is cut off as in training, and a warning says so once. Of a
-    file, no more is kept in memory than may be needed.
+    The name of a file is read as the file's text, the name of a folder as the texts of its .txt files; any other input
+    is itself a text. A text that is longer than the model's input is cut as in training, with a single warning. Only
+    the part of a file that may be needed is kept in memory.
 
     Args:
-        data: the ``description()`` of the data module.
+        data: description of the training data from the checkpoint: ``description()`` of the data module.
         input_adapter: the model's input adapter.
 
     Raises:
@@ -117,7 +117,7 @@ class TextReader(Reader):
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
         if "tokenizer" not in data:
-            raise UserError("the checkpoint names no tokenizer: it was not trained with a TextDataModule")
+            raise UserError("checkpoint: names no tokenizer (it was not trained with a TextDataModule)")
         self.tokenizer = deserialize_tokenizer(data["tokenizer"])
         self.add_special_tokens = bool(data.get("add_special_tokens", False))
         self.encoder = DocumentEncoder(
@@ -140,10 +140,10 @@ class TextReader(Reader):
         return cls({"tokenizer": tokenizer}, input_adapter), ["a [MASK] text", "a small small [MASK]"]
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
-        """The texts as they are, and the files that the other inputs name.
+        """Expand folders and patterns to files; keep texts and names of files.
 
         Raises:
-            UserError: if a pattern or folder stands for no file.
+            UserError: if a pattern or folder has no text file.
         """
         return [source for name in inputs for source in self._expand(name)]
 
@@ -157,31 +157,31 @@ class TextReader(Reader):
         if is_folder(name):
             files = select_files(FolderTree(path), TEXT_FILES, "texts")
             if not files:
-                raise UserError(f"{path}: there are no .txt files in the folder")
+                raise UserError(f"{path}: no .txt files in the folder")
             return [str(path / file) for file in files]
         if name.lower().endswith(TEXT_FILES) and is_pattern(name):
             return [str(file) for file in find_files(name, "input")]
-        return [str(path) if is_file(name) or _names_a_file(name) else name]
+        return [str(path) if is_file(name) or _is_file_name(name) else name]
 
     def excerpt(self, source: str) -> Excerpt:
         """Read as much of a text as the model may need.
 
         Raises:
-            UserError: if it is not Unicode, or its file cannot be read.
+            UserError: if the text is not valid Unicode, or the file cannot be read.
         """
         if is_file(source):
             return self._excerpt_of_file(Path(source))
-        if _names_a_file(source):
+        if _is_file_name(source):
             raise DataError(f"input: {missing(Path(source))}")
         try:
             source.encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"{source[:SHOWN]!r}: not UTF-8 text (character {error.start})") from error
+            raise UserError(f"{source[:MAX_SHOWN]!r}: not UTF-8 text (character {error.start})") from error
         return self._cut(source, True)
 
     def _excerpt_of_file(self, path: Path) -> Excerpt:
         if is_table(path):
-            raise UserError(f"{path}: a table, not a text; write its texts into a file, one a line, for --input=FILE")
+            raise UserError(f"{path}: a table, not a text (write its texts to a file, one per line, for --input=FILE)")
         pieces: deque[str] = deque()
         length, is_whole = 0, True
         for piece in read_documents(path):
@@ -201,35 +201,39 @@ class TextReader(Reader):
         return Excerpt(self._side(text, int(self._max_characters)), False)
 
     def _side(self, text: str, length: int) -> str:
-        """The part of a text that the model reads: so many characters of its end or beginning."""
+        """Return ``length`` characters of a text, on the side that the model reads."""
         return text[-length:] if self.truncation_side == "left" else text[:length]
 
     def read(self, source: str) -> TextExample:
-        """The tokens of a text.
+        """Tokenize a text or a text file.
 
         Raises:
-            UserError: if it has none, or its file cannot be read.
+            UserError: if the text has no tokens, or the file cannot be read.
         """
         text, is_whole = self.excerpt(source)
         ids, spans, text, is_whole = self._encode(text, is_whole)
         if not len(ids):
-            raise UserError(f"{source[:SHOWN]!r}: there is no text to read")
+            raise UserError(f"{source[:MAX_SHOWN]!r}: no text to read")
         prefix, suffix = self.encoder.prefix, self.encoder.suffix
-        spare = int(max(0, len(ids) + len(prefix) + len(suffix) - self.max_seq_len))
-        if spare or not is_whole:
+        excess = int(max(0, len(ids) + len(prefix) + len(suffix) - self.max_seq_len))
+        if excess or not is_whole:
             self._warn(source, str(len(ids)) if is_whole else f"more than {self.max_seq_len}")
-        if spare:
-            kept = slice(spare, None) if self.truncation_side == "left" else slice(len(ids) - spare)
+        if excess:
+            kept = slice(excess, None) if self.truncation_side == "left" else slice(len(ids) - excess)
             ids, spans = ids[kept], spans[kept]
-        around = [np.full((len(special), 2), -1) for special in (prefix, suffix)]
+        prefix_spans, suffix_spans = (np.full((len(special), 2), -1) for special in (prefix, suffix))
         return TextExample(
             np.concatenate([np.array(prefix, np.int64), ids, np.array(suffix, np.int64)]),
-            np.concatenate([around[0], spans, around[1]]),
+            np.concatenate([prefix_spans, spans, suffix_spans]),
             text,
         )
 
     def _encode(self, text: str, is_whole: bool) -> tuple[np.ndarray, np.ndarray, str, bool]:
-        """Tokens and spans of as much of a text as fills the model's input, that part, and whether it is all."""
+        """Tokenize as much of a text as fills the model's input.
+
+        Returns:
+            Tokens, spans, the part of the text that was tokenized, and whether it is the whole text.
+        """
         length = min(len(text), CHARACTERS_PER_TOKEN * self.max_seq_len)
         while True:
             part = self._side(text, int(length)) if length < len(text) else text
@@ -243,18 +247,18 @@ class TextReader(Reader):
             self._has_warned = True
             part = "end" if self.truncation_side == "left" else "beginning"
             rank_zero_warn(
-                f"{source[:SHOWN]!r} has {length} tokens: the model reads its {part} only, as its input is "
-                f"{self.max_seq_len} tokens long; so with other long texts"
+                f"{source[:MAX_SHOWN]!r} has {length} tokens: the model reads its {part} only, as its input is "
+                f"limited to {self.max_seq_len} tokens (not repeated for other long texts)"
             )
 
     def collate(self, examples: Sequence[TextExample]) -> Batch:
-        """``input_ids`` and ``attention_mask`` (b, n), padded as in training."""
+        """Return ``input_ids`` and ``attention_mask`` (b, m), padded as in training."""
         return dict(self._collator.inputs([example.input_ids for example in examples]))
 
     def tokens(self, example: TextExample) -> list[str]:
-        """The characters of each token, with white space that was left out before it; together they are the text.
+        """Return the characters of each token and of the white space before it; joined, they are the text.
 
-        The first byte of a character has it, its other bytes have "". Special tokens have their names.
+        Of a character's bytes, the first returns the character, the others "". Special tokens return their names.
         """
         pieces = []
         end = max(0, int(example.spans[example.spans[:, 0] >= 0][0, 0]))
@@ -267,45 +271,45 @@ class TextReader(Reader):
         return pieces
 
     def draw_attention(self, source: str, example: TextExample, weights: Sequence[Tensor], path: Path) -> Path:
-        """Writes a page with the text once for each layer, its background the stronger the more weight it has."""
+        """Write an HTML page that shows the text for each layer, with backgrounds as strong as the weights."""
         file = Path(f"{path}.html")
-        title = _shown(source if len(source) <= SHOWN else source[:SHOWN] + "...")
+        title = _escape(source if len(source) <= MAX_SHOWN else source[:MAX_SHOWN] + "...")
         layers = [self._layer(number, example, layer) for number, layer in enumerate(weights, start=1)]
         file.write_text(PAGE.format(title=title, layers="\n".join(layers)), encoding="utf-8")
         return file
 
     def _layer(self, number: int, example: TextExample, weights: Tensor) -> str:
         count = len(example.input_ids)
-        own = weights[-count:] if self.padding_side == "left" else weights[:count]
-        pieces = list(self._pieces(example, own.tolist()))
+        unpadded = weights[-count:] if self.padding_side == "left" else weights[:count]
+        pieces = list(self._pieces(example, unpadded.tolist()))
         strongest = max(weight for _, _, weight in pieces)
         spans = [
             f'<span{" class=special" if special else ""} title="{weight:.4f}" '
-            f'style="background:rgba(255,110,0,{weight / (strongest or 1.0):.3f})">{_shown(piece)}</span>'
+            f'style="background:rgba(255,110,0,{weight / (strongest or 1.0):.3f})">{_escape(piece)}</span>'
             for piece, special, weight in pieces
         ]
         return LAYER.format(number=number, strongest=strongest, spans="".join(spans))
 
     def _pieces(self, example: TextExample, weights: Sequence[float]) -> Iterator[tuple[str, bool, float]]:
-        """(characters, whether it is a special token, weight): tokens that share characters in one."""
+        """Yield (characters, whether they are a special token, weight), merging tokens of the same character."""
         specials = (example.spans[:, 0] < 0).tolist()
-        held: tuple[str, bool, float] | None = None
+        pending: tuple[str, bool, float] | None = None
         for piece, special, weight in zip(self.tokens(example), specials, weights, strict=True):
-            if held and not piece:
-                held = (*held[:2], held[2] + weight)
+            if pending and not piece:
+                pending = (*pending[:2], pending[2] + weight)
                 continue
-            if held:
-                yield held
-            held = piece, special, weight
-        if held:
-            yield held
+            if pending:
+                yield pending
+            pending = piece, special, weight
+        if pending:
+            yield pending
 
 
-def _shown(text: str) -> str:
-    """A text as it is shown in a page."""
+def _escape(text: str) -> str:
+    """Escape a text for an HTML page."""
     return html.escape(escape_controls(text))
 
 
-def _names_a_file(source: str) -> bool:
-    """Whether an input can only be meant as a file, whether it is there or not."""
+def _is_file_name(source: str) -> bool:
+    """Tell whether an input is meant as a file, which may be missing: a .txt suffix and no white space."""
     return source.lower().endswith(TEXT_FILES) and not any(map(str.isspace, source))

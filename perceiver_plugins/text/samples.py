@@ -1,4 +1,4 @@
-"""Samples of what a language model fills in, to look at while it trains."""
+"""Samples of filled-in masks, logged while a language model trains."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from perceiver_plugins.sdk.tasks.pictures import optional
 from perceiver_registry.escaping import escape_line
 
 MASK = "▒"
-"""Stands for a masked token where a sample is shown."""
+"""Character for a masked token in samples."""
 
-SHOWN = 240
-"""How many characters of a sample are printed; all of them are logged."""
+MAX_PRINTED = 240
+"""Most characters of a sample that are printed (arbitrary); loggers receive the whole sample."""
 
 
 class FillMaskSamples(Callback):
     """Fills in the first validation examples at each validation, logs them to TensorBoard, and prints them at the end.
 
     Args:
-        num_samples: how many examples; 0: none.
+        num_samples: number of examples.
+
+    Attributes:
+        samples: (text with masks, text with predicted tokens) of each example in the latest validation.
     """
 
     def __init__(self, num_samples: int = 4):
         self.num_samples = num_samples
         self.samples: list[tuple[str, str]] = []
-        """(text with masks, text as filled in), of the latest validation."""
 
     @torch.no_grad()
     def on_validation_batch_end(
@@ -59,7 +61,7 @@ class FillMaskSamples(Callback):
         hidden = first["input_ids"].masked_fill(masked, tokenizer.mask_token_id)
         real = first["attention_mask"].bool()
         return [
-            (_show(before[mask], tokenizer), _show(after[mask], tokenizer))
+            (_decode(before[mask], tokenizer), _decode(after[mask], tokenizer))
             for before, after, mask in zip(hidden, filled, real, strict=True)
         ]
 
@@ -73,15 +75,15 @@ class FillMaskSamples(Callback):
 
     @rank_zero_only
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # At the very end, when no progress bar is drawn any more.
+        # in teardown, after the progress bar has been closed
         if self.samples and stage == "fit":
             with optional("samples of filled-in text"):
                 print("\nValidation text, masked and filled in:")
                 for before, after in self.samples:
-                    print(f"\n  masked  {before[:SHOWN]}\n  filled  {after[:SHOWN]}")
+                    print(f"\n  masked  {before[:MAX_PRINTED]}\n  filled  {after[:MAX_PRINTED]}")
 
 
-def _show(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
-    """``ids`` as one line of text in which masks stand out."""
+def _decode(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Decode tokens to one line of text with ``MASK`` for masked tokens."""
     text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
     return escape_line(" ".join(text.replace(tokenizer.mask_token, MASK).split()))

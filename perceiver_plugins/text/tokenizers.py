@@ -1,5 +1,4 @@
-"""Tokenizers: loading them by name, what the masked language model asks of them, and storing them in a
-checkpoint."""
+"""Tokenizers: loading by name, requirements of masked language models, serialization for checkpoints."""
 
 from __future__ import annotations
 
@@ -14,14 +13,13 @@ from perceiver_plugins.sdk.hub import hub
 from perceiver_registry.errors import UserError, surface_own_fault
 
 PERCEIVER_TOKENIZER = "deepmind/language-perceiver"
-"""UTF-8 bytes: 6 special tokens, then the 256 bytes. It has no vocabulary file, so that nothing is downloaded
-for it."""
+"""UTF-8 bytes: 6 special tokens, then the 256 bytes. Without a vocabulary file, it needs no download."""
 
 _SPECIAL_TOKENS = ("pad_token", "bos_token", "eos_token", "mask_token", "cls_token", "sep_token", "unk_token")
 
 
 class TokenizerError(UserError):
-    """A tokenizer that cannot be loaded, or that cannot do what it is asked for."""
+    """A tokenizer that cannot be loaded, or lacks a required feature."""
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -32,7 +30,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             the id of a tokenizer or model on the Hugging Face hub.
 
     Raises:
-        TokenizerError: If there is none of that name, or the hub cannot be reached.
+        TokenizerError: If the tokenizer does not exist or is damaged, or the hub cannot be reached.
     """
     if name == PERCEIVER_TOKENIZER:
         return PerceiverTokenizer()
@@ -40,25 +38,24 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if folder.is_dir():
         name = str(folder)
     elif folder.exists() or name.startswith((".", "/", "~")):
-        raise TokenizerError(f"tokenizer {name!r} is not a folder: name a folder with a saved tokenizer, or a hub id")
+        raise TokenizerError(f"tokenizer {name!r}: not a folder (name a folder with a saved tokenizer, or a hub id)")
     try:
         with hub():
             return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(name, trust_remote_code=False))
-    # whatever goes wrong in there (no network, no such repository, damaged or foreign files), it is the
-    # name's fault
+    # no network, no such repository, damaged or unrelated files: errors of the user
     except Exception as error:
         surface_own_fault(error)
-        place = "folder" if folder.is_dir() else "the Hugging Face hub"
+        source = "folder" if folder.is_dir() else "the Hugging Face hub"
         raise TokenizerError(
-            f"tokenizer {name!r} could not be loaded from {place} ({one_line(error)}); "
-            f"{PERCEIVER_TOKENIZER!r} needs no download"
+            f"tokenizer {name!r} could not be loaded from {source}: {one_line(error)} ({PERCEIVER_TOKENIZER!r} needs "
+            "no download)"
         ) from error
 
 
 def byte_offset(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The id of byte 0 if the tokenizer's tokens are the UTF-8 bytes in their order, otherwise None.
+    """Return the id of byte 0 if the tokens are the UTF-8 bytes in order, otherwise None.
 
-    Told by what the tokenizer does, so that it does not matter where it comes from.
+    It is determined by encoding a text, so that saved copies of byte tokenizers are recognised as well.
     """
     if tokenizer.is_fast:
         return None
@@ -69,67 +66,66 @@ def byte_offset(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def mask_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of the mask token.
+    """Return the id of the mask token.
 
     Raises:
-        TokenizerError: If there is none.
+        TokenizerError: If the tokenizer has no mask token.
     """
     if tokenizer.mask_token_id is None:
         raise TokenizerError(
-            f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has no mask token: masked language "
-            f"modeling needs one that has, such as {PERCEIVER_TOKENIZER!r}"
+            f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has no mask token, which masked "
+            f"language modelling needs (choose another tokenizer, such as {PERCEIVER_TOKENIZER!r})"
         )
     return int(tokenizer.mask_token_id)
 
 
 def document_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of the token that ends a document: EOS, or SEP where there is no EOS.
+    """Return the id of the token that ends a document: EOS, or SEP if the tokenizer has no EOS.
 
     Raises:
-        TokenizerError: If there is neither.
+        TokenizerError: If the tokenizer has neither.
     """
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     if end is None:
         raise TokenizerError(
-            f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has neither an EOS nor a SEP token: "
-            "leave out add_eos_token"
+            f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has neither an EOS nor a SEP token "
+            "(leave out add_eos_token)"
         )
     return int(end)
 
 
 def check_words(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make sure that the tokenizer can say where a word ends.
+    """Check that the tokenizer can segment text into words.
 
     Raises:
-        TokenizerError: If it cannot: it is slow, and not a byte tokenizer, or it does not split text at words
-            at all.
+        TokenizerError: If the tokenizer has no fast version and is not a byte tokenizer, or does not split text into
+            words.
     """
     if byte_offset(tokenizer) is not None:
         return
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if not tokenizer.is_fast:
         raise TokenizerError(
-            f"tokenizer {name!r} has no fast version, so its words are not known: "
-            "pass mask_words=false for token masking"
+            f"tokenizer {name!r} has no fast version, so word boundaries are unknown (pass mask_words=false to mask "
+            "tokens)"
         )
     words = set(tokenizer("one two", add_special_tokens=False).word_ids()) - {None}
     if len(words) < 2:
         raise TokenizerError(
-            f"tokenizer {name!r} does not split text into words: pass mask_words=false for token masking"
+            f"tokenizer {name!r} does not split text into words (pass mask_words=false to mask tokens)"
         )
 
 
 def serialize_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """All that :func:`deserialize_tokenizer` needs, as plain strings, numbers and dicts (for a checkpoint).
+    """Convert a tokenizer to plain strings, numbers and dicts for a checkpoint.
 
     Raises:
-        TokenizerError: If it is a slow tokenizer other than the Perceiver's, which has no self-contained
-            form.
+        TokenizerError: If the tokenizer has no fast version and is not the Perceiver's.
     """
     common: dict[str, Any] = {
         "name": str(tokenizer.name_or_path or ""),
         "padding_side": tokenizer.padding_side,
-        # "no limit" is a number of 31 digits, more than a serialiser need cope with
+        # transformers represents "no limit" by 1e30, which does not fit into 64 bits
         "model_max_length": min(int(tokenizer.model_max_length), 2**31 - 1),
         "special_tokens": {
             kind: str(token) for kind in _SPECIAL_TOKENS if (token := getattr(tokenizer, kind, None)) is not None
@@ -140,17 +136,17 @@ def serialize_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not tokenizer.is_fast or backend is None:
         raise TokenizerError(
-            f"tokenizer {common['name'] or type(tokenizer).__name__!r} cannot be stored in a checkpoint: "
-            "it has no fast version"
+            f"tokenizer {common['name'] or type(tokenizer).__name__!r} has no fast version and cannot be stored in a "
+            "checkpoint (choose a tokenizer with a fast version)"
         )
     return {"kind": "fast", "json": backend.to_str(), **common}
 
 
 def deserialize_tokenizer(state: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """The tokenizer that :func:`serialize_tokenizer` described.
+    """Restore a tokenizer from the output of :func:`serialize_tokenizer`.
 
     Raises:
-        TokenizerError: If the description is of another kind.
+        TokenizerError: If the kind of tokenizer is unknown.
     """
     arguments = {
         **state["special_tokens"],
@@ -163,6 +159,6 @@ def deserialize_tokenizer(state: dict[str, Any]) -> PreTrainedTokenizerBase:
     elif state["kind"] == "fast":
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(state["json"]), **arguments)
     else:
-        raise TokenizerError(f"unknown kind of tokenizer {state['kind']!r}: known are 'fast' and 'perceiver'")
+        raise TokenizerError(f"unknown kind of tokenizer {state['kind']!r} (known: 'fast', 'perceiver')")
     tokenizer.name_or_path = state["name"]
     return tokenizer

@@ -185,8 +185,8 @@ def test_predict_shows_a_table(trained, perceiver):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["no mask"], "nothing to fill in: 'no mask' has no <mask> or [MASK]"),
-        (["<mask>" + "x" * 40], "41 tokens long; the model takes at most max_seq_len=32"),
+        (["no mask"], "'no mask': no <mask> or [MASK] to fill in"),
+        (["<mask>" + "x" * 40], "41 tokens, more than the model's max_seq_len=32"),
         (["--input=missing.txt"], "--input=missing.txt: No such file"),
         (["--input=empty.txt"], "--input=empty.txt: the file is empty"),
         (["--input=latin.txt"], "--input=latin.txt: not UTF-8 text (byte 1)"),

@@ -37,8 +37,8 @@ def test_masks_in_files_are_filled(trained, perceiver, predictions, tmp_path):
     assert len(result.out.splitlines()) == 2
     missing, long, none = result.err.splitlines()
     assert "file missing.txt not found" in missing
-    assert "'long.txt' is longer than the 32 tokens (max_seq_len) of the model" in long
-    assert "nothing to fill in: 'no mask'" in none
+    assert "'long.txt': more tokens than the model's max_seq_len=32" in long
+    assert "'no mask': no <mask> or [MASK] to fill in" in none
 
 
 def test_a_folder_of_texts_needs_no_slash(text_classifier, predictions, tmp_path):
@@ -66,7 +66,7 @@ def test_an_archive_of_images(image_classifier, predictions, pictures, tmp_path)
 def test_an_empty_table_is_said(regressor, perceiver, tmp_path):
     (tmp_path / "empty.csv").write_text("a,b\n")
     result = perceiver("predict", f"--ckpt_path={regressor.last}", "empty.csv")
-    assert (result.code, result.out, result.err) == (1, "", "perceiver: empty.csv: the file holds no row\n")
+    assert (result.code, result.out, result.err) == (1, "", "perceiver: empty.csv: no rows\n")
 
 
 def test_help_shows_the_flags_of_the_task(text_classifier, perceiver):

@@ -1,4 +1,4 @@
-"""Filling in masks."""
+"""Prediction of masked tokens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def wordpiece() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def model(text_config, randomise) -> LanguageModel:
-    """A byte model, whose dropout would show if it were in training mode."""
+    """Byte model with dropout, which reveals training mode."""
     sizes = {"vocab_size": 262, "max_seq_len": 23}
     return randomise(LanguageModel(text_config({**sizes, "dropout": 0.5}, {**sizes, "dropout": 0.5})))
 
@@ -56,7 +56,7 @@ def filler(model) -> MaskFiller:
 
 @torch.no_grad()
 def expected_probabilities(model, tokenizer, text: str, special: bool = False) -> torch.Tensor:
-    """Probabilities (number of masks, vocabulary) of a text alone, decoded at all of its places."""
+    """Probabilities (masks, vocabulary) of a single text, decoded at all positions."""
     model.eval()
     ids = tokenizer(text, add_special_tokens=special, return_tensors="pt")["input_ids"]
     logits = model(ids)[ids == tokenizer.mask_token_id]
@@ -64,7 +64,7 @@ def expected_probabilities(model, tokenizer, text: str, special: bool = False) -
     return logits.softmax(dim=-1)
 
 
-def test_guesses_are_the_most_probable_tokens(filler, model):
+def test_guesses_are_most_probable_tokens(filler, model):
     (filling,) = filler.fill(["näh <mask>b[MASK]"], top_k=4)
     expected = expected_probabilities(model, filler.tokenizer, "näh [MASK]b[MASK]")
     assert len(filling.masks) == 2
@@ -80,7 +80,7 @@ def test_guesses_are_the_most_probable_tokens(filler, model):
     assert filling.text == "näh <mask>b[MASK]"
 
 
-def test_batches_are_filled_as_texts_alone(filler):
+def test_batches_equal_single_texts(filler):
     texts = [f"{'x' * (number % 15)}<mask>{number}" + "<mask>" * (number % 3) for number in range(70)]
     together = filler.fill(texts, top_k=2)
     assert [filling.text for filling in together] == texts
@@ -100,20 +100,22 @@ def test_special_tokens_are_never_guessed(filler):
     assert not {guess.token for guess in likely} & set(filler.tokenizer.all_special_tokens)
 
 
-@pytest.mark.parametrize(("text", "message"), [("abc", "has no <mask> or"), ("<mask>" + "x" * 23, "24 tokens long")])
-def test_texts_that_cannot_be_filled_are_refused(filler, text, message):
+@pytest.mark.parametrize(
+    ("text", "message"), [("abc", "'abc': no <mask> or"), ("<mask>" + "x" * 23, "24 tokens, more")]
+)
+def test_invalid_texts_are_refused(filler, text, message):
     with pytest.raises(UserError, match=message):
         filler.fill(["good <mask>", text])
 
 
-def test_a_text_of_full_length_is_filled(filler):
+def test_text_of_full_length_is_filled(filler):
     (filling,) = filler.fill(["<mask>" + "x" * 22])
     assert filling.filled.endswith("x" * 22)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("texts", [["a<mask>"], ["no mask"]])
-def test_the_models_mode_is_left_as_it_was(filler, model, training, texts):
+def test_training_mode_is_restored(filler, model, training, texts):
     model.train(training)
     try:
         filler.fill(texts)
@@ -122,12 +124,12 @@ def test_the_models_mode_is_left_as_it_was(filler, model, training, texts):
     assert model.training is training
 
 
-def test_no_texts_need_no_filling(filler):
+def test_empty_list_of_texts(filler):
     assert filler.fill([]) == []
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_words(word_model, wordpiece, special):
+def test_word_pieces_are_filled(word_model, wordpiece, special):
     filler = MaskFiller(word_model, wordpiece, add_special_tokens=special)
     (filling,) = filler.fill(["the <mask> sat on [MASK] mats"], top_k=3)
     expected = expected_probabilities(word_model, wordpiece, "the [MASK] sat on [MASK] mats", special)
@@ -138,7 +140,7 @@ def test_words(word_model, wordpiece, special):
     assert filling.filled.endswith(" mats")
 
 
-def test_the_predictor_uses_the_checkpoints_tokenizer(word_model, wordpiece):
+def test_predictor_uses_tokenizer_of_checkpoint(word_model, wordpiece):
     class Module:
         model = word_model
 
@@ -160,7 +162,7 @@ def test_the_predictor_uses_the_checkpoints_tokenizer(word_model, wordpiece):
         TextReader({}, word_model.input_adapter)
 
 
-def test_samples_show_the_masked_and_the_filled_text(word_model, wordpiece):
+def test_samples_show_masked_and_filled_text(word_model, wordpiece):
     class Trainer:
         class datamodule:  # noqa: N801
             tokenizer = wordpiece
@@ -173,7 +175,7 @@ def test_samples_show_the_masked_and_the_filled_text(word_model, wordpiece):
     labels[0, 1] = ids["input_ids"][0, 1]
     labels[1, 0] = ids["input_ids"][1, 0]
     masked = ids["input_ids"].clone()
-    masked[0, 1] = wordpiece.mask_token_id  # the other one was left as it is
+    masked[0, 1] = wordpiece.mask_token_id  # the other token is kept, not masked
     batch = {"input_ids": masked, "attention_mask": ids["attention_mask"], "labels": labels}
     samples = FillMaskSamples(num_samples=5)
     samples.on_validation_batch_end(Trainer, Module, None, batch, 0)

@@ -1,4 +1,4 @@
-"""Conversion from and to Hugging Face is exact."""
+"""Conversion of text models from and to Hugging Face."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 @pytest.fixture
 def peer(randomise):
-    """A function that builds Hugging Face's model with random parameters and BASE's config, changed as given."""
+    """Function that creates Hugging Face's model with random parameters, and BASE's config with changes."""
 
     def peer(**changes) -> transformers.PerceiverForMaskedLM:
         config = transformers.PerceiverConfig(**(BASE | changes))
@@ -78,11 +78,11 @@ def peer(randomise):
 
 @pytest.fixture(params=list(VARIANTS))
 def pair(request, peer) -> tuple[transformers.PerceiverForMaskedLM, LanguageModel]:
-    """Hugging Face's model and the same model here."""
-    theirs = peer(**VARIANTS[request.param])
-    ours = LanguageModel(convert_config(theirs.config)).eval()
-    ours.load_state_dict(MASKED_LM.from_state(ours.config, theirs.state_dict()))
-    return theirs, ours
+    """Hugging Face's model and the converted model."""
+    hf_model = peer(**VARIANTS[request.param])
+    model = LanguageModel(convert_config(hf_model.config)).eval()
+    model.load_state_dict(MASKED_LM.from_state(model.config, hf_model.state_dict()))
+    return hf_model, model
 
 
 def padded_batch(config: transformers.PerceiverConfig, length: int) -> dict[str, Tensor]:
@@ -94,54 +94,63 @@ def padded_batch(config: transformers.PerceiverConfig, length: int) -> dict[str,
 
 @torch.no_grad()
 def test_logits_equal_those_of_hugging_face(pair):
-    theirs, ours = pair
-    for length in (theirs.config.max_position_embeddings, 11):
-        batch = padded_batch(theirs.config, length)
-        expected = theirs(**batch).logits[:, :length]
-        assert relative_difference(ours(**batch), expected) < 1e-5
+    hf_model, model = pair
+    for length in (hf_model.config.max_position_embeddings, 11):
+        batch = padded_batch(hf_model.config, length)
+        expected = hf_model(**batch).logits[:, :length]
+        assert relative_difference(model(**batch), expected) < 1e-5
         input_ids = batch["input_ids"]
-        assert relative_difference(ours(input_ids), theirs(input_ids).logits[:, :length]) < 1e-5
-        assert relative_difference(ours(input_ids), expected) > 1e-3  # the padding mattered
+        assert relative_difference(model(input_ids), hf_model(input_ids).logits[:, :length]) < 1e-5
+        assert relative_difference(model(input_ids), expected) > 1e-3  # padding affects the logits
 
 
+@pytest.mark.parametrize("pair", ["kv-channels", "qk-and-v-q-channels", "no-residual"], indirect=True)
 def test_gradients_equal_those_of_hugging_face(pair):
-    theirs, ours = pair
-    batch = padded_batch(theirs.config, 11)
-    theirs(**batch).logits[:, :11].square().mean().backward()
-    ours(**batch).square().mean().backward()
-    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    expected = MASKED_LM.from_state(ours.config, gradients)
-    # Keys' biases have gradients of zero but for rounding, so the largest gradient is what all are compared to.
+    hf_model, model = pair
+    batch = padded_batch(hf_model.config, 11)
+    hf_model(**batch).logits[:, :11].square().mean().backward()
+    model(**batch).square().mean().backward()
+    gradients = {name: parameter.grad for name, parameter in hf_model.named_parameters()}
+    expected = MASKED_LM.from_state(model.config, gradients)
+    # Relative to the largest gradient, as the gradients of keys' biases are rounding errors around 0.
     scale = max(gradient.abs().max() for gradient in expected.values())
-    for name, parameter in ours.named_parameters():
+    for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad / scale, expected[name] / scale, atol=1e-6, rtol=1e-3)
 
 
-def test_every_parameter_is_converted(pair):
-    theirs, ours = pair
-    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-    assert set(MASKED_LM.from_state(ours.config, theirs.state_dict())) == set(ours.state_dict())
+def test_all_parameters_are_converted(pair):
+    hf_model, model = pair
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in hf_model.parameters())
+    assert set(MASKED_LM.from_state(model.config, hf_model.state_dict())) == set(model.state_dict())
 
 
-@pytest.mark.parametrize("conversion", [MASKED_LM, SEQUENCE_CLASSIFICATION], ids=lambda conversion: conversion.kind)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("conversion", "variant"),
+    [
+        *((MASKED_LM, variant) for variant in VARIANTS),
+        (SEQUENCE_CLASSIFICATION, "kv-channels"),
+        (SEQUENCE_CLASSIFICATION, "no-residual"),
+        (SEQUENCE_CLASSIFICATION, "one-of-each"),
+    ],
+    ids=lambda value: getattr(value, "kind", value),
+)
 @torch.no_grad()
-def test_a_model_goes_there_and_back_again(conversion, variant, randomise):
+def test_round_trip(conversion, variant, randomise):
     config = transformers.PerceiverConfig(**(BASE | VARIANTS[variant] | {"num_labels": 3}))
-    theirs = randomise(conversion.model_type(config)).eval()
-    ours = conversion.from_hugging_face(theirs)
+    hf_model = randomise(conversion.model_type(config)).eval()
+    model = conversion.from_hugging_face(hf_model)
     batch = padded_batch(config, config.max_position_embeddings)
-    expected = theirs(**batch).logits
-    assert relative_difference(ours(batch), expected) < 1e-5
-    randomise(ours)
-    changed = conversion.to_hugging_face(ours)
-    assert type(changed) is type(theirs)
+    expected = hf_model(**batch).logits
+    assert relative_difference(model(batch), expected) < 1e-5
+    randomise(model)
+    changed = conversion.to_hugging_face(model)
+    assert type(changed) is type(hf_model)
     assert changed.config.architectures == [conversion.architecture]
-    assert relative_difference(changed(**batch).logits, ours(batch)) < 1e-5
-    assert relative_difference(ours(batch), expected) > 1e-2
+    assert relative_difference(changed(**batch).logits, model(batch)) < 1e-5
+    assert relative_difference(model(batch), expected) > 1e-2
 
 
-def test_names_of_classes_go_there_and_back_again():
+def test_class_names_round_trip():
     names = {0: "negative", 1: "positive", 2: "neither"}
     config = SEQUENCE_CLASSIFICATION.convert_config(transformers.PerceiverConfig(**BASE, id2label=names))
     assert config.decoder.label_names == list(names.values())
@@ -159,14 +168,14 @@ def test_names_of_classes_go_there_and_back_again():
         ("decoder", "num_output_query_channels", 16, "PerceiverForMaskedLM cannot be what this model is"),
     ],
 )
-def test_what_hugging_faces_class_cannot_be_is_refused(part, field, value, message):
+def test_unsupported_configs_are_refused(part, field, value, message):
     config = convert_config(transformers.PerceiverConfig(**BASE | {"num_blocks": 2}))
     changed = replace(config, **{part: replace(getattr(config, part), **{field: value})})
     with pytest.raises(ValueError, match=message):
         MASKED_LM.to_hugging_face(LanguageModel(changed))
 
 
-def test_how_a_model_was_trained_does_not_matter():
+def test_training_options_are_ignored():
     config = convert_config(transformers.PerceiverConfig(**BASE))
     trained = PerceiverConfig(
         replace(config.encoder, freeze=True),
@@ -179,46 +188,46 @@ def test_how_a_model_was_trained_does_not_matter():
     assert convert_config(MASKED_LM.hugging_face_config(trained)) == config
 
 
-def test_what_is_said_of_repetitions_does_not_matter_where_there_are_none():
+def test_weight_sharing_flags_are_ignored_without_repetition():
     config = convert_config(transformers.PerceiverConfig(**BASE))
-    said = {"first_cross_attention_layer_shared": True, "first_self_attention_block_shared": False}
-    same = replace(config, encoder=replace(config.encoder, **said))
+    flags = {"first_cross_attention_layer_shared": True, "first_self_attention_block_shared": False}
+    same = replace(config, encoder=replace(config.encoder, **flags))
     assert convert_config(MASKED_LM.hugging_face_config(same)) == config
 
 
 @pytest.fixture
 def folder(peer, tmp_path):
-    """A folder in the hub's layout, and the model that was saved there."""
-    theirs = peer(qk_channels=40, v_channels=20)
-    theirs.save_pretrained(tmp_path / "saved")
-    return str(tmp_path / "saved"), theirs
+    """Folder in the hub's layout, and the model saved to it."""
+    hf_model = peer(qk_channels=40, v_channels=20)
+    hf_model.save_pretrained(tmp_path / "saved")
+    return str(tmp_path / "saved"), hf_model
 
 
 @torch.no_grad()
-def test_a_folder_in_the_hubs_layout_is_loaded_by_its_config(folder):
-    source, theirs = folder
+def test_folder_in_hub_layout_is_loaded(folder):
+    source, hf_model = folder
     config = convert_config(transformers.AutoConfig.from_pretrained(source))
     assert config.params == source
-    batch = padded_batch(theirs.config, 19)
-    assert relative_difference(LanguageModel(config).eval()(**batch), theirs(**batch).logits) < 1e-5
+    batch = padded_batch(hf_model.config, 19)
+    assert relative_difference(LanguageModel(config).eval()(**batch), hf_model(**batch).logits) < 1e-5
     conversion, found = conversion_at(source)
     assert conversion is MASKED_LM
     assert conversion.convert_config(found) == config
 
 
-def test_the_place_of_the_weights_can_be_given():
+def test_params_can_be_given():
     fresh = transformers.PerceiverConfig(**BASE)
     assert convert_config(fresh, params="elsewhere").params == "elsewhere"
     assert convert_config(fresh).params is None
 
 
-def test_dropout_and_initialisation_are_taken_over():
+def test_dropout_and_initialisation_are_converted():
     config = convert_config(transformers.PerceiverConfig(**BASE, initializer_range=0.3))
     assert (config.encoder.dropout, config.decoder.dropout) == (0.2, 0.2)
     assert (config.encoder.init_scale, config.decoder.init_scale, config.init) == (0.3, 0.3, "normal")
 
 
-def test_another_activation_is_refused():
+def test_other_activations_are_refused():
     with pytest.raises(ValueError, match="hidden_act='relu'"):
         convert_config(transformers.PerceiverConfig(**BASE, hidden_act="relu"))
 
@@ -228,14 +237,14 @@ def assert_one_line_about(error: pytest.ExceptionInfo[UserError], source: str) -
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_folder_is_one_line_of_error(tmp_path):
+def test_missing_folder_is_refused(tmp_path):
     source = str(tmp_path / "missing")
     with pytest.raises(UserError, match="no Perceiver can be loaded") as error:
         conversion_at(source)
     assert_one_line_about(error, source)
 
 
-def test_a_model_of_another_type_is_one_line_of_error(tmp_path):
+def test_other_model_type_is_refused(tmp_path):
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="a model of type 'bert', not a Perceiver") as error:
         conversion_at(str(tmp_path))

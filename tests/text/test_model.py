@@ -1,4 +1,4 @@
-"""The language model: sizes, shapes, tying, padding, and decoding of chosen places."""
+"""Language model: sizes, shapes, tied weights, padding, decoding of selected positions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from perceiver_registry import registry
 
 
 def named_config(name: str) -> PerceiverConfig[TextEncoderConfig, TextDecoderConfig]:
-    """The config of a named model, from the values by dotted field that its spec lists."""
+    """Config of a named model, from the dotted fields of its spec."""
     parts: dict[str, dict] = {"encoder": {}, "decoder": {}, "model": {}}
     for field, value in registry().get("model", name).spec.config.items():
         part, _, attribute = field.rpartition(".")
@@ -34,25 +34,24 @@ def published_config() -> PerceiverConfig[TextEncoderConfig, TextDecoderConfig]:
     )
 
 
-def test_the_named_model_is_the_published_one():
+def test_named_model_equals_published_config():
     published = published_config()
     assert published.params == registry().get("model", "language-perceiver").spec.params
     assert named_config("language-perceiver") == dataclasses.replace(published, params=None)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("length", [1, 8, 23])
-def test_there_are_logits_for_each_place_of_the_input(text_config, tied, length):
+@pytest.mark.parametrize(("tied", "length"), [(True, 1), (True, 23), (False, 8)])
+def test_shape_of_logits(text_config, tied, length):
     model = LanguageModel(text_config(decoder={} if tied else {"num_output_query_channels": 14}))
     assert model(torch.randint(37, (3, length))).shape == (3, length, 37)
 
 
-def test_an_input_that_is_too_long_is_refused(text_config):
+def test_too_long_input_is_refused(text_config):
     with pytest.raises(ValueError, match="length 24 is longer than max_seq_len=23"):
         LanguageModel(text_config())(torch.zeros(1, 24, dtype=torch.long))
 
 
-def test_tied_logits_are_products_with_the_embedding(text_config, randomise):
+def test_tied_logits_are_products_with_embedding(text_config, randomise):
     model = randomise(LanguageModel(text_config()))
     decoded = []
     model.decoder.register_forward_hook(lambda _, inputs, output: decoded.append(output))
@@ -66,7 +65,7 @@ def test_tied_logits_are_products_with_the_embedding(text_config, randomise):
     ("freeze_encoder", "freeze_decoder", "embedding_learns"),
     [(True, False, False), (False, True, True), (True, True, False), (False, False, True)],
 )
-def test_tied_weights_follow_the_encoders_freeze(text_config, freeze_encoder, freeze_decoder, embedding_learns):
+def test_tied_weights_with_freezing(text_config, freeze_encoder, freeze_decoder, embedding_learns):
     model = LanguageModel(text_config({"freeze": freeze_encoder}, {"freeze": freeze_decoder}))
     loss = model(torch.randint(37, (2, 9))).square().sum()
     if not (freeze_encoder and freeze_decoder):
@@ -76,7 +75,7 @@ def test_tied_weights_follow_the_encoders_freeze(text_config, freeze_encoder, fr
     assert (model.output_adapter.bias.grad is not None) == (not freeze_decoder)
 
 
-def test_logits_do_not_depend_on_what_stands_in_padded_places(text_config, randomise):
+def test_logits_do_not_depend_on_padding(text_config, randomise):
     model = randomise(LanguageModel(text_config()))
     input_ids = torch.randint(37, (3, 12))
     attention_mask = torch.ones(3, 12, dtype=torch.long)
@@ -90,14 +89,14 @@ def test_logits_do_not_depend_on_what_stands_in_padded_places(text_config, rando
     assert not torch.allclose(model(input_ids), logits)
 
 
-def test_shortening_a_right_padded_batch_changes_nothing(text_config, randomise):
+def test_trailing_padding_can_be_removed(text_config, randomise):
     model = randomise(LanguageModel(text_config()))
     input_ids, attention_mask = torch.randint(37, (2, 12)), torch.ones(2, 12, dtype=torch.long)
     attention_mask[:, 8:] = 0
     torch.testing.assert_close(model(input_ids, attention_mask)[:, :8], model(input_ids[:, :8]), atol=1e-5, rtol=1e-5)
 
 
-def test_the_masked_loss_of_decoding_masked_places_alone_is_that_of_decoding_all(text_config, randomise):
+def test_loss_of_masked_positions_equals_that_of_decoding_all(text_config, randomise):
     model = randomise(LanguageModel(text_config()))
     decoded = []
     model.decoder.register_forward_hook(lambda _, inputs, output: decoded.append(tuple(output.shape[:2])))
@@ -114,14 +113,14 @@ def test_the_masked_loss_of_decoding_masked_places_alone_is_that_of_decoding_all
     torch.testing.assert_close(lazy_gradients, full_gradients, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(3, 14), (3, 16), (3, 23), (2, 15)])
-def test_a_mask_has_the_shape_of_the_input(text_config, shape):
+@pytest.mark.parametrize("shape", [(3, 14), (3, 16), (2, 15)])
+def test_mask_of_wrong_shape_is_refused(text_config, shape):
     model = LanguageModel(text_config())
     with pytest.raises(ValueError, match=r"positions: .* the shape of input_ids, \(3, 15\), got"):
         model(torch.randint(37, (3, 15)), positions=torch.ones(shape, dtype=torch.bool))
 
 
-def test_attention_is_returned_on_demand(text_config):
+def test_attention_is_returned_on_request(text_config):
     model = LanguageModel(text_config())
     input_ids = torch.randint(37, (2, 9))
     logits, attentions = model(input_ids, return_attention=True)
@@ -131,13 +130,13 @@ def test_attention_is_returned_on_demand(text_config):
 
 
 @pytest.mark.parametrize("field", ["vocab_size", "max_seq_len", "num_input_channels"])
-def test_the_encoder_config_refuses_sizes_below_one(field):
+def test_encoder_sizes_below_one_are_refused(field):
     with pytest.raises(ValueError, match=rf"TextEncoderConfig\.{field}=0: must be at least 1"):
         TextEncoderConfig(**{field: 0})
 
 
 @pytest.mark.parametrize("field", ["vocab_size", "max_seq_len", "num_output_query_channels"])
-def test_the_decoder_config_refuses_sizes_below_one(field):
+def test_decoder_sizes_below_one_are_refused(field):
     with pytest.raises(ValueError, match=rf"TextDecoderConfig\.{field}=-1: must be at least 1"):
         TextDecoderConfig(**{field: -1})
 
@@ -149,7 +148,7 @@ def test_tied_vocabularies_must_be_equal(text_config):
     assert LanguageModel(untied)(torch.randint(37, (1, 4))).shape == (1, 4, 38)
 
 
-def test_hooks_on_the_embedding_of_positions_take_effect(text_config):
+def test_forward_hooks_of_position_embedding_take_effect(text_config):
     model = LanguageModel(text_config()).eval()
     tokens = torch.randint(37, (2, 9))
     expected = model.input_adapter.token_embedding(tokens)

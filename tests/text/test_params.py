@@ -1,4 +1,4 @@
-"""Where ``params`` may point, and what is wrong with other places."""
+"""Sources of ``params``: files, checkpoints and folders, valid and invalid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def assert_same_weights(loaded, model) -> None:
 
 
 def refusal(config) -> str:
-    """The message with which ``config.params`` is refused: one line that names the source."""
+    """Message of the error about ``config.params``, checked to be one line that names the source."""
     with pytest.raises(UserError) as error:
         LanguageModel(config)
     message = str(error.value)
@@ -59,7 +59,7 @@ def checkpoint(model, tmp_path):
     return path
 
 
-def test_a_safetensors_file_that_holds_shared_weights_once_is_loaded(model, safetensors_file):
+def test_safetensors_file_with_shared_weights_is_loaded(model, safetensors_file):
     names = safetensors.torch.load_file(safetensors_file)
     assert len(names) == len(model.state_dict()) - 1
     config = dataclasses.replace(model.config, params=safetensors_file)
@@ -67,7 +67,7 @@ def test_a_safetensors_file_that_holds_shared_weights_once_is_loaded(model, safe
     assert_same_weights(assemble(config), model)
 
 
-def test_a_checkpoint_is_loaded(model, checkpoint):
+def test_checkpoint_is_loaded(model, checkpoint):
     config = dataclasses.replace(model.config, params=checkpoint)
     assert_same_weights(LanguageModel(config), model)
     assert_same_weights(assemble(config), model)
@@ -79,19 +79,27 @@ def test_tied_weights_stay_tied(model, safetensors_file):
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "missing.ckpt", "missing-folder"])
-def test_a_place_where_nothing_is_is_refused(text_config, tmp_path, name):
+def test_missing_source_is_refused(text_config, tmp_path, name):
     refusal(text_config(params=str(tmp_path / name)))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt"])
-@pytest.mark.parametrize("content", [b"", b"broken", b"\x80\x02}q\x00.", b"no weights at all, but a text"])
-def test_a_foreign_file_is_refused(text_config, tmp_path, name, content):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"neither a header nor weights"),
+        ("model.ckpt", b""),
+        ("model.ckpt", b"neither an archive nor a pickle"),
+        ("model.ckpt", b"\x80\x02}q\x00."),
+    ],
+)
+def test_unreadable_file_is_refused(text_config, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert "not a readable" in refusal(text_config(params=str(tmp_path / name)))
 
 
 @pytest.mark.parametrize("source", ["safetensors_file", "checkpoint"])
-def test_a_truncated_file_is_refused(text_config, tmp_path, source, request):
+def test_truncated_file_is_refused(text_config, tmp_path, source, request):
     path = request.getfixturevalue(source)
     whole = open(path, "rb").read()  # noqa: SIM115
     with open(path, "wb") as file:
@@ -115,7 +123,7 @@ def test_weights_of_another_architecture_are_refused(text_config, safetensors_fi
     assert "'encoder.self_attention_blocks.0.2.norm.weight' is missing" in refusal(more)
 
 
-def test_a_place_of_no_known_kind_is_refused(text_config, tmp_path):
+def test_unknown_format_is_refused(text_config, tmp_path):
     model = assemble(text_config())
     with pytest.raises(
         UserError, match=r"params='.*': no model in any format that is read \(checkpoint, .*safetensors"
@@ -125,12 +133,12 @@ def test_a_place_of_no_known_kind_is_refused(text_config, tmp_path):
 
 @pytest.fixture
 def published(tmp_path):
-    """A folder in the hub's layout with a masked language model."""
+    """Folder in the hub's layout with a masked language model."""
     transformers.PerceiverForMaskedLM(transformers.PerceiverConfig(**SIZES)).save_pretrained(tmp_path / "hub")
     return str(tmp_path / "hub")
 
 
-def test_published_weights_that_do_not_fit_the_config_are_refused(published):
+def test_published_weights_must_fit_config(published):
     fitting = convert_config(transformers.PerceiverConfig(**SIZES), params=published)
     assert LanguageModel(fitting)
     other = convert_config(transformers.PerceiverConfig(**(SIZES | {"num_latents": 8})), params=published)
@@ -139,7 +147,7 @@ def test_published_weights_that_do_not_fit_the_config_are_refused(published):
     assert "(8, 20)" in message
 
 
-def test_the_weights_of_a_classifier_are_refused(tmp_path):
+def test_weights_of_classifier_are_refused(tmp_path):
     config = transformers.PerceiverConfig(**SIZES)
     transformers.PerceiverForSequenceClassification(config).save_pretrained(tmp_path / "hub")
     message = refusal(convert_config(config, params=str(tmp_path / "hub")))
@@ -147,7 +155,7 @@ def test_the_weights_of_a_classifier_are_refused(tmp_path):
     assert "output_adapter.bias" in message
 
 
-def test_a_folder_of_another_models_weights_is_refused(tmp_path):
+def test_folder_of_other_model_type_is_refused(tmp_path):
     config = transformers.BertConfig(
         vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     )
@@ -155,19 +163,19 @@ def test_a_folder_of_another_models_weights_is_refused(tmp_path):
     refusal(convert_config(transformers.PerceiverConfig(**SIZES), params=str(tmp_path / "hub")))
 
 
-def test_a_folder_with_a_config_alone_is_refused(tmp_path):
+def test_folder_without_weights_is_refused(tmp_path):
     config = transformers.PerceiverConfig(**SIZES)
     config.save_pretrained(tmp_path / "hub")
     refusal(convert_config(config, params=str(tmp_path / "hub")))
 
 
-def test_a_folder_with_broken_weights_is_refused(published, tmp_path):
+def test_folder_with_broken_safetensors_is_refused(published, tmp_path):
     (tmp_path / "hub" / "model.safetensors").write_bytes(b"broken")
     refusal(convert_config(transformers.PerceiverConfig(**SIZES), params=published))
 
 
 @pytest.mark.parametrize("content", [b"", b"broken", b"\x80\x02}q\x00."])
-def test_a_folder_with_broken_pickled_weights_is_refused(published, tmp_path, content):
+def test_folder_with_broken_pickle_is_refused(published, tmp_path, content):
     (tmp_path / "hub" / "model.safetensors").unlink()
     (tmp_path / "hub" / "pytorch_model.bin").write_bytes(content)
     refusal(convert_config(transformers.PerceiverConfig(**SIZES), params=published))

@@ -1,4 +1,4 @@
-"""Loading tokenizers, where words begin, and tokenizers in checkpoints."""
+"""Tokenizers: loading, segmentation into words, serialization."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TEXTS = [
 
 
 def bert_like() -> PreTrainedTokenizerFast:
-    """A word-piece tokenizer, as small as can be."""
+    """Small WordPiece tokenizer."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -55,14 +55,14 @@ def bert_like() -> PreTrainedTokenizerFast:
 
 
 def unsplit() -> PreTrainedTokenizerFast:
-    """A tokenizer that takes a whole text for one word, as those of several large language models do."""
+    """Tokenizer that does not split text into words, as those of several large language models."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.train_from_iterator(["one two"], trainers.BpeTrainer(special_tokens=["<unk>", "<mask>"]))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", mask_token="<mask>")
 
 
 def words_of(text: str) -> list[str]:
-    """The words, one character at a time."""
+    """Split a text at characters of white space."""
     return "".join(" " if character.isspace() else character for character in text).split(" ")
 
 
@@ -77,34 +77,34 @@ def decoded_words(data: bytes, parts: np.ndarray) -> list[str]:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_byte_words_are_runs_without_white_space(text: str) -> None:
+def test_byte_words_are_separated_by_white_space(text: str) -> None:
     data = text.encode()
     assert decoded_words(data, byte_word_parts(np.frombuffer(data, np.uint8))) == [w for w in words_of(text) if w]
 
 
-def test_byte_words_know_all_white_space_of_unicode() -> None:
+def test_byte_words_recognise_all_unicode_white_space() -> None:
     for code in range(0x110000):
         if 0xD800 <= code < 0xE000:
             continue
         character = chr(code)
-        # every white space, and a sample of everything else
+        # all white space, and a sample of other characters
         if character.isspace() or code % 97 == 0:
             parts = byte_word_parts(np.frombuffer(f"a{character}b".encode(), np.uint8))
             assert (parts == WORD_START).sum() == (2 if character.isspace() else 1), hex(code)
 
 
-def test_perceiver_tokenizer_needs_no_download(tmp_path: Path) -> None:
+def test_perceiver_tokenizer_loads_without_download(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(PERCEIVER_TOKENIZER)
     assert isinstance(tokenizer, PerceiverTokenizer)
     assert len(tokenizer) == 262
     tokenizer.save_pretrained(tmp_path / "saved")
     saved = load_tokenizer(str(tmp_path / "saved"))
-    # known by what it does, not by its name
+    # recognised by its tokens, not by its name
     assert byte_offset(tokenizer) == byte_offset(saved) == 6
     check_words(saved)
 
 
-def test_byte_encoder_equals_the_tokenizer() -> None:
+def test_byte_encoder_equals_tokenizer() -> None:
     tokenizer = PerceiverTokenizer()
     encoder = DocumentEncoder(tokenizer)
     for text in TEXTS:
@@ -114,12 +114,12 @@ def test_byte_encoder_equals_the_tokenizer() -> None:
         assert encoder({"text": [text]})["input_ids"][0].tolist() == expected
 
 
-def test_special_tokens_spelt_in_a_text_stay_text_in_bytes() -> None:
+def test_spelling_of_special_token_is_encoded_as_bytes() -> None:
     encoded = DocumentEncoder(PerceiverTokenizer())({"text": ["a [MASK] b"]})
     assert bytes((encoded["input_ids"][0] - 6).tolist()).decode() == "a [MASK] b"
 
 
-def test_each_document_begins_a_word() -> None:
+def test_each_document_starts_a_word() -> None:
     encoded = DocumentEncoder(PerceiverTokenizer())({"text": ["ab", "", None, "cd", " e"]})
     assert encoded["word_parts"][0].tolist() == [
         WORD_START, WORD_REST, WORD_START, WORD_REST, NO_WORD, WORD_START,
@@ -129,7 +129,7 @@ def test_each_document_begins_a_word() -> None:
 
 
 @pytest.mark.parametrize("make", [PerceiverTokenizer, bert_like])
-def test_special_and_end_tokens_enclose_documents_not_pieces(make: type[PreTrainedTokenizerBase]) -> None:
+def test_special_tokens_enclose_documents_not_pieces(make: type[PreTrainedTokenizerBase]) -> None:
     tokenizer = make()
     encoder = DocumentEncoder(tokenizer, special_tokens=True, end_token=True)
     batch = {"text": ["the ", "fox", "it"], "first": [True, False, True], "last": [False, True, True]}
@@ -141,7 +141,7 @@ def test_special_and_end_tokens_enclose_documents_not_pieces(make: type[PreTrain
     assert [part for token, part in zip(ids, parts, strict=True) if token in (cls, sep, end)] == [NO_WORD] * 6
 
 
-def test_fast_words_are_the_tokenizers() -> None:
+def test_words_of_fast_tokenizer() -> None:
     tokenizer = bert_like()
     encoded = DocumentEncoder(tokenizer)({"text": TEXTS[:2]})
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"][0].tolist())
@@ -150,13 +150,13 @@ def test_fast_words_are_the_tokenizers() -> None:
     assert all(token.startswith("##") or token in starts for token in tokens)
 
 
-def test_without_words_each_token_is_one() -> None:
+def test_each_token_is_a_word_without_segmentation() -> None:
     parts = DocumentEncoder(unsplit(), words=False)({"text": ["one two"]})["word_parts"][0]
     assert set(parts.tolist()) == {WORD_START}
 
 
 @pytest.mark.parametrize("make", [PerceiverTokenizer, bert_like])
-def test_round_trip_through_a_checkpoint(make: type[PreTrainedTokenizerBase]) -> None:
+def test_serialization_round_trip(make: type[PreTrainedTokenizerBase]) -> None:
     tokenizer = make()
     file = io.BytesIO()
     torch.save(serialize_tokenizer(tokenizer), file)
@@ -173,7 +173,7 @@ def test_round_trip_through_a_checkpoint(make: type[PreTrainedTokenizerBase]) ->
         assert restored.decode(ids) == tokenizer.decode(ids)
 
 
-def test_fast_tokenizer_from_a_folder(tmp_path: Path) -> None:
+def test_fast_tokenizer_is_loaded_from_folder(tmp_path: Path) -> None:
     bert_like().save_pretrained(tmp_path)
     assert load_tokenizer(str(tmp_path)).mask_token == "[MASK]"
 
@@ -185,11 +185,11 @@ def assert_error(match: str, function: object, *arguments: object) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    assert_error("'./nowhere' is not a folder", load_tokenizer, "./nowhere")
+    assert_error("'./nowhere': not a folder", load_tokenizer, "./nowhere")
     assert_error(f"{tmp_path}.* could not be loaded from folder", load_tokenizer, str(tmp_path))
     no_mask = PreTrainedTokenizerFast(tokenizer_object=unsplit().backend_tokenizer)
     assert_error("has no mask token", mask_token_id, no_mask)
-    assert_error("does not split text into words: pass mask_words=false", check_words, unsplit())
+    assert_error(r"does not split text into words \(pass mask_words=false", check_words, unsplit())
     assert_error(
         "unknown kind of tokenizer 'odd'",
         deserialize_tokenizer,

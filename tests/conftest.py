@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from process_detection import starts_process
 from pytorch_lightning import Trainer
 from torch import nn
 
@@ -17,6 +18,17 @@ from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 
 # Tensors this small gain nothing from threads, which wait for each other on a busy machine.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that start another program, themselves or in a fixture, as ``cli``."""
+    cache: dict[Callable[..., Any], bool] = {}
+    for item in items:
+        if isinstance(item, pytest.Function):
+            fixtures = item._fixtureinfo.name2fixturedefs.values()
+            functions = [item.function, *(definitions[-1].func for definitions in fixtures)]
+            if any(starts_process(function, cache) for function in functions):
+                item.add_marker(pytest.mark.cli)
 
 
 @pytest.fixture(autouse=True)

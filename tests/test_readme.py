@@ -83,7 +83,7 @@ def write_user_files(folder: Path) -> None:
 
 
 def needs_earlier_run(command: list[str]) -> bool:
-    """Whether a command reads the config or a checkpoint of another run; tests/cli runs such commands."""
+    """Return True if a command reads the config or a checkpoint of another run; tests/cli runs such commands."""
     flags = dict(argument.partition("=")[::2] for argument in command)
     return "--config" in flags or "--ckpt_path" in flags or flags.get("--model.encoder.params", "").endswith(".ckpt")
 

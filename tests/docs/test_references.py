@@ -93,7 +93,10 @@ def test_references_in_docstrings(module_name):
     assert not unresolved
 
 
-@pytest.mark.parametrize("file", ["README.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))])
+DOCUMENTS = sorted(str(file.relative_to(ROOT)) for file in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("file", DOCUMENTS)
 def test_names_in_documents(file):
     names = NAMED.findall((ROOT / file).read_text(encoding="utf-8"))
     assert [name for name in names if not exists(name)] == []

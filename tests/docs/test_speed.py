@@ -66,7 +66,7 @@ def test_training_in_the_backward_pass_then_predicting_with_8_bits(folder, capsy
     assert main([*clipping, *TINY]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "--optimizer.in_backward=true" in error
-    assert "--trainer.gradient_clip_val=1.0: set it to null" in error
+    assert "--trainer.gradient_clip_val=1.0 (set it to null)" in error
     assert main([*fit, *TINY]) == 0
     capsys.readouterr()
     (predict,) = commands("predict")

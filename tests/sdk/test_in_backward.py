@@ -1,8 +1,9 @@
-"""The optimizer in the backward pass: the same training with less memory, or a line that says why not."""
+"""Optimizer steps in the backward pass: equal training with less memory, or an error message."""
 
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def assert_same(one, other) -> None:
 
 @pytest.fixture
 def model(text_config):
-    """A small language model whose layers are used more than once, and whose embedding is the decoder's as well."""
+    """Small language model with shared layers and tied embeddings."""
     repeated = {"num_self_attention_blocks": 3, "num_cross_attention_layers": 2}
     return LanguageModel(text_config(repeated))
 
@@ -48,7 +49,7 @@ def loss_of(model, seed: int) -> torch.Tensor:
 
 
 def groups_of(model) -> list[dict]:
-    """Weights decay, biases and norms do not and learn slower."""
+    """Weight decay of matrices only, and a lower learning rate of vectors."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
     return [{"params": matrices, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0, "lr": 1e-3}]
@@ -75,7 +76,7 @@ def train(model, optimizer, schedule) -> None:
     ],
     ids=lambda config: config["name"],
 )
-def test_weights_and_states_equal_those_of_the_ordinary_step(model, config, min_size):
+def test_weights_and_state_equal_those_of_ordinary_steps(model, config, min_size):
     other = copy.deepcopy(model)
     optimizers = [create_optimizer(config, groups_of(each)) for each in (model, other)]
     schedules = [torch.optim.lr_scheduler.StepLR(each, 2, gamma=0.3) for each in optimizers]
@@ -86,7 +87,7 @@ def test_weights_and_states_equal_those_of_the_ordinary_step(model, config, min_
     assert_same(optimizers[1].state_dict(), optimizers[0].state_dict())
 
 
-def test_large_gradients_are_gone_after_the_backward_pass_and_small_ones_wait(model):
+def test_only_large_gradients_are_freed_in_backward(model):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = copy.deepcopy(model.state_dict())
     with stepping_in_backward(optimizer, min_size=100):
@@ -99,7 +100,7 @@ def test_large_gradients_are_gone_after_the_backward_pass_and_small_ones_wait(mo
     assert not any(parameter.grad is None for parameter in model.parameters()), "the context is over"
 
 
-def test_frozen_weights_stay(model):
+def test_frozen_weights_do_not_change(model):
     model.requires_grad_(False)
     model.decoder.requires_grad_(True)
     before = copy.deepcopy(model.encoder.state_dict())
@@ -109,9 +110,9 @@ def test_frozen_weights_stay(model):
 
 
 @pytest.mark.parametrize("name", ["LBFGS", "Lamb"])
-def test_optimizers_that_look_at_all_gradients_are_refused(model, name):
+def test_optimizers_that_need_all_gradients_are_rejected(model, name):
     optimizer = create_optimizer({"name": name, "lr": 0.1}, model.parameters())
-    with pytest.raises(UserError, match=f"--optimizer.in_backward=true .* --optimizer={name}"):
+    with pytest.raises(UserError, match=f"--optimizer.in_backward=true: .* --optimizer={name}"):
         stepping_in_backward(optimizer).__enter__()
 
 
@@ -120,7 +121,7 @@ def test_optimizers_that_look_at_all_gradients_are_refused(model, name):
 
 @pytest.fixture
 def fit(tiny_config, tiny_data, quiet_trainer, tmp_path):
-    """Trains, in the backward pass or not, from another run's checkpoint or not; returns the checkpoint at the end."""
+    """Function that trains, optionally in the backward pass or from a checkpoint; returns the last checkpoint."""
 
     def fit(name: str, in_backward: bool, steps: int = STEPS, resume: str | None = None, model=None, **options) -> dict:
         seed_everything(3, verbose=False)
@@ -155,7 +156,7 @@ def assert_same_run(one: dict, other: dict) -> None:
     [({}, {}), ({"activation_checkpointing": True}, {"precision": "bf16-mixed"})],
     ids=["plain", "checkpointing and mixed precision"],
 )
-def test_a_run_equals_an_ordinary_one_and_is_resumed_either_way(fit, model, options):
+def test_run_equals_an_ordinary_one_and_is_resumed_with_or_without(fit, model, options):
     ordinary = fit("ordinary", False, model=model, **options)
     assert_same_run(fit("in backward", True, model=model, **options), ordinary)
     for first, then in ((False, True), (True, False)):
@@ -174,7 +175,7 @@ class Gradients(Callback):
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_the_optimizers_own_option_turns_it_on(tiny_config, tiny_data, quiet_trainer, value):
+def test_in_backward_option_enables_it(tiny_config, tiny_data, quiet_trainer, value):
     config = tiny_config(num_latents=120, num_latent_channels=150)  # 18000 elements
     options = {"name": "AdamW", "lr": 0.02, "in_backward": value}
     module = LitLanguageModel.create(config, optimizer=options, num_samples=0)
@@ -186,7 +187,7 @@ def test_the_optimizers_own_option_turns_it_on(tiny_config, tiny_data, quiet_tra
     assert "in_backward" not in trainer.optimizers[0].state_dict()["param_groups"][0]
 
 
-def test_resuming_with_another_value_changes_nothing_else(tiny_config, tiny_data, quiet_trainer, tmp_path):
+def test_other_in_backward_value_on_resume_keeps_the_optimizer_state(tiny_config, tiny_data, quiet_trainer, tmp_path):
     def train(steps: int, path=None, **option) -> dict:
         optimizer = {"name": "AdamW", "lr": 0.02, **option}
         module = LitLanguageModel.create(tiny_config(), optimizer=optimizer, num_samples=0)
@@ -208,35 +209,37 @@ class LogsNorms(Callback):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"gradient_clip_val": 1.0}, "--trainer.gradient_clip_val=1.0: set it to null"),
-        ({"accumulate_grad_batches": 2}, "--trainer.accumulate_grad_batches=2: set it to 1"),
-        ({"callbacks": [GradientAccumulationScheduler({0: 1, 1: 2})]}, "GradientAccumulationScheduler: leave it out"),
+        ({"gradient_clip_val": 1.0}, "--trainer.gradient_clip_val=1.0 (set it to null)"),
+        ({"accumulate_grad_batches": 2}, "--trainer.accumulate_grad_batches=2 (set it to 1)"),
+        ({"callbacks": [GradientAccumulationScheduler({0: 1, 1: 2})]}, "GradientAccumulationScheduler (leave it out)"),
         ({"callbacks": [LogsNorms()]}, "LogsNorms.on_before_optimizer_step, which would find no gradients"),
         ({"callbacks": [LambdaCallback(on_after_backward=lambda *_: None)]}, "LambdaCallback.on_after_backward"),
     ],
     ids=["clipping", "accumulation", "scheduled accumulation", "norms", "after the backward pass"],
 )
-def test_what_needs_all_gradients_is_refused_before_training(tiny_config, tiny_data, quiet_trainer, options, named):
+def test_options_that_need_all_gradients_are_rejected(tiny_config, tiny_data, quiet_trainer, options, named):
     module = LitLanguageModel.create(tiny_config(), optimizer={"name": "AdamW", "lr": 0.1, "in_backward": True})
     trainer = quiet_trainer(max_steps=2, **options)
-    with pytest.raises(UserError, match=f"^--optimizer.in_backward=true .* does not go with .*{named}[^\n]*$"):
+    with pytest.raises(
+        UserError, match=rf"^--optimizer\.in_backward=true: does not go with .*{re.escape(named)}[^\n]*$"
+    ):
         trainer.fit(module, datamodule=tiny_data())
     assert trainer.global_step == 0
 
 
-def test_the_gradient_scaler_of_half_precision_is_refused(quiet_trainer):
+def test_gradient_scaler_is_rejected(quiet_trainer):
     trainer = quiet_trainer()
-    trainer.strategy.precision_plugin.precision = "16-mixed"  # needs a GPU in earnest
-    with pytest.raises(UserError, match=r"--trainer.precision=16-mixed, which scales gradients: bf16-mixed or"):
+    trainer.strategy.precision_plugin.precision = "16-mixed"  # this precision needs a GPU
+    with pytest.raises(UserError, match=r"--trainer.precision=16-mixed, which scales gradients \(choose bf16-mixed or"):
         OptimizerInBackward().setup(trainer, trainer.lightning_module, "fit")
 
 
-def test_several_devices_are_refused(quiet_trainer):
+def test_several_devices_are_rejected(quiet_trainer):
     trainer = quiet_trainer(strategy="ddp")
-    with pytest.raises(UserError, match=r"--trainer.strategy \(DDPStrategy\): train on one device"):
+    with pytest.raises(UserError, match=r"--trainer.strategy=DDPStrategy \(train on one device"):
         OptimizerInBackward().setup(trainer, trainer.lightning_module, "fit")
 
 
-def test_no_clipping_is_no_obstacle(tiny_config, tiny_data, quiet_trainer):
+def test_clipping_value_of_null_is_accepted(tiny_config, tiny_data, quiet_trainer):
     module = LitLanguageModel.create(tiny_config(), optimizer={"name": "AdamW", "lr": 0.1, "in_backward": True})
     quiet_trainer(max_steps=1, gradient_clip_val=0).fit(module, datamodule=tiny_data())

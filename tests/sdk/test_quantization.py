@@ -1,4 +1,4 @@
-"""8-bit linear layers: close to the exact ones, on a CPU alone."""
+"""8-bit linear layers: close to the exact ones, only on a CPU."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from perceiver_plugins.text import LanguageModel
 from perceiver_registry import UserError
 
 
-def test_an_8_bit_layer_is_the_product_of_the_rounded_factors():
+def test_int8_linear_equals_the_product_of_rounded_factors():
     linear = Linear(37, 11)
     with torch.no_grad():
         linear.weight *= torch.logspace(-3, 3, 11)[:, None]  # channels of very different sizes
         linear.weight[4] = 0.0
-        x = torch.randn(2, 5, 37) * torch.logspace(-2, 2, 5)[:, None]  # and places
+        x = torch.randn(2, 5, 37) * torch.logspace(-2, 2, 5)[:, None]  # and positions
         x[1, 3] = 0.0
         layer = Int8Linear(linear)
         rounded = [
@@ -34,14 +34,14 @@ def test_an_8_bit_layer_is_the_product_of_the_rounded_factors():
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 8), (8,), (2, 3, 4, 8)])
-def test_inputs_of_any_shape(shape):
+def test_int8_linear_takes_inputs_of_any_shape(shape):
     linear = nn.Linear(8, 3, bias=False)
     with torch.no_grad():
         torch.testing.assert_close(Int8Linear(linear)(x := torch.randn(shape)), linear(x), atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("heads", [3, 1], ids=["several heads", "one head, whose projections are absorbed"])
-def test_a_models_output_is_near_the_exact_one(text_config, randomise, heads):
+def test_quantized_output_is_close(text_config, randomise, heads):
     parts = {"num_cross_attention_heads": heads}
     model = randomise(LanguageModel(text_config(parts, parts))).eval()
     tokens = torch.randint(37, (2, 23))
@@ -54,22 +54,22 @@ def test_a_models_output_is_near_the_exact_one(text_config, randomise, heads):
     assert 1e-4 < error < 0.05
 
 
-def test_the_attention_weights_can_still_be_looked_at(text_config):
+def test_quantized_model_returns_attention_weights(text_config):
     model = quantize(LanguageModel(text_config()).eval())
     with torch.no_grad():
         _, attentions = model(torch.randint(37, (2, 23)), return_attention=True)
     torch.testing.assert_close(attentions.decoder.sum(-1), torch.ones(2, 2, 23))
 
 
-def test_a_model_elsewhere_is_refused(text_config):
+def test_model_on_another_device_is_rejected(text_config):
     model = LanguageModel(text_config()).to("meta")
-    with pytest.raises(UserError, match=r"^--quantize=int8 is for CPUs, not for meta: add --trainer.accelerator=cpu$"):
+    with pytest.raises(UserError, match=r"^--quantize=int8: needs a CPU, got meta \(add --trainer.accelerator=cpu\)$"):
         quantize(model)
 
 
-def test_a_torch_without_8_bit_products_says_so(text_config, monkeypatch):
+def test_torch_without_int8_products_is_reported(text_config, monkeypatch):
     monkeypatch.delattr("torch._int_mm")
-    with pytest.raises(UserError, match="has no product of 8-bit integers"):
+    with pytest.raises(UserError, match="cannot multiply 8-bit integers"):
         quantize(LanguageModel(text_config()))
 
 
@@ -85,8 +85,8 @@ def test_attention_calls_8_bit_projections(randomise):
             torch.testing.assert_close(attention(x_q, x_kv)[0], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_modified_layers_are_left_alone(text_config, randomise):
-    """What a hook, a parametrization or a class of somebody else's does would be lost."""
+def test_modified_layers_are_not_replaced(text_config, randomise):
+    """Hooks, parametrizations and subclasses would be lost."""
     model = randomise(LanguageModel(text_config())).eval()
     attention = model.decoder.cross_attention_layer.attention
     attention.q_proj.register_forward_hook(lambda module, inputs, output: 0.0 * output)

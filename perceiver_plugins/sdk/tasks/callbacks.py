@@ -1,4 +1,4 @@
-"""What Lightning does while a model trains, so that a run can be resumed from any of its checkpoints."""
+"""Callbacks of training: moving average, early stopping and optimizer steps in the backward pass."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from perceiver_registry import UserError
 
 
 class MovingAverage(WeightAveraging):
-    """Lightning's exponential moving average of the weights, told apart from them in every checkpoint.
+    """Exponential moving average of the weights, with checkpoints that can be resumed from.
 
-    While validation runs, and once a run has ended, the module holds the average in the place of its weights. A
-    checkpoint that is saved then must not take the one for the other, or the run could not be resumed from it.
+    During validation and at the end of a run, the module has the average instead of the weights. Checkpoints that are
+    saved then swap the two back, which Lightning's callback does not do.
 
     Args:
-        decay: the part of the average that is kept at each optimizer step. It starts as the weights after the first.
+        decay: fraction of the average that each optimizer step keeps. The average starts as the weights after the first
+            step.
     """
 
     def __init__(self, decay: float):
-        # Linear interpolation: weights that stay as they are, such as frozen ones, are their own average to the bit.
+        # With linear interpolation, the average of constant (frozen) weights equals them bit for bit.
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._swapped = False
 
@@ -39,7 +40,7 @@ class MovingAverage(WeightAveraging):
         self._swapped = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves it to the end of the run, which comes even where there is nothing left to train."""
+        """Do nothing: ``on_fit_end`` swaps, which is also called if no step is left to train."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on_validation_epoch_start(trainer, pl_module)
@@ -51,25 +52,24 @@ class MovingAverage(WeightAveraging):
             checkpoint |= {"state_dict": average, "current_model_state": weights}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._average_model is not None:  # otherwise nothing is trained, and Lightning warns that it is not
+        if self._average_model is not None:  # without training, Lightning would warn
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 class Patience(EarlyStopping):
-    """Lightning's early stopping; a run that is resumed has the patience that it is given then."""
+    """Early stopping. A resumed run has its current patience, not that of its checkpoint."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 class OptimizerInBackward(Callback):
-    """Lets the optimizer update each weight inside the backward pass, and frees its gradient at once.
+    """Step inside the backward pass (:func:`~perceiver_plugins.sdk.tasks.in_backward.stepping_in_backward`).
 
-    The weights become the same as without it. Checkpoints are the same too: a run may be resumed with or without it.
-    What needs all gradients at once, or those of several batches, is refused before training starts.
+    Weights and checkpoints are the same as without it; a run may be resumed with or without it.
 
     Args:
-        min_size: weights with fewer elements wait for the ordinary step: their gradients take no room.
+        min_size: weights with fewer elements are updated after the backward pass.
     """
 
     def __init__(self, min_size: int = MIN_SIZE):
@@ -77,14 +77,14 @@ class OptimizerInBackward(Callback):
         self._stepping = contextlib.ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks that nothing in this run needs all gradients at once.
+        """Check that nothing in this run needs all gradients at once, or those of several batches.
 
         Raises:
-            UserError: if something does; the message names its flag.
+            UserError: if something does.
         """
         obstacle = _obstacle(trainer, pl_module) if stage == "fit" else None
         if obstacle is not None:
-            raise UserError(f"--optimizer.in_backward=true frees each gradient at once and does not go with {obstacle}")
+            raise UserError(f"--optimizer.in_backward=true: does not go with {obstacle}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for optimizer in trainer.optimizers:
@@ -98,19 +98,19 @@ class OptimizerInBackward(Callback):
 
 
 def _obstacle(trainer: Trainer, module: LightningModule) -> str | None:
-    """What in a run needs all gradients at once, and what to do about it; None if nothing does."""
+    """Description of what needs all gradients at once, with a remedy. None: nothing does."""
     if trainer.gradient_clip_val:
-        return f"--trainer.gradient_clip_val={trainer.gradient_clip_val}: set it to null"
+        return f"--trainer.gradient_clip_val={trainer.gradient_clip_val} (set it to null)"
     if trainer.accumulate_grad_batches != 1:
-        return f"--trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: set it to 1"
+        return f"--trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} (set it to 1)"
     if trainer.precision == "16-mixed":
-        return "--trainer.precision=16-mixed, which scales gradients: bf16-mixed or 32-true go with it"
+        return "--trainer.precision=16-mixed, which scales gradients (choose bf16-mixed or 32-true)"
     if not isinstance(trainer.strategy, SingleDeviceStrategy):
-        return f"--trainer.strategy ({type(trainer.strategy).__name__}): train on one device, --trainer.devices=1"
+        return f"--trainer.strategy={type(trainer.strategy).__name__} (train on one device: --trainer.devices=1)"
     for owner in (module, *trainer.callbacks):  # type: ignore[attr-defined]
         if isinstance(owner, GradientAccumulationScheduler):
-            return "--trainer.callbacks=GradientAccumulationScheduler: leave it out"
+            return "--trainer.callbacks=GradientAccumulationScheduler (leave it out)"
         for hook in ("on_after_backward", "on_before_optimizer_step"):
             if is_overridden(hook, owner):
-                return f"{type(owner).__name__}.{hook}, which would find no gradients: leave it out"
+                return f"{type(owner).__name__}.{hook}, which would find no gradients (leave it out)"
     return None

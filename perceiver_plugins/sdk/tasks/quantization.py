@@ -1,4 +1,4 @@
-"""8-bit linear layers for prediction on a CPU: faster, a quarter of the weights' memory, and no longer exact."""
+"""8-bit linear layers for prediction on a CPU: faster, a quarter of the weights' memory, not exact."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from perceiver_registry import UserError
 
 
 class Int8Linear(nn.Module):
-    """A linear layer that multiplies 8-bit integers: rounded weights by rounded inputs, with 32-bit sums.
+    """Linear layer of 8-bit weights and inputs with 32-bit sums (dynamic quantization).
 
-    Each output channel of the weights has a scale, and so has each place of the input, taken as it comes ("dynamic
-    quantization"): the largest magnitude becomes 127.
+    Each output channel of the weights and each input position has a scale: the largest magnitude becomes 127.
 
     Args:
-        linear: the layer whose weights are taken.
+        linear: the layer whose weights are quantized.
     """
 
     integers: Tensor
@@ -46,30 +45,30 @@ class Int8Linear(nn.Module):
 
 
 def to_int8(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rounds each row of (r, c) to integers from -127 to 127; returns these and the scales (r, 1) of the rows."""
+    """Round each row of (r, c) to integers from -127 to 127; return these and the scales (r, 1) of the rows."""
     scales = (rows.abs().amax(dim=1, keepdim=True) / 127).clamp_(min=torch.finfo(rows.dtype).tiny)
     return (rows / scales).round_().to(torch.int8), scales
 
 
 def quantize(model: PerceiverIO) -> PerceiverIO:
-    """Replace a model's unmodified linear layers by those with 8-bit weights.
+    """Replace a model's linear layers by :class:`Int8Linear`.
 
-    Layers that compute something else (subclasses, parametrizations, hooks, quantized weights) stay as they are.
+    Layers with another computation (subclasses, parametrizations, hooks, quantized weights) are not replaced.
 
     Args:
-        model: a model in evaluation mode on a CPU; it is changed in place, and can be neither trained nor saved then.
+        model: a model in evaluation mode on a CPU. It is changed in place, and can then be neither trained nor saved.
 
     Returns:
         The same model.
 
     Raises:
-        UserError: if the model is not on a CPU, or this torch has no product of 8-bit integers.
+        UserError: if the model is not on a CPU, or torch cannot multiply 8-bit integers.
     """
     device = next(model.parameters()).device
     if device.type != "cpu":
-        raise UserError(f"--quantize=int8 is for CPUs, not for {device.type}: add --trainer.accelerator=cpu")
-    if not hasattr(torch, "_int_mm"):  # torchao builds on it, but it is not public
-        raise UserError(f"--quantize=int8: torch {torch.__version__} has no product of 8-bit integers")
+        raise UserError(f"--quantize=int8: needs a CPU, got {device.type} (add --trainer.accelerator=cpu)")
+    if not hasattr(torch, "_int_mm"):  # private, but torchao depends on it
+        raise UserError(f"--quantize=int8: torch {torch.__version__} cannot multiply 8-bit integers (upgrade it)")
     for module in list(model.modules()):
         for name, child in module.named_children():
             if is_unmodified_linear(child, Linear, nn.Linear):

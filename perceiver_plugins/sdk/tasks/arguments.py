@@ -1,4 +1,4 @@
-"""Arguments of Lightning modules: the fields of a model's configuration, one by one."""
+"""Arguments of Lightning modules: the fields of a model's config, and the config itself."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from perceiver_registry import config_from_dict
 P = ParamSpec("P")
 
 CONFIG = "config"
-"""Argument of a whole configuration."""
+"""Name of the argument that is a whole config."""
 
 EARLIER_ORDER = (CONFIG, "optimizer", "lr_scheduler", "task", "ema_decay", "patience")
 """Positional arguments of ``LitX(config, ...)``, the deprecated form."""
 
 DOCUMENTED = re.compile(r"^    (\w+): .*\n?(?: {5,}.*\n?)*", re.MULTILINE)
-"""Documentation of one argument in a docstring."""
+"""Pattern of the documentation of one argument in a docstring."""
 
 
 def model_arguments(config: PerceiverConfig) -> dict[str, Any]:
-    """The arguments of a Lightning module that a model's configuration stands for: one for each of its fields."""
+    """Return the arguments of a Lightning module for a model's config: one for each field."""
     return {field.name: getattr(config, field.name) for field in fields(config)}
 
 
 def takes_config(init: Callable[..., None]) -> bool:
-    """Whether an ``__init__`` declares a whole configuration as an argument, as those for interface 1 do."""
+    """Return whether an ``__init__`` declares a whole config as an argument, as modules for interface 1 do."""
     return CONFIG in inspect.signature(init).parameters
 
 
 def accept_config(init: Callable[P, None]) -> Callable[P, None]:
-    """Let an ``__init__`` that takes the fields of a configuration take the configuration as well.
+    """Decorate an ``__init__`` that takes the fields of a config to accept the config as well.
 
-    Checkpoints hold it as plain data, which ``load_from_checkpoint`` passes as ``config``. A
+    Checkpoints contain the config as plain data, which ``load_from_checkpoint`` passes as ``config``. A
     :class:`~perceiver_core.PerceiverConfig` is accepted for one more release, with a ``DeprecationWarning``.
 
     Args:
-        init: the ``__init__`` of a Lightning module. One that declares ``config`` itself is returned as it is.
+        init: ``__init__`` of a Lightning module. If it declares ``config``, it is returned unchanged.
     """
     if takes_config(init):
         return init
@@ -67,7 +67,7 @@ def accept_config(init: Callable[P, None]) -> Callable[P, None]:
 
 
 def _accepted(function: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that a function declares: as Lightning passes what a checkpoint holds."""
+    """Return the arguments that a function declares, as Lightning does for the arguments in a checkpoint."""
     parameters = inspect.signature(function).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(arguments)
@@ -75,12 +75,10 @@ def _accepted(function: Callable[..., None], arguments: Mapping[str, Any]) -> di
 
 
 def complete_docs(cls: type, base: type) -> None:
-    """Add a base class's documentation of arguments to the docstring of a class that has the same arguments.
-
-    The command line's help and ``help(cls)`` then explain all of them.
+    """Add a base class's documentation of arguments to the docstring of a subclass, for its help.
 
     Args:
-        cls: the class, whose ``__doc__`` is changed. One without a section of arguments stays as it is.
+        cls: the subclass, whose ``__doc__`` is changed, unless it has no section of arguments.
         base: the base class.
     """
     before, section, own = inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")

@@ -1,4 +1,4 @@
-"""Checks of what data, model and loss hand to each other. :mod:`perceiver_registry.testing` makes the same ones."""
+"""Checks of batches, adapted inputs and losses, shared with :mod:`perceiver_registry.testing`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from perceiver_registry import UserError
 
 
 def problems_of_array(adapted: Any, num_channels: int) -> Iterator[str]:
-    """What is wrong with the array (b, m, c) that an input adapter returned, so that no model can run on it.
+    """Describe errors of an input adapter's array (b, m, c) in type and shape.
 
     Args:
-        adapted: what the input adapter returned.
+        adapted: the input adapter's result.
         num_channels: its ``num_input_channels`` c.
     """
     if not isinstance(adapted, AdaptedInput):
@@ -29,12 +29,12 @@ def problems_of_array(adapted: Any, num_channels: int) -> Iterator[str]:
 
 
 def problem_of_missing(names: Iterable[str], batch: Mapping[str, Any]) -> str:
-    """What to say of entries that a batch lacks."""
+    """Describe missing entries of a batch."""
     return f"a batch has {', '.join(map(str, batch))}, and not {', '.join(names)}"
 
 
 def problem_of_loss(loss: Any) -> str | None:
-    """What is wrong with the type of what ``loss_sum`` or ``evaluate`` returned."""
+    """Describe an error in the type of a result of ``loss_sum`` or ``evaluate``. None: no error."""
     total, count = getattr(loss, "total", None), getattr(loss, "count", None)
     if not isinstance(total, Tensor) or not isinstance(count, Tensor):
         return f"the loss is {type(loss).__name__}, not a LossSum of two tensors"
@@ -45,15 +45,15 @@ def problem_of_loss(loss: Any) -> str | None:
 
 
 def checked_loss(compute: Callable[[Any], Any], batch: Any, input_adapter: nn.Module | None) -> Any:
-    """Compute a loss, and check what the input adapter and the loss function return on the way.
+    """Compute a loss, and check the results of the input adapter and of the loss function.
 
     Args:
-        compute: the loss function of a batch.
+        compute: loss function of a batch.
         batch: the batch.
-        input_adapter: the input adapter of its model. None: there is none.
+        input_adapter: input adapter of the model, if it has one.
 
     Raises:
-        UserError: if the batch lacks an entry, or if array or loss are not of their types and shapes.
+        UserError: if the batch lacks an entry, or if array or loss are of a wrong type or shape.
     """
 
     def check_adapted(adapter: Any, _: Any, adapted: Any) -> None:

@@ -1,4 +1,4 @@
-"""``torch.compile`` for training: each attention layer is compiled by itself, in its place."""
+"""``torch.compile`` of single attention layers, for training."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from perceiver_registry.errors import in_one_line
 
 
 def compile_layers(model: nn.Module, device: torch.device | str = "cpu", **options: Any) -> None:
-    """Compiles the attention layers of a model; layers that are alike share what was compiled.
+    """Compile the attention layers of a model in place, when they first run.
 
-    The layers are compiled in place, when they first run: names of weights, and so checkpoints, stay what they are.
-    Results are the same up to rounding; dropout draws other random numbers than without.
+    Layers of equal structure share the compiled code. Names in checkpoints do not change. Results are equal up to
+    rounding; dropout draws other random numbers.
 
     Args:
         model: a model with Perceiver layers.
-        device: where it will run.
-        options: those of ``torch.compile``.
+        device: device of the model.
+        options: options of ``torch.compile``.
 
     Raises:
-        UserError: if nothing can be compiled for the device, usually for want of a C++ compiler.
+        UserError: if compilation for the device fails, usually because a C++ compiler is missing.
     """
     _check_compiler(torch.device(device), options)
     for module in model.modules():
@@ -33,10 +33,10 @@ def compile_layers(model: nn.Module, device: torch.device | str = "cpu", **optio
 
 
 def _check_compiler(device: torch.device, options: dict[str, Any]) -> None:
-    # Compiling something small is the only check that knows all that is needed; its parts are needed anyway.
+    # Compile a small function: there is no other complete check of the requirements.
     try:
         torch.compile(torch.sigmoid, **options)(torch.ones(8, device=device))
-    except Exception as error:  # from a compiler that is missing to one that fails, of many types
+    except Exception as error:  # of many types, from a missing compiler to a failing one
         needed = "a C++ compiler (g++; CXX names another)" if device.type == "cpu" else "a C compiler and Triton"
         reason = in_one_line(error.__cause__ or error)
         raise UserError(f"--model.compile=true needs {needed}, and compiling failed: {reason}") from error

@@ -1,4 +1,4 @@
-"""Ending a training run whose loss or weights stop being finite."""
+"""End training runs with a loss or weights that are NaN or infinite."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from perceiver_registry.errors import RunError
 
 VAL_LOSS = "val_loss"
-"""The metric of the validation that must be finite."""
+"""Name of the validation loss, which must be finite."""
 
 AVERAGED = "current_model_state"
-"""Key of the weights in training in a checkpoint whose ``state_dict`` is their moving average."""
+"""Checkpoint key of the trained weights, if ``state_dict`` is their moving average."""
 
 
 class NonFiniteError(RunError):
@@ -23,11 +23,11 @@ class NonFiniteError(RunError):
 
 
 class FiniteGuard(Callback):
-    """End training when the loss or the weights are not finite, before such a state is saved.
+    """End training if the loss or the weights are not finite, before such a state is saved.
 
-    On one CPU, each loss is checked before its gradients are computed. On other devices that would stall them: there
-    the first step with such a loss is noted on the device, and read whenever metrics are logged, before each
-    checkpoint, before each validation and at the end.
+    With one process on a CPU, each loss is checked before its gradients are computed. Otherwise that would synchronise
+    the device at each step: the number of the first bad step is kept on the device, and read when metrics are logged,
+    before each checkpoint and validation, and at the end.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class FiniteGuard(Callback):
             self._end(trainer, f"the validation loss is {float(loss)}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not self._ended:  # then the last state is saved if its weights are finite
+        if not self._ended:  # after the error, the last state is saved if its weights are finite
             self._check_loss(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -67,7 +67,7 @@ class FiniteGuard(Callback):
 
     def _check_loss(self, trainer: Trainer) -> None:
         step = -1 if self._bad_step is None else int(self._bad_step)
-        # Each process has a loss of its own; all of them end, or none.
+        # Losses differ between processes; either all processes end or none.
         if trainer.strategy.reduce_boolean_decision(step >= 0, all=False):
             self._end(trainer, "the training loss is not finite (NaN or infinite)", step if step >= 0 else None)
 
@@ -77,11 +77,11 @@ class FiniteGuard(Callback):
 
 
 def check_weights(trainer: Trainer, module: LightningModule, *states: Mapping[str, Any]) -> None:
-    """Check that all weights are finite. Every process of a run must call this.
+    """Check that all weights are finite. To be called by every process.
 
     Args:
         trainer: the trainer, for the message.
-        module: the module. Its buffers are not checked: they may hold infinity, such as masks.
+        module: the module. Its buffers, such as masks, may be infinite.
         states: state dicts of the module.
 
     Raises:
@@ -96,7 +96,7 @@ def check_weights(trainer: Trainer, module: LightningModule, *states: Mapping[st
 
 
 def check_saved_weights(trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Check that the weights of a checkpoint that is about to be written are finite, and those of its average.
+    """Check that the weights of a checkpoint and their moving average are finite, before it is written.
 
     Raises:
         NonFiniteError: if they are not.
@@ -105,7 +105,7 @@ def check_saved_weights(trainer: Trainer, module: LightningModule, checkpoint: d
 
 
 def _explained(trainer: Trainer, problem: str, step: int | None) -> str:
-    """One line that says which step, and names the likely causes."""
+    """Error message with the step and the likely causes."""
     causes = ["values in the data that are not finite"]
     if not trainer.precision.startswith(("32", "64", "bf16")):
         causes.insert(0, f"the range of --trainer.precision={trainer.precision} (bf16-mixed and 32-true have more)")

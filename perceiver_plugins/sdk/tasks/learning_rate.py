@@ -1,4 +1,4 @@
-"""The learning rate as an attribute, which Lightning's LearningRateFinder and Tuner read and set."""
+"""Learning rate attribute for Lightning's LearningRateFinder and Tuner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perceiver_plugins.sdk.tasks.parameter_groups import group_rates
 
 
 class TunableLearningRate(LightningModule):
-    """Mixin of a module with an ``optimizer_config``: its learning rate as the attribute ``lr``."""
+    """Mixin of Lightning modules with an ``optimizer_config``: attribute ``lr``."""
 
     optimizer_config: dict[str, Any]
 
@@ -21,7 +21,7 @@ class TunableLearningRate(LightningModule):
 
     @property
     def lr(self) -> float | None:
-        """The optimizer's learning rate, before any schedule; None if the optimizer has none."""
+        """Learning rate of the optimizer before its schedule. None: the optimizer has no such argument."""
         default = inspect.signature(find_optimizer(self.optimizer_config[NAME])).parameters.get("lr")
         return self.optimizer_config.get("lr", None if default is None else default.default)
 
@@ -30,7 +30,7 @@ class TunableLearningRate(LightningModule):
         self.optimizer_config["lr"] = value
         if self._trainer is None:
             return
-        # While a run is under way, its schedule continues from the new rate instead of going back to the old one.
+        # During a run, the schedule continues with the new rate.
         groups = [group for optimizer in self._trainer.optimizers for group in optimizer.param_groups]
         rates = group_rates(groups, value)
         for group, rate in zip(groups, rates, strict=True):

@@ -13,30 +13,30 @@ STAGES = ("val", "test")
 
 
 class EvaluationMetrics(LightningModule):
-    """Mixin of Lightning modules: log metrics of all validation or test data, over all processes, and reset them.
+    """Mixin of Lightning modules with metrics that are logged and reset after each validation and test.
 
-    ``__init__`` calls :meth:`add_metrics`, an evaluation step updates ``self.metrics[stage][name]``, where the stage is
-    "val" or "test".
+    ``__init__`` calls :meth:`add_metrics`. An evaluation step updates ``self.metrics[stage][name]``; the stage is "val"
+    or "test".
     """
 
     metrics: nn.ModuleDict
-    """Metrics of each stage, by the names that :meth:`add_metrics` was given."""
+    """Metrics of each stage by the names in :meth:`add_metrics`."""
 
     progress_metrics: ClassVar[tuple[str, ...]] = ()
-    """Names of the metrics that the progress bar shows; none: all."""
+    """Names of the metrics in the progress bar. Empty: all."""
 
     def add_metrics(self, metrics: Mapping[str, Metric]) -> None:
         """Add metrics, logged as ``val_{name}`` and ``test_{name}``.
 
         Args:
-            metrics: Metrics by name. Each stage has copies of its own.
+            metrics: metrics by name; they are copied for each stage.
         """
-        # Metrics that agree on the first batch by coincidence would share their state from then on.
+        # A compute group shares state among metrics that are equal on the first batch, even if by coincidence.
         collection = MetricCollection(dict(metrics), compute_groups=False)
         self.metrics = nn.ModuleDict({stage: collection.clone(prefix=f"{stage}_") for stage in STAGES})
 
     def log_metrics(self, stage: str) -> None:
-        """Log the metrics of a stage that are single numbers; a subclass may log the others, or none.
+        """Log the metrics of a stage that are single numbers. A subclass may log others.
 
         Args:
             stage: "val" or "test".
@@ -54,7 +54,7 @@ class EvaluationMetrics(LightningModule):
 
     def _end_epoch(self, stage: str) -> None:
         metrics = getattr(self, "metrics", {})
-        # A module may hold metrics of another kind under this name, and log them itself.
+        # A subclass may have another attribute of this name, and log its metrics itself.
         if stage in metrics and isinstance(metrics[stage], MetricCollection):
             self.log_metrics(stage)
             metrics[stage].reset()

@@ -1,4 +1,7 @@
-"""Optimizers and learning rate schedules by name, from torch and timm. timm and transformers are imported when used."""
+"""Optimizers and learning rate schedules by name.
+
+timm and transformers are imported when they are used.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ from perceiver_plugins.sdk.tasks.parameter_groups import LAYER_DECAY, LR_SCALE, 
 from perceiver_registry.errors import UserError, near
 
 NAME = "name"
-"""Under this key a plain config names its optimizer or schedule; the other keys are its arguments."""
+"""Key of a plain config: name of the optimizer or schedule. The other keys are its arguments."""
 
 IN_BACKWARD = "in_backward"
-"""Under this key an optimizer's plain config says whether it steps inside the backward pass; no argument of its own."""
+"""Key of an optimizer's plain config: step inside the backward pass."""
 
 OWN_KEYS = (NAME, IN_BACKWARD, LAYER_DECAY)
-"""Keys of an optimizer's plain config that are no arguments of the optimizer."""
+"""Keys of an optimizer's plain config that are not arguments of its class."""
 
 
 def constant_with_warmup(optimizer: Optimizer, warmup_steps: int = 0) -> LRScheduler:
-    """A learning rate that rises linearly from 0, then stays.
+    """Constant learning rate after linear warm-up from 0.
 
     Args:
-        optimizer: the optimizer whose learning rate is set.
+        optimizer: the optimizer.
         warmup_steps: optimizer steps until the full learning rate.
     """
     from transformers.optimization import get_constant_schedule_with_warmup
@@ -40,13 +43,13 @@ def constant_with_warmup(optimizer: Optimizer, warmup_steps: int = 0) -> LRSched
 def cosine_with_warmup(
     optimizer: Optimizer, warmup_steps: int = 0, training_steps: int | None = None, min_fraction: float = 0.0
 ) -> LRScheduler:
-    """A learning rate that rises linearly from 0, then falls along half a cosine.
+    """Cosine decay of the learning rate after linear warm-up from 0.
 
     Args:
-        optimizer: the optimizer whose learning rate is set.
+        optimizer: the optimizer.
         warmup_steps: optimizer steps until the full learning rate.
-        training_steps: optimizer steps until the end. None: those that the trainer will take.
-        min_fraction: the final learning rate, as a fraction of the full one.
+        training_steps: optimizer steps until the end. None: number of steps of the run.
+        min_fraction: final learning rate as a fraction of the full one.
     """
     if training_steps is None:
         raise ValueError("cosine_with_warmup: training_steps is unknown")
@@ -58,7 +61,7 @@ def cosine_with_warmup(
 
 
 def _key(name: str) -> str:
-    """Names are compared without regard to case, underscores and a closing "LR"."""
+    """Normalise a name for comparison: lower case, without underscores and a final "LR"."""
     return name.lower().replace("_", "").removesuffix("lr")
 
 
@@ -71,20 +74,20 @@ def _classes(module: Any, base: type) -> Iterable[tuple[str, Any]]:
 
 @functools.cache
 def optimizers() -> dict[str, type[Optimizer]]:
-    """The known optimizers by name: those of ``torch.optim``, then those that only ``timm.optim`` has."""
+    """Return all optimizers by name: those of ``torch.optim``, and those that only ``timm.optim`` has."""
     import timm.optim
 
     return dict(_classes(timm.optim, Optimizer)) | torch_optimizers()
 
 
 def torch_optimizers() -> dict[str, type[Optimizer]]:
-    """The optimizers of ``torch.optim`` by name."""
+    """Return the optimizers of ``torch.optim`` by name."""
     return dict(_classes(torch.optim, Optimizer))
 
 
 @functools.cache
 def lr_schedulers() -> dict[str, Callable[..., Any]]:
-    """The known schedules by name: constant and cosine with warm-up, and those of ``torch.optim.lr_scheduler``."""
+    """Return all schedules by name: constant and cosine with warm-up, and ``torch.optim.lr_scheduler``'s."""
     schedules = dict(_classes(torch.optim.lr_scheduler, LRScheduler))
     return schedules | {"CosineWithWarmup": cosine_with_warmup, "ConstantWithWarmup": constant_with_warmup}
 
@@ -102,19 +105,19 @@ def _find(name: str, known: Mapping[str, Any], noun: str) -> Any:
 
 
 def find_optimizer(name: str) -> type[Optimizer]:
-    """The optimizer class called ``name`` (``AdamW``, ``Lamb``, ``torch.optim.SGD``).
+    """Return the optimizer class of a name (``AdamW``, ``Lamb``, ``torch.optim.SGD``).
 
     Raises:
-        UserError: if there is none; the message says which names are near.
+        UserError: if the name is unknown; the message suggests similar ones.
     """
     return _match(name, torch_optimizers()) or _find(name, optimizers(), "optimizer")
 
 
 def find_lr_scheduler(name: str) -> Callable[..., Any]:
-    """The schedule called ``name`` (``CosineWithWarmup``, ``cosine_with_warmup``, ``StepLR``).
+    """Return the schedule of a name (``CosineWithWarmup``, ``cosine_with_warmup``, ``StepLR``).
 
     Raises:
-        UserError: if there is none; the message says which names are near.
+        UserError: if the name is unknown; the message suggests similar ones.
     """
     return _find(name, lr_schedulers(), "learning rate schedule")
 
@@ -122,17 +125,16 @@ def find_lr_scheduler(name: str) -> Callable[..., Any]:
 def create_optimizer(
     config: Mapping[str, Any], parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], prefer_fused: bool = True
 ) -> Optimizer:
-    """Creates an optimizer.
+    """Create an optimizer.
 
     Args:
-        config: its name under ``"name"``, and its arguments. ``"in_backward"`` is left to the trainer's callback, and
-            ``"layer_decay"`` to :func:`~perceiver_plugins.sdk.tasks.parameter_groups.group_parameters`.
+        config: name under ``"name"``, and arguments. ``"in_backward"`` and ``"layer_decay"`` are ignored here.
         parameters: the parameters to optimize, or groups of them.
-        prefer_fused: take the fused kernel of an optimizer that has one, unless ``config`` says ``fused`` or
-            ``foreach``: it is the fastest on CPU and GPU.
+        prefer_fused: use the fused kernel of an optimizer that has one, unless ``config`` has ``fused`` or
+            ``foreach``. It is the fastest one on CPU and GPU.
 
     Raises:
-        UserError: if the name is unknown, or an argument is not one of the optimizer's or out of range.
+        UserError: if the name or an argument is unknown, or an argument is out of range.
     """
     options = {key: value for key, value in config.items() if key not in OWN_KEYS}
     optimizer = find_optimizer(config[NAME])
@@ -148,17 +150,16 @@ def create_optimizer(
 def create_lr_scheduler(
     config: Mapping[str, Any], optimizer: Optimizer, training_steps: Callable[[], int]
 ) -> dict[str, Any]:
-    """Creates a schedule, in the form that Lightning takes.
+    """Create a schedule in the form of Lightning's ``configure_optimizers``.
 
     Args:
-        config: its name under ``"name"``, its arguments, and optionally ``interval`` ("step" or "epoch"): how often
-            it advances. By default it does at each optimizer step, and one that watches ``val_loss`` after each
-            validation epoch.
-        optimizer: the optimizer whose learning rate is set.
-        training_steps: tells the number of optimizer steps of the whole run, if the schedule asks for it.
+        config: name under ``"name"``, arguments, and optionally ``interval``: "step" or "epoch". Default: "step", but
+            "epoch" for ``ReduceLROnPlateau``, which monitors ``val_loss``.
+        optimizer: the optimizer.
+        training_steps: returns the number of optimizer steps of the run; called if the schedule needs it.
 
     Raises:
-        UserError: if the name is unknown, or an argument is not one of the schedule's or out of range.
+        UserError: if the name or an argument is unknown, or an argument is out of range.
     """
     options = dict(config)
     create = find_lr_scheduler(options.pop(NAME))
@@ -239,11 +240,11 @@ def _rescale(group: dict[str, Any], saved: float | None, current: float) -> None
 
 
 def follow_schedule(optimizer: Optimizer, schedule: Any = None) -> None:
-    """Sets the learning rates that ``schedule`` gives at the step that it has come to, whatever they were before.
+    """Set an optimizer's learning rates to those of a schedule at its current step.
 
     Args:
-        optimizer: the optimizer whose learning rates are set.
-        schedule: its schedule. None, or one that only knows the next change from the last: the initial rates are set.
+        optimizer: the optimizer.
+        schedule: its schedule. None, or without a closed form: the initial rates are set.
     """
     for group in optimizer.param_groups:
         group["lr"] = group.get("initial_lr", group["lr"])

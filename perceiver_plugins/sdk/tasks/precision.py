@@ -1,4 +1,4 @@
-"""Labels in runs of reduced precision."""
+"""Full-precision labels in runs of reduced precision."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pytorch_lightning.plugins import Precision
 
 
 def keep_labels(precision: Precision) -> None:
-    """Let a trainer's precision plugin leave the labels of a batch as they are.
+    """Exclude labels from a precision plugin's conversion of batches.
 
-    Plugins such as that of ``bf16-true`` convert all of a batch before a module sees it. Targets in their own units
-    would lose their digits; the module rounds them once they are standardised.
+    Plugins such as that of ``bf16-true`` convert the whole batch. Regression targets would lose digits; the module
+    converts them after they are standardised.
 
     Args:
-        precision: the plugin, which is changed.
+        precision: the plugin, which is changed in place.
     """
     if isinstance(precision.convert_input, _KeepLabels):
         return
@@ -22,7 +22,7 @@ def keep_labels(precision: Precision) -> None:
 
 
 class _KeepLabels:
-    """A conversion of batches that leaves their labels out."""
+    """Conversion of batches without their labels."""
 
     def __init__(self, convert: Any) -> None:
         self.convert = convert

@@ -1,9 +1,9 @@
-"""Resume a run exactly where its checkpoint was saved.
+"""Exact resuming of runs.
 
-Lightning saves its loops' counters as they are in whichever hook a checkpoint is written, and infers from them how to
-continue. That goes wrong in several hooks: an epoch that ``max_steps`` cut short counts as finished, an epoch with
-``max_steps`` counts twice, a validation that is due is left out, a ``ReduceLROnPlateau`` misses its step. Therefore
-checkpoints state the position explicitly, and a resumed run sets Lightning's counters from it.
+Lightning saves its loops' counters, whichever hook a checkpoint is saved in, and infers the position from them. Some
+hooks give wrong positions: an epoch that ``max_steps`` ended counts as finished, an epoch may count twice, a due
+validation or a step of ``ReduceLROnPlateau`` is left out. Checkpoints therefore have an explicit record of the
+position, from which a resumed run sets Lightning's counters.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from pytorch_lightning.loops.progress import _ProcessedTracker, _Progress
 
 KEY = "resume"
-"""Checkpoints hold the record of :func:`resume_record` under this key."""
+"""Checkpoint key of the record of :func:`resume_record`."""
 
 
 class ExactResume(Callback):
-    """Save a run's position with each checkpoint, and continue a resumed run there."""
+    """Save the position of a run in each checkpoint, and resume from it."""
 
     def __init__(self) -> None:
         self._validated = 0
-        """Number of batches that were trained on when the latest validation was finished."""
+        """Number of training batches before the end of the latest validation."""
         self._record: Mapping[str, Any] | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,7 +52,7 @@ class ExactResume(Callback):
             check_stream(self._record.get("loading", {}), loading_state(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning does not notice that a restart is over where the epoch had no batch left.
+        # Lightning does not reset this flag if the epoch had no batch left.
         trainer.fit_loop.epoch_loop.restarting = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,11 +84,11 @@ class Position:
 
 
 def current_position(trainer: Trainer, validated: int) -> Position:
-    """Position of a run, in whichever hook.
+    """Return the position of a run, in any hook.
 
     Args:
         trainer: the trainer.
-        validated: number of batches that were trained on when the latest validation was finished.
+        validated: number of training batches before the end of the latest validation.
     """
     fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     epochs, batches = _current(fit_loop.epoch_progress), _current(loop.batch_progress)
@@ -101,18 +101,18 @@ def current_position(trainer: Trainer, validated: int) -> Position:
         unfinished = _is_interrupted(loop.val_loop.batch_progress) or validated != _total(loop.batch_progress).processed
         validate = done > 0 and between_batches and unfinished and _is_validation_due(trainer)
         return Position(epochs.processed, done, last, validate, False)
-    if done > 0 and not last:  # Lightning counts an epoch that was cut short
+    if done > 0 and not last:  # Lightning counts an unfinished epoch
         return Position(epochs.processed - 1, done, False, False, False)
     return Position(epochs.processed, 0, False, False, epochs.completed < epochs.processed)
 
 
 def resume_record(trainer: Trainer, module: LightningModule, validated: int) -> dict[str, Any]:
-    """Record for a checkpoint, from which :func:`resume` continues the run.
+    """Return the record for a checkpoint, from which :func:`resume` continues the run.
 
     Args:
         trainer: the trainer.
         module: the module that it trains.
-        validated: number of batches that were trained on when the latest validation was finished.
+        validated: number of training batches before the end of the latest validation.
     """
     position = current_position(trainer, validated)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -120,10 +120,10 @@ def resume_record(trainer: Trainer, module: LightningModule, validated: int) -> 
 
 
 def set_counters(checkpoint: dict[str, Any]) -> None:
-    """Let a checkpoint's counters agree with its position, whatever hook it was saved in.
+    """Set a checkpoint's counters from its position.
 
     Args:
-        checkpoint: the checkpoint, which is changed in place.
+        checkpoint: the checkpoint, changed in place.
     """
     position = read_position(checkpoint[KEY])
     loops = checkpoint["loops"]["fit_loop"]
@@ -145,7 +145,7 @@ def set_counters(checkpoint: dict[str, Any]) -> None:
 
 
 def read_position(record: Any) -> Position:
-    """The position in a checkpoint's record.
+    """Read the position in a checkpoint's record.
 
     Raises:
         UserError: if the record is damaged.
@@ -180,25 +180,25 @@ def check_record(record: Any, module: LightningModule) -> None:
 
 
 def _all_values(part: Any, is_intact: Callable[[str, Any], bool]) -> bool:
-    """Whether a part of a record is a dict of which all values are intact."""
+    """Return whether a part of a record is a dict of intact values."""
     return isinstance(part, dict) and all(is_intact(name, value) for name, value in part.items())
 
 
 def loading_state(trainer: Trainer) -> dict[str, int]:
-    """Values that decide the order of the training data; empty if its data module does not define them."""
+    """Return the values that determine the order of the training data; empty if the data module has none."""
     state: dict[str, int] = getattr(trainer.datamodule, "loading_state", dict)()  # type: ignore[attr-defined]
     return state
 
 
 def check_stream(saved: Mapping[str, int], current: Mapping[str, int]) -> None:
-    """Check that a stream can be continued.
+    """Check that streamed data can be continued.
 
     Args:
         saved: :func:`loading_state` of the run that saved the checkpoint.
-        current: that of the run that resumes it.
+        current: :func:`loading_state` of the resumed run.
 
     Raises:
-        UserError: if documents would be shared among the processes in another way.
+        UserError: if documents would be distributed among processes in another way.
     """
     if not saved or not (saved.get("streaming") or current.get("streaming")):
         return
@@ -214,7 +214,7 @@ def check_stream(saved: Mapping[str, int], current: Mapping[str, int]) -> None:
 
 
 def _fitted(position: Position, trainer: Trainer, saved: Mapping[str, int]) -> Position:
-    """The position by the number of examples, if batches have another size than when it was saved."""
+    """Convert the position by the number of examples, if the batch size has changed."""
     current, batches_per_epoch = loading_state(trainer), trainer.num_training_batches
     if saved.keys() != current.keys() or saved == current or not isinstance(batches_per_epoch, int):
         return position
@@ -231,12 +231,12 @@ def _fitted(position: Position, trainer: Trainer, saved: Mapping[str, int]) -> P
 
 
 def resume(trainer: Trainer, module: LightningModule, record: Mapping[str, Any]) -> None:
-    """Continue a run at the position of its checkpoint. To be called when training starts.
+    """Continue a run at the position of its checkpoint, when training starts.
 
     Args:
-        trainer: the trainer, whose state Lightning has restored.
+        trainer: the trainer, with the state that Lightning restored.
         module: the module that it trains.
-        record: what :func:`resume_record` returned for the checkpoint.
+        record: the checkpoint's :func:`resume_record`.
     """
     position = _fitted(read_position(record), trainer, record.get("loading", {}))
     fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
@@ -250,14 +250,14 @@ def resume(trainer: Trainer, module: LightningModule, record: Mapping[str, Any])
         _restore_gradients(trainer, module, record)
     else:
         _restart_between_epochs(trainer)
-    # Lightning may have started to iterate before it restored the counters that the loader goes by.
+    # Lightning may have created the iterator before it restored the loader's counters.
     iter(cast("Any", fit_loop._data_fetcher))
 
 
 def _restart_between_epochs(trainer: Trainer) -> None:
     fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     fit_loop._restart_stage, loop._restart_stage = FitStage.NONE, EpochStage.NONE
-    # Set past its setter, which keeps runs of `max_steps` restarting.
+    # Its setter would ignore this for runs with `max_steps`.
     fit_loop._restarting = False
     loop.restarting = False
     _set_steps(trainer, after_step=True)
@@ -267,7 +267,7 @@ def _restart_within_epoch(trainer: Trainer, position: Position) -> None:
     fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     loop.batch_progress.is_last_batch = position.last or position.batch >= trainer.num_training_batches
     loop.restarting = True
-    # Plateau schedules take their step at the end of this epoch as of any other.
+    # With this flag, plateau schedules would skip their step at the end of the epoch.
     fit_loop._restarting = False
     fit_loop._restart_stage = FitStage.RESTARTED_MID_EPOCH
     if position.validate and _is_validation_due(trainer):
@@ -276,19 +276,19 @@ def _restart_within_epoch(trainer: Trainer, position: Position) -> None:
         _set_steps(trainer, after_step=False)
     elif loop.batch_progress.is_last_batch:
         loop._restart_stage = EpochStage.RESTARTED_ON_LAST
-        loop.val_loop._has_run = True  # ends the epoch without reading another batch
+        loop.val_loop._has_run = True  # end the epoch without another batch
         _set_steps(trainer, after_step=True)
     else:
         loop._restart_stage = EpochStage.NONE
         _set_steps(trainer, after_step=False)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        # These act when an epoch begins. The latter averages once in an epoch, whatever was restored.
+        # They act at the start of an epoch, which is skipped. The latter averages once in an epoch.
         if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
             callback.on_train_epoch_start(trainer, trainer.lightning_module)
 
 
 def _set_steps(trainer: Trainer, after_step: bool) -> None:
-    """Set the number of steps that loggers go by; Lightning has yet to count the latest one if not ``after_step``."""
+    """Set the step number of loggers; Lightning has yet to count the latest step if not ``after_step``."""
     loop = trainer.fit_loop.epoch_loop
     if trainer.lightning_module.automatic_optimization:
         pending = not after_step and not loop._should_accumulate()
@@ -296,7 +296,7 @@ def _set_steps(trainer: Trainer, after_step: bool) -> None:
 
 
 def _is_validation_due(trainer: Trainer) -> bool:
-    """Whether a validation follows the latest batch, apart from one because training is about to stop."""
+    """Return whether a validation follows the latest batch, except one because training stops."""
     fit_loop = trainer.fit_loop
     stopping, trainer.should_stop = trainer.should_stop, False
     try:
@@ -322,7 +322,7 @@ def _set(progress: _Progress, **values: int) -> None:
         vars(tracker).update(values)
 
 
-# Gradients of batches whose step is still to come
+# Accumulated gradients
 
 
 def _accumulated_gradients(trainer: Trainer, module: LightningModule, position: Position) -> dict[str, Any]:

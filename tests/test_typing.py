@@ -16,12 +16,14 @@ from perceiver_plugins.text import PerceiverConfig, TextDecoderConfig, TextEncod
 config = PerceiverConfig(TextEncoderConfig(vocab_sise=262), TextDecoderConfig())
 model: LanguageModel = LitLanguageModel.create(config).model
 data = PythonDocsDataModule(batch_size="8")
+LitLanguageModel.create(config, optimizer=1)
 """
 
 MISTAKES = {
     1: 'Module "perceiver_plugins.classification" has no attribute "LitClasifier"',
     5: 'Unexpected keyword argument "vocab_sise" for "TextEncoderConfig"',
     7: 'Argument "batch_size" to "PythonDocsDataModule" has incompatible type "str"; expected "int"',
+    8: 'Argument "optimizer" to "create" of "LitPerceiver" has incompatible type "int"',
 }
 
 CONFIG = """\

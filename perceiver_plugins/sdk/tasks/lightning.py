@@ -1,4 +1,4 @@
-"""The Lightning module that tasks build on."""
+"""Base class of the tasks' Lightning modules."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DEFAULT_OPTIMIZER: Mapping[str, Any] = {NAME: "AdamW", "lr": 1e-3}
 
 @dataclass(frozen=True)
 class LossSum:
-    """A loss before it is averaged, so that it can be averaged over processes and batches with equal weights.
+    """Sum of losses and their number, for means over batches and processes with equal weights.
 
     Attributes:
         total: sum of the losses of all predictions.
@@ -64,55 +64,55 @@ class LossSum:
 
     @property
     def divisor(self) -> Tensor:
-        """What a sum over these predictions is divided by: their number, or 1 where there is none."""
+        """Divisor of a sum over these predictions: their number, or 1 if there are none."""
         return self.count.masked_fill(self.count == 0, 1)
 
     @property
     def mean(self) -> Tensor:
-        """The mean loss; 0 where there is no prediction."""
+        """Mean loss; 0 without predictions."""
         return self.total / self.divisor
 
 
 class LitPerceiver(EvaluationMetrics, TunableLearningRate):
-    """Trains a Perceiver: a task's module implements :meth:`loss_sum` and may build its model in :meth:`build`.
+    """Base class of Lightning modules that train a Perceiver.
 
-    Logged are ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate``, the throughput, and the metrics that a
-    task's module adds (:meth:`~perceiver_plugins.sdk.tasks.metrics.EvaluationMetrics.add_metrics`) and updates in
-    :meth:`evaluate`.
+    A subclass implements :meth:`loss_sum`. It logs ``train_loss``, ``val_loss``, ``test_loss``, ``learning_rate``, the
+    throughput, and the metrics that the subclass adds
+    (:meth:`~perceiver_plugins.sdk.tasks.metrics.EvaluationMetrics.add_metrics`) and updates in :meth:`evaluate`.
 
-    Two runs from one seed are equal, and so are a run that was interrupted and resumed and one that was not: the
-    random numbers of a training step (dropout) depend on the seed, the number of batches before it, and the process.
+    Runs with equal seeds are equal, also if one of them was interrupted and resumed: the random numbers of a training
+    step (dropout) depend on the seed, the number of batches before it, and the process.
 
-    A subclass declares the same arguments, with the types of its encoder and decoder, and its own. Those that it does
-    not document have the documentation of this class.
+    A subclass declares the same arguments, with the types of its encoder and decoder, and its own. Arguments that it
+    does not document have the documentation of this class.
 
     Args:
-        encoder: the encoder's configuration; its type selects the input adapter.
-        decoder: the decoder's configuration; its type selects the output adapter.
+        encoder: encoder config; its type selects the input adapter.
+        decoder: decoder config; its type selects the output adapter.
         num_latents: length of the latent array.
         num_latent_channels: channels of the latent array.
         activation_checkpointing: recompute the activations inside each attention layer in the backward pass.
         activation_offloading: keep the activations that the backward pass needs in CPU memory.
         init: initialisation, as for :class:`~perceiver_core.PerceiverConfig`.
-        params: source of the weights, as for :class:`~perceiver_core.PerceiverConfig`. None: fresh weights.
-        compile: compile each attention layer when the model is trained.
+        params: source of the weights, as for :class:`~perceiver_core.PerceiverConfig`. None: random weights.
+        compile: compile each attention layer for training.
         optimizer: name (under ``"name"``) and arguments of the optimizer: ``{"name": "Lamb", "lr": 1e-3}``.
-            None: AdamW with a learning rate of 1e-3. With ``"in_backward": True`` it steps inside the backward pass
-            (:class:`~perceiver_plugins.sdk.tasks.callbacks.OptimizerInBackward`), and ``"layer_decay"`` is the factor
-            of the learning rate from each layer to the one before it. Biases and norms have no weight decay
+            None: AdamW with a learning rate of 1e-3. ``"in_backward": True``: step inside the backward pass
+            (:class:`~perceiver_plugins.sdk.tasks.callbacks.OptimizerInBackward`). ``"layer_decay"``: factor of the
+            learning rate from each layer to the one before it. Biases and norms have no weight decay
             (:func:`~perceiver_plugins.sdk.tasks.parameter_groups.group_parameters`).
-        lr_scheduler: name and arguments of the learning rate schedule. None: the learning rate stays constant.
-        task: name of the registered task that the module serves. None: the class's own.
-        ema_decay: validate, test and save an exponential moving average of the weights, of which this part is kept
-            at each step (0.999, say), instead of the weights themselves. None: no average.
-        patience: end training after so many validations without a lower validation loss. None: never.
+        lr_scheduler: name and arguments of the learning rate schedule. None: a constant learning rate.
+        task: name of the registered task. None: the task of this class.
+        ema_decay: validate, test and save an exponential moving average of the weights with this decay at each step,
+            such as 0.999. None: no average.
+        patience: end training after this number of validations without a lower validation loss. None: never.
 
     Raises:
-        UserError: if the configuration, or what it names, does not work.
+        UserError: if an argument, or what it names, is invalid.
     """
 
     task: str
-    """Name of the registered task that this module serves."""
+    """Name of the registered task."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -159,7 +159,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         )
         self.optimizer_config = dict(optimizer or DEFAULT_OPTIMIZER)
         self.lr_scheduler_config = dict(lr_scheduler or {})
-        # For ``load_from_checkpoint``, see ``accept_config``. Weights come from the checkpoint, not from ``params``.
+        # For ``load_from_checkpoint``, see ``accept_config``. It takes weights from the checkpoint, not ``params``.
         self.save_hyperparameters(
             {
                 "config": config_to_dict(self.config.without_params(), full_names=True),
@@ -171,7 +171,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         )
         self.model = self.build(self.config)
         self.run_config: Mapping[str, Any] = {}
-        """The whole run's configuration, which checkpoints keep so that the run can be resumed."""
+        """Configuration of the run, saved in checkpoints to resume it."""
         self._checked: set[str] = set()
         self._seed: int | None = None
         self._exclude_from_decay: bool | None = None
@@ -181,13 +181,36 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         self._since = time.perf_counter()
 
     @classmethod
-    def create(cls, config: PerceiverConfig, **options: Any) -> Self:
-        """Create the Lightning module of a model's configuration; its ``model`` is the PyTorch model.
+    def create(
+        cls,
+        config: PerceiverConfig,
+        *,
+        optimizer: Mapping[str, Any] | None = None,
+        lr_scheduler: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        ema_decay: float | None = None,
+        patience: int | None = None,
+        **options: Any,
+    ) -> Self:
+        """Create the Lightning module of a model's config; its ``model`` is the PyTorch model.
 
         Args:
-            config: the model's configuration.
-            options: arguments of the module that are no fields of ``config``, such as its optimizer.
+            config: model config.
+            optimizer: as for this class, like the arguments below. None: the default of the class.
+            lr_scheduler: learning rate schedule.
+            task: name of the task.
+            ema_decay: decay of the moving average.
+            patience: number of validations.
+            options: arguments of a subclass that are not fields of ``config``.
         """
+        named = {
+            "optimizer": optimizer,
+            "lr_scheduler": lr_scheduler,
+            "task": task,
+            "ema_decay": ema_decay,
+            "patience": patience,
+        }
+        options |= {name: value for name, value in named.items() if value is not None}
         if takes_config(cls.__init__):
             return cls(config, **options)  # type: ignore[arg-type]
         return cls(**model_arguments(config), **options)
@@ -209,7 +232,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         return callbacks
 
     def check_data(self, datamodule: Any) -> None:
-        """Checks that the model can be used with a data module.
+        """Check that the model can be used with a data module.
 
         Raises:
             UserError: if it cannot.
@@ -222,23 +245,23 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
                 raise UserError(str(error)) from error
 
     def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Random labels for a batch of random inputs: for trials and tests.
+        """Draw random labels for a batch of random inputs, for tests.
 
         Args:
-            batch: what the input adapter's ``example_batch`` returned.
-            generator: draws the numbers.
+            batch: a result of the input adapter's ``example_batch``.
+            generator: random generator.
         """
         raise NotImplementedError(f"{type(self).__name__}.example_labels")
 
     def build(self, config: PerceiverConfig) -> nn.Module:
-        """Builds the model."""
+        """Build the model."""
         return assemble(config)
 
     def forward(self, batch: Batch) -> Any:
         """Compute the model's output for a batch, without its loss: ``lit_model(batch)``.
 
         Args:
-            batch: what the input adapter reads; other entries, such as labels, are ignored.
+            batch: entries of the input adapter; others, such as labels, are ignored.
         """
         return self.model(batch)
 
@@ -247,7 +270,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         return self(batch)
 
     def quantize(self) -> None:
-        """Lets the model predict with 8-bit integers: faster on a CPU, not exact, and the end of its training.
+        """Quantize the model to 8-bit integers for prediction on a CPU; it can then no longer be trained.
 
         Raises:
             UserError: if the model is not on a CPU.
@@ -255,23 +278,23 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         quantize(self.model)  # type: ignore[arg-type]
 
     def loss_sum(self, batch: Batch) -> LossSum:
-        """The summed loss of a batch and the number of predictions in it."""
+        """Compute the summed loss of a batch and its number of predictions."""
         raise NotImplementedError(f"{type(self).__name__}.loss_sum")
 
     def evaluate(self, batch: Batch, stage: str) -> LossSum:
-        """The loss of a batch of validation or test data; a task may update its metrics here.
+        """Compute the loss of a validation or test batch; a subclass may update its metrics here.
 
         Args:
             batch: the batch.
-            stage: "val" or "test", which the names of metrics begin with.
+            stage: "val" or "test", the prefix of the metrics' names.
         """
         return self.loss_sum(batch)
 
     throughput = "tokens_per_second"
-    """Name under which the throughput is logged."""
+    """Name of the throughput in logs."""
 
     def num_tokens(self, batch: Batch) -> Tensor | int:
-        """How much a batch holds, for the logged throughput."""
+        """Count the tokens of a batch for the throughput."""
         return batch["attention_mask"].sum()
 
     # Steps
@@ -283,7 +306,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
             compile_layers(self.model, self.trainer.strategy.root_device)
 
     def on_fit_start(self) -> None:
-        # The seed that was set, or the one that torch drew; that of the checkpoint if the run is resumed.
+        # A resumed run has the seed of its checkpoint.
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**32
 
@@ -309,7 +332,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self._num_tokens = self._num_tokens + self.num_tokens(batch)
-        # When Lightning writes its logs: it counts steps across epochs. Several batches may make a step.
+        # Lightning writes logs at these steps. A step may have several batches.
         step = self.trainer.global_step
         if step % self.trainer.log_every_n_steps == 0 and step != self._measured_step:  # type: ignore[attr-defined]
             self._measured_step = step
@@ -329,7 +352,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         self._log_mean("test_loss", loss)
 
     def _first_checked(self, compute: Callable[[Batch], LossSum], batch: Batch, stage: str) -> LossSum:
-        """Compute the loss of a batch; check the first one of a stage, as errors within the model say little."""
+        """Compute the loss of a batch; check the first batch of each stage."""
         if stage in self._checked:
             return compute(batch)
         loss: LossSum = checked_loss(compute, batch, getattr(self.model, "input_adapter", None))
@@ -337,8 +360,8 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         return loss
 
     def _log_mean(self, name: str, loss: LossSum) -> None:
-        # With the count as weight, the mean over batches and processes is the mean over predictions. As a float, since
-        # Lightning takes the mean of the processes' weights as well, and that of integers is rounded.
+        # With the count as weight, the mean over batches and processes is the mean over predictions. A float, as
+        # Lightning averages the weights over processes, which would round integers.
         weight: Any = float(loss.count)
         self.log(name, loss.mean, batch_size=weight, prog_bar=True, sync_dist=True)
 
@@ -355,14 +378,14 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     def configure_optimizers(self) -> Any:
         precision = self.trainer.precision
-        # The gradient scaler of half precision cannot clip what a fused optimizer unscales itself.
+        # Gradients that a fused optimizer unscales itself cannot be clipped before.
         prefer_fused = not (precision == "16-mixed" and self.trainer.gradient_clip_val)
         groups = self._parameter_groups()
         if not groups:
             raise UserError("nothing to train: encoder and decoder are both frozen")
         optimizer = create_optimizer(self.optimizer_config, groups, prefer_fused)
         if precision == "bf16-mixed" and hasattr(optimizer, "_step_supports_amp_scaling"):
-            # bfloat16 has no gradient scaler, so clipping is safe; Lightning takes this mark as a sign of one.
+            # Lightning refuses to clip for such optimizers, which is only needed with a gradient scaler.
             optimizer._step_supports_amp_scaling = False
         if not self.lr_scheduler_config:
             return optimizer
@@ -393,7 +416,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     ) -> None:
         strategy = self.trainer.strategy
         if gradient_clip_val and gradient_clip_algorithm != "value" and isinstance(strategy, FSDPStrategy):
-            # The norm of gradients that are spread over devices is the wrapped model's to compute; Lightning refuses.
+            # Lightning refuses; FSDP's model computes the norm of sharded gradients.
             strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr, operator]
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -445,6 +468,6 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     @staticmethod
     def _progress_of(schedule: Mapping[str, Any]) -> dict[str, Any]:
-        """What another schedule takes over from a schedule's state: how far it has come."""
+        """Return the part of a schedule's state that another schedule restores: its position and rates."""
         kept = {key: schedule[key] for key in ("last_epoch", "_step_count", "_last_lr", "base_lrs") if key in schedule}
         return kept | {"lr_lambdas": [None for _ in schedule.get("base_lrs", ())]}

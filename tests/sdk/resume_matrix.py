@@ -1,4 +1,4 @@
-"""Combinations of what decides how a run is resumed, generated from a table."""
+"""Combinations of features that affect resuming, generated from a table."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ FEATURES: Mapping[str, tuple[str, ...]] = {
         "out of time",
     ),
 }
-"""What a combination chooses one value each of. A streamed epoch has a number of batches, an endless one has not."""
+"""Values of each feature. A streamed epoch has a number of batches, an endless one has none."""
 
 
 def is_possible(combination: Combination) -> bool:
-    """Whether a run of this kind exists, and equals one that is not resumed."""
+    """Return whether such a run exists, and equals one that is not resumed."""
     several_batches_a_step = combination["accumulate"] == "2"
     if combination["step"] == "in backward" and several_batches_a_step:
         return False
@@ -89,7 +89,7 @@ def _pairs_as_bits(values: tuple[str, ...], numbers: dict[tuple[int, int, str, s
 
 
 def assert_equal(one: Any, other: Any, where: str) -> None:
-    """Assert that nested values are equal, tensors to the bit."""
+    """Assert that nested values are equal, tensors bit for bit."""
     if isinstance(one, dict):
         assert one.keys() == other.keys(), where
         for key, value in one.items():

@@ -1,4 +1,4 @@
-"""Arguments of Lightning modules: the fields of a model's configuration, and the whole of it as in earlier versions."""
+"""Arguments of Lightning modules: the fields of a model's config, and the whole config as in earlier versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SGD = {"name": "SGD", "lr": 0.5}
 
 
 class TakesConfig(LitLanguageModel):
-    """A plugin's module for interface 1."""
+    """Plugin module for interface 1."""
 
     def __init__(self, config: Any, optimizer: Any = None, extra: int = 1, **kwargs: Any):
         super().__init__(config, optimizer=optimizer, **kwargs)
@@ -27,7 +27,7 @@ class TakesConfig(LitLanguageModel):
 
 
 class PassesOn(LitLanguageModel):
-    """A plugin's module that passes on what it does not know."""
+    """Plugin module that forwards unknown arguments."""
 
     def __init__(self, *args: Any, extra: int = 1, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -35,7 +35,7 @@ class PassesOn(LitLanguageModel):
 
 
 class IsExplicit(LitPerceiver):
-    """A module with arguments of its own alone.
+    """Module with only its own arguments.
 
     Args:
         encoder: of text.
@@ -58,7 +58,7 @@ def config(tiny_config: Callable[..., PerceiverConfig]) -> PerceiverConfig:
 
 
 @pytest.mark.parametrize("module_type", [LitLanguageModel, PassesOn, TakesConfig])
-def test_a_whole_config_is_accepted_with_a_warning(config, module_type):
+def test_whole_config_is_accepted_with_a_warning(config, module_type):
     with pytest.warns(DeprecationWarning, match=r"\(config\) is deprecated: use \w+.create\(config\)"):
         module = module_type(config, SGD)
     assert module.config == config
@@ -68,7 +68,7 @@ def test_a_whole_config_is_accepted_with_a_warning(config, module_type):
 
 
 @pytest.mark.parametrize("module_type", [LitLanguageModel, PassesOn])
-def test_modules_are_created_from_a_config(config, module_type):
+def test_create_from_config(config, module_type):
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
         module = module_type.create(config, optimizer=SGD)
@@ -77,14 +77,14 @@ def test_modules_are_created_from_a_config(config, module_type):
     assert module.optimizer_config == SGD
 
 
-def test_a_module_that_takes_a_config_is_created_with_it(config):
+def test_create_passes_config_to_modules_that_take_it(config):
     with pytest.warns(DeprecationWarning, match="TakesConfig"):
         module = TakesConfig.create(config, extra=3)
     assert (module.config, module.extra) == (config, 3)
 
 
 @pytest.mark.parametrize("module_type", [LitLanguageModel, PassesOn, TakesConfig, IsExplicit])
-def test_modules_are_loaded_from_checkpoints(config, module_type, tmp_path):
+def test_load_from_checkpoint(config, module_type, tmp_path):
     if module_type is IsExplicit:
         module = module_type(config.encoder, config.decoder, extra=2)
     else:
@@ -104,7 +104,7 @@ def test_modules_are_loaded_from_checkpoints(config, module_type, tmp_path):
 
 
 @pytest.mark.parametrize("task", registry().names("task"))
-def test_tasks_take_the_same_arguments(task):
+def test_modules_of_all_tasks_have_the_shared_arguments(task):
     shared = inspect.signature(LitPerceiver).parameters
     own = inspect.signature(registry().get("task", task).resolve("module")).parameters
     for name, parameter in shared.items():
@@ -116,9 +116,9 @@ def test_tasks_take_the_same_arguments(task):
         assert shared[name].default == parameter.default, name
 
 
-def test_docstrings_explain_shared_arguments():
+def test_docstrings_document_shared_arguments():
     documentation = inspect.getdoc(IsExplicit)
     assert documentation.count("    encoder:") == documentation.count("    num_latents:") == 1
     assert "    encoder: of text.\n    extra: a number.\n    decoder: " in documentation
-    assert "    patience:" not in documentation  # it does not take it
+    assert "    patience:" not in documentation  # it has no such argument
     assert documentation.endswith("num_latents: length of the latent array.\n\nRaises:\n    UserError: never.")

@@ -1,4 +1,4 @@
-"""The moving average of the weights: what it is, where it is used, and that a run with it is resumed to the bit."""
+"""Moving average of the weights: definition, use, and exact resuming."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def assert_same(state, expected, **tolerance) -> None:
     torch.testing.assert_close(dict(state), dict(expected), **({"rtol": 0, "atol": 0} | tolerance))
 
 
-class DeathError(Exception):
-    """What happens to a run."""
+class KilledError(Exception):
+    """Raised to end a run."""
 
 
-class Die(Callback):
-    """Ends a run at a step, or in the validation of a step."""
+class Kill(Callback):
+    """End a run at a step, or in the validation of a step."""
 
     def __init__(self, step: int = -1, in_validation: int = -1):
         self.step, self.in_validation = step, in_validation
 
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == self.step:
-            raise DeathError
+            raise KilledError
 
     def on_validation_batch_start(self, trainer, *_):
         if trainer.global_step == self.in_validation:
@@ -52,7 +52,7 @@ class Die(Callback):
 
 
 class Record(Callback):
-    """Keeps the weights after each step, those that each step and each validation begins with, and the losses."""
+    """Record the weights before and after each step, those of each validation, and the validation losses."""
 
     def __init__(self):
         self.after_step, self.before_step, self.in_validation, self.losses = [], [], {}, {}
@@ -73,7 +73,7 @@ class Record(Callback):
 
     @property
     def averages(self) -> list[dict[str, torch.Tensor]]:
-        """The average after each step, by its definition."""
+        """Average after each step by its definition."""
         averages = [{name: value.double() for name, value in self.after_step[0].items()}]
         for weights in self.after_step[1:]:
             last = averages[-1]
@@ -83,7 +83,7 @@ class Record(Callback):
 
 @pytest.fixture
 def module(tiny_config):
-    """A function that makes a small model that learns fast."""
+    """Function that creates a small model with a high learning rate."""
 
     def module(decay: float | None = DECAY, **config) -> LitLanguageModel:
         optimizer = {"name": "AdamW", "lr": 0.02}
@@ -94,14 +94,14 @@ def module(tiny_config):
 
 @pytest.fixture
 def train(module, tiny_data, quiet_trainer, tmp_path):
-    """Trains to the end or to death, from a checkpoint or not, and returns the trainer."""
+    """Function that trains to the end or until killed, optionally from a checkpoint; returns the trainer."""
 
-    def train(name: str, steps: int = 12, die: Die | None = None, resume: bool = False, callbacks=(), **options):
+    def train(name: str, steps: int = 12, kill: Kill | None = None, resume: bool = False, callbacks=(), **options):
         folder = tmp_path / name
         seed_everything(99 if resume else 3, verbose=False)
         lit_module = module(dropout=0.2)
         best = ModelCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False)
-        saving = [best, LastCheckpoint(options.pop("every_n_steps", 2)), die or Die()]
+        saving = [best, LastCheckpoint(options.pop("every_n_steps", 2)), kill or Kill()]
         intervals = {"val_check_interval": 3, "check_val_every_n_epoch": None}  # steps, across epochs
         trainer = quiet_trainer(
             max_steps=steps, callbacks=[*saving, *callbacks], enable_checkpointing=True, **(intervals | options)
@@ -113,10 +113,10 @@ def train(module, tiny_data, quiet_trainer, tmp_path):
                 ckpt_path=folder / "last.ckpt" if resume else None,
                 weights_only=True,
             )
-        except DeathError:
-            assert trainer.global_step == die.step
-        except SystemExit:  # what Lightning makes of an interruption
-            assert trainer.global_step == die.in_validation
+        except KilledError:
+            assert trainer.global_step == kill.step
+        except SystemExit:  # from Lightning's KeyboardInterrupt handler
+            assert trainer.global_step == kill.in_validation
         return trainer
 
     return train
@@ -124,7 +124,7 @@ def train(module, tiny_data, quiet_trainer, tmp_path):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A function that reads the latest checkpoint of a run."""
+    """Function that reads the latest checkpoint of a run."""
 
     def saved(name: str, file: str = "last") -> dict:
         return torch.load(tmp_path / name / f"{file}.ckpt", weights_only=True)
@@ -140,7 +140,7 @@ def assert_same_run(one: dict, other: dict) -> None:
         torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
 
 
-def test_it_is_the_recursion_over_the_weights_of_each_step(train, saved):
+def test_average_equals_the_recursion_over_the_weights(train, saved):
     trainer = train("run", steps=9, callbacks=[record := Record()])
     assert len(record.after_step) == 9
     average, checkpoint = record.averages[-1], saved("run")
@@ -152,14 +152,14 @@ def test_it_is_the_recursion_over_the_weights_of_each_step(train, saved):
     assert difference > 0.01
 
 
-def test_with_accumulated_gradients_a_step_counts_once(train, saved):
+def test_average_counts_an_accumulated_step_once(train, saved):
     intervals = {"val_check_interval": 1.0, "check_val_every_n_epoch": 1}
     train("run", steps=4, accumulate_grad_batches=2, callbacks=[record := Record()], **intervals)
     assert len(record.after_step) > 4
     assert saved("run")["averaging_state"]["n_averaged"] == 4
 
 
-def test_validation_runs_on_the_average_and_training_does_not(train):
+def test_only_validation_uses_the_average(train):
     train("run", steps=9, callbacks=[record := Record()])
     assert sorted(record.in_validation) == [3, 6, 9]
     for step, weights in record.in_validation.items():
@@ -168,7 +168,7 @@ def test_validation_runs_on_the_average_and_training_does_not(train):
         assert_same(before, after)
 
 
-def test_the_best_checkpoint_holds_the_average_that_was_validated(train, module, tiny_data, quiet_trainer, tmp_path):
+def test_best_checkpoint_has_the_validated_average(train, module, tiny_data, quiet_trainer, tmp_path):
     trainer = train("run", steps=9, callbacks=[record := Record()])
     best = trainer.checkpoint_callback
     step = min(record.losses, key=record.losses.get)
@@ -180,16 +180,16 @@ def test_the_best_checkpoint_holds_the_average_that_was_validated(train, module,
     assert_same(weights_of(other), record.in_validation[step])
 
 
-@pytest.mark.parametrize("step", [2, 3, 5, 7, 11])
-def test_a_run_goes_on_as_if_it_had_not_died(train, saved, step):
+@pytest.mark.parametrize("step", [3, 5])  # after a validation, and at the end of an epoch
+def test_killed_run_is_resumed_exactly(train, saved, step):
     train("alone")
-    train("died", die=Die(step))
-    assert saved("died")["global_step"] < 12
-    train("died", resume=True)
-    assert_same_run(saved("died"), saved("alone"))
+    train("killed", kill=Kill(step))
+    assert saved("killed")["global_step"] < 12
+    train("killed", resume=True)
+    assert_same_run(saved("killed"), saved("alone"))
 
 
-def test_a_finished_run_goes_on_as_if_it_had_been_planned_longer(train, saved):
+def test_finished_run_is_extended_exactly(train, saved):
     train("longer", steps=10)
     train("short", steps=5)
     train("short", steps=10, resume=True)
@@ -197,9 +197,9 @@ def test_a_finished_run_goes_on_as_if_it_had_been_planned_longer(train, saved):
 
 
 @pytest.mark.parametrize("step", [3, 6])
-def test_a_run_that_is_interrupted_in_validation_goes_on(train, saved, step):
+def test_run_interrupted_in_validation_is_resumed_exactly(train, saved, step):
     train("alone", steps=8, every_n_steps=0, callbacks=[record := Record()])
-    train("interrupted", steps=8, every_n_steps=0, die=Die(in_validation=step))
+    train("interrupted", steps=8, every_n_steps=0, kill=Kill(in_validation=step))
     checkpoint = saved("interrupted")
     assert checkpoint["global_step"] == step
     names = record.averages[step - 1]
@@ -214,7 +214,7 @@ def test_a_run_that_is_interrupted_in_validation_goes_on(train, saved, step):
     assert trainer.global_step == 8
 
 
-def test_a_checkpoint_that_is_saved_after_the_end_can_be_resumed(train, saved, tmp_path):
+def test_checkpoint_saved_after_the_end_is_resumed_exactly(train, saved, tmp_path):
     train("longer", steps=8)
     trainer = train("run", steps=4)
     trainer.save_checkpoint(tmp_path / "run" / "last.ckpt")
@@ -226,7 +226,7 @@ def test_a_checkpoint_that_is_saved_after_the_end_can_be_resumed(train, saved, t
     assert_same_run(saved("run"), saved("longer"))
 
 
-def test_where_nothing_is_left_to_train_the_module_holds_the_average_all_the_same(train, saved):
+def test_module_has_the_average_if_no_step_is_left(train, saved):
     train("run", steps=4)
     trainer = train("run", steps=4, resume=True)
     state = saved("run")["state_dict"]
@@ -235,7 +235,7 @@ def test_where_nothing_is_left_to_train_the_module_holds_the_average_all_the_sam
     )
 
 
-def test_frozen_weights_are_their_own_average(tiny_config, tiny_data, quiet_trainer):
+def test_average_of_frozen_weights_equals_them(tiny_config, tiny_data, quiet_trainer):
     config = tiny_config()
     config.encoder.freeze = True
     lit_module = LitLanguageModel.create(config, num_samples=0, ema_decay=0.999)
@@ -244,7 +244,7 @@ def test_frozen_weights_are_their_own_average(tiny_config, tiny_data, quiet_trai
     assert_same(lit_module.model.encoder.state_dict(), before)
 
 
-def test_a_run_without_an_average_goes_on_with_one(train, module, tiny_data, quiet_trainer, saved, tmp_path):
+def test_average_can_be_added_on_resume(train, module, tiny_data, quiet_trainer, saved, tmp_path):
     without = module(None)
     trainer = quiet_trainer(max_steps=4)
     trainer.fit(without, datamodule=tiny_data(seed=3))
@@ -257,7 +257,7 @@ def test_a_run_without_an_average_goes_on_with_one(train, module, tiny_data, qui
 
 
 @pytest.mark.parametrize("evaluate", ["validate", "test"])
-def test_evaluation_of_a_checkpoint_uses_the_average_and_says_nothing(
+def test_evaluation_uses_the_average_without_warnings(
     train, module, tiny_data, quiet_trainer, tmp_path, evaluate, recwarn
 ):
     train("run", steps=3, callbacks=[record := Record()])
@@ -273,6 +273,6 @@ def test_evaluation_of_a_checkpoint_uses_the_average_and_says_nothing(
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5, 2.0])
-def test_a_decay_out_of_range_is_refused(module, decay):
+def test_ema_decay_out_of_range_is_reported(module, decay):
     with pytest.raises(UserError, match=f"ema_decay={decay} must be more than 0 and less than 1"):
         module(decay)

@@ -1,4 +1,4 @@
-"""Compiled layers compute the same, under the same names, in training alone."""
+"""Compiled layers: equal results and names, only in training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from perceiver_registry import UserError
 pytestmark = pytest.mark.filterwarnings("ignore:.*not resumable.*", "ignore:.*many workers.*", "ignore:.*LeafSpec.*")
 
 TRACED = {"backend": "aot_eager"}
-"""All of compiling but for the generated code, which takes long."""
+"""Backend without code generation, which is slow."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def _nothing_is_left_compiled():
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Lets Lightning modules trace their layers only, and keeps the devices for which they did."""
+    """Let Lightning modules use the backend without code generation; record the devices."""
     compiled = []
 
     def traced(model, device):
@@ -43,7 +43,7 @@ def traced(monkeypatch):
 
 
 def outputs(model, tokens) -> list[torch.Tensor]:
-    """The output, and the gradients of its squares."""
+    """Return the output and the gradients of its squares."""
     model.zero_grad()
     output = model(tokens)
     output.square().mean().backward()
@@ -51,7 +51,7 @@ def outputs(model, tokens) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("config", [{}, {"activation_checkpointing": True}], ids=["plain", "checkpointing"])
-def test_outputs_gradients_and_names_stay(text_config, randomise, config):
+def test_compiled_model_has_equal_outputs_gradients_and_names(text_config, randomise, config):
     model = randomise(LanguageModel(text_config({"num_self_attention_blocks": 2}, **config)))
     other = copy.deepcopy(model)
     compile_layers(other, **TRACED)
@@ -61,7 +61,7 @@ def test_outputs_gradients_and_names_stay(text_config, randomise, config):
     assert [name for name, _ in other.named_modules()] == [name for name, _ in model.named_modules()]
 
 
-def test_attention_layers_are_what_is_compiled_and_alike_ones_once(text_config):
+def test_equal_attention_layers_are_compiled_once(text_config):
     model = LanguageModel(text_config({"num_self_attention_layers_per_block": 5}))
     compile_layers(model, **TRACED)
     compiled = {type(module) for module in model.modules() if module._compiled_call_impl is not None}
@@ -73,7 +73,7 @@ def test_attention_layers_are_what_is_compiled_and_alike_ones_once(text_config):
     assert not counters["graph_break"]
 
 
-def test_generated_code_computes_the_same(text_config, randomise):
+def test_generated_code_is_equal_within_tolerance(text_config, randomise):
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("no C++ compiler")
     model = randomise(LanguageModel(text_config({"num_self_attention_layers_per_block": 1})).eval())
@@ -85,14 +85,14 @@ def test_generated_code_computes_the_same(text_config, randomise):
         torch.testing.assert_close(model(tokens), exact, atol=1e-5, rtol=1e-4)
 
 
-def test_without_a_compiler_one_line_says_so(text_config, tmp_path):
+def test_missing_compiler_is_reported(text_config, tmp_path):
     no_compiler = {"cpp.cxx": (str(tmp_path / "no-compiler"),), "fx_graph_cache": False}
     message = r"^--model.compile=true needs a C\+\+ compiler \(g\+\+; [^\n]*$"
     with torch._inductor.config.patch(no_compiler), pytest.raises(UserError, match=message):
         compile_layers(LanguageModel(text_config()))
 
 
-def test_the_optimizer_in_the_backward_pass_goes_with_it(text_config):
+def test_compiled_model_steps_in_backward(text_config):
     model = LanguageModel(text_config())
     other = copy.deepcopy(model)
     compile_layers(other, **TRACED)
@@ -109,9 +109,7 @@ def test_the_optimizer_in_the_backward_pass_goes_with_it(text_config):
     torch.testing.assert_close(other.state_dict(), model.state_dict(), atol=1e-6, rtol=1e-5)
 
 
-def test_a_run_is_compiled_and_its_checkpoint_is_an_ordinary_one(
-    tiny_config, tiny_data, quiet_trainer, tmp_path, traced
-):
+def test_checkpoint_of_a_compiled_run_is_ordinary(tiny_config, tiny_data, quiet_trainer, tmp_path, traced):
     def fit(compile: bool, steps: int, source=None) -> dict:
         seed_everything(3, verbose=False)
         optimizer = {"name": "AdamW", "lr": 0.02}
@@ -131,7 +129,7 @@ def test_a_run_is_compiled_and_its_checkpoint_is_an_ordinary_one(
     assert fit(False, 8, tmp_path / "run.ckpt")["global_step"] == 8
 
 
-def test_evaluation_and_prediction_compile_nothing(tiny_config, tiny_data, quiet_trainer, tmp_path, traced):
+def test_evaluation_and_prediction_do_not_compile(tiny_config, tiny_data, quiet_trainer, tmp_path, traced):
     module = LitLanguageModel.create(tiny_config(compile=True), num_samples=0)
     quiet_trainer(limit_val_batches=1).validate(module, datamodule=tiny_data(), verbose=False)
     assert not traced

@@ -1,4 +1,4 @@
-"""Training ends when the loss or the weights are not finite, and such weights are neither saved nor used."""
+"""Training ends if the loss or the weights are not finite; such weights are neither saved nor used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perceiver_plugins.sdk.tasks.finite import FiniteGuard, NonFiniteError, chec
 
 
 class Line(LightningModule):
-    """Fit a line; ``bad`` says where something is NaN: (stage, batch)."""
+    """Module that fits a line; ``bad`` is the (stage, batch) with NaN."""
 
     def __init__(self, bad: tuple[str, int]):
         super().__init__()
@@ -45,7 +45,7 @@ class Line(LightningModule):
 
 @pytest.fixture
 def train(tmp_path):
-    """Train on eight batches, with a validation after four, and return the checkpoints that were written."""
+    """Function that trains on eight batches with a validation after four, and returns the saved checkpoints."""
 
     def train(*bad, callbacks=(), **options) -> dict[str, dict]:
         saving = [
@@ -67,14 +67,14 @@ def train(tmp_path):
     return train
 
 
-def test_a_healthy_run_is_left_alone(train):
+def test_finite_run_completes(train):
     assert {"best", "step=2", "step=8"} <= train().keys()
 
 
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize("batches", [1, 2])
 @pytest.mark.parametrize("batch", [0, 5, 7])
-def test_a_loss_that_is_not_finite_ends_training_at_its_step(train, batch, batches, average):
+def test_non_finite_loss_ends_training_at_its_step(train, batch, batches, average):
     callbacks = [MovingAverage(0.5)] if average else []
     with pytest.raises(NonFiniteError) as error:
         train("train", batch, accumulate_grad_batches=batches, callbacks=callbacks)
@@ -84,7 +84,7 @@ def test_a_loss_that_is_not_finite_ends_training_at_its_step(train, batch, batch
 
 
 @pytest.mark.parametrize("batch", [0, 5, 7])
-def test_a_device_that_would_stall_is_asked_later_and_nothing_is_missed(train, monkeypatch, batch):
+def test_check_on_other_devices_is_deferred(train, monkeypatch, batch):
     """As on a GPU: the loss is not read after each batch."""
     original = FiniteGuard.on_before_backward
 
@@ -98,12 +98,12 @@ def test_a_device_that_would_stall_is_asked_later_and_nothing_is_missed(train, m
         train("train", batch)
 
 
-def test_validation_alone_that_is_not_finite_ends_training(train):
+def test_non_finite_validation_loss_ends_training(train):
     with pytest.raises(NonFiniteError, match="step 4: the validation loss is nan"):
         train("val", 2)
 
 
 @pytest.mark.parametrize("batch", [1, 6])
-def test_weights_that_are_not_finite_end_training_whatever_the_loss(train, batch):
+def test_non_finite_weights_end_training(train, batch):
     with pytest.raises(NonFiniteError, match="the weights are not finite"):
         train("weights", batch)

@@ -142,7 +142,7 @@ def expected_options(trainer: Trainer, each: Combination) -> dict[str, tuple[flo
 
 
 @pytest.mark.parametrize("each", covering_pairs(FEATURES, is_possible), ids=lambda each: ",".join(each.values()))
-def test_a_resumed_run_equals_an_uninterrupted_one(each, fit, tmp_path, monkeypatch):
+def test_resumed_run_equals_an_uninterrupted_one(each, fit, tmp_path, monkeypatch):
     double = each["resume"] == "twice the rate"
     with monkeypatch.context() as patch:
         if each["groups"] == "one":

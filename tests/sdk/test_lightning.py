@@ -1,4 +1,4 @@
-"""The Lightning module from Python, without the command."""
+"""Lightning modules without the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class Record(Callback):
-    """Keeps the learning rate of each step and the loss of each batch."""
+    """Record the learning rate of each step and the loss of each batch."""
 
     def __init__(self):
         self.rates, self.losses = [], []
@@ -35,7 +35,7 @@ class Record(Callback):
         self.losses.append(float(trainer.callback_metrics["train_loss"]))
 
 
-def test_it_trains_with_a_data_module(tiny_config, tiny_data, quiet_trainer):
+def test_training_with_a_data_module(tiny_config, tiny_data, quiet_trainer):
     module = LitLanguageModel.create(tiny_config(dropout=0.0, init="local"), num_samples=0)
     trainer = quiet_trainer(max_epochs=12, callbacks=[record := Record()])
     trainer.fit(module, datamodule=tiny_data(static_masking=True))
@@ -44,7 +44,7 @@ def test_it_trains_with_a_data_module(tiny_config, tiny_data, quiet_trainer):
     assert trainer.callback_metrics["val_loss"] < record.losses[0]
 
 
-def test_it_trains_with_a_plain_loader(tiny_config, quiet_trainer):
+def test_training_with_a_data_loader(tiny_config, quiet_trainer):
     ids = torch.randint(6, 262, (4, 20))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.where(ids % 3 == 0, -100)}
     examples = [{name: values[i] for name, values in batch.items()} for i in range(4)]
@@ -62,20 +62,20 @@ def test_it_trains_with_a_plain_loader(tiny_config, quiet_trainer):
 
 
 def fit(module, trainer, **changed):
-    """Train for a step on a batch with other entries; None: without the entry."""
+    """Train for one step on a batch with changed entries. None: without the entry."""
     ids = torch.randint(6, 262, (4, 20))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids} | changed
     examples = [{name: values[i] for name, values in batch.items() if values is not None} for i in range(4)]
     trainer.fit(module, DataLoader(examples, batch_size=4))
 
 
-def test_a_batch_that_lacks_an_entry_is_described(tiny_config, quiet_trainer):
+def test_missing_batch_entry_is_reported(tiny_config, quiet_trainer):
     module = LitLanguageModel.create(tiny_config())
     with pytest.raises(UserError, match="a batch has input_ids, attention_mask, and not labels"):
         fit(module, quiet_trainer(max_steps=1), labels=None)
 
 
-def test_an_array_with_other_channels_is_described(tiny_config, quiet_trainer):
+def test_wrong_number_of_channels_is_reported(tiny_config, quiet_trainer):
     module = LitLanguageModel.create(tiny_config())
     adapter = module.model.input_adapter
     channels, adapter.num_input_channels = adapter.num_input_channels, 7
@@ -94,7 +94,7 @@ def test_an_array_with_other_channels_is_described(tiny_config, quiet_trainer):
         ),
     ],
 )
-def test_a_loss_of_another_type_is_described(tiny_config, quiet_trainer, wrong, message):
+def test_loss_of_a_wrong_type_is_reported(tiny_config, quiet_trainer, wrong, message):
     class Wrong(LitLanguageModel):
         def loss_sum(self, batch):
             return wrong(super().loss_sum(batch))
@@ -103,7 +103,7 @@ def test_a_loss_of_another_type_is_described(tiny_config, quiet_trainer, wrong, 
         fit(Wrong.create(tiny_config()), quiet_trainer(max_steps=1))
 
 
-def test_batches_after_the_first_are_not_checked(tiny_config, tiny_data, quiet_trainer):
+def test_only_first_batch_is_checked(tiny_config, tiny_data, quiet_trainer):
     class Hooks(Callback):
         counts: ClassVar[list[int]] = []
 
@@ -120,14 +120,14 @@ def test_batches_after_the_first_are_not_checked(tiny_config, tiny_data, quiet_t
     assert (calls, Hooks.counts) == ([1], [0, 0, 0])
 
 
-def test_a_batch_without_labels_has_no_loss(tiny_config):
+def test_loss_of_a_batch_without_labels_is_zero(tiny_config):
     module = LitLanguageModel.create(tiny_config())
     ids = torch.randint(6, 262, (2, 9))
     loss = module.loss_sum({"input_ids": ids, "attention_mask": ids > 0, "labels": torch.full_like(ids, -100)})
     assert loss.mean.item() == 0
 
 
-def test_it_is_loaded_from_its_checkpoint(tiny_config, tiny_data, quiet_trainer, tmp_path):
+def test_load_from_own_checkpoint(tiny_config, tiny_data, quiet_trainer, tmp_path):
     optimizer = {"name": "SGD", "lr": 0.3}
     module = LitLanguageModel.create(tiny_config(), optimizer=optimizer)
     trainer = quiet_trainer(max_steps=1)
@@ -138,7 +138,7 @@ def test_it_is_loaded_from_its_checkpoint(tiny_config, tiny_data, quiet_trainer,
     assert loaded.optimizer_config == optimizer
     for key, value in module.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value)
-    # Weights alone, for another model of the same sizes.
+    # Only weights, for another model of the same sizes.
     other = LitLanguageModel.create(tiny_config(params=str(tmp_path / "m.ckpt")))
     assert torch.equal(other.model.encoder.latents, module.model.encoder.latents)
 
@@ -161,7 +161,7 @@ def expected_cosine(steps: int, warmup: int, lr: float) -> list[float]:
         ({"max_epochs": 2, "limit_train_batches": 3}, 6),
     ],
 )
-def test_the_cosine_ends_with_the_run(tiny_config, tiny_data, quiet_trainer, options, steps):
+def test_cosine_schedule_ends_with_the_run(tiny_config, tiny_data, quiet_trainer, options, steps):
     schedule = {"name": "CosineWithWarmup", "warmup_steps": 2}
     optimizer = {"name": "AdamW", "lr": 0.5}
     module = LitLanguageModel.create(tiny_config(), optimizer=optimizer, lr_scheduler=schedule)
@@ -171,7 +171,7 @@ def test_the_cosine_ends_with_the_run(tiny_config, tiny_data, quiet_trainer, opt
     assert record.rates == pytest.approx(expected_cosine(steps, 2, 0.5))
 
 
-def test_a_schedule_without_an_end_is_refused(tiny_config, tiny_data, quiet_trainer):
+def test_schedule_of_unknown_length_is_reported(tiny_config, tiny_data, quiet_trainer):
     module = LitLanguageModel.create(tiny_config(), lr_scheduler={"name": "CosineWithWarmup"})
     with pytest.raises(UserError, match="needs the number of steps"):
         quiet_trainer(max_epochs=-1).fit(module, datamodule=tiny_data())
@@ -197,20 +197,20 @@ def test_gradients_are_clipped_in_any_precision(tiny_config, tiny_data, quiet_tr
         assert max(norms) <= clip * 1.001
 
 
-def test_data_that_does_not_fit_is_refused(tiny_config, tiny_data, quiet_trainer):
+def test_unfit_data_is_reported(tiny_config, tiny_data, quiet_trainer):
     module = LitLanguageModel.create(tiny_config())
     with pytest.raises(UserError, match="max_seq_len=40 does not fit the model's max_seq_len=32"):
         quiet_trainer(max_steps=1).fit(module, datamodule=tiny_data(max_seq_len=40))
 
 
-def test_nothing_to_train_is_refused(tiny_config, tiny_data, quiet_trainer):
+def test_fully_frozen_model_is_reported(tiny_config, tiny_data, quiet_trainer):
     config = tiny_config()
     config.encoder.freeze = config.decoder.freeze = True
     with pytest.raises(UserError, match="both frozen"):
         quiet_trainer(max_steps=1).fit(LitLanguageModel.create(config), datamodule=tiny_data())
 
 
-def test_dropout_depends_on_the_seed_alone(tiny_config, tiny_data, quiet_trainer):
+def test_dropout_depends_only_on_the_seed(tiny_config, tiny_data, quiet_trainer):
     def train(seed: int, disturbance: int) -> list[float]:
         torch.manual_seed(7)
         module = LitLanguageModel.create(tiny_config(dropout=0.4))

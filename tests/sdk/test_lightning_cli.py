@@ -1,4 +1,4 @@
-"""A user's own script on Lightning's command-line interface, without the ``perceiver`` command."""
+"""User scripts on ``LightningCLI``, without the ``perceiver`` command."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ClassCLI(LightningCLI):
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., LightningCLI]:
-    """A function that runs a script's command line on small files, of text or of labelled texts."""
+    """Function that runs a script's command line on small files of text or labelled text."""
     monkeypatch.setattr("sys.argv", ["script.py"])
 
     def run(*arguments: str, script=TextCLI, model=LitLanguageModel, text: str = "words " * 60, suffix: str = "txt"):
@@ -62,7 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lightn
     return run
 
 
-def test_a_script_trains_with_links_and_defaults(run, tmp_path):
+def test_script_trains_with_links_and_defaults(run, tmp_path):
     flags = ["--model.encoder.dropout=0.25", "--model.num_latents=6", "--model.num_samples=0", "--model.ema_decay=0.9"]
     cli = run(*flags)
     module, config = cli.model, cli.model.config
@@ -80,7 +80,7 @@ def test_a_script_trains_with_links_and_defaults(run, tmp_path):
         assert torch.equal(loaded.state_dict()[name], value)
 
 
-def test_a_script_prints_its_config(run, capsys):
+def test_script_prints_its_config(run, capsys):
     with pytest.raises(SystemExit):
         run("--print_config")
     printed = yaml.safe_load(capsys.readouterr().out)["model"]
@@ -90,7 +90,7 @@ def test_a_script_prints_its_config(run, capsys):
     assert "vocab_size" not in printed["encoder"]  # linked to the data
 
 
-def test_a_script_may_choose_an_optimizer(run):
+def test_script_selects_an_optimizer(run):
     module = run('--model.optimizer={"name": "SGD", "lr": 0.5}', "--model.lr_scheduler=null").model
     assert isinstance(module.trainer.optimizers[0], torch.optim.SGD)
     module = run("--optimizer=torch.optim.Adam", "--optimizer.lr=0.25").model
@@ -99,7 +99,7 @@ def test_a_script_may_choose_an_optimizer(run):
 
 @pytest.fixture
 def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], ModuleType]:
-    """A function that imports a script of the document."""
+    """Function that imports a documented script."""
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -110,14 +110,14 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int],
     return imported
 
 
-def test_the_documents_script_trains(run, imported):
+def test_documented_script_trains(run, imported):
     cli = run(script=imported(0).LanguageModelCLI)
     assert cli.trainer.global_step == 1
     assert cli.model.config.num_latents == 64
     assert cli.model.config.encoder.max_seq_len == 24
 
 
-def test_a_subclass_chooses_the_adapters(run, imported, tmp_path):
+def test_subclass_selects_the_adapters(run, imported, tmp_path):
     module_type = imported(1).LitTextClassifier
     texts = "text,label\n" + "good words,yes\nbad words,no\n" * 4
     cli = run(script=ClassCLI, model=module_type, text=texts, suffix="csv")

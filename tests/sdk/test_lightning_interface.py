@@ -1,4 +1,4 @@
-"""Methods that Lightning itself calls on a module: prediction, the learning rate finder and the batch size finder."""
+"""Prediction, learning rate finder and batch size finder of Lightning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_module_computes_its_models_output(task):
+def test_predict_step_returns_the_models_output(task):
     encoder, decoder = (
         AdapterSubject(registry().get(kind, name).spec, {}).config()
         for kind, name in zip(("input", "output"), TASKS[task], strict=True)
@@ -37,7 +37,7 @@ def test_a_module_computes_its_models_output(task):
     torch.testing.assert_close(module.predict_step(batch | {"labels": None}, 0), expected)
 
 
-def test_a_trainer_predicts(tiny_config, tiny_data, quiet_trainer, tmp_path):
+def test_trainer_predicts(tiny_config, tiny_data, quiet_trainer, tmp_path):
     module = LitLanguageModel.create(tiny_config())
     data = tiny_data(test_files=str(tmp_path / "train.txt"), train_files=str(tmp_path / "val.txt"), val_files=None)
     outputs = quiet_trainer().predict(module, datamodule=data)
@@ -46,7 +46,7 @@ def test_a_trainer_predicts(tiny_config, tiny_data, quiet_trainer, tmp_path):
 
 @pytest.fixture
 def lit(tiny_config):
-    """A function that makes a module with a learning rate of 0.5, which is too high, and a schedule."""
+    """Function that creates a module with a learning rate of 0.5, which is too high, and a schedule."""
 
     def lit(**schedule):
         return LitLanguageModel.create(
@@ -56,7 +56,7 @@ def lit(tiny_config):
     return lit
 
 
-def test_the_learning_rate_is_an_attribute(lit, tiny_config):
+def test_lr_attribute(lit, tiny_config):
     module = lit()
     assert module.lr == 0.5
     module.lr = 0.25
@@ -64,7 +64,7 @@ def test_the_learning_rate_is_an_attribute(lit, tiny_config):
     assert LitLanguageModel.create(tiny_config(), optimizer={"name": "AdamW"}).lr == 1e-3
 
 
-def test_a_tuner_finds_a_learning_rate_that_training_uses(lit, tiny_data, quiet_trainer):
+def test_training_uses_the_learning_rate_found_by_a_tuner(lit, tiny_data, quiet_trainer):
     module, data = lit(), tiny_data()
     finder = Tuner(quiet_trainer(max_steps=5)).lr_find(module, datamodule=data, num_training=30)
     assert module.lr == finder.suggestion() != 0.5
@@ -76,9 +76,9 @@ def test_a_tuner_finds_a_learning_rate_that_training_uses(lit, tiny_data, quiet_
 @pytest.mark.parametrize(
     ("schedule", "first"), [({}, 1.0), ({"name": "ConstantWithWarmup", "warmup_steps": 2}, 0.0)], ids=["none", "warmup"]
 )
-def test_a_rate_that_is_set_while_a_run_starts_is_that_of_its_schedule(lit, tiny_data, quiet_trainer, schedule, first):
+def test_schedule_uses_a_rate_set_at_the_start_of_a_run(lit, tiny_data, quiet_trainer, schedule, first):
     class Find(Callback):
-        """Set the rate as LearningRateFinder does, and keep the rates of the steps."""
+        """Set the rate as LearningRateFinder does, and record the rates of the steps."""
 
         def __init__(self):
             self.rates = []
@@ -95,7 +95,7 @@ def test_a_rate_that_is_set_while_a_run_starts_is_that_of_its_schedule(lit, tiny
     assert find.rates == [0.125 * factor for factor in ([first, 0.5, 1, 1] if schedule else [1, 1, 1, 1])]
 
 
-def test_a_tuner_finds_a_batch_size(lit, tiny_data, quiet_trainer):
+def test_tuner_finds_a_batch_size(lit, tiny_data, quiet_trainer):
     module, data = lit(), tiny_data()
     found = Tuner(quiet_trainer(max_steps=5)).scale_batch_size(module, datamodule=data, max_trials=2)
     assert data.batch_size == found == 4

@@ -1,4 +1,4 @@
-"""Metrics of evaluation, that a module adds and updates, are logged and reset."""
+"""Evaluation metrics: logged and reset after each stage."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*",
 
 
 class Counter(EvaluationMetrics):
-    """Measures the numbers that it is given."""
+    """Module with metrics of the numbers in its batches."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
-        confusion = MulticlassConfusionMatrix(2)  # not a single number, so that it is not logged
+        confusion = MulticlassConfusionMatrix(2)  # not a single number: not logged
         self.add_metrics({"mean": MeanMetric(), "largest": MaxMetric(), "confusion": confusion})
 
     def step(self, batch, stage):
@@ -44,19 +44,19 @@ def loader(*numbers):
     return DataLoader(torch.tensor(numbers), batch_size=2)
 
 
-def test_metrics_of_each_stage_are_logged_for_one_epoch(quiet_trainer):
+def test_metrics_are_logged_and_reset_for_each_stage(quiet_trainer):
     module = Counter()
     trainer = quiet_trainer(max_epochs=2)
     trainer.fit(module, loader(1.0, 2.0, 6.0), loader(4.0, 6.0))
     logged = {name: value.item() for name, value in trainer.logged_metrics.items()}
     assert logged == {"val_mean": 5, "val_largest": 6}
-    trainer.validate(module, loader(1.0), verbose=False)  # nothing is left of the epoch before
+    trainer.validate(module, loader(1.0), verbose=False)  # metrics of the previous epoch are reset
     assert trainer.logged_metrics == {"val_mean": 1, "val_largest": 1}
     trainer.test(module, loader(7.0), verbose=False)
     assert trainer.logged_metrics == {"test_mean": 7, "test_largest": 7}
 
 
-def test_the_progress_bar_shows_all_metrics_or_those_that_are_named(quiet_trainer, monkeypatch):
+def test_progress_bar_shows_all_or_selected_metrics(quiet_trainer, monkeypatch):
     trainer = quiet_trainer()
     trainer.validate(Counter(), loader(1.0), verbose=False)
     assert {"val_mean", "val_largest"} <= trainer.progress_bar_metrics.keys()
@@ -67,12 +67,12 @@ def test_the_progress_bar_shows_all_metrics_or_those_that_are_named(quiet_traine
     assert "val_mean" not in trainer.progress_bar_metrics
 
 
-def test_metrics_are_no_part_of_checkpoints():
+def test_checkpoints_do_not_contain_metrics():
     assert [*Counter().state_dict()] == ["weight"]
 
 
 class Own(Counter):
-    """A module with metrics of its own kind."""
+    """Module with an attribute ``metrics`` of another type."""
 
     def __init__(self):
         super().__init__()
@@ -83,7 +83,7 @@ class Own(Counter):
         self.log("own", self.metrics["val"])
 
 
-def test_metrics_of_another_kind_are_left_alone(quiet_trainer):
+def test_attributes_of_another_type_are_ignored(quiet_trainer):
     trainer = quiet_trainer()
     trainer.validate(Own(), loader(1.0, 3.0), verbose=False)
     assert trainer.logged_metrics == {"own": 2}

@@ -1,4 +1,4 @@
-"""Optimizers and schedules by name."""
+"""Optimizers and learning rate schedules by name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_optimizers_by_name(name, expected):
     assert find_optimizer(name) is expected
 
 
-def test_what_both_have_is_torchs():
+def test_torch_has_precedence_over_timm():
     assert optimizers()["AdamW"] is torch.optim.AdamW
     assert "Optimizer" not in optimizers()
 
@@ -57,17 +57,17 @@ def test_schedules_by_name():
         (find_lr_scheduler, "CosineWarmup", "unknown learning rate schedule 'CosineWarmup'; did you mean"),
     ],
 )
-def test_unknown_names_say_what_is_near(find, name, message):
+def test_similar_names_are_suggested(find, name, message):
     with pytest.raises(UserError, match=message):
         find(name)
 
 
-def test_an_optimizer_without_a_fused_kernel():
+def test_optimizer_without_a_fused_kernel():
     assert "fused" not in create_optimizer({"name": "Rprop", "lr": 0.1}, parameters()).defaults
 
 
 @pytest.mark.parametrize("options", [{"lr": -1.0}, {"lr": 0.1, "momentm": 0.9}])
-def test_wrong_arguments_are_the_users(options):
+def test_wrong_arguments_are_user_errors(options):
     with pytest.raises(UserError, match="optimizer 'AdamW': "):
         create_optimizer({"name": "AdamW", **options}, parameters())
     with pytest.raises(UserError, match="learning rate schedule 'StepLR': "):
@@ -85,14 +85,14 @@ def rates(config: dict, steps: int, training_steps: int = 10) -> list[float]:
     return seen
 
 
-def test_cosine_with_warmup_is_its_formula():
+def test_cosine_with_warmup_equals_its_formula():
     config = {"name": "CosineWithWarmup", "warmup_steps": 3, "min_fraction": 0.1}
     expected = [2.0 * step / 3 for step in range(3)]
     expected += [2.0 * (0.1 + 0.9 * (1 + math.cos(math.pi * (step - 3) / 7)) / 2) for step in range(3, 11)]
     assert rates(config, 11) == pytest.approx(expected)
 
 
-def test_given_training_steps_win():
+def test_training_steps_override_the_length_of_the_run():
     config = {"name": "cosine_with_warmup", "training_steps": 4}
     assert rates(config, 5) == pytest.approx([2 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(5)])
 
@@ -110,7 +110,7 @@ def test_constant_with_warmup():
         ({"name": "ReduceLROnPlateau"}, "epoch", "val_loss"),
     ],
 )
-def test_how_often_schedules_advance(config, interval, monitor):
+def test_interval_of_schedules(config, interval, monitor):
     created = create_lr_scheduler(config, create_optimizer({"name": "SGD", "lr": 1.0}, parameters()), lambda: 5)
     assert created["interval"] == interval
     assert created.get("monitor") == monitor
@@ -124,7 +124,7 @@ def test_how_often_schedules_advance(config, interval, monitor):
         ({"name": "ReduceLROnPlateau"}, 2.0),
     ],
 )
-def test_a_schedule_is_followed_whatever_the_rate_was(config, expected):
+def test_follow_schedule_sets_its_rate(config, expected):
     optimizer = create_optimizer({"name": "SGD", "lr": 2.0}, parameters())
     schedule = create_lr_scheduler(config, optimizer, lambda: 9)["scheduler"]
     schedule.last_epoch = 3
@@ -133,7 +133,7 @@ def test_a_schedule_is_followed_whatever_the_rate_was(config, expected):
     assert optimizer.param_groups[0]["lr"] == expected
 
 
-def test_without_a_schedule_the_initial_rate_is_followed():
+def test_follow_schedule_without_schedule_sets_the_initial_rate():
     optimizer = create_optimizer({"name": "SGD", "lr": 2.0}, parameters())
     optimizer.param_groups[0].update(lr=77.0, initial_lr=2.0)
     follow_schedule(optimizer)
@@ -151,6 +151,6 @@ def test_without_a_schedule_the_initial_rate_is_followed():
         ({"name": "AdamW", "foreach": True}, True, None),
     ],
 )
-def test_the_fused_kernel_is_taken_unless_something_else_is_said(config, prefer_fused, fused):
+def test_fused_kernel_is_the_default(config, prefer_fused, fused):
     optimizer = create_optimizer(config, [torch.nn.Parameter(torch.zeros(2))], prefer_fused)
     assert optimizer.defaults["fused"] is fused

@@ -1,4 +1,4 @@
-"""Errors of this project's own lines are not blamed on files."""
+"""Errors in this project's code are not reported as errors of files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perceiver_registry.errors import surface_own_fault
 
 
 def caught(module_name: str, code: str) -> Exception:
-    """The error of a line of a module."""
+    """Return the error of a line of a module."""
     module = ModuleType(module_name)
     with pytest.raises(Exception) as error:  # noqa: PT011
         exec(code, module.__dict__)

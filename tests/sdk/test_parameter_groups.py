@@ -80,7 +80,7 @@ def test_layers_learn_at_the_rates_of_timm(model):
     assert len({group.get("lr_scale") for group in groups}) == 8
 
 
-def test_a_shared_layer_counts_once(text_config):
+def test_shared_layer_counts_once(text_config):
     shared = REPEATED | {"first_cross_attention_layer_shared": True, "first_self_attention_block_shared": True}
     model = LanguageModel(text_config(shared))
     scales = {scale for scale, _ in options_of(model, groups_of(model, name="AdamW", layer_decay=0.5)).values()}

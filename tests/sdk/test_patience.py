@@ -1,4 +1,4 @@
-"""Training that ends where the validation loss no longer falls."""
+"""Early stopping by the validation loss."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-class DeathError(Exception):
-    """What happens to a run."""
+class KilledError(Exception):
+    """Raised to end a run."""
 
 
-class Die(Callback):
+class Kill(Callback):
     def __init__(self, step: int):
         self.step = step
 
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == self.step:
-            raise DeathError
+            raise KilledError
 
 
 class Losses(Callback):
-    """Keeps the validation losses with their steps."""
+    """Record the validation losses with their steps."""
 
     def __init__(self):
         self.losses: list[tuple[int, float]] = []
@@ -48,7 +48,7 @@ class Losses(Callback):
             self.losses.append((trainer.global_step, float(trainer.callback_metrics["val_loss"])))
 
     def step_of_end(self, patience: int) -> int:
-        """The step after so many validations without a lower loss."""
+        """Step of the validation that exhausts the patience."""
         best, since = float("inf"), 0
         for step, loss in self.losses:
             best, since = (loss, 0) if loss < best else (best, since + 1)
@@ -59,29 +59,29 @@ class Losses(Callback):
 
 @pytest.fixture
 def train(tiny_config, tiny_data, quiet_trainer, tmp_path):
-    """Trains to the end or to death, from a checkpoint or not; returns the steps, and the losses."""
+    """Function that trains to the end or until killed, optionally from a checkpoint; returns steps and losses."""
 
-    def train(name: str, patience: int | None = None, die: int = -1, resume: bool = False, **options):
+    def train(name: str, patience: int | None = None, kill: int = -1, resume: bool = False, **options):
         seed_everything(4, verbose=False)
         module = LitLanguageModel.create(
             tiny_config(dropout=0.2), optimizer={"name": "AdamW", "lr": 0.05}, num_samples=0, patience=patience
         )
         last = tmp_path / name / "last.ckpt"
-        saving = [ModelCheckpoint(last.parent, save_top_k=0), LastCheckpoint(2)]  # the first one says where
-        callbacks = [*saving, Die(die), losses := Losses()]
+        saving = [ModelCheckpoint(last.parent, save_top_k=0), LastCheckpoint(2)]  # the first one sets the folder
+        callbacks = [*saving, Kill(kill), losses := Losses()]
         trainer = quiet_trainer(max_epochs=EPOCHS, enable_checkpointing=True, callbacks=callbacks, **options)
         try:
             data = tiny_data(seed=3, val_files=str(tmp_path / "val.txt"))
             trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
-        except DeathError:
-            assert trainer.global_step == die
+        except KilledError:
+            assert trainer.global_step == kill
         return trainer.global_step, losses
 
     return train
 
 
 @pytest.mark.parametrize(("name", "patience"), [("epochs", 1), ("epochs", 2), ("parts of an epoch", 3), ("steps", 2)])
-def test_it_ends_after_so_many_validations_without_a_lower_loss(train, name, patience):
+def test_training_ends_when_patience_is_exhausted(train, name, patience):
     intervals = INTERVALS[name]
     steps, losses = train("to the end", **intervals)
     assert steps == EPOCHS * STEPS_PER_EPOCH
@@ -96,18 +96,18 @@ def test_it_ends_after_so_many_validations_without_a_lower_loss(train, name, pat
     "intervals",
     [pytest.param(value, id=name) for name, value in INTERVALS.items()],
 )
-def test_a_run_that_died_ends_where_it_would_have(train, intervals, tmp_path):
+def test_resumed_run_ends_at_the_same_step(train, intervals, tmp_path):
     alone, _ = train("alone", 2, **intervals)
     weights = torch.load(tmp_path / "alone" / "last.ckpt", weights_only=True)["state_dict"]
-    for die in (3, 5, alone - 6, alone - 5, alone - 4, alone - 1):
-        name = f"died {die}"
-        assert train(name, 2, die=die, **intervals)[0] == die
+    for kill in (5, alone - 5, alone - 1):
+        name = f"killed {kill}"
+        assert train(name, 2, kill=kill, **intervals)[0] == kill
         assert train(name, 2, resume=True, **intervals)[0] == alone
         resumed = torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"]
         torch.testing.assert_close(resumed, weights, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("patience", [0, -1])
-def test_a_patience_out_of_range_is_refused(tiny_config, patience):
+def test_patience_out_of_range_is_reported(tiny_config, patience):
     with pytest.raises(UserError, match=f"patience={patience} must be at least 1"):
         LitLanguageModel.create(tiny_config(), patience=patience)

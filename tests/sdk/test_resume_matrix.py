@@ -1,6 +1,6 @@
-"""A run that is resumed equals one that was left alone, for all pairs of features; see ``resume_matrix``.
+"""Resumed runs equal uninterrupted ones for all pairs of features of ``resume_matrix``.
 
-``PERCEIVER_FULL_MATRIX=1`` tests all combinations, 50 every 50th of them.
+``PERCEIVER_FULL_MATRIX=1`` tests all combinations, ``=50`` every 50th of them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from perceiver_plugins.text import LitLanguageModel
 from perceiver_plugins.text.data import HubTextDataModule, TextFilesDataModule
 
 EVERY = int(os.environ.get("PERCEIVER_FULL_MATRIX", 0))
-"""Distance of the combinations that are tested among all of them. 0: a few that hold each pair."""
+"""Step between the tested combinations. 0: a covering set of pairs."""
 
 BATCHES = 5
-"""Per epoch."""
+"""Batches per epoch."""
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -39,7 +39,7 @@ SCHEDULES: dict[str, dict[str, Any] | None] = {
     "each epoch": {"name": "Step", "step_size": 1, "gamma": 0.5, "interval": "epoch"},
     "plateau": {"name": "ReduceLROnPlateau", "patience": 0, "threshold": 10.0},
 }
-"""The last one reduces the rate each time."""
+"""The last one reduces the rate after each validation."""
 
 VALIDATION: dict[str, dict[str, Any]] = {
     "each epoch": {},
@@ -49,7 +49,7 @@ VALIDATION: dict[str, dict[str, Any]] = {
 
 
 class Rows(DummyLogger):
-    """Logger that keeps what is logged, apart from measured times."""
+    """Logger that records everything except measured times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Rows(DummyLogger):
 
 
 class Events(Checkpoint):
-    """Record what a run does, and save checkpoints at a moment, after the other callbacks as any ``Checkpoint``.
+    """Record events, and save checkpoints at a moment, after the other callbacks like any ``Checkpoint``.
 
     Args:
         folder: for the checkpoints.
@@ -115,7 +115,7 @@ class Events(Checkpoint):
 
 
 class OutOfTime(Callback):
-    """End training in the middle of the second epoch as a timer does."""
+    """End training after a batch, as a timer does."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
@@ -133,7 +133,7 @@ def digest(batch: dict[str, Any]) -> str:
 
 
 class Runs:
-    """Train in a folder of its own, each whole run once."""
+    """Training runs in a folder."""
 
     def __init__(self, folder: Path, config: Callable[..., PerceiverConfig]) -> None:
         self.folder = folder
@@ -200,7 +200,7 @@ class Runs:
 
 
 def check(runs: Runs, each: Combination) -> None:
-    """Assert that a run, resumed from a checkpoint of the wanted moment, equals one that was left alone."""
+    """Assert that a run, resumed from a checkpoint of the given moment, equals an uninterrupted one."""
     moment = each["saved"]
     ended_early = moment.startswith("out of")
     _, whole, whole_rows, whole_state = runs.fit(each, "never" if ended_early else moment)
@@ -211,7 +211,7 @@ def check(runs: Runs, each: Combination) -> None:
         _, first, _, _ = runs.fit(each, moment, callbacks=[OutOfTime(8)])
     path, count, step = first.saved[len(first.saved) // 2]
     _, resumed, rows, state = runs.fit(each, checkpoint=path)
-    if ended_early:  # with a validation that the whole run has not
+    if ended_early:  # with an additional validation
         assert batches(first.events) + batches(resumed.events) == batches(whole.events)
     else:
         assert resumed.events == whole.events[count:]
@@ -228,5 +228,5 @@ def batches(events: list[Any]) -> list[Any]:
 @pytest.mark.parametrize(
     "each", list(all_combinations())[::EVERY] if EVERY else covering_pairs(), ids=lambda each: ",".join(each.values())
 )
-def test_a_resumed_run_equals_one_left_alone(each, tmp_path, tiny_config):
+def test_resumed_run_equals_an_uninterrupted_one(each, tmp_path, tiny_config):
     check(Runs(tmp_path, tiny_config), each)

@@ -1,4 +1,4 @@
-"""Checks of the record and the data that a run is resumed with."""
+"""Checks of the record and the data of a resumed run."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ STREAM = {"streaming": 1, "batch_size": 2, "num_replicas": 1, "num_workers": 2}
         ({"batch_size": 4}, r"--data.batch_size: 4"),
     ],
 )
-def test_a_stream_is_only_continued_as_it_was_read(change, message):
+def test_other_options_of_a_stream_are_rejected(change, message):
     check_stream(STREAM, STREAM)
     with pytest.raises(UserError, match=message):
         check_stream(STREAM, STREAM | change)
 
 
-def test_a_stream_is_not_continued_by_prepared_data():
+def test_prepared_data_does_not_continue_a_stream():
     with pytest.raises(UserError, match=r"streaming: False.*streaming=true"):
         check_stream({"streaming": 1, "batch_size": 2}, {"batch_size": 2})
 
@@ -60,14 +60,14 @@ def train(tiny_config, tiny_data, quiet_trainer, tmp_path):
     return train
 
 
-def test_with_another_batch_size_an_epoch_goes_on_where_it_was(train):
+def test_other_batch_size_continues_the_epoch(train):
     _, checkpoint = train(2, max_steps=8)  # six of the ten examples of the second epoch
     with pytest.warns(UserWarning, match="batch_size 2 -> 1: epoch 1 continues at its batch 6 of 10"):
         seen, _ = train(1, checkpoint, max_epochs=2)
     assert seen == [(1, batch) for batch in range(6, 10)]
 
 
-def test_an_average_of_weights_goes_on_within_an_epoch(tiny_config, tiny_data, quiet_trainer, tmp_path):
+def test_weight_averaging_is_resumed_within_an_epoch(tiny_config, tiny_data, quiet_trainer, tmp_path):
     def train(checkpoint=None):
         seed_everything(3, verbose=False)
         module = LitLanguageModel.create(tiny_config(), num_samples=0)
@@ -82,7 +82,7 @@ def test_an_average_of_weights_goes_on_within_an_epoch(tiny_config, tiny_data, q
     torch.testing.assert_close(train(tmp_path / "step=7.ckpt"), alone, rtol=0, atol=0)
 
 
-def test_a_damaged_record_is_refused(train):
+def test_damaged_record_is_reported(train):
     _, checkpoint = train(2, max_steps=2)
     content = torch.load(checkpoint, weights_only=True)
     record = content[KEY]

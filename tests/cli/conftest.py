@@ -1,4 +1,4 @@
-"""Tiny runs of the command, in this process and in others."""
+"""Fixtures that run the command with tiny models, in this process or in a subprocess."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TINY = (
     "--model.num_latent_channels=16",
     "--model.encoder.num_cross_attention_heads=1",
     "--model.encoder.num_self_attention_layers_per_block=1",
-    # Otherwise all inputs would get the same answers, nearly.
+    # Larger than the default, so that predictions depend on the inputs.
     "--model.encoder.init_scale=0.2",
     "--model.decoder.init_scale=0.2",
     "--lr_scheduler=none",
@@ -55,7 +55,7 @@ CLASS_QUERY = "--model.decoder.num_output_query_channels=16"
 
 @dataclass(frozen=True)
 class Result:
-    """What a command returned and printed."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -63,7 +63,7 @@ class Result:
 
     @property
     def error(self) -> str:
-        """The only line on standard error of a command that was used wrongly."""
+        """The error line of a command with exit code 2, which must be its only output on standard error."""
         assert self.code == 2, self
         (line,) = self.err.splitlines()
         assert line.startswith("perceiver: "), line
@@ -73,7 +73,7 @@ class Result:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run and where it lies."""
+    """A finished run and its folder."""
 
     flags: list[str]
     folder: Path
@@ -89,7 +89,7 @@ class TrainedRun:
 
 
 def folder_of(result: Result) -> Path:
-    """The folder of a run that was trained."""
+    """Return the folder of a run from its report."""
     assert result.code == 0, result.err
     (line,) = [line for line in result.out.splitlines() if line.startswith("Latest state: ")]
     return Path(line.removeprefix("Latest state: ")).parents[1]
@@ -101,25 +101,25 @@ def read(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def load() -> Callable[[Path], dict[str, Any]]:
-    """Reads a checkpoint."""
+    """Return a function that reads a checkpoint."""
     return read
 
 
 @pytest.fixture(scope="session")
 def assert_same_training_state() -> Callable[[Path, Path], None]:
-    """Asserts that weights, optimizer and schedule of two checkpoints are equal to the bit."""
+    """Return a function that compares weights, optimizer and schedule of two checkpoints bit by bit."""
 
     def assert_same(left: Path, right: Path) -> None:
-        one, other = read(left), read(right)
+        expected, actual = read(left), read(right)
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
-            torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
+            torch.testing.assert_close(actual[part], expected[part], rtol=0, atol=0)
 
     return assert_same
 
 
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with text for training (five batches of two), validation and test."""
+    """Folder with text for training (five batches of two), validation and test."""
     folder = tmp_path_factory.mktemp("texts")
     text = " ".join(f"word{number % 37} näh" for number in range(100)).encode()
     (folder / "train.txt").write_bytes(text[: STEPS_PER_EPOCH * 2 * 32])
@@ -133,39 +133,39 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment variables of other processes."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PL_")}
     cache = str(tmp_path_factory.mktemp("cache"))
-    # One thread, as in this process: sums in another order would not be equal to the bit.
-    own = {"PERCEIVER_CACHE": cache, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return inherited | own
+    # One thread, as in this process, so that sums are bit-equal.
+    changed = {"PERCEIVER_CACHE": cache, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return inherited | changed
 
 
 @pytest.fixture(scope="session")
 def data(texts: Path) -> list[str]:
-    """The flags of the data."""
+    """Flags of the data."""
     files = [f"--data.{split}_files={texts / split}.txt" for split in ("train", "val", "test")]
     return ["--data=text-files", *files, "--data.max_seq_len=32", "--data.batch_size=2"]
 
 
 @pytest.fixture(scope="session")
 def model() -> list[str]:
-    """The flags of a small model."""
+    """Flags of a small model."""
     return [*MODEL]
 
 
 @pytest.fixture(scope="session")
 def trainer() -> list[str]:
-    """The flags of a quiet trainer on the CPU."""
+    """Flags of a quiet trainer on the CPU."""
     return [*TRAINER]
 
 
 @pytest.fixture(scope="session")
 def small(data: list[str], model: list[str], trainer: list[str]) -> list[str]:
-    """The flags of a small model, its data and its trainer."""
+    """Flags of a small model, its data and its trainer."""
     return ["--task=mlm", *data, *model, *trainer]
 
 
 @pytest.fixture(scope="session")
 def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
-    """Starts the real command in a process of its own."""
+    """Return a function that starts the installed command in a subprocess."""
 
     def start(*argv: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -176,7 +176,7 @@ def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
 
 @pytest.fixture(scope="session")
 def finish() -> Callable[..., Result]:
-    """Waits for such a process."""
+    """Return a function that waits for a subprocess of :func:`start`."""
 
     def finish(process: subprocess.Popen[str], stdin: str = "") -> Result:
         out, err = process.communicate(stdin, timeout=300)
@@ -192,7 +192,7 @@ def trained(
     small: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> TrainedRun:
-    """A run of two epochs and two steps, by the real command. Not to be changed."""
+    """Run of two epochs and two steps, trained by the installed command. Read-only."""
     cwd = tmp_path_factory.mktemp("trained")
     flags = [*small, "--trainer.max_steps=12", "--optimizer.lr=0.01"]
     result = finish(start("fit", *flags, cwd=cwd))
@@ -204,28 +204,42 @@ def trained(
 
 
 @pytest.fixture(scope="session")
-def train(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainedRun]:
-    """Trains in this process, in a folder of its own, which is not to be changed."""
+def run_in(environment: dict[str, str]) -> Callable[..., Result]:
+    """Return a function that runs the command in this process, in a given folder."""
 
-    def train(*argv: str) -> TrainedRun:
-        flags = [*argv, *TINY, *TRAINER]
+    def run_in(folder: Path, *argv: str, **variables: str) -> Result:
         out, err = io.StringIO(), io.StringIO()
         with (
-            contextlib.chdir(tmp_path_factory.mktemp("run")),
+            contextlib.chdir(folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             pytest.MonkeyPatch.context() as patch,
         ):
+            patch.syspath_prepend(HERE)
             keep_surroundings(patch, environment)
-            result = Result(main(["fit", *flags]), out.getvalue(), err.getvalue())
-            return TrainedRun(flags, Path.cwd() / folder_of(result), result)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            return Result(main(argv), out.getvalue(), err.getvalue())
+
+    return run_in
+
+
+@pytest.fixture(scope="session")
+def train(run_in: Callable[..., Result], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainedRun]:
+    """Return a function that trains in this process, in a new folder. Its runs are read-only."""
+
+    def train(*argv: str) -> TrainedRun:
+        flags = [*argv, *TINY, *TRAINER]
+        cwd = tmp_path_factory.mktemp("run")
+        result = run_in(cwd, "fit", *flags)
+        return TrainedRun(flags, cwd / folder_of(result), result)
 
     return train
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with seven of scikit-learn's digits, two of them in a folder below, and a photograph in colour."""
+    """Folder with seven of scikit-learn's digits, two of them in a subfolder, and a colour image."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "more").mkdir()
     for number, pixels in enumerate(load_digits().images[:7]):
@@ -238,7 +252,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with labelled texts: 40 for training, 6 for validation and 9 for test; "gut" is the rarer class."""
+    """Folder with labelled texts: 40 for training, 6 for validation and 9 for test; "gut" is the rarer class."""
     folder = tmp_path_factory.mktemp("reviews")
     for split, numbers in {"train": range(40), "val": range(40, 46), "test": range(46, 55)}.items():
         texts = [(f"näht {n} <b>gut</b>", "gut") if n % 4 == 0 else (f"schlecht & {n}", "schlecht") for n in numbers]
@@ -249,14 +263,14 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def labelled(reviews: Path) -> list[str]:
-    """The flags of their data."""
+    """Flags of the labelled texts."""
     files = [f"--data.{split}_files={reviews / split}.jsonl" for split in ("train", "val", "test")]
     return ["--data=text-files", *files, "--data.max_seq_len=32", "--data.batch_size=8"]
 
 
 @pytest.fixture(scope="session")
 def image_classifier(train: Callable[..., TrainedRun]) -> TrainedRun:
-    """A classifier of handwritten digits."""
+    """Trained classifier of handwritten digits."""
     pixels = ["--model.encoder=image-pixels", "--model.encoder.num_frequency_bands=3", CLASS_QUERY]
     short = ["--trainer.max_steps=8", "--trainer.val_check_interval=4", "--trainer.limit_val_batches=2"]
     return train("--task=image-classification", "--data=digits", "--task.ema_decay=null", *pixels, *short)
@@ -264,18 +278,18 @@ def image_classifier(train: Callable[..., TrainedRun]) -> TrainedRun:
 
 @pytest.fixture(scope="session")
 def text_classifier(train: Callable[..., TrainedRun], labelled: list[str]) -> TrainedRun:
-    """A classifier of the reviews."""
+    """Trained classifier of the labelled texts."""
     channels = ["--model.encoder.num_input_channels=16", CLASS_QUERY]
     return train("--task=text-classification", *labelled, *channels, "--trainer.max_epochs=3")
 
 
 @pytest.fixture(scope="session")
 def token_classifier(train: Callable[..., TrainedRun], tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """A model that tells names of people and places from other words."""
+    """Trained classifier of tokens: names of people, names of cities and other words."""
     file = tmp_path_factory.mktemp("words") / "train.jsonl"
-    labels = ["person", "other", "other", "place"]
-    places = ["Ulm", "Köln", "Bonn", "Kiel", "Trier", "Essen"]
-    rows = [{"tokens": ["Anna", "lives", "in", place], "label": labels} for place in places]
+    labels = ["person", "other", "other", "city"]
+    cities = ["Ulm", "Köln", "Bonn", "Kiel", "Trier", "Essen"]
+    rows = [{"tokens": ["Anna", "lives", "in", city], "label": labels} for city in cities]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     data = ["--data=text-files", f"--data.train_files={file}", "--data.max_seq_len=32", "--data.batch_size=5"]
     channels = "--model.encoder.num_input_channels=16"
@@ -284,7 +298,7 @@ def token_classifier(train: Callable[..., TrainedRun], tmp_path_factory: pytest.
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of numbers: y and z follow from a and b, and some of b are missing."""
+    """Table of numbers: y and z depend on a and b, and some values of b are missing."""
     file = tmp_path_factory.mktemp("table") / "train.csv"
     rows = [f"{a},{'' if a % 7 == 3 else a % 5},{100 + 2 * a},{-a % 5 / 100}" for a in range(40)]
     file.write_text("\n".join(["a,b,y,z", *rows]))
@@ -293,14 +307,14 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def regressor(train: Callable[..., TrainedRun], table: Path) -> TrainedRun:
-    """A model that predicts them."""
+    """Trained regression of the table's y and z."""
     data = ["--data=table-files", f"--data.train_files={table}", '--data.label_column=["y", "z"]']
     channels = ["--model.encoder.num_input_channels=16", CLASS_QUERY]
     return train("--task=regression", *data, "--data.batch_size=12", *channels, "--trainer.max_epochs=3")
 
 
 def keep_surroundings(patch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
-    """Lets a run use the tests' cache, and what it sets in the environment be taken back."""
+    """Use the tests' cache, and restore environment variables that a run sets."""
     patch.setenv("PERCEIVER_CACHE", environment["PERCEIVER_CACHE"])
     for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         patch.setenv(variable, "0")
@@ -319,7 +333,7 @@ def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: 
 
 @pytest.fixture
 def perceiver(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Runs the command in this process, which has imported all that is slow to import."""
+    """Return a function that runs the command in this process, without the cost of imports."""
 
     def run(*argv: str) -> Result:
         capsys.readouterr()
@@ -330,7 +344,7 @@ def perceiver(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 @pytest.fixture
 def fit(perceiver: Callable[..., Result]) -> Callable[..., Path]:
-    """Trains in this process and returns the folder of the run."""
+    """Return a function that trains in this process and returns the run's folder."""
 
     def fit(*argv: str) -> Path:
         return folder_of(perceiver("fit", *argv))

@@ -1,4 +1,4 @@
-"""A callback that stops its own process in the middle of a run."""
+"""Callback that stops its own process during a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pytorch_lightning import Callback, Trainer
 
 
 class Stop(Callback):
-    """Where the environment says ``STOP_AT="train 7 SIGKILL"``, step 7 (counted from 0) begins with that signal.
+    """Send a signal to this process at the point in ``STOP_AT``.
 
-    ``validation 5 SIGINT``: the validation after five steps is interrupted.
+    "train 7 SIGKILL": at the start of step 7, counted from 0; "within 7 SIGINT": within step 7; "validation 5 SIGINT":
+    in the validation after five steps.
     """
 
     def __init__(self) -> None:
-        where, step, name = os.environ.get("STOP_AT", "never 0 SIGTERM").split()
-        self.where, self.step, self.signal = where, int(step), signal.Signals[name]
+        stage, step, name = os.environ.get("STOP_AT", "never 0 SIGTERM").split()
+        self.stage, self.step, self.signal = stage, int(step), signal.Signals[name]
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self._stop("train", trainer)
@@ -31,20 +32,20 @@ class Stop(Callback):
         if batch_idx == 1 and not trainer.sanity_checking:
             self._stop("validation", trainer)
 
-    def _stop(self, where: str, trainer: Trainer) -> None:
-        if (where, trainer.global_step) == (self.where, self.step):
+    def _stop(self, stage: str, trainer: Trainer) -> None:
+        if (stage, trainer.global_step) == (self.stage, self.step):
             os.kill(os.getpid(), self.signal)
 
 
 class Fail(Callback):
-    """Fails at the first step."""
+    """Fail at the first step."""
 
     def on_train_batch_start(self, *_: Any) -> None:
         raise RuntimeError("the machine is\non fire")
 
 
 class Unreadable(Callback):
-    """Keep in checkpoints an object that no restricted unpickler reads."""
+    """Save an object in checkpoints that the restricted unpickler refuses."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": self}

@@ -10,7 +10,7 @@ def curve(folder, name: str) -> dict[int, float]:
     return {event.step: event.value for event in EventAccumulator(str(folder)).Reload().Scalars(name)}
 
 
-def test_two_processes_follow_the_curve_of_one(start, finish, small, fit, texts, tmp_path):
+def test_two_processes_train_as_one_process(start, finish, small, fit, texts, tmp_path):
     odd = tmp_path / "odd.txt"  # five examples: two processes cannot share them evenly
     odd.write_bytes((texts / "train.txt").read_bytes()[3:163])
     small = [*small, f"--data.val_files={odd}"]
@@ -25,10 +25,10 @@ def test_two_processes_follow_the_curve_of_one(start, finish, small, fit, texts,
     (tmp_path / "two").mkdir()
     result = finish(start("fit", *flags, "--trainer.val_check_interval=2", *two, cwd=tmp_path / "two"))
     assert result.code == 0, result.err
-    alone = fit(*flags, "--trainer.val_check_interval=2", "--data.batch_size=2")
+    single = fit(*flags, "--trainer.val_check_interval=2", "--data.batch_size=2")
     together = tmp_path / "two" / "logs" / "mlm" / "version_0"
     for name, steps in (("train_loss", [0, 1, 2, 3]), ("val_loss", [1, 3])):
-        expected = curve(alone, name)
+        expected = curve(single, name)
         assert list(expected) == steps
         assert curve(together, name) == pytest.approx(expected, abs=1e-5)
     assert result.out.count("Trained for 4 steps.") == 1

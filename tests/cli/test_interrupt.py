@@ -1,4 +1,4 @@
-"""Runs that are killed or interrupted, and go on as if nothing had happened."""
+"""Runs that are killed or interrupted, and resumed without a difference."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 KILLED = ("train 3 SIGKILL", "train 5 SIGKILL", "validation 10 SIGKILL")
-"""In the middle of an epoch; before the first step of the next one; in the validation
-that follows a step at which a checkpoint is due."""
+"""Within an epoch; before the first step of the next epoch; in the validation after a step with a checkpoint."""
 
 INTERRUPTED = "within 7 SIGINT"
 
@@ -23,7 +22,7 @@ CHECKPOINTS = Path("logs", "mlm", "version_0", "checkpoints")
 
 @pytest.fixture(scope="module")
 def flags(small) -> list[str]:
-    """All chance there is: dropout, moving texts, masks that change from epoch to epoch."""
+    """Flags of a run with all sources of randomness: dropout, shifted texts and changing masks."""
     chance = ["--model.encoder.dropout=0.1", "--model.decoder.dropout=0.1", "--data.random_train_shift=true"]
     return [
         *small,
@@ -36,22 +35,23 @@ def flags(small) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def stopped(start, finish, flags, tmp_path_factory):
-    """The folder and the result of a run that was stopped, by where and how; and, under "never", of one left alone."""
-    places = {place: tmp_path_factory.mktemp(place.replace(" ", "-")) for place in (*KILLED, INTERRUPTED, "never")}
-    processes = {
-        place: start("fit", *flags, cwd=folder, **({} if place == "never" else {"STOP_AT": place}))
-        for place, folder in places.items()
-    }
-    return {place: (places[place], finish(process)) for place, process in processes.items()}
+def stopped(start, finish, run_in, flags, tmp_path_factory):
+    """Folder and result of stopped runs by step and signal, and of an uninterrupted run under "never"."""
+    folders = {stop: tmp_path_factory.mktemp(stop.replace(" ", "-")) for stop in (*KILLED, INTERRUPTED, "never")}
+    processes = {stop: start("fit", *flags, cwd=folders[stop], STOP_AT=stop) for stop in KILLED}
+    results = {
+        INTERRUPTED: run_in(folders[INTERRUPTED], "fit", *flags, STOP_AT=INTERRUPTED),
+        "never": run_in(folders["never"], "fit", *flags),
+    } | {stop: finish(process) for stop, process in processes.items()}
+    return {stop: (folders[stop], result) for stop, result in results.items()}
 
 
 @pytest.fixture
 def resumable(stopped, tmp_path):
-    """Copies a stopped run into the current folder, and returns its result."""
+    """Return a function that copies a stopped run into the current folder and returns its result."""
 
-    def resumable(place: str):
-        folder, result = stopped[place]
+    def resumable(stop: str):
+        folder, result = stopped[stop]
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
         return result
 
@@ -60,26 +60,26 @@ def resumable(stopped, tmp_path):
 
 @pytest.fixture
 def whole(stopped) -> Path:
-    """The checkpoints of the run that was left alone."""
+    """Folder of checkpoints of the uninterrupted run."""
     folder, result = stopped["never"]
     assert result.code == 0, result.err
     return folder / CHECKPOINTS
 
 
-@pytest.mark.parametrize("place", KILLED)
-def test_a_killed_run_goes_on_as_one_left_alone(resumable, whole, fit, load, assert_same_training_state, place):
-    assert resumable(place).code == -9
-    step = int(place.split()[1])
+@pytest.mark.parametrize("stop", KILLED)
+def test_killed_run_resumes_to_the_same_state(resumable, whole, fit, load, assert_same_training_state, stop):
+    assert resumable(stop).code == -9
+    step = int(stop.split()[1])
     at_death = load(CHECKPOINTS / "last.ckpt")
     assert 0 <= step - at_death["global_step"] <= 2
     folder = fit("--ckpt_path=last", ALLOW)
-    assert folder.name == "version_0", "a resumed run goes on in its own folder"
+    assert folder.name == "version_0", "a resumed run must use its own folder"
     for name in ("last.ckpt", "best.ckpt"):
         assert_same_training_state(CHECKPOINTS / name, whole / name)
     assert load(CHECKPOINTS / "best.ckpt")["perceiver"] == load(whole / "best.ckpt")["perceiver"]
 
 
-def test_a_resumed_run_logs_where_it_left_off(resumable, fit):
+def test_resumed_run_continues_its_logs(resumable, fit):
     resumable("train 3 SIGKILL")
     folder = fit("--ckpt_path=last", ALLOW)
     events = EventAccumulator(str(folder)).Reload()
@@ -87,9 +87,7 @@ def test_a_resumed_run_logs_where_it_left_off(resumable, fit):
     assert [event.step for event in events.Scalars("val_loss")] == [4, 9]
 
 
-def test_a_run_can_be_resumed_by_the_path_of_its_checkpoint_from_elsewhere(
-    resumable, whole, fit, assert_same_training_state, tmp_path, monkeypatch
-):
+def test_run_is_resumed_from_another_folder(resumable, whole, fit, assert_same_training_state, tmp_path, monkeypatch):
     resumable("train 3 SIGKILL")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -97,7 +95,7 @@ def test_a_run_can_be_resumed_by_the_path_of_its_checkpoint_from_elsewhere(
     assert_same_training_state(folder / "checkpoints" / "last.ckpt", whole / "last.ckpt")
 
 
-def assert_ends_as_one_left_alone(fit, whole, assert_same) -> None:
+def assert_resumes_to_the_same_state(fit, whole, assert_same) -> None:
     fit("--ckpt_path=last", ALLOW)
     for name in ("last.ckpt", "best.ckpt"):
         assert_same(CHECKPOINTS / name, whole / name)
@@ -110,36 +108,36 @@ def assert_clean_end(result, code: int = 130) -> None:
     assert "Traceback" not in result.err
 
 
-def test_an_interrupted_run_ends_after_its_step_and_can_go_on(resumable, whole, fit, load, assert_same_training_state):
+def test_interrupted_run_finishes_its_step_and_resumes(resumable, whole, fit, load, assert_same_training_state):
     assert_clean_end(resumable(INTERRUPTED))
     assert load(CHECKPOINTS / "last.ckpt")["global_step"] == 8
-    assert_ends_as_one_left_alone(fit, whole, assert_same_training_state)
+    assert_resumes_to_the_same_state(fit, whole, assert_same_training_state)
 
 
-def test_the_step_that_an_interrupt_waits_for_is_logged(resumable, fit):
+def test_last_step_before_an_interrupt_is_logged(resumable, fit):
     resumable(INTERRUPTED)
     events = EventAccumulator(str(fit("--ckpt_path=last", ALLOW))).Reload()
     assert [event.step for event in events.Scalars("train_loss")] == list(range(12))
 
 
 @pytest.mark.parametrize(
-    ("place", "saved", "code"),
+    ("stop", "saved", "code"),
     [("train 7 SIGINT", 7, 130), ("validation 5 SIGINT", 5, 130), ("train 7 SIGTERM", 8, 143)],
 )
-def test_an_interrupt_between_steps_saves_the_state_too(
-    perceiver, flags, whole, fit, load, assert_same_training_state, monkeypatch, place, saved, code
+def test_interrupt_between_steps_saves_the_state(
+    perceiver, flags, whole, fit, load, assert_same_training_state, monkeypatch, stop, saved, code
 ):
-    monkeypatch.setenv("STOP_AT", place)
+    monkeypatch.setenv("STOP_AT", stop)
     assert_clean_end(perceiver("fit", *flags, "--checkpoint.every_n_steps=0"), code)
     assert load(CHECKPOINTS / "last.ckpt")["global_step"] == saved
     monkeypatch.delenv("STOP_AT")
-    assert_ends_as_one_left_alone(fit, whole, assert_same_training_state)
+    assert_resumes_to_the_same_state(fit, whole, assert_same_training_state)
 
 
-def test_a_killed_run_with_worker_processes_reads_on_where_it_was(
+def test_killed_run_with_workers_resumes_its_data(
     start, finish, flags, whole, fit, assert_same_training_state, tmp_path
 ):
-    # the default schedule asks for the number of steps, and so starts the workers early
+    # The default schedule needs the number of steps, which starts the workers early.
     both = [*flags, "--data.num_workers=2", "--trainer.max_epochs=10"]
     assert finish(start("fit", *both, cwd=tmp_path, STOP_AT="train 8 SIGKILL")).code == -9
     fit("--ckpt_path=last", ALLOW)
@@ -147,7 +145,7 @@ def test_a_killed_run_with_worker_processes_reads_on_where_it_was(
 
 
 @pytest.mark.parametrize("steps", [5, 7])
-def test_a_finished_run_goes_on_as_one_that_was_longer(small, fit, load, steps):
+def test_extended_run_equals_a_longer_run(small, fit, load, steps):
     flags = [*small, "--lr_scheduler=none", "--model.encoder.dropout=0.1", "--data.random_train_shift=true"]
     longer = fit(*flags, "--trainer.max_steps=12")
     fit(*flags, f"--trainer.max_steps={steps}")
@@ -158,23 +156,23 @@ def test_a_finished_run_goes_on_as_one_that_was_longer(small, fit, load, steps):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-# Flags win over what the checkpoint holds
+# Flags override the checkpoint
 
 
 @pytest.fixture
-def go_on(resumable, fit, load):
-    """Goes on with a run of three steps by one more, with other flags."""
+def resume(resumable, fit, load):
+    """Return a function that resumes a run of three steps for one more, with further flags."""
 
-    def go_on(*argv: str):
+    def resume(*argv: str):
         resumable("train 3 SIGKILL")
         folder = fit("--ckpt_path=last", "--trainer.max_steps=4", ALLOW, *argv)
         return folder, load(folder / "checkpoints" / "last.ckpt")
 
-    return go_on
+    return resume
 
 
-def test_what_is_not_given_stays(go_on, flags):
-    _, checkpoint = go_on()
+def test_resumed_run_keeps_options(resume, flags):
+    _, checkpoint = resume()
     run = checkpoint["perceiver"]["run"]
     assert checkpoint["global_step"] == 4
     assert run["model"]["encoder"]["dropout"] == 0.1
@@ -182,7 +180,7 @@ def test_what_is_not_given_stays(go_on, flags):
     assert run["checkpoint"]["every_n_steps"] == 2
 
 
-def test_steps_can_be_added(trained, perceiver, tmp_path, load):
+def test_resumed_run_can_train_longer(trained, perceiver, tmp_path, load):
     shutil.copytree(trained.folder.parents[1], tmp_path / "logs")
     result = perceiver("fit", "--ckpt_path=last", "--trainer.max_steps=17")
     assert result.code == 0, result.err
@@ -194,8 +192,8 @@ def rates(folder: Path) -> dict[int, float]:
     return {event.step: event.value for event in EventAccumulator(str(folder)).Reload().Scalars("learning_rate")}
 
 
-def test_another_learning_rate_wins_over_the_schedules(go_on):
-    folder, checkpoint = go_on("--optimizer.lr=0.5")
+def test_new_learning_rate_rescales_the_schedule(resume):
+    folder, checkpoint = resume("--optimizer.lr=0.5")
     after = {step: rate for step, rate in rates(folder).items() if step >= 2}
     assert after == pytest.approx({2: 0.5 * 2 / 100, 3: 0.5 * 3 / 100})
     groups = checkpoint["optimizer_states"][0]["param_groups"]
@@ -203,7 +201,7 @@ def test_another_learning_rate_wins_over_the_schedules(go_on):
     assert checkpoint["optimizer_states"][0]["state"][0]["step"] == 4  # its moments are kept
 
 
-def test_another_learning_rate_wins_without_a_schedule(small, fit, load):
+def test_new_learning_rate_without_a_schedule(small, fit, load):
     flags = [*small, "--lr_scheduler=none", "--optimizer.lr=0.01", "--trainer.max_steps=2"]
     fit(*flags)
     folder = fit("--ckpt_path=last", "--optimizer.lr=0.03", "--optimizer.weight_decay=0.2", "--trainer.max_steps=4")
@@ -212,8 +210,8 @@ def test_another_learning_rate_wins_without_a_schedule(small, fit, load):
     assert [group["weight_decay"] for group in groups] == [0.2, 0.0]
 
 
-def test_another_optimizer_starts_afresh(go_on):
-    _, checkpoint = go_on("--optimizer=SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.5")
+def test_new_optimizer_starts_without_state(resume):
+    _, checkpoint = resume("--optimizer=SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.5")
     (group,) = checkpoint["optimizer_states"][0]["param_groups"]
     assert group["momentum"] == 0.5
     assert "betas" not in group
@@ -221,23 +219,23 @@ def test_another_optimizer_starts_afresh(go_on):
 
 
 @pytest.mark.parametrize("schedule", ["none", "StepLR", "CosineWithWarmup", "ReduceLROnPlateau"])
-def test_another_schedule_goes_on_from_the_step(go_on, schedule):
+def test_new_schedule_continues_from_the_step(resume, schedule):
     options = {"StepLR": ["--lr_scheduler.step_size=1"], "CosineWithWarmup": ["--lr_scheduler.warmup_steps=10"]}
-    folder, _ = go_on(f"--lr_scheduler={schedule}", *options.get(schedule, []))
+    folder, _ = resume(f"--lr_scheduler={schedule}", *options.get(schedule, []))
     after = [rates(folder)[step] for step in (2, 3)]
     factors = {"CosineWithWarmup": (0.2, 0.3), "none": (1, 1), "ReduceLROnPlateau": (1, 1), "StepLR": (0.01, 0.001)}
     assert after == pytest.approx([2e-3 * factor for factor in factors[schedule]])
 
 
-def test_another_dropout_is_applied(go_on, whole, load):
-    _, with_dropout = go_on()
-    _, without = go_on("--model.encoder.dropout=0", "--model.decoder.dropout=0")
+def test_new_dropout_is_applied(resume, whole, load):
+    _, with_dropout = resume()
+    _, without = resume("--model.encoder.dropout=0", "--model.decoder.dropout=0")
     assert without["perceiver"]["model"]["encoder"]["dropout"] == 0
     latents = "model.encoder.latents"
     assert (with_dropout["state_dict"][latents] != without["state_dict"][latents]).any()
 
 
-def test_a_schedule_can_be_added(small, fit, load):
+def test_schedule_can_be_added(small, fit, load):
     fit(*small, "--optimizer.lr=0.1", "--lr_scheduler=none", "--trainer.max_steps=4")
     schedule = ["--lr_scheduler=CosineWithWarmup", "--lr_scheduler.training_steps=8"]
     fit("--ckpt_path=last", "--trainer.max_steps=6", *schedule)

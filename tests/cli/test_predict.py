@@ -1,4 +1,4 @@
-"""``perceiver predict`` for models of images, texts, tokens and tables: what it reads, says and draws."""
+"""``perceiver predict`` for models of images, texts, tokens and tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def predict(perceiver):
 
 @pytest.fixture
 def predictions(predict):
-    """What it says as JSON, where nothing goes wrong."""
+    """Return a function that predicts successfully and parses the JSON output."""
 
     def predictions(run, *argv: str) -> list[dict]:
         result = predict(run, *argv, "--format=json")
@@ -42,7 +42,7 @@ def predictions(predict):
 
 
 def table_rows(text: str) -> list[dict[str, str]]:
-    """The rows of a table without empty cells."""
+    """Parse the rows of a table without empty cells."""
     header, *rows = (re.split(r" {2,}", line.strip()) for line in text.splitlines())
     return [dict(zip(header, row, strict=True)) for row in rows]
 
@@ -52,7 +52,7 @@ def csv_rows(text: str) -> list[dict[str, str]]:
 
 
 def answers(module_class, run, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What the module itself makes of a batch."""
+    """Compute the module's output for a batch."""
     module = module_class.load_from_checkpoint(run.last, map_location="cpu", weights_only=True).eval()
     with torch.no_grad():
         return module.model(batch)
@@ -66,7 +66,7 @@ def digits(pictures) -> list[str]:
     return [str(pictures / f"{number}.png") for number in range(5)]
 
 
-def test_classes_of_images_are_those_of_the_module(image_classifier, load, predictions, digits):
+def test_image_classes_equal_those_of_the_module(image_classifier, load, predictions, digits):
     data = load(image_classifier.last)["perceiver"]["data"]
     pixels = np.stack([np.asarray(Image.open(digit)) for digit in digits])[:, None] / 255
     pixel_values = torch.from_numpy((pixels - data["mean"]) / data["std"]).float()
@@ -97,7 +97,7 @@ def test_files_folders_and_patterns(image_classifier, predictions, pictures):
 
 @pytest.fixture
 def damaged(pictures, tmp_path):
-    """A folder with a good image among others that are none."""
+    """Folder with a readable image among damaged files."""
     (tmp_path / "damaged").mkdir()
     good = (pictures / "0.png").read_bytes()
     for name, content in {
@@ -111,7 +111,7 @@ def damaged(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["table", "json", "csv"])
-def test_what_cannot_be_read_is_said_at_the_end(image_classifier, predict, damaged, digits, form):
+def test_unreadable_images_are_reported_at_the_end(image_classifier, predict, damaged, digits, form):
     inputs = ["missing.png", damaged, digits[1]]
     result = predict(image_classifier, *inputs, f"--format={form}", "--batch_size=2")
     assert result.code == 1
@@ -126,14 +126,14 @@ def test_what_cannot_be_read_is_said_at_the_end(image_classifier, predict, damag
 
 
 @pytest.mark.parametrize(("form", "output"), [("table", ""), ("json", "[]\n"), ("csv", "")])
-def test_where_nothing_can_be_read(image_classifier, predict, damaged, form, output):
+def test_without_readable_inputs(image_classifier, predict, damaged, form, output):
     result = predict(image_classifier, f"{damaged}/half.png", f"--format={form}")
     assert (result.code, result.out) == (1, output)
     assert len(result.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("top_k", [1, 3, 10, 99])
-def test_the_forms_agree(image_classifier, predict, predictions, pictures, tmp_path, top_k):
+def test_output_formats_agree(image_classifier, predict, predictions, pictures, tmp_path, top_k):
     awkward = tmp_path / 'a,"b" <c>.png'
     awkward.write_bytes((pictures / "3.png").read_bytes())
     flags = [str(pictures), str(awkward), f"--top_k={top_k}"]
@@ -143,8 +143,8 @@ def test_the_forms_agree(image_classifier, predict, predictions, pictures, tmp_p
         return [
             {"input": prediction["input"]}
             | {
-                f"{key}{f' {place}' if place > 1 else ''}": value if key == "label" else format(value, digits)
-                for place, guess in enumerate(prediction["top"], start=1)
+                f"{key}{f' {rank}' if rank > 1 else ''}": value if key == "label" else format(value, digits)
+                for rank, guess in enumerate(prediction["top"], start=1)
                 for key, value in guess.items()
             }
             for prediction in predicted
@@ -159,7 +159,7 @@ def test_the_forms_agree(image_classifier, predict, predictions, pictures, tmp_p
         assert table_rows(predict(image_classifier, *flags).out) == expected(".4f")
 
 
-def test_batches_make_no_difference(image_classifier, predictions, pictures):
+def test_batch_size_does_not_change_predictions(image_classifier, predictions, pictures):
     one, three, many = (predictions(image_classifier, str(pictures), f"--batch_size={size}") for size in (1, 3, 100))
     for left, right in ((one, three), (one, many)):
         for a, b in zip(left, right, strict=True):
@@ -167,7 +167,7 @@ def test_batches_make_no_difference(image_classifier, predictions, pictures):
             assert a["probability"] == pytest.approx(b["probability"], abs=1e-6)
 
 
-def test_attention_is_drawn_over_images(image_classifier, predictions, pictures, tmp_path):
+def test_attention_of_images_is_drawn(image_classifier, predictions, pictures, tmp_path):
     plain = predictions(image_classifier, str(pictures))
     drawn = predictions(image_classifier, str(pictures), "--attention=new/drawn", "--batch_size=3")
     files = sorted((tmp_path / "new" / "drawn").iterdir())
@@ -186,7 +186,7 @@ def test_attention_is_drawn_over_images(image_classifier, predictions, pictures,
         assert a["probability"] == pytest.approx(b["probability"], abs=1e-5)
 
 
-def test_names_of_files_may_be_any_bytes(image_classifier, predict, pictures, tmp_path):
+def test_file_names_may_be_any_bytes(image_classifier, predict, pictures, tmp_path):
     name = os.fsdecode(b"stra\xdfe.png")
     try:
         (tmp_path / name).write_bytes((pictures / "0.png").read_bytes())
@@ -228,7 +228,7 @@ def sentences() -> list[str]:
     return ["näht 44 <b>gut</b>", "schlecht & 3", "gut", "日本 <script>alert(1)</script>"]
 
 
-def test_classes_of_texts_are_those_of_the_module(text_classifier, predictions, sentences):
+def test_text_classes_equal_those_of_the_module(text_classifier, predictions, sentences):
     predicted = predictions(text_classifier, *sentences)
     for text, prediction in zip(sentences, predicted, strict=True):
         input_ids = torch.tensor([PerceiverTokenizer()(text, add_special_tokens=False)["input_ids"]])
@@ -258,7 +258,7 @@ def test_texts_from_files_and_standard_input(text_classifier, predictions, sente
             assert predictions(text_classifier, *argv) == direct
 
 
-def test_the_real_command_in_a_pipe(text_classifier, start, finish, sentences, tmp_path):
+def test_command_in_a_pipe(text_classifier, start, finish, sentences, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"n\xe4h")
     argv = ["predict", f"--ckpt_path={text_classifier.last}", "latin.txt", sentences[0], "-", "--format=csv"]
     result = finish(start(*argv, cwd=tmp_path), "\n".join(sentences[1:]))
@@ -269,7 +269,7 @@ def test_the_real_command_in_a_pipe(text_classifier, start, finish, sentences, t
     assert [row["input"] for row in csv_rows(result.out)] == sentences
 
 
-def test_unreadable_texts_are_said_at_the_end(text_classifier, predict, reviews, tmp_path):
+def test_unreadable_texts_are_reported_at_the_end(text_classifier, predict, reviews, tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"\0\1")
     (tmp_path / "empty.txt").write_bytes(b"")
     result = predict(text_classifier, "binary.txt", "gut", "empty.txt", str(reviews / "test.jsonl"), "")
@@ -283,7 +283,7 @@ def test_unreadable_texts_are_said_at_the_end(text_classifier, predict, reviews,
     assert "a table, not a text" in shown[2]
 
 
-def test_a_text_of_several_lines(text_classifier, predict, predictions):
+def test_text_with_several_lines(text_classifier, predict, predictions):
     text = 'gut,\n"näht" \x1b[31m'
     (prediction,) = predictions(text_classifier, text)
     assert prediction["input"] == text
@@ -295,7 +295,7 @@ def test_a_text_of_several_lines(text_classifier, predict, predictions):
 
 
 class Page(HTMLParser):
-    """The tags of a page, and the text in its paragraphs."""
+    """Parser of a page's tags and the text in its paragraphs."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -320,7 +320,7 @@ class Page(HTMLParser):
             self.text += data
 
 
-def test_attention_is_a_page_for_each_text(text_classifier, predictions, sentences, tmp_path):
+def test_attention_of_texts_is_drawn(text_classifier, predictions, sentences, tmp_path):
     plain = predictions(text_classifier, *sentences)
     drawn = predictions(text_classifier, *sentences, "--attention=pages", "--batch_size=3")
     files = sorted((tmp_path / "pages").iterdir())
@@ -338,7 +338,7 @@ def test_attention_is_a_page_for_each_text(text_classifier, predictions, sentenc
         assert a["probability"] == pytest.approx(b["probability"], abs=1e-5)
 
 
-def test_fillings_as_csv(trained, predict, predictions):
+def test_filled_masks_as_csv(trained, predict, predictions):
     argv = ["wor<mask> <mask>", "näh[MASK]", "--top_k=1"]
     rows = csv_rows(predict(trained, *argv, "--format=csv").out)
     filled = predictions(trained, *argv)
@@ -354,10 +354,10 @@ def test_fillings_as_csv(trained, predict, predictions):
 # Tokens
 
 
-def test_classes_of_tokens_are_those_of_the_module(token_classifier, predict, predictions):
+def test_token_classes_equal_those_of_the_module(token_classifier, predict, predictions):
     texts = ["Anna lives in Köln", "Otto"]
     predicted = predictions(token_classifier, *texts)
-    names = ["other", "person", "place"]
+    names = ["city", "other", "person"]
     for text, prediction in zip(texts, predicted, strict=True):
         tokens = prediction["tokens"]
         assert "".join(token["token"] for token in tokens) == text
@@ -374,7 +374,7 @@ def test_classes_of_tokens_are_those_of_the_module(token_classifier, predict, pr
     assert [row["label"] for row in rows for _ in row["text"]] == labels
 
 
-def test_attention_to_tokens(token_classifier, predict, tmp_path):
+def test_attention_of_tokens_is_drawn(token_classifier, predict, tmp_path):
     assert predict(token_classifier, "Anna & <Otto>", "--attention=pages").code == 0
     (file,) = (tmp_path / "pages").iterdir()
     assert Page(file.read_text(encoding="utf-8")).text == "Anna & <Otto>"
@@ -383,7 +383,7 @@ def test_attention_to_tokens(token_classifier, predict, tmp_path):
 # Numbers
 
 
-def test_numbers_are_those_of_the_module(regressor, load, table, predict, predictions):
+def test_numbers_equal_those_of_the_module(regressor, load, table, predict, predictions):
     columns = load(regressor.last)["perceiver"]["data"]["columns"]
     rows = [[float(row[name] or "nan") for name in "ab"] for row in csv_rows(table.read_text())]
     inputs = torch.tensor((np.array(rows) - columns["mean"]) / columns["std"]).float()
@@ -400,7 +400,7 @@ def test_numbers_are_those_of_the_module(regressor, load, table, predict, predic
     assert table_rows(predict(regressor, str(table), "--batch_size=7").out) == rows
 
 
-def test_numbers_may_be_written(regressor, predict, predictions, table):
+def test_rows_as_arguments(regressor, predict, predictions, table):
     of_table = predictions(regressor, str(table))
     written = predictions(regressor, "a=2,b=2", "b=4, a=9", "a=3")
     for prediction, row in zip(written, (2, 9, 3), strict=True):
@@ -414,7 +414,7 @@ def test_numbers_may_be_written(regressor, predict, predictions, table):
     assert "'a=x'" in second
 
 
-def test_attention_to_columns(regressor, predict, tmp_path):
+def test_attention_of_columns_is_drawn(regressor, predict, tmp_path):
     assert predict(regressor, "a=1,b=2", "a=3", "--attention=bars").code == 0
     files = sorted((tmp_path / "bars").iterdir())
     assert [Image.open(file).format for file in files] == ["PNG", "PNG"]
@@ -423,7 +423,7 @@ def test_attention_to_columns(regressor, predict, tmp_path):
 # Models that the command cannot read for
 
 
-def test_a_model_of_several_inputs(predict, train):
+def test_model_with_several_inputs(predict, train):
     inputs = {
         "image": {"adapter": "image-pixels", "num_channels": 1, "max_resolution": [4, 4], "num_frequency_bands": 2},
         "text": {"adapter": "text", "vocab_size": 20, "max_seq_len": 8, "num_input_channels": 8},
@@ -432,10 +432,10 @@ def test_a_model_of_several_inputs(predict, train):
     run = train("--task=classification", "--data=random", *composite, "--trainer.max_steps=1")
     line = predict(run, "a.png").error
     assert line.startswith("input adapter 'composite' ")
-    assert line.endswith(" has no reader: it cannot be used from the command line")
+    assert line.endswith(": no reader, so its models cannot predict from the command line")
 
 
-def test_a_model_of_random_images(predict, train):
+def test_model_of_random_images(predict, train):
     run = train("--task=image-classification", "--data=random", "--trainer.max_steps=1")
     error = predict(run, "a.png").error
     assert f"{run.last}: the model was not trained on images" in error

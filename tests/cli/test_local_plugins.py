@@ -143,7 +143,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
 
 @pytest.fixture(scope="module")
 def results(fresh: FreshEnvironment) -> dict[str, Result]:
-    """What commands do that need torch."""
+    """Results of the commands that import torch, run in one process."""
     return fresh.commands(
         {
             "fit": FIT,
@@ -160,14 +160,14 @@ def listed(result: Result) -> dict[str, tuple[str, str]]:
     return {row["name"]: (row["distribution"], row["version"]) for row in json.loads(result.out)}
 
 
-def test_it_stands_in_the_lists(fresh):
+def test_local_plugin_is_listed(fresh):
     shown = fresh.perceiver("list-data", "--plugin=./mine/light.py", "--format=json")
     assert listed(shown)["light"] == ("light.py", "local file")
     assert "digits" in listed(shown)
     assert "light" not in listed(fresh.perceiver("list-data", "--format=json"))
 
 
-def test_it_is_loaded_beside_no_others(fresh):
+def test_local_plugin_without_other_plugins(fresh):
     shown = fresh.perceiver("list-data", "--plugin=mine/light.py", "--plugins=none", "--format=json")
     assert set(listed(shown)) == {"light"}
     (row,) = json.loads(fresh.perceiver("plugins", "light", "--plugin=mine/light.py", "--format=json").out)
@@ -175,7 +175,7 @@ def test_it_is_loaded_beside_no_others(fresh):
     assert row["provides"] == {"data": ["light"]}
 
 
-def test_several_are_loaded(fresh):
+def test_several_local_plugins(fresh):
     shown = fresh.perceiver("list-data", "--plugin=mine/light.py", "--plugin=mine/claims.py", "--format=json")
     assert "light" in listed(shown)
     assert [row["distribution"] for row in json.loads(shown.out) if row["name"] == "digits"] == [
@@ -184,7 +184,7 @@ def test_several_are_loaded(fresh):
     ]
 
 
-def test_it_trains_with_worker_processes_and_is_used_again(results):
+def test_local_plugin_trains_with_workers_and_validates(results):
     assert results["fit"].code == 0, results["fit"].err
     assert "my adapters" not in results["fit"].out
     assert "last.ckpt --plugin=mine/my_adapters.py ...\n" in results["fit"].out  # how to predict with it
@@ -193,14 +193,14 @@ def test_it_trains_with_worker_processes_and_is_used_again(results):
     assert "val_loss" in results["validate"].out
 
 
-def test_it_is_named_with_its_file(results):
+def test_local_plugin_is_qualified_by_its_file(results):
     (described,) = json.loads(results["describe"].out)
     assert (described["distribution"], described["version"]) == ("my_adapters.py", "local file")
     assert any(field["field"] == "frame_length" for field in described["fields"])
     assert "adapter: wave\n" in results["print"].out
 
 
-def test_a_checkpoint_that_needs_it_says_how_to_give_it(results):
+def test_checkpoint_without_its_local_plugin_names_the_flag(results):
     assert results["without"].code == 2
     (line,) = results["without"].err.splitlines()
     assert line == (
@@ -209,7 +209,7 @@ def test_a_checkpoint_that_needs_it_says_how_to_give_it(results):
     )
 
 
-def test_its_classes_are_found_in_processes_that_begin_anew(fresh):
+def test_classes_are_unpickled_in_spawned_processes(fresh):
     done = fresh.python("-c", IN_ANOTHER_PROCESS)
     assert done.code == 0, done.err
     assert done.out.splitlines()[-1] == "<class 'light.Example'> 3"
@@ -230,20 +230,23 @@ def test_its_classes_are_found_in_processes_that_begin_anew(fresh):
         ("newer.py", "it was written for interface 9.0, but this is 2.0: upgrade perceiver-zoo"),
     ],
 )
-def test_one_that_fails_is_an_error(fresh, file, reason):
-    shown = fresh.perceiver("list-data", f"--plugin=mine/{file}")
-    assert (shown.code, shown.out) == (2, "")
+def test_failing_file_is_an_error(fresh, capsys, file, reason):
+    path = fresh.folder / "mine" / file
+    assert main(["list-data", f"--plugin={path}"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
     (line,) = shown.err.splitlines()
-    assert line.startswith(f"perceiver: --plugin={fresh.folder / 'mine' / file}: {reason}")
+    assert line.startswith(f"perceiver: --plugin={path}: {reason}")
 
 
-def test_debug_shows_where_it_failed(fresh):
-    shown = fresh.perceiver("list-data", "--plugin=mine/raising.py", "--debug")
+def test_debug_shows_the_traceback_of_a_failing_file(fresh, capsys):
+    assert main(["list-data", f"--plugin={fresh.folder / 'mine' / 'raising.py'}", "--debug"]) == 2
+    shown = capsys.readouterr()
     assert 'raising.py", line 1' in shown.err
     assert "Traceback" in shown.err
 
 
-def test_two_files_of_one_name_are_told_apart(fresh):
+def test_two_files_with_one_module_name_are_reported(fresh):
     shown = fresh.perceiver("list-data", "--plugin=mine/light.py", "--plugin=mine/other/light.py")
     assert shown.code == 2
     (line,) = shown.err.splitlines()
@@ -251,7 +254,7 @@ def test_two_files_of_one_name_are_told_apart(fresh):
     assert str(Path("other") / "light.py") in line
 
 
-def test_a_plugin_for_the_previous_interface_works_with_one_line(tmp_path, capsys):
+def test_plugin_for_the_previous_interface_is_deprecated(tmp_path, capsys):
     file = tmp_path / "for_the_previous.py"
     file.write_text("PERCEIVER_INTERFACE = '1.2'\n" + LIGHT.format(name="of-the-previous"))
     assert main(["list-data", f"--plugin={file}"]) == 0

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_import_rules_hold():
+def test_import_contracts_hold():
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -60,11 +60,11 @@ def test_model_classes_of_transformers_are_found(source, found):
     assert [*model_classes(source)] == found
 
 
-def test_nothing_outside_huggingface_uses_model_classes_of_transformers():
+def test_only_huggingface_uses_model_classes_of_transformers():
     outside = [*sources_outside("perceiver_plugins/huggingface")]
     assert len(outside) > 100
     assert {str(path): names for path in outside if (names := [*model_classes(path.read_text())])} == {}
 
 
-def test_nothing_outside_krasserm_names_that_project():
+def test_only_krasserm_names_that_project():
     assert [str(path) for path in sources_outside("perceiver_plugins/krasserm") if "krasserm" in path.read_text()] == []

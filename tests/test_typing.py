@@ -53,7 +53,7 @@ PACKAGES = [
 ]
 
 
-def test_a_users_mistakes_are_type_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_calls_are_type_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("user.py").write_text(USER)
     Path("mypy.ini").write_text(CONFIG)
@@ -66,7 +66,7 @@ def test_a_users_mistakes_are_type_errors(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_packages_list_what_they_export(package: str) -> None:
+def test_packages_list_their_exports(package: str) -> None:
     module = importlib.import_module(f"perceiver_plugins.{package}")
     assert module.__all__
     assert dir(module) == sorted(module.__all__)

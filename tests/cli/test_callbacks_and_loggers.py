@@ -1,4 +1,4 @@
-"""Whatever callbacks and loggers a run has, its checkpoints are plain data that predict and resume."""
+"""Checkpoints of runs with Lightning's callbacks and loggers: plain data that predicts and resumes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def spec(name: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("callback", "logger"), COMBINATIONS)
-def test_a_run_predicts_and_resumes(perceiver, config, table, callback, logger):
+def test_run_with_callback_and_logger_predicts_and_resumes(perceiver, config, table, callback, logger):
     if callback in NEEDED and importlib.util.find_spec(NEEDED[callback]) is None:
         pytest.skip(f"{NEEDED[callback]} is not installed")
     result = perceiver("fit", config([spec(callback)], LOGGERS[logger]))
@@ -99,13 +99,13 @@ def test_a_run_predicts_and_resumes(perceiver, config, table, callback, logger):
     assert torch.load(last_checkpoint(resumed), weights_only=True)["global_step"] > 3
 
 
-def test_a_state_that_cannot_be_read_back_ends_the_run_before_its_first_step(perceiver, config):
+def test_unreadable_callback_state_is_reported_before_training(perceiver, config):
     result = perceiver("fit", config([{"class_path": "stopping.Unreadable"}], True), "--allow=stopping")
     assert result.code == 2, result
     line = result.err.splitlines()[-1]
     assert "checkpoints of this run could not be read back: callbacks.Unreadable.state is of type Unreadable" in line
 
 
-def test_checkpoints_can_be_written_in_the_background(perceiver, config):
+def test_async_checkpoints_are_written(perceiver, config):
     result = perceiver("fit", config([], True, plugins=[{"class_path": "AsyncCheckpointIO"}]))
     assert torch.load(last_checkpoint(result), weights_only=True)["global_step"] == 6

@@ -1,4 +1,4 @@
-"""A command opens the checkpoint that it uses once, and keeps no more of it than it needs."""
+"""Commands open their checkpoint once, and release its content."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def opens(monkeypatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_opens_its_checkpoint_once(command, perceiver, regressor, table, opens):
+def test_command_opens_its_checkpoint_once(command, perceiver, regressor, table, opens):
     # A run's folder of its own: the run is resumed, with its logs.
     folder = shutil.copytree(regressor.folder, Path("logs/regression/version_0"))
     source = folder / "checkpoints" / "last.ckpt"
@@ -60,7 +60,7 @@ def test_a_command_opens_its_checkpoint_once(command, perceiver, regressor, tabl
     assert counts == {"torch.load": 1, "open": 1}
 
 
-def test_a_run_is_resumed_from_memory_that_is_freed_before_it_trains(perceiver, regressor, monkeypatch):
+def test_resumed_run_frees_its_checkpoint_before_training(perceiver, regressor, monkeypatch):
     """Its file may be replaced while it trains, so that no tensor stays in the file, and none is kept twice."""
     restored, options = [], {}
     load, start = torch.load, LastCheckpoint.on_train_start

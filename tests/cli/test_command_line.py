@@ -42,7 +42,7 @@ def test_words_are_flags_with_values(argv, flags, words):
     assert line.words == tuple(words)
 
 
-def test_the_last_flag_of_a_name_wins():
+def test_last_flag_wins():
     line = read_command_line(["--a=1", "--b=2", "--a=3"])
     assert (line.text("a"), line.texts("a"), line.text("c")) == ("3", ["1", "3"], None)
     assert [flag.word for flag in line.without(["a"]).flags] == ["--b=2"]
@@ -50,7 +50,7 @@ def test_the_last_flag_of_a_name_wins():
     assert not line.has("c")
 
 
-def test_a_flag_without_its_value_is_named():
+def test_flag_without_value_is_reported():
     with pytest.raises(UserError, match=r"^--config: a value is missing \(write --config=VALUE\)$"):
         read_command_line(["--config", "--task=mlm"]).text("config")
     with pytest.raises(UserError, match=r"^--print_config: takes no value$"):
@@ -94,7 +94,7 @@ def test_options_are_located_in_config_files(tmp_path):
     assert layer.locate("optimizer") == "--config=c.yaml: optimizer"
 
 
-def test_options_of_the_trainer_may_be_in_a_file_of_their_own(tmp_path):
+def test_trainer_options_in_a_separate_file(tmp_path):
     (tmp_path / "trainer.yaml").write_text("max_steps: 3\n")
     (tmp_path / "c.yaml").write_text(f"trainer: {tmp_path}/trainer.yaml\n")
     layer = read_config_file("--config=c.yaml", str(tmp_path / "c.yaml"))
@@ -102,7 +102,7 @@ def test_options_of_the_trainer_may_be_in_a_file_of_their_own(tmp_path):
     assert layer.locate("trainer.max_steps") == "--config=c.yaml, line 1: trainer.max_steps"
 
 
-def test_the_highest_layer_with_an_option_is_its_source():
+def test_highest_layer_with_an_option_is_its_source():
     layers = [
         ConfigLayer("task 'mlm'", {"data": {"batch_size": 1}, "trainer": {"max_steps": 1}}),
         ConfigLayer("last.ckpt", {"data": {"batch_size": 2}}),

@@ -1,4 +1,4 @@
-"""Each entry of a checkpoint is replaced by what it must not be: the commands end with one line, or do not need it."""
+"""Checkpoints with an entry of a wrong type or value: commands report them in one line or ignore the entry."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def found(checkpoint: dict[str, Any], dotted: str) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(("command", "dotted", "wrong"), CHOSEN)
-def test_entries_that_a_command_uses(run_damaged, perceiver, checkpoint, command, dotted, wrong):
+def test_damaged_entry_is_reported(run_damaged, perceiver, checkpoint, command, dotted, wrong):
     run_damaged(command, checkpoint, found(checkpoint, dotted), WRONG[wrong])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_sample_of_all_entries(run_damaged, checkpoint, command):
+def test_sample_of_damaged_entries_causes_no_traceback(run_damaged, checkpoint, command):
     combinations = [(name, wrong) for name in entries(checkpoint) for wrong in WRONG]
     sample = combinations[:: EVERY[command] * 4]
     assert len(sample) > 5

@@ -1,4 +1,4 @@
-"""A run from start to end: what it writes, that its configuration repeats it, and what its checkpoint is good for."""
+"""A run of ``fit``: its files, its configuration, and the use of its checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from perceiver_plugins.text.tokenizers import load_tokenizer
 
 @pytest.fixture(scope="module")
 def events(trained) -> EventAccumulator:
-    """What the run logged."""
+    """Metrics that the run logged."""
     return EventAccumulator(str(trained.folder)).Reload()
 
 
@@ -56,7 +56,7 @@ def test_checkpoints_are_plain_data_and_describe_themselves(trained, load, name)
         assert (each["distribution"], each["version"]) == ("perceiver-zoo", version("perceiver-zoo"))
 
 
-def test_last_and_best_are_of_the_steps_that_they_claim(trained, load, events):
+def test_last_and_best_checkpoints_have_their_steps(trained, load, events):
     losses = logged(events, "val_loss")
     assert load(trained.last)["global_step"] == 12
     best = load(trained.best)
@@ -64,11 +64,11 @@ def test_last_and_best_are_of_the_steps_that_they_claim(trained, load, events):
     assert losses[best["global_step"] - 1] == min(losses.values())
 
 
-def test_nothing_half_written_is_left(trained):
+def test_no_partial_files_remain(trained):
     assert sorted(path.name for path in (trained.folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_the_end_says_where_things_lie(trained):
+def test_report_names_checkpoints_and_logs(trained):
     shown = trained.result.out
     assert "Trained for 12 steps." in shown
     folder = "logs/mlm/version_0/checkpoints"
@@ -93,13 +93,13 @@ def test_metrics_are_logged(events):
     assert all("▒" in text for text in samples)
 
 
-def test_the_learning_rate_follows_the_schedule(events):
+def test_learning_rate_follows_the_schedule(events):
     rates = logged(events, "learning_rate")
     # 100 steps of warm-up, of which there are 12.
     assert all(math.isclose(rate, 0.01 * step / 100, rel_tol=1e-5, abs_tol=1e-12) for step, rate in rates.items())
 
 
-def test_the_saved_config_repeats_the_run(trained, fit, assert_same_training_state):
+def test_saved_config_repeats_the_run(trained, fit, assert_same_training_state):
     again = fit(f"--config={trained.folder / 'config.yaml'}")
     assert again.name == "version_0"
     assert_same_training_state(again / "checkpoints" / "last.ckpt", trained.last)
@@ -115,18 +115,18 @@ def test_linked_values_are_in_the_saved_config(trained):
     assert config["seed_everything"] == 0
 
 
-def test_a_second_run_gets_a_folder_of_its_own(small, fit):
+def test_second_run_has_its_own_folder(small, fit):
     flags = [*small, "--trainer.max_steps=1"]
     assert [fit(*flags).name, fit(*flags).name] == ["version_0", "version_1"]
 
 
-def test_printed_config_is_that_of_the_run(trained, perceiver, fit):
+def test_printed_config_equals_the_saved_one(trained, perceiver, fit):
     printed = perceiver("fit", *trained.flags, "--print_config")
     assert printed.code == 0
     assert yaml.safe_load(printed.out) == yaml.safe_load((trained.folder / "config.yaml").read_text())
 
 
-def test_the_seed_decides_weights_order_and_masks(small, fit, load, assert_same_training_state):
+def test_seed_determines_weights_order_and_masks(small, fit, load, assert_same_training_state):
     def last(seed: int):
         return fit(*small, "--trainer.max_steps=1", f"--seed_everything={seed}") / "checkpoints" / "last.ckpt"
 
@@ -136,7 +136,7 @@ def test_the_seed_decides_weights_order_and_masks(small, fit, load, assert_same_
     assert not torch.equal(load(first)["state_dict"][key], load(other)["state_dict"][key])
 
 
-def test_the_runs_seed_is_also_that_of_the_data(small, fit, assert_same_training_state):
+def test_data_uses_the_seed_of_the_run(small, fit, assert_same_training_state):
     flags = [*small, "--trainer.max_steps=1", "--seed_everything=1"]
     implied, same, other = (fit(*flags, *more) for more in ((), ("--data.seed=1",), ("--data.seed=2",)))
     assert_same_training_state(implied / "checkpoints" / "last.ckpt", same / "checkpoints" / "last.ckpt")
@@ -147,7 +147,7 @@ def test_the_runs_seed_is_also_that_of_the_data(small, fit, assert_same_training
 # Prediction
 
 
-def test_predict_fills_in_masks_as_the_model_does(trained, perceiver):
+def test_predict_fills_masks_as_the_model(trained, perceiver):
     text = "word3 <mask>äh\tword[MASK]2"
     result = perceiver("predict", f"--ckpt_path={trained.best}", "--format=json", "--top_k=3", text)
     assert result.code == 0, result.err
@@ -194,7 +194,7 @@ def test_predict_shows_a_table(trained, perceiver):
         (["<mask>", "--top_k=many"], "--top_k: must be a whole number, got 'many'"),
     ],
 )
-def test_wrong_input_of_predict_is_one_line(trained, perceiver, tmp_path, argv, message):
+def test_wrong_input_of_predict_is_reported(trained, perceiver, tmp_path, argv, message):
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "latin.txt").write_bytes(b"n\xe4h")
     assert message in perceiver("predict", f"--ckpt_path={trained.best}", *argv).error
@@ -208,7 +208,7 @@ def metric(result, name: str) -> float:
     return float(re.search(rf"{name}\W+([\d.]+)", result.out).group(1))
 
 
-def test_validate_finds_the_loss_that_was_logged(trained, perceiver, events):
+def test_validate_reproduces_the_logged_loss(trained, perceiver, events):
     loss = metric(perceiver("validate", f"--ckpt_path={trained.best}"), "val_loss")
     assert loss == pytest.approx(min(logged(events, "val_loss").values()), rel=1e-6)
 

@@ -1,4 +1,4 @@
-"""The ways to say what a run is made of: flags, names of registered things and of classes, config files."""
+"""Configuration of runs by flags, registered names, class names and config files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perceiver_registry import load_model
 
 @pytest.fixture
 def printed(perceiver):
-    """The configuration that a command line means."""
+    """Return the configuration of a command line."""
 
     def printed(*argv: str) -> dict:
         result = perceiver("fit", *argv, "--print_config")
@@ -24,7 +24,7 @@ def printed(perceiver):
     return printed
 
 
-def test_the_line_of_the_original(fit, load, texts, model, tmp_path):
+def test_command_line_of_the_original_project(fit, load, texts, model, tmp_path):
     (tmp_path / "wikipedia").mkdir()
     rows = [json.dumps({"title": "x", "text": texts.joinpath("train.txt").read_text()}) for _ in range(40)]
     (tmp_path / "wikipedia" / "train.jsonl").write_text("\n".join(rows))
@@ -81,7 +81,7 @@ trainer:
 """
 
 
-def test_config_files_in_lightnings_form(printed, texts, tmp_path):
+def test_config_files_in_lightning_format(printed, texts, tmp_path):
     (tmp_path / "c.yaml").write_text(CONFIG.format(train=texts / "train.txt"))
     config = printed("--config=c.yaml")
     assert config["data"]["name"] == "perceiver_plugins.text.data.local.TextFilesDataModule"
@@ -102,7 +102,7 @@ def test_later_files_and_flags_win(printed, texts, tmp_path):
     assert config["trainer"]["max_steps"] == 9
 
 
-def test_options_in_a_file_belong_to_what_a_flag_names(printed, small, tmp_path):
+def test_file_options_apply_to_the_optimizer_named_by_a_flag(printed, small, tmp_path):
     (tmp_path / "c.yaml").write_text("data:\n  mask_prob: 0.3\noptimizer:\n  momentum: 0.5\n")
     config = printed("--config=c.yaml", *small, "--optimizer=SGD")
     assert config["data"]["mask_prob"] == 0.3
@@ -114,7 +114,7 @@ def test_options_in_a_file_belong_to_what_a_flag_names(printed, small, tmp_path)
     assert printed("--config=c.yaml", *small, "--lr_scheduler=none").get("lr_scheduler", {}).get("name") is None
 
 
-def test_another_optimizer_does_not_inherit_the_options_of_the_one_before(printed, small, tmp_path):
+def test_another_optimizer_drops_options_of_the_previous_one(printed, small, tmp_path):
     assert printed(*small)["optimizer"]["lr"] == 2e-3
     (tmp_path / "c.yaml").write_text("optimizer:\n  name: SGD\n  momentum: 0.5\n")
     config = printed(*small, "--config=c.yaml", "--optimizer=Adam")
@@ -144,7 +144,7 @@ def test_schedules_by_name(small, fit, flags, rates):
     assert logged == pytest.approx(rates or cosine, abs=1e-6)
 
 
-def test_a_schedule_that_watches_the_loss_sees_it(small, fit, load):
+def test_plateau_schedule_monitors_the_loss(small, fit, load):
     flags = ["--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.patience=0", "--optimizer.lr=1e-12"]
     folder = fit(*small, *flags, "--lr_scheduler.threshold=0.5", "--trainer.max_steps=16")
     (schedule,) = load(folder / "checkpoints" / "last.ckpt")["lr_schedulers"]
@@ -169,12 +169,12 @@ SIZES = {
 
 @pytest.fixture
 def published(tmp_path) -> str:
-    """A folder in the hub's layout with a model of random weights."""
+    """Folder in the hub's layout with a model of random weights."""
     transformers.PerceiverForMaskedLM(transformers.PerceiverConfig(**SIZES)).save_pretrained(tmp_path / "hub")
     return str(tmp_path / "hub")
 
 
-def test_params_bring_their_architecture_and_weights(published, data, printed, fit, load, trainer):
+def test_params_set_architecture_and_weights(published, data, printed, fit, load, trainer):
     flags = ["--task=mlm", *data, *trainer, f"--model.params={published}"]
     config = printed(*flags)
     assert config["model"]["num_latents"] == 3
@@ -196,7 +196,7 @@ def test_params_of_a_checkpoint(trained, data, fit, load, trainer):
     torch.testing.assert_close(checkpoint["state_dict"], load(trained.best)["state_dict"])
 
 
-def test_a_resumed_run_does_not_need_its_params_any_more(published, data, fit, load, trainer):
+def test_resumed_run_does_not_read_its_params(published, data, fit, load, trainer):
     import shutil
 
     fit("--task=mlm", *data, *trainer, f"--model.params={published}", "--trainer.max_steps=1")
@@ -205,7 +205,7 @@ def test_a_resumed_run_does_not_need_its_params_any_more(published, data, fit, l
     assert load(folder / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
-def test_params_of_another_vocabulary_are_refused(published, data, perceiver, tmp_path, trainer):
+def test_params_with_another_vocabulary_are_refused(published, data, perceiver, tmp_path, trainer):
     sizes = SIZES | {"vocab_size": 100}
     transformers.PerceiverForMaskedLM(transformers.PerceiverConfig(**sizes)).save_pretrained(tmp_path / "other")
     refused = perceiver("fit", "--task=mlm", *data, *trainer, f"--model.params={tmp_path / 'other'}")
@@ -213,7 +213,7 @@ def test_params_of_another_vocabulary_are_refused(published, data, perceiver, tm
     assert "vocab_size=262 does not fit the model's vocab_size=100" in refused.err.splitlines()[-1]
 
 
-def test_a_named_model_is_the_papers(printed, texts):
+def test_named_model_has_the_published_configuration(printed, texts):
     config = printed("--model=language-perceiver", "--data=text-files", f"--data.train_files={texts / 'train.txt'}")
     model = config["model"]
     assert config["task"]["name"] == "mlm"
@@ -228,7 +228,7 @@ def test_a_named_model_is_the_papers(printed, texts):
     assert (config["optimizer"]["name"], config["optimizer"]["lr"]) == ("Lamb", 1e-3)
 
 
-def test_flags_win_over_a_named_model(printed, texts):
+def test_flags_override_a_named_model(printed, texts):
     flags = ["--data=text-files", f"--data.train_files={texts / 'train.txt'}", "--data.max_seq_len=64"]
     config = printed("--model=language-perceiver", *flags, "--model.encoder.dropout=0.3", "--optimizer.lr=0.5")
     assert config["model"]["encoder"]["dropout"] == 0.3

@@ -32,7 +32,7 @@ from perceiver_cli.library_errors import explain, missing_package
         ("Invalid learning rate: -1", None),
     ],
 )
-def test_a_missing_package_comes_with_the_line_that_installs_it(message, line):
+def test_missing_package_is_reported_with_pip_command(message, line):
     assert missing_package(message) == line
 
 
@@ -62,7 +62,7 @@ def absent(package: str) -> None:
         ("transformer_engine", ["--trainer.precision=transformer-engine"], "TransformerEnginePrecision"),
     ],
 )
-def test_classes_whose_package_is_missing(perceiver, small, package, flags, name):
+def test_class_with_missing_package_is_reported(perceiver, small, package, flags, name):
     absent(package)
     error = perceiver("fit", *small, "--trainer.max_steps=1", *flags).error
     assert error.startswith(f"{name}: needs {package.replace('_ml', '-ml')}, which is not installed (pip install ")
@@ -78,16 +78,16 @@ def test_classes_whose_package_is_missing(perceiver, small, package, flags, name
         ("--trainer.callbacks=BackboneFinetuning", "BackboneFinetuning: 'LitLanguageModel' object has no attribute"),
     ],
 )
-def test_complaints_of_lightning_name_its_class(perceiver, small, flag, line):
+def test_error_of_lightning_names_its_class(perceiver, small, flag, line):
     assert perceiver("fit", *small, "--trainer.max_steps=1", flag).error.startswith(line)
 
 
-def test_a_strategy_may_be_named_by_its_class(perceiver, small):
+def test_strategy_by_class_name(perceiver, small):
     flags = ["--trainer.strategy=SingleDeviceStrategy", "--trainer.strategy.device=cpu"]
     result = perceiver("fit", *small, "--trainer.max_steps=1", *flags)
     assert result.code == 0, result.err
 
 
-def test_defaults_that_are_members_of_an_enum_are_saved(fit, small):
+def test_enum_defaults_are_saved(fit, small):
     folder = fit(*small, "--trainer.max_steps=1", "--trainer.callbacks=Timer")
     assert "interval: step" in (folder / "config.yaml").read_text()

@@ -19,7 +19,7 @@ def steps(name: str) -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(file) if row[name]]
 
 
-def test_a_resumed_run_continues_its_metrics_file(small, fit):
+def test_resumed_run_continues_its_metrics_file(small, fit):
     flags = [*small, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=."]
     fit(*flags, "--trainer.max_steps=7", "--checkpoint.every_n_steps=4")
     with METRICS.open("a") as file:
@@ -29,14 +29,14 @@ def test_a_resumed_run_continues_its_metrics_file(small, fit):
     assert steps("val_loss") == [4, 9]
 
 
-def test_rows_that_will_be_logged_again_are_dropped(tmp_path):
+def test_rows_after_the_checkpoint_are_dropped(tmp_path):
     file = tmp_path / "metrics.csv"
     file.write_text("epoch,loss,step\n0,0.5,0\n0,0.25,1\n0,0.125,2\n0,0.0")
     assert _drop_rows(file, 2) == ["epoch", "loss", "step"]
     assert file.read_text().split() == ["epoch,loss,step", "0,0.5,0", "0,0.25,1"]
 
 
-def test_another_file_is_not_taken_for_metrics(tmp_path):
+def test_file_without_metrics_is_refused(tmp_path):
     file = tmp_path / "metrics.csv"
     file.write_text("name,age\nAnna,3\n")
     with pytest.raises(UserError, match="no column 'step'"):
@@ -56,7 +56,7 @@ def test_steps_after_the_checkpoint_are_logged_once(small, fit):
 
 
 @pytest.mark.parametrize(("flags", "logged"), [([], [0, 1, 2]), (["--trainer.log_every_n_steps=2"], [1])])
-def test_a_short_run_logs(small, fit, flags, logged):
+def test_short_run_logs(small, fit, flags, logged):
     without = [flag for flag in small if not flag.startswith("--trainer.log_every_n_steps")]
     folder = fit(*without, "--trainer.max_steps=3", *flags)
     events = EventAccumulator(str(folder)).Reload()

@@ -41,7 +41,7 @@ def test_masks_in_files_are_filled(trained, perceiver, predictions, tmp_path):
     assert "'no mask': no <mask> or [MASK] to fill in" in none
 
 
-def test_a_folder_of_texts_needs_no_slash(text_classifier, predictions, tmp_path):
+def test_folder_of_texts_without_slash(text_classifier, predictions, tmp_path):
     (as_word,) = predictions(text_classifier, "texts")
     assert as_word["input"] == "texts"
     (tmp_path / "texts").mkdir()
@@ -53,7 +53,7 @@ def test_a_folder_of_texts_needs_no_slash(text_classifier, predictions, tmp_path
     assert predictions(text_classifier, "--input=list") == [of_file, of_file]
 
 
-def test_an_archive_of_images(image_classifier, predictions, pictures, tmp_path):
+def test_archive_of_images(image_classifier, predictions, pictures, tmp_path):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         for number in range(3):
             archive.write(pictures / f"{number}.png", f"photos/{number}.png")
@@ -63,7 +63,7 @@ def test_an_archive_of_images(image_classifier, predictions, pictures, tmp_path)
     assert [each["top"] for each in found] == [each["top"] for each in direct]
 
 
-def test_an_empty_table_is_said(regressor, perceiver, tmp_path):
+def test_empty_table_is_reported(regressor, perceiver, tmp_path):
     (tmp_path / "empty.csv").write_text("a,b\n")
     result = perceiver("predict", f"--ckpt_path={regressor.last}", "empty.csv")
     assert (result.code, result.out, result.err) == (1, "", "perceiver: empty.csv: no rows\n")
@@ -102,7 +102,7 @@ class New(Old):
         return ({"input": text.upper()} for text in inputs)
 
 
-def test_a_predictor_that_does_not_stream_is_given_all_inputs():
+def test_predictor_without_stream_receives_all_inputs():
     old = Old()
     assert [*_stream(old, iter("ab"))] == [{"input": "a"}, {"input": "b"}]
     assert old.given == [["a", "b"]]
@@ -132,6 +132,6 @@ def test_values_beyond_the_limits_are_refused(perceiver, trained, tmp_path, comm
     assert perceiver(*argv, "--config=c.yaml").error == f"--config=c.yaml: {message}"
 
 
-def test_a_text_that_looks_like_yaml_is_a_text(text_classifier, predictions):
+def test_text_that_looks_like_yaml_is_text(text_classifier, predictions):
     texts = ["&a [*a]", "[" * 60, "- " * 60, "{a: b}", "*", "!!python/object:os.system"]
     assert [each["input"] for each in predictions(text_classifier, *texts)] == texts

@@ -25,7 +25,7 @@ def _at_once(monkeypatch):
 
 @pytest.fixture
 def flags(small):
-    """The flags of a small run, without those about progress."""
+    """Flags of a small run without those about progress."""
     return [flag for flag in small if "enable_progress_bar" not in flag]
 
 
@@ -34,19 +34,19 @@ def steps_of(err: str) -> list[int]:
     return [int(LINE.fullmatch(line)[1]) for line in lines]
 
 
-def test_steps_are_lines_and_go_on_in_a_resumed_run(perceiver, flags):
+def test_steps_are_printed_and_continue_in_a_resumed_run(perceiver, flags):
     result = perceiver("fit", *flags, "--trainer.max_steps=2", "--trainer.max_epochs=-1")
     assert "perceiver: step 1/2 (50 %), " in result.err
     result = perceiver("fit", "--ckpt_path=last", "--trainer.max_steps=12")
     assert steps_of(result.err) == list(range(3, 13))
 
 
-def test_the_number_of_steps_follows_from_the_epochs(perceiver, flags):
+def test_total_steps_are_computed_from_epochs(perceiver, flags):
     result = perceiver("fit", *flags, "--trainer.max_epochs=4", "--trainer.accumulate_grad_batches=2")
     assert max(steps_of(result.err)) == 12
 
 
-def test_validation_and_test_are_lines(perceiver, flags):
+def test_evaluation_batches_are_printed(perceiver, flags):
     result = perceiver("fit", *flags, "--trainer.max_epochs=1")
     assert re.search(r"^perceiver: validation batch 1/\d+ \(\d+ %\), ", result.err, flags=re.MULTILINE)
     result = perceiver("test", "--ckpt_path=best")
@@ -57,13 +57,13 @@ def test_validation_and_test_are_lines(perceiver, flags):
     ("terminal", "options", "lines"),
     [(False, {}, True), (True, {}, False), (False, {"enable_progress_bar": False}, False)],
 )
-def test_lines_are_for_runs_without_a_terminal(monkeypatch, terminal, options, lines):
+def test_lines_are_printed_without_a_terminal_only(monkeypatch, terminal, options, lines):
     monkeypatch.setattr(trainer, "has_terminal", lambda: terminal)
     callbacks = trainer._progress({"callbacks": [], "enable_progress_bar": None} | options)
     assert [type(callback) for callback in callbacks] == [LogProgress] * lines
 
 
-def test_a_progress_bar_that_is_chosen_stays(monkeypatch):
+def test_configured_progress_bar_is_kept(monkeypatch):
     assert trainer._progress({"callbacks": [LogProgress()], "enable_progress_bar": None}) == []
 
 

@@ -46,7 +46,7 @@ def arguments(words: str) -> list[str]:
         "new-plugin URL",
     ],
 )
-def test_no_flag_takes_a_remote_path(perceiver, small, tmp_path, words):
+def test_remote_path_in_a_flag_is_refused(perceiver, small, tmp_path, words):
     command, *flags = arguments(words)
     given = small if command == "fit" else []
     error = perceiver(command, *given, *flags).error
@@ -55,7 +55,7 @@ def test_no_flag_takes_a_remote_path(perceiver, small, tmp_path, words):
     assert not [path for path in tmp_path.rglob("*") if "s3" in path.name]
 
 
-def test_the_flag_is_named(perceiver, small):
+def test_refused_flag_is_named(perceiver, small):
     error = perceiver("fit", *small, f"--trainer.default_root_dir={URL}").error
     assert error.startswith(f"--trainer.default_root_dir: remote paths are not supported, got {URL} (")
     assert perceiver("convert", "model.ckpt", URL).error.startswith("convert: remote paths")
@@ -71,14 +71,14 @@ def test_the_flag_is_named(perceiver, small):
         (f"trainer: {{logger: {{class_path: CSVLogger, init_args: {{save_dir: '{URL}'}}}}}}", "save_dir"),
     ],
 )
-def test_config_files_name_no_remote_path(perceiver, small, tmp_path, content, option):
+def test_remote_path_in_a_config_file_is_refused(perceiver, small, tmp_path, content, option):
     (tmp_path / "c.yaml").write_text(content)
     error = perceiver("fit", *small, "--config=c.yaml").error
     assert error.startswith("--config=c.yaml: ")
     assert f"{option}: remote paths are not supported" in error
 
 
-def test_the_cache_is_local(perceiver, small, monkeypatch):
+def test_remote_cache_is_refused(perceiver, small, monkeypatch):
     monkeypatch.setenv("PERCEIVER_CACHE", URL)
     assert perceiver("fit", *small).error.startswith("PERCEIVER_CACHE: remote paths")
 
@@ -92,7 +92,7 @@ def test_the_cache_is_local(perceiver, small, monkeypatch):
         ("gs://bucket", "copy or mount it"),
     ],
 )
-def test_the_message_says_what_to_write(path, advice):
+def test_message_suggests_a_local_path(path, advice):
     with pytest.raises(UserError, match=advice):
         refuse_remote("--ckpt_path", path)
 
@@ -105,7 +105,7 @@ def test_remote_paths_are_recognised(path):
 @pytest.mark.parametrize(
     "path", ["C:\\data\\a.txt", "C:/data", "C://data", "owner/name", "a:b", "http://x.org is down", "", None, 3]
 )
-def test_local_paths_and_text_are_not(path):
+def test_local_paths_and_text_are_accepted(path):
     assert not is_remote(path)
 
 
@@ -118,16 +118,16 @@ def test_local_paths_and_text_are_not(path):
         ("--data.text_column", "http://schema.org/text"),
     ],
 )
-def test_addresses_that_are_no_paths_are_taken(option, value):
+def test_addresses_of_other_options_are_accepted(option, value):
     refuse_remote(option, value)
 
 
-def test_text_that_is_an_address_comes_from_standard_input(capsys):
+def test_address_as_text_is_read_from_standard_input(capsys):
     assert main(["predict", "--ckpt_path=a.ckpt", "https://example.org"]) == 2
     assert "standard input" in capsys.readouterr().err
 
 
-def test_models_are_neither_read_nor_written_remotely_from_python(tmp_path, monkeypatch):
+def test_remote_models_are_refused_in_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for check in (check_free, open_source):
         with pytest.raises(UserError, match="remote paths are not supported"):

@@ -18,14 +18,14 @@ from perceiver_cli.run_folder import prepare_run_folder
 
 
 def prepared(*loggers) -> list[str]:
-    """The versions that a run with these loggers gets."""
+    """Return the versions that a run's loggers get."""
     trainer = Trainer(logger=list(loggers) or False, accelerator="cpu", enable_progress_bar=False)
     prepare_run_folder(trainer, Path("logs", "mlm"), None)
     return [logger.version for logger in loggers]
 
 
 @pytest.mark.parametrize("logger_type", [TensorBoardLogger, CSVLogger])
-def test_runs_that_start_at_once_get_a_folder_each(logger_type):
+def test_concurrent_runs_have_separate_folders(logger_type):
     loggers = [logger_type("logs", name="mlm") for _ in range(16)]
     barrier = threading.Barrier(len(loggers))
     trainers = [Trainer(logger=logger, accelerator="cpu", enable_progress_bar=False) for logger in loggers]
@@ -43,26 +43,26 @@ def test_runs_that_start_at_once_get_a_folder_each(logger_type):
     assert all(Path(logger.log_dir).is_dir() for logger in loggers)
 
 
-def test_loggers_of_one_run_share_its_folder():
+def test_loggers_of_a_run_share_its_folder():
     pair = TensorBoardLogger("logs", name="mlm", sub_dir="events"), CSVLogger("logs", name="mlm")
     assert prepared(*pair) == ["version_0", "version_0"]
     assert prepared(CSVLogger("logs", name="mlm"), CSVLogger("other")) == ["version_1", "version_0"]
     assert prepared(TensorBoardLogger("logs", name="mlm", version=1)) == [1]
 
 
-def test_runs_without_a_logger_do_not_overwrite_each_other(perceiver, fit, regressor):
+def test_runs_without_logger_have_separate_folders(perceiver, fit, regressor):
     flags = [*regressor.flags, "--trainer.logger=false", "--trainer.max_epochs=1"]
     assert [str(fit(*flags)) for _ in range(2)] == ["logs/regression/version_0", "logs/regression/version_1"]
     assert Path("logs/regression/version_0/config.yaml").is_file()
     assert fit("--ckpt_path=last", "--trainer.max_epochs=2").name == "version_1"
 
 
-def test_a_trial_leaves_nothing_behind(perceiver, regressor):
+def test_fast_dev_run_leaves_no_files(perceiver, regressor):
     assert perceiver("fit", *regressor.flags, "--trainer.fast_dev_run=true").code == 0
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_the_settings_of_a_run_are_its_hyperparameters(regressor):
+def test_config_is_logged_as_hyperparameters(regressor):
     saved = yaml.safe_load((regressor.folder / "hparams.yaml").read_text())
     assert saved["optimizer.lr"] == 0.01
     assert saved["model.num_latents"] == 4
@@ -83,7 +83,7 @@ def add_run(name: str, started: int, *checkpoints: str, task: str = "mlm") -> Pa
     return folder
 
 
-def test_an_older_run_does_not_stand_in_for_the_newest(perceiver):
+def test_older_run_is_not_used_instead_of_the_newest(perceiver):
     add_run("mlm/version_0", 1, "best", "last")
     add_run("regression/version_0", 2, task="regression")
     for command in ("fit", "validate", "predict"):
@@ -94,7 +94,7 @@ def test_an_older_run_does_not_stand_in_for_the_newest(perceiver):
         assert "an older run has --ckpt_path=logs/mlm/version_0/checkpoints/" in line
 
 
-def test_only_runs_of_the_task_count(perceiver):
+def test_newest_run_is_that_of_the_task(perceiver):
     add_run("lightning_logs/version_0", 1, "last")
     add_run("lightning_logs/version_1", 2, "last", task="regression")
     line = perceiver("predict", "--task=mlm", "--ckpt_path=last").error
@@ -105,14 +105,14 @@ def test_only_runs_of_the_task_count(perceiver):
     )
 
 
-def test_a_run_without_validation_has_no_best_checkpoint(perceiver):
+def test_run_without_validation_has_no_best_checkpoint(perceiver):
     folder = add_run("mlm/version_0", 1, "last")
     line = perceiver("predict", "--ckpt_path=best").error
     assert "no validation has run" in line
     assert f"--ckpt_path={folder}/checkpoints/last.ckpt is there" in line
 
 
-def test_a_command_says_which_checkpoint_answers(perceiver, regressor, table, monkeypatch):
+def test_command_reports_its_checkpoint(perceiver, regressor, table, monkeypatch):
     monkeypatch.chdir(regressor.folder.parents[2])
     result = perceiver("predict", "--ckpt_path=last", str(table))
     assert result.err == "perceiver: predicting with logs/regression/version_0/checkpoints/last.ckpt\n"
@@ -122,7 +122,7 @@ def test_a_command_says_which_checkpoint_answers(perceiver, regressor, table, mo
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-def test_a_closed_terminal_ends_a_run_as_sigterm_does(perceiver, small, monkeypatch, ignored):
+def test_hangup_stops_a_run_like_sigterm(perceiver, small, monkeypatch, ignored):
     monkeypatch.setenv("STOP_AT", "train 3 SIGHUP")
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
     try:
@@ -135,7 +135,7 @@ def test_a_closed_terminal_ends_a_run_as_sigterm_does(perceiver, small, monkeypa
     assert (result.code, last["global_step"]) == ((0, 6) if ignored else (143, 4)), result.err
 
 
-def test_logs_are_on_disk_when_a_checkpoint_is(start, finish, small, tmp_path):
+def test_logs_are_flushed_with_each_checkpoint(start, finish, small, tmp_path):
     flags = [*small, "--trainer.max_steps=9", "--trainer.callbacks=stopping.Stop", "--allow=stopping"]
     process = start("fit", *flags, "--checkpoint.every_n_steps=3", cwd=tmp_path, STOP_AT="train 7 SIGKILL")
     assert finish(process).code == -9

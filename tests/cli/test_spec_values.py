@@ -51,7 +51,7 @@ SMALL = (
 
 @pytest.fixture
 def fit_with(perceiver, tmp_path, request):
-    """Train the task of a plugin whose specs have these values."""
+    """Return a function that trains the task of a plugin with given spec values."""
 
     def fit_with(options: dict, *flags: str):
         text = "".join(f"{name} = {options.get(name, {})!r}\n" for name in OPTIONS)
@@ -77,7 +77,7 @@ def fit_with(perceiver, tmp_path, request):
         ("MODEL_DEFAULTS", "seed_everythin", "model 'my-model'", "seed_everything"),
     ],
 )
-def test_a_misspelt_default_is_an_error(fit_with, option, key, spec, hint):
+def test_misspelt_default_is_reported(fit_with, option, key, spec, hint):
     flags = ["--model=my-model"] if option.startswith("MODEL") else []
     error = fit_with({option: {key: 1}}, *flags).error
     assert error.startswith(f"{spec} (plugin 'plugin_"), error
@@ -85,12 +85,12 @@ def test_a_misspelt_default_is_an_error(fit_with, option, key, spec, hint):
     assert f"unknown key {shown!r} in its defaults; did you mean {hint!r}" in error
 
 
-def test_misspelt_options_of_the_default_optimizer_are_errors(fit_with):
+def test_misspelt_options_of_the_default_optimizer_are_reported(fit_with):
     options = {"TASK_DEFAULTS": {"optimizer": "AdamW", "optimizer.learning_rate": 0.1}}
     assert "unknown key 'optimizer.learning_rate'" in fit_with(options).error
 
 
-def test_defaults_for_other_choices_are_no_errors(fit_with):
+def test_defaults_for_other_choices_are_accepted(fit_with):
     options = {
         "TASK_DEFAULTS": {"optimizer": "SGD", "optimizer.momentum": 0.9, "data.batch_size": 8},
         "DATA_DEFAULTS": {"model.encoder": "image-patches", "model.encoder.patch_size": 4},
@@ -103,7 +103,7 @@ def test_defaults_for_other_choices_are_no_errors(fit_with):
 
 @dataclass
 class Config(DecoderConfig):
-    """A config with a needed, an optional and another field."""
+    """Config with a required, an optional and another field."""
 
     size: int = 2
     names: list[str] | None = None
@@ -124,30 +124,30 @@ def linked(monkeypatch):
     return linked
 
 
-def test_linked_fields_are_the_datas(linked):
+def test_linked_fields_are_taken_from_the_data(linked):
     assert linked({"size": "width", "names": "names"}, SimpleNamespace(width=5, names=("a", "b"))) == {
         "size": 5,
         "names": ["a", "b"],
     }
 
 
-def test_a_link_to_what_the_data_lacks_is_an_error(linked):
+def test_missing_linked_attribute_is_reported(linked):
     with pytest.raises(UserError, match=r"^--model.decoder.size: --data=strange has no attribute 'width' .*size=VALUE"):
         linked({"size": "width"}, SimpleNamespace(length=5))
     assert linked({"size": "width"}, SimpleNamespace(), size=7)["size"] == 7
 
 
-def test_a_link_of_an_optional_field_is_said_to_be_left_out(linked, capsys):
+def test_missing_optional_attribute_is_noted(linked, capsys):
     assert linked({"names": "labels"}, SimpleNamespace())["names"] is None
     assert "--model.decoder.names: left out: --data=strange has no attribute 'labels'" in capsys.readouterr().err
 
 
-def test_data_for_any_model_need_not_have_it(linked, capsys):
+def test_data_for_any_task_may_lack_linked_attributes(linked, capsys):
     assert linked({"size": "width", "names": "labels"}, RandomDataModule(), "random")["size"] == 2
     assert not capsys.readouterr().err
 
 
-def test_data_that_has_no_value_says_why(linked):
+def test_error_of_a_linked_property_is_reported(linked):
     class Unlabelled:
         @property
         def width(self):

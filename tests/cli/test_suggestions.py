@@ -25,7 +25,7 @@ KNOWN = ("optimizer.lr", "trainer.max_steps", "trainer.min_steps", "data.seed", 
         ("zzz", []),
     ],
 )
-def test_names_are_found_by_their_last_part(name, found):
+def test_names_are_matched_by_their_last_part(name, found):
     assert nearest_names(name, KNOWN) == found
 
 

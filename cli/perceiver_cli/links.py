@@ -1,20 +1,28 @@
-"""Linked fields: values of adapter configs that are taken from the data module."""
+"""Linked fields: fields of adapter configs that default to attributes of the data module."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from perceiver_cli.notes import note
 from perceiver_cli.values import KINDS, Values, name_of
 from perceiver_registry import UserError, registry
 from perceiver_registry.configs import config_types
+from perceiver_registry.errors import in_one_line
 from perceiver_registry.specs import ANY_TASK
+
+SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
+"""Errors that torch raises about tensors of other sizes than an operation needs."""
 
 
 def linked_fields(values: Values) -> Iterator[tuple[str, str, str]]:
-    """(section, field, attribute of the data module) of each of the adapters' fields that the data can fill in."""
+    """Yield (section, field, attribute of the data module) of the adapters' linked fields."""
     for section in ("model.encoder", "model.decoder"):
         name = name_of(values, section)
         links = registry().get(KINDS[section], name).spec.links if name else {}  # type: ignore[call-overload]
@@ -22,17 +30,16 @@ def linked_fields(values: Values) -> Iterator[tuple[str, str, str]]:
 
 
 def fill_in_links(values: Values, datamodule: Any) -> None:
-    """Set the adapters' linked fields that have no value to those of the data module.
+    """Set the linked fields without a value to the attributes of a data module.
 
-    A field of which the data module has no such attribute gets its default only where that is None, or where the data
-    is made for any model.
+    A field whose attribute the data module lacks gets its default if that is None, or if the data serves any task.
 
     Args:
-        values: the values of the run, which are changed.
+        values: the values of the run, changed in place.
         datamodule: the data module.
 
     Raises:
-        UserError: if the data module lacks an attribute of which the model needs a value.
+        UserError: if the data module lacks an attribute that the model needs.
     """
     data = name_of(values, "data") or type(datamodule).__name__
     entry = registry().find("data", data)
@@ -52,17 +59,89 @@ def fill_in_links(values: Values, datamodule: Any) -> None:
 
 
 def _report_missing(flag: str, reason: str, default: Any) -> None:
-    """Raise an error about a field that the data lacks, or print that it is left out if its default is None."""
+    """Print a note about a field without a value, or raise an error if the field needs one."""
     if default is not None:
         raise UserError(f"{flag}: {reason} to take it from (give {flag}=VALUE)")
     note(f"perceiver: {flag}: left out: {reason}")
 
 
 def _has(datamodule: Any, attribute: str) -> bool:
-    # An attribute of the class may raise an error that says which option gives it a value.
+    # A property may raise an error that names the option it needs.
     return hasattr(type(datamodule), attribute) or hasattr(datamodule, attribute)
 
 
 def _default(config_type: type, field: str) -> Any:
     (found,) = (each for each in dataclasses.fields(config_type) if each.name == field)
     return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
+
+
+@dataclass(frozen=True)
+class SizeMismatch:
+    """A size of the output adapter that differs from the data's.
+
+    Attributes:
+        option: dotted name of the option: "model.decoder.num_classes".
+        value: its value.
+        attribute: the attribute of the data module that it is linked to.
+        data_value: the value of that attribute.
+    """
+
+    option: str
+    value: Any
+    attribute: str
+    data_value: Any
+
+
+def find_mismatches(values: Values, datamodule: Any) -> list[SizeMismatch]:
+    """Return the sizes of the output adapter that differ from the data's.
+
+    Not each of them is an error: a classifier may have more classes than the data.
+
+    Args:
+        values: the values of the run, with linked fields filled in.
+        datamodule: the data module.
+    """
+    mismatches = []
+    for section, field, attribute in linked_fields(values):
+        if section != "model.decoder" or not _has(datamodule, attribute):  # input adapters check the data themselves
+            continue
+        value = values["model"]["decoder"].get(field)
+        try:
+            data_value = getattr(datamodule, attribute)
+        except Exception:  # a property may need files that the command does not read
+            continue
+        if isinstance(value, int) and isinstance(data_value, int) and value != data_value:
+            mismatches.append(SizeMismatch(f"{section}.{field}", value, attribute, data_value))
+    return mismatches
+
+
+@contextlib.contextmanager
+def explained_mismatches(
+    values: Values, datamodule: Any, locate: Callable[[str], str], has_run: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Attribute errors within this context to sizes of the output adapter that differ from the data's.
+
+    Args:
+        values: the values of the run.
+        datamodule: the data module.
+        locate: names an option with its source.
+        has_run: returns whether the model has trained on a batch, so that errors have other causes.
+
+    Raises:
+        UserError: instead of an error that names the field of a mismatch, or of an error of torch about shapes.
+    """
+    try:
+        yield
+    except (UserError, *SHAPE_ERRORS) as error:
+        mismatches = [] if has_run() else find_mismatches(values, datamodule)
+        named = [each for each in mismatches if each.option.rpartition(".")[2] in str(error)]
+        is_shape_error = isinstance(error, SHAPE_ERRORS) and not isinstance(error, torch.OutOfMemoryError)
+        causes = named or (mismatches if is_shape_error else [])
+        if not causes:
+            raise
+        described = "; ".join(
+            f"{locate(each.option)}={each.value}: does not fit the data, which has {each.attribute}={each.data_value} "
+            "(leave it out to take the data's)"
+            for each in causes
+        )
+        raise UserError(described if named else f"{described}: {in_one_line(error)}") from error

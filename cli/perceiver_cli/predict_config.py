@@ -1,4 +1,4 @@
-"""What ``predict`` uses of a command line: a model as it was trained, and where to compute."""
+"""Configuration of ``predict``: the model's source and the device."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ UNUSED_SECTIONS = (
     "seed_everything",
     "print_config",
 )
-"""Sections of other commands. A config file may be one of theirs and is read without them; as flags they are wrong."""
+"""Sections of other commands: ignored in config files, which training runs may share, and refused as flags."""
 
 CHOOSING_NAMES = ("task", "model")
-"""Names that choose the model that predicts."""
+"""Sections whose name selects the model."""
 
 TRAINER_OPTIONS = ("accelerator", "devices", "default_root_dir", "logger")
-"""Options of the trainer that say where to compute and which folder runs are in."""
+"""Options of the trainer that select the device and the folder of runs."""
 
 
 def read_prediction(argv: Iterable[str]) -> Run:
-    """Read what a command line says about a prediction.
+    """Read the command line of a prediction.
 
     Args:
-        argv: what follows "predict".
+        argv: arguments after "predict".
 
     Raises:
-        UserError: if a flag is of no use in prediction, or the model cannot be found.
+        UserError: if a flag has no effect in prediction, or if the model cannot be found.
     """
     line = read_command_line(argv)
     refuse_single_dashes(line, READ_FIRST)
@@ -54,31 +54,30 @@ def read_prediction(argv: Iterable[str]) -> Run:
     ckpt_path = line.text("ckpt_path") or chosen.get("ckpt_path")
     source = _find_model(ckpt_path, line, names.values, chosen)
     opened = open_source(source) if source else None
-    described = opened.description.task if opened else None  # before the note: a missing plugin is an error here
-    # Where output and notes go to one file, the note would be read as data.
+    described_task = opened.description.task if opened else None  # an error if a plugin is missing
+    # In a shared stream, the note would be read as data.
     is_data = line.text("format") not in (None, "table") and is_merged()
     if source and source != ckpt_path and not is_data:
         print(f"perceiver: predicting with {source}", file=sys.stderr)
-    task_name = name_of(chosen, "task") or described
-    task_name = task_name or task_of_model(name_of(chosen, "model"))
+    task_name = name_of(chosen, "task") or described_task or task_of_model(name_of(chosen, "model"))
     task = registry().get("task", task_name) if task_name else None
     return Run(task, line.without(READ_FIRST), [], user, opened, help=line.has("help"))
 
 
 def _refuse_unused(line: CommandLine) -> None:
-    """Raise an error if prediction has no use for one of the flags."""
+    """Raise an error for a flag that has no effect in prediction."""
     for flag in line.flags:
         section, _, option = flag.name.partition(".")
         is_used = flag.name in CHOOSING_NAMES or (section == TRAINER and option.partition(".")[0] in TRAINER_OPTIONS)
         if section in UNUSED_SECTIONS and not is_used:
             raise UserError(
-                f"--{flag.name} changes nothing in predict, which takes a model as it was trained; perceiver predict "
-                "--help shows what it takes"
+                f"--{flag.name}: has no effect in predict, which uses the model as it was trained (perceiver predict "
+                "--help lists the flags)"
             )
 
 
 def _used_values(values: Values) -> Values:
-    """A config file's values without those that prediction has no use for: it may be that of a training run."""
+    """Select the values of a config file, possibly that of a training run, that have an effect in prediction."""
     kept = {key: value for key, value in values.items() if key not in UNUSED_SECTIONS}
     trainer = {key: value for key, value in (values.get(TRAINER) or {}).items() if key in TRAINER_OPTIONS}
     task = name_of(values, "task")
@@ -86,13 +85,13 @@ def _used_values(values: Values) -> Values:
 
 
 def _find_model(ckpt_path: str | None, line: CommandLine, named: Values, chosen: Values) -> str | None:
-    """The source of the model: what ``--ckpt_path`` says or, without it, the published model that the flags choose.
+    """Return the source of the model: that of ``--ckpt_path``, or the published model that the flags select.
 
-    A config file does not choose what predicts: it is that of a run with weights of its own.
+    Names in a config file do not select a published model: the file may belong to a run with weights of its own.
     """
     model, task = name_of(named, "model"), name_of(named, "task")
     if ckpt_path and model:
-        raise UserError(f"--ckpt_path={ckpt_path} and --model={model}: give one of the two; each is a model to predict")
+        raise UserError(f"--ckpt_path={ckpt_path} and --model={model}: both select a model (give one of the two)")
     if ckpt_path:
         return find_source(ckpt_path, chosen, line)
     return None if line.has("help") else published(model, task)

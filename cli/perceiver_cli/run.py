@@ -1,4 +1,4 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: from values to a trainer, a data module and a Lightning module."""
+"""``fit``, ``validate``, ``test`` and ``predict``: creation of a run's objects from its values, and its execution."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
+from pytorch_lightning import LightningDataModule, Trainer, seed_everything
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -24,7 +24,7 @@ from perceiver_cli.flags import build_parser, print_help
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.library_warnings import as_note
 from perceiver_cli.lightning_messages import quiet
-from perceiver_cli.links import fill_in_links
+from perceiver_cli.links import explained_mismatches, fill_in_links
 from perceiver_cli.notes import note
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.predict_config import read_prediction
@@ -39,6 +39,7 @@ from perceiver_cli.values import Values
 from perceiver_registry import ModelDescription, UserError, config_from_dict, create_module
 from perceiver_registry.discovery import Selection
 from perceiver_registry.errors import RunError, surface_own_fault
+from perceiver_registry.formats import shared_sources
 from perceiver_registry.params import check_fits
 
 Kind = TypeVar("Kind")
@@ -49,31 +50,51 @@ def run(command: str, argv: Sequence[str]) -> None:
 
     Args:
         command: "fit", "validate", "test" or "predict".
-        argv: what follows it on the command line.
+        argv: the arguments after the subcommand.
 
     Raises:
-        UserError: if something is wrong with what was given.
-        InterruptedRunError: if a person ended the run.
+        UserError: if a flag, a file or a combination of them is wrong.
+        InterruptedRunError: if the run was interrupted.
     """
     warnings.formatwarning = as_note
-    chosen = read_prediction(argv) if command == "predict" else read_run(command, argv)
-    parser = build_parser(command, chosen)
-    if chosen.help:
-        print_help(parser, chosen)
-        return
-    if command == "fit":
-        check_defaults(parser, chosen)
-    values = validate(parser, chosen)
-    refuse_remote_values({name: value for name, value in values.items() if name != WORDS})
-    if command == "predict":
-        with _wrong_use():
-            predict(chosen, values, find_device(values["trainer"]))
-    else:
-        _run_loop(command, chosen, values)
+    with shared_sources():
+        chosen = read_prediction(argv) if command == "predict" else read_run(command, argv)
+        parser = build_parser(command, chosen)
+        if chosen.help:
+            print_help(parser, chosen)
+            return
+        if command == "fit":
+            check_defaults(parser, chosen)
+        values = validate(parser, chosen)
+        refuse_remote_values({name: value for name, value in values.items() if name != WORDS})
+        if command == "predict":
+            with _wrong_use():
+                predict(chosen, values, find_device(values["trainer"]))
+            return
+        parts = _create_parts(command, chosen, values)
+    if parts is not None:
+        with _named_flags(values):
+            fit(parts, chosen) if command == "fit" else evaluate(command, parts, chosen)
 
 
-def _run_loop(command: str, chosen: Run, values: Values) -> None:
-    """Create what values describe, and train or evaluate; or print the values."""
+class RunParts(NamedTuple):
+    """Objects of a run.
+
+    Attributes:
+        trainer: Lightning's trainer.
+        module: the task's Lightning module.
+        datamodule: the data module.
+        values: the values of the run.
+    """
+
+    trainer: Trainer
+    module: Any
+    datamodule: LightningDataModule
+    values: Values
+
+
+def _create_parts(command: str, chosen: Run, values: Values) -> RunParts | None:
+    """Create the objects of a run; with ``--print_config`` print its values instead."""
     with _named_flags(values), _wrong_use():
         seed_everything(values["seed_everything"], workers=True, verbose=False)
         datamodule = _create_data(command, chosen, values)
@@ -81,41 +102,40 @@ def _run_loop(command: str, chosen: Run, values: Values) -> None:
         values["trainer"]["precision"] = values["trainer"]["precision"] or default_precision(values["trainer"])
         if chosen.print_config:
             print(yaml.safe_dump(_saved(values), sort_keys=False), end="")
-            return
-        module = _create_module(chosen, values)
+            return None
+        with explained_mismatches(values, datamodule, chosen.locate):
+            module = _create_module(chosen, values)
         module.check_data(datamodule)
         trainer = create_trainer(command, values, chosen, _saved(values))
-    with _named_flags(values):
-        if command == "fit":
-            fit(trainer, module, datamodule, chosen)
-        else:
-            evaluate(command, trainer, module, datamodule, chosen)
+    return RunParts(trainer, module, datamodule, values)
 
 
-def fit(trainer: Trainer, module: Any, datamodule: LightningDataModule, chosen: Run) -> None:
-    """Train, and report where the result is."""
+def fit(parts: RunParts, chosen: Run) -> None:
+    """Train a model, and report its results and checkpoints."""
+    trainer = parts.trainer
     last = _find_callback(trainer, LastCheckpoint)
     if chosen.checkpoint is not None:
         assert chosen.loaded is not None
         with chosen.loaded.description.loading(chosen.checkpoint):
             check_training_state(chosen.loaded.content, trainer, chosen.checkpoint)
-    with _explained_failures(trainer, last), quiet():
-        trainer.fit(module, datamodule=datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
+    explained = explained_mismatches(parts.values, parts.datamodule, chosen.locate, lambda: trainer.global_step > 0)
+    with _explained_failures(trainer, last), explained, quiet():
+        trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
     _report(trainer, last)
 
 
 @contextlib.contextmanager
 def _explained_failures(trainer: Trainer, last: LastCheckpoint | None) -> Iterator[None]:
-    """Report failures of a training within this context with what the user can do about them."""
+    """Report failures of training within this context with the checkpoint that can be resumed."""
     try:
         yield
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     except RunError as error:
         raise RunError(f"{error}; {_last_finite_state(last, trainer)}") from error
-    except (SystemExit, KeyboardInterrupt) as error:  # what Lightning makes of SIGTERM and Ctrl-C
+    except (SystemExit, KeyboardInterrupt) as error:  # Lightning's exceptions for SIGTERM and Ctrl-C
         if last is not None and last.path(trainer).exists():
-            note(f"\nInterrupted. Go on with: perceiver fit --ckpt_path={last.path(trainer)}{_flags_again()}")
+            note(f"\nInterrupted. Resume with: perceiver fit --ckpt_path={last.path(trainer)}{_resume_flags()}")
         raise InterruptedRunError(TERMINATED if isinstance(error, SIGTERMException) else INTERRUPTED) from error
     except Exception as error:
         restored = _find_callback(trainer, RestoredState)
@@ -132,46 +152,44 @@ def _find_callback(trainer: Trainer, kind: type[Kind]) -> Kind | None:
 
 def _last_finite_state(last: LastCheckpoint | None, trainer: Trainer) -> str:
     path = last.path(trainer) if last else None
-    return f"the last finite state is {path}" if path and path.exists() else "no finite state was saved before"
+    return f"the last finite state is {path}" if path and path.exists() else "no finite state was saved"
 
 
 @rank_zero_only
 def _report(trainer: Trainer, last: LastCheckpoint | None) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        print("\nA trial run: nothing was saved.")
+        print("\nTrial run: nothing was saved.")
         return
-    for line in report(trainer, last.path(trainer) if last else None, _flags_again(), _plugin_flags()):
+    for line in report(trainer, last.path(trainer) if last else None, _resume_flags(), _plugin_flags()):
         print(line)
 
 
-def evaluate(
-    command: str, trainer: Trainer, module: LightningModule, datamodule: LightningDataModule, chosen: Run
-) -> None:
+def evaluate(command: str, parts: RunParts, chosen: Run) -> None:
     """Compute the metrics of a model on the validation or test data; Lightning prints them."""
-    run_loop = trainer.validate if command == "validate" else trainer.test
+    run_loop = parts.trainer.validate if command == "validate" else parts.trainer.test
     if chosen.loaded is not None:
         with chosen.loaded.description.loading(chosen.loaded.path), readable(chosen.loaded.path):
-            restore(module, chosen.loaded.take())
-    with quiet():
-        run_loop(module, datamodule=datamodule)
+            restore(parts.module, chosen.loaded.take())
+    with explained_mismatches(parts.values, parts.datamodule, chosen.locate), quiet():
+        run_loop(parts.module, datamodule=parts.datamodule)
 
 
-# From values to objects
+# Creation of objects
 
 
 def _create_data(command: str, chosen: Run, values: Values) -> LightningDataModule:
     options = dict(values["data"])
     assert chosen.task is not None
     if command == "fit" and options.get("train_files", ()) is None:
-        raise UserError("--data.train_files is missing: name files to train on")
+        raise UserError("--data.train_files: missing (name the files to train on)")
     datamodule: LightningDataModule = data_class(options.pop("name"), chosen.task.name)(**options)
     if command != "fit" and chosen.description is not None:
-        datamodule.known = _known_of_data(chosen.description)  # type: ignore[attr-defined]
+        datamodule.known = _trained_statistics(chosen.description)  # type: ignore[attr-defined]
     return datamodule
 
 
-def _known_of_data(description: ModelDescription) -> Values:
-    """Statistics of a trained model's data, and names of its classes and targets."""
+def _trained_statistics(description: ModelDescription) -> Values:
+    """Return the statistics of the data that a model was trained on, and the names of its classes and targets."""
     decoder = description.model["decoder"]
     names = ("label_names", "target_names", "target_mean", "target_std")
     return dict(description.data) | {name: decoder[name] for name in names if decoder.get(name) is not None}
@@ -187,14 +205,14 @@ def _create_module(chosen: Run, values: Values) -> Any:
     module = create_module(values["task"]["name"], config_from_dict(config), **options)
     module.run_config = _saved(values)
     if chosen.loaded is not None:
-        # Lightning would say so in many lines, one for each parameter.
+        # Lightning's own error has a line for each parameter.
         with chosen.loaded.description.loading(chosen.loaded.path):
             check_fits(module.state_dict(), chosen.loaded.state_dict, str(chosen.loaded.path))
     return module
 
 
 def _saved(values: Values) -> Values:
-    """The values that make up a run, as plain data, without those that are only about this call."""
+    """Return the values to save with a run, as plain data: all but those that apply to this command only."""
     left_out = ("print_config", "inputs", "input", "format", "ckpt_path")
     return {key: as_plain(value) for key, value in values.items() if key not in left_out}
 
@@ -204,7 +222,7 @@ def _saved(values: Values) -> Values:
 
 @contextlib.contextmanager
 def _wrong_use() -> Iterator[None]:
-    """What cannot be built from what was given is the user's to mend."""
+    """Report errors of constructors within this context as user errors."""
     try:
         yield
     except (ValueError, MisconfigurationException, TypeError) as error:
@@ -215,7 +233,7 @@ def _wrong_use() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named_flags(values: Values) -> Iterator[None]:
-    """Name the flags of options that messages within this context begin with: "train_files: ...", "patience=0 ..."."""
+    """Add section and dashes to the option that an error's message begins with: "--data.train_files: ..."."""
     try:
         yield
     except UserError as error:
@@ -226,13 +244,13 @@ def _named_flags(values: Values) -> Iterator[None]:
         raise type(error)(f"--{section}.{error}") from error
 
 
-def _flags_again() -> str:
-    """What to add to a command that goes on with this run, a space before it; nothing if nothing is needed."""
+def _resume_flags() -> str:
+    """Return the common flags that a command needs to resume this run, each after a space."""
     return _plugin_flags() + as_flag()
 
 
 def _plugin_flags() -> str:
-    """The flags by which another command loads the plugins that are files, as this one does."""
-    here = f"{os.getcwd()}{os.sep}"
-    files = [file.removeprefix(here) for file in Selection.of_environment().files]
+    """Return the flags that load this command's local plugins, each after a space."""
+    cwd = f"{os.getcwd()}{os.sep}"
+    files = [file.removeprefix(cwd) for file in Selection.of_environment().files]
     return "".join(f" {shlex.quote(f'--plugin={file}')}" for file in files)

@@ -1,4 +1,4 @@
-"""What ``fit``, ``validate`` and ``test`` run: layers of configuration, the task and the model's source.
+"""Runs of ``fit``, ``validate`` and ``test``: layers of configuration, the task and the model's source.
 
 A run is composed of parts chosen by name (``--task=mlm --data=wikipedia --optimizer=Lamb``). The names decide which
 further flags exist, so they are read first.
@@ -15,7 +15,7 @@ from pathlib import Path
 from perceiver_cli.command_line import CommandLine, read_command_line, refuse_single_dashes
 from perceiver_cli.compatibility import check_compatibility
 from perceiver_cli.config_files import TRAINER, config_layers, trainer_layers
-from perceiver_cli.layers import PARAMS, ConfigLayer, layer_of_names, merge_layers
+from perceiver_cli.layers import PARAMS, ConfigLayer, layer_of_names, layer_with, merge_layers
 from perceiver_cli.model_layers import checkpoint_layer, default_layers, task_of_model, without_other_files
 from perceiver_cli.sources import find_source
 from perceiver_cli.suggestions import suggest_argument
@@ -24,26 +24,26 @@ from perceiver_registry import Entry, ModelDescription, TaskSpec, UserError, reg
 from perceiver_registry.checkpoint import Checkpoint
 from perceiver_registry.formats import Source, open_source
 
-EVALUATED = {"validate": "val_files", "test": "test_files"}
-"""The files that commands evaluate."""
+EVALUATED_FILES = {"validate": "val_files", "test": "test_files"}
+"""Option of the data files that a command evaluates."""
 
 SOURCE_USE = {"fit": "resuming from", "validate": "validating", "test": "testing"}
-"""How messages put what each command does with a model that was found by name."""
+"""Verb phrase for what a command does with a model found by name."""
 
 READ_FIRST = ("config", "ckpt_path", "print_config", "help", TRAINER, *NAME_KEYS, *PARAMS)
-"""Flags that are read before it is known which other ones there are."""
+"""Flags that decide which other flags exist, and are read before them."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be run, before the remaining flags are read.
+    """A run as configured by everything but the flags that its names add.
 
     Attributes:
-        task: the registered task, or None if none is named (which only ``--help`` can do without).
-        line: the command line without the flags that are read already.
-        below: the layers of defaults, published weights and the checkpoint, from the lowest one up.
-        user: the layers of config files and of the names on the command line.
-        opened: the source of the model that is used or resumed, or None.
+        task: the registered task. None: not named, which only ``--help`` accepts.
+        line: the command line without the flags of :data:`READ_FIRST`.
+        below: layers of defaults, published weights and the checkpoint, lowest first.
+        user: layers of config files and of names on the command line, lowest first.
+        opened: source of the model that is used or resumed, or None.
         print_config: whether to print the configuration instead of running it.
         help: whether to print the help instead of running.
     """
@@ -58,44 +58,50 @@ class Run:
 
     @property
     def source(self) -> str | None:
-        """The file, folder or hub id of the model that is used or resumed, or None."""
+        """File, folder or hub id of the model that is used or resumed, or None."""
         return self.opened.path if self.opened else None
 
     @property
     def description(self) -> ModelDescription | None:
-        """The description of that model, or None."""
+        """Description of that model, or None."""
         return self.opened.description if self.opened else None
 
     @property
     def loaded(self) -> Checkpoint | None:
-        """The checkpoint of a run that the source is, or None."""
+        """Content of the source if it is a run's checkpoint, or None."""
         return self.opened.checkpoint if self.opened else None
 
     @property
     def checkpoint(self) -> Path | None:
-        """The path of that checkpoint, or None."""
+        """Path of that checkpoint, or None."""
         return self.loaded.path if self.loaded else None
 
     @property
     def layers(self) -> list[ConfigLayer]:
-        """All layers, from the lowest one up."""
+        """All layers, lowest first."""
         return [*self.below, *self.user]
+
+    def locate(self, name: str) -> str:
+        """Name an option with the source of its value: a flag, a line of a config file, a checkpoint or a spec."""
+        given = [flag.name.removesuffix("+") for flag in self.line.flags]
+        is_flag = any(f"{each}.".startswith(f"{name}.") or f"{name}.".startswith(f"{each}.") for each in given)
+        return f"--{name}" if is_flag else layer_with(self.layers, name).locate(name)
 
     @cached_property
     def values(self) -> Values:
-        """The values of all layers.
+        """Values of all layers, merged.
 
-        The user's layers are merged first: options of an optimizer in a file belong to the one that a flag names.
+        The user's layers are merged first, so that optimizer options in a file apply to an optimizer named by a flag.
         """
         return merge(merge_layers(self.below), merge_layers(self.user))
 
 
 def read_run(command: str, argv: Iterable[str]) -> Run:
-    """Read the names that a command line chooses, and gather the layers that go with them.
+    """Read the names that a command line chooses, and collect the layers of configuration.
 
     Args:
         command: "fit", "validate" or "test".
-        argv: what follows it.
+        argv: the arguments after the subcommand.
 
     Raises:
         UserError: if a name is unknown, or a config file or checkpoint cannot be read.
@@ -106,12 +112,7 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     user = [*config_layers(line), names, *trainer_layers(line)]
     chosen = merge_layers(user)
     help, rest = line.has("help"), line.without(READ_FIRST)
-    opened = _open_source(command, line, chosen)
-    below = []
-    if opened:
-        below.append(_source_layer(command, opened, chosen, rest))
-        if opened.checkpoint and not name_of(chosen, "data"):
-            _require_data(opened.description, opened.checkpoint.path)
+    opened, below = _read_source(command, line, chosen, rest)
     task_name = (
         name_of(chosen, "task") or name_of(merge_layers(below), "task") or task_of_model(name_of(chosen, "model"))
     )
@@ -126,28 +127,36 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     return run
 
 
-def _open_source(command: str, line: CommandLine, chosen: Values) -> Source | None:
-    """Open the source that ``--ckpt_path`` names, if any."""
+def _read_source(
+    command: str, line: CommandLine, chosen: Values, rest: CommandLine
+) -> tuple[Source | None, list[ConfigLayer]]:
+    """Open the source that ``--ckpt_path`` names, if any, and return it with its layer of configuration."""
     ckpt_path = line.text("ckpt_path") or chosen.get("ckpt_path")
     if not ckpt_path:
-        return None
-    source = find_source(ckpt_path, chosen, line)
-    # The file of a run that is resumed may be replaced while its optimizer still uses what was read.
+        return None, []
+    opened = _open_source(command, find_source(ckpt_path, chosen, line))
+    layer = _source_layer(command, opened, chosen, rest)  # reports missing plugins, hence before the note
+    if opened.path != ckpt_path:
+        print(f"perceiver: {SOURCE_USE[command]} {opened.path}", file=sys.stderr)
+    if opened.checkpoint and not name_of(chosen, "data"):
+        _require_data(opened.description, opened.checkpoint.path)
+    return opened, [layer]
+
+
+def _open_source(command: str, source: str) -> Source:
+    # The file of a resumed run may be replaced while its optimizer still uses what was read.
     opened = open_source(source, map_files=command != "fit")
-    found = opened.description.task  # before the note: a missing plugin is an error here
-    if found and source != ckpt_path:
-        print(f"perceiver: {SOURCE_USE[command]} {source}", file=sys.stderr)
     if command == "fit" and not opened.checkpoint:
         raise UserError(
-            f"--ckpt_path={source}: no checkpoint of a run to go on with; --model.params={source} begins one with "
-            "these weights"
+            f"--ckpt_path={source}: not a checkpoint of a run, so training cannot be resumed from it "
+            f"(--model.params={source} starts a new run from its weights)"
         )
     return opened
 
 
 def _source_layer(command: str, opened: Source, chosen: Values, rest: CommandLine) -> ConfigLayer:
     layer = checkpoint_layer(command, opened)
-    option = EVALUATED.get(command)
+    option = EVALUATED_FILES.get(command)
     names_files = rest.has(f"data.{option}") or (chosen.get("data") or {}).get(option) is not None
     return without_other_files(layer, option) if option and names_files else layer
 
@@ -159,7 +168,7 @@ def _require_data(description: ModelDescription, checkpoint: Path) -> None:
 
 
 def _suggest_task(line: CommandLine) -> str:
-    """The flag for a task that is named without one, or the known tasks."""
+    """Suggest the flag for a task that is named without one, or list the known tasks."""
     names = registry().names("task")
     hints = (suggest_argument(word, ["--task"]) for word in line.words if word in names)
     return next(hints, None) or f"known: {', '.join(names)}"

@@ -37,14 +37,14 @@ def find_source(name: str, user: Values | None = None, line: CommandLine | None 
 
 
 def published(model: str | None, task: str | None) -> str:
-    """The source of a published model.
+    """Return the source of a published model.
 
     Args:
-        model: the name of a named model. None: the task's.
-        task: the name of a task.
+        model: name of a named model. None: the published model of the task.
+        task: name of a task.
 
     Raises:
-        UserError: if there is none.
+        UserError: if no model is published.
     """
     if model is None and task is not None:
         entry = registry().get("task", task)
@@ -60,8 +60,8 @@ def published(model: str | None, task: str | None) -> str:
         reason = f"no model is published for task {task!r}; "
     tasks = [registry().short_name(entry) for entry in registry().entries("task") if entry.spec.published]
     raise UserError(
-        f'--ckpt_path is missing: {reason}give a checkpoint, a folder or a hub id of a model, or "best" or "last" of '
-        f"the newest run; without it, published models of these tasks predict: {', '.join(tasks) or 'none'}"
+        f"--ckpt_path is missing: {reason}give a checkpoint, folder or hub id of a model, or best or last for the "
+        f"newest run (tasks with a published model: {', '.join(tasks) or 'none'})"
     )
 
 
@@ -80,11 +80,11 @@ def _newest_checkpoint(name: str, user: Values, line: CommandLine, label: str) -
 
 
 def newest_run(root: Path, task: str | None) -> Path | None:
-    """The folder of the run that was started or resumed last.
+    """Return the folder of the run that was started or resumed last.
 
     Args:
-        root: the folder of runs.
-        task: name of the task that it trained for. None: any.
+        root: folder of runs.
+        task: name of the run's task. None: any.
     """
     runs = {folder: start for folder in root.glob("*/*") if (start := _start_of(folder)) is not None}
     newest_first = sorted(runs, key=lambda folder: (runs[folder], _version_of(folder)), reverse=True)
@@ -92,7 +92,7 @@ def newest_run(root: Path, task: str | None) -> Path | None:
 
 
 def _start_of(folder: Path) -> int | None:
-    """When a run was started or resumed, in ns; None if the folder holds no run."""
+    """Return when a run was started or resumed, in ns; None if the folder has no run."""
     started = folder / "config.yaml"
     saved = [started] if started.is_file() else list(folder.glob("checkpoints/*.ckpt"))
     return max((file.stat().st_mtime_ns for file in saved), default=None)
@@ -104,7 +104,7 @@ def _version_of(folder: Path) -> int:
 
 
 def _task_of(folder: Path) -> str:
-    """The task of a run, by its configuration or, without one, the name of the folder of its task's runs."""
+    """Return the task of a run, from its configuration or else from the name of its parent folder."""
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         return registry().get("task", config["task"]["name"]).name
@@ -120,13 +120,13 @@ def _alternatives(run: Path, label: str) -> str:
         return f"{reason} ({label}{found[-1]} exists)"
     others = [path for path in run.parents[1].glob("*/*/checkpoints/*.ckpt") if path.stem in NEWEST]
     if not others:
-        return "it failed, or has saved nothing yet"
+        return "it failed, or has not saved one yet"
     newest = max(others, key=lambda path: path.stat().st_mtime_ns)
-    return f"it failed, or has saved nothing yet (an older run has {label}{newest})"
+    return f"it failed, or has not saved one yet (an older run has {label}{newest})"
 
 
 def runs_folder(user: Values, line: CommandLine) -> Path:
-    """The folder in which loggers keep their runs."""
+    """Return the folder of runs, as the options of the trainer and its logger set it."""
     default = line.text("trainer.default_root_dir") or (user.get("trainer") or {}).get("default_root_dir") or "."
     return Path(_logger_option("save_dir", user, line, str(Path(default) / "logs")))
 

@@ -1,8 +1,8 @@
-"""Options of data modules that have no effect."""
+"""Options of data modules without effect, which older config files contain."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from perceiver_cli.data_modules import data_class
@@ -13,10 +13,10 @@ from perceiver_registry import UserError
 
 
 def unused_options(run: Run) -> Mapping[str, Any]:
-    """Return the options without an effect that a run's data module declares, by dotted name, with their defaults.
+    """Return the options without effect that a run's data module declares, with their defaults, by dotted name.
 
-    A data module declares them in its attribute ``unused_options``, defaults by name. Config files that an earlier
-    version wrote have them, as one class served all tasks then.
+    A data module declares them in its attribute ``unused_options``. Config files of earlier versions contain them, when
+    one class served all tasks.
     """
     data = name_of(run.values, "data")
     if run.task is None or data is None:
@@ -25,23 +25,26 @@ def unused_options(run: Run) -> Mapping[str, Any]:
     return {f"data.{name}": value for name, value in declared.items()}
 
 
-def refuse_unused_flags(run: Run) -> None:
-    """Refuse flags that have no effect.
+def refuse_unused_flags(run: Run, unused: Container[str]) -> None:
+    """Refuse flags without effect.
+
+    Args:
+        run: the run.
+        unused: dotted names of the options without effect.
 
     Raises:
         UserError: if one is given.
     """
-    unused = unused_options(run)
     for flag in run.line.flags:
         if flag.name in unused:
             raise _unused(flag.written, run)
 
 
 def check_unused(layer: ConfigLayer, key: str, value: Any, default: Any, run: Run) -> None:
-    """Check that a config file leaves an option without an effect at its default.
+    """Check that a config file has an option without effect at its default.
 
     Raises:
-        UserError: if it does not.
+        UserError: if it has not.
     """
     if value != default:
         raise _unused(f"{layer.line_of(key)}: {key}", run)

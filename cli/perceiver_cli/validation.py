@@ -1,17 +1,18 @@
-"""From layers and flags to one validated configuration of plain data."""
+"""Validation of layers and flags into one configuration of plain data."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from argparse import ArgumentError
+from collections.abc import Mapping
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
 
 from perceiver_cli.flag_values import read_flag_values, refuse_words
 from perceiver_cli.flags import Parser, known_values
-from perceiver_cli.layers import layer_with
 from perceiver_cli.names import refuse_other_scalars
 from perceiver_cli.parser_errors import explain
 from perceiver_cli.run_config import Run
@@ -22,28 +23,29 @@ from perceiver_cli.values import Values, flatten, nest
 from perceiver_registry import UserError
 
 WORDS = "inputs"
-"""Option of the words of a command line that are no flags."""
+"""Name of the option for positional arguments."""
 
 
 def validate(parser: Parser, run: Run) -> Values:
     """Merge the layers and the flags, and convert each value to the type of its flag.
 
     Args:
-        parser: the flags that there are.
-        run: what is to be run.
+        parser: the known flags.
+        run: the run.
 
     Returns:
-        All values, nested, of plain data.
+        All values as nested plain data.
 
     Raises:
-        UserError: if a key or flag is unknown, or a value is not of its type; the message names the flag, or the file
-            and the line.
+        UserError: if a key or flag is unknown, or if a value has a wrong type; the message names the flag, or file and
+            line.
     """
     takes_words = WORDS in parser.hints()
     if not takes_words:
         refuse_words(parser, run.line)
-    _check_files(parser, run)
-    refuse_unused_flags(run)
+    unused = unused_options(run)
+    _check_files(parser, run, unused)
+    refuse_unused_flags(run, unused)
     flags = read_flag_values(parser, run.line)
     values = {name: value for name, value in known_values(parser, run).items() if name not in flags.composed}
     values |= flags.values
@@ -55,25 +57,17 @@ def validate(parser: Parser, run: Run) -> Values:
     except ArgumentError as error:
         given = {**flags.sketches(run.values), **values}
         required, composed = parser.required(), sorted(flags.composed)
-        fault = explain(error, given, parser.hints(), required, composed, lambda name: _locate(name, run))
+        fault = explain(error, given, parser.hints(), required, composed, run.locate)
         if run.source and run.description and str(fault).startswith(run.source):
             fault = UserError(run.description.explain(str(fault), run.source))
         raise fault from error
     return _as_plain(parser, config) | ({WORDS: list(run.line.words)} if takes_words else {})
 
 
-def _locate(name: str, run: Run) -> str:
-    """Name an option with the source of its value."""
-    given = [flag.name.removesuffix("+") for flag in run.line.flags]
-    is_flag = any(f"{each}.".startswith(f"{name}.") or f"{name}.".startswith(f"{each}.") for each in given)
-    return f"--{name}" if is_flag else layer_with(run.layers, name).locate(name)
-
-
-def _check_files(parser: Parser, run: Run) -> None:
-    """Check that the keys of config files are flags, and that YAML left their texts as they are."""
+def _check_files(parser: Parser, run: Run, unused: Mapping[str, Any]) -> None:
+    """Check that the keys of config files are flags, and that YAML parsed no string as another type."""
     names, leaves = parser.names(), parser.leaves()
-    kept = flatten(run.values, leaves)  # without the options of what a later layer replaced
-    unused = unused_options(run)
+    kept = flatten(run.values, leaves)  # without options that a later layer replaced
     for layer in run.user:
         if not layer.is_file:
             continue
@@ -87,7 +81,7 @@ def _check_files(parser: Parser, run: Run) -> None:
 
 
 def _as_plain(parser: Parser, config: Namespace) -> Values:
-    """Parsed values as nested plain data."""
+    """Convert parsed values to nested plain data."""
     config.pop("config", None)
     # Options of the trainer's classes may be of any type, such as a strategy's timeout.
     given = with_plain_enums(config.trainer)

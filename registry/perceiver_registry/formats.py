@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -220,8 +221,25 @@ def typed_description(description: ModelDescription | Mapping[str, Any]) -> Mode
     return ModelDescription.from_partial(description)
 
 
+_shared_sources: ContextVar[dict[tuple[Any, ...], Source] | None] = ContextVar("_shared_sources", default=None)
+
+
+@contextlib.contextmanager
+def shared_sources() -> Iterator[None]:
+    """Let :func:`open_source` return the same object for the same source within this context.
+
+    A model's description and its weights, which different callers need, are then read from one opened file. The objects
+    and what they have read are released at the end.
+    """
+    token = _shared_sources.set({})
+    try:
+        yield
+    finally:
+        _shared_sources.reset(token)
+
+
 def open_source(source: str, format: str | None = None, map_files: bool = True) -> Source:
-    """Open a model's source in its format.
+    """Open a model's source in its format; once within :func:`shared_sources`.
 
     Args:
         source: a file, a folder or a hub id.
@@ -231,6 +249,16 @@ def open_source(source: str, format: str | None = None, map_files: bool = True) 
     Raises:
         UserError: if no format recognises the source, or if the format is only written.
     """
+    shared, key = _shared_sources.get(), (source, format, map_files)
+    if shared is not None and key in shared:
+        return shared[key]
+    opened = _open(source, format, map_files)
+    if shared is not None:
+        shared[key] = opened
+    return opened
+
+
+def _open(source: str, format: str | None, map_files: bool) -> Source:
     if format is not None:
         entry = registry().get("format", format)
         if not entry.spec.reads:

@@ -39,7 +39,7 @@ def losses(out: str, stage: str) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", FLAGS)
-def test_test_files_need_no_training_files(perceiver, fit, trainer, tmp_path, kind):
+def test_evaluation_needs_no_training_files(perceiver, fit, trainer, tmp_path, kind):
     Path("train.csv").write_text(rows(kind, range(60)))
     Path("val.csv").write_text(rows(kind, range(100, 130)))
     # Of two of the three classes only, so that their order is not found here.
@@ -63,4 +63,4 @@ def test_test_files_need_no_training_files(perceiver, fit, trainer, tmp_path, ki
 def test_training_needs_training_files(perceiver, trainer, tmp_path, kind):
     Path("test.csv").write_text(rows(kind, range(30)))
     error = perceiver("fit", *FLAGS[kind], *SIZES, *trainer, "--data.test_files=test.csv").error
-    assert error == "--data.train_files is missing: name files to train on"
+    assert error == "--data.train_files: missing (name the files to train on)"

@@ -1,4 +1,4 @@
-"""Training on one's own labelled files by flags alone, whatever their format, and the flags that change the loss."""
+"""Training on labelled files of all formats, and flags that change the loss."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import pytest
 import torch
 from sample_data import sample_data
 
+from perceiver_cli.data_modules import data_class
+
 TINY = (
     "--model.num_latents=4",
     "--model.num_latent_channels=16",
@@ -32,7 +34,7 @@ TINY = (
 
 @pytest.fixture
 def classify(trainer) -> list[str]:
-    """The flags of a classifier of texts, besides those of its files."""
+    """Flags of a classifier of texts without its files."""
     logger = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"]
     return ["--task=text-classification", "--data=TextFilesDataModule", *trainer, *logger, *TINY]
 
@@ -46,7 +48,7 @@ def last(folder: Path) -> Path:
 
 
 def metric(result, name: str) -> float:
-    """A metric that ``validate`` or ``test`` printed."""
+    """Parse a metric that ``validate`` or ``test`` printed."""
     assert result.code == 0, result.err
     return float(re.search(rf"\b{name}\W+([-\d.]+)", result.out).group(1))
 
@@ -78,18 +80,31 @@ FORMATS = {
 }
 
 
-def test_all_formats_train_alike(fit, load, classify, reviews, tmp_path):
+def test_format_of_files_does_not_change_training(fit, load, classify, reviews, tmp_path):
     files = [f"--data.val_files={reviews / 'val.jsonl'}", "--data.max_seq_len=32"]
     flags = [*classify, *files, "--data.batch_size=8", "--trainer.max_steps=2"]
     expected = load(last(fit(*flags, f"--data.train_files={reviews / 'train.jsonl'}")))
     assert expected["perceiver"]["model"]["decoder"]["label_names"] == ["gut", "schlecht"]
-    for name, write in FORMATS.items():
-        (tmp_path / name).write_bytes(write(rows_of(reviews / "train.jsonl")))
-        checkpoint = load(last(fit(*flags, f"--data.train_files={name}")))
-        torch.testing.assert_close(checkpoint["state_dict"], expected["state_dict"], rtol=0, atol=0)
+    (tmp_path / "a.csv.xz").write_bytes(FORMATS["a.csv.xz"](rows_of(reviews / "train.jsonl")))
+    checkpoint = load(last(fit(*flags, "--data.train_files=a.csv.xz")))
+    torch.testing.assert_close(checkpoint["state_dict"], expected["state_dict"], rtol=0, atol=0)
 
 
-def test_columns_of_any_name_and_labels_of_any_type(fit, load, classify, tmp_path):
+def batches(file: Path) -> list[dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    data = data_class("text-files", "text-classification")(train_files=str(file), max_seq_len=32, batch_size=8)
+    data.prepare_data()
+    data.setup("fit")
+    return [*data.train_dataloader()]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_all_formats_yield_the_same_batches(reviews, tmp_path, name):
+    (tmp_path / name).write_bytes(FORMATS[name](rows_of(reviews / "train.jsonl")))
+    torch.testing.assert_close(batches(tmp_path / name), batches(reviews / "train.jsonl"), rtol=0, atol=0)
+
+
+def test_columns_and_labels_of_other_names_and_types(fit, load, classify, tmp_path):
     for number, (values, names) in enumerate({
         (3, 20, 100): ["3", "20", "100"],
         (True, False): ["false", "true"],
@@ -112,7 +127,10 @@ def test_columns_of_any_name_and_labels_of_any_type(fit, load, classify, tmp_pat
         (["--data.val_files=other.jsonl"], "other.jsonl, line 2: the label 'mittel' in the column 'label'"),
         (["--data.val_files=texts.txt"], "texts.txt: not a table (columns are read from .jsonl, .json, .csv"),
         (["--data.test_files=train.jsonl"], "test_files: train.jsonl is in train_files as well"),
-        (["--model.decoder.num_classes=3"], "2 names (gut, schlecht) do not match num_classes=3"),
+        (
+            ["--model.decoder.num_classes=3"],
+            "--model.decoder.num_classes=3: does not fit the data, which has num_classes=2 (leave it out",
+        ),
         (["--task.class_weights=[1, 2, 3]"], "class_weights: must be 2 numbers of at least 0"),
         (
             ["--task.class_weights=balance"],
@@ -123,7 +141,7 @@ def test_columns_of_any_name_and_labels_of_any_type(fit, load, classify, tmp_pat
         (["--task.ema_decay=1"], "ema_decay=1.0 must be more than 0 and less than 1"),
     ],
 )
-def test_wrong_labels_and_flags_are_one_line(perceiver, classify, reviews, tmp_path, flags, message):
+def test_wrong_labels_and_flags_are_reported(perceiver, classify, reviews, tmp_path, flags, message):
     (tmp_path / "train.jsonl").write_bytes((reviews / "train.jsonl").read_bytes())
     other = [{"text": "x", "label": "gut"}, {"text": "y", "label": "mittel"}]
     (tmp_path / "other.jsonl").write_text("\n".join(map(json.dumps, other)))
@@ -166,7 +184,7 @@ def test_known_data_sets(fit, load, classify, files, num_classes):
 
 
 @pytest.mark.parametrize(("command", "split"), [("validate", "val"), ("test", "test")])
-def test_the_accuracy_is_that_of_the_predictions(text_classifier, perceiver, reviews, tmp_path, command, split):
+def test_accuracy_equals_that_of_the_predictions(text_classifier, perceiver, reviews, tmp_path, command, split):
     # Some labels are swapped, so that some predictions are wrong.
     swap = {"gut": "schlecht", "schlecht": "gut"}
     rows = rows_of(reviews / f"{split}.jsonl")
@@ -199,7 +217,7 @@ def test_test_needs_test_files(fit, perceiver, classify, reviews):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.25])
 @pytest.mark.parametrize("weights", [None, "balanced", "[1, 3]"])
-def test_weights_and_smoothing_change_the_loss_as_they_say(fit, perceiver, classify, reviews, weights, smoothing):
+def test_class_weights_and_label_smoothing_change_the_loss(fit, perceiver, classify, reviews, weights, smoothing):
     files = [f"--data.{split}_files={reviews / split}.jsonl" for split in ("train", "val")]
     # One step, with all examples in a batch, that changes nothing.
     still = ["--optimizer.lr=0", "--data.batch_size=40", "--trainer.max_steps=1"]
@@ -225,13 +243,13 @@ def test_weights_and_smoothing_change_the_loss_as_they_say(fit, perceiver, class
     assert logged == pytest.approx(total / weight_sum, rel=1e-5)
 
 
-def test_patience_ends_a_run(fit, load, classify, reviews):
+def test_patience_stops_training(fit, load, classify, reviews):
     files = [f"--data.{split}_files={reviews / split}.jsonl" for split in ("train", "val")]
     flags = ["--data.batch_size=20", "--optimizer.lr=0", "--task.patience=2", "--trainer.max_epochs=9"]
     assert load(last(fit(*classify, *files, *flags)))["global_step"] == 3 * 2  # the first is the best, then two more
 
 
-def test_a_moving_average_is_what_is_used(fit, load, perceiver, classify, reviews):
+def test_moving_average_is_evaluated_and_saved(fit, load, perceiver, classify, reviews):
     files = [f"--data.{split}_files={reviews / split}.jsonl" for split in ("train", "val")]
     flags = ["--data.batch_size=20", "--optimizer.lr=0.1", "--trainer.max_steps=2"]
     plain, averaged = (load(last(fit(*classify, *files, *flags, *more))) for more in ([], ["--task.ema_decay=0.5"]))
@@ -242,7 +260,7 @@ def test_a_moving_average_is_what_is_used(fit, load, perceiver, classify, review
         torch.testing.assert_close(averaged["state_dict"][key], (first[key] + weight) / 2)
 
 
-def test_speed_is_logged_where_epochs_are_shorter_than_intervals(fit, classify, reviews):
+def test_throughput_is_logged_with_short_epochs(fit, classify, reviews):
     files = [f"--data.{split}_files={reviews / split}.jsonl" for split in ("train", "val")]
     flags = ["--data.batch_size=20", "--trainer.log_every_n_steps=3", "--trainer.max_epochs=6"]
     folder = fit(*classify, *files, *flags)

@@ -1,6 +1,6 @@
-"""``perceiver predict`` without a checkpoint of one's own: published models, and models in other formats than that.
+"""``perceiver predict`` with published models and with other formats than checkpoints.
 
-What the hub has downloaded stands in the layout of its cache, and the command asks for it by the real ids.
+Models with the ids of published ones are in a hub cache, so that no network is needed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ for argv in json.load(sys.stdin):
     results.append([code, out.getvalue(), err.getvalue()])
 print(json.dumps(results))
 """
-"""Runs several commands in one process."""
+"""Script that runs several commands in one process."""
 
 
 def folder_of(cache: Path, name: str) -> Path:
@@ -55,7 +55,7 @@ def folder_of(cache: Path, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> tuple[Path, dict[str, torch.nn.Module]]:
-    """A cache of the hub with small models of random weights under the ids of published ones; and these models."""
+    """Hub cache with small random models under the ids of published ones, and these models."""
     cache = tmp_path_factory.mktemp("hub")
     torch.manual_seed(0)
     labels = {"id2label": {0: "cat", 1: "dog", 2: "eel"}}
@@ -80,7 +80,7 @@ def published(tmp_path_factory) -> tuple[Path, dict[str, torch.nn.Module]]:
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory) -> Path:
-    """A folder with three frames of the size that the flow model was trained on, and one that is no image."""
+    """Folder with three frames of the flow model's size, and a damaged file."""
     folder = tmp_path_factory.mktemp("frames")
     for number in range(3):
         pixels = np.random.default_rng(number).integers(256, size=(8, 12, 3), dtype=np.uint8)
@@ -91,7 +91,7 @@ def frames(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(published, frames, environment, tmp_path_factory):
-    """The results of several commands with this cache and without a network, by name."""
+    """Results of several commands with the hub cache and without a network, by name."""
     cache, _ = published
     first, second = f"{frames}/0.png", f"{frames}/1.png"
     text = "some te<mask>t"
@@ -102,7 +102,7 @@ def results(published, frames, environment, tmp_path_factory):
         "flow of the name": ["--model=optical-flow-perceiver", first, second],
         "flow of the id": [f"--ckpt_path={FLOW}", first, second],
         "flow of the folder": [f"--ckpt_path={folder_of(cache, FLOW)}", first, second],
-        "one is no image": ["--task=optical-flow", first, second, f"{frames}/no.png"],
+        "damaged image": ["--task=optical-flow", first, second, f"{frames}/no.png"],
         "text of the task": ["--task=mlm", text],
         "text with a file": ["--task=mlm", text, f"--config={config}"],
         "text of the id": [f"--ckpt_path={LANGUAGE}", text, "--top_k=3"],
@@ -136,13 +136,13 @@ def answer(result) -> dict:
 
 
 def line(result) -> str:
-    """The only line of what a command says that was used wrongly."""
+    """Return the error line of a command with exit code 2."""
     code, out, err = result
     assert (code, out, err.count("\n"), err[:11]) == (2, "", 1, "perceiver: ")
     return err[11:-1]
 
 
-def test_the_task_alone_names_the_published_model(results, published, frames):
+def test_task_selects_the_published_model(results, published, frames):
     _, models = published
     pixels = [np.asarray(Image.open(frames / f"{number}.png")) for number in range(2)]
     with torch.no_grad():
@@ -155,8 +155,8 @@ def test_the_task_alone_names_the_published_model(results, published, frames):
         assert prediction["max_length"] == pytest.approx(flow.norm(dim=-1).max().item(), rel=1e-4)
 
 
-def test_what_cannot_be_read_is_said_as_with_a_checkpoint(results):
-    code, out, err = results["one is no image"]
+def test_unreadable_image_is_reported(results):
+    code, out, err = results["damaged image"]
     assert code == 1
     assert len(json.loads(out)) == 1
     source, refused = [line for line in err.splitlines() if line.startswith("perceiver: ")]
@@ -178,12 +178,12 @@ def test_masks_are_filled_by_the_published_model(results, published):
     assert answer(results["text of the task"])["filled"] == prediction["filled"]
 
 
-def test_a_config_file_may_be_that_of_a_training_run(results):
+def test_config_file_of_a_training_run_is_accepted(results):
     (mask,) = answer(results["text with a file"])["masks"]
     assert len(mask) == 2
 
 
-def test_images_are_classified_as_by_transformers(results, published, frames):
+def test_image_predictions_equal_transformers(results, published, frames):
     _, models = published
     image = Image.open(frames / "1.png").convert("RGB")
     with torch.no_grad():
@@ -193,25 +193,26 @@ def test_images_are_classified_as_by_transformers(results, published, frames):
     assert {guess["label"]: guess["probability"] for guess in prediction["top"]} == pytest.approx(expected, abs=0.01)
 
 
-def test_what_the_hub_cannot_give_is_one_line(results):
-    said = line(results["not there"])
-    assert said.startswith("deepmind/multimodal-perceiver: not a local folder, and not available from the hub")
+def test_missing_hub_model_is_reported(results):
+    error = line(results["not there"])
+    assert error.startswith("deepmind/multimodal-perceiver: not a local folder, and not available from the hub")
 
 
-def test_a_published_model_is_validated(results):
+def test_published_model_is_validated(results):
     (code, out, err), other = results["validate"], results["validate params"]
     assert code == 0, err
     assert "val_epe" in out
     assert other[:2] == [code, out]
 
 
-def test_training_goes_on_with_a_run_alone(results):
+def test_model_without_a_run_cannot_be_resumed(results):
     assert line(results["fit"]) == (
-        f"--ckpt_path={FLOW}: no checkpoint of a run to go on with; --model.params={FLOW} begins one with these weights"
+        f"--ckpt_path={FLOW}: not a checkpoint of a run, so training cannot be resumed from it "
+        f"(--model.params={FLOW} starts a new run from its weights)"
     )
 
 
-def test_a_folder_for_the_hub_predicts_as_its_checkpoint(perceiver, image_classifier, pictures, tmp_path):
+def test_hub_folder_predicts_as_its_checkpoint(perceiver, image_classifier, pictures, tmp_path):
     from_checkpoint(image_classifier.last).save_pretrained(tmp_path / "folder")
     predicted = [
         json.loads(perceiver("predict", f"--ckpt_path={source}", str(pictures), "--format=json").out)
@@ -231,23 +232,23 @@ KNOWN = "image-classification, mlm, multimodal-autoencoding, optical-flow"
     [
         (
             [],
-            f'--ckpt_path is missing: give a checkpoint, .*, or "best" or "last" .*; without it, .*: {KNOWN}',
+            rf"--ckpt_path is missing: give a checkpoint, .*, or best or last .* \(tasks .*: {KNOWN}",
         ),
         (["--task=regression"], f"--ckpt_path is missing: no model is published for task 'regression'; .*: {KNOWN}"),
         (["--model=small-optical-flow"], "--ckpt_path is missing: model 'small-optical-flow' has no published weights"),
-        (["--model=optical-flow-perceiver", "--ckpt_path=a.ckpt"], "give one of the two; each is a model to predict"),
+        (["--model=optical-flow-perceiver", "--ckpt_path=a.ckpt"], r"both select a model \(give one of the two\)"),
         (["--config=run.yaml"], "--ckpt_path is missing"),
         (["--ckpt_path=./none"], "none: no such file or folder"),
-        (["--task=optical-flow", "--optimizer.lr=1"], "--optimizer.lr changes nothing in predict, which takes a model"),
-        (["--task=optical-flow", "--optimizer", "AdamW"], "--optimizer changes nothing in predict"),
-        (["--task=optical-flow", "--data=sintel"], "--data changes nothing in predict"),
-        (["--task=optical-flow", "--data.batch_size=2"], "--data.batch_size changes nothing in predict"),
-        (["--task=optical-flow", "--model.num_latents=2"], "--model.num_latents changes nothing in predict"),
-        (["--task=optical-flow", "--model.params=a"], "--model.params changes nothing in predict"),
-        (["--task=optical-flow", "--task.patience=2"], "--task.patience changes nothing in predict"),
-        (["--task=optical-flow", "--trainer.max_steps=2"], "--trainer.max_steps changes nothing in predict"),
-        (["--task=optical-flow", "--seed_everything=2"], "--seed_everything changes nothing in predict"),
-        (["--task=optical-flow", "--print_config"], "--print_config changes nothing in predict"),
+        (["--task=optical-flow", "--optimizer.lr=1"], "--optimizer.lr: has no effect in predict, which uses the model"),
+        (["--task=optical-flow", "--optimizer", "AdamW"], "--optimizer: has no effect in predict"),
+        (["--task=optical-flow", "--data=sintel"], "--data: has no effect in predict"),
+        (["--task=optical-flow", "--data.batch_size=2"], "--data.batch_size: has no effect in predict"),
+        (["--task=optical-flow", "--model.num_latents=2"], "--model.num_latents: has no effect in predict"),
+        (["--task=optical-flow", "--model.params=a"], "--model.params: has no effect in predict"),
+        (["--task=optical-flow", "--task.patience=2"], "--task.patience: has no effect in predict"),
+        (["--task=optical-flow", "--trainer.max_steps=2"], "--trainer.max_steps: has no effect in predict"),
+        (["--task=optical-flow", "--seed_everything=2"], "--seed_everything: has no effect in predict"),
+        (["--task=optical-flow", "--print_config"], "--print_config: has no effect in predict"),
     ],
 )
 def test_wrong_use_is_one_line(perceiver, tmp_path, argv, message):
@@ -256,7 +257,7 @@ def test_wrong_use_is_one_line(perceiver, tmp_path, argv, message):
     assert re.search(message, result.error)
 
 
-def test_help_shows_what_prediction_takes(perceiver):
+def test_help_lists_flags_of_prediction(perceiver):
     shown = perceiver("predict", "--task=optical-flow", "--help").out
     for flag in ("--output", "--flow", "--overlap", "--trainer.accelerator", "--ckpt_path"):
         assert f"  {flag} " in shown

@@ -1,4 +1,4 @@
-"""An encoder that goes from one model to another, by a flag: what comes along, and what does not fit."""
+"""Pretrained encoders by flag: the options they set, and errors about encoders that do not fit."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import transformers
 import yaml
 from PIL import Image
 
+from perceiver_plugins.checkpoints import formats
+from perceiver_registry import checkpoint
+
 PARTS = ("model.input_adapter.", "model.encoder.")
 
 STILL = ("--optimizer.lr=0", "--trainer.max_steps=2")
-"""Two steps that change nothing."""
+"""Flags of two training steps that do not change the weights."""
 
 
 @pytest.fixture
 def classify(labelled, trainer) -> list[str]:
-    """The flags of a classifier of texts, besides those of its encoder."""
+    """Flags of a classifier of texts without its encoder."""
     labelled = [flag for flag in labelled if "max_seq_len" not in flag]
     return ["--task=text-classification", *labelled, *trainer, "--lr_scheduler=none"]
 
@@ -31,7 +34,7 @@ def from_mlm(trained) -> str:
 
 @pytest.fixture
 def printed(perceiver):
-    """The configuration that a command line means."""
+    """Return a function that parses the printed configuration of a command line."""
 
     def printed(*argv: str) -> dict:
         result = perceiver("fit", *argv, "--print_config")
@@ -43,7 +46,7 @@ def printed(perceiver):
 
 @pytest.fixture
 def encoder_of(load):
-    """The weights of the encoder in a checkpoint, and of its adapter."""
+    """Return a function that reads the weights of encoder and input adapter in a checkpoint."""
 
     def encoder_of(path) -> dict[str, torch.Tensor]:
         weights = {key: value for key, value in load(path)["state_dict"].items() if key.startswith(PARTS)}
@@ -65,10 +68,23 @@ def last(folder):
     return folder / "checkpoints" / "last.ckpt"
 
 
-# What comes along
+@pytest.mark.parametrize("option", ["model.params", "model.encoder.params"])
+def test_pretrained_file_is_opened_once(option, small, trained, fit, monkeypatch, tmp_path):
+    opened = []
+
+    def open_checkpoint(path, *args):
+        opened.append(str(path))
+        return checkpoint.open_checkpoint(path, *args)
+
+    monkeypatch.setattr(formats, "open_checkpoint", open_checkpoint)
+    fit(*small, f"--{option}={trained.last}", *STILL)
+    assert opened == [str(trained.last)]
 
 
-def test_the_architecture_comes_along(printed, classify, from_mlm, trained):
+# Options from the source
+
+
+def test_encoder_params_set_the_architecture(printed, classify, from_mlm, trained):
     config = printed(*classify, from_mlm)
     of_mlm = yaml.safe_load((trained.folder / "config.yaml").read_text())
     assert of_mlm["model"]["init"] == "local"
@@ -85,7 +101,7 @@ def test_the_architecture_comes_along(printed, classify, from_mlm, trained):
 
 @pytest.fixture
 def words(tmp_path) -> str:
-    """A folder with a tokenizer of words."""
+    """Folder with a tokenizer of words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     numbers = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[MASK]", *map(str, range(60)), "gut"])}
@@ -97,7 +113,7 @@ def words(tmp_path) -> str:
     return str(tmp_path / "words")
 
 
-def test_the_tokenizer_and_the_length_come_along(fit, load, perceiver, classify, small, words, encoder_of):
+def test_encoder_params_set_tokenizer_and_length(fit, load, perceiver, classify, small, words, encoder_of):
     mlm = fit(*small, f"--data.tokenizer={words}", "--data.max_seq_len=6", "--trainer.max_steps=1")
     folder = fit(*classify, f"--model.encoder.params={last(mlm)}", *STILL)
     description = load(last(folder))["perceiver"]
@@ -110,12 +126,12 @@ def test_the_tokenizer_and_the_length_come_along(fit, load, perceiver, classify,
 
 
 @pytest.mark.parametrize("flags", [(), ("--model.init=normal",), ("--model.encoder.freeze=true",)])
-def test_the_weights_come_along(fit, classify, from_mlm, trained, flags, assert_same_encoder):
+def test_encoder_params_set_the_weights(fit, classify, from_mlm, trained, flags, assert_same_encoder):
     folder = fit(*classify, from_mlm, *STILL, *flags)
     assert_same_encoder(last(folder), trained.last)
 
 
-def test_a_frozen_encoder_stays_as_it_is(fit, load, classify, from_mlm, trained, assert_same_encoder):
+def test_frozen_encoder_does_not_change(fit, load, classify, from_mlm, trained, assert_same_encoder):
     steps = ["--trainer.max_steps=3", "--optimizer.lr=0.1"]
     still, free, frozen = (
         last(fit(*classify, from_mlm, *flags)) for flags in (STILL, steps, [*steps, "--model.encoder.freeze=true"])
@@ -124,23 +140,23 @@ def test_a_frozen_encoder_stays_as_it_is(fit, load, classify, from_mlm, trained,
     with pytest.raises(AssertionError):
         assert_same_encoder(free, trained.last)
     key = "model.output_adapter.linear.weight"
-    untrained, trained_alone = (load(path)["state_dict"][key] for path in (still, frozen))
-    assert not torch.equal(untrained, trained_alone)
+    untrained, trained_in_frozen = (load(path)["state_dict"][key] for path in (still, frozen))
+    assert not torch.equal(untrained, trained_in_frozen)
 
 
-def test_what_is_given_wins(fit, load, classify, from_mlm, trained, assert_same_encoder):
+def test_flags_override_the_pretrained_encoder(fit, load, classify, from_mlm, trained, assert_same_encoder):
     flags = ["--data.max_seq_len=16", "--model.encoder.dropout=0.25", "--data.padding_side=left"]
     folder = fit(*classify, from_mlm, *STILL, *flags)
     described = load(last(folder))["perceiver"]
     assert described["data"]["max_seq_len"] == 16
     assert described["data"]["padding_side"] == "left"
     assert described["model"]["encoder"]["dropout"] == 0.25
-    assert described["model"]["encoder"]["max_seq_len"] == 32  # places of the weights
+    assert described["model"]["encoder"]["max_seq_len"] == 32  # positions of the weights
     assert_same_encoder(last(folder), trained.last)
 
 
 @pytest.mark.parametrize("task", ["mlm", "token-classification", "regression", "classification"])
-def test_to_any_task(fit, load, classify, from_mlm, trained, task, tmp_path, assert_same_encoder):
+def test_encoder_is_used_in_any_task(fit, load, classify, from_mlm, trained, task, tmp_path, assert_same_encoder):
     rows = [{"text": "gut gut", "words": ["so", "so"], "parts": ["x", "y"], "stars": n} for n in range(30)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = ["--data=text-files", "--data.train_files=rows.jsonl", "--data.val_files=more.jsonl"]
@@ -177,7 +193,7 @@ trainer:
 """
 
 
-def test_from_a_config_file(fit, load, trainer, trained, reviews, tmp_path, assert_same_encoder):
+def test_encoder_params_in_a_config_file(fit, load, trainer, trained, reviews, tmp_path, assert_same_encoder):
     (tmp_path / "c.yaml").write_text(CONFIG.format(params=trained.last, folder=reviews))
     folder = fit("--config=c.yaml", *trainer, "--model.encoder.dropout=0.25")
     assert_same_encoder(last(folder), trained.last)
@@ -185,7 +201,7 @@ def test_from_a_config_file(fit, load, trainer, trained, reviews, tmp_path, asse
     assert (encoder["freeze"], encoder["dropout"], encoder["num_input_channels"]) == (True, 0.25, 16)
 
 
-def test_null_takes_nothing_over(printed, trained, reviews, tmp_path):
+def test_null_disables_encoder_params(printed, trained, reviews, tmp_path):
     (tmp_path / "c.yaml").write_text(CONFIG.format(params=trained.last, folder=reviews))
     fresh = printed("--task=text-classification", f"--data.train_files={reviews / 'train.jsonl'}", "--data=text-files")
     for null in ("null", "none"):
@@ -196,7 +212,7 @@ def test_null_takes_nothing_over(printed, trained, reviews, tmp_path):
 
 @pytest.fixture
 def published(tmp_path):
-    """A folder in the hub's layout with a language model and its tokenizer, and the weights."""
+    """Folder in the hub's layout with a language model and its tokenizer, and the weights."""
     config = transformers.PerceiverConfig(
         d_model=16, d_latents=16, num_latents=5, num_self_attends_per_block=1, num_self_attention_heads=2,
         num_cross_attention_heads=2, max_position_embeddings=24, v_channels=16, qk_channels=16,
@@ -208,16 +224,16 @@ def published(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [(), ("--data.tokenizer=published", "--data.add_special_tokens=true")])
-def test_from_a_published_model(fit, load, perceiver, classify, published, flags, encoder_of):
+def test_encoder_of_a_published_model(fit, load, perceiver, classify, published, flags, encoder_of):
     source, weights = published
     folder = fit(*classify, f"--model.encoder.params={source}", "--model.encoder.freeze=true", *flags, *STILL)
     ours = encoder_of(last(folder))
-    for name, theirs in {
+    for name, source_name in {
         "model.input_adapter.token_embedding.weight": "perceiver.input_preprocessor.embeddings.weight",
         "model.input_adapter.position_embedding.weight": "perceiver.input_preprocessor.position_embeddings.weight",
         "model.encoder.latents": "perceiver.embeddings.latents",
     }.items():
-        torch.testing.assert_close(ours[name], weights[theirs], rtol=0, atol=0)
+        torch.testing.assert_close(ours[name], weights[source_name], rtol=0, atol=0)
     described = load(last(folder))["perceiver"]
     assert described["data"]["max_seq_len"] == described["model"]["encoder"]["max_seq_len"] == 24
     assert described["data"]["add_special_tokens"]  # as published models of texts have them
@@ -228,7 +244,7 @@ def test_from_a_published_model(fit, load, perceiver, classify, published, flags
 # Images
 
 
-def test_from_images_to_another_task(fit, image_classifier, trainer, assert_same_encoder):
+def test_image_encoder_in_another_task(fit, image_classifier, trainer, assert_same_encoder):
     flags = ["--task=classification", "--data=digits", *trainer, *STILL, "--trainer.limit_val_batches=1"]
     params = f"--model.encoder.params={image_classifier.last}"
     for encoder in ([], ["--model.encoder=image-pixels"]):
@@ -238,7 +254,7 @@ def test_from_images_to_another_task(fit, image_classifier, trainer, assert_same
 
 @pytest.fixture
 def photos(tmp_path) -> str:
-    """A folder with ten classes of images in colour, larger than the digits."""
+    """Folder with ten classes of colour images, larger than the digits."""
     for number in range(10):
         for colour in (50, 150, 250):
             path = tmp_path / "photos" / str(number) / f"{colour}.png"
@@ -248,23 +264,23 @@ def photos(tmp_path) -> str:
 
 
 @pytest.mark.parametrize("flag", ["--model.encoder.params", "--model.params"])
-def test_how_images_were_read_comes_along(fit, load, perceiver, image_classifier, trainer, photos, flag):
+def test_image_options_are_taken_from_params(fit, load, perceiver, image_classifier, trainer, photos, flag):
     data = ["--data=image-folder", f"--data.path={photos}"]
     flags = ["--task=image-classification", *data, f"{flag}={image_classifier.last}", *trainer, *STILL]
     folder = fit(*flags)
-    ours, theirs = (load(path)["perceiver"]["data"] for path in (last(folder), image_classifier.last))
-    assert ours == theirs
-    assert (ours["image_size"], ours["num_channels"]) == ([8, 8], 1)
+    actual, expected = (load(path)["perceiver"]["data"] for path in (last(folder), image_classifier.last))
+    assert actual == expected
+    assert (actual["image_size"], actual["num_channels"]) == ([8, 8], 1)
     predicted = perceiver("predict", f"--ckpt_path={last(folder)}", photos, "--format=json")
     assert len(json.loads(predicted.out)) == 30
     larger = fit(*flags, "--data.image_size=[12, 16]")
-    assert load(last(larger))["perceiver"]["data"] == theirs | {"image_size": [12, 16]}
+    assert load(last(larger))["perceiver"]["data"] == expected | {"image_size": [12, 16]}
 
 
 # Afterwards
 
 
-def test_the_source_is_needed_no_more(
+def test_source_of_params_may_be_deleted_after_training(
     fit, load, perceiver, classify, trained, tmp_path, assert_same_encoder, assert_same_training_state
 ):
     shutil.copy(trained.last, tmp_path / "mlm.ckpt")
@@ -291,7 +307,7 @@ def test_the_source_is_needed_no_more(
 
 @pytest.fixture
 def refusal(perceiver, classify, trained, tmp_path):
-    """The line that a classifier with the language model's encoder and other flags ends with."""
+    """Return the error line of a classifier with the language model's encoder and further flags."""
 
     def refusal(*argv: str, flags: list[str] = classify) -> str:
         shutil.copy(trained.last, tmp_path / "mlm.ckpt")
@@ -315,7 +331,7 @@ def refusal(perceiver, classify, trained, tmp_path):
         ("--model.encoder.cross_attention_widening_factor=2", "has shape (16, 16), the model's has (32, 16)"),
     ],
 )
-def test_what_does_not_fit_is_listed(refusal, flag, message):
+def test_misfitting_weights_are_listed(refusal, flag, message):
     line = refusal(flag)
     assert line.startswith("encoder.params='mlm.ckpt': does not fit the model: '")
     assert message in line
@@ -324,19 +340,19 @@ def test_what_does_not_fit_is_listed(refusal, flag, message):
     assert ("; and 10 more" in line) == (listed == 6)
 
 
-def test_the_encoder_of_another_modality_does_not_fit(refusal, trainer):
+def test_encoder_of_another_modality_is_refused(refusal, trainer):
     images = ["--task=image-classification", "--data=digits", *trainer]
     line = refusal("--model.encoder=image-patches", flags=images)
     assert "does not fit the model: 'input_adapter.conv.weight' is missing" in line
     assert "--data=digits has pixel_values, but the input adapter 'text' reads input_ids" in refusal(flags=images)
 
 
-def test_data_that_does_not_fit_the_encoder(refusal, words):
+def test_data_that_does_not_fit_the_encoder_is_refused(refusal, words):
     assert "the data's max_seq_len=64 does not fit the model's max_seq_len=32" in refusal("--data.max_seq_len=64")
     assert "the data's vocab_size=64 does not fit the model's vocab_size=262" in refusal(f"--data.tokenizer={words}")
 
 
-def test_nothing_to_train(refusal):
+def test_fully_frozen_model_is_refused(refusal):
     line = refusal("--model.encoder.freeze=true", "--model.decoder.freeze=true")
     assert line == "nothing to train: encoder and decoder are both frozen"
 
@@ -351,13 +367,13 @@ def test_nothing_to_train(refusal):
         ("text.ckpt", "text.ckpt: not a readable checkpoint"),
     ],
 )
-def test_a_place_where_nothing_is(refusal, source, message, tmp_path):
+def test_missing_source_is_reported(refusal, source, message, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.ckpt").write_text("a text")
     assert refusal(f"--model.encoder.params={source}").startswith(message)
 
 
-def test_two_places(refusal, text_classifier):
+def test_params_of_model_and_encoder_are_exclusive(refusal, text_classifier):
     assert refusal(f"--model.params={text_classifier.last}") == (
         "model.params and model.encoder.params: give one of the two; the first has an encoder as well"
     )

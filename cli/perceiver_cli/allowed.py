@@ -1,7 +1,7 @@
-"""What values may name: the classes that config files, checkpoints and flags can have imported.
+"""Allowlist of import paths in config files, checkpoints and flags.
 
-Config files and checkpoints are data that may come from anybody. A value of theirs that names a class or a function
-has it imported and called, so that what may be named is listed here; all else is refused before it is imported.
+Config files and checkpoints may come from untrusted sources. A value that names a class or a function has it imported
+and called, so only the import paths listed here are accepted; others are refused before they are imported.
 """
 
 from __future__ import annotations
@@ -41,49 +41,49 @@ FRAMEWORKS = (
     "lightning_fabric.plugins",
     "lightning_fabric.strategies",
 )
-"""What the trainer's arguments and adapters are made of.
+"""Modules and objects for the trainer's arguments and for adapters.
 
-Not the whole packages: ``torch.hub.load`` runs a stranger's code; ``torch.load``, ``torchvision.datasets``, weights of
-``torchvision.models`` and ``timm.models`` read pickles; ``torch.utils.cpp_extension`` compiles; the command-line
-interfaces of torch.distributed and Lightning start processes. What these parts import from elsewhere
-(``torch.nn.modules.module.torch.load``) goes by the place where it is defined.
+Whole packages are not allowed: ``torch.hub.load`` runs untrusted code; ``torch.load``, ``torchvision.datasets`` and the
+weights of ``torchvision.models`` and ``timm.models`` read pickles; ``torch.utils.cpp_extension`` compiles; the
+command-line interfaces of torch.distributed and Lightning start processes. Objects that these modules import
+(``torch.nn.modules.module.torch.load``) are judged by the module that defines them.
 """
 
 GOVERNED = {entry.partition(".")[0] for entry in FRAMEWORKS} | {"lightning", "transformers", "datasets", "numpy"}
-"""Packages of which a plugin's spec opens no more than the very class that it names."""
+"""Packages of which a plugin's spec allows the named class only, not the whole package."""
 
 _by_user: tuple[str, ...] = ()
 _opened: set[str] = set()
 
 
 def allow(packages: Sequence[str]) -> None:
-    """Lets values name what these packages hold, besides what is always allowed.
+    """Allow import paths in further packages, besides those that are always allowed.
 
     Args:
-        packages: names of packages or modules. They take the place of those of an earlier call.
+        packages: names of packages or modules. They replace those of an earlier call.
 
     Raises:
-        UserError: if one of them is no such name, or jsonargparse, with which all could be allowed.
+        UserError: if a name is not an import path, or is jsonargparse, whose settings could allow everything.
     """
     global _by_user
     for package in packages:
         if not all(part.isidentifier() for part in package.split(".")) or package.partition(".")[0] == "jsonargparse":
-            raise UserError(f"--allow={package}: the name that a package is imported by is expected (my_package)")
+            raise UserError(f"--allow={package}: not the import name of a package (example: my_package)")
     _by_user = tuple(packages)
 
 
 def as_flag() -> str:
-    """What to add to a command that goes on with this one, a space before it; nothing if nothing is allowed."""
+    """Return the ``--allow`` flag of this command after a space; an empty string without one."""
     return f" --allow={','.join(_by_user)}" if _by_user else ""
 
 
 def enforce() -> None:
-    """Makes jsonargparse refuse all values that name what is not allowed."""
-    # Here, not above: listings ask allow() and must not wait for jsonargparse.
+    """Make jsonargparse refuse values with other import paths."""
+    # Imported here: listings call allow() and must not wait for jsonargparse.
     from jsonargparse import set_parsing_settings
 
     allowed = {*FRAMEWORKS, *_of_plugins(), *_by_user}
-    # Settings last as long as the process: what an earlier command allowed is denied again.
+    # Settings last for the process: deny again what an earlier command allowed.
     set_parsing_settings(
         import_path_denylist=["*", *sorted(_opened - allowed)],
         import_path_allowlist=sorted(allowed),
@@ -93,16 +93,12 @@ def enforce() -> None:
 
 
 def refusal(path: str) -> str:
-    """Why a value that names ``path`` is refused, and what would be right.
-
-    Args:
-        path: the dotted path that is not allowed.
-    """
+    """Compose the error message about an import path that is not allowed."""
     package = path.partition(".")[0]
     line = f"{path} is refused: only classes of plugins, torch, torchvision, timm and Lightning can be named"
     if package in sys.stdlib_module_names or package in GOVERNED:
-        return f"{line}, and not what runs programs or reads any file"
-    return f"{line}; if you trust it, --allow={package}"
+        return f"{line}, except those that run programs or read arbitrary files"
+    return f"{line} (--allow={package} if you trust it)"
 
 
 def _of_plugins() -> Iterator[str]:

@@ -27,11 +27,11 @@ SHARDED = "meta.pt"
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint next to its target and move it there: a killed run leaves the old one or the new one.
 
-    Lightning's own implementation goes through the folder for temporary files, from where a move may be a copy; it
-    removes whole folders, and writes records that cannot be read back.
+    Lightning's own implementation writes to the folder for temporary files, from which a move may be a copy; it removes
+    whole folders, and writes records that cannot be read back.
 
     Args:
-        loaded: a checkpoint that was read and checked, whose file is not read again. Its content is handed over once.
+        loaded: a checkpoint that is already read and checked. Its content is returned once, without reading the file.
     """
 
     def __init__(self, loaded: Checkpoint | None = None):
@@ -95,11 +95,11 @@ def replacing_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
         stream = io.TextIOWrapper(file, encoding="utf-8", errors=errors, newline="")
         yield stream
         stream.flush()
-        stream.detach()  # its file is closed by the one that opened it
+        stream.detach()  # the outer context closes the file
 
 
 def remove_partial_files(root: Path) -> None:
-    """Remove what killed runs left half written in any run's folder below ``root``; runs at work keep theirs."""
+    """Remove partial files of killed runs in all run folders below ``root``; running ones lock theirs."""
     for partial in root.glob(f"*/*/checkpoints/.*{PARTIAL}"):
         with contextlib.suppress(OSError), partial.open("r+b") as file:
             _lock(file)
@@ -107,13 +107,13 @@ def remove_partial_files(root: Path) -> None:
 
 
 def _create_locked(path: Path) -> tuple[Path, IO[bytes]]:
-    """A new file next to ``path``, locked for as long as this process writes it."""
+    """Create a file next to ``path``, locked while this process writes it."""
     while True:
         partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{PARTIAL}")
         file = partial.open("xb")
         with contextlib.suppress(OSError):  # some network file systems have no locks
             _lock(file)
-        if partial.exists():  # unless another run took it for a leftover before it was locked
+        if partial.exists():  # another run may have removed it before it was locked
             return partial, file
         file.close()
 
@@ -121,13 +121,13 @@ def _create_locked(path: Path) -> tuple[Path, IO[bytes]]:
 def _lock(file: IO[bytes]) -> None:
     try:
         import fcntl
-    except ImportError as error:  # on Windows, where a file that is open cannot be removed anyway
+    except ImportError as error:  # Windows, where an open file cannot be removed
         raise OSError("no file locks") from error
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The system's error behind ``error``: torch replaces it by one of its zip writer."""
+    """Return the ``OSError`` that caused an error: torch raises one of its zip writer instead."""
     while error is not None:
         if isinstance(error, OSError):
             return error

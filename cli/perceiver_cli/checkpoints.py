@@ -1,4 +1,4 @@
-"""The callbacks of ``perceiver fit`` that keep checkpoints, and end a run cleanly on Ctrl-C, SIGTERM and SIGHUP."""
+"""Callbacks of ``perceiver fit`` that save checkpoints, and end a run cleanly on Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from pytorch_lightning.loops.progress import _ProcessedTracker
 
 HANGUP: Any = getattr(signal, "SIGHUP", None)
-"""The signal of a terminal that is closed, which Windows does not have."""
+"""Signal sent when a terminal is closed. None on Windows, which lacks it."""
 
 LAST = "last"
 BEST = "best"
 
 
 def best_checkpoint() -> ModelCheckpoint:
-    """Keeps ``best.ckpt``: the model with the lowest validation loss so far."""
+    """Create the callback that saves ``best.ckpt``, the model with the lowest validation loss."""
     return ModelCheckpoint(filename=BEST, monitor="val_loss", mode="min", save_top_k=1, enable_version_counter=False)
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt`` up to date: every so many steps, after each validation, and at the end of training.
+    """Save ``last.ckpt`` at intervals of steps, after each validation, and at the end of training.
 
-    Ctrl-C ends training after the step that is under way, with ``last.ckpt`` saved; a second one ends it at once.
-    SIGHUP, as from a terminal that is closed, ends it like SIGTERM, unless it is ignored (``nohup``).
+    Ctrl-C ends training after the current step, with ``last.ckpt`` saved; a second Ctrl-C ends it at once. SIGHUP ends
+    it like SIGTERM, unless it is ignored (``nohup``).
 
-    Before the first step, the record that checkpoints will hold is checked: it can be read back. What was logged is
-    written to disk with each checkpoint.
+    Before the first step, the content of checkpoints is checked for entries that cannot be read back. Logs are flushed
+    to disk with each checkpoint.
 
     Args:
-        every_n_steps: optimizer steps between two checkpoints. 0: none between validations.
+        every_n_steps: optimizer steps between checkpoints. 0: none between validations.
     """
 
     def __init__(self, every_n_steps: int = 200):
@@ -56,13 +56,13 @@ class LastCheckpoint(Checkpoint):
 
     @staticmethod
     def path(trainer: Trainer) -> Path:
-        """Where the checkpoint lies: beside the best one."""
+        """Return the path of the checkpoint, in the folder of the best one."""
         best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath), None)
         folder = Path(best.dirpath) if best and best.dirpath else Path(trainer.default_root_dir) / "checkpoints"
         return folder / f"{LAST}.ckpt"
 
     def save(self, trainer: Trainer) -> None:
-        """Saves the run's state."""
+        """Save the run's state."""
         trainer.save_checkpoint(self.path(trainer))
         self._saved_step = trainer.global_step
         self._write_logs(trainer)
@@ -84,8 +84,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._in_step = False
-        # Under gradient accumulation several batches end at the same step. A state between a step and the validation
-        # that belongs to it would be resumed without the validation; the one after it is saved anyway.
+        # Under gradient accumulation several batches end at the same step. A state saved between a step and its
+        # validation would be resumed without the validation, after which the state is saved anyway.
         step = trainer.global_step
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step
         if due and not self._validation_follows(trainer):
@@ -146,24 +146,24 @@ class LastCheckpoint(Checkpoint):
 
     @staticmethod
     def _rewind_validation(trainer: Trainer) -> None:
-        """Lets the validation that is under way be done again, as a whole, by a run that is resumed from here."""
+        """Make a resumed run repeat the current validation from its first batch."""
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         total = cast("_ProcessedTracker", progress.total)
         progress.reset_on_run()
-        # What Lightning takes as the sign of a validation that was interrupted: a batch was begun and not finished.
+        # Lightning detects an interrupted validation by a batch that was started and not completed.
         total.completed = total.processed
         total.ready = total.started = total.processed + 1
 
     def _on_sigint(self, *_: Any) -> None:
-        # Within a step, weights may be half updated: the step is finished first.
+        # Within a step, weights may be half updated: finish the step first.
         first, self.interrupted = not self.interrupted, True
         if not (self._in_step and first):
             raise KeyboardInterrupt
-        rank_zero_info("\nEnding after this step; Ctrl-C again ends at once.")
+        rank_zero_info("\nStopping after this step; press Ctrl-C again to stop at once.")
 
 
 def _forward_to_sigterm(process: int) -> Any:
-    """A signal handler that sends SIGTERM to this process; workers that inherit it are ended by the process."""
+    """Create a signal handler that sends SIGTERM to ``process``, and does nothing in workers that inherit it."""
 
     def forward(*_: Any) -> None:
         if os.getpid() == process:

@@ -1,4 +1,4 @@
-"""Words of a command line as flags with their values, before it is known which flags there are."""
+"""Parsing of a command line into flags and words, before the known flags are determined."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from perceiver_cli.values import NAME_KEYS
 from perceiver_registry import UserError
 
 FLAG = re.compile(r"(?P<dashes>--?)(?P<name>[A-Za-z_][\w.+-]*)(?P<equals>=(?P<value>.*))?", re.DOTALL)
-"""A word that is a flag: "--name", "--name=value" or, with a dash too few, "-name". Negative numbers are no flags."""
+"""Flag: "--name", "--name=value" or, with a missing dash, "-name". Does not match negative numbers."""
 
 SWITCHES = ("help", "overwrite", "print_config")
-"""Flags without a value."""
+"""Flags that take no value."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Flag:
     """A flag of a command line.
 
     Attributes:
-        name: its dotted name: "data.batch_size", "trainer.callbacks+"; with the dash if it has only one: "-lr".
-        value: its text. None: it has none.
+        name: dotted name: "data.batch_size", "trainer.callbacks+"; "-lr" for a flag with a single dash.
+        value: text of the value. None: no value.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Flag:
 
     @property
     def written(self) -> str:
-        """The flag with its dashes and without its value."""
+        """The flag with dashes and without its value."""
         return self.name if self.name.startswith("-") else f"--{self.name}"
 
     @property
@@ -41,11 +41,11 @@ class Flag:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What follows a subcommand.
+    """Arguments after a subcommand.
 
     Attributes:
-        flags: the flags in their order.
-        words: what is no flag and no value of one.
+        flags: the flags, in order.
+        words: positional arguments.
     """
 
     flags: tuple[Flag, ...] = ()
@@ -56,32 +56,32 @@ class CommandLine:
         return any(flag.name == name for flag in self.flags)
 
     def texts(self, name: str) -> list[str]:
-        """Return the values of all flags of a name.
+        """Return the values of all flags with a name.
 
         Raises:
-            UserError: if one of them has none.
+            UserError: if one of them has no value.
         """
         return [value_of(flag) for flag in self.flags if flag.name == name]
 
     def text(self, name: str) -> str | None:
-        """Return the value of a flag, of the last one if it is given several times; None if it is not given.
+        """Return the value of the last flag with a name; None if it is not given.
 
         Raises:
-            UserError: if it has none.
+            UserError: if one of them has no value.
         """
         return next(reversed(self.texts(name)), None)
 
     def without(self, names: Iterable[str]) -> CommandLine:
-        """Return the command line without the flags of these names."""
-        left_out = set(names)
-        return CommandLine(tuple(flag for flag in self.flags if flag.name not in left_out), self.words)
+        """Return the command line without the flags with these names."""
+        removed = set(names)
+        return CommandLine(tuple(flag for flag in self.flags if flag.name not in removed), self.words)
 
 
 def value_of(flag: Flag) -> str:
-    """Return the value of a flag that takes one.
+    """Return the value of a flag that requires one.
 
     Raises:
-        UserError: if it has none.
+        UserError: if it has no value.
     """
     if flag.value is None:
         raise UserError(f"{flag.written}: a value is missing (write {flag.written}=VALUE)")
@@ -89,12 +89,12 @@ def value_of(flag: Flag) -> str:
 
 
 def read_command_line(argv: Iterable[str]) -> CommandLine:
-    """Read what follows a subcommand.
+    """Parse the arguments after a subcommand.
 
-    The value of a flag follows "=", or is the next word. After "--" there are no flags.
+    The value of a flag follows "=" or is the next word. All words after "--" are positional arguments.
 
     Raises:
-        UserError: if a flag that takes no value has one.
+        UserError: if a switch has a value.
     """
     flags: list[Flag] = []
     words: list[str] = []
@@ -112,15 +112,15 @@ def read_command_line(argv: Iterable[str]) -> CommandLine:
             raise UserError(f"--{name}: takes no value")
         if name not in SWITCHES and value is None and rest and not _ends_value(rest[0]):
             value = rest.pop(0)
-        flags.append(_plain(Flag(name, value)))
+        flags.append(_normalised(Flag(name, value)))
     return CommandLine(tuple(flags), tuple(words))
 
 
 def refuse_single_dashes(line: CommandLine, names: Iterable[str]) -> None:
-    """Check that flags of these names have two dashes.
+    """Check that flags with these names have two dashes.
 
     Raises:
-        UserError: if one has a single dash; the message shows the flag with two.
+        UserError: if one has a single dash; the message suggests two.
     """
     known = set(names)
     for flag in line.flags:
@@ -138,14 +138,14 @@ def _ends_value(word: str) -> bool:
     return word == "--" or FLAG.fullmatch(word) is not None
 
 
-def _plain(flag: Flag) -> Flag:
-    """Lightning's ``--data.class_path=X --data.init_args.y=1`` in this project's words."""
+def _normalised(flag: Flag) -> Flag:
+    """Convert Lightning's ``--data.class_path=X --data.init_args.y=1`` to ``--data=X --data.y=1``."""
     if flag.name == "trainer.strategy" and re.fullmatch(r"[\w.]*Strategy", flag.value or ""):
-        return Flag("trainer.strategy.class_path", flag.value)  # not the name of a strategy, such as ddp
-    return Flag(_plain_name(flag.name), flag.value)
+        return Flag("trainer.strategy.class_path", flag.value)  # a class, not the name of a strategy such as ddp
+    return Flag(_without_init_args(flag.name), flag.value)
 
 
-def _plain_name(name: str) -> str:
+def _without_init_args(name: str) -> str:
     for section, key in NAME_KEYS.items():
         if name in (f"{section}.class_path", f"{section}.{key}"):
             name = section

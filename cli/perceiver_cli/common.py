@@ -1,4 +1,4 @@
-"""Flags that every subcommand takes. They are read first: they decide what is loaded and what is allowed."""
+"""Flags of all subcommands, which select the plugins to load and the packages to allow. They are read first."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from perceiver_registry import UserError
 from perceiver_registry.discovery import NO_PLUGIN, Selection
 
 COMMON_HELP = """\
-with any command:
-  --plugins=A,B   load these plugins alone; none: no installed plugin
-                  (PERCEIVER_DISABLE_PLUGINS=A,B in the environment: all but these)
-  --plugin=FILE   load a plugin from a file; may be given several times
-  --allow=A,B     packages whose classes config files and checkpoints may name as well
+options of all commands:
+  --plugins=A,B   load only these installed plugins; none: load no installed plugin
+                  (environment variable PERCEIVER_DISABLE_PLUGINS=A,B: load all but these)
+  --plugin=FILE   load a plugin from a Python file; repeatable
+  --allow=A,B     also accept classes of these packages in flags, config files and checkpoints
   --debug         show the traceback of an error"""
 
 
 @dataclass(frozen=True)
 class CommonFlags:
-    """What the common flags say.
+    """Values of the common flags.
 
     Attributes:
-        plugins: names of the only plugins that are loaded besides local files; None: all that are installed.
+        plugins: names of the installed plugins to load. None: all.
         local_plugins: files of plugins that are not installed.
-        allowed: packages whose classes config files and checkpoints may name besides those that are always allowed.
-        debug: whether to show tracebacks.
+        allowed: packages with import paths to accept, besides those that are always allowed.
+        debug: show tracebacks.
     """
 
     plugins: tuple[str, ...] | None = None
@@ -40,7 +40,7 @@ class CommonFlags:
 
     @contextlib.contextmanager
     def selecting(self) -> Iterator[None]:
-        """Lets this process, and those that it starts, load the plugins that are selected, and no others."""
+        """Load only the selected plugins within this context, also in child processes."""
         selection = Selection.of_environment()
         if self.plugins is not None:
             selection = replace(selection, only=self.plugins)
@@ -63,13 +63,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def read_common_flags(argv: Sequence[str]) -> tuple[CommonFlags, list[str]]:
-    """Takes the common flags out of a command line.
+    """Split the common flags from a command line.
 
     Args:
-        argv: what follows the subcommand.
+        argv: arguments after the subcommand.
 
     Returns:
-        What they say, and the rest of ``argv``.
+        The values of the common flags, and the remaining arguments.
 
     Raises:
         UserError: if a flag lacks its value.
@@ -87,5 +87,5 @@ def read_common_flags(argv: Sequence[str]) -> tuple[CommonFlags, list[str]]:
 
 
 def _names(lists: Sequence[str]) -> list[str]:
-    """The names in comma-separated lists."""
+    """Split comma-separated lists into names."""
     return [name.strip() for names in lists for name in names.split(",") if name.strip()]

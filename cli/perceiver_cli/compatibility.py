@@ -1,4 +1,4 @@
-"""Checks that a task, its adapters and its data go together, as far as their specs say."""
+"""Compatibility of a task, its adapters and its data, as their specs declare it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from perceiver_registry import AdapterSpec, DataSpec, Entry, TaskSpec, UserError
 
 
 def check_compatibility(task: Entry[TaskSpec], values: Values) -> None:
-    """Check that what is chosen by name goes together.
+    """Check that the chosen adapters and data are compatible with a task.
 
     Raises:
-        UserError: if it does not.
+        UserError: if they are not.
     """
     encoder, decoder, data = (_chosen(values, section) for section in ("model.encoder", "model.decoder", "data"))
     if decoder is not None:
@@ -30,20 +30,20 @@ def _chosen(values: Values, section: str) -> Entry[Any] | None:
 
 
 def _check_decoder(task: Entry[TaskSpec], decoder: Entry[AdapterSpec], name: str | None) -> None:
-    own = name_of(values_of_spec(task, task.spec.defaults), "model.decoder")
-    if name == own or not decoder.spec.tasks:  # a task may be built on the output of others
+    default = name_of(values_of_spec(task, task.spec.defaults), "model.decoder")
+    if name == default or not decoder.spec.tasks:  # a task may use the output adapter of another
         return
     if task.spec.name not in decoder.spec.tasks:
         raise UserError(
-            f"the output adapter {decoder.name!r} does not go with task {task.spec.name!r}, but with: "
-            f"{', '.join(decoder.spec.tasks)}"
+            f"--model.decoder={decoder.name}: not an output adapter for task {task.spec.name!r} "
+            f"(it serves: {', '.join(decoder.spec.tasks)})"
         )
 
 
 def _check_encoder(task: TaskSpec, encoder: Entry[AdapterSpec]) -> None:
     if not set(task.reads) <= set(encoder.spec.reads):
         raise UserError(
-            f"the input adapter {encoder.name!r} does not go with task {task.name!r}, which needs one that reads "
+            f"--model.encoder={encoder.name}: not an input adapter for task {task.name!r}, which needs one that reads "
             f"{' and '.join(task.reads)}"
         )
 
@@ -51,12 +51,12 @@ def _check_encoder(task: TaskSpec, encoder: Entry[AdapterSpec]) -> None:
 def _check_data(task: TaskSpec, data: Entry[DataSpec], encoder: Entry[AdapterSpec] | None) -> None:
     if not data.spec.serves(task.name):
         raise UserError(
-            f"--data={data.name} has nothing for task {task.name!r}; data that has: {_data_for(task, encoder)}"
+            f"--data={data.name}: does not serve task {task.name!r} (data that does: {_data_for(task, encoder)})"
         )
     if encoder is not None and not data.spec.feeds(encoder.spec):
         raise UserError(
-            f"--data={data.name} has {' and '.join(data.spec.yields)}, but the input adapter {encoder.name!r} reads "
-            f"{' and '.join(encoder.spec.reads)}; data that fits: {_data_for(task, encoder)}"
+            f"--data={data.name}: yields {' and '.join(data.spec.yields)}, but input adapter {encoder.name!r} reads "
+            f"{' and '.join(encoder.spec.reads)} (data that fits: {_data_for(task, encoder)})"
         )
 
 

@@ -1,8 +1,8 @@
-"""Shell completion: what may follow on a command line, and the scripts that have bash and zsh ask.
+"""Shell completion: candidates for the last word of a command line, and scripts for bash and zsh.
 
-shtab writes all flags into the script, but here names choose the flags, plugins' names as well. argcomplete would build
-the parser, and for that import torch, at each press of the key. So the shell asks ``perceiver completion words``: names
-come from the registry at once, and the flags that they choose from a cache, which the first question fills.
+shtab writes all flags into the script, but here the flags depend on the chosen names and on the installed plugins.
+argcomplete would build the parser, and import torch for it, at each press of the Tab key. Instead the scripts call
+``perceiver completion words``: names come from the registry, and the flags that they add from a cache.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.registry import NOUNS
 
 Flags = dict[str, list[str]]
-"""Flags, each with the values that it may have, as far as they are known. Those that take one end in "="."""
+"""Flags with their known values. A flag that takes a value ends in "="."""
 
 BASH = """\
 _perceiver() {
@@ -33,7 +33,7 @@ _perceiver() {
     read -ra words <<< "$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     word=${words[-1]}
-    # bash takes "--task" and "mlm" for words of their own, and replaces the last one alone.
+    # bash splits "--task=mlm" at "=" and replaces the last part only.
     [[ -n $breaks ]] && cut=${word%"${word##*[$breaks]}"}
     COMPREPLY=()
     while IFS= read -r word; do
@@ -66,27 +66,26 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH}
 USAGE = """\
 usage: perceiver completion bash|zsh
 
-prints a script that completes commands, names, flags and values; in ~/.bashrc or ~/.zshrc:
+Print a script that completes commands, names, flags and values. In ~/.bashrc or ~/.zshrc:
   source <(perceiver completion bash)
 """
 
 FILES = {"config": (".yaml", ".yml"), "ckpt_path": (".ckpt",), "plugin": (".py",)}
-"""Flags that take files, and what the files' names end in. For other flags the shell completes files of any name."""
+"""Flags that take files, with the suffixes to complete. For other flags the shell completes any file."""
 
 
 def completion(command: str, argv: Sequence[str]) -> None:
-    """Prints the script of a shell or, asked by it, what may follow.
+    """Print the script of a shell or, when called by such a script, the candidates for the last word.
 
     Args:
         command: "completion".
-        argv: the shell; or "words", "--", and the words after ``perceiver`` up to the cursor, the last of which may be
-            empty.
+        argv: name of the shell; or "words", "--", and the words after ``perceiver`` up to the cursor.
 
     Raises:
-        UserError: if there is no script for that shell.
+        UserError: if the shell is unknown.
     """
     if list(argv[:2]) == ["words", "--"]:
-        # Whatever is wrong with a line that is being typed: the shell completes nothing, and says nothing.
+        # An incomplete line may be wrong in any way: complete nothing, and print no error.
         with contextlib.suppress(Exception, SystemExit), contextlib.redirect_stderr(io.StringIO()):
             print("".join(f"{word}\n" for word in complete(argv[2:])), end="")
     elif len(argv) == 1 and argv[0] in SCRIPTS:
@@ -94,14 +93,14 @@ def completion(command: str, argv: Sequence[str]) -> None:
     elif {"-h", "--help"} & set(argv):
         print(f"{USAGE}\n{COMMON_HELP}")
     else:
-        raise UserError(f"{' '.join(['completion', *argv])}: which shell? known: {', '.join(SCRIPTS)}")
+        raise UserError(f"{' '.join(['completion', *argv])}: name of a shell expected (known: {', '.join(SCRIPTS)})")
 
 
 def complete(words: Sequence[str]) -> list[str]:
-    """What the last word may become.
+    """Return the candidates for the last word.
 
     Args:
-        words: those after ``perceiver`` up to the cursor; the last one is incomplete, and may be empty.
+        words: words after ``perceiver`` up to the cursor; the last one is incomplete, and may be empty.
     """
     *before, word = words
     if not before:
@@ -139,7 +138,7 @@ def _flag_candidates(command: str, given: Sequence[str], word: str, common: Comm
 
 
 def _values(command: str, given: Sequence[str], common: CommonFlags, flag: str, value: str) -> Iterable[str]:
-    """Values of a flag of which ``value`` is the beginning."""
+    """Return the known values of a flag that start with ``value``, and possibly others."""
     name = flag.removeprefix("--").removesuffix("+")
     if name in FILES:
         named = ("best", "last") if name == "ckpt_path" else ()
@@ -154,11 +153,11 @@ def _values(command: str, given: Sequence[str], common: CommonFlags, flag: str, 
 
 
 def _runs(command: str) -> bool:
-    return any(commands[command].place == RUN for commands in COMMANDS.values() if command in commands)
+    return any(commands[command].import_path == RUN for commands in COMMANDS.values() if command in commands)
 
 
 def _registered(section: str, given: Sequence[str], value: str) -> list[str] | None:
-    """The names that a section is chosen by, those alone that go with the task; None if none are registered for it."""
+    """Return the registered names of a section that fit the task; None if the section has no registered names."""
     from perceiver_cli.values import KINDS
 
     section = re.sub(r"\.(class_path|name|adapter)$", "", section)
@@ -170,12 +169,12 @@ def _registered(section: str, given: Sequence[str], value: str) -> list[str] | N
     return [
         entry.full_name if ":" in value else registry().short_name(entry)
         for entry in registry().entries(kind)
-        if task is None or _goes_with(entry.spec, task.spec.name)
+        if task is None or _fits_task(entry.spec, task.spec.name)
     ]
 
 
-def _goes_with(spec: Any, task: str) -> bool:
-    """Whether what a spec stands for goes with a task, as far as the spec says."""
+def _fits_task(spec: Any, task: str) -> bool:
+    """Return whether the spec of an adapter, data module or model declares support for a task."""
     if spec.kind == "data":
         return bool(spec.serves(task))
     if spec.kind == "model":
@@ -184,7 +183,7 @@ def _goes_with(spec: Any, task: str) -> bool:
 
 
 def _files(beginning: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Folders, and files of these suffixes, whose paths begin so."""
+    """Yield folders, and files of these suffixes, in the folder that a path starts with."""
     folder, _, _ = beginning.rpartition("/")
     prefix = beginning[: len(folder) + 1] if "/" in beginning else ""
     for path in Path(prefix or ".").expanduser().iterdir():
@@ -204,14 +203,14 @@ def _flags(command: str, given: Sequence[str], common: CommonFlags) -> Flags:
 
 
 def _help_of(command: str) -> str:
-    place = next(commands[command].place for commands in COMMANDS.values() if command in commands)
+    import_path = next(commands[command].import_path for commands in COMMANDS.values() if command in commands)
     with contextlib.redirect_stdout(io.StringIO()) as shown:
-        resolve_import_path(place)(command, ["--help"])
+        resolve_import_path(import_path)(command, ["--help"])
     return shown.getvalue()
 
 
 def _flags_in(help_text: str) -> Flags:
-    """The flags that a help text lists, with the choices that it shows in braces."""
+    """Return the flags in a help text, with the choices that it shows in braces."""
     listed = re.findall(r"^\s+(?:-\w, )?(--[\w-]+)(?:[ =](?:\{(\S+)\}|([A-Z]\S*)))?", help_text, re.MULTILINE)
     return {
         f"{flag}{'=' if choices or metavar else ''}": choices.split(",") if choices else []
@@ -220,7 +219,7 @@ def _flags_in(help_text: str) -> Flags:
 
 
 def _chosen_flags(command: str, given: Sequence[str], common: CommonFlags) -> Flags:
-    """The flags that the names in ``given`` choose: from the cache or, where it does not have them, the real parser."""
+    """Return the flags that the names in ``given`` add, from the cache or else from the real parser."""
     chosen = list(_choosing(given))
     read = [path for word in chosen if (path := Path(word.partition("=")[2]).expanduser()).is_file()]
     file = _cache_file([command, chosen, common.allowed, _installed(), [_state(path) for path in read]])
@@ -228,7 +227,7 @@ def _chosen_flags(command: str, given: Sequence[str], common: CommonFlags) -> Fl
     if flags is None:
         try:
             flags = _parsers_flags(command, chosen, common)
-        except UserError:  # names that are not complete, or do not go together
+        except UserError:  # incomplete names, or names that do not fit together
             return _chosen_flags(command, [], common) if chosen else {}
         with contextlib.suppress(OSError):
             _write_cache(file, flags)
@@ -236,7 +235,7 @@ def _chosen_flags(command: str, given: Sequence[str], common: CommonFlags) -> Fl
 
 
 def _choosing(given: Sequence[str]) -> Iterator[str]:
-    """The words that decide which flags there are, each as ``--flag=value``."""
+    """Yield the flags that decide which other flags exist, each as ``--flag=value``."""
     from perceiver_cli.command_line import read_command_line
     from perceiver_cli.layers import PARAMS
     from perceiver_cli.sources import find_source
@@ -259,7 +258,7 @@ def _parsers_flags(command: str, chosen: Sequence[str], common: CommonFlags) -> 
     from perceiver_cli.run_config import read_run
 
     allow(common.allowed)
-    argv = [*chosen, "--help"]  # for which nothing need be complete
+    argv = [*chosen, "--help"]  # does not require a complete command line
     run = read_prediction(argv) if command == "predict" else read_run(command, argv)
     return {f"{flag}=": values for flag, values in choices_of(build_parser(command, run), run).items()}
 
@@ -273,7 +272,7 @@ def _cache_file(key: object) -> Path:
 
 
 def _installed() -> list[str]:
-    """All installed distributions with their versions: the names of the folders with their metadata."""
+    """Return the names of the metadata folders of all installed distributions, which contain their versions."""
     found = [sys.version, *(loaded.plugin.distribution for loaded in registry().plugins)]
     for folder in sys.path:
         with contextlib.suppress(OSError):
@@ -287,7 +286,7 @@ def _state(path: str | Path) -> list[Any]:
 
 
 def _write_cache(file: Path, flags: Flags) -> None:
-    # What is installed to be edited changes without another version.
+    # Editable installs change without a new version.
     packages = {
         path.replace(":", ".").partition(".")[0]
         for kind in NOUNS
@@ -307,7 +306,7 @@ def _write_cache(file: Path, flags: Flags) -> None:
 
 
 def _read_cache(file: Path) -> Flags | None:
-    """The flags in a file of the cache; None if there are none, or if the code that they come from has changed."""
+    """Read the flags in a cache file; None if it is missing or damaged, or if its source code has changed."""
     try:
         cached: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if all(_state(source[0]) == source for source in cached["sources"]):

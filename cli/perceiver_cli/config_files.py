@@ -1,4 +1,4 @@
-"""Config files as layers, with the line of each option."""
+"""Config files as layers of configuration, with the line of each option."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perceiver_registry import UserError
 from perceiver_registry.plain_data import PlainDataError, load_yaml, read_settings
 
 TRAINER = "trainer"
-"""The section of which the options may be in a file of their own."""
+"""Section whose options may be in a file of their own."""
 
 
 def config_layers(line: CommandLine, select: Callable[[Values], Values] = dict) -> list[ConfigLayer]:
@@ -26,7 +26,7 @@ def config_layers(line: CommandLine, select: Callable[[Values], Values] = dict) 
         select: selects the values of a file that the command uses.
 
     Raises:
-        UserError: if one cannot be read, or holds a remote path.
+        UserError: if a file cannot be read, or contains a remote path.
     """
     layers = []
     for path in line.texts("config"):
@@ -39,7 +39,7 @@ def config_layers(line: CommandLine, select: Callable[[Values], Values] = dict) 
 
 
 def trainer_layers(line: CommandLine) -> list[ConfigLayer]:
-    """Read what ``--trainer=`` has: files of the trainer's options, or the options themselves in YAML.
+    """Read the values of ``--trainer``: files of the trainer's options, or the options as YAML.
 
     Raises:
         UserError: if one cannot be read.
@@ -51,11 +51,11 @@ def read_config_file(source: str, path: str) -> ConfigLayer:
     """Read a config file.
 
     Args:
-        source: the flag that names it, for messages.
+        source: the flag with the file, for messages.
         path: the file.
 
     Raises:
-        UserError: if it cannot be read, or is not a mapping.
+        UserError: if it cannot be read, or does not contain a mapping.
     """
     try:
         text = read_settings(Path(path))
@@ -83,7 +83,7 @@ def _parse(source: str, text: str) -> ConfigLayer:
     except PlainDataError as error:
         raise UserError(f"{source}: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{source}: a mapping of settings is expected")
+        raise UserError(f"{source}: not a mapping of options")
     normal = normalise(values)
     file = normal.get(TRAINER)
     if isinstance(file, str):
@@ -92,7 +92,7 @@ def _parse(source: str, text: str) -> ConfigLayer:
 
 
 def _lines(text: str) -> Iterator[tuple[str, int]]:
-    """The dotted names of a YAML document's options, each with its line."""
+    """Yield the dotted names of the options in a YAML document, each with its line."""
     import yaml
 
     def walk(node: Any, prefix: str) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""``convert``: from any format that is read to any that is written, verified by running both sides."""
+"""``convert``: conversion between model formats, verified by running both models."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ from perceiver_registry.formats import check_free, format_for, open_source
 DESCRIPTION = """\
 {summary}.
 
-SRC is a file, a folder or a hub id; its format is recognised. DST is a file, whose suffix
-decides, or a folder: without --format, in the first format that can hold the model. What is
-written runs beside the model on a random input; nothing is left if the two differ.
-perceiver list-formats shows what is read and written.
+SRC is a file, a folder or a hub id, whose format is detected, or "best" or "last" for the
+newest run's checkpoint. DST is a file, whose suffix selects the format, or a folder. The
+converted model is run on a random input and compared with the original; if their outputs
+differ, nothing is written. perceiver list-formats shows all formats.
 
   perceiver convert deepmind/language-perceiver language.ckpt
-  perceiver convert best.ckpt my-model/ --format=zoo
+  perceiver convert best my-model/ --format=zoo
   perceiver convert my-model/ weights.safetensors"""
 
 
 def convert(command: str, argv: Sequence[str]) -> None:
-    """Converts a model, and says what was read and written.
+    """Convert a model, and print what was read and written.
 
     Args:
         command: "convert".
-        argv: what follows it on the command line.
+        argv: arguments after the subcommand.
 
     Raises:
-        UserError: if there is no model at the source, if it cannot be written in the format, or if there is something
-            at the destination.
+        UserError: if the source has no model, if the format cannot represent it, or if the destination exists.
     """
     parser = Parser(
         prog=f"perceiver {command}",
@@ -44,11 +43,21 @@ def convert(command: str, argv: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SRC", help="the model")
-    parser.add_argument("target", metavar="DST", help="where to write it")
-    parser.add_argument("--format", metavar="NAME", help="format of DST, where its suffix does not say it")
-    parser.add_argument("--model", metavar="NAME", help="the named model that SRC holds the weights of")
-    parser.add_argument("--overwrite", action="store_true", help="replace the files of DST that are there already")
+    parser.add_argument(
+        "source", metavar="SRC", help="file, folder or hub id of the model; best, last: checkpoint of the newest run"
+    )
+    parser.add_argument("target", metavar="DST", help="file or folder to write")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="format of DST; default: by its suffix or, for a folder, the first that can represent the model",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="named model that the weights in SRC belong to; for weights without a description",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files of DST")
     try:
         options = parser.parse_args(argv)
     except SystemExit:  # --help
@@ -74,4 +83,4 @@ def _convert(source: str, options: argparse.Namespace) -> None:
     print(f"read       {source} ({opened.entry.name}): {adapters}, for {loaded.description.task}")
     print(f"parameters {sum(parameter.numel() for parameter in model.parameters()):,}")
     print(f"wrote      {options.target} ({target.name})")
-    print(f"difference {difference:.1e} of the largest output, at most")
+    print(f"difference {difference:.1e} at most, relative to the largest output")

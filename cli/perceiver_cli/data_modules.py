@@ -1,4 +1,4 @@
-"""Data modules by their registered names, or by import paths of classes that the user allows."""
+"""Data modules by registered name or by import path."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from perceiver_registry.option_types import ConversionError, convert
 
 
 def data_class(name: str, task: str, layers: Sequence[ConfigLayer] = ()) -> Any:
-    """Return the data module of a registered name or an import path.
+    """Return the class of a data module.
 
     Args:
-        name: the name or path.
-        task: name of the task that it is for.
-        layers: the layers of the configuration, for messages.
+        name: its registered name or import path.
+        task: name of the task that uses it.
+        layers: the layers of configuration, for messages.
 
     Raises:
-        UserError: if there is none, or if the path is not allowed.
+        UserError: if it does not exist, or if its import path is not allowed.
     """
     entry = registry().find("data", name)
     if entry is not None:
@@ -34,5 +34,5 @@ def data_class(name: str, task: str, layers: Sequence[ConfigLayer] = ()) -> Any:
         refused = refused_path(error.cause)
         problem = allowed.refusal(refused) if refused else f"{name} is not the import path of a data module"
         raise UserError(f"{layer_with(layers, 'data.name').locate('data')}: {problem}") from error
-    except ImportError as error:  # of a package that is allowed
+    except ImportError as error:  # an allowed package that fails to import
         raise UserError(f"--data={name}: cannot be imported: {error}") from error

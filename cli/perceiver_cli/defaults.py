@@ -1,4 +1,4 @@
-"""Check of the defaults in the specs of plugins: a misspelt one would be ignored."""
+"""Check of the defaults in plugins' specs, where a misspelt key would be ignored."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from perceiver_registry import Entry, PluginError, registry
 from perceiver_registry.registry import NOUNS
 
 CLASSES = {"task": "module", "input": "config", "output": "config", "data": "module"}
-"""The part of a spec whose arguments are the flags of its section, by kind."""
+"""Field of a spec with the class whose arguments are flags, by kind of spec."""
 
 
 def check_defaults(parser: Parser, run: Run) -> None:
     """Check that the defaults of the specs that a run uses are flags.
 
-    Defaults for another adapter, data module or optimizer than the chosen one do not apply. Where a spec names none,
-    they are for any that has the field, such as a task's ``data.target``.
+    Defaults for another adapter, data module or optimizer than the chosen one are skipped. If the spec chooses none,
+    a default applies to any that has the field, such as a task's ``data.target``.
 
     Args:
-        parser: has the run's flags.
-        run: what is to be run.
+        parser: the parser of the run's flags.
+        run: the run.
 
     Raises:
-        PluginError: if one is not a flag; the message names the spec.
+        PluginError: if a default is not a flag; the message names the spec.
     """
     assert run.task is not None
     names = parser.names()
@@ -43,7 +43,7 @@ def check_defaults(parser: Parser, run: Run) -> None:
             if key not in names and _applies(key, entry, defaults, run, names):
                 raise PluginError(
                     f"{NOUNS[kind]} {entry.name!r} ({entry.plugin}): unknown key {key!r} in its defaults; "
-                    f"{suggest_name(key, names, 'perceiver describe shows the fields of everything')}"
+                    f"{suggest_name(key, names, 'perceiver describe NAME lists the fields')}"
                 )
 
 
@@ -53,22 +53,22 @@ def _defaults(entry: Entry[Any]) -> Values:
 
 
 def _applies(key: str, entry: Entry[Any], defaults: Values, run: Run, names: Collection[str]) -> bool:
-    """Whether a default is meant for what the run has chosen, as far as the spec says."""
+    """Return whether a default applies to the adapter, data module or optimizer that a run has chosen."""
     assert run.task is not None
     section = max((each for each in NAME_KEYS if key.startswith(f"{each}.")), key=len, default=None)
     if section is None or section == "model":
         return True
     chosen = name_of(run.values, section)
-    meant = registry().short_name(entry) if entry.kind == section else name_of(defaults, section)
-    if meant is not None:
-        return meant == chosen
+    intended = registry().short_name(entry) if entry.kind == section else name_of(defaults, section)
+    if intended is not None:
+        return intended == chosen
     if section in KINDS:
         return not _is_field_of_any(KINDS[section], key.removeprefix(f"{section}."))
     return chosen is not None and chosen == name_of(_defaults(run.task), section)
 
 
 def _is_field_of_any(kind: str, field: str) -> bool:
-    """Whether something that is registered has a field, or may have one because it cannot be imported."""
+    """Return whether a registered class has a field. True as well if a class cannot be imported."""
     for entry in registry().entries(kind):  # type: ignore[call-overload]
         try:
             classes = [entry.resolve(CLASSES[kind])]
@@ -80,7 +80,7 @@ def _is_field_of_any(kind: str, field: str) -> bool:
                 for base in each.__mro__
                 for name in inspect.signature(base.__init__).parameters
             ]
-        except Exception:  # a stranger's module
+        except Exception:  # raised by a third-party module
             return True
         if field.partition(".")[0] in arguments:
             return True

@@ -1,4 +1,4 @@
-"""What a command's exit code says, and the line that goes with it."""
+"""Exit codes, and the error line printed with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OK, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class InterruptedRunError(Exception):
-    """A person (Ctrl-C) or the system (SIGTERM) ended the run.
+    """The run was ended by Ctrl-C or SIGTERM.
 
     Args:
         exit_code: :data:`INTERRUPTED` or :data:`TERMINATED`.
@@ -27,10 +27,10 @@ class InterruptedRunError(Exception):
 
 
 class IncompleteRunError(Exception):
-    """Some of what was asked for could not be done; the rest is.
+    """Some of the inputs failed; the others are done.
 
     Args:
-        failures: what failed, one line each.
+        failures: error messages of one line.
     """
 
     def __init__(self, failures: Sequence[str]):
@@ -39,11 +39,11 @@ class IncompleteRunError(Exception):
 
 
 def guarded(action: Callable[[], None], debug: bool) -> int:
-    """Runs ``action`` and returns the exit code, printing one line to standard error if it fails.
+    """Run a function and return the exit code; print an error as one line to standard error.
 
     Args:
-        action: what to do.
-        debug: show tracebacks of errors that are the user's or the machine's as well.
+        action: the function.
+        debug: print the traceback as well.
     """
     try:
         action()
@@ -60,7 +60,7 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
         for failure in error.failures:
             print(f"perceiver: {escape_line(failure)}", file=sys.stderr)
         return FAILED
-    except BrokenPipeError:  # the reader of the output has had enough
+    except BrokenPipeError:  # the reader of the output has closed it
         sys.stderr.close()
         return OK
     except OSError as error:
@@ -77,7 +77,7 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
 
 
 def _os_failure(error: OSError) -> str:
-    """The system's error, after the file that it is about."""
+    """Describe an error of the operating system, with its file first."""
     if error.filename is None or not error.strerror:
         return f"{type(error).__name__}: {_line(error)}"
     return f"{error.filename}: {error.strerror}"

@@ -1,4 +1,4 @@
-"""``export``: a model as a file for serving, checked against the original in several sizes."""
+"""``export``: models as files for serving, checked against the original with several input sizes."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ from perceiver_registry.formats import check_free, open_source
 DESCRIPTION = """\
 {summary}.
 
-The model may be in any format that is read. The file holds the model in evaluation mode,
-and what serving must know beside it: names of classes, tokenizer, how images are normalised.
-Sizes, such as the number of examples and the length of texts, stay open where the model
-allows it. It runs beside the original in several of them; nothing is left if they differ.
+The model may be in any readable format. The file contains the model in evaluation mode and
+the metadata that serving needs: class names, tokenizer, image normalisation. Batch size and
+text length are dynamic dimensions if the model allows it. The exported model is compared
+with the original on several sizes; if their outputs differ, nothing is written.
 
   perceiver export --ckpt_path=best --format=onnx
   perceiver export --ckpt_path=deepmind/language-perceiver --output=language.pt2"""
 
 
 def export(command: str, argv: Sequence[str]) -> None:
-    """Exports a model, and says what goes into the file and comes out of it.
+    """Export a model, and print the inputs and outputs of the file.
 
     Args:
         command: "export".
-        argv: what follows it on the command line.
+        argv: arguments after the subcommand.
 
     Raises:
-        UserError: if there is no model at ``--ckpt_path``, if it cannot be exported in the format, or if there is
-            something at the output's place.
+        UserError: if ``--ckpt_path`` has no model, if the format cannot represent it, or if the output exists.
     """
     parser = Parser(
         prog=f"perceiver {command}",
@@ -49,18 +48,20 @@ def export(command: str, argv: Sequence[str]) -> None:
     )
     formats = [registry().short_name(entry) for entry in _formats()]
     parser.add_argument(
-        "--ckpt_path", required=True, help='the model: a checkpoint, a folder, a hub id; or "best" or "last"'
+        "--ckpt_path",
+        required=True,
+        help="checkpoint, folder or hub id of the model; best, last: checkpoint of the newest run",
     )
-    parser.add_argument("--format", metavar="NAME", help=f"{' or '.join(formats)}; none: as the output's suffix says")
-    parser.add_argument("--output", metavar="FILE", help="where to write; none: beside the checkpoint, under its name")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
+    parser.add_argument("--format", metavar="NAME", help=f"{' or '.join(formats)}; default: by the suffix of --output")
+    parser.add_argument("--output", metavar="FILE", help="file to write; default: next to the model, with its name")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     try:
         options = parser.parse_args(argv)
     except SystemExit:  # --help
         return
     entry = _format(options.format, options.output)
     source = find_source(options.ckpt_path)
-    target = options.output or str(_beside(source, entry))
+    target = options.output or str(_default_target(source, entry))
     check_free(target, options.overwrite)
     with without_library_warnings():
         _export(source, target, entry, options.overwrite)
@@ -83,45 +84,45 @@ def _export(source: str, target: str, entry: Entry[FormatSpec], overwrite: bool)
         print(f"\nwhere {', '.join(limits)}")
     checked = written.get("checked", [])
     largest = max([difference, *(check["difference"] for check in checked)])
-    print(f"\nlargest difference to the original, relative to the largest output: {largest:.1e}")
-    tried = [_said(check["sizes"]) for check in checked if check["sizes"]]
+    print(f"\nlargest difference from the original, relative to the largest output: {largest:.1e}")
+    tried = [_described(check["sizes"]) for check in checked if check["sizes"]]
     if tried:
         print(f"compared with {'; '.join(tried)}")
 
 
 def _formats() -> list[Entry[FormatSpec]]:
-    """The formats for serving: those that are written, and not read."""
+    """Return the formats for serving, which are written but not read."""
     return [entry for entry in registry().entries("format") if entry.spec.writes and not entry.spec.reads]
 
 
 def _format(name: str | None, output: str | None) -> Entry[FormatSpec]:
-    """The format of that name or, where none is given, the one whose files are named like the output.
+    """Find the format by its name or, without one, by the suffix of the output.
 
     Raises:
-        UserError: if there is none.
+        UserError: if no format matches.
     """
     known = {registry().short_name(entry): entry for entry in _formats()}
     if name is not None:
         entry = registry().find("format", name)
         if entry is None or entry not in known.values():
-            reason = "" if entry is None else ": it is written by perceiver convert"
-            raise UnknownNameError(f"--format={name}: no format for serving{reason}; {near(name, known)}")
+            reason = "" if entry is None else " (perceiver convert writes it)"
+            raise UnknownNameError(f"--format={name}: not a format for serving{reason}; {near(name, known)}")
         return entry
     if output is None:
-        raise UserError(f"--format is missing: {' or '.join(known)}")
+        raise UserError(f"--format: missing (one of: {', '.join(known)})")
     for entry in known.values():
         if entry.spec.suffixes and output.endswith(entry.spec.suffixes):
             return entry
-    raise UserError(f"--output={output}: its suffix says no format; add --format={' or --format='.join(known)}")
+    raise UserError(f"--output={output}: unknown suffix (add --format={' or --format='.join(known)})")
 
 
-def _beside(source: str, entry: Entry[FormatSpec]) -> Path:
-    """Where to write what is made of a model: beside the file or folder, or here if the model is at the hub."""
-    place = Path(source)
+def _default_target(source: str, entry: Entry[FormatSpec]) -> Path:
+    """Return the output next to the source's file or folder; in the current folder for a model at the hub."""
+    path = Path(source)
     suffix = next(iter(entry.spec.suffixes), "")
-    if not place.exists():
-        return Path(place.name + suffix)
-    return place.absolute().with_name((place.stem if place.is_file() else place.absolute().name) + suffix)
+    if not path.exists():
+        return Path(path.name + suffix)
+    return path.absolute().with_name((path.stem if path.is_file() else path.absolute().name) + suffix)
 
 
 def _size(target: str) -> str:
@@ -138,5 +139,5 @@ def _limits(name: str, lowest: int, highest: int | None) -> str:
     return f"{name} is {lowest} or more" if highest is None else f"{name} is {lowest} to {highest}"
 
 
-def _said(sizes: Mapping[str, Any]) -> str:
+def _described(sizes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {size}" for name, size in sizes.items())

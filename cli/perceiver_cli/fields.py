@@ -1,4 +1,4 @@
-"""The arguments of a class, as its flags are made of them."""
+"""Arguments of classes, as flags and as rows of ``perceiver describe``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PARTS = ("encoder", "decoder")
 
 
 def section_arguments() -> tuple[str, ...]:
-    """Arguments of a task's Lightning module that are sections of their own on the command line, or its choice."""
+    """Return the arguments of a task's Lightning module that have their own section, or that select the task."""
     return ("config", "optimizer", "lr_scheduler", "task", *model_fields())
 
 
 def fields_of_model(config: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The fields of a named model, by dotted name, with its values in the place of the defaults.
+    """Return the fields of a named model by dotted name, with its values as defaults.
 
     Args:
         config: values by dotted field; ``encoder`` and ``decoder`` name the adapters.
@@ -34,11 +34,11 @@ def fields_of_model(config: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def fields_of(target: type, skip: Iterable[str] = ()) -> list[dict[str, str]]:
-    """Name, type, default and documentation of each argument of a class, those of its base classes included.
+    """Return name, type, default and documentation of the arguments of a class and its base classes.
 
     Args:
         target: the class.
-        skip: names of arguments that are left out.
+        skip: names of arguments to leave out.
     """
     parser = ArgumentParser(add_help=False)
     parser.add_class_arguments(target, "x", skip={*skip}, fail_untyped=False, instantiate=False)

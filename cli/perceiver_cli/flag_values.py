@@ -1,4 +1,4 @@
-"""Values of the flags that are not read as names, as the highest layer of a configuration."""
+"""Values of the flags that the parser knows: the highest layer of a configuration."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from perceiver_registry.plain_data import PlainDataError, check_yaml
 
 @dataclass(frozen=True)
 class FlagValues:
-    """The flags of a command line by the options that they set.
+    """Flags of a command line, by the options that they set.
 
-    The flag of a class, such as ``--trainer.logger=CSVLogger``, and those of its options, such as
-    ``--trainer.logger.save_dir=x``, are one value together, which jsonargparse composes on top of the value below them.
-    All other flags are values of their own.
+    The flag of a class (``--trainer.logger=CSVLogger``) and those of its options (``--trainer.logger.save_dir=x``) form
+    one composed value, which jsonargparse merges into the value of the layers below. All other flags are single values.
 
     Attributes:
-        values: the texts of the flags with values of their own, by dotted name; True for a switch.
-        parts: the flags that values are composed of, in their order, each with the option that it sets a part of.
+        values: texts of the single values, by dotted name; True for a switch.
+        parts: flags of composed values, in order, each after the name of the option that it belongs to.
     """
 
     values: Values
@@ -38,21 +37,21 @@ class FlagValues:
 
     @property
     def composed(self) -> set[str]:
-        """The names of the options whose values are composed."""
+        """Names of the options with composed values."""
         return {name for name, _ in self.parts}
 
     def words(self, below: Values) -> list[str]:
-        """Return the composed flags as words, after flags that write the values below them.
+        """Return the flags of composed values as words, after flags that set the values of the layers below.
 
         Args:
-            below: the values of all other layers.
+            below: values of the layers below.
         """
         base = {name: value for name in self.composed if (value := _value_at(below, name)) is not None}
         written = [Flag(name, json.dumps(value, default=str)) for name, value in base.items()]
         return [flag.word for flag in (*written, *(flag for _, flag in self.parts))]
 
     def sketches(self, below: Values) -> Values:
-        """Return the composed values, by dotted name, as far as messages need them."""
+        """Return approximations of the composed values by dotted name, for messages."""
         values = {name: copy.deepcopy(_value_at(below, name)) for name in self.composed}
         for name, flag in self.parts:
             values[name] = _with_part(values[name], flag.name.removeprefix(name).removeprefix("."), flag.value or "")
@@ -63,7 +62,7 @@ def read_flag_values(parser: Parser, line: CommandLine) -> FlagValues:
     """Assign each flag of a command line to the option that it sets.
 
     Args:
-        parser: the flags that there are.
+        parser: the known flags.
         line: the command line.
 
     Raises:
@@ -73,7 +72,7 @@ def read_flag_values(parser: Parser, line: CommandLine) -> FlagValues:
     named = [(_option_of(flag, parser), flag) for flag in line.flags]
     for name, flag in named:
         if name in helps:
-            parser.parse_args([flag.word])  # prints the help of a class, and exits
+            parser.parse_args([flag.word])  # prints the help of a class and exits
         elif name not in switches:
             _check_text(flag)
     composed = {name for name, flag in named if name in OPEN_ENDED or flag.name != name}
@@ -82,18 +81,18 @@ def read_flag_values(parser: Parser, line: CommandLine) -> FlagValues:
 
 
 def refuse_words(parser: Parser, line: CommandLine) -> None:
-    """Check that each word of a command line is a flag or its value.
+    """Check that a command line has only flags and their values.
 
     Raises:
-        UserError: if one is not; the message shows the flag that it may be meant for.
+        UserError: if it has another word; the message suggests the intended flag.
     """
     for word in line.words:
-        hint = suggest_argument(word, {f"--{name}" for name in parser.names()}) or "settings are written --NAME=VALUE"
+        hint = suggest_argument(word, {f"--{name}" for name in parser.names()}) or "options have the form --NAME=VALUE"
         raise UserError(f"unexpected argument {word!r}: {hint}")
 
 
 def _option_of(flag: Flag, parser: Parser) -> str:
-    """The option that a flag sets, or of whose value it sets a part."""
+    """Return the option that a flag sets, as a whole or in part."""
     names, hints = parser.names(), parser.hints()
     name = flag.name.removesuffix("+")
     if flag.name in names or (name in names and parser.appends(name)):
@@ -108,10 +107,10 @@ def _option_of(flag: Flag, parser: Parser) -> str:
 
 
 def _check_text(flag: Flag) -> None:
-    """Check the value of a flag, which may be written in YAML, against the limits of plain data."""
+    """Check the value of a flag, which may be YAML, against the limits of plain data."""
     try:
         check_yaml(value_of(flag))
-    except yaml.YAMLError:  # a text like any other, which is converted later
+    except yaml.YAMLError:  # plain text, converted later
         return
     except PlainDataError as error:
         raise UserError(f"{flag.written}: {error}") from error
@@ -122,7 +121,7 @@ def _value(flag: Flag, hint: Any) -> Any:
 
 
 def _with_part(value: Any, option: str, text: str) -> Any:
-    """A value of a class with one more flag: the class itself, one more of a list, or an option of the last one."""
+    """Add a flag to a composed value: the class, one more class of a list, or an option of the last class."""
     if option == "":
         return _loaded(text)
     if option == "+":

@@ -1,4 +1,4 @@
-"""The flags of ``fit``, ``validate``, ``test`` and ``predict``: one for each argument of the chosen classes."""
+"""Flags of ``fit``, ``validate``, ``test`` and ``predict``: one for each argument of the chosen classes."""
 
 from __future__ import annotations
 
@@ -26,54 +26,55 @@ from perceiver_registry.errors import OWN_PACKAGES
 from perceiver_registry.optimization import find_lr_scheduler, find_optimizer, lr_scheduler_names, optimizer_names
 from perceiver_registry.option_types import choices
 
-OF_SOURCE = {
-    "fit": 'a checkpoint to go on with, or "last" or "best" of the newest run',
-    "predict": 'a checkpoint, a folder or a hub id of a model, or "last" or "best" of the newest run; none: the '
-    "published model of the task or name",
-} | dict.fromkeys(
-    ("validate", "test"), 'a checkpoint, a folder or a hub id of a model, or "last" or "best" of the newest run'
-)
-"""What ``--ckpt_path`` takes in each command."""
+ANY_MODEL = "checkpoint, folder or hub id of the model; last, best: checkpoint of the newest run"
+
+CKPT_PATH_HELP = {
+    "fit": "checkpoint to resume from; last, best: checkpoint of the newest run",
+    "validate": ANY_MODEL,
+    "test": ANY_MODEL,
+    "predict": f"{ANY_MODEL}; default: the published model of --task or --model",
+}
+"""Help of ``--ckpt_path``, by command."""
 
 OPEN_ENDED = ("trainer.logger", "trainer.callbacks", "trainer.plugins", "trainer.strategy", "trainer.profiler")
-"""Flags that take classes: the keys below them are the options of the class."""
+"""Flags that take classes, whose options are flags with further dotted names."""
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """The flags of a command, with their types and defaults."""
+    """Parser of a command's flags."""
 
     def names(self) -> set[str]:
-        """The dotted names of all flags."""
+        """Return the dotted names of all flags."""
         return {action.dest for action in self._flags()}
 
     def hints(self) -> dict[str, Any]:
-        """The types of all flags and arguments, by their dotted names; None where any text is right."""
+        """Return the types of all flags and arguments, by dotted name; None for any text."""
         return {action.dest: getattr(action, "_typehint", None) or action.type for action in self._actions}
 
     def leaves(self) -> set[str]:
-        """The names of the flags that have no flags below them, apart from those of a class's options."""
+        """Return the names of the flags that are not sections of other flags; options of a class do not count."""
         names = self.names()
         sections = {name.rpartition(".")[0] for name in names}
         return names - sections | names.intersection(OPEN_ENDED)
 
     def required(self) -> list[str]:
-        """The names of the flags that have no default."""
+        """Return the names of the required flags."""
         return [action.dest for action in self._flags() if action.required]
 
     def switches(self) -> set[str]:
-        """The names of the flags that need no value."""
+        """Return the names of the flags that may have no value."""
         return {action.dest for action in self._flags() if action.nargs in (0, "?")}
 
     def help_names(self) -> set[str]:
-        """The names of the flags that show the help of a class."""
+        """Return the names of the flags that print the help of a class."""
         return {name for name in self.names() if name.endswith(".help")}
 
     def appends(self, name: str) -> bool:
-        """Whether there is a flag ``--NAME+`` that appends to a list."""
+        """Return whether a flag ``--NAME+`` appends to a list."""
         return f"--{name}+" in self._option_string_actions
 
     def hide_own_classes(self) -> None:
-        """Leave the classes of this project, which options of tasks create, out of the help of the flags of classes."""
+        """Remove this project's classes from the lists of known subclasses in the help: options create them."""
         for action in self._flags():
             listed = getattr(action, "extra_help", None)
             if listed is not None:
@@ -90,36 +91,36 @@ def _without_own_classes(listed: Callable[[], str]) -> str:
 
 
 def build_parser(command: str, run: Run) -> Parser:
-    """The parser of what :func:`~perceiver_cli.run_config.read_run` left over.
+    """Build the parser of the flags that :func:`~perceiver_cli.run_config.read_run` did not read.
 
     Args:
         command: the subcommand.
-        run: what is to be run; its names decide which flags there are.
+        run: the run, whose names decide which flags exist.
 
     Raises:
-        UserError: if an optimizer, a schedule or a class cannot be found.
+        UserError: if an optimizer, a schedule or a class does not exist.
     """
     allowed.enforce()
     inputs = "[INPUT ...] " if command == "predict" else ""
     parser = Parser(
         prog=f"perceiver {command}",
         usage=f"perceiver {command} {inputs}[--flag=value ...]",
-        description="Flags win over config files, these over the checkpoint, and that over the defaults shown here.",
+        description="Precedence: flags, config files, the checkpoint, then the defaults shown here.",
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="a YAML file of settings; may be given several times")
-    parser.add_argument("--ckpt_path", type=str | None, help=OF_SOURCE[command])
+    parser.add_argument("--config", action="config", help="YAML file of options; repeatable, later files win")
+    parser.add_argument("--ckpt_path", type=str | None, help=CKPT_PATH_HELP[command])
     if command == "predict":
         _add_flags_of_prediction(parser, run)
         return parser
-    parser.add_argument("--seed_everything", type=int, default=0, help="seed of all random numbers")
+    parser.add_argument("--seed_everything", type=int, default=0, help="seed of all random generators")
     if command == "fit":
         parser.add_argument(
             "--checkpoint.every_n_steps",
             type=int,
             default=200,
-            help="optimizer steps between two updates of last.ckpt; 0: only after validations and at the end",
+            help="optimizer steps between updates of last.ckpt; 0: only after validations and at the end",
         )
     for section, key in NAME_KEYS.items():
         parser.add_argument(f"--{section}.{key}", type=str | None, help=_choices(section))
@@ -131,34 +132,31 @@ def build_parser(command: str, run: Run) -> Parser:
 
 
 def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
-    parser.add_argument("inputs", nargs="*", type=str, help="what to predict for; '-' or none: standard input")
-    parser.add_argument("--input", type=str | None, help="a file of inputs, one a line")
-    parser.add_argument(
-        "--delimiter", type=str | None, help="character between the columns of tables; none: as in training"
-    )
+    parser.add_argument("inputs", nargs="*", type=str, help="inputs; '-', or no input at all: standard input")
+    parser.add_argument("--input", type=str | None, help="file with one input per line")
+    parser.add_argument("--delimiter", type=str | None, help="column separator of tables; default: as in training")
     parser.add_argument(
         "--format",
         type=Literal["table", "csv", "json", "jsonl"],
-        help="form of the output; none: a table, or as the suffix of --output says",
+        help="output format; default: by the suffix of --output, or a table",
     )
     parser.add_argument(
         "--output",
         type=str | None,
-        help="a file to write predictions to (.csv, .json, .jsonl), or a folder for what the task draws of them, as "
-        "optical flow does; none: predictions are printed",
+        help="file for predictions (.csv, .json, .jsonl), or folder for the images of tasks that draw them, such as "
+        "optical flow; default: print predictions",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the file of --output if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --output file")
     parser.add_argument(
         "--quantize",
         type=Literal["int8"] | None,
-        help="multiply 8-bit integers: faster on CPUs, and not exact; none: as the model was trained",
+        help="quantize weights and activations: faster on CPUs, not exact; default: no quantization",
     )
     for section in CHOOSING_NAMES:
         parser.add_argument(f"--{section}.{NAME_KEYS[section]}", type=str | None, help=_choices(section))
     if run.task is None:
         parser.epilog = (
-            "A task adds flags of its own, such as --top_k: perceiver predict --ckpt_path=... --help, or --task=NAME "
-            "--help, shows them too."
+            "Tasks add flags, such as --top_k: shown by perceiver predict --ckpt_path=... --help or --task=NAME --help."
         )
     elif run.task.spec.predictor:
         _add(parser, run.task.resolve("predictor"), None, skip={"module", "reader", "output"})
@@ -171,10 +169,10 @@ def _add_sections(parser: Parser, run: Run) -> None:
     _add(parser, run.task.resolve("module"), "task", skip=section_arguments())
     encoder, decoder = (name_of(run.values, f"model.{part}") for part in ("encoder", "decoder"))
     if encoder is None or decoder is None:
-        raise UserError(f"task {run.task.name!r} has no default adapters: give --model.encoder and --model.decoder")
+        raise UserError(f"--task={run.task.name}: no default adapters (give --model.encoder and --model.decoder)")
     for section, config_type in config_types(encoder, decoder).items():
         _add(parser, config_type, section, skip={"encoder", "decoder"})
-    # A value that is not given is taken from the data.
+    # Without a value, linked fields are taken from the data.
     parser.set_defaults({f"{section}.{field}": None for section, field, _ in linked_fields(run.values)})
     _add(parser, data_class(name_of(run.values, "data") or run.task.spec.data, run.task.name, run.layers), "data")
     optimizer, lr_scheduler = name_of(run.values, "optimizer"), name_of(run.values, "lr_scheduler")
@@ -184,7 +182,7 @@ def _add_sections(parser: Parser, run: Run) -> None:
             "--optimizer.in_backward",
             type=bool,
             default=False,
-            help="step inside the backward pass, which saves the memory of the gradients; on one device, and without "
+            help="step inside the backward pass, which saves gradient memory; single device only, without gradient "
             "clipping and accumulation",
         )
         parser.add_argument(
@@ -210,13 +208,13 @@ def _add(parser: Parser, target: Callable[..., Any], section: str | None, skip: 
 
 def _choices(section: str) -> str:
     if section not in KINDS:
-        return f"also --{section}=NAME, a class of torch or timm; none: without"
+        return f"short: --{section}=NAME, a class of torch or timm; none: disable"
     names = ", ".join(entry.name for entry in registry().entries(KINDS[section]))  # type: ignore[call-overload]
-    return f"also --{section}=NAME; known: {names}"
+    return f"short: --{section}=NAME; known: {names}"
 
 
 def choices_of(parser: Parser, run: Run) -> dict[str, list[str]]:
-    """The flags of a parser, each with the values that it may have; none where any may be given."""
+    """Return the flags of a parser with their possible values; an empty list if any value is possible."""
     choices = {
         f"--{action.dest}": _listed(getattr(action, "_typehint", None) or action.type)
         for action in parser._actions
@@ -232,23 +230,23 @@ def choices_of(parser: Parser, run: Run) -> dict[str, list[str]]:
 
 
 def _listed(hint: Any) -> list[str]:
-    """The values that a type names; none if null is the only one, as if nothing else were possible."""
+    """Return the values that a type names; an empty list if it names null only."""
     values = choices(hint)
     return [] if values == ["null"] else values
 
 
 def known_values(parser: Parser, run: Run) -> Values:
-    """The run's values, by dotted name, that the parser has flags for."""
+    """Return the values of a run that the parser has flags for, by dotted name."""
     names = parser.names()
     return {key: value for key, value in flatten(run.values, parser.leaves()).items() if key in names}
 
 
 def print_help(parser: Parser, run: Run) -> None:
-    """Prints the flags with the defaults that they have in this run."""
+    """Print the flags, with their values in this run as defaults."""
     values = known_values(parser, run)
     for name in OPEN_ENDED:
-        if isinstance(values.get(name), Mapping):  # a class, which would be imported
+        if isinstance(values.get(name), Mapping):  # jsonargparse would import the class
             del values[name]
     parser.set_defaults(values)
-    print(parser.format_help().replace(" \b", ""), end="")  # jsonargparse takes back a space like that
+    print(parser.format_help().replace(" \b", ""), end="")  # jsonargparse emits " \b"
     print(f"\n{COMMON_HELP}")

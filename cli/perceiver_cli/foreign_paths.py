@@ -1,4 +1,4 @@
-"""Paths that a checkpoint file names: a file may come from anybody, and decides about no folder but the run's own."""
+"""Filter for paths in checkpoints: an untrusted file may name folders of its own run only."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ RUNS = "logs"
 
 
 def without_foreign_paths(trainer: Any, checkpoint: Path) -> dict[str, Any]:
-    """The trainer's options that a checkpoint holds, without paths outside the current folder and the run's own.
+    """Return the trainer options in a checkpoint without paths outside the current folder and the run's folder.
 
-    Each path that is left out is reported on standard error; output goes to the default instead.
+    Each omitted path is reported on standard error; output goes to the default folder instead.
 
     Args:
         trainer: the options, as plain data.
-        checkpoint: the file that holds them.
+        checkpoint: the checkpoint file.
 
     Raises:
-        UserError: if they are no mapping.
+        UserError: if the options are not a mapping.
     """
     if not isinstance(trainer, Mapping):
-        raise UserError(f"{checkpoint}: its configuration of the trainer is damaged (use another checkpoint)")
+        raise UserError(f"{checkpoint}: its trainer configuration is damaged (use another checkpoint)")
     left_out: list[str] = []
     kept = _filtered(trainer, "trainer", _own_folders(checkpoint), left_out)
     for option in left_out:
         print(
-            f"perceiver: {checkpoint}: --{option} is outside the current folder and not taken from a checkpoint "
+            f"perceiver: {checkpoint}: --{option}: ignored, as it is outside the current folder "
             "(give the flag to use it)",
             file=sys.stderr,
         )
@@ -43,8 +43,8 @@ class OwnFolders:
     """Folders that a checkpoint may name.
 
     Args:
-        inside: folders that it may name with everything below them.
-        exactly: folders that it may name themselves.
+        inside: folders allowed with all their content.
+        exactly: folders allowed without their content.
     """
 
     def __init__(self, inside: Iterable[Path], exactly: Collection[Path] = ()):
@@ -52,7 +52,7 @@ class OwnFolders:
         self.exactly = {folder.resolve() for folder in exactly}
 
     def __contains__(self, text: str) -> bool:
-        """Whether ``text`` is not a path, or one of these folders; links are resolved."""
+        """Return whether a string is allowed: not a path, or a path in these folders with links resolved."""
         if "://" in text or "::" in text:
             return False
         try:
@@ -60,13 +60,13 @@ class OwnFolders:
             if not path.is_absolute() and ".." not in path.parts:
                 return True
             path = path.resolve()
-        except (OSError, RuntimeError, ValueError):  # an unknown user's home, a loop of links, a zero byte
+        except (OSError, RuntimeError, ValueError):  # home of an unknown user, loop of links, null byte
             return False
         return path in self.exactly or any(path.is_relative_to(folder) for folder in self.inside)
 
 
 def _own_folders(checkpoint: Path) -> OwnFolders:
-    """The current folder, and the folders of the run that the checkpoint is in, if it is in one."""
+    """Return the current folder, and the folders of the run that contains a checkpoint."""
     path = checkpoint.resolve()
     if path.parent.name != "checkpoints":
         return OwnFolders([Path.cwd(), path.parent])
@@ -74,7 +74,7 @@ def _own_folders(checkpoint: Path) -> OwnFolders:
 
 
 def _filtered(value: Any, name: str, own: OwnFolders, left_out: list[str]) -> Any:
-    """A copy of plain data without the strings that are foreign paths; their names are added to ``left_out``."""
+    """Copy plain data without foreign paths, whose names are added to ``left_out``."""
     if isinstance(value, Mapping):
         return _filtered_mapping(value, name, own, left_out)
     if isinstance(value, list | tuple):
@@ -92,12 +92,12 @@ def _filtered_mapping(value: Mapping[str, Any], name: str, own: OwnFolders, left
             kept[key] = _filtered(child, child_name, own, left_out)
             continue
         left_out.append(f"{child_name}={child}")
-        if key == "save_dir":  # loggers need one
+        if key == "save_dir":  # required by loggers
             kept[key] = RUNS
     return kept
 
 
 def _is_own(text: str, own: OwnFolders) -> bool:
-    # Lightning formats the names of checkpoints: {step:/>9} would begin with a slash.
+    # Lightning formats checkpoint names: {step:/>9} would begin with a slash.
     has_path_as_fill = any(sign in part.partition("}")[0] for part in text.split(":")[1:] for sign in "/\\~")
     return text in own and not ("{" in text and has_path_as_fill)

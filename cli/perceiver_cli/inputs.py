@@ -1,4 +1,4 @@
-"""Inputs of ``predict``: arguments, and the lines of a file and of standard input, of any number and length."""
+"""Inputs of ``predict``: arguments, and lines of a file and of standard input, streamed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_line
 
 MAX_LINE = 2**20
-"""Characters of the beginning of a line, and of its end, that are kept. Arbitrary: more than any model reads."""
+"""Characters kept of the start and of the end of a line. Arbitrary: more than any model reads."""
 
 Lines = Callable[[bool], Iterator[str]]
-"""The lines of files, read one by one. The argument tells whether lines may be longer than what is kept of them."""
+"""Iterator over the lines of all streams. Argument: accept lines of which only start and end are kept."""
 
 STANDARD_INPUT = "standard input"
 
 TABLE = re.compile(r"\.(csv|tsv|jsonl?|parquet)(\.(gz|xz|bz2|zst))?$", re.IGNORECASE)
-"""End of the name of a table, whose rows would be taken for inputs as they are written."""
+"""Suffix of a table, whose raw rows are not inputs."""
 
 
 def open_inputs(arguments: Sequence[str], file: str | None) -> tuple[list[str], Lines | None]:
-    """Return the inputs among the arguments, and the lines of what else was given; None if nothing else was.
+    """Return the inputs among the arguments, and the lines of file and standard input; None without those.
 
     Args:
-        arguments: inputs; "-" means standard input, and so do no arguments at all.
-        file: the name of a file of inputs, one a line.
+        arguments: inputs; "-", or no arguments at all, selects standard input.
+        file: file with one input per line.
 
     Raises:
-        UserError: if there is nothing to predict for, or the file cannot be opened or is a table.
+        UserError: if no input is given, or if the file cannot be opened or is a table.
     """
     given = [text for text in arguments if text != "-"]
     streams: list[tuple[str, TextIO]] = []
@@ -39,7 +39,7 @@ def open_inputs(arguments: Sequence[str], file: str | None) -> tuple[list[str], 
         streams.append((f"--input={file}", _open_file(file)))
     if "-" in arguments or not (given or file):
         if sys.stdin is None or sys.stdin.isatty():
-            raise UserError("nothing to predict for: give inputs, --input=FILE, or standard input")
+            raise UserError("no inputs (give inputs, --input=FILE or standard input)")
         streams.append((STANDARD_INPUT, sys.stdin))
     if not streams:
         return given, None
@@ -48,7 +48,7 @@ def open_inputs(arguments: Sequence[str], file: str | None) -> tuple[list[str], 
 
 def _open_file(file: str) -> TextIO:
     if TABLE.search(file):
-        raise UserError(f"--input={file}: a table, not a list of inputs, one a line (give a table as an argument)")
+        raise UserError(f"--input={file}: a table, not a file with one input per line (give a table as an argument)")
     try:
         return open(os.path.expanduser(file), encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -56,12 +56,12 @@ def _open_file(file: str) -> TextIO:
 
 
 def _lines_of_all(streams: Sequence[tuple[str, TextIO]], long_lines: bool, others: bool) -> Iterator[str]:
-    """The lines of streams, empty ones left out.
+    """Yield the lines of streams without empty ones.
 
     Args:
-        streams: the streams with their names.
-        long_lines: whether the middle of a line may be left out.
-        others: whether there are other inputs, beside which standard input may be empty.
+        streams: names and streams.
+        long_lines: accept lines of which the middle is dropped.
+        others: other inputs are given, so that standard input may be empty.
     """
     for name, stream in streams:
         is_empty = True
@@ -70,7 +70,7 @@ def _lines_of_all(streams: Sequence[tuple[str, TextIO]], long_lines: bool, other
             yield line
         if name == STANDARD_INPUT:
             if is_empty and not others and len(streams) == 1:
-                raise UserError("nothing to predict for: standard input is empty")
+                raise UserError("no inputs: standard input is empty")
             continue
         stream.close()
         if is_empty:
@@ -86,7 +86,7 @@ def _lines(name: str, stream: TextIO, long_lines: bool) -> Iterator[str]:
             if not line.endswith("\n"):
                 rest, is_complete = _end_of_line(stream)
                 if not (is_complete or long_lines):
-                    raise UserError(f"{name}, line {number}: longer than {MAX_LINE} characters, which no input is")
+                    raise UserError(f"{name}, line {number}: longer than {MAX_LINE} characters")
                 line += rest
             if line.strip():
                 yield line.removesuffix("\n")
@@ -98,7 +98,7 @@ def _lines(name: str, stream: TextIO, long_lines: bool) -> Iterator[str]:
 
 
 def _end_of_line(stream: TextIO) -> tuple[str, bool]:
-    """The end of a line whose beginning was read, and whether it is all of the rest."""
+    """Read the rest of a line; return its end, and whether nothing of the rest was dropped."""
     end, is_complete = "", True
     while not end.endswith("\n") and (more := stream.readline(MAX_LINE)):
         is_complete = is_complete and len(end) + len(more) <= MAX_LINE

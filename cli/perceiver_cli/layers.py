@@ -1,4 +1,4 @@
-"""Layers of configuration: values with the source that they come from, each layer winning over those below it."""
+"""Layers of configuration: values with their source. Higher layers override lower ones."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from perceiver_cli.values import KINDS, NAME_KEYS, NONE, Values, flatten, merge,
 from perceiver_registry import AmbiguousNameError, Entry, Plugin, registry
 
 PARAMS = ("model.params", "model.encoder.params")
-"""Options that name weights to start from, which bring the model's, or the encoder's, architecture along."""
+"""Options with pretrained weights, which also set the architecture of the model or the encoder."""
 
 INIT_ARGS = ".init_args"
-"""Part of the names of a class's options in config files, which flags do without."""
+"""Key of a class's options in config files, omitted in flags."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class ConfigLayer:
     """Values of one source.
 
     Attributes:
-        source: what messages call the source: "--config=run.yaml", "last.ckpt"; empty for flags, which name themselves.
+        source: name of the source in messages: "--config=run.yaml", "last.ckpt"; empty for flags.
         values: nested values.
-        lines: the lines of a config file on which options are, by dotted name. None: the source is no config file.
+        lines: line numbers of the options in a config file, by dotted name. None: the source is not a config file.
     """
 
     source: str
@@ -33,7 +33,7 @@ class ConfigLayer:
 
     @property
     def is_file(self) -> bool:
-        """Whether the layer is a config file."""
+        """Return whether the source is a config file."""
         return self.lines is not None
 
     def locate(self, name: str) -> str:
@@ -45,7 +45,7 @@ class ConfigLayer:
         return f"{self.line_of(name)}: {name}"
 
     def line_of(self, name: str) -> str:
-        """Name the line of the source on which an option, or the innermost section around it, is."""
+        """Name the line of an option in the source, or that of the innermost section around it."""
         lines = self.lines or {}
         parts = name.replace(INIT_ARGS, "").split(".")
         while parts and ".".join(parts) not in lines:
@@ -54,7 +54,7 @@ class ConfigLayer:
 
 
 def merge_layers(layers: Iterable[ConfigLayer]) -> Values:
-    """Merge the values of layers, from the lowest one up."""
+    """Merge the values of layers, lowest first."""
     values: Values = {}
     for layer in layers:
         values = merge(values, layer.values)
@@ -62,7 +62,7 @@ def merge_layers(layers: Iterable[ConfigLayer]) -> Values:
 
 
 def layer_with(layers: Sequence[ConfigLayer], name: str) -> ConfigLayer:
-    """Return the highest layer that has an option, or a value around it or within it; without one, one of flags."""
+    """Return the highest layer with a value for an option, a section of it or an option in it; else an empty layer."""
     for layer in reversed(layers):
         if _has(layer.values, name):
             return layer
@@ -75,7 +75,7 @@ def _has(values: Mapping[str, Any], name: str) -> bool:
 
 
 def layer_of_names(line: CommandLine) -> ConfigLayer:
-    """Return what flags choose by name, and the weights that they name."""
+    """Return the layer of names and pretrained weights on a command line."""
     given = {name: text for name in (*NAME_KEYS, *PARAMS) if (text := line.text(name)) is not None}
     values = nest({name: None if text in NONE else text for name, text in given.items()})
     use_registered_names(values)
@@ -83,24 +83,24 @@ def layer_of_names(line: CommandLine) -> ConfigLayer:
 
 
 def values_of_spec(entry: Entry[Any], flat: Mapping[str, Any]) -> Values:
-    """Return nested values of a spec, in which names mean what the spec's own distribution registers first."""
+    """Return nested values of a spec, whose names refer to the spec's own distribution first."""
     values = nest(flat)
     use_registered_names(values, entry.plugin)
     return values
 
 
 def use_registered_names(values: Values, home: Plugin | None = None) -> None:
-    """Replace the names of classes by registered names, wherever values choose by name.
+    """Replace names of classes by registered names, in place.
 
-    A name that several distributions claim comes with its distribution, so that equal names mean equal things.
+    A name that several distributions register is qualified with its distribution, so that names can be compared.
 
     Args:
-        values: nested values, which are changed.
-        home: the plugin whose spec has the values; what it names may be missing, as long as it is not used.
+        values: nested values.
+        home: plugin whose spec has the values; names in a spec may be unknown until they are used.
 
     Raises:
-        UnknownNameError: if nothing is registered under a name. Data modules may also be import paths of classes.
-        AmbiguousNameError: if several distributions register it.
+        UnknownNameError: if a name is not registered. Data modules may also be import paths.
+        AmbiguousNameError: if several distributions register a name.
     """
     for section, kind in KINDS.items():
         name = name_of(values, section)
@@ -114,7 +114,7 @@ def use_registered_names(values: Values, home: Plugin | None = None) -> None:
 
 
 def _find(kind: str, name: str, home: Plugin | None) -> Entry[Any] | None:
-    """The entry of a name; None if there need not be one."""
+    """Return the entry of a name; None if it is unknown and may be."""
     try:
         entry = registry().find(kind, name, home)
     except AmbiguousNameError:

@@ -1,4 +1,4 @@
-"""Errors of libraries about what a person asked for, in one line."""
+"""One-line messages for errors of libraries about wrong options."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import shlex
 import traceback
 
 REQUIREMENT = re.compile(r"[Rr]equirement '([^']+)' not met|pip install (?:-U )?'?([\w.\[\]<>=!~, -]*[\w\]])'?`")
-"""Requirement of a missing package, or the command that installs it, in Lightning's errors."""
+"""Requirement of a missing package, or its pip command, in Lightning's errors."""
 
 MODULE = re.compile(r"No module named '([\w]+)")
-"""Name of the module in Python's own error about a missing one."""
+"""Name of the module in Python's error about a missing module."""
 
 LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning_utilities")
 
 BELOW = ("torch",)
-"""Packages that only pass on what was wrong with what Lightning asked of them."""
+"""Packages that may raise an error caused by Lightning's arguments."""
 
 
 def missing_package(message: str, subject: str | None = None) -> str | None:
-    """Say which package is missing, and how to install it.
+    """Compose the message about a missing package, with its pip command.
 
     Args:
         message: an error's message.
-        subject: what needs the package. None: what the message names.
+        subject: name of the class that needs the package. None: the one in the message.
 
     Returns:
-        None if the message is not about a missing package.
+        The message, or None if the error is not about a missing package.
     """
     found = REQUIREMENT.search(message) or MODULE.search(message)
     if found is None:
@@ -38,13 +38,13 @@ def missing_package(message: str, subject: str | None = None) -> str | None:
 
 
 def _quoted_name(message: str) -> str | None:
-    """The name of the class that a message is about."""
+    """Return the name of the class in a message."""
     found = re.search(r"class_path '(?:[\w.]*\.)?(\w+)'|`([A-Z]\w+)`", message)
     return next(filter(None, found.groups())) if found else None
 
 
 def explain(error: BaseException) -> str | None:
-    """Explain an error that is a library's complaint about a wrong use of it; None if it may be a fault of ours."""
+    """Explain an error that a library raises about its arguments; None if this project may have caused it."""
     message = " ".join(str(error).split())
     if isinstance(error, ImportError):
         return missing_package(message, _class_that_failed(error))
@@ -53,7 +53,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _class_that_failed(error: BaseException) -> str | None:
-    """The class of Lightning's whose method failed, if nobody else's code did below it."""
+    """Return the name of Lightning's class whose method raised an error; None if other code raised it."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     while frames and _package(frames[-1]) in BELOW:
         frames.pop()

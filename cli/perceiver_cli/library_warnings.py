@@ -1,4 +1,4 @@
-"""Warnings of libraries: formatted as notes, or left out."""
+"""Formatting and suppression of libraries' warnings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from perceiver_registry.description import PluginVersionWarning
 
 
 def as_note(message: Warning | str, *_: Any, **__: Any) -> str:
-    """Format a warning as one line, without the line of code that warns."""
+    """Format a warning as one line without source code."""
     return f"perceiver: {' '.join(str(message).split())}\n"
 
 
 @contextlib.contextmanager
 def without_library_warnings() -> Iterator[None]:
-    """Leave out all warnings within this context, but those about versions of plugins."""
+    """Suppress warnings within this context, except those about plugin versions."""
     formatwarning = warnings.formatwarning
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Lightning's messages: without those that a person who runs a command can do nothing about."""
+"""Suppression of Lightning's messages that a user cannot act on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ UNNEEDED = (
     "Found current_model_state",
     "model summary callbacks",
 )
-"""What Lightning says of itself is known by these words."""
+"""Substrings of Lightning's log messages to suppress."""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out within this context the warnings that a person who runs a command can do nothing about."""
+    """Suppress within this context the warnings that a user cannot act on."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # steps are counted across epochs
@@ -37,7 +37,7 @@ def quiet() -> Iterator[None]:
 
 
 class _Unneeded(logging.Filter):
-    """Drops what Lightning says of itself."""
+    """Drop log messages with :data:`UNNEEDED` substrings."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not any(words in record.getMessage() for words in UNNEEDED)

@@ -26,13 +26,13 @@ KINDS = {
     "list-formats": ("format",),
     "describe": tuple(NOUNS),
 }
-"""The kinds of specs that a command is about."""
+"""Kinds of specs that a command lists."""
 
-LISTS = "perceiver list-adapters, list-tasks, list-data, list-models and list-formats show all names"
+LISTS = "perceiver list-adapters, list-tasks, list-data, list-models and list-formats list the names"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """Argument parser that raises errors of one line."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
@@ -42,11 +42,11 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; perceiver {self.prog.split()[-1]} --help shows what there is")
+        raise UserError(f"{message} (perceiver {self.prog.split()[-1]} --help lists the options)")
 
 
 def create_parser(command: str) -> Parser:
-    """A parser of what all commands take that show what is installed."""
+    """Create the parser of the options that all listing commands share."""
     parser = Parser(
         prog=f"perceiver {command}",
         description=SUMMARIES[command],
@@ -54,16 +54,16 @@ def create_parser(command: str) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="form of the output")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="output format")
     return parser
 
 
 def listing(command: str, argv: Sequence[str]) -> None:
-    """Runs a command that shows what is installed.
+    """Run a command that lists or describes what is installed.
 
     Args:
         command: one of :data:`KINDS`.
-        argv: what follows it on the command line.
+        argv: arguments after the subcommand.
 
     Raises:
         UserError: if a name or flag is unknown.
@@ -71,13 +71,13 @@ def listing(command: str, argv: Sequence[str]) -> None:
     kinds = KINDS[command]
     parser = create_parser(command)
     if command == "describe":
-        parser.add_argument("name", help="name of an adapter, task, data module, model or format, or of its class")
+        parser.add_argument("name", help="name of an adapter, task, data module, model or format, or name of its class")
     else:
-        parser.add_argument("pattern", nargs="?", default="*", help="only names like this ('text*')")
+        parser.add_argument("pattern", nargs="?", default="*", help="only names that match a pattern, such as 'text*'")
     if len(kinds) > 1:
-        parser.add_argument("--kind", choices=kinds, help="only this kind")
+        parser.add_argument("--kind", choices=kinds, help="only specs of this kind")
     if command in ("list-data", "list-models"):
-        parser.add_argument("--task", help="only what is made for this task")
+        parser.add_argument("--task", help="only specs for this task")
     try:
         options = parser.parse_args(argv)
     except SystemExit:  # --help
@@ -99,7 +99,7 @@ def _list(kinds: Iterable[str], pattern: str, task: str | None, form: str) -> No
     elif rows:
         print_table({key: str(value) for key, value in row.items()} for row in rows)
     else:
-        print("there is none" if pattern == "*" else f"nothing is called like {pattern!r}")
+        print("none installed" if pattern == "*" else f"no name matches {pattern!r}")
 
 
 def _matches(entry: Entry[Any], pattern: str, task: str | None) -> bool:
@@ -112,7 +112,7 @@ def _tasks(entry: Entry[Any]) -> set[str]:
 
 
 def _facts(entry: Entry[Any]) -> dict[str, Any]:
-    """What listings say of an entry."""
+    """Return the columns of an entry in listings."""
     facts = {"name": entry.name, "kind": entry.kind, "summary": entry.spec.summary}
     if entry.kind in ("data", "model"):
         facts["tasks"] = ", ".join(sorted(_tasks(entry)))
@@ -129,7 +129,7 @@ def _describe(name: str, kinds: Iterable[str], form: str) -> None:
     found = [entry for kind in kinds for entry in registry().matches(kind, name)]
     if not found:
         names = {known for kind in kinds for known in registry().names(kind)}
-        raise UnknownNameError(f"nothing is called {name!r}; {near(name, names, LISTS)}{registry().not_loaded(name)}")
+        raise UnknownNameError(f"unknown name {name!r}; {near(name, names, LISTS)}{registry().not_loaded(name)}")
     descriptions = [_facts(entry) | {"details": _details(entry), "fields": _fields(entry)} for entry in found]
     if form == "json":
         print(json.dumps(descriptions, indent=2, default=str))
@@ -154,7 +154,7 @@ def _print_description(description: Mapping[str, Any]) -> None:
 
 
 def _details(entry: Entry[Any]) -> Mapping[str, Any]:
-    """What a spec says besides its name and summary."""
+    """Return the fields of a spec besides its name and summary."""
     shown = (
         "adapter",
         "config",
@@ -173,14 +173,14 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
     )
     details = {key: getattr(entry.spec, key) for key in shown if getattr(entry.spec, key, None)}
     if entry.kind == "model":
-        del details["config"]  # its values stand among the fields
-        details |= _ends(entry)
-        details["weights"] = entry.spec.params or "none are published"
+        del details["config"]  # shown as fields
+        details |= _inputs_and_outputs(entry)
+        details["weights"] = entry.spec.params or "not published"
     return {key: _plain(value) for key, value in details.items()}
 
 
-def _ends(entry: Entry[ModelSpec]) -> Iterator[tuple[str, str]]:
-    """What goes into a named model, and what comes out."""
+def _inputs_and_outputs(entry: Entry[ModelSpec]) -> Iterator[tuple[str, str]]:
+    """Yield descriptions of a named model's inputs and outputs."""
     for title, kind, part in (("inputs", "input", "encoder"), ("outputs", "output", "decoder")):
         adapter = registry().find(kind, entry.spec.config[part], entry.plugin)
         if adapter is not None:
@@ -195,7 +195,7 @@ def _plain(value: Any) -> Any:
 
 
 def _fields(entry: Entry[Any]) -> list[dict[str, str]]:
-    """The flags that an entry's class has, with types, defaults and documentation."""
+    """Return the options of an entry's class, with types, defaults and documentation."""
     from perceiver_cli.fields import fields_of, fields_of_model, section_arguments
 
     if entry.kind in ("format", "migration"):

@@ -1,4 +1,4 @@
-"""Logs of ``perceiver fit``: a resumed run continues those of its own folder, and short runs log as well."""
+"""Logging of ``perceiver fit``: resumed runs continue their logs, and short runs log often enough."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ MIN_LOGGED_STEPS = 10
 
 
 def continue_logs(logger: Any, checkpoint: Checkpoint | None) -> Any:
-    """Let a resumed run log into its own folder, after what was logged before the checkpoint.
+    """Let a resumed run continue the logs in its own folder from the checkpoint's step.
 
     Args:
-        logger: logger, or list of loggers, of the trainer; True or False is left as it is.
+        logger: logger or list of loggers of the trainer; True and False are returned unchanged.
         checkpoint: checkpoint to resume from, read from ``RUN/checkpoints/NAME.ckpt``. None: the run is new.
 
     Returns:
@@ -41,7 +41,7 @@ def continue_logs(logger: Any, checkpoint: Checkpoint | None) -> Any:
 
 
 def _is_log_folder(logger: TensorBoardLogger | CSVLogger, folder: Path) -> bool:
-    """Whether a logger would write into this run's folder, or into a new one beside it."""
+    """Return whether a logger writes into a run's folder, or into a new one next to it."""
     if logger._version is None:
         return folder.parent == Path(logger.root_dir).resolve()
     return folder == Path(logger.log_dir).resolve()
@@ -50,9 +50,9 @@ def _is_log_folder(logger: TensorBoardLogger | CSVLogger, folder: Path) -> bool:
 def _continued(logger: TensorBoardLogger | CSVLogger, folder: Path, step: int) -> TensorBoardLogger | CSVLogger:
     if isinstance(logger, TensorBoardLogger):
         logger._version = folder.name
-        logger._kwargs["purge_step"] = step  # hides what a run logged between its checkpoint and its end
+        logger._kwargs["purge_step"] = step  # hides entries after the checkpoint
         return logger
-    if type(logger) is not CSVLogger:  # a subclass may write otherwise
+    if type(logger) is not CSVLogger:  # a subclass may use another file format
         logger._version = folder.name
         return logger
     return ContinuedCSVLogger(
@@ -69,7 +69,7 @@ class ContinuedCSVLogger(CSVLogger):
     """CSVLogger that keeps the rows of an existing file up to a step. Lightning's own deletes the file.
 
     Args:
-        first_step: step at which the run continues; rows from there on are dropped, as they will be logged again.
+        first_step: step at which the run continues. Rows from this step on are dropped: they are logged again.
         options: arguments of ``CSVLogger``.
     """
 
@@ -102,12 +102,12 @@ def _drop_rows(path: Path, first_step: int) -> list[str]:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or [])
-            # The last row of a run that was killed may be cut short.
+            # The last row of a killed run may be truncated.
             rows = [row for row in reader if None not in row.values() and (row.get("step") or "").isdecimal()]
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a metrics file of an earlier run (move it away)") from error
     if columns and "step" not in columns:
-        raise UserError(f"{path}: not a metrics file of an earlier run: it has no column 'step' (move it away)")
+        raise UserError(f"{path}: not a metrics file of an earlier run: no column 'step' (move it away)")
     with replacing_text(path) as file:
         writer = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore")
         writer.writeheader()
@@ -116,7 +116,7 @@ def _drop_rows(path: Path, first_step: int) -> list[str]:
 
 
 class LogInterval(Callback):
-    """Log short runs more often than at Lightning's every 50th step."""
+    """Logging interval of short runs: fewer steps than Lightning's default of 50."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         steps = trainer.estimated_stepping_batches

@@ -1,4 +1,4 @@
-"""The ``perceiver`` command. Imports what a subcommand needs when it runs, so that help and listings answer at once."""
+"""The ``perceiver`` command. A subcommand's imports happen when it runs: help and listings stay fast."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ examples:
 
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""Environment variables by which launchers number the processes of a run."""
+"""Environment variables in which launchers set the rank of a process."""
 
 
 def usage() -> str:
-    """The help of the whole command."""
+    """Return the help of the whole command."""
     groups = [
         "\n".join([f"{title}:", *(f"  {name:<15} {command.summary}" for name, command in commands.items())])
         for title, commands in COMMANDS.items()
@@ -54,9 +54,13 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line ``argv`` (None: that of the process) and returns the exit code.
+    """Run a command line and return its exit code.
 
-    0: done; 1: the run failed; 2: wrong use; 130: interrupted; 143: ended by SIGTERM or SIGHUP.
+    Args:
+        argv: arguments after ``perceiver``. None: those of this process.
+
+    Returns:
+        0: success; 1: the run failed; 2: wrong use; 130: interrupted; 143: ended by SIGTERM or SIGHUP.
     """
     with escaped_output():
         return _main(argv)
@@ -84,17 +88,17 @@ def _call(name: str, command: Command, argv: Sequence[str]) -> None:
     allow(flags.allowed)
     with flags.selecting():
         _report_failures(flags.debug)
-        resolve_import_path(command.place)(name, rest)
+        resolve_import_path(command.import_path)(name, rest)
 
 
 def _report_failures(debug: bool) -> None:
-    """Says which plugins failed or are deprecated, unless another one of a run's several processes says it."""
+    """Report failed and deprecated plugins, on the first process of a run only."""
     failures = registry().failures
     if any(os.environ.get(name, "0") != "0" for name in RANKS):
         return
     for loaded in failures:
         if debug:
             traceback.print_exception(loaded.error)
-        print(escape_line(f"perceiver: {loaded} (perceiver plugins --debug shows where)"), file=sys.stderr)
+        print(escape_line(f"perceiver: {loaded} (perceiver plugins --debug shows the traceback)"), file=sys.stderr)
     for deprecation in filter(None, (loaded.deprecation for loaded in registry().plugins)):
         print(escape_line(f"perceiver: {deprecation}"), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Layers that come with a task, a named model, published weights or a checkpoint."""
+"""Layers of configuration of a task, a named model, pretrained weights or a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from perceiver_registry import Entry, ModelDescription, ModelSpec, TaskSpec, Use
 from perceiver_registry.formats import Source, open_source
 from perceiver_registry.registry import NOUNS
 
-WEIGHTS_ALONE = ".safetensors"
-"""Suffix of files of weights, which need not describe their model."""
+WEIGHTS_SUFFIX = ".safetensors"
+"""Suffix of files that may contain weights without a description of their model."""
 
 FILES = ("train_files", "val_files", "test_files")
-"""Options of data modules that name the files of their splits."""
+"""Options of data modules with the files of the splits."""
 
 
 def default_layers(task: Entry[TaskSpec], above: Sequence[ConfigLayer]) -> list[ConfigLayer]:
-    """Return the layers below those of a user: defaults of the task, its data and the model, and published weights.
+    """Return the layers below the user's: defaults of the task, the data and the model, and pretrained weights.
 
     Args:
         task: the task.
@@ -29,17 +29,17 @@ def default_layers(task: Entry[TaskSpec], above: Sequence[ConfigLayer]) -> list[
     user = merge_layers(above)
     model_name = name_of(user, "model")
     model = registry().get("model", model_name) if model_name else None
-    of_model = values_of_spec(model, model.spec.defaults) if model else {}
-    # The name of the data that is used in the end, so that a named model's defaults for data hold for any data.
-    of_task = values_of_spec(task, {"data": task.spec.data})
-    data_name = next(filter(None, (name_of(values, "data") for values in (user, of_model, of_task))))
+    model_values = values_of_spec(model, model.spec.defaults) if model else {}
+    # The name of the final data module, so that a named model's defaults for data apply to any data module.
+    task_values = values_of_spec(task, {"data": task.spec.data})
+    data_name = next(filter(None, (name_of(values, "data") for values in (user, model_values, task_values))))
     named = nest({"task": registry().short_name(task), "data": data_name})
     layers = [_layer_of(task, merge(named, values_of_spec(task, task.spec.defaults)))]
     data = registry().find("data", data_name)
     if data is not None:
         layers.append(_layer_of(data, values_of_spec(data, data.spec.defaults)))
     if model is not None:
-        layers.extend(_layers_of_named_model(model, of_model))
+        layers.extend(_layers_of_named_model(model, model_values))
     return [*layers, *_layers_of_params(user, is_named=model is not None)]
 
 
@@ -51,7 +51,7 @@ def _layers_of_named_model(model: Entry[ModelSpec], defaults: Values) -> Iterato
 
 
 def _layers_of_params(user: Values, is_named: bool) -> Iterator[ConfigLayer]:
-    """What comes with the weights that a model, or its encoder, starts from."""
+    """Yield the layers of the pretrained weights of a model or its encoder."""
     model = user.get("model", {})
     params, encoder_params = model.get("params"), model.get("encoder", {}).get("params")
     if params and not is_named:
@@ -68,7 +68,7 @@ def _layers_of_params(user: Values, is_named: bool) -> Iterator[ConfigLayer]:
 
 
 def _layers_of_encoder(params: str) -> Iterator[ConfigLayer]:
-    """What comes with a pretrained encoder: its architecture, and the options of data that it depends on."""
+    """Yield the layers of a pretrained encoder: its architecture, and the data options that it depends on."""
     description = _description_of(params)
     if description is None:
         return
@@ -80,7 +80,7 @@ def _layers_of_encoder(params: str) -> Iterator[ConfigLayer]:
 
 
 def checkpoint_layer(command: str, source: Source) -> ConfigLayer:
-    """Return the configuration in a model's source: all of the run to resume it, or what is needed to use its model.
+    """Return the layer of a source: the whole run to resume it, or the options that its model needs.
 
     Args:
         command: "fit", "validate" or "test".
@@ -99,7 +99,7 @@ def checkpoint_layer(command: str, source: Source) -> ConfigLayer:
 
 
 def without_other_files(layer: ConfigLayer, kept: str) -> ConfigLayer:
-    """Return a checkpoint's layer without the files of the data's other splits, which need not exist any more.
+    """Return a checkpoint's layer without the files of other splits, which may no longer exist.
 
     Args:
         layer: the layer.
@@ -122,7 +122,7 @@ def _layer_of(entry: Entry[Any], values: Values) -> ConfigLayer:
 
 
 def _data_of_params(description: ModelDescription, params: str) -> Values:
-    """The options of data that the weights of an encoder depend on, as far as their source says what they were."""
+    """Return the data options that the weights of an encoder depend on, as recorded in their source."""
     encoder = description.model["encoder"]
     adapter = registry().get("input", encoder[NAME_KEYS["model.encoder"]]).spec
     published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
@@ -133,18 +133,18 @@ def _data_of_params(description: ModelDescription, params: str) -> Values:
 
 
 def _data_of_description(description: ModelDescription) -> Values:
-    """The options of the data that a model was trained on: also those that were left to its data module."""
+    """Return the data options that a model was trained with, including defaults resolved by the data module."""
     options = {key: value for key, value in description.run.get("data", {}).items() if value is not None}
-    # A tokenizer is described by what it is made of; as an option it has a name.
+    # The description of a tokenizer is its content; the option is its name.
     resolved = {key: value for key, value in description.data.items() if not isinstance(value, Mapping)}
     return resolved | options
 
 
 def _description_of(params: str) -> ModelDescription | None:
-    """What the source of weights says of their model, or None if it is a file of weights alone."""
+    """Return the description in a source of weights, or None for a file of weights without one."""
     try:
         return open_source(params).description
     except UserError:
-        if params.endswith(WEIGHTS_ALONE):  # should the file be damaged, loading it says so
+        if params.endswith(WEIGHTS_SUFFIX):  # loading reports a damaged file
             return None
         raise

@@ -1,4 +1,4 @@
-"""Table of a model's layers and their parameters, shown when training begins."""
+"""Table of a model's layers and parameters, printed when training starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pytorch_lightning.utilities.model_summary.model_summary import get_formatte
 from perceiver_cli.tables import print_table
 
 COLUMNS = ("Name", "Type", "Params", "Mode")
-"""Columns of Lightning's summary that are shown. It counts operations for example inputs only, which no task has."""
+"""Columns of Lightning's summary to show. Others need example inputs, which tasks lack."""
 
 
 class ParameterSummary(ModelSummary):
-    """Show a model's layers, their parameters and the size of all of them."""
+    """Print a model's layers, their parameters and the total size."""
 
     @staticmethod
     def summarize(

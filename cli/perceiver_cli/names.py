@@ -1,4 +1,4 @@
-"""Names in flags and config files that YAML takes for booleans, numbers or dates: no, yes, on, 1, 2024-01-01."""
+"""Names in flags and config files that YAML parses as booleans, numbers or dates: no, yes, on, 1, 2024-01-01."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from perceiver_registry.option_types import spell
 
 
 def quote_names(text: str, hint: Any) -> str:
-    """Quote the items of a list of texts: ``--data.label_names=[no,yes]`` names two classes.
+    """Quote the items of a list of strings: ``--data.label_names=[no,yes]`` names two classes.
 
     Args:
         text: the value of a flag.
         hint: the flag's type.
 
     Returns:
-        The list with its items in quotes, or the text as it is where the flag takes no list of texts.
+        The list with quoted items, or the unchanged text if the flag does not take a list of strings.
     """
     return _quoted(text) if list[str] in _types(hint) else text
 
 
 def refuse_other_scalars(layer: ConfigLayer, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Raise an error if YAML made something else of a text: of ``label_names: [no, yes]``, say.
+    """Check that YAML parsed no string as another type, as in ``label_names: [no, yes]``.
 
     Args:
         layer: the config file.
-        values: its values by their dotted names.
-        hints: the types of the flags by their dotted names.
+        values: its values by dotted name.
+        hints: types of the flags by dotted name.
 
     Raises:
-        UserError: if it did; the message says to quote the text.
+        UserError: if it did; the message says to quote the value.
     """
     for name, value in values.items():
         if name not in hints or not set(_types(hints[name])) <= {str, list[str], type(None)}:
@@ -44,12 +44,12 @@ def refuse_other_scalars(layer: ConfigLayer, values: Mapping[str, Any], hints: M
         for item in value if isinstance(value, list) else [value]:
             if not isinstance(item, str | list | dict | None):
                 raise UserError(
-                    f"{layer.locate(name)}: {spell(item)} is not a text in YAML (write it in quotes, as '1' or 'no')"
+                    f"{layer.locate(name)}: {spell(item)} is not a string in YAML (quote it, as in '1' or 'no')"
                 )
 
 
 def _types(hint: Any) -> Iterator[Any]:
-    """The types that a hint admits; the values of a Literal by their types."""
+    """Yield the alternatives of a type; for a Literal, the types of its values."""
     if get_origin(hint) in (Union, UnionType):
         for part in get_args(hint):
             yield from _types(part)
@@ -60,7 +60,7 @@ def _types(hint: Any) -> Iterator[Any]:
 
 
 def _quoted(text: str) -> str:
-    """A YAML list of scalars as the texts that were written; any other text as it is."""
+    """Quote the items of a YAML list of scalars; return any other text unchanged."""
     if not text.lstrip().startswith("["):
         return text
     try:

@@ -1,4 +1,4 @@
-"""Notes on standard error, from one of the processes of a run."""
+"""Notes on standard error, printed by the first process of a run."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from pytorch_lightning.utilities import rank_zero_only
 
 @rank_zero_only
 def note(message: str) -> None:
-    """Print a note, once however many processes a run has."""
+    """Print a note, on the first process only."""
     print(message, file=sys.stderr)

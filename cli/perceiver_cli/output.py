@@ -1,4 +1,4 @@
-"""The only way from the command to a terminal, pipe or log: standard output and error without control characters."""
+"""Standard output and error of the command, with control characters escaped."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any, TextIO
 from perceiver_registry.escaping import ENCODING_ERRORS, escape_controls
 
 CARRIAGE_RETURN = re.compile(r"\r+")
-"""A progress bar that is drawn anew begins with it, wherever it is drawn."""
+"""Start of a redrawn progress bar on any stream."""
 
 CURSOR = re.compile(r"\r+|\n*(\x1b\[A)+")
-"""Characters with which tqdm moves the cursor, before a bar or by themselves."""
+"""Cursor movements of tqdm on a terminal, alone or before a bar."""
 
 
 class EscapingStream:
-    """A text stream that escapes control characters in what is written to it.
+    """Text stream that escapes control characters.
 
-    Progress bars keep working: a write may begin with what moves the cursor to the start of the line or, on a terminal,
-    up. rich escapes the text that it is given itself and draws on the stream below.
+    Progress bars keep working: a write may begin with a carriage return or, on a terminal, a cursor movement. rich
+    escapes its input itself and writes to the underlying stream.
 
     Args:
-        stream: the stream below.
+        stream: the underlying stream.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self.rich_proxied_file = stream  # where rich's consoles write to
+        self.rich_proxied_file = stream  # attribute that rich's consoles write to
         self._cursor = CURSOR if stream.isatty() else CARRIAGE_RETURN
 
     def write(self, text: str) -> int:
@@ -48,7 +48,7 @@ class EscapingStream:
 
 
 def is_merged() -> bool:
-    """Whether standard output and error go to one file or pipe, where a note would be read as part of the output."""
+    """Return whether standard output and error are the same file or pipe, so that notes would mix with data."""
     try:
         output, error = os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):  # a stream without a file
@@ -58,12 +58,12 @@ def is_merged() -> bool:
 
 @contextlib.contextmanager
 def escaped_output() -> Iterator[None]:
-    """Escape within this context what is written to standard output and error, and what their encoding lacks."""
+    """Escape control characters, and characters outside the encoding, on standard output and error."""
     with contextlib.ExitStack() as stack:
         for name, redirect in (("stdout", contextlib.redirect_stdout), ("stderr", contextlib.redirect_stderr)):
             stream = getattr(sys, name)
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors=ENCODING_ERRORS)
-            if stream is not None:  # a process without a console has none
+            if stream is not None:  # None in a process without a console
                 stack.enter_context(redirect(EscapingStream(stream)))
         yield

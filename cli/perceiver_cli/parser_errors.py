@@ -1,8 +1,8 @@
-"""Errors of jsonargparse about values, composed anew from the types of the flags.
+"""Messages for jsonargparse's errors about values, composed from the types of the flags.
 
-Which value is wrong is found by converting each one alone, and what is wrong with it is said by
-:mod:`perceiver_registry.option_types`. One fact is only in the text of jsonargparse's error: that an import path within
-a value is not allowed. Where a version words that differently, the message is the one about a wrong value.
+The wrong value is found by converting each value alone; :mod:`perceiver_registry.option_types` describes the problem.
+Only a refused import path is read from the text of jsonargparse's error. If a version words it differently, the message
+is that of a wrong value.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from perceiver_registry import UserError
 from perceiver_registry.option_types import ConversionError, classes, convert, requirement, spell, subclasses
 
 REFUSED = re.compile(r"Importing '([\w.]+)' is not allowed")
-"""Sentence of jsonargparse's about an import path that the policy denies (4.53 and later)."""
+"""jsonargparse's message about a denied import path (4.53 and later)."""
 
 CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
-"""Keys of a class with its options."""
+"""Keys of a class with options in plain data."""
 
 
 class Problem(NamedTuple):
-    """What is wrong with a value.
+    """Problem with a value.
 
     Attributes:
-        option: the dotted option within the value, such as ".save_dir"; empty: the value itself.
+        option: dotted option within the value, such as ".save_dir"; empty: the value itself.
         reason: ": must be ..." or " is missing".
     """
 
@@ -40,7 +40,7 @@ class Problem(NamedTuple):
 
 
 def refused_path(message: str) -> str | None:
-    """Return the import path that jsonargparse refused, or None if its error is about something else."""
+    """Return the import path that jsonargparse refused, or None for another error."""
     found = REFUSED.search(message)
     return found[1] if found else None
 
@@ -53,14 +53,14 @@ def explain(
     composed: Iterable[str],
     locate: Callable[[str], str],
 ) -> UserError:
-    """Compose the error to raise for one that jsonargparse has raised about a run's values.
+    """Compose the error to raise instead of jsonargparse's error about a run's values.
 
     Args:
         error: jsonargparse's error.
         values: the values, by dotted name.
-        hints: the types of the flags, by dotted name.
-        required: names of the flags that have no default.
-        composed: names of the flags whose values jsonargparse composes, and which may be wrong as a whole only.
+        hints: types of the flags, by dotted name.
+        required: names of the required flags.
+        composed: names of the flags with composed values, which may be wrong as a whole only.
         locate: names an option with its source.
     """
     for name, value in values.items():
@@ -74,15 +74,15 @@ def explain(
         return UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     where = next(map(locate, composed), "the configuration")
     package = missing_package(" ".join(str(error).split()))
-    return UserError(package or f"{where}: not a valid value (--help shows what is; --debug shows more)")
+    return UserError(package or f"{where}: invalid value (see --help; --debug shows the traceback)")
 
 
 def problem_of(hint: Any, value: Any) -> Problem | None:
-    """Find out what is wrong with a value; None if nothing is.
+    """Return the problem with a value, or None if it is valid.
 
     Args:
-        hint: the type of its flag.
-        value: a text or plain data. None: it is not given, which is never wrong.
+        hint: type of the flag.
+        value: text or plain data. None: not given, always valid.
     """
     if value is None:
         return None
@@ -110,7 +110,7 @@ def _problem_of_refused(hint: Any, value: Any, cause: str) -> Problem:
 
 
 def _specs(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The classes with their options in a value, which may be a list of them or the name of one."""
+    """Yield the classes with their options in a value: a class name, a class with options, or a list of these."""
     for each in value if isinstance(value, list) else [value]:
         if isinstance(each, str):
             yield {"class_path": each}
@@ -123,7 +123,7 @@ def _names(value: Any) -> Iterator[str]:
 
 
 def _problem_of_class(hint: Any, spec: Mapping[str, Any]) -> Problem | None:
-    """What is wrong with the options of a class; None if nothing is, or if it is not known."""
+    """Return the problem with the options of a class; None if they are valid or the class is unknown."""
     found = _find_class(hint, spec["class_path"])
     if found is None:
         return None
@@ -144,7 +144,7 @@ def _problem_of_class(hint: Any, spec: Mapping[str, Any]) -> Problem | None:
 
 
 def _find_class(hint: Any, name: str) -> type | None:
-    """The class that a value names: a known subclass by its name, or what an import path leads to."""
+    """Find a class by the name of a known subclass or by its import path."""
     known = {each.__name__: each for base in classes(hint) for each in (base, *subclasses(base))}
     if name in known:
         return known[name]
@@ -158,7 +158,7 @@ def _find_class(hint: Any, name: str) -> type | None:
 
 
 def _options_of(cls: type) -> tuple[dict[str, Any], list[str]]:
-    """The types of a class's options by name, and the names of those that have no default."""
+    """Return the types of a class's options by name, and the names of the required ones."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "own", fail_untyped=False, instantiate=False)
     actions = [action for action in parser._actions if action.dest.startswith("own.") and not _is_help(action)]

@@ -1,4 +1,4 @@
-"""Checks of the paths in a command line, in config files and in the environment."""
+"""Refusal of remote paths in command lines, config files and the environment."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def refuse_remote_arguments(command: str, argv: Sequence[str]) -> None:
     """Check that no word of a command line is a remote path.
 
     Args:
-        command: the subcommand, which messages name for words that are no flag's value.
-        argv: what follows it.
+        command: the subcommand, named in messages about positional arguments.
+        argv: arguments after the subcommand.
 
     Raises:
-        UserError: if one is, or the cache folder that the environment names.
+        UserError: if a word, or the cache folder in the environment, is a remote path.
     """
     refuse_remote(CACHE, os.environ.get(CACHE))
     flag = ""
@@ -40,7 +40,9 @@ def _refuse_remote_input(word: str) -> None:
     try:
         refuse_remote("predict", word)
     except UserError as error:
-        raise UserError(f"{error}; text that is an address is read from --input=FILE or standard input") from error
+        raise UserError(
+            f"{error}; to predict for the text of an address, use --input=FILE or standard input"
+        ) from error
 
 
 def refuse_remote_values(values: Mapping[str, Any], prefix: str = "--") -> None:
@@ -48,10 +50,10 @@ def refuse_remote_values(values: Mapping[str, Any], prefix: str = "--") -> None:
 
     Args:
         values: nested values.
-        prefix: beginning of the options' names in messages.
+        prefix: text before the option's name in messages.
 
     Raises:
-        UserError: if one is; the message names it.
+        UserError: if one is; the message names the option.
     """
     for name, value in values.items():
         refuse_remote(f"{prefix}{name}", value)

@@ -1,4 +1,4 @@
-"""``plugins``: what was found, and what came of it."""
+"""``plugins``: installed and local plugins, and why one failed."""
 
 from __future__ import annotations
 
@@ -22,37 +22,39 @@ HINT = (
     f"requires {OWN_DISTRIBUTION}, but registers nothing (name the module with its hooks under "
     f"[project.entry-points.{PROJECT}] in its pyproject.toml, and install it again)"
 )
-"""What a package lacks whose author expects a plugin."""
+"""Hint for authors of packages without an entry point."""
 
 
 def plugins(command: str, argv: Sequence[str]) -> None:
-    """Shows the plugins.
+    """List the plugins.
 
     Args:
         command: "plugins".
-        argv: what follows it on the command line.
+        argv: arguments after the subcommand.
 
     Raises:
         UserError: if a flag is unknown.
     """
     parser = create_parser(command)
-    parser.add_argument("pattern", nargs="?", default="*", help="only plugins or distributions named like this")
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="only plugins or distributions that match a pattern, such as 'text*'"
+    )
     try:
         options = parser.parse_args(argv)
     except SystemExit:  # --help
         return
-    found = [loaded for loaded in registry().plugins if _is_like(loaded, options.pattern)]
+    found = [loaded for loaded in registry().plugins if _matches(loaded, options.pattern)]
     if options.format == "json":
         print(json.dumps([_facts(loaded) for loaded in found], indent=2))
     elif found:
         print_table(_row(loaded) for loaded in found)
     else:
-        print("there is none" if options.pattern == "*" else f"no plugin is called like {options.pattern!r}")
+        print("none installed" if options.pattern == "*" else f"no plugin matches {options.pattern!r}")
     for name in fnmatch.filter(find_packages_without_plugins(), options.pattern):
         print(escape_line(f"perceiver: {name} {HINT}"), file=sys.stderr)
 
 
-def _is_like(loaded: LoadedPlugin, pattern: str) -> bool:
+def _matches(loaded: LoadedPlugin, pattern: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for name in (loaded.plugin.name, loaded.plugin.distribution))
 
 

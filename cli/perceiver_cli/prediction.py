@@ -1,4 +1,4 @@
-"""``predict``: from inputs as they come, through a task's predictor, to predictions as they come out."""
+"""``predict``: inputs, a task's predictor and output, as a stream."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from perceiver_registry.errors import in_one_line
 from perceiver_registry.params import check_finite
 
 GIVEN_TO_PREDICTORS = ("module", "reader")
-"""Arguments of a predictor that are not options of the command line."""
+"""Arguments of a predictor that are not command-line options."""
 
 
 def predict(chosen: Run, values: Values, device: torch.device) -> None:
-    """Predict for the inputs given as arguments, in a file or on standard input, and print or write the result.
+    """Predict for inputs in arguments, a file or standard input, and print or write the predictions.
 
     Args:
         chosen: the model and its task.
-        values: the values of the flags.
-        device: where to compute.
+        values: values of the flags.
+        device: device of the model.
 
     Raises:
-        UserError: if something is wrong with what was given.
+        UserError: if a flag or the model's source is wrong.
         IncompleteRunError: if some of the inputs could not be read.
     """
     assert chosen.task is not None
     if not chosen.task.spec.predictor:
-        raise UserError(f"task {chosen.task.name!r} predicts nothing from the command line")
+        raise UserError(f"--task={chosen.task.name}: this task has no predictor for the command line")
     predictor_class = chosen.task.resolve("predictor")
     arguments = [name for name in inspect.signature(predictor_class).parameters if name not in GIVEN_TO_PREDICTORS]
     output, folder = choose_output(values["output"], values["format"], values["overwrite"], "output" in arguments)
@@ -49,7 +49,7 @@ def predict(chosen: Run, values: Values, device: torch.device) -> None:
     if values["quantize"]:
         module.quantize()
         print(
-            f"perceiver: predicting with {values['quantize']} weights: near the model's own predictions, not equal",
+            f"perceiver: predicting with {values['quantize']} weights, which changes predictions slightly",
             file=sys.stderr,
         )
     delimiter = {"delimiter": values["delimiter"]} if values["delimiter"] else {}
@@ -65,7 +65,7 @@ def predict(chosen: Run, values: Values, device: torch.device) -> None:
 
 
 def _stream(predictor: Any, inputs: Iterable[str]) -> Iterator[Any]:
-    """Predict for inputs as they come, or for all at once where a predictor defines ``predict`` alone."""
+    """Predict input by input, or for all at once if a predictor overrides ``predict`` only."""
     definer = next(each for each in type(predictor).__mro__ if {"stream", "predict"} & vars(each).keys())
     return predictor.stream(inputs) if "stream" in vars(definer) else iter(predictor.predict(list(inputs)))
 
@@ -86,17 +86,17 @@ def _load_module(chosen: Run) -> Any:
 
 
 def restore_module(module_type: Any, checkpoint: dict[str, Any], config: Any) -> Any:
-    """Create the module of a checkpoint, as Lightning's ``load_from_checkpoint`` does with a file.
+    """Create the module of a checkpoint that is already read; otherwise like Lightning's ``load_from_checkpoint``.
 
     Args:
-        module_type: the class of the task's module.
-        checkpoint: the content of the checkpoint, which is changed.
+        module_type: class of the task's module.
+        checkpoint: content of the checkpoint, changed in place.
         config: the model's configuration.
     """
     options = checkpoint.get("hyper_parameters", {})
     parameters = inspect.signature(module_type).parameters
     takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
-    # Lightning would take names that begin with an underscore for classes and functions to be called.
+    # Lightning calls classes and functions in entries that begin with an underscore.
     known = [name for name in options if name in parameters or (takes_all and not name.startswith("_"))]
     module = module_type.create(config, **{name: options[name] for name in known if name != "config"})
     module.configure_model()
@@ -104,7 +104,7 @@ def restore_module(module_type: Any, checkpoint: dict[str, Any], config: Any) ->
 
 
 def restore(module: Any, checkpoint: dict[str, Any]) -> Any:
-    """Restore a module's state from the content of a checkpoint, which its hook may change."""
+    """Restore a module's state from the content of a checkpoint, which the module's hook may change."""
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
     return module
@@ -112,11 +112,11 @@ def restore(module: Any, checkpoint: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def readable(source: Path | str | None, part: str = "model") -> Iterator[None]:
-    """Report whatever fails within this context as damage of what is read there.
+    """Report errors within this context as damage of a source.
 
     Args:
         source: the checkpoint or folder.
-        part: what of it is read.
+        part: the part of it that is read.
 
     Raises:
         UserError: if it cannot be read.
@@ -130,14 +130,14 @@ def readable(source: Path | str | None, part: str = "model") -> Iterator[None]:
 
 
 def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) -> Any:
-    """Create the reader of the model's inputs; given values win over the checkpoint's description of the data."""
+    """Create the reader of the model's inputs; given values override the checkpoint's description of the data."""
     assert chosen.description is not None
     name = name_of({"model": chosen.description.model}, "model.encoder")
     assert name is not None
     entry = registry().get("input", name)
     if not entry.spec.reader:
         raise UserError(
-            f"input adapter {name!r} ({entry.plugin}) has no reader: it cannot be used from the command line"
+            f"input adapter {name!r} ({entry.plugin}): no reader, so its models cannot predict from the command line"
         )
     assert chosen.source is not None
     with chosen.description.loading(chosen.source), readable(chosen.source, "description of the data"):

@@ -1,4 +1,4 @@
-"""Predictions as tables, CSV and JSON, on standard output or in a file."""
+"""Output of predictions as tables, CSV and JSON, on standard output or in a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Prediction = Mapping[str, Any]
 
 
 class Rows(Protocol):
-    """Interface of predictors to tables: ``rows`` and, optionally, ``records``."""
+    """Conversion of predictions to table rows by a predictor; ``records`` is optional."""
 
     def rows(self, predictions: Iterable[Prediction]) -> Iterator[dict[str, str]]: ...
 
@@ -30,12 +30,12 @@ class Rows(Protocol):
 Write = Callable[[Rows, Iterator[Prediction]], None]
 
 FILE_FORMATS = ("csv", "json", "jsonl")
-"""Forms of predictions that are written to files, which are named like their suffixes."""
+"""File formats of predictions, named by suffix."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where predictions go, and in which form.
+    """Destination and format of predictions.
 
     Args:
         form: "table" or one of :data:`FILE_FORMATS`.
@@ -47,7 +47,7 @@ class Output:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Write]:
-        """Open it to write predictions within this context. A file is there when all are written, or not at all.
+        """Open the destination for writing. A file is created when all predictions are written, or not at all.
 
         Raises:
             OSError: if the file cannot be written.
@@ -55,7 +55,7 @@ class Output:
         if self.form == "table":
             yield _write_table
         elif self.file is None:
-            # rich's progress bars take sys.stdout over while they are drawn.
+            # rich's progress bars replace sys.stdout while they are drawn.
             yield _writer(self.form, sys.stdout)
         else:
             with replacing_text(self.file, ENCODING_ERRORS) as stream:
@@ -65,19 +65,19 @@ class Output:
 def choose_output(
     output: str | None, form: str | None, overwrite: bool, takes_folder: bool
 ) -> tuple[Output, str | None]:
-    """Choose where predictions go by the flags.
+    """Choose destination and format of predictions by the flags.
 
     Args:
-        output: a file for the predictions, or a folder for what the task draws of them, if it does.
-        form: the form of the predictions. None: that of the file, or a table.
-        overwrite: whether the file may be there already.
-        takes_folder: whether the task takes a folder.
+        output: file for predictions, or folder for the images of a task that draws them.
+        form: format of the predictions. None: by the file's suffix, or a table.
+        overwrite: replace an existing file.
+        takes_folder: the task draws images into a folder.
 
     Returns:
-        Where predictions go, and the task's folder or None.
+        The destination of predictions, and the task's folder or None.
 
     Raises:
-        UserError: if no form fits, or if the file cannot be written.
+        UserError: if the format does not fit the file, or if the file cannot be written.
     """
     if not output:
         return Output(form or "table"), None
@@ -91,30 +91,30 @@ def choose_output(
 
 
 def _file_format(output: str, suffix: str, form: str | None) -> str:
-    """The form of a file of predictions: the one that is given, or the suffix.
+    """Return the format of a file of predictions: the given one, or that of the suffix.
 
     Raises:
-        UserError: if there is none, or if the two differ.
+        UserError: if both are missing, or if they differ.
     """
     if form == "table":
-        raise UserError(f"--output={output}: a table is for people to read (--format={', '.join(FILE_FORMATS)})")
+        raise UserError(f"--output={output}: tables are not files (use --format={', '.join(FILE_FORMATS)})")
     if suffix not in FILE_FORMATS:
         if form is None:
             known = f".{', .'.join(FILE_FORMATS)}"
-            raise UserError(f"--output={output}: its suffix names no form of predictions ({known}; or add --format)")
+            raise UserError(f"--output={output}: unknown suffix (use {known}, or add --format)")
         return form
     if form not in (None, suffix):
-        raise UserError(f"--output={output}: its suffix is not that of --format={form}")
+        raise UserError(f"--output={output}: suffix does not match --format={form}")
     return suffix
 
 
 def _check_writable(output: str, file: Path, overwrite: bool) -> None:
     if os.path.isdir(file):
-        raise UserError(f"--output={output}: a folder")
+        raise UserError(f"--output={output}: is a folder")
     if not os.path.isdir(file.parent):
-        raise UserError(f"--output={output}: there is no such folder")
+        raise UserError(f"--output={output}: its folder does not exist")
     if os.path.lexists(file) and not overwrite:
-        raise UserError(f"--output={output}: there is such a file already (--overwrite replaces it)")
+        raise UserError(f"--output={output}: already exists (--overwrite replaces it)")
 
 
 def _writer(form: str, stream: Any) -> Write:
@@ -127,7 +127,7 @@ def _write_table(predictor: Rows, predictions: Iterator[Prediction]) -> None:
 
 
 def _write_csv(predictor: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
-    """Comma-separated values, with a line of titles if there is a prediction."""
+    """Write comma-separated values, with a header if there are predictions."""
     writer = None
     records = getattr(predictor, "records", predictor.rows)
     for prediction in predictions:
@@ -139,7 +139,7 @@ def _write_csv(predictor: Rows, predictions: Iterator[Prediction], stream: Any) 
 
 
 def _write_json(_: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
-    """One list of all predictions."""
+    """Write one list of all predictions."""
     start = "[\n"
     for prediction in predictions:
         stream.write(start + "\n".join(f"  {line}" for line in _json(prediction, indent=2).split("\n")))
@@ -148,7 +148,7 @@ def _write_json(_: Rows, predictions: Iterator[Prediction], stream: Any) -> None
 
 
 def _write_json_lines(_: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
-    """A line for each prediction."""
+    """Write a line per prediction."""
     for prediction in predictions:
         stream.write(f"{_json(prediction)}\n")
 

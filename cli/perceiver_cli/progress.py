@@ -1,4 +1,4 @@
-"""Progress of training and evaluation where there is no terminal for a bar: lines on standard error."""
+"""Progress of training and evaluation as lines on standard error, without a terminal for a progress bar."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from perceiver_registry.progress import ProgressLines
 
 
 def has_terminal() -> bool:
-    """Return whether Lightning's progress bar is shown: it is drawn on standard output."""
+    """Return whether standard output is a terminal, on which Lightning draws its progress bar."""
     return Console().is_terminal
 
 
 class LogProgress(ProgressBar):
-    """Print the step, metrics, rate and remaining time, first after some seconds, then at intervals."""
+    """Print step, metrics, rate and remaining time at intervals."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class LogProgress(ProgressBar):
 
 
 def total_steps(trainer: Trainer) -> int | None:
-    """The number of optimizer steps at which training ends, as far as it is known.
+    """Return the optimizer step at which training ends, or None if it is unknown.
 
     Unlike the trainer's ``estimated_stepping_batches`` this loads no data.
     """
@@ -101,7 +101,7 @@ def _finite(number: float) -> int | None:
 
 
 def _time_left(trainer: Trainer) -> float | None:
-    """Seconds that ``max_time`` leaves, or None if there is no such limit."""
+    """Return the seconds left until ``max_time``, or None without this limit."""
     left = [callback.time_remaining() for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
     return min((max(0.0, seconds) for seconds in left if seconds is not None), default=None)
 

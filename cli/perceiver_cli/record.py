@@ -1,4 +1,4 @@
-"""Content of checkpoints: plain data and tensors, which torch's restricted unpickler reads back."""
+"""Content of checkpoints: plain data and tensors only, as torch's restricted unpickler requires."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perceiver_registry import UserError
 
 
 def as_plain(value: Any) -> Any:
-    """A copy of a configuration value as plain data: what YAML and checkpoints can hold."""
+    """Convert a configuration value to plain data, which YAML and checkpoints can represent."""
     if isinstance(value, Mapping):
         return {str(key): as_plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -31,7 +31,7 @@ def as_plain(value: Any) -> Any:
 
 
 def check_record(checkpoint: Mapping[str, Any]) -> None:
-    """Check that a checkpoint can be read back once it is written.
+    """Check that a checkpoint can be read back after it is written.
 
     Raises:
         UserError: if it cannot; the message names the entry.
@@ -39,13 +39,13 @@ def check_record(checkpoint: Mapping[str, Any]) -> None:
     found = _unreadable(checkpoint, "")
     if found is not None:
         raise UserError(
-            f"checkpoints of this run could not be read back: {found}, and a checkpoint holds plain data and tensors "
+            f"checkpoints of this run could not be read back: {found}, but checkpoints contain plain data and tensors "
             "only (leave out the callback or option that adds it)"
         )
 
 
 def _unreadable(value: Any, name: str) -> str | None:
-    """The first entry that is not read back, by its dotted name, and its type."""
+    """Describe the first entry that cannot be read back; None if all can."""
     if _is_read_back(value):
         return None
     children: list[tuple[Any, Any]] = []
@@ -72,7 +72,7 @@ def _is_read_back(value: Any) -> bool:
 
 
 def _without_elements(value: Any) -> Any:
-    """A copy whose tensors are empty, so that checking takes no time."""
+    """Copy nested values with empty tensors, to make the check fast."""
     if type(value) is torch.Tensor:
         return torch.empty(0)
     if type(value) in (dict, OrderedDict):

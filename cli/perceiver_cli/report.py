@@ -1,4 +1,4 @@
-"""Report at the end of a training: its results, and the commands that use them."""
+"""Report at the end of training: results, checkpoints and the commands that use them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def report(trainer: Trainer, last: Path | None, again: str = "", plugins: str = 
     """Compose the lines of the report.
 
     Args:
-        trainer: the trainer, whose training has ended.
-        last: the latest checkpoint, if checkpoints are written at all.
-        again: flags of a command that resumes the run, each after a space.
-        plugins: flags of a command that uses its model, each after a space.
+        trainer: the trainer, after training.
+        last: path of the latest checkpoint. None: checkpoints are disabled.
+        again: common flags of a command that resumes the run, each after a space.
+        plugins: common flags of a command that uses its model, each after a space.
     """
     steps = trainer.global_step
     yield f"\nTrained for {steps} {'step' if steps == 1 else 'steps'}."
@@ -32,24 +32,24 @@ def report(trainer: Trainer, last: Path | None, again: str = "", plugins: str = 
         return
     used = best[0].best_model_path if best else last
     yield f"Latest state: {last}"
-    yield f"\nUse it:     perceiver predict {shlex.quote(f'--ckpt_path={used}')}{plugins} ..."
-    yield f"Go on:      perceiver fit {shlex.quote(f'--ckpt_path={last}')}{again} --trainer.max_steps=N"
-    yield from (f"Look at it: {logs}" for logs in _logs(trainer))
+    yield f"\nPredict:    perceiver predict {shlex.quote(f'--ckpt_path={used}')}{plugins} ..."
+    yield f"Resume:     perceiver fit {shlex.quote(f'--ckpt_path={last}')}{again} --trainer.max_steps=N"
+    yield from (f"Logs:       {logs}" for logs in _logs(trainer))
 
 
 def _results(trainer: Trainer, best: Sequence[Any], last: Path | None) -> Iterator[str]:
-    """The latest metrics and the best ones."""
+    """Yield lines with the latest and the best validation metrics."""
     latest = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
     if latest:
         yield f"Last validation: {', '.join(f'{name} {_number(value)}' for name, value in sorted(latest.items()))}"
     elif last is not None:
-        yield "No validation was run, so there is no best.ckpt."
+        yield "No validation was run, so best.ckpt was not saved."
     for callback in best:
         yield f"Best {_monitored(callback)} {_number(callback.best_model_score)}: {callback.best_model_path}"
 
 
 def _logs(trainer: Trainer) -> Iterator[str]:
-    """Commands that show the run's logs, and files of logs."""
+    """Yield commands that show the run's logs, or their files."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             yield f"tensorboard {shlex.quote(f'--logdir={logger.save_dir}')}"
@@ -67,6 +67,6 @@ def _monitored(callback: ModelCheckpoint) -> str:
 
 
 def _number(value: Any) -> str:
-    """A metric with four decimals or, where these would be zeros, with four digits."""
+    """Format a metric with four decimals or, below 0.001, with four significant digits."""
     number = float(value)
     return f"{number:.4f}" if number == 0 or abs(number) >= 0.001 else f"{number:.4g}"

@@ -1,6 +1,6 @@
-"""Training state restored from a checkpoint file: checked, and kept within the run's own folder.
+"""Training state restored from a checkpoint: validated, and confined to the run's own folder.
 
-A checkpoint may come from anybody. Callbacks restore paths from it, and delete or overwrite what these name.
+A checkpoint may come from an untrusted source. Callbacks restore paths from it, and delete or overwrite these files.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ MAX_COUNT = 2**53
 """Largest number of steps, batches or epochs in a checkpoint (arbitrary; converts to a float exactly)."""
 
 OLDEST_LIGHTNING = Version("2.0")
-"""State of older versions would be migrated, which no checkpoint of this project needs."""
+"""Oldest version that can be restored; no checkpoint of this project is older."""
 
 
 def check_training_state(checkpoint: Mapping[str, Any], trainer: Trainer, source: Path) -> None:
-    """Check that what a run is resumed from has the structure of a run's state.
+    """Check the structure of the training state in a checkpoint.
 
     Args:
-        checkpoint: the whole checkpoint.
+        checkpoint: content of the checkpoint.
         trainer: the trainer that will resume.
         source: the file, for messages.
 
     Raises:
-        UserError: if it has not; the message names the first entry that is damaged.
+        UserError: if an entry is missing or damaged; the message names the first one.
     """
     damaged = next(_damaged_entries(checkpoint, trainer), None)
     if damaged is not None:
-        raise UserError(f"{source}: no run can be resumed from it: {damaged} is missing or damaged")
+        raise UserError(f"{source}: cannot be resumed from: {damaged} is missing or damaged")
 
 
 def _damaged_entries(checkpoint: Mapping[str, Any], trainer: Trainer) -> Iterator[str]:
-    """Names of the entries that are not of their type."""
+    """Yield the names of entries with a wrong type."""
     yield from (name for name in ("epoch", "global_step") if not _is_count(checkpoint.get(name)))
     if not _is_current_version(checkpoint.get("pytorch-lightning_version")):
         yield "pytorch-lightning_version"
@@ -76,7 +76,7 @@ def _is_list_of_states(value: Any) -> bool:
 
 
 def _unlike(state: Any, template: Any, name: str) -> Any:
-    """Names of the entries of nested counters that a trainer's own counters do not have."""
+    """Yield the names of entries in nested counters that differ in type or name from the trainer's counters."""
     if isinstance(template, bool):
         if not isinstance(state, bool):
             yield name
@@ -105,32 +105,32 @@ def _is_current_version(value: Any) -> bool:
 
 
 def check_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any], source: Path) -> None:
-    """Check that an optimizer finds options of its own types and, for fused kernels, tensors of its weights' shapes.
+    """Check the types of saved options and, for fused kernels, the shapes of saved tensors.
 
-    A fused kernel checks nothing itself: it would read and write beyond the end of a tensor.
+    A fused kernel does not check shapes: it would read and write out of bounds.
 
     Raises:
-        UserError: if it does not.
+        UserError: if the state does not fit the optimizer.
     """
     groups: Any = state.get("param_groups")
     fits = _is_list_of_states(groups) and _has_numbers_of(groups, optimizer)
     is_fused = all("fused" in group for group in optimizer.param_groups)
     if not fits or (is_fused and not _has_tensors_of(state, optimizer)):
-        raise UserError(f"{source}: no run can be resumed from it: optimizer_states is damaged, or of another model")
+        raise UserError(f"{source}: cannot be resumed from: optimizer_states is damaged, or of another model")
 
 
 def _has_numbers_of(groups: Iterable[Mapping[str, Any]], optimizer: Optimizer) -> bool:
-    """Whether saved options are numbers where an optimizer's own options are numbers."""
+    """Return whether saved options are numbers wherever the optimizer's options are."""
     return all(
         _is_number(saved[name])
-        for own, saved in zip(optimizer.param_groups, groups, strict=False)
-        for name, value in own.items()
+        for group, saved in zip(optimizer.param_groups, groups, strict=False)
+        for name, value in group.items()
         if name in saved and _is_number(value)
     )
 
 
 def _has_tensors_of(state: Mapping[str, Any], optimizer: Optimizer) -> bool:
-    """Whether saved tensors have the shapes of an optimizer's weights."""
+    """Return whether saved tensors have the shapes of an optimizer's weights."""
     try:
         saved = [number for group in state["param_groups"] for number in group["params"]]
         weights = dict(zip(saved, (p for group in optimizer.param_groups for p in group["params"]), strict=True))
@@ -152,13 +152,13 @@ def _is_number(value: Any) -> bool:
 
 
 class RestoredState(Callback):
-    """Keep the restored state of all callbacks within the run's own folder, and explain a resume that fails.
+    """Confine the restored state of all callbacks to the run's own folder, and explain a resume that fails.
 
-    It must come before all other callbacks.
+    It must be the first callback.
 
     Args:
         source: the checkpoint that the run resumes from.
-        loaded: the same, as it was read; released once Lightning has restored it.
+        loaded: its content, released after Lightning has restored it.
     """
 
     def __init__(self, source: Path, loaded: Checkpoint | None = None):
@@ -173,7 +173,7 @@ class RestoredState(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._loaded is not None:
-            self._loaded.take()  # a strategy or plugin may have read the file itself
+            self._loaded.take()  # release it, even if a strategy or plugin read the file itself
         self._optimizer_states = checkpoint["optimizer_states"]
         states = checkpoint["callbacks"]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -197,7 +197,7 @@ class RestoredState(Callback):
         self._restoring = False
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        # From here to the end of the batch, the optimizer and its schedule use their restored state.
+        # Until the end of the first batch, an error may come from the restored optimizer and schedule.
         self._first_step = trainer.global_step if self._first_step is None else self._first_step
         self._restoring = trainer.global_step == self._first_step
 
@@ -205,35 +205,35 @@ class RestoredState(Callback):
         self._restoring = False
 
     def explained(self, error: Exception) -> Exception:
-        """Return the error to raise for an error of the run: one about the checkpoint, if its state caused it."""
+        """Return the error to raise for an error of the run: about the checkpoint if its state may be the cause."""
         known = isinstance(error, UserError | RunError | OSError | MemoryError | torch.OutOfMemoryError)
         if known or not self._restoring:
             return error
-        message = f"{self.source}: no run can be resumed from it: {in_one_line(error)}"
+        message = f"{self.source}: cannot be resumed from: {in_one_line(error)}"
         return UserError(self._loaded.description.explain(message, self.source) if self._loaded else message)
 
     def _kept(self, callback: Callback, state: Mapping[str, Any], trainer: Trainer) -> dict[str, Any] | None:
-        """The state that a callback restores, or None if it keeps the one that it has."""
+        """Return the state that a callback restores, or None if it keeps its current state."""
         if isinstance(callback, ModelCheckpoint):
             return self._kept_files(callback, state)
         own = OwnFolders([Path(trainer.log_dir or "."), Path.cwd()])
         foreign = next((text for text in _strings(state) if text not in own), None)
         if foreign is None:
             return dict(state)
-        self._report(f"the state of {callback.state_key} names {foreign}, outside the run's folder: not restored")
+        self._report(f"the state of {callback.state_key} is not restored: {foreign} is outside the run's folder")
         return None
 
     def _kept_files(self, callback: ModelCheckpoint, state: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The state of a checkpoint callback with the files that are in the folder that it writes to."""
+        """Return the state of a checkpoint callback, restricted to files in its folder."""
         folder = str(callback.dirpath)
         recorded = state.get("best_k_models")
         if not isinstance(recorded, Mapping):
-            raise UserError(f"{self.source}: no run can be resumed from it: callbacks.best_k_models is damaged")
+            raise UserError(f"{self.source}: cannot be resumed from: callbacks.best_k_models is damaged")
         is_own = self._is_folder_of(folder, state.get("dirpath"))
         files = {path: _file_in(folder, path, state.get("dirpath")) if is_own else "" for path in recorded}
         models = {file: _score(recorded[path], self.source) for path, file in files.items() if file}
         if len(models) < len(recorded):
-            self._report(f"its best checkpoints are not all in {folder}: the best one is determined anew")
+            self._report(f"not all of its best checkpoints are in {folder}: the best one is determined again")
         if not is_own:
             return None
         single = {
@@ -252,7 +252,7 @@ class RestoredState(Callback):
         return kept
 
     def _is_folder_of(self, folder: str, recorded: Any) -> bool:
-        """Whether the run that is resumed wrote its checkpoints to ``folder``, also before it was moved there."""
+        """Return whether a folder has the checkpoints of the resumed run, which may have been moved there."""
         own = Path(folder).resolve()
         if self.source.resolve().parent == own:
             return True
@@ -263,7 +263,7 @@ class RestoredState(Callback):
 
 
 def _file_in(folder: str, path: Any, recorded: Any) -> str:
-    """The file in ``folder`` that ``path`` was in the recorded folder; "" if there is none, or if a link leads out."""
+    """Map a path in the recorded folder to one in ``folder``; "" if the file is missing or outside of it."""
     if not isinstance(path, str) or not path or "://" in path:
         return ""
     name = Path(path)
@@ -275,12 +275,12 @@ def _file_in(folder: str, path: Any, recorded: Any) -> str:
     is_inside = file.resolve().is_relative_to(Path(folder).resolve())
     if not (is_inside and file.is_file() and file.suffix == ModelCheckpoint.FILE_EXTENSION):
         return ""
-    return os.path.join(folder, name)  # as Lightning joins them: it compares paths as strings
+    return os.path.join(folder, name)  # joined as Lightning does, which compares paths as strings
 
 
 def _score(value: Any, source: Path) -> Tensor:
     if not (isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()):
-        raise UserError(f"{source}: no run can be resumed from it: callbacks.best_k_models is damaged")
+        raise UserError(f"{source}: cannot be resumed from: callbacks.best_k_models is damaged")
     return value.reshape(())
 
 

@@ -1,4 +1,4 @@
-"""The folder of a training run: claimed by one run, continued when the run is resumed, and described in it."""
+"""Folder of a training run: claimed by one run, reused when the run is resumed, with its configuration."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CONFIG = "config.yaml"
 
 
 def prepare_run_folder(trainer: Trainer, runs: Path, checkpoint: Path | None) -> None:
-    """Give a run a folder that no other run has, or the folder of the run that it resumes.
+    """Create a new folder for a run, or reuse the folder of the run that it resumes.
 
-    Other processes of the run learn of it from the first one, through Lightning.
+    Lightning broadcasts the folder from the first process to the others.
 
     Args:
         trainer: the trainer, whose loggers and checkpoint callbacks have no folder yet.
-        runs: the folder of numbered runs for a run without a logger that has one.
+        runs: folder of numbered runs, for a run without loggers.
         checkpoint: the checkpoint that the run resumes from, or None.
     """
     if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def prepare_run_folder(trainer: Trainer, runs: Path, checkpoint: Path | None) ->
 
 
 def _claim_for_checkpoints(trainer: Trainer, runs: Path, resumed: Path | None) -> None:
-    """Give the checkpoint callbacks without a folder one that is this run's alone."""
+    """Set the folder of checkpoint callbacks without one to this run's folder."""
     callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath is None]
     if callbacks:
         folder = _claim(runs, resumed)
@@ -51,7 +51,7 @@ def _claim_for_checkpoints(trainer: Trainer, runs: Path, resumed: Path | None) -
 
 
 def _claim_for_logger(logger: TensorBoardLogger | CSVLogger, resumed: Path | None, loggers: Iterable[Logger]) -> None:
-    """Set the version of a logger without one to a folder that is this run's alone."""
+    """Set the version of a logger without one to this run's folder."""
     if logger._version is not None:
         return
     for other in loggers:
@@ -62,17 +62,17 @@ def _claim_for_logger(logger: TensorBoardLogger | CSVLogger, resumed: Path | Non
 
 
 def _root(logger: TensorBoardLogger | CSVLogger) -> Path:
-    """The folder of the logger's runs, in which a TensorBoardLogger expands ``~`` and variables."""
+    """Return the folder of a logger's runs, with ``~`` and variables expanded as the logger does."""
     logger._version = "version"
     folder = Path(logger.log_dir)
     logger._version = None
-    while folder.name != "version":  # a TensorBoardLogger may have a folder below
+    while folder.name != "version":  # a TensorBoardLogger may have a subfolder
         folder = folder.parent
     return folder.parent
 
 
 def _claim(root: Path, resumed: Path | None) -> Path:
-    """The resumed run's folder, if it is one of ``root``, or else a new one, created atomically."""
+    """Return the resumed run's folder if it is in ``root``, or a new folder, created atomically."""
     if resumed is not None and resumed.parent == root.resolve():
         return root / resumed.name
     taken = (path.name.removeprefix("version_") for path in root.glob("version_*"))
@@ -81,14 +81,14 @@ def _claim(root: Path, resumed: Path | None) -> Path:
         folder = root / f"version_{number}"
         try:
             folder.mkdir(parents=True)
-        except FileExistsError:  # another run was faster
+        except FileExistsError:  # claimed by another run
             continue
         return folder
     raise AssertionError("unreachable")
 
 
 def own_folder(checkpoint: Path) -> Path | None:
-    """Return the folder of the run that a checkpoint is of, or None if links in it lead out of it."""
+    """Return the folder of a checkpoint's run; None outside a run, or if links lead out of the folder."""
     path = checkpoint.resolve()
     if path.parent.name != CHECKPOINTS:
         return None
@@ -98,7 +98,7 @@ def own_folder(checkpoint: Path) -> Path | None:
 
 
 class SaveConfig(Callback):
-    """Write the run's configuration next to its logs, from which ``--config`` repeats the run, and to its loggers.
+    """Write the run's configuration to its loggers and to a file, which ``--config`` accepts to repeat the run.
 
     Args:
         values: the configuration, as plain data.
@@ -122,8 +122,8 @@ class SaveConfig(Callback):
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """The folder of a run that has begun, or None if it writes nothing. All processes must call this."""
-    log_dir = trainer.log_dir  # asks all processes
+    """Return the folder of a run that has started, or None if it writes no files. All processes must call this."""
+    log_dir = trainer.log_dir  # a collective operation
     callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
     if trainer.loggers and (isinstance(trainer.loggers[0], TensorBoardLogger | CSVLogger) or not callbacks):
         return Path(log_dir or trainer.default_root_dir)
@@ -131,7 +131,7 @@ def run_folder(trainer: Trainer) -> Path | None:
 
 
 def _declare_metrics(logger: TensorBoardLogger, flat: Mapping[str, Any]) -> None:
-    """Let TensorBoard's table of hyperparameters show the losses that the run logs under these names."""
+    """Add the run's losses to TensorBoard's table of hyperparameters."""
     from torch.utils.tensorboard.summary import hparams
 
     values = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in flat.items()}

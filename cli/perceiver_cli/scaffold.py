@@ -1,4 +1,4 @@
-"""``new-plugin``: makes the package of a plugin that installs, trains and passes its own tests as it is."""
+"""``new-plugin``: a package of a plugin that installs, trains and passes its tests unchanged."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from perceiver_registry import INTERFACE_VERSION, UserError, registry
 from perceiver_registry.registry import NOUNS
 
 TEMPLATES = Path(__file__).with_name("templates")
-"""The package's files, which end in :data:`SUFFIX` here; in paths, :data:`MODULE` stands for its module."""
+"""Templates of the package's files, with suffix :data:`SUFFIX` and the module's name as :data:`MODULE`."""
 
 SUFFIX, MODULE = ".tmpl", "MODULE"
 
 EXECUTABLE = ".ci/run"
 
 TASK = "reconstruction"
-"""Part of the package that ``--task`` adds: in the paths of its files and in the names that it registers."""
+"""Name of the part that ``--task`` adds, in file paths and registered names."""
 
-LONGEST = 30
-"""Characters of a name: with more, lines of the package would be longer than formatters leave them."""
+MAX_NAME_LENGTH = 30
+"""Characters of a name: a longer one makes lines that formatters break."""
 
 DESCRIPTION = f"""\
-{SUMMARIES["new-plugin"]}: an input adapter, an output adapter, a data module, tests, a README
-and a CI script. It installs, trains and passes its own tests as it is, on made-up signals; its
-README says what to change first. With --task, there is a task of its own as well, with its
-loss, metric, queries, output adapter and predictor.
+{SUMMARIES["new-plugin"]}: an input adapter, an output
+adapter, a data module, tests, a README and a CI script. The package installs, trains on
+synthetic signals and passes its tests unchanged; its README lists what to change first. With
+--task it also has a task, with loss, metric, queries, output adapter and predictor.
 
-NAME may be written my-audio, my_audio or "My Audio": the package and what it registers are then
-called my-audio, its module my_audio, and its classes MyAudioInputAdapter and so on."""
+NAME may be my-audio, my_audio or "My Audio": the package and its registered names are then
+my-audio, its module my_audio, and its classes MyAudioInputAdapter and so on."""
 
 NEXT = """\
-Made {folder}: a plugin that trains on made-up signals as it is. What to change first stands in its README.md.
+Created {folder}: a plugin that trains on synthetic signals. Its README.md lists what to change first.
 
   cd {folder}
   pip install -e '.[test]'
@@ -56,14 +56,14 @@ Made {folder}: a plugin that trains on made-up signals as it is. What to change 
 
 
 def new_plugin(command: str, argv: Sequence[str]) -> None:
-    """Makes a plugin's package, and says what to do with it.
+    """Create a plugin's package, and print the next steps.
 
     Args:
-        command: the subcommand's name.
-        argv: what follows it on the command line.
+        command: "new-plugin".
+        argv: arguments after the subcommand.
 
     Raises:
-        UserError: if the name will not do or is taken, or if the package cannot be written where it shall be.
+        UserError: if the name is invalid or taken, or if the package cannot be written.
     """
     parser = Parser(
         prog=f"perceiver {command}",
@@ -72,9 +72,11 @@ def new_plugin(command: str, argv: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("name", metavar="NAME", help="what the plugin is called")
-    parser.add_argument("--folder", metavar="DIR", help="where it is made: a new or empty folder (./NAME)")
-    parser.add_argument("--task", action="store_true", help="add a task: it reconstructs signals, to find unusual ones")
+    parser.add_argument("name", metavar="NAME", help="name of the plugin")
+    parser.add_argument("--folder", metavar="DIR", help="new or empty folder of the package; default: ./NAME")
+    parser.add_argument(
+        "--task", action="store_true", help="add a task: reconstruction of signals, which finds unusual ones"
+    )
     try:
         options = parser.parse_args(argv)
     except SystemExit:  # --help
@@ -93,12 +95,12 @@ def new_plugin(command: str, argv: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Names:
-    """What a plugin is called.
+    """Names of a plugin.
 
     Attributes:
-        name: its distribution, its entry point, and all that it registers (``my-audio``).
+        name: its distribution, entry point and registered names (``my-audio``).
         module: its module (``my_audio``).
-        prefix: what the names of its classes begin with (``MyAudio``).
+        prefix: prefix of its classes (``MyAudio``).
     """
 
     name: str
@@ -107,47 +109,47 @@ class Names:
 
     @classmethod
     def of(cls, written: str) -> Self:
-        """The names that a person means who writes ``my-audio``, ``my_audio`` or ``My Audio``.
+        """Derive the names from ``my-audio``, ``my_audio`` or ``My Audio``.
 
         Raises:
-            UserError: if no plugin can be called so; the message says what would be right.
+            UserError: if the name is invalid; the message suggests a valid one.
         """
         words = re.split("[-_. ]+", written)
         if not all(re.fullmatch("[A-Za-z0-9]+", word) for word in words):
-            raise _unfit(written, "a name is made of ASCII letters and digits, in words joined by hyphens")
+            raise _unfit(written, "must consist of ASCII letters and digits, in words joined by hyphens")
         if not written[0].isalpha():
-            raise _unfit(written, "a name begins with a letter")
-        if len(written) > LONGEST:
-            raise _unfit(written, f"a name has {LONGEST} characters at most")
+            raise _unfit(written, "must begin with a letter")
+        if len(written) > MAX_NAME_LENGTH:
+            raise _unfit(written, f"must have at most {MAX_NAME_LENGTH} characters")
         names = cls(
             name="-".join(words).lower(),
             module="_".join(words).lower(),
-            prefix="".join(word[0].upper() + word[1:] for word in words),  # capitals stay: EEG, not Eeg
+            prefix="".join(word[0].upper() + word[1:] for word in words),  # keeps capitals: EEG, not Eeg
         )
         if keyword.iskeyword(names.module):
-            raise _unfit(written, "a keyword of Python is no name")
+            raise _unfit(written, "must not be a Python keyword")
         return names
 
 
 def check_free(names: Names, task: bool = False) -> None:
-    """Check that nothing that is installed has one of the names.
+    """Check that no installed package, plugin or registered object has one of the names.
 
     Args:
         names: the names of the plugin.
-        task: whether it has a task as well.
+        task: the plugin has a task as well.
 
     Raises:
-        UserError: if something has; the message says what.
+        UserError: if a name is taken; the message names its owner.
     """
     owner = next(_owners(names, task), None)
     if owner is not None:
-        raise _unfit(names.name, f"this is the name of {owner} already")
+        raise _unfit(names.name, f"already the name of {owner}")
 
 
 def _owners(names: Names, task: bool) -> Iterator[str]:
-    """Yield what has one of the names."""
+    """Yield descriptions of the owners of the names."""
     registered = {names.name, f"{names.name}-{TASK}"} if task else {names.name}
-    if names.name == "perceiver":  # its data module would be called like its base class
+    if names.name == "perceiver":  # its data module would have the name of its base class
         yield "this project"
     for loaded in registry().plugins:
         if loaded.plugin.name in registered:
@@ -165,22 +167,22 @@ def _is_importable(module: str) -> bool:
     spec = find_spec(module)
     if spec is None:
         return False
-    # A folder beside which the command is run, but for an __init__.py, is taken for a package as well.
+    # A folder in the current one without __init__.py counts as a namespace package as well.
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     return spec.origin is not None or Path.cwd() / module not in folders
 
 
 def _unfit(written: str, reason: str) -> UserError:
-    return UserError(f"NAME {written!r}: {reason}; {_alike(written)!r} would do")
+    return UserError(f"NAME {written!r}: {reason} (example: {_valid_name(written)!r})")
 
 
-def _alike(written: str) -> str:
-    """The name that is nearest to one that will not do."""
+def _valid_name(written: str) -> str:
+    """Return a valid name similar to an invalid one."""
     plain = unicodedata.normalize("NFKD", written).encode("ascii", "ignore").decode().lower()
     name = "-".join(re.findall("[a-z0-9]+", plain))
     if not name[:1].isalpha() or name == written.lower():
         name = f"my-{name or 'signals'}"
-    return name[:LONGEST].rstrip("-")
+    return name[:MAX_NAME_LENGTH].rstrip("-")
 
 
 # Files
@@ -194,7 +196,7 @@ def render(names: Names, task: bool = False) -> dict[str, str]:
         task: add a task of its own.
 
     Returns:
-        The files' contents by path.
+        Contents by path.
     """
     values = {
         "name": names.name,
@@ -215,20 +217,20 @@ def render(names: Names, task: bool = False) -> dict[str, str]:
 
 
 def write(folder: Path, contents: Mapping[str, str]) -> None:
-    """Writes all files, or none.
+    """Write all files of a package, or none.
 
     Args:
-        folder: where to; it is made, or there and empty.
-        contents: the files' contents, by path in the folder.
+        folder: new or empty folder.
+        contents: contents by path in the folder.
 
     Raises:
-        UserError: if there is something at ``folder``, or if nothing can be written there.
+        UserError: if the folder is not empty, or if it cannot be written.
     """
     try:
         existed = folder.is_dir()
         if folder.exists() and (not existed or any(folder.iterdir())):
-            raise UserError(f"--folder={folder}: there is something already; a new or empty folder is expected")
-        # Within an empty folder, not in its place: a person may stand in it, or it may be another file system.
+            raise UserError(f"--folder={folder}: already exists (give a new or empty folder)")
+        # Keep an existing folder: it may be a shell's current folder, or on another file system.
         draft = (folder if existed else folder.absolute().parent) / f".new-plugin-{os.getpid()}"
         draft.mkdir()
         try:

@@ -1,4 +1,4 @@
-"""Options of the trainer's classes as plain data, where jsonargparse has no form for them."""
+"""Conversion of the trainer's class options to plain data, for types that jsonargparse cannot serialize."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from jsonargparse import Namespace
 
 NOT_SERIALIZED = "Unable to serialize instance"
-"""Start of the text that jsonargparse dumps instead of a value that it cannot serialize."""
+"""Prefix of the text that jsonargparse dumps for a value that it cannot serialize."""
 
 
 def with_plain_enums(value: Any) -> Any:
-    """A copy of nested options in which members of enumerations of strings are plain strings."""
+    """Copy nested options with members of string enumerations as plain strings."""
     if isinstance(value, Namespace):
         return Namespace(**{key: with_plain_enums(child) for key, child in vars(value).items()})
     if isinstance(value, list | tuple):
@@ -21,21 +21,21 @@ def with_plain_enums(value: Any) -> Any:
 
 
 def with_serialized(dumped: Any, given: Any) -> Any:
-    """Dumped options without values that have no form: a string is its own, and an object is an option's default.
+    """Return dumped options without unserializable objects, which are defaults, and with strings restored.
 
     Args:
-        dumped: nested options as jsonargparse dumped them.
-        given: the same before.
+        dumped: nested options, dumped by jsonargparse.
+        given: the options before.
     """
     if isinstance(dumped, Mapping):
         pairs = {key: (value, given.get(key) if isinstance(given, Mapping) else None) for key, value in dumped.items()}
-        return {key: with_serialized(*pair) for key, pair in pairs.items() if _has_form(*pair)}
+        return {key: with_serialized(*pair) for key, pair in pairs.items() if _is_serializable(*pair)}
     if isinstance(dumped, list) and isinstance(given, list | tuple):
         return [with_serialized(*pair) for pair in zip(dumped, given, strict=True)]
     return given if _is_marked(dumped) else dumped
 
 
-def _has_form(dumped: Any, given: Any) -> bool:
+def _is_serializable(dumped: Any, given: Any) -> bool:
     return not _is_marked(dumped) or isinstance(given, str)
 
 

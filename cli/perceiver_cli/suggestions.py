@@ -1,4 +1,4 @@
-"""Suggestions after unknown flags, arguments and commands. Imports nothing heavy."""
+"""Suggestions for unknown flags, arguments and commands. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SYNONYMS = {
     "wd": "weight_decay",
     "workers": "num_workers",
 }
-"""Names of other tools' flags, and those of ours, without their section."""
+"""Flags of this command by the names that other tools use, without their section."""
 
 COMMANDS = {
     "train": "fit",
@@ -39,22 +39,22 @@ COMMANDS = {
     "adapters": "list-adapters",
     "formats": "list-formats",
 }
-"""Names of other tools' commands, and those of ours."""
+"""Subcommands by the names that other tools use."""
 
 COMMON_FLAGS = ("--allow", "--debug", "--plugin", "--plugins")
-"""Flags that every command takes."""
+"""Flags of all subcommands."""
 
 CHOICES = {"task": "task", "data": "data", "model": "model", "input": "model.encoder", "output": "model.decoder"}
-"""The kinds of what is registered, and the flag that chooses one."""
+"""Flags that select a registered object, by its kind."""
 
 MAX_SUGGESTIONS = 3
-"""Arbitrary: as many as a line shows."""
+"""Arbitrary: fits in a line."""
 
 
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:
-    """Find the dotted names that a name may mean, the likely ones first; empty if no name is near.
+    """Find the dotted names that are similar to a name, the most likely first.
 
-    Hyphens count as underscores, and the name may lack its section: ``lr`` means ``optimizer.lr``.
+    Hyphens count as underscores, and the section may be omitted: ``lr`` matches ``optimizer.lr``.
     """
     known = sorted(known)
     wanted = name.replace("-", "_").lower()
@@ -72,7 +72,7 @@ def nearest_names(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _key(name: str) -> str:
-    """A name without what is easily written in another way."""
+    """Normalise a name for comparison: lower case, without dots and underscores."""
     return name.lower().replace(".", "").replace("_", "")
 
 
@@ -80,25 +80,25 @@ def _section(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def suggest_name(name: str, known: Iterable[str], otherwise: str = "--help shows all") -> str:
-    """Compose what follows an unknown dotted name, such as a key of a config file.
+def suggest_name(name: str, known: Iterable[str], otherwise: str = "--help lists all") -> str:
+    """Compose the suggestion for an unknown dotted name, such as a key of a config file.
 
     Args:
         name: the unknown name.
-        known: the known ones.
-        otherwise: what to say if none is near.
+        known: the known names.
+        otherwise: text to return if no name is similar.
     """
     found = nearest_names(name, known)
     return f"did you mean {' or '.join(map(repr, found))}?" if found else otherwise
 
 
 def suggest_flag(flag: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
-    """Compose what follows an unknown flag.
+    """Compose the suggestion for an unknown flag.
 
     Args:
-        flag: the unknown flag, with its dashes and without a value.
-        known: the known flags, with their dashes.
-        listed: flags that are listed if none is near. None: all known ones.
+        flag: the unknown flag, with dashes and without a value.
+        known: the known flags, with dashes.
+        listed: flags to list if none is similar. None: all known flags.
     """
     names = [each.removeprefix("--") for each in (*known, *COMMON_FLAGS)]
     found = nearest_names(flag.lstrip("-"), names)
@@ -108,11 +108,11 @@ def suggest_flag(flag: str, known: Iterable[str], listed: Iterable[str] | None =
 
 
 def suggest_argument(word: str, flags: Iterable[str]) -> str | None:
-    """Compose the flag that a word without one is likely meant for; None if it can be anything.
+    """Suggest the flag that a positional argument was likely meant for, or None.
 
     Args:
         word: an argument that is not a flag.
-        flags: the known flags, with their dashes.
+        flags: the known flags, with dashes.
     """
     name, equals, value = word.partition("=")
     if equals:
@@ -130,7 +130,7 @@ def suggest_argument(word: str, flags: Iterable[str]) -> str | None:
 
 
 def suggest_command(word: str, commands: Iterable[str]) -> str:
-    """Compose what follows an unknown command."""
+    """Compose the suggestion for an unknown subcommand."""
     if word.startswith("-"):
         return f"a command comes first: perceiver fit {word} ..."
     if word in registry().names("task"):

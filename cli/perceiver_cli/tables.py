@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Tables on standard output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perceiver_registry.escaping import escape_line
 
 
 def print_table(rows: Iterable[Mapping[str, str]], title: str | None = None) -> None:
-    """Prints rows that have the same keys, which are the columns' titles."""
+    """Print rows as a table; their common keys are the column titles."""
     rows = list(rows)
     if not rows:
         return
@@ -19,11 +19,11 @@ def print_table(rows: Iterable[Mapping[str, str]], title: str | None = None) -> 
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     console = Console(markup=False, highlight=False, soft_wrap=False)
-    if not console.is_terminal:  # a pipe has no width to fit into
+    if not console.is_terminal:  # a pipe has no width
         console = Console(markup=False, highlight=False, width=240)
     console.print(table)
 
 
 def _cell(text: str) -> str:
-    """``text`` in one line, with nothing that a terminal would obey."""
+    """Format a cell as one line with control characters escaped."""
     return escape_line(" ".join(text.split()))

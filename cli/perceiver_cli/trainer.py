@@ -1,4 +1,4 @@
-"""Lightning's trainer for a run: its options as objects, and the callbacks that every run has."""
+"""Creation of Lightning's trainer for a run, with its options as objects and the callbacks of all runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from perceiver_registry.checkpoint import Checkpoint
 from perceiver_registry.errors import surface_own_fault
 
 CREATION_ERRORS = (ValueError, TypeError, MisconfigurationException, ArgumentError)
-"""Errors of classes that cannot be created with the options that are given."""
+"""Errors of constructors about their arguments."""
 
 
 def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> Trainer:
@@ -43,17 +43,17 @@ def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> 
     Args:
         command: "fit", "validate" or "test".
         values: the values of the run.
-        chosen: what is to be run.
-        saved: the values that are saved as the run's configuration.
+        chosen: the run.
+        saved: the values to save as the run's configuration.
 
     Raises:
-        UserError: if the options do not make a trainer.
+        UserError: if the trainer's options are invalid.
     """
     options = _create_options(values["trainer"])
     if options["devices"] in (-1, "-1"):
-        options["devices"] = "auto"  # all there are as well, and on a CPU no error
+        options["devices"] = "auto"  # also selects all devices, but is valid on a CPU
     if isinstance(options["val_check_interval"], int) and options["check_val_every_n_epoch"] == 1:
-        options["check_val_every_n_epoch"] = None  # steps are counted across epochs, however short these are
+        options["check_val_every_n_epoch"] = None  # count steps across epochs
     options["callbacks"] = _as_list(options["callbacks"])
     options["callbacks"] += _progress(options)
     options["plugins"] = _with_checkpoint_io(_as_list(options["plugins"]), chosen.loaded)
@@ -71,7 +71,7 @@ def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> 
 
 
 def find_device(values: Mapping[str, Any]) -> torch.device:
-    """Return the device on which a model predicts: the one that is named, or the first one.
+    """Return the device for predictions: the named one, or else the first one.
 
     Args:
         values: the trainer's options.
@@ -82,7 +82,7 @@ def find_device(values: Mapping[str, Any]) -> torch.device:
 
 
 def default_precision(values: Mapping[str, Any]) -> str:
-    """Return bfloat16 where a GPU computes in it, otherwise 32 bits: on most CPUs bfloat16 is slower.
+    """Return mixed bfloat16 on GPUs that support it, otherwise 32 bits: bfloat16 is slower on most CPUs.
 
     Args:
         values: the trainer's options.
@@ -92,7 +92,7 @@ def default_precision(values: Mapping[str, Any]) -> str:
 
 
 def _create_options(values: Mapping[str, Any]) -> Values:
-    """The trainer's options with loggers, callbacks and other objects of plain data."""
+    """Instantiate loggers, callbacks and other objects in the trainer's options."""
     try:
         return {**values, **_instantiate(values)}
     except CREATION_ERRORS:
@@ -104,7 +104,7 @@ def _create_options(values: Mapping[str, Any]) -> Values:
 
 
 def _check_option(name: str, value: Any) -> None:
-    """Raise the error of a class that cannot be created; jsonargparse's own is about all types that it tried."""
+    """Raise the error of a class that cannot be created; jsonargparse's own error lists all types that it tried."""
     try:
         _instantiate({name: value})
     except CREATION_ERRORS as error:
@@ -140,14 +140,14 @@ def _new_trainer(options: Mapping[str, Any]) -> Trainer:
     except MisconfigurationException as error:
         if "No supported gpu backend" in str(error):
             raise UserError(
-                f"--trainer.accelerator={options['accelerator']}: this machine has no GPU that torch can use; "
-                "--trainer.accelerator=cpu goes without"
+                f"--trainer.accelerator={options['accelerator']}: torch finds no GPU on this machine "
+                "(use --trainer.accelerator=cpu)"
             ) from error
         raise
 
 
 def _progress(options: Mapping[str, Any]) -> list[Any]:
-    """Callback for progress without a terminal, unless a progress bar is chosen or disabled."""
+    """Create the callback for progress without a terminal, unless a progress bar is configured or disabled."""
     chosen = _has(options["callbacks"], ProgressBar)
     return [] if chosen or has_terminal() or options["enable_progress_bar"] is False else [LogProgress()]
 
@@ -155,12 +155,12 @@ def _progress(options: Mapping[str, Any]) -> list[Any]:
 def _training_callbacks(
     options: Mapping[str, Any], values: Values, loaded: Checkpoint | None, saved: Values
 ) -> list[Any]:
-    """The configured callbacks with those that restore, record and save a run."""
+    """Return the configured callbacks with those that restore, record and save a run."""
     restored = [RestoredState(loaded.path, loaded)] if loaded is not None else []
     callbacks = with_found_values([*restored, *options["callbacks"]], saved, loaded is not None)
     if options["enable_model_summary"] is not False and not _has(callbacks, ModelSummary):
         callbacks.append(ParameterSummary())
-    if options["fast_dev_run"]:  # a trial, which leaves nothing behind
+    if options["fast_dev_run"]:  # saves nothing
         return callbacks
     callbacks.append(SaveConfig(saved))
     if options["log_every_n_steps"] is None:
@@ -173,7 +173,7 @@ def _training_callbacks(
 
 
 def _with_checkpoint_io(plugins: list[Any], loaded: Checkpoint | None) -> list[Any]:
-    """The trainer's plugins, with checkpoints written atomically unless one of them writes checkpoints itself."""
+    """Add atomic writing of checkpoints to the trainer's plugins, unless one of them writes checkpoints."""
     for plugin in plugins:
         if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:
             plugin.checkpoint_io = AtomicCheckpointIO(loaded)

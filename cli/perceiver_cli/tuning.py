@@ -1,4 +1,4 @@
-"""Lightning's search for a learning rate and a batch size before training, and what it leaves for a resumed run."""
+"""Recording of the learning rate and batch size that Lightning's tuners find before training."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ TUNERS = (BatchSizeFinder, LearningRateFinder)
 
 
 def with_found_values(callbacks: Sequence[Any], saved: Values, resumed: bool) -> list[Any]:
-    """The callbacks of a run, with one that records the values that were found where some search for them.
+    """Add a callback that records the values that tuners find; remove tuners from a resumed run.
 
     Args:
-        callbacks: the callbacks.
-        saved: the values that are saved as the run's configuration.
-        resumed: whether the run is resumed: values were found when it began, and are not searched again.
+        callbacks: the callbacks of the run.
+        saved: the values to save as the run's configuration.
+        resumed: the run is resumed, and keeps the values found when it started.
     """
     tuners = [callback for callback in callbacks if isinstance(callback, TUNERS)]
     if not tuners:
         return list(callbacks)
     if resumed:
         names = " and ".join(type(callback).__name__ for callback in tuners)
-        note(f"perceiver: {names}: left out, as a resumed run keeps the values that were found when it began")
+        note(f"perceiver: {names}: left out, as a resumed run keeps the values found when it started")
         return [callback for callback in callbacks if callback not in tuners]
     return [*callbacks, RecordFoundValues(saved)]
 
 
 class RecordFoundValues(Callback):
-    """Record the learning rate and the batch size that were found, so that a resumed run has them.
+    """Record the learning rate and batch size that were found, for a resumed run.
 
     Args:
-        saved: the values that are saved as the run's configuration, which are changed.
+        saved: the values to save as the run's configuration, changed in place.
     """
 
     def __init__(self, saved: Values):

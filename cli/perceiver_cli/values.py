@@ -1,4 +1,4 @@
-"""Values of a run as nested dicts, in which sections are chosen by name."""
+"""Values of a run as nested dicts with sections that are selected by name."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ NAME_KEYS = {
     "optimizer": "name",
     "lr_scheduler": "name",
 }
-"""The sections that are chosen by name, and the key under which each holds it."""
+"""Key of the name in each section that is selected by name."""
 
 KINDS = {"task": "task", "model": "model", "model.encoder": "input", "model.decoder": "output", "data": "data"}
-"""The sections whose names are registered, and the registry's kind of each."""
+"""Kind of registered object, by the section that selects it."""
 
 NONE = ("none", "null")
-"""What a flag may say for "no such thing"."""
+"""Values of flags that mean null."""
 
 
 class Replacement(dict[str, Any]):
-    """Values that replace a section as a whole, instead of being merged into it."""
+    """Values that replace a section instead of being merged into it."""
 
 
 def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "") -> Values:
-    """``upper``'s values over ``lower``'s. Where ``upper`` names another thing, the options of ``lower``'s go.
+    """Merge two nested values; a section with another name in ``upper`` discards the options in ``lower``.
 
     Args:
         lower: nested values.
-        upper: nested values that win.
-        section: dotted name of the section that the two are.
+        upper: nested values, which take precedence.
+        section: dotted name of the section that both are.
     """
     name_key = NAME_KEYS.get(section)
     if isinstance(upper, Replacement):
@@ -56,7 +56,7 @@ def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "")
 
 
 def nest(flat: Mapping[str, Any]) -> Values:
-    """Nested values from values by dotted name, in which a section's own name stands for its choice by name."""
+    """Nest values by dotted name; the name of a section sets its name key."""
     values: Values = {}
     for dotted, value in flat.items():
         *path, key = dotted.split(".")
@@ -71,12 +71,12 @@ def nest(flat: Mapping[str, Any]) -> Values:
 
 
 def flatten(values: Mapping[str, Any], whole: Container[str] = (), prefix: str = "") -> Values:
-    """Values by dotted name from nested ones.
+    """Flatten nested values to values by dotted name.
 
     Args:
         values: the nested values.
-        whole: dotted names of values that are mappings themselves, and stay what they are.
-        prefix: what all dotted names begin with.
+        whole: dotted names of mappings that are values, which are kept.
+        prefix: prefix of all dotted names.
     """
     flat: Values = {}
     for key, value in values.items():
@@ -89,14 +89,14 @@ def flatten(values: Mapping[str, Any], whole: Container[str] = (), prefix: str =
 
 
 def name_of(values: Mapping[str, Any], section: str) -> str | None:
-    """The name that ``values`` choose for a section, or None."""
+    """Return the name that a section has in nested values, or None."""
     for key in section.split("."):
         values = values.get(key) or {}
     return values.get(NAME_KEYS[section])
 
 
 def normalise(values: Mapping[str, Any], section: str = "") -> Values:
-    """A config file's values with each section that is chosen by name in one form.
+    """Normalise the sections of a config file that are selected by name.
 
     ``data: wikipedia`` and Lightning's ``data: {class_path: ..., init_args: {...}}`` become ``data: {name: ...}``.
     """

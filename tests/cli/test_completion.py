@@ -1,4 +1,4 @@
-"""Completion: what real shells make of a line that is being typed."""
+"""Shell completion in bash and zsh."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ print(json.dumps(sorted({"torch", "pytorch_lightning", "transformers", "jsonargp
 
 @pytest.fixture(scope="module")
 def variables(environment) -> dict[str, str]:
-    """The environment of the shells: their ``perceiver`` is this one's, and the cache the tests'."""
+    """Environment of the shells, with this environment's ``perceiver`` and the tests' cache."""
     return environment | {
         "PATH": f"{BIN}:{environment['PATH']}",
         "HOME": environment["PERCEIVER_CACHE"],
@@ -64,7 +64,7 @@ def variables(environment) -> dict[str, str]:
 
 
 def bash_words(line: str, breaks: str) -> list[str]:
-    """The words that bash splits a line into."""
+    """Split a line into words as bash does."""
     words: list[str] = []
     for word in line.split(" "):
         words.append("")
@@ -78,7 +78,7 @@ def bash_words(line: str, breaks: str) -> list[str]:
 
 @pytest.fixture
 def bash(variables, tmp_path):
-    """What the function that bash calls offers for a line, with the cursor at its end."""
+    """Return the candidates of the bash function for a line with the cursor at its end."""
 
     def bash(line: str, breaks: str = "=:", **more: str) -> list[str]:
         words = bash_words(line, breaks)
@@ -101,7 +101,7 @@ def bash(variables, tmp_path):
 
 @pytest.fixture
 def words(perceiver):
-    """What may follow on a line, by the command itself, in this process."""
+    """Return the candidates for a line, computed in this process."""
 
     def words(line: str) -> list[str]:
         result = perceiver("completion", "words", "--", *line.split(" ")[1:])
@@ -132,24 +132,24 @@ def test_bash_completes_commands_and_names(bash):
 
 
 @pytest.mark.parametrize(("breaks", "prefix"), [("=:", ""), (":", "--task="), ("", "--task=")])
-def test_bash_completes_the_part_of_a_word_that_it_replaces(bash, breaks, prefix):
-    """What a person's bash takes for the end of a word is a setting."""
+def test_bash_completes_after_word_breaks(bash, breaks, prefix):
+    """COMP_WORDBREAKS is a setting of the user's bash."""
     assert bash("perceiver fit --task=ml", breaks) == [f"{prefix}mlm"]
 
 
-def test_bash_sets_no_space_after_what_goes_on(bash, tmp_path):
+def test_bash_adds_no_space_after_incomplete_words(bash, tmp_path):
     (tmp_path / "recipes").mkdir()
     assert bash("perceiver fit --config=rec") == ["compopt -o nospace", "recipes/"]
     assert bash("perceiver new-plugin --fol") == ["compopt -o nospace", "--folder="]
 
 
-def test_bash_completes_flags_of_what_is_chosen(bash):
+def test_bash_completes_flags_of_chosen_names(bash):
     found = bash("perceiver fit --task=mlm --model.encoder.vo")
     assert found == ["compopt -o nospace", "--model.encoder.vocab_size="]
     assert bash("perceiver fit --task=mlm --model.init=") == ["local", "normal"]
 
 
-def test_bash_completes_names_that_two_plugins_claim(bash, plugin_files):
+def test_bash_completes_ambiguous_names(bash, plugin_files):
     line = f"perceiver fit {plugin_files} --model.encoder="
     assert {"one.py:wave", "two.py:wave", "text"} <= set(bash(line))
     assert bash(f"{line}one.py:") == ["wave"]
@@ -157,8 +157,8 @@ def test_bash_completes_names_that_two_plugins_claim(bash, plugin_files):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_person_presses_the_key(shell, variables, tmp_path, bash):
-    """The real thing, in a terminal: a unique name is completed, a flag is, and a file where nothing else is known."""
+def test_tab_key_completes(shell, variables, tmp_path, bash):
+    """Complete a unique name, a flag and a file in a shell on a terminal."""
     assert bash("perceiver fit --task=mlm --data=text-files --data.train_f")  # which fills the cache
     (tmp_path / "my texts.txt").touch()
     options = ["--norc", "--noprofile", "-i"] if shell == "bash" else ["-f", "-i"]
@@ -178,7 +178,7 @@ def test_a_person_presses_the_key(shell, variables, tmp_path, bash):
 
 
 def in_terminal(command: list[str], steps: list[tuple[str, str]], cwd: Path, variables: dict[str, str]) -> None:
-    """Types into a program, and waits after each step for what it is to show."""
+    """Type into a program, and wait for the expected output after each step."""
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(cwd)
@@ -232,7 +232,7 @@ def test_values_of_flags(words, tmp_path):
         assert words(f"perceiver {line}") == []
 
 
-def test_flags_are_those_of_the_chosen_classes(words, trained, tmp_path):
+def test_flags_of_chosen_classes_are_completed(words, trained, tmp_path):
     tables = ["--task=regression", "--model.encoder=table"]
     assert words("perceiver fit --task=mlm --data.text_c") == []
     assert words("perceiver fit --task=mlm --data=text-files --data.text_c") == ["--data.text_column="]
@@ -250,13 +250,13 @@ def test_flags_are_those_of_the_chosen_classes(words, trained, tmp_path):
     "line",
     ["nothing --x", "fit --task=nothing --data.", "fit --config=missing.yaml --data.", "fit --ckpt_path=last --data."],
 )
-def test_mistakes_are_silent(words, line):
+def test_completion_of_wrong_lines_is_silent(words, line):
     assert words(f"perceiver {line}") in ([], ["--data="])
 
 
 def test_only_known_shells_have_scripts(perceiver):
-    assert perceiver("completion").error == "completion: which shell? known: bash, zsh"
-    assert perceiver("completion", "fish").error == "completion fish: which shell? known: bash, zsh"
+    assert perceiver("completion").error == "completion: name of a shell expected (known: bash, zsh)"
+    assert perceiver("completion", "fish").error == "completion fish: name of a shell expected (known: bash, zsh)"
     assert "source <(perceiver completion bash)" in perceiver("completion", "--help").out
 
 
@@ -271,7 +271,7 @@ def test_names_of_an_installed_plugin_are_completed(tmp_path):
 # Speed
 
 
-def test_names_and_flags_that_are_known_import_nothing_slow(environment, tmp_path, words):
+def test_cached_completion_imports_nothing_slow(environment, tmp_path, words):
     assert words("perceiver fit --task=mlm --model.num_l")  # which fills the cache
     lines = ("fit --ta", "fit --task=ml", "fit --task=mlm --data=", "fit --task=mlm --model.num_l", "list-data --f")
     for line in lines:
@@ -282,7 +282,7 @@ def test_names_and_flags_that_are_known_import_nothing_slow(environment, tmp_pat
             assert json.loads(slow) == [], line
 
 
-def test_the_cache_is_never_stale(words, tmp_path, monkeypatch):
+def test_cache_is_invalidated_by_changes(words, tmp_path, monkeypatch):
     monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
     line = "perceiver fit --task=mlm --model.num_l"
     expected = words(line)
@@ -297,7 +297,7 @@ def test_the_cache_is_never_stale(words, tmp_path, monkeypatch):
     assert words(line) == expected
     cached["flags"]["--model.num_lies="] = []
     file.write_text(json.dumps(cached)[:-10])
-    assert words(line) == expected, "a damaged cache is no cache"
+    assert words(line) == expected, "a damaged cache must be ignored"
 
     (tmp_path / "site" / "another-1.0.dist-info").mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path / "site")
@@ -305,7 +305,7 @@ def test_the_cache_is_never_stale(words, tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache" / "completion").glob("*.json"))) == 2, "what is installed has changed"
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(words, tmp_path, monkeypatch):
+def test_completion_works_without_a_writable_cache(words, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "file"))
     assert words("perceiver fit --task=mlm --model.num_latents") == ["--model.num_latents="]

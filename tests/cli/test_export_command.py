@@ -1,4 +1,4 @@
-"""``perceiver export``: what it writes and says, and what it refuses; and the page on serving, executed."""
+"""``perceiver export``, and the commands of the serving guide."""
 
 from __future__ import annotations
 
@@ -32,25 +32,24 @@ def needs_onnx() -> None:
 
 
 def table_in(out: str) -> list[list[str]]:
-    """The lines on inputs and outputs of what the command printed."""
+    """Parse the table of inputs and outputs in the command's output."""
     return [line.strip().split(maxsplit=3) for line in out.splitlines() if line.startswith(("inputs", "outputs"))]
 
 
 @pytest.mark.parametrize(("format", "suffix"), [("onnx", ".onnx"), ("torch-export", ".pt2")])
-def test_a_checkpoint_becomes_a_file_beside_it(
+def test_export_writes_next_to_the_checkpoint(
     format: str,
     suffix: str,
     image_classifier: Any,
     tmp_path: Path,
-    start: Callable[..., Any],
-    finish: Callable[..., Any],
+    perceiver: Callable[..., Any],
 ) -> None:
     if format == "onnx":
         needs_onnx()
     checkpoint = tmp_path / "photos.ckpt"
     shutil.copy(image_classifier.best, checkpoint)
 
-    result = finish(start("export", "--ckpt_path=photos.ckpt", f"--format={format}", cwd=tmp_path))
+    result = perceiver("export", "--ckpt_path=photos.ckpt", f"--format={format}")
 
     assert result.code == 0, result.err
     assert result.err == ""
@@ -63,7 +62,7 @@ def test_a_checkpoint_becomes_a_file_beside_it(
         ["inputs", "pixel_values", "float32", f"(batch, {channels}, height, width)"],
         ["outputs", "logits", "float32", f"(batch, {classes})"],
     ]
-    difference = re.search(r"largest difference to the original, .*: (\S+)", result.out)
+    difference = re.search(r"largest difference from the original, .*: (\S+)", result.out)
     assert difference is not None
     assert float(difference[1]) < 1e-4
     assert "batch 1; batch 3, height" in result.out
@@ -78,7 +77,9 @@ def test_a_checkpoint_becomes_a_file_beside_it(
         torch.testing.assert_close(found.detach(), model({"pixel_values": images}), rtol=1e-4, atol=1e-5)
 
 
-def test_the_limits_of_open_sizes_are_said(text_classifier: Any, tmp_path: Path, perceiver: Callable[..., Any]) -> None:
+def test_limits_of_dynamic_dimensions_are_printed(
+    text_classifier: Any, tmp_path: Path, perceiver: Callable[..., Any]
+) -> None:
     result = perceiver("export", f"--ckpt_path={text_classifier.best}", f"--output={tmp_path / 'texts.pt2'}")
 
     assert result.code == 0, result.err
@@ -91,17 +92,17 @@ def test_the_limits_of_open_sizes_are_said(text_classifier: Any, tmp_path: Path,
     ("flags", "message"),
     [
         (["--format=onnx"], "the following arguments are required: --ckpt_path"),
-        (["--ckpt_path=CKPT"], "--format is missing: onnx or torch-export"),
-        (["--ckpt_path=CKPT", "--format=onxx"], "no format for serving; did you mean 'onnx'?"),
-        (["--ckpt_path=CKPT", "--format=safetensors"], "no format for serving: it is written by perceiver convert"),
-        (["--ckpt_path=CKPT", "--output=model.bin"], "--output=model.bin: its suffix says no format"),
+        (["--ckpt_path=CKPT"], "--format: missing (one of: onnx, torch-export)"),
+        (["--ckpt_path=CKPT", "--format=onxx"], "not a format for serving; did you mean 'onnx'?"),
+        (["--ckpt_path=CKPT", "--format=safetensors"], "not a format for serving (perceiver convert writes it)"),
+        (["--ckpt_path=CKPT", "--output=model.bin"], "--output=model.bin: unknown suffix (add --format=onnx or"),
         (["--ckpt_path=CKPT", "--format=torch-export", "--output=model.bin"], "ends with .pt2"),
         (["--ckpt_path=nowhere.ckpt", "--format=torch-export"], "nowhere.ckpt"),
         (["--ckpt_path=CKPT", "--output=there.pt2"], "there.pt2: there is something already; --overwrite replaces it"),
         (["--ckpt_path=CKPT", "--output=model.pt2", "--formt=onnx"], "--formt"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(
+def test_wrong_use_is_one_line(
     flags: list[str], message: str, image_classifier: Any, tmp_path: Path, perceiver: Callable[..., Any]
 ) -> None:
     Path("there.pt2").write_text("mine")
@@ -110,7 +111,7 @@ def test_what_is_wrong_is_said_in_a_line(
     assert Path("there.pt2").read_text() == "mine"
 
 
-def test_the_page_on_serving_does_what_it_says(capsys: Any) -> None:
+def test_commands_of_the_serving_guide_run(capsys: Any) -> None:
     needs_onnx()
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     for language, block in blocks:

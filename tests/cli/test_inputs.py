@@ -47,7 +47,7 @@ def test_each_line_is_an_input(tmp_path, stdin, content, lines, from_file, long_
         assert opened([], None, long_lines) == lines
 
 
-def test_both_may_be_given(tmp_path, stdin):
+def test_file_and_standard_input_are_combined(tmp_path, stdin):
     (tmp_path / "lines").write_text("a\n")
     stdin(b"b\n")
     assert opened(["-", "x"], "lines") == ["x", "a", "b"]
@@ -65,7 +65,7 @@ def test_both_may_be_given(tmp_path, stdin):
         (None, "No such file or directory"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(tmp_path, content, message):
+def test_wrong_file_is_reported(tmp_path, content, message):
     if content is not None:
         (tmp_path / "lines").write_bytes(content)
     with pytest.raises(UserError, match=f"^--input=lines: {message}$"):
@@ -74,7 +74,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, content, message):
         opened(file=".")
 
 
-def test_what_is_wrong_with_standard_input_is_said(stdin, monkeypatch):
+def test_wrong_standard_input_is_reported(stdin, monkeypatch):
     stdin(b" \n")
     with pytest.raises(UserError, match="standard input is empty"):
         opened()
@@ -82,12 +82,12 @@ def test_what_is_wrong_with_standard_input_is_said(stdin, monkeypatch):
     with pytest.raises(UserError, match="standard input: not UTF-8 text"):
         opened()
     monkeypatch.setattr("sys.stdin", None)
-    with pytest.raises(UserError, match="nothing to predict for"):
+    with pytest.raises(UserError, match="no inputs"):
         opened()
 
 
 @pytest.mark.parametrize("length", [39, 40, 79, 80, 81, 200])
-def test_of_a_long_line_both_ends_are_kept(tmp_path, monkeypatch, length):
+def test_both_ends_of_a_long_line_are_kept(tmp_path, monkeypatch, length):
     monkeypatch.setattr(inputs, "MAX_LINE", 40)
     line = "".join(chr(65 + number % 50) for number in range(length - 1)) + "\n"
     (tmp_path / "lines").write_text(f"first\n{line}last")
@@ -102,7 +102,7 @@ def test_of_a_long_line_both_ends_are_kept(tmp_path, monkeypatch, length):
 
 
 @pytest.mark.parametrize("line", [b"x" * 99 + b"\n", b"x" * 2**20], ids=["many lines", "one line"])
-def test_memory_does_not_grow_with_a_file(tmp_path, line):
+def test_memory_does_not_grow_with_the_file(tmp_path, line):
     with (tmp_path / "lines").open("wb") as file:
         for _ in range(30):
             file.write(line * (2**20 // len(line)))
@@ -116,7 +116,7 @@ def test_memory_does_not_grow_with_a_file(tmp_path, line):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.TSV", "a.json", "a.jsonl", "a.jsonl.gz", "a.parquet"])
-def test_rows_of_a_table_are_not_taken_for_inputs(tmp_path, name):
+def test_table_as_input_file_is_refused(tmp_path, name):
     (tmp_path / name).write_text('{"text": "a", "label": "b"}\n')
-    with pytest.raises(UserError, match=r"a table, not a list of inputs.*give a table as an argument"):
+    with pytest.raises(UserError, match=r"a table, not a file with one input per line.*give a table as an argument"):
         opened(file=str(tmp_path / name))

@@ -31,7 +31,7 @@ HINTS = {
         ("columns", "[1,n]", ["1", "n"]),
     ],
 )
-def test_items_of_lists_of_names_are_texts(name, text, quoted):
+def test_items_of_string_lists_are_quoted(name, text, quoted):
     assert yaml.safe_load(quote_names(text, HINTS[name])) == quoted
 
 
@@ -39,7 +39,7 @@ def test_items_of_lists_of_names_are_texts(name, text, quoted):
     ("name", "text"),
     [("weights", "[0,1]"), ("devices", "[0]"), ("names", "[[a]]"), ("names", "[a"), ("names", "null"), ("one", "[1]")],
 )
-def test_other_values_stay_as_they_are(name, text):
+def test_other_values_are_unchanged(name, text):
     assert quote_names(text, HINTS[name]) == text
 
 
@@ -47,18 +47,18 @@ CONFIG_FILE = ConfigLayer("--config=run.yaml", {}, {"names": 3, "columns": 4, "o
 
 
 @pytest.mark.parametrize("values", [{"names": [False, True]}, {"columns": 1}, {"columns": ["a", 2.5]}, {"one": True}])
-def test_other_scalars_in_config_files_are_to_be_quoted(values):
-    pattern = r"--config=run.yaml, line \d: \w+: .* is not a text in YAML \(write it in quotes"
+def test_unquoted_scalar_in_a_config_file_is_reported(values):
+    pattern = r"--config=run.yaml, line \d: \w+: .* is not a string in YAML \(quote it"
     with pytest.raises(UserError, match=pattern):
         refuse_other_scalars(CONFIG_FILE, values, HINTS)
 
 
-def test_right_values_in_config_files_pass():
+def test_valid_values_in_config_files_pass():
     values = {"names": None, "columns": ["a", "1"], "weights": [1, 2], "devices": 1, "one": "no", "unknown": 3}
     refuse_other_scalars(CONFIG_FILE, values, HINTS)
 
 
-def test_names_of_classes_on_a_command_line(perceiver, tmp_path):
+def test_class_names_on_a_command_line(perceiver, tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("text,no\n" + "".join(f"text {n},{n % 2}\n" for n in range(8)))
     argv = ("--task=text-classification", "--data=text-files", f"--data.train_files={file}", "--data.label_column=no")
@@ -69,10 +69,10 @@ def test_names_of_classes_on_a_command_line(perceiver, tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text("data: {label_names: [no, yes]}")
     result = perceiver("fit", *argv, f"--config={config}", "--print_config")
-    assert result.error.endswith("data.label_names: false is not a text in YAML (write it in quotes, as '1' or 'no')")
+    assert result.error.endswith("data.label_names: false is not a string in YAML (quote it, as in '1' or 'no')")
 
 
-def test_a_table_with_another_delimiter_is_predicted(perceiver, regressor, table, tmp_path):
+def test_table_with_another_delimiter(perceiver, regressor, table, tmp_path):
     file = tmp_path / "t.csv"
     file.write_text(table.read_text().replace(",", ";"))
     result = perceiver("predict", f"--ckpt_path={regressor.last}", str(file))

@@ -1,4 +1,4 @@
-"""``perceiver new-plugin``: what it makes installs, trains and passes its own tests as it is."""
+"""``perceiver new-plugin``: the created package installs, trains and passes its tests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TASK_FILES = FILES | {
     "src/my_audio/reconstruction/prediction.py",
     "tests/test_reconstruction.py",
 }
-"""What ``--task`` makes."""
+"""Files of a package with ``--task``."""
 
 IMPORTS = """
 import sys
@@ -61,12 +61,12 @@ def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-# What is made
+# Files
 
 
 @pytest.fixture(scope="module")
 def made(start, finish, tmp_path_factory) -> Path:
-    """The folder of a package with a task that the command made. Not to be changed."""
+    """Folder of a created package with a task. Read-only."""
     cwd = tmp_path_factory.mktemp("made")
     result = finish(start("new-plugin", "my-audio", "--task", cwd=cwd))
     assert result.code == 0, result.err
@@ -84,12 +84,10 @@ def made(start, finish, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tested(made, tmp_path_factory) -> tuple[FreshEnvironment, str]:
-    """An environment that the package's own CI script has installed wheels of this project and of the package into,
-    and what the package's tests said there.
-    """
+    """Environment into which the package's CI script installed wheels of both projects, and the output of its tests."""
     fresh = FreshEnvironment(tmp_path_factory.mktemp("environment") / "venv")
-    # No package index: the environment sees what both depend on, and what builds them. In the environment, the
-    # option --no-build-isolation is said by this variable's being false.
+    # Without a package index: dependencies and build tools come from the surrounding environment.
+    # PIP_NO_BUILD_ISOLATION=false means --no-build-isolation.
     pip = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "false", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PL_", "PYTHONPATH"))}
     variables = inherited | pip | {"VENV": str(fresh.folder), "PERCEIVER_ZOO": str(ROOT)}
@@ -101,11 +99,11 @@ def tested(made, tmp_path_factory) -> tuple[FreshEnvironment, str]:
 
 @pytest.fixture(scope="module")
 def fresh(tested) -> FreshEnvironment:
-    """That environment."""
+    """The environment of :func:`tested`."""
     return tested[0]
 
 
-def test_the_files_are_these(made):
+def test_created_files(made):
     assert files_in(made) == TASK_FILES
     assert (made / ".ci" / "run").stat().st_mode & stat.S_IXUSR
     plugin = ast.parse((made / "src" / "my_audio" / "plugin.py").read_text())
@@ -117,22 +115,22 @@ def test_the_files_are_these(made):
         assert "Prefix" not in text
 
 
-def test_its_own_tests_pass_where_both_are_installed_as_wheels(tested, made):
-    fresh, said = tested
-    assert re.search(r"^=+ \d+ passed in .*=$", said, flags=re.MULTILINE), said  # none failed, none was skipped
+def test_tests_of_the_package_pass_with_wheels(tested, made):
+    fresh, output = tested
+    assert re.search(r"^=+ \d+ passed in .*=$", output, flags=re.MULTILINE), output  # no failed or skipped test
     for name in (
         "test_the_plugin_keeps_its_contract",
         "test_a_trained_model_knows_the_classes_of_new_files",
         "test_the_task_keeps_its_contract",
         "test_a_trained_model_finds_noise_unusual",
     ):
-        assert f"::{name} PASSED" in said
-    place = fresh.python("-c", "import my_audio, perceiver_cli; print(my_audio.__file__, perceiver_cli.__file__)")
-    assert [Path(path).is_relative_to(fresh.folder) for path in place.out.split()] == [True, True]
+        assert f"::{name} PASSED" in output
+    files = fresh.python("-c", "import my_audio, perceiver_cli; print(my_audio.__file__, perceiver_cli.__file__)")
+    assert [Path(path).is_relative_to(fresh.folder) for path in files.out.split()] == [True, True]
     assert not (made / "dist").exists()
 
 
-def test_it_stands_in_the_listings(fresh):
+def test_package_is_listed(fresh):
     rows = json.loads(fresh.perceiver("list-adapters", "my-*", "--format=json").out)
     assert [(row["name"], row["kind"], row["distribution"], row["version"]) for row in rows] == [
         ("my-audio", "input", "my-audio", "0.1.0"),
@@ -141,17 +139,21 @@ def test_it_stands_in_the_listings(fresh):
     ]
 
 
-def test_its_input_trains_on_own_files_with_a_built_in_output_and_predicts(fresh, tmp_path):
+def test_package_trains_and_predicts_on_files(fresh, tmp_path):
     assert fresh.python("-m", "my_audio.toy", "signals", cwd=tmp_path).code == 0
     csv = tmp_path / "signals" / "low" / "more.csv"
-    csv.write_text("\n".join(str(number % 5) for number in range(400)))  # longer than what is read of a signal
+    csv.write_text("\n".join(str(number % 5) for number in range(400)))  # longer than the part of a signal that is read
     flags = ["--data=my-audio", "--data.path=signals", "--model.decoder=classification", "--trainer.max_epochs=1"]
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    trained = fresh.perceiver("fit", "--task=classification", *flags, *quiet, cwd=tmp_path)
-    assert trained.code == 0, trained.err
     inputs = ["signals/high", str(csv), "no-such.npy"]
-    predicted = fresh.perceiver("predict", "--ckpt_path=best", *inputs, "--format=json", cwd=tmp_path)
-    assert predicted.code == 1  # for the one that is missing; the others are predicted
+    commands = {
+        "fit": ["fit", "--task=classification", *flags, *quiet],
+        "predict": ["predict", "--ckpt_path=best", *inputs, "--format=json"],
+    }
+    results = fresh.commands(commands, cwd=tmp_path)
+    assert results["fit"].code == 0, results["fit"].err
+    predicted = results["predict"]
+    assert predicted.code == 1  # a missing input; the others are predicted
     predictions = json.loads(predicted.out)
     highs = sorted((tmp_path / "signals" / "high").iterdir())
     assert [Path(each["input"]).name for each in predictions] == [*(path.name for path in highs), "more.csv"]
@@ -161,14 +163,14 @@ def test_its_input_trains_on_own_files_with_a_built_in_output_and_predicts(fresh
     assert "no-such.npy: cannot be read (No such file or directory)" in line
 
 
-def test_a_name_that_is_installed_is_taken(fresh, tmp_path):
+def test_installed_name_is_refused(fresh, tmp_path):
     result = fresh.perceiver("new-plugin", "My Audio", cwd=tmp_path)
     assert result.code == 2
     assert result.err == (
-        "perceiver: NAME 'my-audio': this is the name of the plugin 'my-audio' of my-audio 0.1.0 already; "
-        "'my-my-audio' would do\n"
+        "perceiver: NAME 'my-audio': already the name of the plugin 'my-audio' of my-audio 0.1.0 "
+        "(example: 'my-my-audio')\n"
     )
-    # The command as it is installed from a wheel, with its templates.
+    # The wheel of the command contains its templates.
     assert fresh.perceiver("new-plugin", "my-my-audio", cwd=tmp_path).code == 0
     assert len(files_in(tmp_path / "my-my-audio")) == len(FILES)
 
@@ -188,7 +190,7 @@ def test_a_name_that_is_installed_is_taken(fresh, tmp_path):
         ("mmmmmmmmmm-wwwwwwwww-mmmmmmmmm", "mmmmmmmmmm-wwwwwwwww-mmmmmmmmm", "mmmmmmmmmm_wwwwwwwww_mmmmmmmmm", None),
     ],
 )
-def test_names_are_derived_and_the_code_is_in_good_style(perceiver, tmp_path, written, name, module, prefix):
+def test_names_are_derived_and_code_is_formatted(perceiver, tmp_path, written, name, module, prefix):
     result = perceiver("new-plugin", written)
     assert result.code == 0, result.err
     folder = tmp_path / name
@@ -205,7 +207,7 @@ def test_names_are_derived_and_the_code_is_in_good_style(perceiver, tmp_path, wr
     project = tomllib.loads((tmp_path / "with-task" / "pyproject.toml").read_text())
     points = {name: f"{module}.plugin", f"{name}-reconstruction": f"{module}.reconstruction.plugin"}
     assert project["project"]["entry-points"]["perceiver"] == points
-    # Formatted and clean whatever the length of the name, by ruff's own settings.
+    # Formatted and clean with ruff's default settings for any length of the name.
     for arguments in (["check"], ["format", "--check", "--diff"]):
         command = [RUFF, *arguments, "--no-cache", name, "with-task"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -223,7 +225,7 @@ def test_names_are_derived_and_the_code_is_in_good_style(perceiver, tmp_path, wr
         ("", "ASCII letters and digits"),
         ("3d-sound", "begins with a letter"),
         ("_private", "ASCII letters and digits"),
-        ("class", "a keyword of Python"),
+        ("class", "a Python keyword"),
         ("a" * 31, "30 characters at most"),
         ("text", "the plugin 'text' of perceiver-zoo"),
         ("image-pixels", "the input adapter of the plugin 'image' of perceiver-zoo"),
@@ -238,24 +240,24 @@ def test_names_are_derived_and_the_code_is_in_good_style(perceiver, tmp_path, wr
         ("sys", "the installed module sys"),
     ],
 )
-def test_a_name_that_will_not_do_is_an_error_that_says_one_that_does(perceiver, tmp_path, written, wrong):
+def test_invalid_name_is_reported_with_a_valid_one(perceiver, tmp_path, written, wrong):
     result = perceiver("new-plugin", written)
     assert wrong in result.error
     assert list(tmp_path.iterdir()) == []
-    proposed = re.search(r"; '([^']+)' would do$", result.error).group(1)
+    proposed = re.search(r" \(example: '([^']+)'\)$", result.error).group(1)
     assert perceiver("new-plugin", proposed).code == 0
     assert [path.name for path in tmp_path.iterdir()] == [proposed]
 
 
-def test_the_name_of_the_task_must_be_free_too(perceiver, monkeypatch):
+def test_name_of_the_task_must_be_free(perceiver, monkeypatch):
     monkeypatch.setattr(scaffold, "TASK", "perceiver")
     assert "the model of the plugin 'text'" in perceiver("new-plugin", "language", "--task").error
     assert perceiver("new-plugin", "language").code == 0
 
 
-def test_a_folder_of_that_name_is_no_installed_module(start, finish, tmp_path):
+def test_folder_with_the_name_is_not_an_installed_module(start, finish, tmp_path):
     (tmp_path / "recordings").mkdir()
-    # As a module, the command finds packages where it is run.
+    # With -m, Python imports packages from the current folder.
     command = [sys.executable, "-m", "perceiver_cli", "new-plugin", "recordings", "--folder=plugin"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -266,11 +268,11 @@ def test_a_folder_of_that_name_is_no_installed_module(start, finish, tmp_path):
     assert "the installed module recordings" in done.stderr
 
 
-# Where it is made
+# Folder
 
 
 @pytest.mark.parametrize("folder", ["new", "empty", ".", "below/../new", "a folder"])
-def test_the_folder_is_new_or_empty(perceiver, tmp_path, monkeypatch, folder):
+def test_folder_may_be_new_or_empty(perceiver, tmp_path, monkeypatch, folder):
     (tmp_path / "below").mkdir()
     (tmp_path / "empty").mkdir()
     if folder == ".":
@@ -282,16 +284,16 @@ def test_the_folder_is_new_or_empty(perceiver, tmp_path, monkeypatch, folder):
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE((Path(folder) / "src").stat().st_mode) == 0o777 & ~umask
-    assert {path.name for path in tmp_path.iterdir()} <= {"below", "empty", "new", "a folder"}  # no draft is left
+    assert {path.name for path in tmp_path.iterdir()} <= {"below", "empty", "new", "a folder"}  # no temporary folder
 
 
-def test_what_is_there_is_left_alone(perceiver, tmp_path):
+def test_existing_files_are_kept(perceiver, tmp_path):
     (tmp_path / "my-audio").mkdir()
     (tmp_path / "my-audio" / ".mine").write_text("mine")
     (tmp_path / "file").write_text("a file")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
-    assert "there is something already" in perceiver("new-plugin", "my-audio").error
-    assert "there is something already" in perceiver("new-plugin", "my-audio", "--folder=file").error
+    assert "already exists (give a new or empty folder)" in perceiver("new-plugin", "my-audio").error
+    assert "already exists (give a new or empty folder)" in perceiver("new-plugin", "my-audio", "--folder=file").error
     assert "cannot be written" in perceiver("new-plugin", "my-audio", "--folder=file/below").error
     assert "cannot be written" in perceiver("new-plugin", "my-audio", "--folder=no/such").error
     assert "cannot be written" in perceiver("new-plugin", "my-audio", "--folder=nowhere").error
@@ -300,9 +302,9 @@ def test_what_is_there_is_left_alone(perceiver, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["my-audio", "empty"])
-def test_a_package_that_cannot_be_written_as_a_whole_is_not_written_at_all(tmp_path, folder):
+def test_failed_write_leaves_no_files(tmp_path, folder):
     (tmp_path / "empty").mkdir()
-    # No file may be larger than a kilobyte: the first ones can be written, later ones cannot.
+    # With a limit of one kilobyte per file, some files can be written, others cannot.
     limited = f'ulimit -f 1 && exec "$0" -B -m perceiver_cli new-plugin my-audio --folder={folder}'
     done = subprocess.run(
         ["bash", "-c", limited, sys.executable], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -315,7 +317,7 @@ def test_a_package_that_cannot_be_written_as_a_whole_is_not_written_at_all(tmp_p
 # The command
 
 
-def test_it_imports_nothing_slow(tmp_path):
+def test_new_plugin_imports_nothing_slow(tmp_path):
     done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
 

@@ -1,4 +1,4 @@
-"""Runs whose loss is not finite fail with a line, and their weights are refused everywhere."""
+"""Runs with an infinite loss fail, and weights that are not finite are refused."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 
 @pytest.fixture
 def flags(regressor) -> list[str]:
-    """The flags of a run that diverges at once."""
+    """Flags of a run that diverges in its first steps."""
     return [*regressor.flags, "--trainer.max_epochs=4", "--optimizer.lr=1e30", "--trainer.gradient_clip_val=null"]
 
 
-def test_a_run_that_diverges_fails(perceiver, flags, tmp_path):
+def test_diverging_run_fails(perceiver, flags, tmp_path):
     result = perceiver("fit", *flags)
     assert result.code == 1
     line = result.err.splitlines()[-1]
@@ -23,7 +23,7 @@ def test_a_run_that_diverges_fails(perceiver, flags, tmp_path):
         assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)["state_dict"].values())
 
 
-def test_the_last_finite_state_can_be_resumed(perceiver, regressor, flags, tmp_path, monkeypatch):
+def test_last_finite_state_can_be_resumed(perceiver, regressor, flags, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "perceiver_plugins.sdk.tasks.lightning.LitPerceiver.on_before_zero_grad",
         lambda self, _: self.trainer.global_step == 3 and self.trainer.optimizers[0].param_groups[0].update(lr=1e30),
@@ -39,7 +39,7 @@ def test_the_last_finite_state_can_be_resumed(perceiver, regressor, flags, tmp_p
 
 
 @pytest.mark.parametrize("command", ["predict", "validate", "test", "fit"])
-def test_such_a_checkpoint_is_refused(perceiver, regressor, table, command):
+def test_checkpoint_with_nan_is_refused(perceiver, regressor, table, command):
     checkpoint = torch.load(regressor.last, weights_only=True)
     checkpoint["state_dict"]["model.output_adapter.linear.bias"][0] = torch.nan
     torch.save(checkpoint, "nan.ckpt")
@@ -48,7 +48,7 @@ def test_such_a_checkpoint_is_refused(perceiver, regressor, table, command):
     assert line.startswith("nan.ckpt: 'model.output_adapter.linear.bias' is not finite (NaN or infinite)")
 
 
-def test_such_weights_are_refused_in_other_formats(perceiver, regressor):
+def test_safetensors_with_infinity_is_refused(perceiver, regressor):
     assert perceiver("convert", str(regressor.last), "good.safetensors").code == 0
     weights = load_file("good.safetensors")
     weights["output_adapter.linear.bias"][0] = torch.inf
@@ -56,7 +56,7 @@ def test_such_weights_are_refused_in_other_formats(perceiver, regressor):
     assert "is not finite" in perceiver("fit", *regressor.flags, "--model.params=inf.safetensors").error
 
 
-def test_a_run_without_validation_says_so(perceiver, regressor):
+def test_run_without_validation_is_reported(perceiver, regressor):
     result = perceiver("fit", *regressor.flags, "--trainer.limit_val_batches=0")
     assert result.code == 0, result.err
-    assert "No validation was run, so there is no best.ckpt.\n" in result.out
+    assert "No validation was run, so best.ckpt was not saved.\n" in result.out

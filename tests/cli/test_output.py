@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from perceiver_cli.main import main
 from perceiver_cli.output import EscapingStream, escaped_output
 from perceiver_cli.predictions import choose_output
 from perceiver_registry import UserError
@@ -22,7 +23,7 @@ HOSTILE = "\x1b[31m\x1b]0;title\x07\x9b2J\u202e"
 
 
 def is_clean(text: str) -> bool:
-    """Whether a terminal shows all of a text."""
+    """Return whether a text has no control characters."""
     controls = [c for c in text if unicodedata.category(c) == "Cc" and c not in "\n\t"]
     return not controls and "\u202e" not in text
 
@@ -48,7 +49,7 @@ def test_all_text_is_escaped(is_terminal):
     assert stream.isatty() is is_terminal
 
 
-def test_progress_bars_still_move_the_cursor():
+def test_progress_bars_move_the_cursor():
     terminal, pipe = Stream(True), Stream(False)
     for below in (terminal, pipe):
         stream = EscapingStream(below)
@@ -60,7 +61,7 @@ def test_progress_bars_still_move_the_cursor():
     assert terminal.getvalue().endswith("\x1b[31mbar\x1b[0m\n")
 
 
-def test_streams_are_put_back(capsys):
+def test_streams_are_restored(capsys):
     before = sys.stdout, sys.stderr
     with escaped_output():
         print(HOSTILE)
@@ -75,7 +76,7 @@ def test_streams_are_put_back(capsys):
 
 @pytest.fixture(scope="module")
 def evil_plugin(tmp_path_factory) -> Path:
-    """A plugin whose texts are full of control characters."""
+    """Plugin with control characters in its texts."""
     file = tmp_path_factory.mktemp("plugin") / "evil.py"
     file.write_text(
         "from perceiver_registry import DataSpec, hookimpl\n"
@@ -86,7 +87,7 @@ def evil_plugin(tmp_path_factory) -> Path:
         "        pass\n"
         "@hookimpl\n"
         "def perceiver_data():\n"
-        "    yield DataSpec('evil', 'evil:Data', ('*',), f'data {HOSTILE} of a stranger')\n"
+        "    yield DataSpec('evil', 'evil:Data', ('*',), f'data {HOSTILE} of a third party')\n"
     )
     return file
 
@@ -109,19 +110,19 @@ def evil_plugin(tmp_path_factory) -> Path:
     ],
     ids=lambda argv: "-".join(word for word in argv if word.isprintable()),
 )
-def test_names_and_texts_of_strangers_reach_no_terminal(perceiver, evil_plugin, argv):
+def test_control_characters_in_names_are_escaped(perceiver, evil_plugin, argv):
     result = perceiver(*argv, f"--plugin={evil_plugin}")
     assert is_clean(result.out + result.err)
     if result.code:
-        assert len(result.err.splitlines()) <= 2  # what the plugin printed when it was loaded, and the error
+        assert len(result.err.splitlines()) <= 2  # output of the plugin's import, and the error
     if "--format=json" in argv:
         (facts,) = json.loads(result.out)
-        assert facts["summary"] == f"data {HOSTILE} of a stranger"
+        assert facts["summary"] == f"data {HOSTILE} of a third party"
 
 
 @pytest.fixture(scope="module")
 def evil_run(train, tmp_path_factory):
-    """A classifier whose labels and texts are full of control characters."""
+    """Classifier with control characters in its labels and texts."""
     file = tmp_path_factory.mktemp("evil") / "train.jsonl"
     rows = [
         {"text": f"{label} {HOSTILE} {number}", "label": f"{label}{HOSTILE}"} for number in range(8) for label in "ab"
@@ -133,7 +134,7 @@ def evil_run(train, tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json", "jsonl"])
-def test_labels_and_texts_reach_no_terminal(perceiver, evil_run, form, tmp_path):
+def test_control_characters_in_predictions_are_escaped(perceiver, evil_run, form, tmp_path):
     (tmp_path / f"x{HOSTILE}.txt").write_text("good")
     result = perceiver(
         "predict", f"--ckpt_path={evil_run.last}", f"a\n{HOSTILE}", f"x{HOSTILE}.txt", "no\x9b\u202e.txt",
@@ -153,12 +154,14 @@ def test_labels_and_texts_reach_no_terminal(perceiver, evil_run, form, tmp_path)
     assert is_clean(evil_run.result.out + evil_run.result.err)
 
 
-def test_other_encodings_lose_nothing(evil_run, start, finish, tmp_path):
+def test_predictions_survive_other_encodings(evil_run, monkeypatch):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
     argv = ["predict", f"--ckpt_path={evil_run.last}", "näh 日本 😀", "missing-é.txt", "--format=json"]
-    result = finish(start(*argv, cwd=tmp_path, PYTHONIOENCODING="ascii"))
-    assert result.code == 1
-    assert json.loads(result.out)[0]["input"] == "näh 日本 😀"
-    assert "missing-\\u00e9.txt" in result.err
+    assert main(argv) == 1
+    assert json.loads(out.buffer.getvalue().decode("ascii"))[0]["input"] == "näh 日本 😀"
+    assert "missing-\\u00e9.txt" in err.buffer.getvalue().decode("ascii")
 
 
 # Files
@@ -174,15 +177,15 @@ def test_predictions_are_written_to_a_file(perceiver, text_classifier, tmp_path,
     assert Path(name).read_text(encoding="utf-8") == perceiver(*predict, f"--format={form}").out
     Path(name).write_text("old")
     refused = perceiver(*predict, f"--output={name}").error
-    assert refused == f"--output={name}: there is such a file already (--overwrite replaces it)"
+    assert refused == f"--output={name}: already exists (--overwrite replaces it)"
     assert Path(name).read_text() == "old"
     assert perceiver(*predict, f"--output={name}", "--overwrite").code == 0
     assert len(Path(name).read_text()) > 50
 
 
-def test_a_file_is_written_whole_or_not_at_all(perceiver, text_classifier, tmp_path):
+def test_output_file_is_written_atomically(perceiver, text_classifier, tmp_path):
     predict = ["predict", f"--ckpt_path={text_classifier.last}", "--output=p.csv", "--batch_size=1"]
-    assert perceiver(*predict, "gut", "missing.txt").code == 1  # the rest is there
+    assert perceiver(*predict, "gut", "missing.txt").code == 1  # other predictions are written
     assert [row["input"] for row in csv.DictReader(Path("p.csv").read_text().splitlines())] == ["gut"]
     Path("p.csv").unlink()
     (tmp_path / "lines").write_bytes(b"gut\n" * 3000 + b"\xff\n")
@@ -195,14 +198,14 @@ def test_a_file_is_written_whole_or_not_at_all(perceiver, text_classifier, tmp_p
 @pytest.mark.parametrize(
     ("output", "form", "message"),
     [
-        ("p.txt", None, "its suffix names no form of predictions (.csv, .json, .jsonl; or add --format)"),
-        ("p.csv", "json", "its suffix is not that of --format=json"),
-        ("p.csv", "table", "a table is for people to read"),
-        ("no/p.csv", None, "there is no such folder"),
-        ("folder.csv", None, "a folder"),
+        ("p.txt", None, "unknown suffix (use .csv, .json, .jsonl, or add --format)"),
+        ("p.csv", "json", "suffix does not match --format=json"),
+        ("p.csv", "table", "tables are not files (use --format=csv"),
+        ("no/p.csv", None, "its folder does not exist"),
+        ("folder.csv", None, "is a folder"),
     ],
 )
-def test_where_predictions_cannot_go_is_said(output, form, message, tmp_path):
+def test_wrong_output_is_reported(output, form, message, tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(UserError) as error:
         choose_output(output, form, False, takes_folder=False)
@@ -222,17 +225,21 @@ def test_where_predictions_cannot_go_is_said(output, form, message, tmp_path):
         ("folder.csv", None, True, ("table", None, "folder.csv")),
     ],
 )
-def test_where_predictions_go(output, form, takes_folder, chosen, tmp_path):
+def test_output_is_chosen_by_flags(output, form, takes_folder, chosen, tmp_path):
     (tmp_path / "folder.csv").mkdir()
     found, folder = choose_output(output, form, False, takes_folder)
     assert (found.form, found.file and str(found.file), folder) == chosen
 
 
-@pytest.mark.parametrize("merged", [True, False])
-def test_no_note_gets_into_data(evil_run, tmp_path, merged):
-    command = [sys.executable, "-m", "perceiver_cli", "predict", "--ckpt_path=last", "--format=json", "a text"]
-    error = subprocess.STDOUT if merged else subprocess.PIPE
+def test_note_is_left_out_of_merged_streams(evil_run, perceiver, monkeypatch):
     folder = evil_run.last.parents[4]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=error, timeout=120, check=True)
+    argv = ["predict", "--ckpt_path=last", "--format=json", "a text"]
+    command = [sys.executable, "-m", "perceiver_cli", *argv]
+    done = subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=True
+    )
     assert json.loads(done.stdout)[0]["input"] == "a text"
-    assert merged or b"predicting with logs" in done.stderr
+    monkeypatch.chdir(folder)
+    result = perceiver(*argv)
+    assert json.loads(result.out)[0]["input"] == "a text"
+    assert "predicting with logs" in result.err

@@ -29,7 +29,7 @@ def _enforced():
     allowed.enforce()
 
 
-def test_a_refused_path_is_found_in_the_wording_of_4_53():
+def test_refused_path_is_parsed_from_the_message_of_4_53():
     assert refused_path(REFUSED_4_53) == "torch.serialization.load"
     assert refused_path("Expected a <class 'int'>. Got value: os.system") is None
 
@@ -42,7 +42,7 @@ def test_a_refused_path_is_found_in_the_wording_of_4_53():
         (list[Callback] | Callback | None, [{"class_path": "os.system", "init_args": {"command": "true"}}]),
     ],
 )
-def test_a_refused_path_is_found_in_the_wording_of_the_installed_version(hint, value):
+def test_refused_path_is_parsed_from_the_installed_version(hint, value):
     with pytest.raises(ConversionError) as caught:
         convert(hint, value)
     assert refused_path(caught.value.cause) == "os.system"
@@ -64,7 +64,7 @@ def test_a_refused_path_is_found_in_the_wording_of_the_installed_version(hint, v
         (Callback, "torch.nn.Linear", ("", ": must be a Callback, got 'torch.nn.Linear'")),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_value(hint, value, problem):
+def test_problem_of_a_value(hint, value, problem):
     assert problem_of(hint, value) == problem
 
 
@@ -74,18 +74,18 @@ def explained(values: dict[str, Any], required: list[str], composed: list[str] |
     return str(explain(error, values, hints, required, composed or [], "--{}".format))
 
 
-def test_the_first_wrong_value_is_explained():
+def test_first_wrong_value_is_explained():
     assert explained({"data.batch_size": "x"}, []) == "--data.batch_size: must be a whole number, got 'x'"
     assert explained({"trainer.logger": "CSVLogger"}, ["data.path"]) == "--trainer.logger.save_dir is missing"
 
 
-def test_missing_flags_are_named():
+def test_missing_flags_are_reported():
     assert explained({"data.batch_size": "3"}, ["data.path"]) == "--data.path is missing"
     assert explained({"data.path": None}, ["data.path", "data.name"]) == "--data.path and --data.name are missing"
 
 
-def test_an_error_that_nothing_explains_shows_nothing_of_the_library():
-    reason = "not a valid value (--help shows what is; --debug shows more)"
+def test_unexplained_error_has_a_generic_message():
+    reason = "invalid value (see --help; --debug shows the traceback)"
     assert explained({"data.batch_size": 3}, []) == f"the configuration: {reason}"
     assert explained({"data.batch_size": 3}, [], ["trainer.logger"]) == f"--trainer.logger: {reason}"
 
@@ -113,7 +113,7 @@ def test_an_error_that_nothing_explains_shows_nothing_of_the_library():
         ["--inputs=x"],
     ],
 )
-def test_no_message_shows_types_of_python_or_internals(perceiver, small, flags):
+def test_messages_contain_no_python_types(perceiver, small, flags):
     line = perceiver("fit", *small, *flags, "--print_config").error
     assert not [word for word in INTERNALS if word in line], line
     assert line.startswith(("--", "unknown flag --")), line

@@ -1,4 +1,4 @@
-"""``perceiver plugins`` and what is loaded, with twenty plugins that are really installed."""
+"""``perceiver plugins`` and the selection of plugins, with twenty installed plugins."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_twenty_plugins_are_listed_without_torch(fresh):
     assert "text" in {row["name"] for row in listed}
 
 
-def test_plugins_are_shown_with_what_they_provide(fresh):
+def test_plugins_are_listed_with_their_objects(fresh):
     shown = rows(fresh.perceiver("plugins", "--format=json"))
     assert set(NAMES) <= set(shown)
     loaded = shown["plugin7"]
@@ -106,7 +106,7 @@ def test_plugins_are_shown_with_what_they_provide(fresh):
     assert "mlm" in shown["text"]["provides"]["task"]
 
 
-def test_a_table_shows_them_too(fresh):
+def test_plugins_are_listed_as_a_table(fresh):
     shown = fresh.perceiver("plugins", "plugin1*")
     assert shown.code == 0
     title, *lines = shown.out.splitlines()
@@ -118,15 +118,15 @@ def test_a_table_shows_them_too(fresh):
     assert " ".join(words[6:]) == "1 input adapter, 1 output adapter, 1 data module"
 
 
-def test_a_pattern_is_that_of_a_plugin_or_a_distribution(perceiver):
+def test_pattern_matches_plugins_and_distributions(perceiver):
     shown = json.loads(perceiver("plugins", "perceiver-*", "--format=json").out)
     assert {"text", "image", "checkpoints"} <= {row["name"] for row in shown}
     assert [row["name"] for row in json.loads(perceiver("plugins", "tex*", "--format=json").out)] == ["text"]
-    assert "no plugin is called like 'nothing*'" in perceiver("plugins", "nothing*").out
+    assert "no plugin matches 'nothing*'" in perceiver("plugins", "nothing*").out
     assert json.loads(perceiver("plugins", "nothing*", "--format=json").out) == []
 
 
-def test_plugins_are_chosen_by_their_name_or_their_distributions(fresh):
+def test_plugins_are_selected_by_name_or_distribution(fresh):
     chosen = rows(fresh.perceiver("plugins", "--plugins=plugin3,Plugin4_Dist", "--format=json"))
     assert {name for name, row in chosen.items() if row["status"] == "ok"} == {"plugin3", "plugin4"}
     assert chosen["text"]["status"] == "disabled"
@@ -135,23 +135,23 @@ def test_plugins_are_chosen_by_their_name_or_their_distributions(fresh):
     assert set(listed) == {"plugin3", "plugin4"}
 
 
-def test_no_plugin_at_all(perceiver):
+def test_all_plugins_can_be_disabled(perceiver):
     assert json.loads(perceiver("list-adapters", "--plugins=none", "--format=json").out) == []
-    assert perceiver("list-tasks", "--plugins=none").out == "there is none\n"
+    assert perceiver("list-tasks", "--plugins=none").out == "none installed\n"
     assert {row["status"] for row in json.loads(perceiver("plugins", "--plugins=none", "--format=json").out)} == {
         "disabled"
     }
     assert json.loads(perceiver("list-adapters", "--format=json").out), "the selection of one command outlived it"
 
 
-def test_plugins_are_disabled_by_the_environment(fresh):
+def test_environment_disables_plugins(fresh):
     variable = {"PERCEIVER_DISABLE_PLUGINS": "plugin5, plugin6-dist"}
     listed = rows(fresh.perceiver("list-data", "plugin*", "--format=json", **variable))
     assert set(listed) == set(NAMES) - {"plugin5", "plugin6"}
     both = rows(fresh.perceiver("list-data", "--plugins=plugin5,plugin7", "--format=json", **variable))
     assert set(both) == {"plugin7"}
     missing = fresh.perceiver("describe", "plugin5-dist:plugin5", **variable)
-    assert "nothing is called 'plugin5-dist:plugin5'" in error(missing)
+    assert "unknown name 'plugin5-dist:plugin5'" in error(missing)
     assert error(missing).endswith("; disabled plugins: plugin5")
 
 
@@ -168,12 +168,12 @@ def test_plugins_are_disabled_by_the_environment(fresh):
         ("--plugins", "", "argument --plugins: expected one argument"),
     ],
 )
-def test_an_unknown_plugin_is_an_error_that_says_what_is_near(perceiver, monkeypatch, flag, variable, reason):
+def test_unknown_plugin_is_reported_with_suggestions(perceiver, monkeypatch, flag, variable, reason):
     monkeypatch.setenv("PERCEIVER_DISABLE_PLUGINS", variable)
     assert perceiver("list-tasks", flag).error.startswith(reason)
 
 
-def test_what_is_needed_of_a_disabled_plugin_is_an_error_that_says_so(perceiver):
+def test_name_of_a_disabled_plugin_is_reported(perceiver):
     error = perceiver("fit", "--task=mlm", "--plugins=table").error
     assert "unknown task 'mlm'" in error
     assert "disabled plugins: " in error

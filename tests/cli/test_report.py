@@ -15,7 +15,7 @@ from perceiver_cli.report import report
 
 @pytest.fixture
 def lines(tmp_path):
-    """The report on a trainer whose checkpoints were chosen by a metric."""
+    """Compose the report of a trainer with checkpoints selected by a metric."""
 
     def lines(
         monitor: str = "val_loss", score: float = 0.5, exists: bool = True, loggers: tuple = (), steps: int = 3
@@ -41,47 +41,47 @@ def test_results_and_commands(lines, tmp_path):
         "Last validation: val_loss 0.2500",
         f"Best validation loss 0.5000: {tmp_path}/my best.ckpt",
         f"Latest state: {tmp_path}/last.ckpt",
-        f"\nUse it:     perceiver predict '--ckpt_path={tmp_path}/my best.ckpt' --plugin=p.py ...",
-        f"Go on:      perceiver fit --ckpt_path={tmp_path}/last.ckpt --again --trainer.max_steps=N",
-        f"Look at it: tensorboard --logdir={tmp_path}/logs",
+        f"\nPredict:    perceiver predict '--ckpt_path={tmp_path}/my best.ckpt' --plugin=p.py ...",
+        f"Resume:     perceiver fit --ckpt_path={tmp_path}/last.ckpt --again --trainer.max_steps=N",
+        f"Logs:       tensorboard --logdir={tmp_path}/logs",
     ]
 
 
-def test_the_best_checkpoint_is_named_by_its_metric(lines):
+def test_best_checkpoint_is_reported_with_its_metric(lines):
     assert any(line.startswith("Best val_mae 0.5000: ") for line in lines("val_mae"))
     assert any(line.startswith("Best val_mae 1.25e-05: ") for line in lines("val_mae", 1.25e-5))
 
 
-def test_one_step_is_no_steps(lines):
+def test_one_step_is_singular(lines):
     assert lines(steps=1)[0] == "\nTrained for 1 step."
 
 
-def test_only_checkpoints_that_exist_are_named(lines):
+def test_only_existing_checkpoints_are_reported(lines):
     assert lines(exists=False)[-1] == "No checkpoint was saved."
     assert not any(".ckpt" in line for line in lines(exists=False))
 
 
-def test_metrics_of_a_csv_logger_are_named(lines, tmp_path):
+def test_file_of_a_csv_logger_is_reported(lines, tmp_path):
     logger = CSVLogger(tmp_path, name="runs", version=0)
-    assert lines(loggers=(logger,))[-1] == f"Look at it: {tmp_path}/runs/version_0/metrics.csv"
+    assert lines(loggers=(logger,))[-1] == f"Logs:       {tmp_path}/runs/version_0/metrics.csv"
 
 
-def test_a_run_of_no_steps_names_no_checkpoint(perceiver, small):
+def test_run_without_steps_reports_no_checkpoint(perceiver, small):
     result = perceiver("fit", *small, "--trainer.max_steps=0")
     assert result.code == 0, result.err
     assert "No checkpoint was saved." in result.out
-    assert ".ckpt" not in result.out.replace("best.ckpt.", "")
+    assert ".ckpt" not in result.out.replace("best.ckpt was not saved", "")
 
 
-def test_a_trial_writes_nothing(perceiver, small, tmp_path):
+def test_fast_dev_run_writes_nothing(perceiver, small, tmp_path):
     before = set(tmp_path.rglob("*"))
     result = perceiver("fit", *small, "--trainer.fast_dev_run=true")
     assert result.code == 0, result.err
-    assert result.out.endswith("A trial run: nothing was saved.\n")
+    assert result.out.endswith("Trial run: nothing was saved.\n")
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_the_summary_of_a_model_shows_its_parameters_and_no_operations(perceiver, small):
+def test_model_summary_shows_parameters_without_operations(perceiver, small):
     summary = ["--trainer.enable_model_summary=true", "--trainer.fast_dev_run=true", "--model.encoder.freeze=true"]
     shown = perceiver("fit", *small, *summary)
     assert shown.code == 0, shown.err
@@ -95,7 +95,7 @@ def test_the_summary_of_a_model_shows_its_parameters_and_no_operations(perceiver
     assert "Parameters:" not in lightnings.out
 
 
-def test_found_learning_rates_and_batch_sizes_are_recorded_and_kept(perceiver, fit, small, load):
+def test_tuned_values_are_recorded_and_kept(perceiver, fit, small, load):
     finders = ["--trainer.callbacks=LearningRateFinder", "--trainer.callbacks.num_training_steps=20"]
     finders += ["--trainer.callbacks+=BatchSizeFinder", "--trainer.callbacks.max_trials=2"]
     folder = fit(*small, *finders, "--trainer.max_steps=2", "--optimizer.lr=0.5", "--lr_scheduler=none")

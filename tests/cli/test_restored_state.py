@@ -17,7 +17,7 @@ SHORT = ("--trainer.max_epochs=5", "--trainer.val_check_interval=2")
 
 @pytest.fixture
 def victim(tmp_path) -> Path:
-    """A file outside of all runs."""
+    """File outside of all runs."""
     file = tmp_path / "victim" / "precious.ckpt"
     file.parent.mkdir()
     file.write_text("precious")
@@ -66,7 +66,7 @@ def test_files_outside_the_run_are_not_deleted(resume, victim, form):
     assert path not in str(kept)
 
 
-def test_a_link_in_the_runs_folder_leads_nowhere(perceiver, regressor, victim, tmp_path):
+def test_link_in_the_run_folder_is_not_followed(perceiver, regressor, victim, tmp_path):
     folder = tmp_path / "logs" / "regression" / "version_0"
     shutil.copytree(regressor.folder, folder)
     for name in (".last.ckpt.partial", "more.ckpt"):
@@ -79,7 +79,7 @@ def test_a_link_in_the_runs_folder_leads_nowhere(perceiver, regressor, victim, t
     assert victim.read_text() == "precious"
 
 
-def test_a_run_that_was_moved_keeps_its_best_checkpoint(perceiver, regressor, tmp_path):
+def test_moved_run_keeps_its_best_checkpoint(perceiver, regressor, tmp_path):
     folder = tmp_path / "elsewhere" / "logs" / "regression" / "version_7"
     shutil.copytree(regressor.folder, folder)
     last = folder / "checkpoints" / "last.ckpt"
@@ -93,16 +93,16 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(perceiver, regressor, tm
     assert state["best_model_score"] <= best
 
 
-def test_state_of_other_callbacks_that_names_foreign_paths_is_not_restored(resume, victim):
+def test_callback_state_with_foreign_paths_is_not_restored(resume, victim):
     def change(checkpoint):
         checkpoint["callbacks"]["Timer"] = {"time_elapsed": {"train": 1.0}, "log": str(victim)}
 
     result = resume(change, "--trainer.callbacks+=Timer")
     assert result.code == 0, result.err
-    assert f"nice.ckpt: the state of Timer names {victim}, outside the run's folder: not restored" in result.err
+    assert f"nice.ckpt: the state of Timer is not restored: {victim} is outside the run's folder" in result.err
 
 
-def test_output_goes_where_the_user_is(resume, victim):
+def test_output_goes_to_the_current_folder(resume, victim):
     def change(checkpoint):
         trainer = checkpoint[KEY]["run"]["trainer"]
         trainer["default_root_dir"] = str(victim.parent)
@@ -111,8 +111,11 @@ def test_output_goes_where_the_user_is(resume, victim):
 
     result = resume(change)
     assert result.code == 0, result.err
-    assert f"nice.ckpt: --trainer.default_root_dir={victim.parent} is outside the current folder" in result.err
-    assert "nice.ckpt: --trainer.callbacks.dirpath=../victim is outside" in result.err
+    assert (
+        f"nice.ckpt: --trainer.default_root_dir={victim.parent}: ignored, as it is outside the current folder"
+        in result.err
+    )
+    assert "nice.ckpt: --trainer.callbacks.dirpath=../victim: ignored, as it is outside" in result.err
     assert [file.name for file in victim.parent.iterdir()] == ["precious.ckpt"]
     assert Path("logs/regression/version_0/checkpoints/last.ckpt").exists()
 
@@ -124,22 +127,22 @@ def test_output_goes_where_the_user_is(resume, victim):
 @pytest.mark.parametrize(
     "path", ["/etc", "~", "~nobody-at-all/x", "a/../../x", "$HOME/x", "s3://bucket/x", "dir::file:///x", "{step:/>9}"]
 )
-def test_foreign_paths_are_left_out(path, tmp_path, monkeypatch, capsys):
+def test_foreign_paths_are_removed(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", "/somewhere")
     logger = {"class_path": "CSVLogger", "init_args": {"save_dir": path, "name": "mine", "version": path}}
     kept = without_foreign_paths({"logger": [logger], "profiler": path, "max_steps": 3}, tmp_path / "nice.ckpt")
     init_args = {"save_dir": "logs", "name": "mine"}
     assert kept == {"logger": [{"class_path": "CSVLogger", "init_args": init_args}], "max_steps": 3}
-    assert capsys.readouterr().err.count("not taken from a checkpoint") == 3
+    assert capsys.readouterr().err.count("ignored, as it is outside") == 3
 
 
-def test_paths_of_the_run_itself_are_kept(tmp_path):
+def test_paths_of_the_run_are_kept(tmp_path):
     checkpoint = tmp_path / "runs" / "logs" / "mlm" / "version_0" / "checkpoints" / "last.ckpt"
     trainer = {"default_root_dir": str(tmp_path / "runs"), "logger": {"save_dir": "other/logs"}, "monitor": "val/loss"}
     assert without_foreign_paths(trainer, checkpoint) == trainer
 
 
-def test_removing_a_checkpoint_removes_no_other_folder(victim, tmp_path):
+def test_remove_checkpoint_keeps_other_folders(victim, tmp_path):
     files = AtomicCheckpointIO()
     for path in (victim.parent, f"local://{victim.parent}", f"file://{victim.parent}", str(tmp_path)):
         files.remove_checkpoint(path)
@@ -162,7 +165,7 @@ def test_damaged_state_of_a_fused_optimizer_is_refused(resume):
 # Files
 
 
-def test_leftovers_of_killed_runs_are_removed_and_files_at_work_are_not(tmp_path):
+def test_partial_files_of_killed_runs_are_removed(tmp_path):
     path = tmp_path / "mlm" / "version_0" / "checkpoints" / "last.ckpt"
     path.parent.mkdir(parents=True)
     leftover = path.with_name(".last.ckpt.0123.partial")
@@ -175,7 +178,7 @@ def test_leftovers_of_killed_runs_are_removed_and_files_at_work_are_not(tmp_path
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
+def test_unwritable_file_is_reported(tmp_path):
     resource = pytest.importorskip("resource")
     path = tmp_path / "last.ckpt"
     path.write_text("old")

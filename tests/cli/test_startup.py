@@ -1,4 +1,4 @@
-"""Help, version and listings: what they show, and that they import nothing slow."""
+"""Help, version and listings, which import nothing slow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_listings_and_help_import_nothing_slow():
     assert json.loads(finished.stdout.splitlines()[-1]) == [[0] * len(LIGHT), []]
 
 
-def test_the_command_is_installed(start, finish, tmp_path):
+def test_command_is_installed(start, finish, tmp_path):
     assert finish(start("--version", cwd=tmp_path)).out == f"perceiver {version('perceiver-zoo')}\n"
 
 
@@ -38,7 +38,7 @@ def test_help_names_every_command(perceiver):
     assert perceiver("-h").out == shown.out
 
 
-def test_no_command_is_wrong_use(perceiver):
+def test_missing_command_has_exit_code_2(perceiver):
     assert perceiver().code == 2
 
 
@@ -52,7 +52,7 @@ def test_no_command_is_wrong_use(perceiver):
         ("list-formats", {("checkpoint", "format"), ("huggingface", "format"), ("zoo", "format")}),
     ],
 )
-def test_listings_say_what_comes_from_where(perceiver, command, expected):
+def test_listings_name_the_distribution(perceiver, command, expected):
     rows = json.loads(perceiver(command, "--format=json").out)
     ours = [row for row in rows if row["distribution"] == "perceiver-zoo"]
     assert {(row["name"], row["kind"]) for row in ours} >= expected
@@ -66,7 +66,7 @@ def test_listings_say_what_comes_from_where(perceiver, command, expected):
         assert version("perceiver-zoo") in line
 
 
-def test_a_model_is_listed_with_its_size_and_weights(perceiver):
+def test_model_is_listed_with_size_and_weights(perceiver):
     (row,) = json.loads(perceiver("list-models", "language-*", "--task=mlm", "--format=json").out)
     assert row["parameters"] == 201_108_230
     assert row["weights"] == "deepmind/language-perceiver"
@@ -92,8 +92,8 @@ def test_listings_are_filtered(perceiver):
         (["list-adapters", "--formt=json"], "unknown flag --formt; did you mean '--format'?"),
         (["describe"], "the following arguments are required: name"),
         (["describe", "language-percever"], "did you mean 'language-perceiver'"),
-        (["describe", "text", "--kind=model"], "nothing is called 'text'"),
-        (["describe", "qqqqqqqq"], "nothing is called 'qqqqqqqq'; perceiver list-adapters, list-tasks, list-data, "),
+        (["describe", "text", "--kind=model"], "unknown name 'text'"),
+        (["describe", "qqqqqqqq"], "unknown name 'qqqqqqqq'; perceiver list-adapters, list-tasks, list-data, "),
         (["list-format"], "did you mean 'list-formats'"),
         (["list-adapter"], "did you mean 'list-adapters'"),
         (["fti"], "did you mean 'fit'?"),
@@ -126,14 +126,14 @@ def test_describe_shows_types_defaults_and_documentation(perceiver, name, kind, 
     assert all(each["meaning"] for each in described["fields"]), "a field without documentation"
 
 
-def test_describe_shows_all_of_a_name(perceiver):
+def test_describe_shows_all_kinds_of_a_name(perceiver):
     shown = perceiver("describe", "text").out
     assert "input adapter text: " in shown
     assert "output adapter text: " in shown
     assert "perceiver_plugins.text.adapters:TextInputAdapter" in shown
 
 
-def test_describe_shows_a_models_facts(perceiver):
+def test_describe_shows_details_of_a_model(perceiver):
     shown = perceiver("describe", "language-perceiver").out
     assert "201108230" in shown
     assert "deepmind/language-perceiver" in shown
@@ -141,7 +141,7 @@ def test_describe_shows_a_models_facts(perceiver):
     assert re.search(r"^encoder.num_self_attention_layers_per_block +int +26 ", shown, flags=re.MULTILINE)
     assert "inputs: text: tokens or UTF-8 bytes with learned positions (input_ids, attention_mask)" in shown
     assert "outputs: text: a token for each place of a sequence" in shown
-    assert "weights: none are published" in perceiver("describe", "mnist-classifier").out
+    assert "weights: not published" in perceiver("describe", "mnist-classifier").out
 
 
 def test_formats_are_described(perceiver):
@@ -151,13 +151,13 @@ def test_formats_are_described(perceiver):
     assert (row["form"], row["ways"]) == (".ckpt, .pt", "reads, writes")
 
 
-def test_the_help_of_convert_imports_nothing_slow():
+def test_help_of_convert_imports_nothing_slow():
     convert = IMPORTS.replace("main([argument])", 'main(["convert", argument])')
     finished = subprocess.run([sys.executable, "-c", convert, "--help"], capture_output=True, text=True, check=True)
     assert json.loads(finished.stdout.splitlines()[-1]) == [[0], []]
 
 
-def test_help_of_a_run_shows_the_flags_of_what_was_chosen(perceiver):
+def test_help_of_fit_shows_flags_of_chosen_classes(perceiver):
     def flags(*argv):
         return perceiver("fit", "--help", *argv).out
 
@@ -169,7 +169,7 @@ def test_help_of_a_run_shows_the_flags_of_what_was_chosen(perceiver):
     assert "--lr_scheduler.warmup_steps" not in chosen
 
 
-def test_help_lists_no_classes_of_this_project_for_the_trainer(perceiver):
+def test_help_of_the_trainer_lists_no_own_classes(perceiver):
     shown = "".join(perceiver("fit", "--task=mlm", "--help").out.split())
     assert "pytorch_lightning.callbacks.EarlyStopping,pytorch_lightning" in shown
     assert "perceiver_" not in shown

@@ -1,4 +1,4 @@
-"""Tasks, and what fits them: their help, their descriptions, their configuration, and what is said of what does not."""
+"""Tasks: help, descriptions, configuration, and errors about adapters and data that do not fit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_help_explains_the_flags_of_a_task(perceiver, task):
     assert "--task.config" not in shown
 
 
-def test_help_follows_what_is_chosen(perceiver, tmp_path):
+def test_help_shows_flags_of_chosen_names(perceiver, tmp_path):
     folder = ["--data=image-folder", "--model.encoder=image-timm"]
     shown = " ".join(perceiver("fit", "--task=image-classification", *folder, "--help").out.split())
     for flag in ("--data.path", "--data.augment", "--data.mixup_alpha", "--model.encoder.timm_model"):
@@ -68,7 +68,7 @@ def test_help_of_prediction(perceiver, task, own):
         ("mnist-classifier", "model", {"num_latents", "encoder.num_frequency_bands", "decoder.num_classes"}, "MNIST"),
     ],
 )
-def test_descriptions_say_what_each_field_means(perceiver, name, kind, fields, words):
+def test_all_fields_are_documented(perceiver, name, kind, fields, words):
     result = perceiver("describe", name, f"--kind={kind}", "--format=json")
     (description,) = json.loads(result.out)
     assert (description["name"], description["kind"]) == (name, kind)
@@ -89,16 +89,19 @@ def test_descriptions_say_what_each_field_means(perceiver, name, kind, fields, w
     [
         (
             ["--task=image-classification", "--data=imdb"],
-            "--data=imdb has nothing for task 'image-classification'; data that has: cifar10, digits, fashion-mnist, "
+            "--data=imdb: does not serve task 'image-classification' (data that does: cifar10, digits, fashion-mnist, "
             "hub-images, image-folder, imagenet, mnist, random",
         ),
-        (["--task=text-classification", "--data=wikipedia"], "data that has: hub-text, imdb, languages, random, text-"),
-        (["--task=regression", "--data=languages"], "data that has: diabetes, random, table-files"),
-        (["--task=regression", "--data=digits"], "--data=digits has nothing for task 'regression'; data that has: d"),
-        (["--task=token-classification", "--data=imdb"], "data that has: hub-text, python-code, random, text-files"),
+        (
+            ["--task=text-classification", "--data=wikipedia"],
+            "data that does: hub-text, imdb, languages, random, text-",
+        ),
+        (["--task=regression", "--data=languages"], "data that does: diabetes, random, table-files"),
+        (["--task=regression", "--data=digits"], "--data=digits: does not serve task 'regression' (data that does: d"),
+        (["--task=token-classification", "--data=imdb"], "data that does: hub-text, python-code, random, text-files"),
         (
             ["--task=text-classification", "--model.encoder=image-conv"],
-            "--data=languages has input_ids and attention_mask, but the input adapter 'image-conv' reads pixel_values",
+            "--data=languages: yields input_ids and attention_mask, but input adapter 'image-conv' reads pixel_values",
         ),
         (["--task=regression", "--model.encoder=image-conv"], "data that fits: random"),
         (
@@ -108,7 +111,7 @@ def test_descriptions_say_what_each_field_means(perceiver, name, kind, fields, w
         (["--task=mlm", "--model.encoder=table"], "needs one that reads input_ids and attention_mask"),
         (
             ["--task=classification", "--model.decoder=regression"],
-            "the output adapter 'regression' does not go with task 'classification', but with: regression",
+            "--model.decoder=regression: not an output adapter for task 'classification' (it serves: regression)",
         ),
         (["--task=clasification"], "unknown task 'clasification'; did you mean 'classification'"),
         (["--task=classification", "--data=digit"], "unknown data module 'digit'; did you mean 'digits'"),
@@ -131,11 +134,11 @@ def test_descriptions_say_what_each_field_means(perceiver, name, kind, fields, w
         (["--task=image-classification", "--data=image-folder"], "--data.path is missing"),
     ],
 )
-def test_what_does_not_fit_a_task_is_one_line(perceiver, argv, message):
+def test_incompatible_names_are_reported(perceiver, argv, message):
     assert message in perceiver("fit", *argv).error
 
 
-def test_files_of_earlier_versions_have_all_options_of_texts(perceiver, tmp_path):
+def test_config_files_of_earlier_versions_are_accepted(perceiver, tmp_path):
     written = {"mask_prob": 0.15, "mask_words": True, "static_masking": False, "target": "class", "max_seq_len": 40}
     path = tmp_path / "c.yaml"
     path.write_text(json.dumps({"task": "text-classification", "data": {"name": "languages", **written}}))
@@ -147,7 +150,7 @@ def test_files_of_earlier_versions_have_all_options_of_texts(perceiver, tmp_path
     assert "data.mask_prob: has no effect with --task=text-classification (leave it out)" in error
 
 
-def test_a_printed_configuration_is_a_run(perceiver, fit, trainer, tmp_path, assert_same_training_state):
+def test_printed_configuration_repeats_the_run(perceiver, fit, trainer, tmp_path, assert_same_training_state):
     small = ["--model.num_latents=4", "--model.num_latent_channels=16", "--data.mixup_alpha=0.5"]
     short = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--task.class_weights=balanced"]
     flags = ["--task=image-classification", *small, *short, *trainer]

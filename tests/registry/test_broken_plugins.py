@@ -181,7 +181,7 @@ def test_what_plugins_print_does_not_get_into_the_output(listed):
 def test_a_plugin_that_fails_is_reported_in_one_line(reports, name):
     (line,) = [line for line in reports if f"plugin {name!r} of {name}-dist 1.0 failed: " in line]
     assert BROKEN[name][1] in line
-    assert line.endswith(" (perceiver plugins --debug shows where)")
+    assert line.endswith(" (perceiver plugins --debug shows the traceback)")
     assert line.isprintable()
     assert len(line) < 500
 
@@ -248,7 +248,7 @@ def test_what_is_needed_of_a_plugin_that_failed_is_an_error_that_says_why(enviro
     needed = environment.perceiver("describe", "missing-import-dist:spectrogram")
     assert needed.code == 2
     line = needed.err.splitlines()[-1]
-    assert "nothing is called 'missing-import-dist:spectrogram'" in line
+    assert "unknown name 'missing-import-dist:spectrogram'" in line
     assert "plugin 'missing-import' of missing-import-dist 1.0 failed: cannot be imported: ModuleNotFoundErr" in line
     assert "raises-dist" not in line
 
@@ -256,7 +256,7 @@ def test_what_is_needed_of_a_plugin_that_failed_is_an_error_that_says_why(enviro
 def test_an_unknown_name_names_plugins_that_failed(environment):
     selected = "--plugins=missing-import,raises-dist,perceiver-zoo"
     line = environment.perceiver("describe", "spectrogram", selected).err.splitlines()[-1]
-    assert "nothing is called 'spectrogram'" in line
+    assert "unknown name 'spectrogram'" in line
     assert "plugin 'missing-import' of missing-import-dist 1.0 failed" in line
     assert "plugin 'raises' of raises-dist 1.0 failed" in line
     assert "disabled plugins: argument, " in line

@@ -1,4 +1,4 @@
-"""Models as files for serving: programs of ``torch.export`` and ONNX."""
+"""Export of models for serving: programs of ``torch.export``, and ONNX."""
 
 import lazy_loader
 

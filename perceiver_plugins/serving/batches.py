@@ -1,4 +1,4 @@
-"""Batches of an exported model: their entries by name, and copies of other sizes."""
+"""Batches of exported models: entries by name, and resized copies."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ DIMENSIONS = {
     "input_values": ("batch", "samples"),
     "pixel_values_videos": ("batch", "frames", "channels", "height", "width"),
 }
-"""What the dimensions of a batch's entries are called."""
+"""Names of the dimensions of a batch's entries."""
 
 
-def example(model: PerceiverIO, batch_size: int) -> dict[str, Any]:
-    """Random inputs for a model, the same each time."""
+def example_batch(model: PerceiverIO, batch_size: int) -> dict[str, Any]:
+    """Return a random batch for a model, with a fixed seed."""
     batch = model.input_adapter.example_batch(batch_size, torch.Generator().manual_seed(0))
     return map_entries(batch, lambda name, value: value)
 
 
 def map_entries(batch: Batch, function: Callable[[str, Any], Any], prefix: str = "") -> dict[str, Any]:
-    """A batch of the same structure, with ``function`` of each entry's name and value in the value's place.
+    """Apply ``function(name, value)`` to all entries of a batch and return the results in the same structure.
 
-    An entry of a batch within the batch is named by both: ``image.pixel_values``.
+    The name of an entry of a nested batch has the name of the nested batch as prefix: ``image.pixel_values``.
     """
     return {
         name: map_entries(value, function, f"{prefix}{name}.")
@@ -42,7 +42,7 @@ def map_entries(batch: Batch, function: Callable[[str, Any], Any], prefix: str =
 
 
 def entries(batch: Batch, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The entries of a batch, and those of batches within it, with their names."""
+    """Iterate over the names and values of all entries of a batch, nested batches included."""
     for name, value in batch.items():
         if isinstance(value, Mapping):
             yield from entries(value, f"{prefix}{name}.")
@@ -50,26 +50,26 @@ def entries(batch: Batch, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def dimension(entry: str, place: int) -> str:
-    """What a dimension of a batch's entry is called."""
+def dimension_name(entry: str, dim: int) -> str:
+    """Return the name of a dimension of a batch's entry."""
     known = DIMENSIONS.get(entry.rpartition(".")[2], ("batch",))
-    return known[place] if place < len(known) else f"{entry}_{place}"
+    return known[dim] if dim < len(known) else f"{entry}_{dim}"
 
 
-def of_size(batch: Batch, sizes: Mapping[str, tuple[int | None, ...]]) -> dict[str, Any]:
-    """A copy of a batch in other sizes: the beginning of what is longer, and what is shorter repeated.
+def resize_batch(batch: Batch, sizes: Mapping[str, tuple[int | None, ...]]) -> dict[str, Any]:
+    """Return a copy of a batch in which entries are truncated or repeated to the given sizes.
 
     Args:
         batch: the batch.
-        sizes: the shapes of its entries by name; None leaves a dimension as it is.
+        sizes: shapes of entries by name; None keeps the size of a dimension.
     """
 
-    def resized(name: str, value: Any) -> Any:
+    def resize(name: str, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        for place, size in enumerate(sizes.get(name, ())):
-            if size is not None and size != value.shape[place]:
-                value = value.index_select(place, torch.arange(size) % value.shape[place])
+        for dim, size in enumerate(sizes.get(name, ())):
+            if size is not None and size != value.shape[dim]:
+                value = value.index_select(dim, torch.arange(size) % value.shape[dim])
         return value
 
-    return map_entries(batch, resized)
+    return map_entries(batch, resize)

@@ -1,4 +1,4 @@
-"""Comparison of exported models with the original, in other sizes than those that were traced."""
+"""Comparison of exported models with the original, in other sizes than those of tracing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from perceiver_core import Batch, PerceiverIO
-from perceiver_plugins.serving.answers import answer
-from perceiver_plugins.serving.batches import entries, example, of_size
-from perceiver_plugins.serving.tracing import BATCH_SIZE, OpenSize, Traced
+from perceiver_plugins.serving.batches import entries, example_batch, resize_batch
+from perceiver_plugins.serving.served_model import compute_outputs
+from perceiver_plugins.serving.tracing import BATCH_SIZE, DynamicSize, Traced
 from perceiver_registry.formats import TOLERANCE, largest_difference
 
 MAX_NUMBERS = 2**18
@@ -50,17 +50,17 @@ def checks(model: PerceiverIO, traced: Traced, run: Run) -> Iterator[Check]:
         traced: program of the model.
         run: computes the outputs of the exported model.
     """
-    batch = example(model, BATCH_SIZE + 1 if "batch" in traced.sizes else 1)
+    batch = example_batch(model, BATCH_SIZE + 1 if "batch" in traced.sizes else 1)
     is_small = _count_numbers(batch) <= MAX_NUMBERS
     for candidates in _planned_sizes(traced.sizes, is_small):
-        yield _first(model, traced, run, batch, candidates)
+        yield _check_first(model, traced, run, batch, candidates)
 
 
 def _count_numbers(batch: Batch) -> int:
     return sum(value.numel() for _, value in entries(batch) if isinstance(value, Tensor))
 
 
-def _planned_sizes(sizes: Mapping[str, OpenSize], is_small: bool) -> Iterator[list[dict[str, int]]]:
+def _planned_sizes(sizes: Mapping[str, DynamicSize], is_small: bool) -> Iterator[list[dict[str, int]]]:
     """Iterate over the planned checks. Each compares in the first of its candidates that the original accepts."""
     one, more = _batch_sizes(sizes)
     others = {name: size for name, size in sizes.items() if name != "batch"}
@@ -73,19 +73,19 @@ def _planned_sizes(sizes: Mapping[str, OpenSize], is_small: bool) -> Iterator[li
         yield [{**more, **each} for each in enlarged]
 
 
-def _batch_sizes(sizes: Mapping[str, OpenSize]) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the sizes of one example and of several; nothing if the batch size is fixed."""
+def _batch_sizes(sizes: Mapping[str, DynamicSize]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the sizes for one example and for several; empty dicts if the batch size is fixed."""
     return ({"batch": 1}, {"batch": BATCH_SIZE + 1}) if "batch" in sizes else ({}, {})
 
 
-def _other_sizes(size: OpenSize) -> list[int]:
+def _other_sizes(size: DynamicSize) -> list[int]:
     """Return sizes to try instead of the traced one: half of it first, which patches divide most often."""
     candidates = [size.traced // 2, size.traced - 1, size.traced * 2, size.traced + 1]
     highest = size.highest or max(candidates)
     return [each for each in candidates if max(1, size.lowest) <= each <= highest and each != size.traced]
 
 
-def _enlarged_together(sizes: Mapping[str, OpenSize]) -> list[dict[str, int]]:
+def _enlarged_together(sizes: Mapping[str, DynamicSize]) -> list[dict[str, int]]:
     """Return twice and one and a half times the traced sizes that have no limit; nothing if all have one."""
     unlimited = {name: size.traced for name, size in sizes.items() if size.highest is None}
     if not unlimited:
@@ -95,27 +95,27 @@ def _enlarged_together(sizes: Mapping[str, OpenSize]) -> list[dict[str, int]]:
     return [doubled, half_more]
 
 
-def _first(model: PerceiverIO, traced: Traced, run: Run, batch: Batch, candidates: list[dict[str, int]]) -> Check:
-    """Compare the models in the first sizes that the original accepts."""
+def _check_first(model: PerceiverIO, traced: Traced, run: Run, batch: Batch, candidates: list[dict[str, int]]) -> Check:
+    """Compare the models in the first of the candidate sizes that the original accepts."""
     for sizes in candidates:
-        other = _sized(batch, traced, sizes)
-        expected = _answered(lambda batch: answer(model, batch), other)
+        resized = _resize(batch, traced, sizes)
+        expected = _try_run(lambda batch: compute_outputs(model, batch), resized)
         if expected is not None:
-            found = _answered(run, other)
+            found = _try_run(run, resized)
             return Check(sizes, float("inf") if found is None else largest_difference(expected, found))
     return Check({name: size for each in candidates[:1] for name, size in each.items()}, float("inf"))
 
 
-def _sized(batch: Batch, traced: Traced, sizes: Mapping[str, int]) -> dict[str, Any]:
+def _resize(batch: Batch, traced: Traced, sizes: Mapping[str, int]) -> dict[str, Any]:
     """Return a batch with the given sizes, and the traced ones for other dimensions."""
     shapes: dict[str, list[int | None]] = {port.name: [None] * len(port.shape) for port in traced.inputs}
     for name, size in traced.sizes.items():
-        for entry, place in size.places:
-            shapes[entry][place] = sizes.get(name, size.traced)
-    return of_size(batch, {entry: tuple(shape) for entry, shape in shapes.items()})
+        for entry, dim in size.dims:
+            shapes[entry][dim] = sizes.get(name, size.traced)
+    return resize_batch(batch, {entry: tuple(shape) for entry, shape in shapes.items()})
 
 
-def _answered(run: Run, batch: Batch) -> Mapping[str, Tensor] | None:
+def _try_run(run: Run, batch: Batch) -> Mapping[str, Tensor] | None:
     """Return the outputs of a model; None if it fails for such a batch."""
     try:
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Exporting a model: traced with sizes as open as can be, checked against the original, and written."""
+"""Export of a model: tracing with dynamic dimensions, comparison with the original, and writing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from perceiver_core import PerceiverIO
 from perceiver_plugins.serving.checking import Check, Run, checks
-from perceiver_plugins.serving.tracing import Place, Traced, trace
+from perceiver_plugins.serving.tracing import InputDim, Traced, trace
 from perceiver_registry import (
     LoadedModel,
     ModelDescription,
@@ -23,20 +23,19 @@ from perceiver_registry import (
 )
 
 KEY = "perceiver"
-"""A file's description of itself lies under this key."""
-
+"""Key of the description in an exported file."""
 
 NO_TASK = ""
-"""Task of a model that was built by hand, of which its configuration alone is known."""
+"""Task of a model without a description, of which only the configuration is known."""
 
 
-class Settled(NamedTuple):
-    """A model that is ready to be written.
+class CheckedProgram(NamedTuple):
+    """Traced and checked model, ready to be written.
 
     Attributes:
-        traced: what was traced of it.
-        built: what a backend made of that.
-        checked: how it was compared with the original.
+        traced: the traced model.
+        built: the backend's result for it.
+        checked: the comparisons with the original.
     """
 
     traced: Traced
@@ -45,49 +44,49 @@ class Settled(NamedTuple):
 
 
 class Backend(ABC):
-    """What a program becomes, and how that is run and written."""
+    """Conversion of traced programs to a file format, and execution of the result."""
 
     @abstractmethod
     def build(self, traced: Traced) -> Any:
-        """Makes of a program what is to be written."""
+        """Convert a traced program to the object that is written."""
 
     @abstractmethod
     def run(self, built: Any) -> Run:
-        """What :meth:`build` made, ready to compute."""
+        """Return a function that runs the result of :meth:`build`."""
 
     @abstractmethod
     def save(self, built: Any, target: str, description: str) -> None:
-        """Writes it, with a description."""
+        """Write the result of :meth:`build` with a description."""
 
     @abstractmethod
     def load(self, target: str) -> Run:
-        """What was written, ready to compute."""
+        """Return a function that runs a written file."""
 
     @abstractmethod
     def description(self, target: str) -> str:
-        """The description that was written."""
+        """Return the description in a written file."""
 
 
 def export(
     source: str | LoadedModel | PerceiverIO, target: str | Path, format: str | None = None, *, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Writes a model for serving.
+    """Export a model for serving.
 
     Args:
-        source: a model, or where one is that ``perceiver_registry.read_model`` reads. It is put into evaluation mode.
+        source: a model, which is put into evaluation mode, or a source that ``perceiver_registry.read_model`` reads.
         target: the file to write.
-        format: "onnx" or "torch-export". None: what the target's suffix says.
-        overwrite: replace a file that is there already.
+        format: "onnx" or "torch-export". None: the format of the target's suffix.
+        overwrite: replace an existing file.
 
     Returns:
-        What the file says of itself: the original's description (``"model"``, ``"task"``, ``"data"``) and
+        The description in the file: that of the original model (``"model"``, ``"task"``, ``"data"``) and
 
-        - ``"inputs"`` and ``"outputs"``: name, type and shape of each, with names for sizes that are open;
-        - ``"sizes"``: for each of these names the least and the most that it can be (None: any);
-        - ``"checked"``: the sizes with which the file was compared with the original, and the differences.
+        - ``"inputs"`` and ``"outputs"``: name, type and shape of each tensor, with names for dynamic sizes;
+        - ``"sizes"``: minimum and maximum of each dynamic size (None: no limit);
+        - ``"checked"``: the sizes in which the file was compared with the original, and the differences.
 
     Raises:
-        UserError: if the model cannot be exported, or if there is something at ``target``.
+        UserError: if the model cannot be exported, or if ``target`` exists.
     """
     if isinstance(source, str):
         loaded = read_model(source)
@@ -102,46 +101,46 @@ def export(
 
 
 def _format_of(target: str, format: str | None) -> str:
-    """The format that a file's suffix says."""
+    """Return the given format, or that of a file's suffix."""
     if format is not None:
         return format
     for entry in registry().entries("format"):
         if entry.spec.writes and not entry.spec.reads and target.endswith(entry.spec.suffixes or ("/",)):
             return registry().short_name(entry)
-    raise UserError(f"{target}: no format for serving has files of such a name: name it .onnx or .pt2")
+    raise UserError(f"{target}: unknown suffix of a format for serving (use .onnx or .pt2)")
 
 
 def write(backend: Backend, loaded: LoadedModel, target: str) -> None:
-    """Writes a model that has proved equal to the original in other sizes than those that were traced.
+    """Export a model, check that it equals the original in several sizes, and write it.
 
     Raises:
         UserError: if the model cannot be exported.
     """
-    settled = settle(backend, loaded.model)
+    program = build_checked_program(backend, loaded.model)
     description = {
-        **_kept(loaded.description),
-        **settled.traced.description(),
-        "checked": [asdict(check) for check in settled.checked],
+        **_stored_description(loaded.description),
+        **program.traced.description(),
+        "checked": [asdict(check) for check in program.checked],
     }
-    backend.save(settled.built, target, json.dumps(description, default=_plain))
+    backend.save(program.built, target, json.dumps(description, default=_to_json))
 
 
-def _kept(description: ModelDescription) -> dict[str, Any]:
-    """What a file keeps of the original's description: a serving side has no use for the run's settings."""
+def _stored_description(description: ModelDescription) -> dict[str, Any]:
+    """Return the description of the original for the file, without the settings of its training run."""
     return {"model": description.model} if description.task == NO_TASK else description.to_dict(with_run=False)
 
 
-def settle(backend: Backend, model: PerceiverIO) -> Settled:
-    """Traces a model, and fixes those sizes with which what is built of it does not compute the same.
+def build_checked_program(backend: Backend, model: PerceiverIO) -> CheckedProgram:
+    """Trace and build a model, with static sizes where the result with dynamic sizes differs from the original.
 
     Args:
-        backend: builds of a program what is to be written.
+        backend: builds the traced program.
         model: the model, in evaluation mode.
 
     Raises:
-        UserError: if the model cannot be exported, or never computes the same.
+        UserError: if the model cannot be exported, or if the result differs even with static sizes.
     """
-    fixed: set[Place] = set()
+    fixed: set[InputDim] = set()
     while True:
         traced = trace(model, fixed)
         built = backend.build(traced)
@@ -151,15 +150,15 @@ def settle(backend: Backend, model: PerceiverIO) -> Settled:
             if not check.passed:
                 break
         else:
-            return Settled(traced, built, checked)
-        # Where a batch of more examples fails in which another size differs, too, it is that one.
+            return CheckedProgram(traced, built, checked)
+        # If the batch size and another size differ from those of tracing, the other size is the cause.
         failed = checked[-1].sizes
-        to_blame = [name for name in failed if name != "batch"] or [*failed]
-        if not to_blame:
-            raise UserError("the model cannot be exported: what is exported fails, or computes something else")
-        fixed |= {place for name in to_blame for place in traced.sizes[name].places}
+        causes = [name for name in failed if name != "batch"] or [*failed]
+        if not causes:
+            raise UserError("the model cannot be exported: the exported model fails, or differs from the original")
+        fixed |= {dim for name in causes for dim in traced.sizes[name].dims}
 
 
-def _plain(value: Any) -> Any:
-    """What stands in JSON for a value of another kind."""
+def _to_json(value: Any) -> Any:
+    """Convert a value that JSON does not support."""
     return dict(value) if isinstance(value, Mapping) else str(value)

@@ -1,4 +1,4 @@
-"""The formats for serving. Imports nothing heavy: what a format does, it imports when it does it."""
+"""Formats for serving. Backends are imported when a model is exported."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class ServingFormat(Format):
-    """A format that is only written, and run without this project."""
+    """Format that is only written, and run without this project."""
 
     backend: ClassVar[str]
-    """Place of the :class:`~perceiver_plugins.serving.exporting.Backend`."""
+    """Import path of the :class:`~perceiver_plugins.serving.exporting.Backend`."""
 
     def write(self, loaded: LoadedModel, target: str) -> None:
-        """Exports the model with sizes as open as it allows, and compares it with the original in several of them.
+        """Export a model with as many dynamic sizes as possible, and compare it with the original in several sizes.
 
         Raises:
             UserError: if the model cannot be exported.
@@ -31,17 +31,17 @@ class ServingFormat(Format):
         write(self._backend(), loaded, target)
 
     def compute(self, target: str, batch: Batch) -> Any:
-        """The tensors that it answers, by name."""
+        """Compute the output tensors of an exported model, by name."""
         return self._backend().load(target)(batch)
 
     def expected(self, model: PerceiverIO, batch: Batch) -> Any:
-        """The same, of the original."""
-        from perceiver_plugins.serving.answers import answer
+        """Compute the output tensors of the original model, by name."""
+        from perceiver_plugins.serving.served_model import compute_outputs
 
-        return answer(model, batch)
+        return compute_outputs(model, batch)
 
     def signature(self, target: str) -> dict[str, Any]:
-        """What the file says of itself: the original's description, and its inputs and outputs."""
+        """Return the description in a file: that of the original model, and its inputs and outputs."""
         return json.loads(self._backend().description(target))
 
     def _backend(self) -> Backend:
@@ -49,17 +49,17 @@ class ServingFormat(Format):
 
 
 class TorchExportFormat(ServingFormat):
-    """A program of ``torch.export``: ``torch.export.load(FILE).module()(batch)``."""
+    """Program of ``torch.export``: ``torch.export.load(FILE).module()(batch)``."""
 
     backend = "perceiver_plugins.serving.programs:Programs"
 
 
 class OnnxFormat(ServingFormat):
-    """An ONNX model."""
+    """ONNX model."""
 
     backend = "perceiver_plugins.serving.onnx_models:OnnxModels"
     needs = ("onnx", "onnxscript", "onnxruntime")
-    """Optional dependencies."""
+    """Packages that the format needs."""
 
     def refusal(self, loaded: LoadedModel) -> str | None:
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]

@@ -1,4 +1,4 @@
-"""Programs of ``torch.export`` as ONNX models."""
+"""Export to ONNX."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from perceiver_core import Batch
 from perceiver_plugins.serving.batches import entries
 from perceiver_plugins.serving.checking import Run
 from perceiver_plugins.serving.exporting import KEY, Backend
-from perceiver_plugins.serving.tracing import Traced, quietly, renamed
+from perceiver_plugins.serving.tracing import Traced, rename_symbols, suppress_logging
 from perceiver_registry import UserError
 from perceiver_registry.errors import in_one_line, surface_own_fault
 
 
 class OnnxModels(Backend):
-    """An ONNX model, run by onnxruntime on the CPU. Its description is an entry of its metadata."""
+    """ONNX models, run by onnxruntime on the CPU. The description is an entry of the metadata."""
 
     def build(self, traced: Traced) -> Any:
         try:
-            with quietly():
+            with suppress_logging():
                 built: Any = torch.onnx.export(
                     traced.program,
                     dynamo=True,
@@ -32,7 +32,7 @@ class OnnxModels(Backend):
                     input_names=[port.name for port in traced.inputs],
                     output_names=[port.name for port in traced.outputs],
                 )
-        except Exception as error:  # an operation that ONNX does not have, in a stranger's adapter
+        except Exception as error:  # such as an operation of an adapter that ONNX lacks
             surface_own_fault(error)
             raise UserError(f"the model cannot be expressed in ONNX: {in_one_line(error)}") from error
         _name_sizes(built.model, traced.symbols)
@@ -52,7 +52,7 @@ class OnnxModels(Backend):
         import onnxruntime  # type: ignore[import-untyped]
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised anyway
+        options.log_severity_level = 4  # errors are raised as exceptions
         session = onnxruntime.InferenceSession(target, options, providers=["CPUExecutionProvider"])
         names = {each.name for each in session.get_inputs()}
         outputs = [each.name for each in session.get_outputs()]
@@ -69,13 +69,13 @@ class OnnxModels(Backend):
         try:
             model = onnx.load(target, load_external_data=False)
             return {entry.key: entry.value for entry in model.metadata_props}[KEY]
-        except Exception as error:  # a file that is something else fails in any way
+        except Exception as error:  # files of other kinds can raise any error
             surface_own_fault(error)
-            raise UserError(f"{target}: no ONNX model that perceiver exported: {in_one_line(error)}") from error
+            raise UserError(f"{target}: not an ONNX model exported by perceiver: {in_one_line(error)}") from error
 
 
 def _name_sizes(model: Any, symbols: Mapping[str, str]) -> None:
-    """Gives the open sizes of a model's values their names, where the exporter has the program's symbols."""
+    """Replace the program's symbols in the shapes of a model by the names of dynamic sizes."""
     import onnx_ir
 
     values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
@@ -83,11 +83,11 @@ def _name_sizes(model: Any, symbols: Mapping[str, str]) -> None:
         if value.shape is None:
             continue
         value.shape = onnx_ir.Shape(
-            [_named(size if isinstance(size, int) else size.value, symbols) for size in value.shape]
+            [_rename(size if isinstance(size, int) else size.value, symbols) for size in value.shape]
         )
 
 
-def _named(size: int | str | None, symbols: Mapping[str, str]) -> int | str | None:
-    if not isinstance(size, str):  # None is not known
+def _rename(size: int | str | None, symbols: Mapping[str, str]) -> int | str | None:
+    if not isinstance(size, str):  # None: unknown
         return size
-    return int(size) if size.isdigit() else renamed(size, symbols)  # what turned out to be fixed is written "8"
+    return int(size) if size.isdigit() else rename_symbols(size, symbols)  # a specialised size is a string like "8"

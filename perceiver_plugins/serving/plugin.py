@@ -1,4 +1,4 @@
-"""What the serving plugin registers. Imports nothing heavy."""
+"""Specs of the serving plugin. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def perceiver_formats() -> list[FormatSpec]:
         FormatSpec(
             name="torch-export",
             format="perceiver_plugins.serving.formats:TorchExportFormat",
-            summary="a program of torch.export, which needs torch alone to run",
+            summary="a program of torch.export, which only needs torch to run",
             writes=True,
             suffixes=(".pt2",),
         ),
         FormatSpec(
             name="onnx",
             format="perceiver_plugins.serving.formats:OnnxFormat",
-            summary="an ONNX model, for onnxruntime and others",
+            summary="an ONNX model, for onnxruntime and other runtimes",
             writes=True,
             suffixes=(".onnx",),
         ),

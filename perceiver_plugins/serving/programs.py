@@ -1,4 +1,4 @@
-"""Programs of ``torch.export`` as files."""
+"""Export to files of ``torch.export``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 from perceiver_plugins.serving.checking import Run
 from perceiver_plugins.serving.exporting import KEY, Backend
-from perceiver_plugins.serving.tracing import Traced, quietly
+from perceiver_plugins.serving.tracing import Traced, suppress_logging
 from perceiver_registry import UserError
 from perceiver_registry.errors import in_one_line
 
@@ -18,7 +18,7 @@ EXTRA_FILE = f"{KEY}.json"
 
 
 class Programs(Backend):
-    """A program, called with a batch, that returns a dict of tensors. Its description is a file within the archive."""
+    """Programs that map a batch to a dict of tensors. The description is a file in the archive."""
 
     def build(self, traced: Traced) -> ExportedProgram:
         return traced.program
@@ -27,7 +27,7 @@ class Programs(Backend):
         return built.module()
 
     def save(self, built: ExportedProgram, target: str, description: str) -> None:
-        with quietly():
+        with suppress_logging():
             torch.export.save(built, target, extra_files={EXTRA_FILE: description})
 
     def load(self, target: str) -> Run:
@@ -39,9 +39,9 @@ class Programs(Backend):
                 (name,) = [name for name in archive.namelist() if name.endswith(f"/{EXTRA_FILE}")]
                 return archive.read(name).decode()
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{target}: no program that perceiver exported: {in_one_line(error)}") from error
+            raise UserError(f"{target}: not a program exported by perceiver: {in_one_line(error)}") from error
 
 
 def _load(target: str) -> Any:
-    with quietly():
+    with suppress_logging():
         return torch.export.load(target)

@@ -9,7 +9,7 @@ from perceiver_plugins.serving.batches import entries
 
 
 class ServedModel(nn.Module):
-    """A model with named output tensors: the module that is exported.
+    """Model with named output tensors: the module that is exported.
 
     Args:
         model: model that computes the outputs.
@@ -21,10 +21,10 @@ class ServedModel(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the named output tensors of a batch."""
-        return answer(self.model, batch)
+        return compute_outputs(self.model, batch)
 
 
-def answer(model: PerceiverIO, batch: Batch) -> dict[str, Tensor]:
+def compute_outputs(model: PerceiverIO, batch: Batch) -> dict[str, Tensor]:
     """Compute the named output tensors of a model.
 
     The output adapter computes and names them (:meth:`~perceiver_core.OutputAdapter.serve`). An output with the name of

@@ -1,4 +1,4 @@
-"""From a model to a program of ``torch.export`` whose sizes are open wherever the model lets them be."""
+"""Tracing of models with ``torch.export``, with as many dynamic dimensions as the model allows."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from perceiver_core import PerceiverIO
-from perceiver_plugins.serving.answers import ServedModel
-from perceiver_plugins.serving.batches import dimension, entries, example, map_entries
+from perceiver_core import Batch, PerceiverIO
+from perceiver_plugins.serving.batches import dimension_name, entries, example_batch, map_entries
+from perceiver_plugins.serving.served_model import ServedModel
 from perceiver_registry import UserError
 from perceiver_registry.errors import in_one_line, surface_own_fault
 
 BATCH_SIZE = 2
-"""Examples of the traced batch. One would be taken for a size that never changes."""
+"""Size of the traced batch; ``torch.export`` would specialise on a size of one."""
 
-Place = tuple[str, int]
-"""A dimension of an input: the input's name, and which of its dimensions."""
+InputDim = tuple[str, int]
+"""Dimension of an input: name of the input, and index of the dimension."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output.
+    """Input or output tensor of a program.
 
     Attributes:
-        name: what it is called.
-        type: of its numbers: "float32", "int64", ...
-        shape: its sizes; an open one has a name, or is said in terms of such names.
+        name: name of the tensor.
+        type: type of its elements: "float32", "int64", ...
+        shape: its sizes; a dynamic size is a name or an expression of names.
     """
 
     name: str
@@ -43,17 +43,17 @@ class Port:
 
 
 @dataclass(frozen=True)
-class OpenSize:
-    """A size that is open.
+class DynamicSize:
+    """Dynamic size.
 
     Attributes:
-        places: the dimensions of inputs that have it.
-        traced: the size that it had in tracing.
-        lowest: the least that it can be.
-        highest: the most that it can be, or None.
+        dims: dimensions of the inputs that have this size.
+        traced: size in tracing.
+        lowest: minimum.
+        highest: maximum; None: no limit.
     """
 
-    places: tuple[Place, ...]
+    dims: tuple[InputDim, ...]
     traced: int
     lowest: int
     highest: int | None
@@ -61,24 +61,24 @@ class OpenSize:
 
 @dataclass(frozen=True)
 class Traced:
-    """A model as a program.
+    """Traced model.
 
     Attributes:
-        program: the program, called with a batch; it returns a dict of tensors.
-        inputs: the batch's entries, in the order of the program's inputs.
-        outputs: what it returns, in the order of the program's outputs.
-        sizes: the open sizes by name.
-        symbols: the names of the open sizes by what the program calls them.
+        program: program that maps a batch to a dict of tensors.
+        inputs: entries of the batch, in the order of the program's inputs.
+        outputs: returned tensors, in the order of the program's outputs.
+        sizes: dynamic sizes by name.
+        symbols: names of the dynamic sizes by the program's symbols.
     """
 
     program: ExportedProgram
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    sizes: dict[str, OpenSize]
+    sizes: dict[str, DynamicSize]
     symbols: dict[str, str]
 
     def description(self) -> dict[str, Any]:
-        """Inputs, outputs and open sizes as plain data."""
+        """Return inputs, outputs and dynamic sizes as plain data."""
         return {
             "inputs": [asdict(port) for port in self.inputs],
             "outputs": [asdict(port) for port in self.outputs],
@@ -86,44 +86,44 @@ class Traced:
         }
 
 
-def trace(model: PerceiverIO, fixed: Collection[Place] = (), batch_size: int = BATCH_SIZE) -> Traced:
-    """Turns a model, in evaluation mode, into a program.
+def trace(model: PerceiverIO, fixed: Collection[InputDim] = (), batch_size: int = BATCH_SIZE) -> Traced:
+    """Trace a model in evaluation mode.
 
     Args:
         model: the model, on the CPU.
-        fixed: dimensions of inputs that are to keep the size that they have in the input adapter's example. All others
-            are left open, but where the model's own code fixes them.
-        batch_size: number of examples in the batch that is traced.
+        fixed: dimensions of inputs with a static size, that of the input adapter's example batch. All others are
+            dynamic, unless the model's code specialises on their size.
+        batch_size: size of the traced batch.
 
     Raises:
         UserError: if the model cannot be exported.
     """
-    batch = example(model, batch_size)
+    batch = example_batch(model, batch_size)
 
-    def openness(name: str, value: Any) -> dict[int, Any] | None:
+    def dynamic_dims(name: str, value: Any) -> dict[int, Any] | None:
         if not isinstance(value, Tensor):
             return None
-        return {place: Dim.STATIC if (name, place) in fixed else Dim.AUTO for place in range(value.dim())}
+        return {dim: Dim.STATIC if (name, dim) in fixed else Dim.AUTO for dim in range(value.dim())}
 
     try:
-        with torch.no_grad(), quietly():
+        with torch.no_grad(), suppress_logging():
             program = torch.export.export(
-                ServedModel(model).eval(), (batch,), dynamic_shapes=(map_entries(batch, openness),), strict=False
+                ServedModel(model).eval(), (batch,), dynamic_shapes=(map_entries(batch, dynamic_dims),), strict=False
             )
-    except Exception as error:  # an adapter may do anything
+    except Exception as error:  # adapters can raise any error
         surface_own_fault(error)
         raise UserError(f"the model cannot be exported: {in_one_line(error)}") from error
 
-    inputs, outputs = _ends(program)
-    firsts = {(name, 0) for name, value in inputs.items() if value.dim()}
-    if batch_size > 1 and not any(_is_open(value.shape[0]) for value in inputs.values() if value.dim()):
-        return trace(model, {*fixed, *firsts}, batch_size=1)
+    inputs, outputs = _inputs_and_outputs(program)
+    batch_dims = {(name, 0) for name, value in inputs.items() if value.dim()}
+    if batch_size > 1 and not any(_is_dynamic(value.shape[0]) for value in inputs.values() if value.dim()):
+        return trace(model, {*fixed, *batch_dims}, batch_size=1)
 
-    symbols, sizes = _open_sizes(program, inputs)
+    symbols, sizes = _dynamic_sizes(program, inputs)
 
     def port(name: str, value: Tensor) -> Port:
-        shape = tuple(renamed(str(size), symbols) if _is_open(size) else int(str(size)) for size in value.shape)
-        return Port(name, str(value.dtype).removeprefix("torch."), shape)
+        sizes = (rename_symbols(str(size), symbols) if _is_dynamic(size) else int(str(size)) for size in value.shape)
+        return Port(name, str(value.dtype).removeprefix("torch."), tuple(sizes))
 
     return Traced(
         program,
@@ -134,66 +134,72 @@ def trace(model: PerceiverIO, fixed: Collection[Place] = (), batch_size: int = B
     )
 
 
-def renamed(size: str, symbols: Mapping[str, str]) -> str:
-    """A size, written with a program's symbols, in the names of open sizes."""
+def rename_symbols(size: str, symbols: Mapping[str, str]) -> str:
+    """Replace a program's symbols in the expression of a size by the names of dynamic sizes."""
     return re.sub(r"[A-Za-z_]\w*", lambda word: symbols.get(word[0], word[0]), size)
 
 
-def _is_open(size: int | torch.SymInt) -> bool:
-    """Whether a size is open. One that turned out to be fixed is a symbol that says "8"."""
+def _is_dynamic(size: int | torch.SymInt) -> bool:
+    """Return whether a size is dynamic. A specialised size can be a symbol with a name like "8"."""
     return isinstance(size, torch.SymInt) and not str(size).isdigit()
 
 
-def _ends(program: ExportedProgram) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The inputs and outputs of a program, by name, as tensors without numbers."""
+def _inputs_and_outputs(program: ExportedProgram) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the inputs and outputs of a program by name, as fake tensors."""
     nodes = {node.name: node.meta.get("val") for node in program.graph.nodes}
     signature, calls = program.graph_signature, program.call_spec
     (batch,), _ = calls.in_spec.unflatten(list(signature.user_inputs))
-    answers = calls.out_spec.unflatten(list(signature.user_outputs))
-    named = [{name: nodes.get(node) for name, node in entries(end)} for end in (batch, answers)]
-    inputs, outputs = ({name: value for name, value in end.items() if isinstance(value, Tensor)} for end in named)
-    return inputs, outputs
+    outputs = calls.out_spec.unflatten(list(signature.user_outputs))
+    return _named_tensors(batch, nodes), _named_tensors(outputs, nodes)
 
 
-def _open_sizes(program: ExportedProgram, inputs: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, OpenSize]]:
-    """The names of the open sizes by symbol, and what they are by name."""
-    places: dict[str, list[Place]] = {}
+def _named_tensors(batch: Batch, nodes: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a batch of node names, by entry."""
+    values = {name: nodes.get(node) for name, node in entries(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _dynamic_sizes(
+    program: ExportedProgram, inputs: Mapping[str, Tensor]
+) -> tuple[dict[str, str], dict[str, DynamicSize]]:
+    """Return the names of the dynamic sizes by symbol, and the dynamic sizes by name."""
+    dims: dict[str, list[InputDim]] = {}
     for name, value in inputs.items():
-        for place, size in enumerate(value.shape):
-            if _is_open(size):
-                places.setdefault(str(size), []).append((name, place))
+        for dim, size in enumerate(value.shape):
+            if _is_dynamic(size):
+                dims.setdefault(str(size), []).append((name, dim))
     ranges = {str(symbol): limits for symbol, limits in program.range_constraints.items()}
     (batch, *_), _ = program.example_inputs
     traced = dict(entries(batch))
     symbols: dict[str, str] = {}
-    sizes: dict[str, OpenSize] = {}
-    for symbol, where in places.items():
-        (entry, place), *_ = where
-        name = dimension(entry, place)
-        if name in sizes:  # two images, say, each of a height of its own
+    sizes: dict[str, DynamicSize] = {}
+    for symbol, symbol_dims in dims.items():
+        (entry, dim), *_ = symbol_dims
+        name = dimension_name(entry, dim)
+        if name in sizes:  # such as the heights of two images
             name = f"{entry}.{name}"
         symbols[symbol] = name
         limits = ranges.get(symbol)
-        lowest, highest = (None, None) if limits is None else (_whole(limits.lower), _whole(limits.upper))
-        # Two is what tracing takes for the least of every size; one is as good.
+        lowest, highest = (None, None) if limits is None else (_as_int(limits.lower), _as_int(limits.upper))
+        # Tracing assumes that every dynamic size is at least 2, but 1 works as well.
         lowest = lowest if lowest is not None and lowest > 2 else 1
-        sizes[name] = OpenSize(tuple(where), traced[entry].shape[place], lowest, highest)
+        sizes[name] = DynamicSize(tuple(symbol_dims), traced[entry].shape[dim], lowest, highest)
     return symbols, sizes
 
 
-def _whole(limit: Any) -> int | None:
-    """A limit of a range as a number, None if there is no limit."""
+def _as_int(limit: Any) -> int | None:
+    """Convert a limit of a range; None if it is infinite."""
     return int(limit) if getattr(limit, "is_Integer", False) and abs(int(limit)) < 2**62 else None
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Keeps what exporters say of their own inner life from the person who exports."""
-    before = logging.root.manager.disable
+def suppress_logging() -> Iterator[None]:
+    """Context manager that suppresses the exporters' warnings and log messages."""
+    level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logging.disable(level)

@@ -1,4 +1,4 @@
-"""What the tests of serving share."""
+"""Fixtures of the serving tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perceiver_registry.testing.subjects import AdapterSubject
 
 @pytest.fixture
 def onnx_backend() -> Backend:
-    """Makes of a traced model one that onnxruntime runs."""
+    """Backend for ONNX; skips the test if onnxruntime is missing."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     from perceiver_plugins.serving.onnx_models import OnnxModels
@@ -25,7 +25,7 @@ def onnx_backend() -> Backend:
 
 @pytest.fixture
 def small_model(randomise: Callable[[Any], Any]) -> Callable[..., PerceiverIO]:
-    """A function that assembles a small model with random weights of two adapters' names."""
+    """Factory of a small model with random weights from the names of two adapters."""
 
     def small_model(encoder: str, decoder: str, **values: Any) -> PerceiverIO:
         parts = [

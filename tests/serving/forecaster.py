@@ -1,4 +1,4 @@
-"""A plugin that forecasts series: output queries from future covariates, output in units of the series."""
+"""Plugin for forecasting: output queries from future covariates, output in units of the series."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HORIZON = 5
 
 @dataclass
 class SeriesEncoderConfig(EncoderConfig):
-    """An encoder of series.
+    """Encoder of time series.
 
     Args:
         num_channels: input channels.
@@ -42,7 +42,7 @@ class SeriesEncoderConfig(EncoderConfig):
 
 
 class SeriesInputAdapter(InputAdapter):
-    """Adapts series of any scale, padded at the end, with covariates that are known for the future."""
+    """Input adapter for series of any scale, padded at the end, with known future covariates."""
 
     def __init__(self, num_channels: int):
         super().__init__(num_channels)
@@ -87,7 +87,7 @@ class CovariateQueries(QueryProvider):
 
 @dataclass
 class ForecastDecoderConfig(DecoderConfig):
-    """A decoder of forecasts.
+    """Decoder of forecasts.
 
     Args:
         num_output_query_channels: channels of the output queries.
@@ -117,7 +117,7 @@ class ForecastOutputAdapter(OutputAdapter):
 
 
 class LitForecaster(LitPerceiver):
-    """Trains a forecaster to the mean absolute error relative to the mean target of each example."""
+    """Lightning module whose loss is the mean absolute error relative to the mean target of each example."""
 
     task = "forecast"
 
@@ -132,21 +132,20 @@ class LitForecaster(LitPerceiver):
 
 @hookimpl
 def perceiver_adapters() -> list[AdapterSpec]:
-    place = "forecaster"
     return [
         AdapterSpec(
             name="forecast",
             kind="input",
-            adapter=f"{place}:SeriesInputAdapter",
-            config=f"{place}:SeriesEncoderConfig",
+            adapter="forecaster:SeriesInputAdapter",
+            config="forecaster:SeriesEncoderConfig",
             summary="series with known future covariates",
             reads=("series", "attention_mask", "covariates"),
         ),
         AdapterSpec(
             name="forecast",
             kind="output",
-            adapter=f"{place}:ForecastOutputAdapter",
-            config=f"{place}:ForecastDecoderConfig",
+            adapter="forecaster:ForecastOutputAdapter",
+            config="forecaster:ForecastDecoderConfig",
             summary="forecasts in units of the series",
             tasks=("forecast",),
         ),
@@ -167,7 +166,7 @@ def perceiver_tasks() -> list[TaskSpec]:
 
 
 def configs() -> tuple[SeriesEncoderConfig, ForecastDecoderConfig]:
-    """Return configs of a small model."""
+    """Return the configurations of a small model."""
     encoder = SeriesEncoderConfig(
         num_cross_attention_heads=1, num_self_attention_heads=1, num_self_attention_layers_per_block=1
     )

@@ -1,7 +1,4 @@
-"""Every installed adapter in a small model, exported both ways and compared with the original in other sizes.
-
-Adapters that are installed later are tested without an edit here.
-"""
+"""Export of a small model with each registered adapter in both formats, compared with the original in other sizes."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ import pytest
 import torch
 
 from perceiver_core import PerceiverIO
-from perceiver_plugins.serving.batches import entries, example
+from perceiver_plugins.serving.batches import entries, example_batch
 from perceiver_plugins.serving.checking import checks
-from perceiver_plugins.serving.exporting import Backend, settle
+from perceiver_plugins.serving.exporting import Backend, build_checked_program
 from perceiver_plugins.serving.programs import Programs
 from perceiver_registry import AdapterSpec, registry
 from perceiver_registry.formats import largest_difference
@@ -23,7 +20,7 @@ from perceiver_registry.testing.subjects import AdapterSubject
 
 TOLERANCE = 1e-5
 
-OPEN = {
+DYNAMIC_SIZES = {
     "audio-patches": {"batch", "samples"},
     "composite": {"batch", "length", "height", "width"},
     "flow-patches": {"batch", "height", "width"},
@@ -36,50 +33,50 @@ OPEN = {
     "text": {"batch", "length"},
     "video-patches": {"batch", "frames", "height", "width"},
 }
-"""Sizes that are open where the input is of one of these kinds."""
+"""Dynamic sizes by input adapter."""
 
 
-def pairs() -> Iterator[tuple[AdapterSpec, AdapterSpec]]:
-    """Each input adapter with an output adapter: that of its own plugin, or the others in turns; each at least once."""
+def pair_adapters() -> Iterator[tuple[AdapterSpec, AdapterSpec]]:
+    """Pair each input adapter with the output adapter of its plugin, or with the others in turn; each at least once."""
     inputs, outputs = registry().entries("input"), registry().entries("output")
-    own = {}
+    partners = {}
     for output in outputs:
-        at_home = [entry for entry in inputs if entry.plugin == output.plugin]
-        own |= {entry.name: output for entry in at_home if entry.name == output.name or len(at_home) == 1}
-    others = [output for output in outputs if output not in own.values()]
+        same_plugin = [entry for entry in inputs if entry.plugin == output.plugin]
+        partners |= {entry.name: output for entry in same_plugin if entry.name == output.name or len(same_plugin) == 1}
+    others = [output for output in outputs if output not in partners.values()]
     turns = cycle(others)
-    found = [(entry.spec, (own.get(entry.name) or next(turns)).spec) for entry in inputs]
-    yield from found
-    yield from ((inputs[0].spec, output.spec) for output in others if output.spec not in [spec for _, spec in found])
+    pairs = [(entry.spec, (partners.get(entry.name) or next(turns)).spec) for entry in inputs]
+    yield from pairs
+    yield from ((inputs[0].spec, output.spec) for output in others if output.spec not in [spec for _, spec in pairs])
 
 
-PAIRS = list(pairs())
+PAIRS = list(pair_adapters())
 
 
 @pytest.mark.parametrize(("input_spec", "output_spec"), PAIRS, ids=[f"{one.name}-{two.name}" for one, two in PAIRS])
-def test_exported_models_compute_the_same_in_other_sizes(
+def test_exported_models_equal_the_original_in_other_sizes(
     input_spec: AdapterSpec, output_spec: AdapterSpec, onnx_backend: Backend, randomise: Callable[[Any], Any]
 ) -> None:
     model: PerceiverIO = randomise(AdapterSubject(output_spec, {}, partner=input_spec).model())
-    traced, built, done = settle(onnx_backend, model)
+    traced, built, checked = build_checked_program(onnx_backend, model)
 
-    assert [port.name for port in traced.inputs] == [name for name, _ in entries(example(model, 1))]
+    assert [port.name for port in traced.inputs] == [name for name, _ in entries(example_batch(model, 1))]
     assert all(port.shape[0] == "batch" for port in (*traced.inputs, *traced.outputs))
-    assert set(traced.sizes) >= OPEN.get(input_spec.name, {"batch"})
+    assert set(traced.sizes) >= DYNAMIC_SIZES.get(input_spec.name, {"batch"})
 
     programs = Programs()
     runs = {"onnx": onnx_backend.run(built), "torch-export": programs.run(programs.build(traced))}
-    for check in (*done, *checks(model, traced, runs["torch-export"])):
+    for check in (*checked, *checks(model, traced, runs["torch-export"])):
         assert check.difference < TOLERANCE, check
-    assert {name for check in done for name in check.sizes} == set(traced.sizes)
+    assert {name for check in checked for name in check.sizes} == set(traced.sizes)
 
     if output_spec.name == "audio-video-label":
-        return  # served in another form, which has a test of its own
-    batch = example(model, 4)
+        return  # test_multimodal_outputs
+    batch = example_batch(model, 4)
     with torch.no_grad():
         expected = model(batch) * getattr(model.config.decoder, "flow_scale_factor", 1.0)
         found = [*runs["onnx"](batch).values(), *runs["torch-export"](batch).values()]
-    for answer in found:
-        by_places = answer if answer.shape == expected.shape else answer.flatten(2).transpose(1, 2)
-        assert largest_difference(expected, by_places) < TOLERANCE
+    for output in found:
+        by_position = output if output.shape == expected.shape else output.flatten(2).transpose(1, 2)
+        assert largest_difference(expected, by_position) < TOLERANCE
     assert len(found) == 2

@@ -25,14 +25,14 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERCEIVER_PLUGIN_FILES", str(Path(forecaster.__file__)))
 
 
-# In a file of its own, a plugin would not import torch.
+# A plugin in a single file imports torch; a packaged plugin would not.
 @pytest.mark.parametrize("check", plugin_checks(forecaster, skip={"imports_are_light"}), ids=str)
-def test_the_forecaster_keeps_the_contract(check: Callable[[], None]) -> None:
+def test_forecaster_passes_the_plugin_checks(check: Callable[[], None]) -> None:
     check()
 
 
 def batches(number: int) -> Iterator[Batch]:
-    """Yield batches of series of very different scales, whose future follows the first covariate."""
+    """Generate batches of series of very different scales, whose future is proportional to the first covariate."""
     adapter = forecaster.SeriesInputAdapter(2)
     for seed in range(number):
         batch = dict(adapter.example_batch(8, torch.Generator().manual_seed(seed)))
@@ -43,7 +43,7 @@ def batches(number: int) -> Iterator[Batch]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[forecaster.LitForecaster, Path]:
-    """A trained forecaster and its checkpoint."""
+    """Trained forecaster and its checkpoint."""
     folder = tmp_path_factory.mktemp("forecaster")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERCEIVER_PLUGIN_FILES", str(Path(forecaster.__file__)))
@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[forecaster.LitFor
     return module.eval(), folder / "last.ckpt"
 
 
-def test_a_trained_forecaster_predicts_in_units_of_the_series(
+def test_trained_forecaster_predicts_in_units_of_the_series(
     trained: tuple[forecaster.LitForecaster, Path], quiet_trainer: Callable[..., Trainer]
 ) -> None:
     module, checkpoint = trained
@@ -81,7 +81,7 @@ def test_a_trained_forecaster_predicts_in_units_of_the_series(
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
-def test_an_exported_forecaster_equals_the_original_for_any_batch_size(
+def test_exported_forecaster_equals_the_original_for_any_batch_size(
     suffix: str, trained: tuple[forecaster.LitForecaster, Path], tmp_path: Path
 ) -> None:
     if suffix == ".onnx":
@@ -90,13 +90,13 @@ def test_an_exported_forecaster_equals_the_original_for_any_batch_size(
     module, checkpoint = trained
     target = str(tmp_path / f"forecaster{suffix}")
 
-    about = export(str(checkpoint), target)
+    description = export(str(checkpoint), target)
 
-    assert [port["name"] for port in about["inputs"]] == ["series", "attention_mask", "covariates"]
-    (output,) = about["outputs"]
+    assert [port["name"] for port in description["inputs"]] == ["series", "attention_mask", "covariates"]
+    (output,) = description["outputs"]
     assert output["name"] == "forecast"
     assert output["shape"][0] == "batch"
-    json.dumps(about)
+    json.dumps(description)
     if suffix == ".onnx":
         session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
 

@@ -1,4 +1,4 @@
-"""What a serving side gets: names and forms of the outputs, against what each task's own module says."""
+"""Named output tensors of exported models, against the modules of the tasks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.classification.adapters import ClassificationOutputAdapter
 from perceiver_plugins.flow import LitOpticalFlow
 from perceiver_plugins.multimodal.decoding import decode
-from perceiver_plugins.serving import ServedModel, answer
-from perceiver_plugins.serving.batches import example
+from perceiver_plugins.serving import ServedModel, compute_outputs
+from perceiver_plugins.serving.batches import example_batch
 from perceiver_plugins.serving.tracing import trace
 from perceiver_plugins.table.config import TableEncoderConfig
 from perceiver_plugins.text import LanguageModel
@@ -24,11 +24,11 @@ from perceiver_registry import assemble
 
 
 @torch.no_grad()
-def test_a_language_model_answers_for_the_tokens_that_there_are(text_config: Any, randomise: Any) -> None:
+def test_language_model_returns_logits_of_the_given_tokens(text_config: Any, randomise: Any) -> None:
     model = randomise(LanguageModel(text_config())).eval()
     batch = {"input_ids": torch.randint(37, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
 
-    (logits,) = answer(model, batch).values()
+    (logits,) = compute_outputs(model, batch).values()
 
     torch.testing.assert_close(logits, model(**batch))
     assert logits.shape == (2, 9, 37)
@@ -37,7 +37,7 @@ def test_a_language_model_answers_for_the_tokens_that_there_are(text_config: Any
 
 
 @torch.no_grad()
-def test_flow_is_in_pixels_by_rows_and_columns(small_model: Callable[..., Any]) -> None:
+def test_flow_is_an_image_in_pixels(small_model: Callable[..., Any]) -> None:
     model = small_model("flow-patches", "optical-flow")
     model.config.decoder.flow_scale_factor = 20.0
     module = LitOpticalFlow.create(model.config)
@@ -53,16 +53,16 @@ def test_flow_is_in_pixels_by_rows_and_columns(small_model: Callable[..., Any]) 
 
 
 @torch.no_grad()
-def test_an_autoencoder_answers_with_clips(small_model: Callable[..., Any]) -> None:
+def test_multimodal_outputs(small_model: Callable[..., Any]) -> None:
     model = small_model("audio-video-label", "audio-video-label")
-    batch = example(model, 2)
+    batch = example_batch(model, 2)
 
-    answers = trace(model).program.module()(batch)
+    outputs = trace(model).program.module()(batch)
 
     expected = decode(model, batch)
-    torch.testing.assert_close(answers["audio"], expected["audio"].flatten(1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(answers["logits"], expected["label"][:, 0], rtol=1e-4, atol=1e-5)
-    video = answers["video"]  # (b, frames, 3, h, w)
+    torch.testing.assert_close(outputs["audio"], expected["audio"].flatten(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outputs["logits"], expected["label"][:, 0], rtol=1e-4, atol=1e-5)
+    video = outputs["video"]  # (b, frames, 3, h, w)
     assert video.shape == batch["pixel_values_videos"].shape
     torch.testing.assert_close(video.movedim(2, -1).flatten(1, 3), expected["image"], rtol=1e-4, atol=1e-5)
 
@@ -75,11 +75,9 @@ def test_an_autoencoder_answers_with_clips(small_model: Callable[..., Any]) -> N
         ("text", "token-classification", "logits"),
     ],
 )
-def test_outputs_are_called_by_what_they_are(
-    encoder: str, decoder: str, name: str, small_model: Callable[..., Any]
-) -> None:
+def test_output_names(encoder: str, decoder: str, name: str, small_model: Callable[..., Any]) -> None:
     model = small_model(encoder, decoder)
-    assert list(answer(model, example(model, 1))) == [name]
+    assert list(compute_outputs(model, example_batch(model, 1))) == [name]
 
 
 class Probabilities(ClassificationOutputAdapter):
@@ -87,17 +85,17 @@ class Probabilities(ClassificationOutputAdapter):
         return {"probabilities": model(batch).softmax(-1), "inputs": batch["inputs"]}
 
 
-def test_an_output_adapter_names_its_outputs(small_model: Callable[..., Any]) -> None:
+def test_serve_method_names_outputs(small_model: Callable[..., Any]) -> None:
     model = small_model("table", "classification")
     model.output_adapter.__class__ = Probabilities
 
-    answers = ServedModel(model)(example(model, 2))
+    outputs = ServedModel(model)(example_batch(model, 2))
 
-    assert list(answers) == ["probabilities", "output_inputs"]
-    torch.testing.assert_close(answers["probabilities"].sum(-1), torch.ones(2))
+    assert list(outputs) == ["probabilities", "output_inputs"]
+    torch.testing.assert_close(outputs["probabilities"].sum(-1), torch.ones(2))
 
 
-def test_the_old_name_of_serve_works_and_warns(small_model: Callable[..., Any]) -> None:
+def test_deprecated_name_of_serve_warns(small_model: Callable[..., Any]) -> None:
     with pytest.warns(DeprecationWarning, match="OldName.served is deprecated: rename it to serve"):
 
         class OldName(TiedTextOutputAdapter):  # its base class has a serve method of its own
@@ -114,24 +112,24 @@ def test_the_old_name_of_serve_works_and_warns(small_model: Callable[..., Any]) 
     model = small_model("text", "text")
     for adapter_type, name in ((OldName, "tokens"), (NewName, "ids")):
         model.output_adapter.__class__ = adapter_type
-        assert list(answer(model, example(model, 1))) == [name]
+        assert list(compute_outputs(model, example_batch(model, 1))) == [name]
 
 
 @torch.no_grad()
-def test_tokens_of_an_input_other_than_text_are_answered_for_all_positions(randomise: Callable[[Any], Any]) -> None:
+def test_text_output_of_a_table_has_all_positions(randomise: Callable[[Any], Any]) -> None:
     encoder = TableEncoderConfig(num_features=3, num_input_channels=8, num_cross_attention_heads=1)
     decoder = TextDecoderConfig(vocab_size=31, max_seq_len=13, num_output_query_channels=8)
     model = randomise(assemble(PerceiverConfig(encoder, decoder, num_latents=4, num_latent_channels=16))).eval()
-    batch = example(model, 2)
+    batch = example_batch(model, 2)
 
-    (logits,) = answer(model, batch).values()
+    (logits,) = compute_outputs(model, batch).values()
 
     assert logits.shape == (2, 13, 31)
     torch.testing.assert_close(logits, model(batch))
 
 
-def test_outputs_of_any_structure_have_names_that_no_input_has(small_model: Callable[..., Any]) -> None:
+def test_nested_outputs_have_names_distinct_from_inputs(small_model: Callable[..., Any]) -> None:
     model = small_model("table", "classification")
     model.output_adapter.forward = lambda decoded: {"inputs": decoded, "parts": [decoded[:, 0], (decoded[:, 0],)]}
 
-    assert list(answer(model, example(model, 1))) == ["output_inputs", "parts_0", "parts_1_0"]
+    assert list(compute_outputs(model, example_batch(model, 1))) == ["output_inputs", "parts_0", "parts_1_0"]

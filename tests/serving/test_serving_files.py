@@ -1,4 +1,4 @@
-"""Files for serving: what they say of themselves, what cannot be exported, and what is done about it."""
+"""Exported files: their description, static sizes, and errors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 from perceiver_core import AdaptedInput, Batch, FourierPositions, Linear, PerceiverConfig, PerceiverIO
 from perceiver_plugins.serving import OnnxFormat, export
-from perceiver_plugins.serving.batches import example, of_size
-from perceiver_plugins.serving.exporting import Backend, settle
+from perceiver_plugins.serving.batches import example_batch, resize_batch
+from perceiver_plugins.serving.exporting import Backend, build_checked_program
 from perceiver_plugins.serving.programs import Programs
 from perceiver_plugins.serving.tracing import trace
 from perceiver_registry import LoadedModel, ModelDescription, UserError, write_model
@@ -33,7 +33,7 @@ DESCRIPTION = ModelDescription(
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
-def test_a_file_says_all_that_a_serving_side_must_know(suffix: str, tmp_path: Path, small_model: Any) -> None:
+def test_file_has_a_description(suffix: str, tmp_path: Path, small_model: Any) -> None:
     model = small_model("image-pixels", "classification")
     target = tmp_path / f"pets{suffix}"
     if suffix == ".onnx":
@@ -57,7 +57,7 @@ def test_a_file_says_all_that_a_serving_side_must_know(suffix: str, tmp_path: Pa
     assert found["model"]["decoder"]["label_names"] == ["cat", "dog", "no pet: Ä"]
     assert found["data"] == {"image_size": [8, 8], "mean": [0.5], "std": [0.25]}
     assert found["task"] == "image-classification"
-    assert "run" not in found  # it has the folders of a person's machine in it
+    assert "run" not in found  # it has local paths
     assert found["inputs"] == [{"name": "pixel_values", "type": "float32", "shape": ["batch", 1, "height", "width"]}]
     assert found["outputs"] == [{"name": "logits", "type": "float32", "shape": ["batch", 3]}]
     assert found["sizes"] == {"batch": [1, None], "height": [1, None], "width": [1, None]}
@@ -66,7 +66,7 @@ def test_a_file_says_all_that_a_serving_side_must_know(suffix: str, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
-def test_nothing_is_overwritten_unasked(tmp_path: Path, small_model: Any) -> None:
+def test_existing_file_is_only_overwritten_on_request(tmp_path: Path, small_model: Any) -> None:
     model = small_model("table", "classification")
     target = tmp_path / "model.pt2"
     target.write_text("mine")
@@ -76,16 +76,16 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, small_model: Any) -> Non
     assert target.read_text() == "mine"
 
     export(model, target, overwrite=True)
-    (answer,) = torch.export.load(target).module()(example(model, 5)).values()
-    torch.testing.assert_close(answer, model(example(model, 5)), rtol=1e-4, atol=1e-5)
+    (output,) = torch.export.load(target).module()(example_batch(model, 5)).values()
+    torch.testing.assert_close(output, model(example_batch(model, 5)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_format_that_there_is_not(tmp_path: Path, small_model: Any) -> None:
-    with pytest.raises(UserError, match=r"name it \.onnx or \.pt2"):
+def test_unknown_suffix_is_reported(tmp_path: Path, small_model: Any) -> None:
+    with pytest.raises(UserError, match=r"model\.bin: unknown suffix of a format for serving \(use \.onnx or \.pt2\)"):
         export(small_model("table", "classification"), tmp_path / "model.bin")
 
 
-def test_what_to_install_is_said_before_anything_is_done(tmp_path: Path, small_model: Any, monkeypatch: Any) -> None:
+def test_missing_package_is_reported_before_export(tmp_path: Path, small_model: Any, monkeypatch: Any) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *args: None if name == "onnxruntime" else find_spec(name, *args)
@@ -97,7 +97,7 @@ def test_what_to_install_is_said_before_anything_is_done(tmp_path: Path, small_m
         write_model(loaded, str(tmp_path / "model.onnx"))
 
 
-# Adapters of strangers, which do what they like
+# Adapters that limit the export
 
 
 def model_with(adapter_type: type[VectorsInputAdapter]) -> PerceiverIO:
@@ -108,47 +108,47 @@ def model_with(adapter_type: type[VectorsInputAdapter]) -> PerceiverIO:
     return PerceiverIO(config, adapter_type.from_config(encoder), NumbersOutputAdapter()).eval()
 
 
-class FixesTheBatch(VectorsInputAdapter):
+class StaticBatchAdapter(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
         x, pad_mask, _ = super().forward(batch)
-        return AdaptedInput(torch.stack([x[example] for example in range(len(x))]), pad_mask)
+        return AdaptedInput(torch.stack([x[index] for index in range(len(x))]), pad_mask)
 
 
-def test_a_batch_that_the_adapter_fixes_is_one_example() -> None:
-    model = model_with(FixesTheBatch)
+def test_static_batch_size_is_one() -> None:
+    model = model_with(StaticBatchAdapter)
 
-    settled = settle(Programs(), model)
+    program = build_checked_program(Programs(), model)
 
-    assert settled.traced.inputs[0].shape[0] == 1
-    batch = example(model, 1)
-    (answer,) = settled.traced.program.module()(batch).values()
-    torch.testing.assert_close(answer, model(batch), rtol=1e-4, atol=1e-5)
+    assert program.traced.inputs[0].shape[0] == 1
+    batch = example_batch(model, 1)
+    (output,) = program.traced.program.module()(batch).values()
+    torch.testing.assert_close(output, model(batch), rtol=1e-4, atol=1e-5)
 
 
-class ComputesSomethingElseWhenExported(VectorsInputAdapter):
+class WrongForOtherSizesAdapter(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
         x, pad_mask, _ = super().forward(batch)
         number = 6 if torch.compiler.is_exporting() else x.shape[1]
         return AdaptedInput(x + x.sum(dim=1, keepdim=True) / number, pad_mask)
 
 
-def test_a_size_with_which_the_export_is_wrong_is_fixed() -> None:
-    model = model_with(ComputesSomethingElseWhenExported)
+def test_size_with_wrong_results_is_static() -> None:
+    model = model_with(WrongForOtherSizesAdapter)
     assert trace(model).inputs[0].shape == ("batch", "features", 16)
 
-    settled = settle(Programs(), model)
+    program = build_checked_program(Programs(), model)
 
-    assert settled.traced.inputs[0].shape == ("batch", 6, 16)
-    assert all(check.passed for check in settled.checked)
+    assert program.traced.inputs[0].shape == ("batch", 6, 16)
+    assert all(check.passed for check in program.checked)
 
 
-class IsAlwaysWrongWhenExported(VectorsInputAdapter):
+class WrongForAllSizesAdapter(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
         x, pad_mask, _ = super().forward(batch)
         return AdaptedInput(-x if torch.compiler.is_exporting() else x, pad_mask)
 
 
-class LooksAtTheNumbers(VectorsInputAdapter):
+class DataDependentAdapter(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
         x, pad_mask, _ = super().forward(batch)
         return AdaptedInput(x if x.sum() > 0 else -x, pad_mask)
@@ -157,11 +157,11 @@ class LooksAtTheNumbers(VectorsInputAdapter):
 @pytest.mark.parametrize(
     ("adapter_type", "message"),
     [
-        (IsAlwaysWrongWhenExported, "what is exported fails, or computes something else"),
-        (LooksAtTheNumbers, "the model cannot be exported: "),
+        (WrongForAllSizesAdapter, "the exported model fails, or differs from the original"),
+        (DataDependentAdapter, "the model cannot be exported: "),
     ],
 )
-def test_what_cannot_be_exported_is_an_error_in_one_line(
+def test_failed_export_is_reported_in_one_line(
     adapter_type: type[VectorsInputAdapter], message: str, tmp_path: Path
 ) -> None:
     loaded = LoadedModel(model_with(adapter_type), ModelDescription("", {}))
@@ -171,37 +171,37 @@ def test_what_cannot_be_exported_is_an_error_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-class HasNoOperator(VectorsInputAdapter):
+class UnsupportedByOnnxAdapter(VectorsInputAdapter):
     def forward(self, batch: Batch) -> AdaptedInput:
         x, pad_mask, _ = super().forward(batch)
         return AdaptedInput(torch.special.bessel_j1(x), pad_mask)
 
 
-def test_an_operation_that_onnx_does_not_have(onnx_backend: Backend) -> None:
+def test_operation_that_onnx_lacks_is_reported(onnx_backend: Backend) -> None:
     with pytest.raises(UserError, match="the model cannot be expressed in ONNX") as error:
-        onnx_backend.build(trace(model_with(HasNoOperator)))
+        onnx_backend.build(trace(model_with(UnsupportedByOnnxAdapter)))
     assert "\n" not in str(error.value)
 
 
 def test_models_are_exported_in_evaluation_mode(small_model: Any) -> None:
     model = small_model("image-conv", "classification").train()
     program = trace(model).program
-    batch = example(model, 2)
+    batch = example_batch(model, 2)
     torch.testing.assert_close(next(iter(program.module()(batch).values())), model.eval()(batch), rtol=1e-4, atol=1e-5)
 
 
-def test_batches_of_other_sizes() -> None:
+def test_resize_batch() -> None:
     batch = {"text": {"ids": torch.tensor([[1, 2, 3], [4, 5, 6]])}, "name": "kept"}
 
-    other = of_size(batch, {"text.ids": (None, 5)})
+    other = resize_batch(batch, {"text.ids": (None, 5)})
 
     assert other["text"]["ids"].tolist() == [[1, 2, 3, 1, 2], [4, 5, 6, 4, 5]]
     assert other["name"] == "kept"
-    assert of_size(batch, {"text.ids": (1, 2)})["text"]["ids"].tolist() == [[1, 2]]
+    assert resize_batch(batch, {"text.ids": (1, 2)})["text"]["ids"].tolist() == [[1, 2]]
 
 
-def test_linear_layers_are_exported_by_torch_alone() -> None:
-    """The core's own choice of a library for products is one of this machine's."""
+def test_linear_layers_are_exported_without_onednn() -> None:
+    """The core's choice of a matmul library depends on the machine."""
     layer = Linear(512, 512).eval()
     with torch.no_grad():
         program = torch.export.export(layer, (torch.randn(2, 64, 512),))
@@ -213,7 +213,7 @@ class Positions(torch.nn.Module):
         return FourierPositions(5, (224, 224))((x.shape[0], x.shape[1]))
 
 
-def test_fourier_positions_of_open_sizes_are_those_of_any_size() -> None:
+def test_fourier_positions_with_dynamic_sizes() -> None:
     auto = torch.export.Dim.AUTO
     program = torch.export.export(Positions(), (torch.ones(6, 8),), dynamic_shapes=({0: auto, 1: auto},)).module()
     for shape in ((6, 8), (1, 1), (2, 1), (7, 224), (33, 2)):

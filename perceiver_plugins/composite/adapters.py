@@ -1,4 +1,4 @@
-"""The adapter that makes one input array of several."""
+"""Input adapter that combines several input adapters."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from perceiver_registry import registry
 
 
 class CompositeInputAdapter(InputAdapter):
-    """Several input adapters as one: their arrays one after the other, in the order of the modalities' names.
+    """Several input adapters as one: concatenates their arrays, ordered by the names of the modalities.
 
-    All arrays are filled up to the channels of the widest and ``min_padding`` more, each with a learned vector that
-    is the same at all of its places: the embedding of the modality (Perceiver IO, arXiv 2107.14795, "Multimodal
-    autoencoding").
+    Each array is padded to the channels of the widest plus ``min_padding`` with the embedding of its modality, a
+    learned vector that is the same at all positions (Perceiver IO, arXiv 2107.14795, "Multimodal autoencoding").
 
-    Each adapter reads the batch as a whole or, where the batch has an entry of the modality's name that is a mapping,
-    that entry: two images are told apart like this. A batch for ``{"image": {"adapter": "image-pixels"}, "text":
-    {"adapter": "text"}}`` is either of these, as the data module likes::
+    An adapter reads the whole batch, or the entry with the name of its modality if this is a mapping, for example to
+    distinguish two images. A batch for ``{"image": {"adapter": "image-pixels"}, "text": {"adapter": "text"}}`` can have
+    either form::
 
         {"pixel_values": ..., "input_ids": ..., "attention_mask": ..., "labels": ...}
         {"image": {"pixel_values": ...}, "text": {"input_ids": ..., "attention_mask": ...}, "labels": ...}
 
-    Extra entries for output queries and the output adapter (``context``) are those of all modalities, each under its
-    name, or under ``modality.name`` where several modalities have one of that name.
+    The ``context`` for output queries and output adapter has the entries of all modalities, under ``modality.name`` if
+    several modalities have an entry with the same name.
 
-    Places of a modality may be hidden from the encoder: the modality's mask token, a learned vector, stands there
-    instead. A mask token, or an embedding, that never counts requires no gradient.
+    Masking replaces input positions of a modality by its mask token, a learned vector. Unused mask tokens and
+    embeddings require no gradient.
 
     Args:
-        parts: the input adapters by the names of their modalities.
-        min_padding: channels of the embedding of the modality with the most channels.
-        init_scale: standard deviation of the normal initialisation of the embeddings and mask tokens.
-        mask_probabilities: modalities that have a mask token, each with the probability with which a place is hidden
-            in training. In evaluation no place is, but where the probability is 1 all are, always.
+        parts: the input adapters by modality.
+        min_padding: channels of the embedding of the widest modality.
+        init_scale: standard deviation of the normal initialisation of embeddings and mask tokens.
+        mask_probabilities: probabilities of masking a position in training, by modality; these modalities have a mask
+            token. A probability of 1 masks all positions in evaluation as well; any other value masks nothing in
+            evaluation.
     """
 
     def __init__(
@@ -82,42 +82,42 @@ class CompositeInputAdapter(InputAdapter):
             part.check_data(data)
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """The examples of all parts; by modality where two of them have an entry of the same name."""
+        """Return the entries of all parts; as nested batches by modality if parts have entries of the same name."""
         batches = {modality: part.example_batch(batch_size, generator) for modality, part in self.parts.items()}
         merged = {name: value for batch in batches.values() for name, value in batch.items()}
         return merged if len(merged) == sum(map(len, batches.values())) else batches
 
     def forward(self, batch: Batch) -> AdaptedInput:
         adapted = {modality: part(_entries(batch, modality)) for modality, part in self.parts.items()}
-        arrays = [self._embedded(modality, own.x) for modality, own in adapted.items()]
-        return AdaptedInput(torch.cat(arrays, dim=1), _joined_masks(list(adapted.values())), _joined_contexts(adapted))
+        arrays = [self._embed(modality, part.x) for modality, part in adapted.items()]
+        return AdaptedInput(torch.cat(arrays, dim=1), _join_masks(list(adapted.values())), _join_contexts(adapted))
 
     def mask_probability(self, modality: str) -> float:
-        """The probability with which a place of a modality is hidden now, in training or in evaluation."""
+        """Return the probability of masking a position of a modality in the current mode, training or evaluation."""
         probability = self.mask_probabilities.get(modality, 0.0)
         return probability if self.training or probability == 1 else 0.0
 
-    def _embedded(self, modality: str, x: Tensor) -> Tensor:
-        """A modality's array (b, m, own channels), filled up to the common channels, with the mask token in places."""
+    def _embed(self, modality: str, x: Tensor) -> Tensor:
+        """Append the modality embedding to an array (b, m, channels), and mask positions."""
         embedding, probability = self.embeddings[modality], self.mask_probability(modality)
         x = torch.cat([x.to(embedding.dtype), embedding.expand(*x.shape[:2], -1)], dim=-1)
         if probability == 0:
             return x
         if probability == 1:
-            hidden = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            masked = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         else:
-            hidden = torch.rand(x.shape[:2], device=x.device) < probability
-        return torch.where(hidden[..., None], self.mask_tokens[modality], x)
+            masked = torch.rand(x.shape[:2], device=x.device) < probability
+        return torch.where(masked[..., None], self.mask_tokens[modality], x)
 
 
 def _entries(batch: Batch, modality: str) -> Batch:
-    """What a modality's adapter reads."""
+    """Return the batch that a modality's adapter reads."""
     entries = batch.get(modality)
     return entries if isinstance(entries, Mapping) else batch
 
 
-def _joined_masks(adapted: list[AdaptedInput]) -> Tensor | None:
-    """The padding masks one after the other; None where there is no padding at all."""
+def _join_masks(adapted: list[AdaptedInput]) -> Tensor | None:
+    """Concatenate the padding masks; None if no modality has padding."""
     if all(each.pad_mask is None for each in adapted):
         return None
     masks = [
@@ -126,8 +126,8 @@ def _joined_masks(adapted: list[AdaptedInput]) -> Tensor | None:
     return torch.cat(masks, dim=1)
 
 
-def _joined_contexts(adapted: Mapping[str, AdaptedInput]) -> Context:
-    """Join the contexts of all modalities; an entry that several modalities have is called ``modality.entry``."""
+def _join_contexts(adapted: Mapping[str, AdaptedInput]) -> Context:
+    """Merge the contexts of all modalities; an entry of several modalities is named ``modality.entry``."""
     counts = Counter(name for each in adapted.values() for name in each.context)
     return {
         name if counts[name] == 1 else f"{modality}.{name}": value

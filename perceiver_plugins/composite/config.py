@@ -13,22 +13,22 @@ from perceiver_registry import UnknownNameError, UserError, registry
 from perceiver_registry.configs import ADAPTER_KEY, create_config
 from perceiver_registry.option_types import ConversionError, convert
 
-OF_THE_ENCODER = {field.name for field in fields(EncoderConfig)} - {"init_scale"}
-"""Fields that are no input adapter's own: there is one encoder for all inputs."""
+ENCODER_FIELDS = {field.name for field in fields(EncoderConfig)} - {"init_scale"}
+"""Fields of the encoder that all inputs share, which an input's configuration cannot have."""
 
 
 @dataclass
 class CompositeEncoderConfig(EncoderConfig):
-    """An encoder of several inputs of any kind as one (Perceiver IO, arXiv 2107.14795, "Multimodal autoencoding").
+    """Encoder of several inputs as one (Perceiver IO, arXiv 2107.14795, "Multimodal autoencoding").
 
     Args:
-        inputs: the input adapters by the names of their modalities, each with its registered name under ``adapter``
-            and its own fields: ``{"image": {"adapter": "image-pixels", "num_channels": 1}, "text": {"adapter":
-            "text", "vocab_size": 262}}``. ``init_scale`` is the composite's where it is not among them.
-        min_padding: channels of the modality embedding of the widest input. The others' embeddings are longer, so
-            that all inputs have the same number of channels in the end.
-        mask_probabilities: modalities of which each place is hidden from the encoder with a probability in training:
-            ``{"text": 0.15}``. In evaluation nothing is hidden, but with a probability of 1 it always is.
+        inputs: input adapters by modality, each with its registered name under ``adapter`` and its fields:
+            ``{"image": {"adapter": "image-pixels", "num_channels": 1}, "text": {"adapter": "text", "vocab_size":
+            262}}``. ``init_scale`` defaults to that of this configuration.
+        min_padding: channels of the modality embedding of the widest input. Embeddings of the others are longer and
+            pad all inputs to the same number of channels.
+        mask_probabilities: probabilities, by modality, of masking an input position in training: ``{"text": 0.15}``.
+            A probability of 1 masks all positions in evaluation as well; any other value masks nothing in evaluation.
     """
 
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -40,48 +40,50 @@ class CompositeEncoderConfig(EncoderConfig):
         require_positive(self, "min_padding")
         require(bool(self.inputs), self, "inputs", "must name at least one input adapter")
         for modality, probability in self.mask_probabilities.items():
-            require(modality in self.inputs, self, "mask_probabilities", f"there is no input {modality!r}")
+            require(modality in self.inputs, self, "mask_probabilities", f"no such input: {modality!r}")
             require(0 <= probability <= 1, self, "mask_probabilities", "must be from 0 to 1")
-        self.part_configs()  # so that what is wrong with one shows at once
+        self.part_configs()  # checks them
 
     def part_configs(self) -> dict[str, EncoderConfig]:
-        """The configuration of each input adapter, by modality.
+        """Return the configuration of each input adapter, by modality.
 
         Raises:
-            UserError: if a part names no adapter, or has a field that is not its adapter's own.
+            UserError: if an input names no adapter, or has a field that is not its adapter's.
             UnknownNameError: if an adapter is not installed.
-            ValueError: if a value is out of range or of another type, or a modality cannot be called that.
+            ValueError: if a value is out of range or of another type, or if the name of a modality is invalid.
         """
         return {modality: self._part_config(modality, part) for modality, part in self.inputs.items()}
 
     def _part_config(self, modality: str, part: Mapping[str, Any]) -> EncoderConfig:
-        where = f"encoder.inputs.{modality}"
+        flag = f"encoder.inputs.{modality}"
         if not modality.isidentifier() or modality in dir(nn.ModuleDict()):
-            raise ValueError(f"{where}: not a name for a modality; choose another one, of letters, digits and _")
+            raise ValueError(f"{flag}: invalid name of a modality (use letters, digits and _)")
         adapter = part.get(ADAPTER_KEY) if isinstance(part, Mapping) else None
         if not isinstance(adapter, str):
-            raise UserError(f"{where} names no {ADAPTER_KEY}; write {{{modality}: {{{ADAPTER_KEY}: NAME, ...}}}}")
+            raise UserError(f"{flag}: {ADAPTER_KEY} is missing (write {{{modality}: {{{ADAPTER_KEY}: NAME, ...}}}})")
         values = {name: value for name, value in part.items() if name != ADAPTER_KEY}
-        if shared := OF_THE_ENCODER.intersection(values):
+        if shared := ENCODER_FIELDS.intersection(values):
             name = min(shared)
-            raise UserError(f"{where}.{name}: there is one encoder for all inputs; set encoder.{name}")
+            raise UserError(
+                f"{flag}.{name}: not a field of an input, all of which share one encoder (set encoder.{name})"
+            )
         try:
             config_type = registry().get("input", adapter).resolve("config")
-            values = _of_their_types(config_type, values)
-            return create_config(config_type, {"init_scale": self.init_scale, **values}, where)
+            values = _convert_values(config_type, values)
+            return create_config(config_type, {"init_scale": self.init_scale, **values}, flag)
         except UnknownNameError as error:
-            raise UnknownNameError(f"{where}: {error}") from error
+            raise UnknownNameError(f"{flag}: {error}") from error
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise ValueError(f"{flag}: {error}") from error
 
 
-def _of_their_types(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as the fields of a dataclass want them, such as a tuple where plain data has a list.
+def _convert_values(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert plain data to the types of a dataclass's fields, such as lists to tuples.
 
-    The command checks the types of all other flags, but not of what lies within a dict.
+    The command converts all other flags, but not the values in a dict.
 
     Raises:
-        ValueError: if one is of another type.
+        ValueError: if a value cannot be converted.
     """
     hints = get_type_hints(config_type)
     typed = dict(values)

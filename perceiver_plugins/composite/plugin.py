@@ -1,4 +1,4 @@
-"""What the composite plugin registers. Imports nothing heavy."""
+"""Specs of the composite plugin. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="input",
             adapter=f"{PLUGIN}.adapters:CompositeInputAdapter",
             config=f"{PLUGIN}.config:CompositeEncoderConfig",
-            summary="several input adapters as one, told apart by learned modality embeddings",
+            summary="several input adapters as one, distinguished by learned modality embeddings",
             example={
                 "model.encoder.inputs": {
                     "image": {

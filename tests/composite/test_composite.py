@@ -1,4 +1,4 @@
-"""Several inputs as one: against Hugging Face's multimodal preprocessor, part by part, and in whole models."""
+"""Composite input adapter: against Hugging Face's multimodal preprocessor, its parts, and in models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def composite(**parts) -> CompositeInputAdapter:
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
-    """Three examples of a text with padding, a table and an image."""
+    """Batch of three examples with padded text, a table row and an image."""
     lengths = torch.tensor([[9], [4], [1]])
     return {
         "input_ids": torch.randint(31, (3, 9)),
@@ -47,7 +47,7 @@ def batch() -> dict[str, Tensor]:
     }
 
 
-# The array
+# Input array
 
 
 def test_arrays_are_padded_and_concatenated_as_in_hugging_face(randomise, batch):
@@ -88,38 +88,38 @@ def test_arrays_are_padded_and_concatenated_as_in_hugging_face(randomise, batch)
     torch.testing.assert_close(found.x, expected, rtol=0, atol=1e-6)
 
 
-def test_each_array_is_that_of_its_adapter_and_the_modality_embedding(batch):
+def test_arrays_have_outputs_of_the_parts_and_modality_embeddings(batch):
     adapter = composite(text=TEXT, table=TABLE)
     x = adapter(batch).x
     assert x.shape == (3, 5 + 9, 13 + 4)
-    table, text = x.split([5, 9], dim=1)  # in the order of the names
+    table, text = x.split([5, 9], dim=1)  # ordered by name
     for array, modality in ((table, "table"), (text, "text")):
-        alone = adapter.parts[modality](batch).x
-        assert torch.equal(array[..., : alone.shape[-1]], alone)
-        padding = array[..., alone.shape[-1] :]
+        part = adapter.parts[modality](batch).x
+        assert torch.equal(array[..., : part.shape[-1]], part)
+        padding = array[..., part.shape[-1] :]
         assert torch.equal(padding, adapter.embeddings[modality].expand_as(padding))
     assert {modality: len(embedding) for modality, embedding in adapter.embeddings.items()} == {"table": 10, "text": 4}
 
 
-def test_the_order_of_the_names_counts_and_not_that_of_the_config(batch):
+def test_order_in_the_configuration_does_not_matter(batch):
     one, other = composite(text=TEXT, table=TABLE), composite(table=TABLE, text=TEXT)
     other.load_state_dict(one.state_dict())
     assert torch.equal(one(batch).x, other(batch).x)
 
 
-@pytest.mark.parametrize(("min_padding", "channels"), [(1, 14), (2, 15), (11, 24)])
-def test_the_widest_gets_the_least_padding(min_padding, channels, batch):
+@pytest.mark.parametrize(("min_padding", "channels"), [(1, 14), (11, 24)])
+def test_widest_input_gets_min_padding(min_padding, channels, batch):
     config = CompositeEncoderConfig(inputs={"text": TEXT, "table": TABLE}, min_padding=min_padding)
     adapter = CompositeInputAdapter.from_config(config)
     assert adapter.num_input_channels == adapter(batch).x.shape[-1] == channels
     assert len(adapter.embeddings["text"]) == min_padding
 
 
-def test_a_single_input_is_padded_too(batch):
+def test_single_input_is_padded(batch):
     assert composite(table=TABLE)(batch).x.shape == (3, 5, 11)
 
 
-def test_padding_masks_are_joined(batch):
+def test_padding_masks_are_concatenated(batch):
     x, pad_mask, _ = composite(text=TEXT, table=TABLE)(batch)
     expected = torch.cat([torch.zeros(3, 5, dtype=torch.bool), batch["attention_mask"] == 0], dim=1)
     assert torch.equal(pad_mask, expected)
@@ -129,14 +129,14 @@ def test_padding_masks_are_joined(batch):
 
 
 class Scaled(TableInputAdapter):
-    """A table with its scale for the output adapter."""
+    """Table adapter with context."""
 
     def forward(self, batch):
         context = dict.fromkeys(("scale", self.own_name), batch["inputs"][:, None])
         return super().forward(batch)._replace(context=context)
 
 
-def test_contexts_are_joined(batch):
+def test_contexts_are_merged(batch):
     adapter = composite(one=TABLE, text=TEXT, two=TABLE)
     for modality in ("one", "two"):
         adapter.parts[modality].__class__ = Scaled
@@ -148,7 +148,7 @@ def test_contexts_are_joined(batch):
         assert value.equal((two if "two" in name else batch)["inputs"][:, None])
 
 
-def test_entries_may_lie_under_the_modality(batch):
+def test_nested_batches(batch):
     adapter = composite(text=TEXT, table=TABLE)
     nested = {"text": {name: batch.pop(name) for name in ("input_ids", "attention_mask")}}
     for whole in (nested | batch, nested | {"table": {"inputs": batch["inputs"]}}):
@@ -158,25 +158,25 @@ def test_entries_may_lie_under_the_modality(batch):
         assert torch.equal(found.pad_mask, expected.pad_mask)
 
 
-def test_a_missing_entry_is_named(batch):
+def test_missing_entry_is_reported(batch):
     with pytest.raises(KeyError, match="pixel_values"):
         composite(image=IMAGE, text=TEXT)({"text": batch, "image": {}})
 
 
-@pytest.mark.parametrize("chosen", ["image", "table", "text"])
-def test_each_embedding_learns_from_its_own_places(chosen, batch):
+@pytest.mark.parametrize("chosen", ["image", "text"])
+def test_embeddings_get_gradients_of_their_positions(chosen, batch):
     adapter = composite(text=TEXT, table=TABLE, image=IMAGE)
-    places = dict(zip(("image", "table", "text"), adapter(batch).x.split([24, 5, 9], dim=1), strict=True))
-    places[chosen].sum().backward()
+    arrays = dict(zip(("image", "table", "text"), adapter(batch).x.split([24, 5, 9], dim=1), strict=True))
+    arrays[chosen].sum().backward()
     for modality, embedding in adapter.embeddings.items():
-        length = places[modality].shape[1]
+        length = arrays[modality].shape[1]
         if modality == chosen:
             torch.testing.assert_close(embedding.grad, torch.full_like(embedding, 3.0 * length))
         else:
             assert embedding.grad is None or not embedding.grad.any()
 
 
-def test_modality_embeddings_start_at_the_configured_scale_as_do_the_parts():
+def test_init_scale_of_embeddings_and_parts():
     config = CompositeEncoderConfig(
         inputs={"a": TEXT | {"num_input_channels": 4000}, "b": TEXT, "c": TEXT | {"init_scale": 0.7}}, init_scale=0.2
     )
@@ -186,7 +186,7 @@ def test_modality_embeddings_start_at_the_configured_scale_as_do_the_parts():
     assert adapter.parts["c"].token_embedding.weight.std().item() == pytest.approx(0.7, rel=0.2)
 
 
-def test_a_composite_may_be_part_of_another(batch):
+def test_nested_composites(batch):
     inner = {"adapter": "composite", "inputs": {"text": TEXT, "table": TABLE}, "min_padding": 2}
     x, pad_mask, _ = composite(both=inner, image=IMAGE)(batch)
     assert x.shape == (3, 14 + 24, 16 + 4)
@@ -196,7 +196,7 @@ def test_a_composite_may_be_part_of_another(batch):
 # Data
 
 
-def test_example_batches_are_merged_unless_names_meet():
+def test_example_batches_are_nested_if_names_collide():
     generator = torch.Generator().manual_seed(0)
     adapter = composite(text=TEXT, table=TABLE)
     batch = adapter.example_batch(4, generator)
@@ -208,7 +208,7 @@ def test_example_batches_are_merged_unless_names_meet():
     assert adapter(batch).x.shape == (4, 9 + 4 + 5, 17)
 
 
-def test_data_is_checked_by_each_part():
+def test_parts_check_data():
     class Data:
         vocab_size, max_seq_len, num_features = 31, 9, 5
 
@@ -222,7 +222,7 @@ def test_data_is_checked_by_each_part():
         adapter.check_data(Data)
 
 
-# Whole models
+# Models
 
 
 def model_config(**parts) -> PerceiverConfig:
@@ -233,31 +233,31 @@ def model_config(**parts) -> PerceiverConfig:
     return PerceiverConfig(encoder, decoder, num_latents=3, num_latent_channels=10)
 
 
-def test_a_config_survives_yaml():
+def test_configuration_round_trip_through_yaml():
     config = model_config(text=TEXT, image=IMAGE)
     plain = yaml.safe_load(yaml.safe_dump(config_to_dict(config)))
     assert plain["encoder"]["adapter"] == "composite"
     assert config_from_dict(plain) == config
 
 
-def test_what_stands_at_padding_does_not_count(batch, randomise):
+def test_padding_is_ignored(batch, randomise):
     model = randomise(assemble(model_config(text=TEXT, table=TABLE))).eval()
     with torch.no_grad():
         expected = model(batch)
         padding = batch["attention_mask"] == 0
         changed = batch | {"input_ids": batch["input_ids"].masked_fill(padding, 30)}
         torch.testing.assert_close(model(changed), expected)
-        seen = batch | {"input_ids": batch["input_ids"].masked_fill(~padding, 30)}
-        assert not torch.allclose(model(seen), expected, atol=1e-4)
+        changed = batch | {"input_ids": batch["input_ids"].masked_fill(~padding, 30)}
+        assert not torch.allclose(model(changed), expected, atol=1e-4)
 
 
-def test_a_frozen_part_of_the_encoder_is_the_whole_composite():
+def test_frozen_encoder_freezes_all_parts():
     config = model_config(text=TEXT, table=TABLE)
     frozen = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, freeze=True))
     assert not any(parameter.requires_grad for parameter in assemble(frozen).input_adapter.parameters())
 
 
-def test_the_example_of_the_spec_trains_and_is_restored(tmp_path):
+def test_example_of_the_spec_trains_and_is_restored(tmp_path):
     example = perceiver_adapters()[0].example
     assert set(example) == {"model.encoder.inputs"}
     module = LitRegressor.create(model_config(**example["model.encoder.inputs"]))
@@ -274,47 +274,47 @@ def test_the_example_of_the_spec_trains_and_is_restored(tmp_path):
     assert torch.equal(loaded.model.eval()(batch), module.model.eval()(batch))
 
 
-# What is refused, in one line
+# Errors
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
         ({}, "CompositeEncoderConfig.inputs={}: must name at least one input adapter"),
-        ({"a": {"vocab_size": 3}}, "encoder.inputs.a names no adapter; write {a: {adapter: NAME, ...}}"),
-        ({"a": "text"}, "encoder.inputs.a names no adapter; write {a: {adapter: NAME, ...}}"),
-        ({"a": {"adapter": None}}, "encoder.inputs.a names no adapter; write {a: {adapter: NAME, ...}}"),
+        ({"a": {"vocab_size": 3}}, "encoder.inputs.a: adapter is missing (write {a: {adapter: NAME, ...}})"),
+        ({"a": "text"}, "encoder.inputs.a: adapter is missing (write {a: {adapter: NAME, ...}})"),
+        ({"a": {"adapter": None}}, "encoder.inputs.a: adapter is missing (write {a: {adapter: NAME, ...}})"),
         ({"a": {"adapter": "tabel"}}, "encoder.inputs.a: unknown input adapter 'tabel'; did you mean 'table'?"),
         ({"a": TEXT | {"vocab": 3}}, "encoder.inputs.a has no field 'vocab'; did you mean 'vocab_size'?"),
         ({"a": TEXT | {"vocab_size": 0}}, "encoder.inputs.a: TextEncoderConfig.vocab_size=0: must be at least 1"),
         ({"a": TEXT | {"vocab_size": "few"}}, "encoder.inputs.a: vocab_size: must be a whole number, got 'few'"),
         (
             {"a": TEXT | {"num_self_attention_heads": 2}},
-            "encoder.inputs.a.num_self_attention_heads: there is one encoder for all inputs; "
-            "set encoder.num_self_attention_heads",
+            "encoder.inputs.a.num_self_attention_heads: not a field of an input, all of which share one encoder "
+            "(set encoder.num_self_attention_heads)",
         ),
-        ({"a.b": TEXT}, "encoder.inputs.a.b: not a name for a modality"),
-        ({"train": TEXT}, "encoder.inputs.train: not a name for a modality"),
+        ({"a.b": TEXT}, "encoder.inputs.a.b: invalid name of a modality"),
+        ({"train": TEXT}, "encoder.inputs.train: invalid name of a modality"),
     ],
 )
-def test_what_is_wrong_is_named(parts, message):
+def test_invalid_inputs_are_reported(parts, message):
     with pytest.raises((UserError, ValueError)) as caught:
         CompositeEncoderConfig(inputs=parts)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_adapter_is_an_unknown_name():
+def test_unknown_adapter_raises_unknown_name_error():
     with pytest.raises(UnknownNameError):
         CompositeEncoderConfig(inputs={"a": {"adapter": "tabel"}})
 
 
-def test_padding_must_be_positive():
+def test_min_padding_must_be_positive():
     with pytest.raises(ValueError, match=r"CompositeEncoderConfig\.min_padding=0: must be at least 1"):
         CompositeEncoderConfig(inputs={"text": TEXT}, min_padding=0)
 
 
-def test_parts_are_configs_of_their_own_type():
+def test_part_configs():
     config = CompositeEncoderConfig(inputs={"text": TEXT, "table": TABLE, "image": IMAGE}, init_scale=0.5)
     parts = config.part_configs()
     assert parts["text"] == TextEncoderConfig(vocab_size=31, max_seq_len=9, num_input_channels=13, init_scale=0.5)

@@ -1,4 +1,4 @@
-"""Places of a composite's inputs that are hidden from the encoder."""
+"""Masking in the composite input adapter."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ def batch() -> dict[str, torch.Tensor]:
     return {"input_ids": torch.randint(31, (500, 9)), "attention_mask": mask, "inputs": torch.randn(500, 5)}
 
 
-def test_each_place_is_hidden_with_its_modalitys_probability(batch):
+def test_positions_are_masked_with_the_given_probability_only_in_training(batch):
     adapter, plain = composite(text=0.2), composite()
     plain.load_state_dict(adapter.state_dict(), strict=False)
     x, pad_mask, _ = adapter(batch)
-    seen = plain(batch)
-    hidden = (x == adapter.mask_tokens["text"]).all(dim=-1)
-    assert not hidden[:, :5].any()
-    assert hidden[:, 5:].float().mean().item() == pytest.approx(0.2, abs=0.02)
-    assert torch.equal(x[~hidden], seen.x[~hidden])
-    assert torch.equal(pad_mask, seen.pad_mask)  # padding stays padding
-    assert torch.equal(adapter.eval()(batch).x, seen.x)
+    unmasked = plain(batch)
+    masked = (x == adapter.mask_tokens["text"]).all(dim=-1)
+    assert not masked[:, :5].any()
+    assert masked[:, 5:].float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert torch.equal(x[~masked], unmasked.x[~masked])
+    assert torch.equal(pad_mask, unmasked.pad_mask)
+    assert torch.equal(adapter.eval()(batch).x, unmasked.x)
 
 
-def test_what_is_always_hidden_is_in_evaluation_too(batch):
+def test_probability_of_one_masks_in_evaluation(batch):
     adapter = composite(table=1.0).eval()
     assert torch.equal(adapter(batch).x[:, :5], adapter.mask_tokens["table"].expand(500, 5, -1))
 
 
-def test_without_masks_there_are_no_tokens():
+def test_mask_tokens_only_exist_for_masked_modalities():
     assert not composite().mask_tokens
     assert not any("mask" in name for name in composite().state_dict())
     assert [*composite(text=0.0).mask_tokens] == ["text"]
 
 
-def test_vectors_that_never_count_require_no_gradient():
+def test_unused_vectors_require_no_gradient():
     def frozen(**probabilities: float) -> list[str]:
         parameters = composite(**probabilities).named_parameters()
         return [name for name, parameter in parameters if not parameter.requires_grad]
@@ -58,7 +58,7 @@ def test_vectors_that_never_count_require_no_gradient():
     assert frozen(text=1.0) == ["embeddings.text"]
 
 
-def test_probabilities_are_part_of_the_config():
+def test_probabilities_round_trip_through_the_configuration():
     encoder = {"adapter": "composite", "inputs": {"text": TEXT, "table": TABLE}, "mask_probabilities": {"text": 0.3}}
     decoder = {"adapter": "regression", "num_output_query_channels": 8}
     config = config_from_dict({"encoder": encoder, "decoder": decoder, "num_latent_channels": 16})
@@ -68,8 +68,8 @@ def test_probabilities_are_part_of_the_config():
 
 @pytest.mark.parametrize(
     ("probabilities", "message"),
-    [({"image": 0.5}, "there is no input 'image'"), ({"text": 1.2}, "must be from 0 to 1")],
+    [({"image": 0.5}, "no such input: 'image'"), ({"text": 1.2}, "must be from 0 to 1")],
 )
-def test_wrong_probabilities_are_named(probabilities, message):
+def test_invalid_probabilities_are_reported(probabilities, message):
     with pytest.raises(ValueError, match=rf"CompositeEncoderConfig.mask_probabilities=.*: {message}"):
         composite(**probabilities)

@@ -1,4 +1,4 @@
-"""Deprecated names, which work for one release and warn."""
+"""Deprecated names, which work for one release with a warning."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ R = TypeVar("R")
 
 
 def moved_module(old: str, new: str, warn: bool = True) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a module whose contents have moved (PEP 562).
-
-    Each name that is imported from the old module is that of the new one.
+    """Return a module-level ``__getattr__`` (PEP 562) for a module whose contents have moved.
 
     Args:
-        old: the old module's ``__name__``.
-        new: the new module's name.
-        warn: whether the old path is deprecated: each import from it is a ``DeprecationWarning``.
+        old: ``__name__`` of the old module.
+        new: name of the new module.
+        warn: emit a ``DeprecationWarning`` for each import from the old module.
     """
 
     def __getattr__(name: str) -> Any:  # noqa: N807
-        if name.startswith("__"):  # asked for by the import system and by tools that inspect modules
+        if name.startswith("__"):  # looked up by the import system and by inspection tools
             raise AttributeError(f"module {old!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(new), name)
         if warn:
@@ -35,11 +33,11 @@ def moved_module(old: str, new: str, warn: bool = True) -> Callable[[str], Any]:
 
 
 def moved_function(old: str, function: Callable[P, R]) -> Callable[P, R]:
-    """Return a function under its old name, which warns with its new one when it is called.
+    """Return a function for a deprecated name, which emits a warning when it is called.
 
     Args:
-        old: the old name.
-        function: the function, in the module that exports it now.
+        old: the deprecated name.
+        function: the function, in its new module.
     """
 
     @functools.wraps(function)

@@ -1,1 +1,1 @@
-"""The zoo's own formats of models, and random data for any model."""
+"""Formats of the zoo (checkpoints, safetensors), and random data for any model."""

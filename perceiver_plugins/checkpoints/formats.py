@@ -1,6 +1,6 @@
-"""Formats of models of any kind: our own checkpoints, and weights in safetensors.
+"""Formats of the zoo: checkpoints and safetensors.
 
-Imports nothing heavy before a model is read or written.
+torch is imported when a model is read or written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class CheckpointFormat(Format):
-    """Checkpoints of this project, which describe themselves. An object reads a file once."""
+    """Self-describing checkpoints. An instance reads each file once."""
 
     def __init__(self) -> None:
         self._content: dict[str, dict[str, Any]] = {}
@@ -65,7 +65,7 @@ class CheckpointFormat(Format):
         return self._content[source]
 
     def write(self, loaded: LoadedModel, target: str) -> None:
-        """Writes a checkpoint as training does, at step 0: to be used, or to be trained from."""
+        """Write a checkpoint as training does, at step 0."""
         import pytorch_lightning
         import torch
 
@@ -80,7 +80,7 @@ class CheckpointFormat(Format):
             "state_dict": module.state_dict(),
             "hparams_name": module._hparams_name,
             "hyper_parameters": dict(module.hparams),
-            # Nothing to go on from: training starts anew.
+            # No training state: training starts from step 0.
             "callbacks": {},
             "optimizer_states": [],
             "lr_schedulers": [],
@@ -95,7 +95,7 @@ def _task_options(description: ModelDescription) -> Mapping[str, Any]:
 
 
 class SafetensorsFormat(Format):
-    """The weights of a model in a safetensors file. What it is of stands in the file's metadata, if it is ours."""
+    """Weights in a safetensors file, with a description of the model in its metadata if written by this project."""
 
     def recognises(self, source: str) -> bool:
         if not source.endswith(".safetensors"):
@@ -115,13 +115,13 @@ class SafetensorsFormat(Format):
         written = _header(source).get(KEY)
         if written is None:
             raise UserError(
-                f"{source}: weights alone, which do not say what model they are of; --model=NAME takes them for those "
-                "of a named model"
+                f"{source}: weights without a description of their model (set --model=NAME to read them as those of a "
+                "named model)"
             )
         try:
             description = load_json(written)
         except PlainDataError as error:
-            raise UserError(f"{source}: its description of the model cannot be read: {error}") from error
+            raise UserError(f"{source}: cannot read its description of the model: {error}") from error
         return read_description(description, source)
 
     def weights(self, source: str) -> Mapping[str, Tensor]:
@@ -131,7 +131,7 @@ class SafetensorsFormat(Format):
         weights = load_file(source)
         try:
             description = self.description(source)
-        except UserError:  # weights alone, or of a model that cannot be built: they may fit another one
+        except UserError:  # without a description, or of a model that cannot be built
             return weights
         return description.migrate_weights(weights, source)
 
@@ -139,25 +139,25 @@ class SafetensorsFormat(Format):
         return loaded(self.description(source), self.weights(source), source)
 
     def write(self, loaded: LoadedModel, target: str) -> None:
-        """Writes the weights, those that are shared once, and the description without what it says of the run."""
+        """Write the weights, shared weights once, and the description without the run."""
         from safetensors.torch import save_file
 
-        places: set[tuple[int, Any]] = set()
+        written: set[tuple[int, Any]] = set()
         state = {}
         for name, value in loaded.model.state_dict().items():
-            place = value.data_ptr(), value.shape
-            if value.numel() == 0 or place not in places:
-                places.add(place)
+            storage = value.data_ptr(), value.shape
+            if value.numel() == 0 or storage not in written:
+                written.add(storage)
                 state[name] = value.contiguous()
         description = loaded.description.to_dict(with_run=False) | {"run": {}}
         save_file(state, target, {"format": "pt", KEY: json.dumps(description)})
 
 
 def _header(source: str) -> Mapping[str, str]:
-    """The metadata of a safetensors file.
+    """Read the metadata of a safetensors file.
 
     Raises:
-        UserError: if there is no such file, or if it is something else.
+        UserError: if the file is missing or of another kind.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -171,15 +171,15 @@ def _header(source: str) -> Mapping[str, str]:
 
 
 def loaded(description: ModelDescription, weights: Mapping[str, Tensor], source: str) -> LoadedModel:
-    """The model of a description, with its weights.
+    """Build the model of a description and load its weights.
 
     Args:
         description: the model's description.
-        weights: under the names of a model here.
-        source: where they come from, for messages.
+        weights: the model's state dict.
+        source: the source of both, for messages.
 
     Raises:
-        UserError: if the two do not fit each other.
+        UserError: if the weights do not fit the description.
         PluginError: if the model needs an adapter that is not installed.
     """
     config = description.build_config(source).without_params()

@@ -1,4 +1,4 @@
-"""What the plugins' shared room registers itself. Imports nothing heavy."""
+"""Specs of the zoo's formats and of random data. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def perceiver_data() -> list[DataSpec]:
             name="random",
             module="perceiver_plugins.checkpoints.random_data:RandomDataModule",
             tasks=(ANY_TASK,),
-            summary="random inputs and labels for any model: to try out an adapter, or a model's speed",
+            summary="random inputs and labels for any model, to test an adapter or measure speed",
             defaults={"trainer.max_epochs": 10},
         )
     ]
@@ -28,7 +28,7 @@ def perceiver_formats() -> list[FormatSpec]:
         FormatSpec(
             name="checkpoint",
             format="perceiver_plugins.checkpoints.formats:CheckpointFormat",
-            summary="a checkpoint that describes itself: weights, configuration, task, data",
+            summary="a self-describing checkpoint: weights, configuration, task, data",
             reads=True,
             writes=True,
             suffixes=SUFFIXES,
@@ -36,7 +36,7 @@ def perceiver_formats() -> list[FormatSpec]:
         FormatSpec(
             name="safetensors",
             format="perceiver_plugins.checkpoints.formats:SafetensorsFormat",
-            summary="weights alone; written here, with what model they are of",
+            summary="weights; with a description of the model if written by this project",
             reads=True,
             writes=True,
             suffixes=(".safetensors",),

@@ -1,4 +1,4 @@
-"""Random data for any model: to try out an adapter, or how fast a model trains, before there is data."""
+"""Random data for any model, to test an adapter or measure training speed without data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from perceiver_registry import UserError
 
 
 class RandomDataModule(PerceiverDataModule):
-    """Random inputs, as the model's input adapter makes them, with random labels.
+    """Random inputs from the model's input adapter, with random labels.
 
-    There is nothing to learn from it but itself: a model that trains at all learns the training examples by heart.
+    A model can only memorise the training examples.
 
     Args:
-        num_examples: training examples; there are as many for validation, and for test.
+        num_examples: training examples; validation and test have as many each.
         batch_size: examples per batch and device.
-        seed: seed of the examples and their order; null: the seed of the run, or 0 if there is none.
+        seed: seed of the examples and their order; null: the seed of the run, or 0 if it has none.
     """
 
     def __init__(self, num_examples: int = 256, batch_size: int = 32, seed: int | None = None) -> None:
@@ -34,24 +34,26 @@ class RandomDataModule(PerceiverDataModule):
     def setup(self, stage: str | None = None) -> None:
         module = cast(LitPerceiver, self.trainer.lightning_module if self.trainer else None)
         if module is None:
-            raise UserError("random data is made for a model: it can only be used with a trainer")
+            raise UserError("random data depends on the model: it can only be used with a trainer")
         for number, split in enumerate(("train", "validation", "test")):
             generator = torch.Generator().manual_seed(self.seed * 3 + number)
             adapter: Any = module.model.input_adapter
             try:
                 batch = dict(adapter.example_batch(self.num_examples, generator))
             except NotImplementedError as error:
-                raise UserError(f"{type(adapter).__name__} makes no random inputs: it has no example_batch") from error
+                raise UserError(
+                    f"{type(adapter).__name__}.example_batch is not implemented, which random data needs"
+                ) from error
             with torch.no_grad():
                 batch["labels"] = module.example_labels(batch, generator)
             self.split_datasets[split] = Rows(batch)
 
 
 class Rows(BatchDataset):
-    """The examples of one large batch.
+    """Examples of one large batch.
 
     Args:
-        examples: tensors, and dicts of these, whose first dimension is the example.
+        examples: tensors, or dicts of tensors, whose first dimension is the example.
     """
 
     def __init__(self, examples: dict[str, Any]) -> None:
@@ -61,12 +63,12 @@ class Rows(BatchDataset):
         return len(self.examples["labels"])
 
     def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Any]:
-        # Beyond the end, only among several processes: an example counts twice.
+        # Indices beyond the end occur with several processes: they repeat examples.
         return cast("dict[str, Any]", _rows(self.examples, torch.from_numpy(indices % len(self))))
 
 
 def num_examples(batch: Mapping[str, Any]) -> int:
-    """How many examples a batch of tensors, and dicts of these, holds."""
+    """Return the number of examples in a batch of tensors, or dicts of tensors."""
     first = next(iter(batch.values()))
     return num_examples(first) if isinstance(first, Mapping) else len(first)
 

@@ -1,4 +1,4 @@
-"""Deprecated name of :mod:`perceiver_plugins.huggingface`; it goes with the next release."""
+"""Deprecated name of :mod:`perceiver_plugins.huggingface`; it will be removed in the next release."""
 
 from perceiver_plugins.deprecation import moved_module
 

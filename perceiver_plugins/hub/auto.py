@@ -1,4 +1,4 @@
-"""Deprecated name of :mod:`perceiver_plugins.huggingface.auto`, which the model cards of earlier releases import."""
+"""Deprecated name of :mod:`perceiver_plugins.huggingface.auto`, which model cards of earlier releases import."""
 
 import warnings
 

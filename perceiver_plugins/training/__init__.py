@@ -1,1 +1,1 @@
-"""Deprecated: the modules of this package are in :mod:`perceiver_plugins.sdk`; it goes with the next release."""
+"""Deprecated names of modules in :mod:`perceiver_plugins.sdk`; they will be removed in the next release."""

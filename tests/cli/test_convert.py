@@ -383,7 +383,7 @@ HOSTILE = {
         "its configuration cannot be converted: hidden_act='relu'",
     ),
     "broken-weights": (_changed("model.safetensors", b"broken"), "no Perceiver language model can be loaded"),
-    "broken-description": (_description("{"), "its description of the model cannot be read"),
+    "broken-description": (_description("{"), "cannot read its description of the model"),
     "empty-description": (_description("{}"), "its description of the model is damaged: format is missing"),
     "description-of-the-future": (_description('{"format": 99}'), "written by a newer perceiver (format 99)"),
     "missing-plugin": (

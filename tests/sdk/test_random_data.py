@@ -200,7 +200,9 @@ def test_it_needs_a_trainer():
 def test_an_adapter_without_examples_is_refused(module, quiet_trainer, monkeypatch):
     lit_module = module("classification")
     monkeypatch.delattr(type(lit_module.model.input_adapter), "example_batch")
-    with pytest.raises(UserError, match=r"^TextInputAdapter makes no random inputs: it has no example_batch$"):
+    with pytest.raises(
+        UserError, match=r"^TextInputAdapter.example_batch is not implemented, which random data needs$"
+    ):
         quiet_trainer(max_steps=1).fit(lit_module, datamodule=RandomDataModule())
 
 

@@ -1,4 +1,4 @@
-"""Everything about transformers: conversions of its Perceivers, Auto classes and pipelines for the zoo's models."""
+"""Integration with transformers: conversion of its Perceivers, Auto classes and pipelines for the zoo's models."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""To be imported where ``transformers``' Auto classes and pipelines are to work on the zoo's models."""
+"""Registers the zoo's models with the Auto classes and pipelines of ``transformers`` when it is imported."""
 
 from perceiver_plugins.huggingface.registration import register
 

@@ -1,7 +1,8 @@
-"""Exact conversion between Hugging Face's Perceivers and the models here, both ways.
+"""Exact conversion between Hugging Face's Perceivers and the models of this project, in both directions.
 
-The modules of this package describe each of Hugging Face's classes as a :class:`Conversion`. What these share, the
-generic encoder and the decoder of the classifiers, is here as well.
+The modules of this package describe each of Hugging Face's classes with a :class:`Conversion`. This module has the
+parts that they share: the encoder and the decoder of the classifiers. A "pair" has the names of a parameter in this
+project and in transformers.
 """
 
 from __future__ import annotations
@@ -25,37 +26,38 @@ from perceiver_registry.errors import surface_own_fault
 if TYPE_CHECKING:
     from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig, PerceiverIO
 
-FREE = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading", "compile")
-"""Fields of every configuration that say how a model is trained, not what it computes."""
+TRAINING_FIELDS = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading", "compile")
+"""Fields of every configuration that concern training, not the computation."""
 
-OF_REPEATED = {
+SHARING_FIELDS = {
     "first_cross_attention_layer_shared": "num_cross_attention_layers",
     "first_self_attention_block_shared": "num_self_attention_blocks",
 }
-"""Fields that mean something only where another one is more than 1."""
+"""Fields without effect if there is a single layer or block, with the field of its number."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Exact conversion between one of Hugging Face's classes and a model here, both ways.
+    """Exact conversion between one of Hugging Face's classes and a model of this project, in both directions.
 
     Args:
-        architecture: name of Hugging Face's class, which its configurations give as ``architectures``.
-        kind: what a person calls such a model: "Perceiver language model".
-        encoder: the class of its encoder's configuration here.
-        decoder: that of its decoder's.
-        convert_config: the configuration here of the model that Hugging Face's class builds of one of its own.
-        settings: Hugging Face's settings of a configuration here, besides those of :func:`encoder_settings`.
-        pairs: pairs of the names of all parameters and statistics of a model with that configuration.
-        task: name of the task here that such a model does.
-        their_outputs: what Hugging Face's model computes for a batch of the model here, in the structure that
-            ``our_outputs`` returns.
-        our_outputs: what the model here computes for it.
-        data: what prediction must know of the data (a data module's ``description()``), from Hugging Face's
-            configuration and the place (folder or hub id) of the files beside it.
-        processor: Hugging Face's tokenizer or image processor, from a configuration and such a description; None where
-            there is none.
-        free: fields of the two that say how a model is trained, not what it computes.
+        architecture: name of Hugging Face's class, as in ``architectures`` of a configuration.
+        kind: name of the kind of model in messages: "Perceiver language model".
+        encoder: class of the converted encoder's configuration.
+        decoder: class of the converted decoder's configuration.
+        convert_config: converts a configuration of Hugging Face's.
+        settings: returns Hugging Face's settings of a converted configuration, without those of
+            :func:`encoder_settings`.
+        pairs: returns the pairs of all parameters and statistics of a model with a converted configuration.
+        task: name of the task.
+        hugging_face_outputs: computes the output of Hugging Face's model for a batch of the converted model, in the
+            structure of ``outputs``.
+        outputs: computes the output of the converted model.
+        data: returns the description of the data (a data module's ``description()``), from Hugging Face's
+            configuration and the source (folder or hub id).
+        processor: returns Hugging Face's tokenizer or image processor, or None, from a converted configuration and
+            the description of the data.
+        training_fields: further fields of encoder and decoder that concern training, not the computation.
     """
 
     architecture: str
@@ -66,19 +68,19 @@ class Conversion:
     settings: Callable[[PerceiverConfig[Any, Any]], Mapping[str, Any]]
     pairs: Callable[[PerceiverConfig[Any, Any]], Pairs]
     task: str
-    their_outputs: Callable[[Any, Batch], Any]
-    our_outputs: Callable[[PerceiverIO, Batch], Any] = lambda model, batch: model(batch)
+    hugging_face_outputs: Callable[[Any, Batch], Any]
+    outputs: Callable[[PerceiverIO, Batch], Any] = lambda model, batch: model(batch)
     data: Callable[[transformers.PerceiverConfig, str], Mapping[str, Any]] = lambda config, source: {}
     processor: Callable[[PerceiverConfig[Any, Any], Mapping[str, Any]], Any] = lambda config, data: None
-    free: tuple[str, ...] = ()
+    training_fields: tuple[str, ...] = ()
 
     @property
     def model_type(self) -> Any:
         """Hugging Face's class."""
         return getattr(transformers, self.architecture)
 
-    def ours(self, config: transformers.PerceiverConfig) -> PerceiverConfig[Any, Any]:
-        """The configuration of the model here, which takes no weights from anywhere.
+    def build_config(self, config: transformers.PerceiverConfig) -> PerceiverConfig[Any, Any]:
+        """Convert a configuration, without a source of weights.
 
         Raises:
             UserError: if it cannot be converted.
@@ -87,26 +89,26 @@ class Conversion:
             return self.convert_config(config).without_params()
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{config.name_or_path or self.architecture}: its configuration cannot be converted: {one_line(error)}"
+                f"{config.name_or_path or self.architecture}: cannot convert the configuration: {one_line(error)}"
             ) from error
 
     def description(self, config: transformers.PerceiverConfig, source: str) -> ModelDescription:
-        """The description, as of a checkpoint, of the model with Hugging Face's ``config`` at ``source``.
+        """Return the description of the model at ``source``.
 
         Raises:
             UserError: if the configuration cannot be converted, or if the task is not installed.
         """
-        return ModelDescription.create(self.task, self.ours(config), data=self.data(config, source))
+        return ModelDescription.create(self.task, self.build_config(config), data=self.data(config, source))
 
     def from_state(self, config: PerceiverConfig[Any, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Turns the state dict of Hugging Face's model into one of the model here that has ``config``."""
+        """Convert the state dict of Hugging Face's model to one of the model with the converted ``config``."""
         return {ours: state[theirs] for ours, theirs in self.pairs(config)}
 
     def from_hugging_face(self, model: Any) -> PerceiverIO:
-        """The model here that computes what ``model`` does, with copies of its weights.
+        """Convert a model of Hugging Face's class. Weights are copied.
 
         Raises:
-            ValueError: if ``model`` has an activation other than the exact GELU.
+            ValueError: if its activation is not the exact GELU.
         """
         config = self.convert_config(model.config)
         ours = assemble(config)
@@ -114,10 +116,10 @@ class Conversion:
         return ours.train(model.training)
 
     def to_hugging_face(self, model: PerceiverIO) -> Any:
-        """The model of Hugging Face's class that computes what ``model`` does, with copies of its weights.
+        """Convert a model to Hugging Face's class. Weights are copied.
 
         Raises:
-            ValueError: if Hugging Face's class cannot be what ``model`` is; the message says in what they differ.
+            ValueError: if Hugging Face's class cannot express the model; the message names the differences.
         """
         self.check(model)
         theirs = self.model_type(self.hugging_face_config(model.config))
@@ -126,69 +128,73 @@ class Conversion:
         return theirs.train(model.training)
 
     def check(self, model: PerceiverIO) -> None:
-        """Checks that Hugging Face's class can be what ``model`` is.
+        """Check that Hugging Face's class can express a model.
 
         Raises:
-            ValueError: if it cannot; the message says in what they differ.
+            ValueError: if it cannot; the message names the differences.
         """
         with torch.device("meta"):
             theirs = self.model_type(self.hugging_face_config(model.config)).state_dict()
         state = model.state_dict()
         for name, hf_name in self.pairs(model.config):
-            # Such as value channels that its self-attention does not have.
+            # For example, value channels that Hugging Face's self-attention does not support.
             if state[name].shape != theirs[hf_name].shape:
                 raise ValueError(
-                    f"{self.architecture} cannot be what this model is: {name} has shape {tuple(state[name].shape)}, "
-                    f"there it has {tuple(theirs[hf_name].shape)}"
+                    f"{self.architecture} cannot express this model: {name} has shape {tuple(state[name].shape)}, "
+                    f"must be {tuple(theirs[hf_name].shape)}"
                 )
 
     def hugging_face_config(self, config: PerceiverConfig[Any, Any]) -> transformers.PerceiverConfig:
-        """Hugging Face's configuration of the model that has ``config`` here.
+        """Convert a configuration to Hugging Face's.
 
         Raises:
-            ValueError: if Hugging Face's class cannot be what ``config`` says; the message says which fields differ.
+            ValueError: if Hugging Face's class cannot express the model; the message names the fields that differ.
         """
         for part, expected in (("encoder", self.encoder), ("decoder", self.decoder)):
             actual = type(getattr(config, part))
             if actual is not expected:
                 raise ValueError(
-                    f"{self.architecture} cannot be what this model is: its {part} is of {actual.__name__}, "
-                    f"there it is of {expected.__name__}"
+                    f"{self.architecture} cannot express this model: its {part} has a {actual.__name__}, "
+                    f"must be {expected.__name__}"
                 )
         settings = encoder_settings(config) | dict(self.settings(config))
         theirs = transformers.PerceiverConfig(**settings, architectures=[self.architecture])
-        # What does not come back is what Hugging Face's class has no setting for.
-        back = self.convert_config(theirs)
-        lost = [
-            f"{name} is {ours!r}, there it is {other!r}" for name, ours, other in _differences(config, back, self.free)
+        # Fields that Hugging Face's class has no setting for differ after a round trip.
+        differences = [
+            f"{name} is {actual!r}, must be {expected!r}"
+            for name, actual, expected in _differences(config, self.convert_config(theirs), self.training_fields)
         ]
-        if lost:
-            raise ValueError(f"{self.architecture} cannot be what this model is: {'; '.join(lost)}")
+        if differences:
+            raise ValueError(f"{self.architecture} cannot express this model: {'; '.join(differences)}")
         return theirs
 
 
-def _differences(ours: Any, theirs: Any, free: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Name and both values of each field that says what a model computes and differs between two configurations."""
-    for field in fields(ours):
-        one, other = getattr(ours, field.name), getattr(theirs, field.name)
-        # Where channels are left open, the shapes of the weights will tell.
-        left_open = field.name.endswith(("_qk_channels", "_v_channels")) and None in (one, other)
-        repeats = OF_REPEATED.get(field.name)
-        means_nothing = field.name in (*FREE, *free) or (repeats is not None and getattr(ours, repeats) == 1)
-        if is_dataclass(one):
-            yield from _differences(one, other, free, f"{prefix}{field.name}.")
-        elif one != other and not (left_open or means_nothing):
-            yield f"{prefix}{field.name}", one, other
+def _differences(
+    actual: Any, expected: Any, training_fields: Sequence[str], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Iterate over name and values of the fields that concern the computation and differ."""
+    for field in fields(actual):
+        value, other = getattr(actual, field.name), getattr(expected, field.name)
+        # Default channels are compared by the shapes of the weights.
+        is_default = field.name.endswith(("_qk_channels", "_v_channels")) and None in (value, other)
+        number = SHARING_FIELDS.get(field.name)
+        has_no_effect = number is not None and getattr(actual, number) == 1
+        if is_dataclass(value):
+            yield from _differences(value, other, training_fields, f"{prefix}{field.name}.")
+        elif field.name in (*TRAINING_FIELDS, *training_fields) or is_default or has_no_effect:
+            continue
+        elif value != other:
+            yield f"{prefix}{field.name}", value, other
 
 
 def encoder_settings(config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
-    """Hugging Face's settings of the generic encoder, from the configuration of a model here."""
+    """Return Hugging Face's settings of the encoder of a converted configuration."""
     encoder: EncoderConfig = config.encoder
     cross_qk_channels = encoder.num_cross_attention_qk_channels or config.num_latent_channels
     cross_v_channels = encoder.num_cross_attention_v_channels or cross_qk_channels
     self_qk_channels = encoder.num_self_attention_qk_channels or config.num_latent_channels
     self_v_channels = encoder.num_self_attention_v_channels or self_qk_channels
-    # One setting is that of both attentions; where they differ, None leaves each its own default.
+    # One setting applies to both attentions; if they differ, None selects the defaults.
     return {
         "num_latents": config.num_latents,
         "d_latents": config.num_latent_channels,
@@ -208,7 +214,7 @@ def encoder_settings(config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
 
 
 def classification_settings(decoder: Any) -> dict[str, Any]:
-    """Hugging Face's settings of a classifier, from its ``ClassificationDecoderConfig``."""
+    """Return Hugging Face's settings of a classifier from its ``ClassificationDecoderConfig``."""
     if decoder.label_names is None:
         return {"num_labels": decoder.num_classes}
     names = dict(enumerate(decoder.label_names))
@@ -216,18 +222,18 @@ def classification_settings(decoder: Any) -> dict[str, Any]:
 
 
 def encoder_values(config: transformers.PerceiverConfig, num_input_channels: int) -> dict[str, Any]:
-    """The values of the ``EncoderConfig`` that Hugging Face's encoder has.
+    """Return the values of the ``EncoderConfig`` from Hugging Face's configuration.
 
     Args:
         config: Hugging Face's configuration.
-        num_input_channels: channels of the array that the encoder looks at.
+        num_input_channels: input channels of the encoder.
 
     Raises:
-        ValueError: if ``config`` asks for an activation other than the exact GELU.
+        ValueError: if the activation of ``config`` is not the exact GELU.
     """
     if config.hidden_act != "gelu":
         raise ValueError(f"hidden_act={config.hidden_act!r}: only 'gelu' is supported")
-    # transformers fills in what is None only when it builds the model, so the same is done here.
+    # transformers replaces None by these defaults when it builds the model.
     default_qk_channels = {"kv": num_input_channels, "q": config.d_latents}[config.cross_attention_shape_for_attention]
     cross_qk_channels = config.qk_channels or default_qk_channels
     self_qk_channels = config.qk_channels or config.d_latents
@@ -249,9 +255,9 @@ def encoder_values(config: transformers.PerceiverConfig, num_input_channels: int
 
 
 def classification_decoder_values(config: transformers.PerceiverConfig) -> dict[str, Any]:
-    """The values of the ``ClassificationDecoderConfig`` that Hugging Face's classifiers fix in their code.
+    """Return the values of the ``ClassificationDecoderConfig`` that are hard-coded in Hugging Face's classifiers.
 
-    Its ``label_names`` are None where ``config`` has none but those that transformers makes up.
+    ``label_names`` is None if ``config`` has the default names of transformers.
     """
     names = [name for _, name in sorted((config.id2label or {}).items())]
     return {
@@ -270,7 +276,7 @@ def classification_decoder_values(config: transformers.PerceiverConfig) -> dict[
 
 
 def encoder_pairs(num_layers: int) -> Pairs:
-    """Pairs of the encoder.
+    """Return the pairs of the encoder.
 
     Args:
         num_layers: number of self-attention layers in a block.
@@ -284,7 +290,7 @@ def encoder_pairs(num_layers: int) -> Pairs:
 
 
 def classification_decoder_pairs() -> Pairs:
-    """Pairs of the decoder of a classifier."""
+    """Return the pairs of a classifier's decoder."""
     theirs = "perceiver.decoder.decoder"
     yield "output_adapter.query_provider.queries", f"{theirs}.output_position_encodings.position_embeddings"
     yield from layer_pairs("decoder.cross_attention_layer", f"{theirs}.decoding_cross_attention", cross=True)
@@ -292,12 +298,12 @@ def classification_decoder_pairs() -> Pairs:
 
 
 def layer_pairs(ours: str, theirs: str, cross: bool) -> Pairs:
-    """Pairs of an attention layer.
+    """Return the pairs of an attention layer.
 
     Args:
-        ours: name of the layer here.
-        theirs: its name in Hugging Face's model.
-        cross: whether it is a cross-attention.
+        ours: name of the layer in this project.
+        theirs: name of the layer in transformers.
+        cross: the layer is a cross-attention.
     """
     norms = {"q_norm": "layernorm1", "kv_norm": "layernorm2"} if cross else {"norm": "layernorm1"}
     modules = {
@@ -315,13 +321,13 @@ def layer_pairs(ours: str, theirs: str, cross: bool) -> Pairs:
 
 
 def load_config(source: str) -> transformers.PerceiverConfig:
-    """Hugging Face's configuration of the published model at ``source`` (a hub id, or a folder in the hub's layout).
+    """Load Hugging Face's configuration of a published model.
 
     Args:
-        source: the hub id or folder.
+        source: a hub id, or a folder in the hub's layout.
 
     Raises:
-        UserError: if there is no Perceiver at ``source``, or the hub cannot be reached.
+        UserError: if ``source`` is not a Perceiver, or if the hub cannot be reached.
     """
     try:
         with hub():
@@ -329,37 +335,37 @@ def load_config(source: str) -> transformers.PerceiverConfig:
     except (OSError, ValueError) as error:
         raise _not_loadable(source, "Perceiver", error) from error
     if not isinstance(config, transformers.PerceiverConfig):
-        raise UserError(f"{source}: a model of type {config.model_type!r}, not a Perceiver")
+        raise UserError(f"{source}: not a Perceiver (model_type is {config.model_type!r})")
     return config
 
 
-def load_state(model_type: Any, source: str, what: str) -> dict[str, Tensor]:
-    """The weights of the published model at ``source``, under Hugging Face's names.
+def load_state(model_type: Any, source: str, kind: str) -> dict[str, Tensor]:
+    """Load the state dict of a published model, with Hugging Face's names.
 
     Args:
         model_type: Hugging Face's class of the model.
         source: a hub id, or a folder in the hub's layout.
-        what: what kind of model is expected there, for messages: "Perceiver language model".
+        kind: kind of model, for messages: "Perceiver language model".
 
     Raises:
-        UserError: if there is no such model at ``source``, or the hub cannot be reached.
+        UserError: if ``source`` is not such a model, or if the hub cannot be reached.
     """
     try:
         with hub(), quiet(source):
             model, report = model_type.from_pretrained(source, output_loading_info=True)
-    except Exception as error:  # a file that is something else fails in any way
+    except Exception as error:  # files of other kinds can raise any error
         surface_own_fault(error)
-        raise _not_loadable(source, what, error) from error
+        raise _not_loadable(source, kind, error) from error
     if report["missing_keys"]:
-        raise UserError(f"{source}: not a {what}: its weights lack {min(report['missing_keys'])!r}")
+        raise UserError(f"{source}: not a {kind}: its weights lack {min(report['missing_keys'])!r}")
     return model.state_dict()
 
 
 @contextlib.contextmanager
 def quiet(source: str) -> Iterator[None]:
-    """Without what transformers says and shows while it loads or saves a folder; downloads are shown."""
+    """Context manager that suppresses messages and progress bars of transformers, except those of downloads."""
     messages = transformers.utils.logging
-    level, shown = messages.get_verbosity(), messages.is_progress_bar_enabled()
+    level, has_progress_bar = messages.get_verbosity(), messages.is_progress_bar_enabled()
     messages.set_verbosity_error()
     if Path(source).exists():
         messages.disable_progress_bar()
@@ -367,12 +373,12 @@ def quiet(source: str) -> Iterator[None]:
         yield
     finally:
         messages.set_verbosity(level)
-        if shown:
+        if has_progress_bar:
             messages.enable_progress_bar()
 
 
-def _not_loadable(source: str, what: str, error: Exception) -> UserError:
+def _not_loadable(source: str, kind: str, error: Exception) -> UserError:
     return UserError(
-        f"{source}: no {what} can be loaded from there (a hub id, a folder in the hub's "
-        f"layout, a checkpoint or a safetensors file is expected): {one_line(error)}"
+        f"{source}: cannot load a {kind} (expected a hub id, a folder in the hub's layout, a checkpoint or a "
+        f"safetensors file): {one_line(error)}"
     )

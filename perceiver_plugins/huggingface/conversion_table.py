@@ -1,4 +1,4 @@
-"""Table of the classes of transformers that are converted. The module of a conversion is imported when it is used."""
+"""Table of the convertible classes of transformers. Modules of conversions are imported on use."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """A class of transformers and the models here that are converted from and to it.
+    """Class of transformers, and the adapters of the equivalent models of this project.
 
     Attributes:
-        architecture: name of the class, which its configurations give as ``architectures``.
-        encoder: the class of its encoder's configuration here.
-        decoder: that of its decoder's.
-        module: name of the module of this package that has the conversion in its ``CONVERSIONS``.
+        architecture: name of the class, as in ``architectures`` of a configuration.
+        encoder: configuration class of the encoder.
+        decoder: configuration class of the decoder.
+        module: module of this package with the conversion in its ``CONVERSIONS``.
     """
 
     architecture: str
@@ -58,8 +58,8 @@ def conversion_of(architecture: str | None, source: str) -> Conversion:
     """Return the conversion of a class of transformers.
 
     Args:
-        architecture: name of the class. None: a configuration that names none.
-        source: where a model of that class is, for messages.
+        architecture: name of the class; None if the configuration has no ``architectures``.
+        source: source of the model, for messages.
 
     Raises:
         UserError: if the class is not in the table.
@@ -67,19 +67,19 @@ def conversion_of(architecture: str | None, source: str) -> Conversion:
     for row in TABLE:
         if row.architecture == architecture:
             return row.conversion()
-    what = architecture or "Perceiver without a task"
+    name = architecture or "Perceiver without a task"
     known = ", ".join(row.architecture for row in TABLE)
-    raise UserError(f"{source}: a {what}, which cannot be converted (classes that can: {known})")
+    raise UserError(f"{source}: {name} cannot be converted (convertible classes: {known})")
 
 
 def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig]:
-    """Return the conversion that fits the published model at ``source``, and the model's configuration.
+    """Return the conversion of a published model, and the model's configuration.
 
     Args:
         source: a folder in the hub's layout, or a hub id.
 
     Raises:
-        UserError: if there is no such model, if its class is not in the table, or if the hub cannot be reached.
+        UserError: if the model does not exist, if its class is not in the table, or if the hub cannot be reached.
     """
     from perceiver_plugins.huggingface.conversion import load_config
 
@@ -88,7 +88,7 @@ def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig
 
 
 def conversion_for(model: PerceiverIO) -> Conversion:
-    """Return the conversion to the class of transformers that is the likeliest to be able to express ``model``.
+    """Return the conversion to the class of transformers with the adapters of ``model``, or at least its input adapter.
 
     Raises:
         UserError: if no class in the table has the model's input adapter.
@@ -98,5 +98,7 @@ def conversion_for(model: PerceiverIO) -> Conversion:
     fitting = [row for row in rows if row.decoder is type(config.decoder)]
     if not rows:
         entry = registry().adapter_of("input", config.encoder)
-        raise UserError(f"the input adapter {entry.name!r} ({entry.plugin}) converts to no class of transformers")
+        raise UserError(
+            f"the input adapter {entry.name!r} ({entry.plugin}) cannot be converted to a class of transformers"
+        )
     return (fitting or rows)[0].conversion()

@@ -1,4 +1,4 @@
-"""Exact conversion of Hugging Face's Perceiver for optical flow, both ways."""
+"""Exact conversion of Hugging Face's Perceiver for optical flow in both directions."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
 KIND = "Perceiver for optical flow"
 
 NUM_INPUT_CHANNELS = 64 + 2 * (2 * 64 + 1)
-"""Channels of the array that its encoder looks at: 64 of the patches, and positions of 64 bands in two dimensions."""
+"""Input channels of its encoder: 64 of the patches, and Fourier positions with 64 bands in two dimensions."""
 
 
 def convert_config(
     config: transformers.PerceiverConfig, params: str | None = None
 ) -> PerceiverConfig[FlowPatchesEncoderConfig, OpticalFlowDecoderConfig]:
-    """The configuration of the model that ``transformers.PerceiverForOpticalFlow(config)`` builds.
+    """Convert a configuration of ``transformers.PerceiverForOpticalFlow``.
 
     Args:
         config: Hugging Face's configuration.
-        params: where to load weights from. None: where ``config`` was loaded from, if it was.
+        params: source of the weights. None: source of ``config``, if it was loaded.
 
     Raises:
-        ValueError: if ``config`` asks for an activation other than the exact GELU.
+        ValueError: if the activation of ``config`` is not the exact GELU.
     """
-    # Its decoder is told no channels; the setting that chooses them is meant for the encoder, and serves here as well.
+    # The decoder's default channels follow the encoder's setting as well.
     attention_channels = {"kv": config.d_latents, "q": NUM_INPUT_CHANNELS}[config.cross_attention_shape_for_attention]
     height, width = config.train_size
     return PerceiverConfig(
@@ -57,7 +57,7 @@ def convert_config(
 
 
 def key_pairs(num_layers: int) -> Pairs:
-    """Pairs of the names of a parameter here and in Hugging Face's model.
+    """Return the pairs of all parameters.
 
     Args:
         num_layers: number of self-attention layers in a block.
@@ -86,7 +86,7 @@ OPTICAL_FLOW = Conversion(
     settings=_settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),
     task="optical-flow",
-    their_outputs=lambda theirs, batch: theirs(inputs=patched_inputs(batch["frames"])).logits.flatten(1, 2),
+    hugging_face_outputs=lambda theirs, batch: theirs(inputs=patched_inputs(batch["frames"])).logits.flatten(1, 2),
     data=lambda config, source: {"image_size": list(config.train_size), "downscale": 1},
 )
 
@@ -95,7 +95,7 @@ CONVERSIONS = (OPTICAL_FLOW,)
 
 
 def patched_inputs(frames: Tensor) -> Tensor:
-    """What Hugging Face's model takes as ``inputs``, of frames as the model here takes them.
+    """Convert frames to the ``inputs`` of Hugging Face's model.
 
     Args:
         frames: (b, 2, 3, h, w).

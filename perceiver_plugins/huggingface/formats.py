@@ -1,6 +1,6 @@
-"""Formats of transformers: the layout of its own Perceivers, and that of the zoo's classes.
+"""Formats of transformers: the layout of its Perceivers, and that of the zoo's classes.
 
-Imports nothing heavy before a model is read or written.
+transformers is imported when a model is read or written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class HuggingFaceFormat(Format):
-    """The layout of transformers' own Perceivers. It converts models in memory as well."""
+    """Layout of transformers' Perceivers. Also converts models in memory."""
 
     def recognises(self, source: str) -> bool:
         return config_of(source).get("model_type") == "perceiver"
@@ -38,7 +38,7 @@ class HuggingFaceFormat(Format):
 
         conversion, config = conversion_at(source)
         return conversion.from_state(
-            conversion.ours(config), load_state(conversion.model_type, source, conversion.kind)
+            conversion.build_config(config), load_state(conversion.model_type, source, conversion.kind)
         )
 
     def read(self, source: str) -> LoadedModel:
@@ -73,17 +73,17 @@ class HuggingFaceFormat(Format):
     def expected(self, model: PerceiverIO, batch: Batch) -> Any:
         from perceiver_plugins.huggingface.conversion_table import conversion_for
 
-        return conversion_for(model).our_outputs(model, batch)
+        return conversion_for(model).outputs(model, batch)
 
     def compute(self, target: str, batch: Batch) -> Any:
-        """What transformers' own model computes."""
+        """Compute the output of transformers' model."""
         from perceiver_plugins.huggingface.conversion import quiet
         from perceiver_plugins.huggingface.conversion_table import conversion_at
 
         conversion, _ = conversion_at(target)
         with quiet(target):
             theirs = conversion.model_type.from_pretrained(target).eval()
-        return conversion.their_outputs(theirs, batch)
+        return conversion.hugging_face_outputs(theirs, batch)
 
     def from_hugging_face(self, model: Any) -> PerceiverIO:
         """Convert a model of transformers; see :func:`perceiver_registry.from_hugging_face`."""
@@ -99,7 +99,7 @@ class HuggingFaceFormat(Format):
 
 
 class ZooFormat(Format):
-    """Folders that the zoo's classes write, with tokenizer or image processor and model card."""
+    """Folders of the zoo's classes, with tokenizer or image processor and model card."""
 
     def recognises(self, source: str) -> bool:
         return config_of(source).get("model_type") == MODEL_TYPE

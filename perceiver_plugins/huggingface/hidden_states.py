@@ -1,4 +1,4 @@
-"""Latents between an encoder's layers, collected while it runs."""
+"""Collection of the latents between an encoder's layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perceiver_core import PerceiverEncoder
 def collect_latents(encoder: PerceiverEncoder) -> Iterator[list[Tensor]]:
     """Collect the encoder's output (b, n, d), the ``last_hidden_state``, in this context."""
     latents: list[Tensor] = []
-    # With attention weights beside them, the latents are the first of a tuple.
+    # If attention weights are returned, the output is a tuple that starts with the latents.
     hook = lambda _, inputs, output: latents.append(output[0] if isinstance(output, tuple) else output)  # noqa: E731
     handle = encoder.register_forward_hook(hook)
     try:

@@ -1,4 +1,4 @@
-"""Exact conversion of Hugging Face's Perceivers for image classification, both ways, one for each kind of input."""
+"""Exact conversion of Hugging Face's three Perceivers for image classification in both directions."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from perceiver_registry.plain_data import load_json, read_settings
 KIND = "Perceiver for image classification"
 
 CROP_PCT = 224 / 256
-"""The part of an image that Hugging Face's image processor cuts out of the middle, if nothing else is said."""
+"""Default size of the centre crop of Hugging Face's image processor, relative to the image."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What one of Hugging Face's classes fixes in its code.
+    """Hard-coded properties of one of Hugging Face's classes.
 
     Args:
-        encoder: the encoder's configuration here.
-        num_input_channels: channels of the array that its encoder looks at.
-        values: the values of the input adapter, some of which are from Hugging Face's configuration.
-        parameters: the names of the input adapter's parameters and statistics here, and there.
-        settings: Hugging Face's settings that are about the input, from the encoder's configuration here.
+        encoder: class of the converted encoder's configuration.
+        num_input_channels: input channels of the encoder.
+        values: returns the values of the input adapter from Hugging Face's configuration.
+        parameters: names of the input adapter's parameters and statistics in this project, and in transformers.
+        settings: returns Hugging Face's settings of the input from the converted encoder's configuration.
     """
 
     encoder: type[ImageEncoderConfig]
@@ -94,21 +94,21 @@ ARCHITECTURES = {
         },
     ),
 }
-"""By the names of Hugging Face's classes, which its configurations give as ``architectures``."""
+"""Properties by class, as in ``architectures`` of a configuration."""
 
 
 def convert_config(
     config: transformers.PerceiverConfig, architecture: str | None = None, params: str | None = None
 ) -> PerceiverConfig[ImageEncoderConfig, ClassificationDecoderConfig]:
-    """The configuration of the model that Hugging Face's class ``architecture`` builds of ``config``.
+    """Convert a configuration of one of Hugging Face's image classifiers.
 
     Args:
         config: Hugging Face's configuration.
-        architecture: name of Hugging Face's class. None: the one that ``config`` was saved by.
-        params: where to load weights from. None: where ``config`` was loaded from, if it was.
+        architecture: name of Hugging Face's class. None: that of ``config.architectures``.
+        params: source of the weights. None: source of ``config``, if it was loaded.
 
     Raises:
-        ValueError: if ``config`` asks for an activation other than the exact GELU, or if the class is none of
+        ValueError: if the activation of ``config`` is not the exact GELU, or if the class is not in
             :data:`ARCHITECTURES`.
     """
     if architecture is None:
@@ -126,7 +126,7 @@ def convert_config(
 
 
 def key_pairs(architecture: str, num_layers: int) -> Pairs:
-    """Pairs of the names of a parameter here and in Hugging Face's model.
+    """Return the pairs of all parameters.
 
     Args:
         architecture: name of Hugging Face's class.
@@ -139,30 +139,30 @@ def key_pairs(architecture: str, num_layers: int) -> Pairs:
 
 
 def _data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
-    """What prediction must know of images: what the model's image processor says, or Hugging Face's own by default."""
+    """Describe the images: options of the model's image processor, or Hugging Face's defaults."""
     file = file_of(source, "preprocessor_config.json")
     if file is None:
         size: Any = config.image_size
         return PublishedFormat.from_config({"size": size, "crop_size": round(size / CROP_PCT)}).description()
     try:
-        said = load_json(read_settings(file))
+        options = load_json(read_settings(file))
     except (OSError, ValueError) as error:
-        raise UserError(f"{source}: its preprocessor_config.json cannot be read: {one_line(error)}") from error
-    return published_format(said, f"{source}: its preprocessor_config.json").description()
+        raise UserError(f"{source}: cannot read preprocessor_config.json: {one_line(error)}") from error
+    return published_format(options, f"{source}: its preprocessor_config.json").description()
 
 
 def _processor(config: PerceiverConfig[Any, Any], data: Mapping[str, Any]) -> Any:
     if data.get("num_channels") != 3 or "image_size" not in data:
         return None
-    of_data = image_format_of(data)
-    if isinstance(of_data, PublishedFormat):
-        return of_data.processor
+    image_format = image_format_of(data)
+    if isinstance(image_format, PublishedFormat):
+        return image_format.processor
     size, crop_size = (
-        dict(zip(("height", "width"), (round(side / part) for side in of_data.image_size), strict=True))
-        for part in (1.0, of_data.crop_pct)
+        dict(zip(("height", "width"), (round(side / crop) for side in image_format.image_size), strict=True))
+        for crop in (1.0, image_format.crop_pct)
     )
     return transformers.PerceiverImageProcessor(
-        size=size, crop_size=crop_size, image_mean=list(of_data.mean), image_std=list(of_data.std)
+        size=size, crop_size=crop_size, image_mean=list(image_format.mean), image_std=list(image_format.std)
     )
 
 
@@ -178,7 +178,7 @@ def _conversion(architecture: str) -> Conversion:
         ),
         pairs=lambda config: key_pairs(architecture, config.encoder.num_self_attention_layers_per_block),
         task="image-classification",
-        their_outputs=lambda theirs, batch: theirs(inputs=batch["pixel_values"]).logits,
+        hugging_face_outputs=lambda theirs, batch: theirs(inputs=batch["pixel_values"]).logits,
         data=_data,
         processor=_processor,
     )

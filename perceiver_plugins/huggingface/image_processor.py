@@ -1,4 +1,4 @@
-"""What is done to images before a model of the zoo sees them, as an image processor of ``transformers``."""
+"""Image processor of the zoo's models for ``transformers``."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class ZooImageProcessor(BaseImageProcessor):
-    """Turns images upright, into grey or colours, cuts out and resizes their middle at once, and normalises them.
+    """Rotate images upright, convert them to grey or RGB, crop the centre, resize and normalise.
 
     Args:
-        size: ``height`` and ``width`` that the model takes.
-        num_channels: 1 (grey) or 3 (red, green, blue).
-        image_mean: what is subtracted from each channel of an image whose pixels are from 0 to 1.
-        image_std: what each channel is then divided by.
-        crop_pct: side of the part that is cut out of the middle, relative to that of the largest part of that shape.
-        bit_depth: bits of grey images of 16 bits that are used.
-        published: options of ``PerceiverImageProcessor``, which is used instead; None: it is not.
-        kwargs: as for all image processors.
+        size: ``height`` and ``width`` of the model's input.
+        num_channels: 1 (grey) or 3 (RGB).
+        image_mean: mean per channel of pixel values from 0 to 1, which is subtracted.
+        image_std: standard deviation per channel, by which the result is divided.
+        crop_pct: size of the centre crop, relative to the largest crop of the same aspect ratio.
+        bit_depth: used bits of 16-bit grey images.
+        published: options of a ``PerceiverImageProcessor`` to use instead. None: use the options above.
+        kwargs: options of the base class.
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012
@@ -55,29 +55,29 @@ class ZooImageProcessor(BaseImageProcessor):
 
     @classmethod
     def from_description(cls, data: Mapping[str, Any]) -> ZooImageProcessor:
-        """The processor that reads images as a checkpoint's data module did.
+        """Create the processor that is equivalent to a checkpoint's data module.
 
         Raises:
             UserError: if the checkpoint was not trained on images.
         """
-        from perceiver_plugins.image.data.transforms import ImageFormat  # imports timm, which takes its time
+        from perceiver_plugins.image.data.transforms import ImageFormat  # imports timm, which is slow
 
-        of_data = ImageFormat.from_description(data)
-        height, width = of_data.image_size
+        image_format = ImageFormat.from_description(data)
+        height, width = image_format.image_size
         size = {"height": height, "width": width}
         return cls(
             size,
-            of_data.num_channels,
-            of_data.mean,
-            of_data.std,
-            of_data.crop_pct,
-            of_data.bit_depth,
+            image_format.num_channels,
+            image_format.mean,
+            image_format.std,
+            image_format.crop_pct,
+            image_format.bit_depth,
             data.get("processor"),
         )
 
     @property
     def image_format(self) -> ImageFormat | PublishedFormat:
-        """What it makes of images."""
+        """Format of the processed images."""
         from perceiver_plugins.image.data.transforms import ImageFormat
         from perceiver_plugins.image.published import published_format
 
@@ -93,12 +93,12 @@ class ZooImageProcessor(BaseImageProcessor):
         )
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **kwargs: Any) -> BatchFeature:
-        """Prepares images for the model.
+        """Prepare images for the model.
 
         Args:
-            images: an image or several, of Pillow or as arrays of pixels.
-            return_tensors: "pt" for torch's tensors. None: numpy's arrays.
-            kwargs: of other image processors; they change nothing.
+            images: one or several images, as Pillow images or arrays.
+            return_tensors: "pt" for torch tensors. None: numpy arrays.
+            kwargs: options of other image processors, which are ignored.
 
         Returns:
             ``pixel_values`` (b, channels, height, width).
@@ -106,9 +106,9 @@ class ZooImageProcessor(BaseImageProcessor):
         from perceiver_plugins.image.data.decoding import decode
 
         image_format = self.image_format
-        given: Any = make_flat_list_of_images(images)
-        pictures: list[Image.Image] = [to_pil_image(image) for image in given]
-        # A copy, since what is decoded is turned in place.
-        decoded = [decode(picture.copy(), self.num_channels, self.bit_depth) for picture in pictures]
+        flat: Any = make_flat_list_of_images(images)
+        pil_images: list[Image.Image] = [to_pil_image(image) for image in flat]
+        # Copies, since decoding rotates images in place.
+        decoded = [decode(image.copy(), self.num_channels, self.bit_depth) for image in pil_images]
         pixel_values = [image_format.pixel_values([image])[0].numpy() for image in decoded]
         return BatchFeature({"pixel_values": np.stack(pixel_values)}, tensor_type=return_tensors)

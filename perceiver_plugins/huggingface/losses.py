@@ -13,7 +13,7 @@ REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES = (
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute the mean cross-entropy of class numbers (...), -100 where there is none, for logits (..., classes)."""
+    """Compute the mean cross-entropy of logits (..., classes) for class indices (...); -100 is ignored."""
     return cross_entropy(logits.float().flatten(0, -2), labels.flatten().long())
 
 
@@ -22,14 +22,14 @@ def problem_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Te
 
     Args:
         logits: (b, classes), or (b, q, classes).
-        labels: for a regression the numbers (b, classes), of one class also (b); for a single label the class numbers
-            (b) or (b, q), or the probabilities of the classes, shaped as ``logits``; for several labels 0 or 1 for
-            each class, shaped as ``logits``.
-        problem_type: one of :data:`PROBLEM_TYPES`. None: regression if there is one class, otherwise a single label
-            if ``labels`` are integers and several if they are not.
+        labels: targets (b, classes) of a regression, or (b) if there is one class; for a single label, class indices
+            (b) or (b, q), or class probabilities in the shape of ``logits``; for several labels, 0 or 1 for each class
+            in the shape of ``logits``.
+        problem_type: one of :data:`PROBLEM_TYPES`. None: regression if there is one class, otherwise single label
+            if ``labels`` are integers and multi-label if they are not.
 
     Raises:
-        ValueError: if there is no such type, or if ``labels`` are of another shape.
+        ValueError: if the type is unknown, or if ``labels`` have another shape.
     """
     if problem_type is None:
         problem_type = _guess_problem_type(logits, labels)
@@ -59,7 +59,7 @@ def _guess_problem_type(logits: Tensor, labels: Tensor) -> str:
 
 
 def probability_loss(logits: Tensor, probabilities: Tensor) -> Tensor:
-    """Compute the mean cross-entropy of probabilities (..., classes), such as those of mixed images.
+    """Compute the mean cross-entropy for class probabilities (..., classes), such as those of mixup.
 
     Raises:
         ValueError: if the probabilities of an example do not sum to 1.

@@ -1,4 +1,4 @@
-"""The model card: what is known of a model and of the run that trained it, for those who find it on the hub."""
+"""Model card for the hub, with the model's description and its training run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from perceiver_registry import ModelDescription, registry
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
 SECTIONS = ("data", "task", "optimizer", "lr_scheduler")
-"""Sections of a run's configuration that its model card shows, and those fields of the trainer:"""
+"""Sections of a run's configuration in the model card."""
 
-OF_THE_TRAINER = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val")
+TRAINER_FIELDS = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val")
+"""Fields of the trainer in the model card."""
 
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -28,13 +29,13 @@ OURS = "perceiver-zoo"
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of the run that trained a model.
+    """Training run of a model.
 
     Attributes:
-        settings: its configuration, without what stands in the model's own.
-        metrics: its results, by their logged names (``val_loss``).
-        steps: how many steps the model was trained for.
-        versions: the distributions that took part, with their versions then.
+        settings: configuration of the run, without the model's.
+        metrics: results by logged name (``val_loss``).
+        steps: number of training steps.
+        versions: versions of the distributions of the run.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -43,33 +44,39 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_description(cls, description: ModelDescription) -> Run:
-        """What a description says of the run, and the events that were logged in its folder."""
+    def from_description(cls, description: ModelDescription) -> Run:
+        """Create a run from a description, and from the events in its log folder."""
         run, results = description.run, description.results
-        settings = {name: run[name] for name in SECTIONS if run.get(name)}
-        trainer = run.get("trainer") or {}
-        settings["trainer"] = {name: trainer[name] for name in OF_THE_TRAINER if trainer.get(name) not in (None, -1)}
+        settings = _run_settings(run)
         versions = {used.distribution: used.version for used in (description.origin or description).plugins}
         steps, metrics = (results.steps, dict(results.metrics)) if results else (0, {})
         if results:
-            metrics |= dict(_logged(Path(results.logs), steps))
+            metrics |= dict(_read_logged_metrics(Path(results.logs), steps))
             versions["pytorch-lightning"] = str(results.lightning)
-        return cls({name: _public(section) for name, section in settings.items() if section}, metrics, steps, versions)
+        return cls(settings, metrics, steps, versions)
 
     @property
     def data(self) -> str | None:
-        """Name of the data set: that of the hub, or that of the data module."""
+        """Name of the data set on the hub, or of the data module."""
         section = self.settings.get("data") or {}
         return section.get("dataset") or section.get("name")
 
 
+def _run_settings(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections of a run's configuration for the model card."""
+    settings = {name: run[name] for name in SECTIONS if run.get(name)}
+    trainer = run.get("trainer") or {}
+    settings["trainer"] = {name: trainer[name] for name in TRAINER_FIELDS if trainer.get(name) not in (None, -1)}
+    return {name: _remove_local_values(section) for name, section in settings.items() if section}
+
+
 def model_card(model: Any, run: Run, name: str) -> ModelCard:
-    """The card of a model.
+    """Create the card of a model.
 
     Args:
         model: the ``ZooModel``.
-        run: the run that trained it.
-        name: id of the model on the hub, or what else it is called.
+        run: the model's training run.
+        name: id of the model on the hub, or another name.
     """
     task = registry().get("task", model.config.task)
     description = model.config.description
@@ -104,12 +111,12 @@ def model_card(model: Any, run: Run, name: str) -> ModelCard:
 
 
 def _pipeline(model: Any, task: str) -> str | None:
-    """The name of the pipeline for a model, of transformers or of the zoo; None if there is none."""
+    """Return the name of the model's pipeline, of transformers or of the zoo, or None."""
     return model.pipeline_tag or next((each.tag for each, _ in OWN_PIPELINES if each.tag == task), None)
 
 
 def _results(run: Run, kind: str) -> list[EvalResult]:
-    """The results of a run as the hub lists them, for a kind of task."""
+    """Return the results of a run in the hub's format, for a kind of task."""
     data = run.data or "unknown data"
     return [
         EvalResult(
@@ -124,8 +131,8 @@ def _results(run: Run, kind: str) -> list[EvalResult]:
     ]
 
 
-def _logged(folder: Path, steps: int) -> Iterator[tuple[str, float]]:
-    """The validation and test metrics that TensorBoard's events in a run's folder say a model had at a step."""
+def _read_logged_metrics(folder: Path, steps: int) -> Iterator[tuple[str, float]]:
+    """Read validation and test metrics at a step from the TensorBoard events of a run."""
     if not any(folder.glob("events.out.tfevents.*")):
         return
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
@@ -139,12 +146,12 @@ def _logged(folder: Path, steps: int) -> Iterator[tuple[str, float]]:
             yield name, values[-1]
 
 
-def _public(value: Any) -> Any:
-    """A run's settings without those that are not given, and without the folders of a person's machine."""
+def _remove_local_values(value: Any) -> Any:
+    """Return a run's settings without null values, and with names instead of absolute paths."""
     if isinstance(value, Mapping):
-        return {name: _public(each) for name, each in value.items() if each is not None}
+        return {name: _remove_local_values(each) for name, each in value.items() if each is not None}
     if isinstance(value, list | tuple):
-        return [_public(each) for each in value]
+        return [_remove_local_values(each) for each in value]
     if isinstance(value, str) and (value.startswith("~") or PurePath(value).is_absolute()):
         return PurePath(value).name
     return value

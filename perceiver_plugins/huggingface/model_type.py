@@ -1,4 +1,4 @@
-"""The model type of the zoo's classes, apart from them: it is compared before transformers is imported."""
+"""Model type of the zoo's classes, in a module that does not import transformers."""
 
 MODEL_TYPE = "perceiver-zoo"
-"""``model_type`` in the ``config.json`` of such a model."""
+"""``model_type`` in ``config.json``."""

@@ -1,4 +1,4 @@
-"""Exact conversion of Hugging Face's ``PerceiverForMultimodalAutoencoding``, both ways."""
+"""Exact conversion of Hugging Face's ``PerceiverForMultimodalAutoencoding`` in both directions."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
 KIND = "Perceiver for multimodal autoencoding"
 
 FIXED = {"num_audio_frequency_bands": 192, "num_video_frequency_bands": 32}
-"""What Hugging Face's class fixes in its code, besides padding, patches and masks, which are the defaults here."""
+"""Values that are hard-coded in Hugging Face's class and differ from the defaults of this project."""
 
 FRAME_RATE = 25
-"""Frames a second of the clips that the published model was trained on, whose audio has 1920 samples for each."""
+"""Frames per second of the published model's training clips, which have 1920 audio samples per frame."""
 
 NUM_COMPARED = 256
-"""How many output places of a modality are compared with Hugging Face's model."""
+"""Number of output positions per modality that are compared with Hugging Face's model (arbitrary)."""
 
 Config = PerceiverConfig[AudioVideoLabelEncoderConfig, AudioVideoLabelDecoderConfig]
 
 
 def convert_config(config: transformers.PerceiverConfig, params: str | None = None) -> Config:
-    """The configuration of the model that ``PerceiverForMultimodalAutoencoding(config)`` builds.
+    """Convert a configuration of ``transformers.PerceiverForMultimodalAutoencoding``.
 
     Args:
         config: Hugging Face's configuration.
-        params: where to load weights from. None: where ``config`` was loaded from, if it was.
+        params: source of the weights. None: source of ``config``, if it was loaded.
 
     Raises:
-        ValueError: if ``config`` asks for an activation other than the exact GELU, or if its audio is not made up of
-            patches.
+        ValueError: if the activation of ``config`` is not the exact GELU, or if its number of audio samples is not a
+            multiple of the patch size.
     """
     num_frames, height, width = config.output_shape[1:]
     num_audio_samples = config.num_frames * config.audio_samples_per_frame
@@ -68,7 +68,7 @@ def convert_config(config: transformers.PerceiverConfig, params: str | None = No
         dropout=config.attention_probs_dropout_prob,
         init_scale=config.initializer_range,
     )
-    # The setting is about the encoder, but the decoder's queries and keys follow it too.
+    # The decoder's channels follow the encoder's setting as well.
     channels = config.d_latents if config.cross_attention_shape_for_attention == "kv" else decoder.num_query_channels
     decoder.num_cross_attention_qk_channels = decoder.num_cross_attention_v_channels = channels
     num_input_channels = AudioVideoLabelEncoderConfig(**clip).num_input_channels
@@ -82,7 +82,7 @@ def convert_config(config: transformers.PerceiverConfig, params: str | None = No
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Hugging Face's settings of a configuration here, besides those of the generic encoder."""
+    """Return Hugging Face's settings of a configuration, without those of the generic encoder."""
     encoder, decoder = config.encoder, config.decoder
     assert encoder.audio_max_resolution is not None
     assert encoder.video_max_resolution is not None
@@ -98,13 +98,13 @@ def settings(config: Config) -> dict[str, Any]:
         **classification_settings(decoder),
     }
     channels = decoder.num_cross_attention_qk_channels or decoder.num_query_channels
-    if config.num_latent_channels != decoder.num_query_channels:  # else both are right
+    if config.num_latent_channels != decoder.num_query_channels:  # otherwise both values are equivalent
         values["cross_attention_shape_for_attention"] = "kv" if channels == config.num_latent_channels else "q"
     return values
 
 
 def key_pairs(num_layers: int) -> Pairs:
-    """Pairs of the names of a parameter here and in Hugging Face's model.
+    """Return the pairs of all parameters.
 
     Args:
         num_layers: number of self-attention layers in a block.
@@ -126,7 +126,7 @@ def key_pairs(num_layers: int) -> Pairs:
 
 
 def _data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
-    """What prediction must know of clips."""
+    """Describe the clips."""
     num_frames, height, width = config.output_shape[1:]
     num_samples = config.num_frames * config.audio_samples_per_frame
     if num_samples % num_frames:
@@ -134,30 +134,30 @@ def _data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
     return ClipFormat(num_frames, (height, width), FRAME_RATE, num_samples // num_frames).description()
 
 
-def _places(config: Config) -> dict[str, Tensor | None]:
-    """The output places that are compared: some of all parts of a clip. Hugging Face's model cannot decode all."""
+def _compared_positions(config: Config) -> dict[str, Tensor | None]:
+    """Return evenly spaced output positions for comparison: Hugging Face's model cannot decode all positions."""
     encoder = config.encoder
-    numbers = {
+    sizes = {
         "audio": encoder.num_audio_samples // encoder.samples_per_patch,
         "image": encoder.num_frames * math.prod(encoder.frame_size),
     }
-    some = {name: torch.linspace(0, each - 1, min(each, NUM_COMPARED)).long() for name, each in numbers.items()}
-    return {**some, "label": None}
+    positions = {name: torch.linspace(0, size - 1, min(size, NUM_COMPARED)).long() for name, size in sizes.items()}
+    return {**positions, "label": None}
 
 
-def _our_outputs(model: PerceiverIO, batch: Batch) -> dict[str, Tensor]:
-    found = decode(model, batch, _places(model.config))
-    return {"audio": found["audio"].flatten(1), "image": found["image"], "label": found["label"][:, 0]}
+def _outputs(model: PerceiverIO, batch: Batch) -> dict[str, Tensor]:
+    outputs = decode(model, batch, _compared_positions(model.config))
+    return {"audio": outputs["audio"].flatten(1), "image": outputs["image"], "label": outputs["label"][:, 0]}
 
 
-def _their_outputs(theirs: Any, batch: Batch) -> dict[str, Tensor]:
+def _hugging_face_outputs(theirs: Any, batch: Batch) -> dict[str, Tensor]:
     inputs = {
         "audio": batch["input_values"][..., None],
         "image": batch["pixel_values_videos"],
         "label": batch["input_values"].new_zeros(len(batch["input_values"]), theirs.config.num_labels),
     }
-    places = _places(convert_config(theirs.config))
-    return dict(theirs(inputs=inputs, subsampled_output_points=places).logits)
+    positions = _compared_positions(convert_config(theirs.config))
+    return dict(theirs(inputs=inputs, subsampled_output_points=positions).logits)
 
 
 MULTIMODAL = Conversion(
@@ -169,10 +169,10 @@ MULTIMODAL = Conversion(
     settings=settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),
     task="multimodal-autoencoding",
-    their_outputs=_their_outputs,
-    our_outputs=_our_outputs,
+    hugging_face_outputs=_hugging_face_outputs,
+    outputs=_outputs,
     data=_data,
-    free=("label_mask_probability",),
+    training_fields=("label_mask_probability",),
 )
 
 CONVERSIONS = (MULTIMODAL,)

@@ -1,6 +1,6 @@
-"""Pipelines for what ``transformers`` has none for: optical flow, and clips of video with audio.
+"""Pipelines for optical flow and multimodal autoencoding, for which ``transformers`` has none.
 
-What is particular to these is imported where it is used: registering them costs nothing.
+The plugins of these tasks are imported when a pipeline is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 
 class _OwnPipeline(Pipeline):
-    """A pipeline that reads its inputs itself."""
+    """Pipeline without a processor."""
 
     _load_processor: Any = False
     _load_image_processor: Any = False
@@ -27,7 +27,7 @@ class _OwnPipeline(Pipeline):
     _load_tokenizer: Any = False
 
     tag: ClassVar[str]
-    """What it is called."""
+    """Name of the pipeline."""
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if parameters:
@@ -36,10 +36,10 @@ class _OwnPipeline(Pipeline):
 
 
 class OpticalFlowPipeline(_OwnPipeline):
-    """Where each pixel of a frame moves to in the next one, for frames of any size.
+    """Motion of each pixel from one frame to the next, for frames of any size.
 
-    ``pipeline("optical-flow", model=...)((first, second))``, each an image, a file or an address; a list of such pairs
-    gives a list. The result is ``{"flow": (height, width, 2)}``, a numpy array of pixels to the right and down.
+    ``pipeline("optical-flow", model=...)((first, second))`` takes a pair of images, files or URLs, or a list of pairs.
+    The result is ``{"flow": (height, width, 2)}``, a numpy array of the motion to the right and down in pixels.
     """
 
     tag = "optical-flow"
@@ -50,7 +50,7 @@ class OpticalFlowPipeline(_OwnPipeline):
         first, second = (np.asarray(load_image(image).convert("RGB")) for image in input_)
         if first.shape != second.shape:
             sizes = " and ".join(f"{height}x{width}" for height, width, _ in (first.shape, second.shape))
-            raise ValueError(f"optical flow needs two frames of one size, not of {sizes} pixels")
+            raise ValueError(f"optical flow needs two frames of the same size, got {sizes} pixels")
         return {"frames": frames_tensor(first, second)}
 
     def _forward(self, input_tensors: dict[str, Any], **_: Any) -> Any:
@@ -60,7 +60,7 @@ class OpticalFlowPipeline(_OwnPipeline):
         config: Any = self.model.config
         frames: Tensor = input_tensors["frames"]
         height, width = frames.shape[2:]
-        # As in training: the model sees frames of that size, and its flow is enlarged accordingly.
+        # Frames are downscaled as in training, and the flow is enlarged accordingly.
         factor = config.description.data.get("downscale", 1)
         small = avg_pool2d(frames, factor, ceil_mode=True)
         flow = predict_tiled_flow(self._flow_of_tiles, small, tuple(model.config.encoder.image_size))
@@ -71,20 +71,20 @@ class OpticalFlowPipeline(_OwnPipeline):
 
     def _flow_of_tiles(self, frames: Tensor) -> Tensor:
         model: Any = self.model.perceiver
-        moved = model({"frames": frames})
-        return moved.transpose(1, 2).unflatten(2, frames.shape[3:])
+        flow = model({"frames": frames})
+        return flow.transpose(1, 2).unflatten(2, frames.shape[3:])
 
     def postprocess(self, model_outputs: dict[str, Tensor], **_: Any) -> dict[str, np.ndarray]:
         return {"flow": model_outputs["flow"].permute(1, 2, 0).float().numpy()}
 
 
 class MultimodalAutoencodingPipeline(_OwnPipeline):
-    """What a model makes of a clip of video with audio: the clip itself, and which class it is of.
+    """Reconstruction and classification of a video clip with audio.
 
-    ``pipeline("multimodal-autoencoding", model=...)`` takes a video file, of which it looks at the part in the middle,
-    or a clip as ``{"frames": (frames, height, width, 3), "samples": (samples)}``: numpy arrays, bytes from 0 to 255 and
-    floating point numbers from -1 to 1. The result has ``frames`` and ``samples`` of the same kinds, and ``classes``, a
-    list of ``label`` and ``score``, the most probable one first.
+    ``pipeline("multimodal-autoencoding", model=...)`` takes a video file, of which it reads the middle, or a clip
+    ``{"frames": (frames, height, width, 3), "samples": (samples)}`` of numpy arrays: uint8, and floating point from -1
+    to 1. The result has ``frames`` and ``samples`` of the same types, and ``classes``, a list of ``label`` and
+    ``score``, most probable first.
     """
 
     tag = "multimodal-autoencoding"
@@ -126,22 +126,22 @@ OWN_PIPELINES: tuple[tuple[type[_OwnPipeline], str], ...] = (
     (OpticalFlowPipeline, "image"),
     (MultimodalAutoencodingPipeline, "multimodal"),
 )
-"""Pipelines of the tasks that are called as they are, and the kind of each."""
+"""Pipelines of the zoo, named after their tasks, and the kind of each."""
 
 
 def register_pipelines() -> None:
-    """Registers them. Once more does no harm."""
+    """Register the zoo's pipelines. Idempotent."""
     for pipeline, kind in OWN_PIPELINES:
         if pipeline.tag not in PIPELINE_REGISTRY.supported_tasks:
             PIPELINE_REGISTRY.register_pipeline(pipeline.tag, pipeline_class=pipeline, pt_model=AutoModel, type=kind)
-        # transformers 4 reads here, and not in the class, what a pipeline can do without.
-        for needless in ("NO_TOKENIZER_TASKS", "NO_IMAGE_PROCESSOR_TASKS", "NO_FEATURE_EXTRACTOR_TASKS"):
-            _needless(needless, pipeline.tag)
-    # transformers 4 asks for the image processor of a text's features too: the zoo's configuration may have one.
-    for needless in ("NO_IMAGE_PROCESSOR_TASKS", "NO_FEATURE_EXTRACTOR_TASKS"):
-        _needless(needless, "feature-extraction")
+        # In transformers 4, these sets replace the class attributes of a pipeline without processors.
+        for name in ("NO_TOKENIZER_TASKS", "NO_IMAGE_PROCESSOR_TASKS", "NO_FEATURE_EXTRACTOR_TASKS"):
+            _add_task(name, pipeline.tag)
+    # transformers 4 would load an image processor for the features of texts, since ZooConfig has one registered.
+    for name in ("NO_IMAGE_PROCESSOR_TASKS", "NO_FEATURE_EXTRACTOR_TASKS"):
+        _add_task(name, "feature-extraction")
 
 
-def _needless(name: str, tag: str) -> None:
+def _add_task(name: str, tag: str) -> None:
     tasks: set[str] = getattr(pipelines, name, set())
     tasks.add(tag)

@@ -1,4 +1,4 @@
-"""What the plugin for transformers registers. Imports nothing heavy."""
+"""Specs of the plugin for transformers. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def perceiver_formats() -> list[FormatSpec]:
         FormatSpec(
             name="zoo",
             format="perceiver_plugins.huggingface.formats:ZooFormat",
-            summary="the zoo's own layout for the hub, for a model of any adapters: a folder, or a hub id",
+            summary="the zoo's layout for the hub, for models with any adapters: a folder, or a hub id",
             reads=True,
             writes=True,
         ),

@@ -1,4 +1,4 @@
-"""Makes the zoo's models known to ``transformers``."""
+"""Registration of the zoo's models with ``transformers``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from perceiver_plugins.huggingface.zoo_tokenizer import ZooTokenizer
 
 
 def register() -> None:
-    """Registers the zoo's models with the Auto classes and pipelines, and its own pipelines. Once more does no harm."""
+    """Register the zoo's models with the Auto classes and pipelines, and the zoo's pipelines. Idempotent."""
     AutoConfig.register(ZooConfig.model_type, ZooConfig, exist_ok=True)
     AutoTokenizer.register(ZooConfig, fast_tokenizer_class=ZooTokenizer, exist_ok=True)
     AutoImageProcessor.register(ZooConfig, slow_image_processor_class=ZooImageProcessor, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Exact conversion of Hugging Face's Perceivers for text, both ways."""
+"""Exact conversion of Hugging Face's Perceivers for text in both directions."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from perceiver_plugins.text.tokenizers import (
 
 NUM_DECODER_HEADS = 8
 NUM_DECODER_QK_CHANNELS = 256
-"""Values of the masked-LM decoder that ``PerceiverForMaskedLM`` fixes in its code."""
+"""Values of the decoder that are hard-coded in ``PerceiverForMaskedLM``."""
 
 
 def convert_config(
     config: transformers.PerceiverConfig, params: str | None = None
 ) -> PerceiverConfig[TextEncoderConfig, TextDecoderConfig]:
-    """The configuration of the model that ``transformers.PerceiverForMaskedLM(config)`` builds.
+    """Convert a configuration of ``transformers.PerceiverForMaskedLM``.
 
     Args:
         config: Hugging Face's configuration.
-        params: where to load weights from. None: where ``config`` was loaded from, if it was.
+        params: source of the weights. None: source of ``config``, if it was loaded.
 
     Raises:
-        ValueError: if ``config`` asks for an activation other than the exact GELU.
+        ValueError: if the activation of ``config`` is not the exact GELU.
     """
     decoder = TextDecoderConfig(
         vocab_size=config.vocab_size,
@@ -68,13 +68,13 @@ def convert_config(
 def convert_classifier_config(
     config: transformers.PerceiverConfig,
 ) -> PerceiverConfig[TextEncoderConfig, ClassificationDecoderConfig]:
-    """The configuration of the model that ``transformers.PerceiverForSequenceClassification(config)`` builds.
+    """Convert a configuration of ``transformers.PerceiverForSequenceClassification``.
 
     Args:
         config: Hugging Face's configuration.
 
     Raises:
-        ValueError: if ``config`` asks for an activation other than the exact GELU.
+        ValueError: if the activation of ``config`` is not the exact GELU.
     """
     return PerceiverConfig(
         _encoder(config),
@@ -109,7 +109,7 @@ def _input_pairs() -> Pairs:
 
 
 def key_pairs(num_layers: int) -> Pairs:
-    """Pairs of the names of a parameter in ``LanguageModel`` and in ``PerceiverForMaskedLM``.
+    """Return the pairs of all parameters of ``LanguageModel`` and ``PerceiverForMaskedLM``.
 
     Args:
         num_layers: number of self-attention layers in a block.
@@ -136,14 +136,14 @@ def _num_layers(config: PerceiverConfig[Any, Any]) -> int:
 
 
 def _data(target: str) -> Callable[[transformers.PerceiverConfig, str], dict[str, Any]]:
-    """What prediction must know of the texts of a published model: its own tokenizer, used as Hugging Face does."""
+    """Return a function that describes the texts of a published model: its tokenizer, used as by Hugging Face."""
 
     def data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
         try:
             tokenizer = load_tokenizer(source)
         except TokenizerError:
             return {}
-        if len(tokenizer) > config.vocab_size:  # not the model's own: transformers makes one up where there is none
+        if len(tokenizer) > config.vocab_size:  # a default of transformers, not the model's
             return {}
         return {
             "tokenizer": serialize_tokenizer(tokenizer),
@@ -175,7 +175,7 @@ MASKED_LM = Conversion(
     settings=_settings,
     pairs=lambda config: key_pairs(_num_layers(config)),
     task="mlm",
-    their_outputs=_logits,
+    hugging_face_outputs=_logits,
     data=_data("masked"),
     processor=_processor,
 )
@@ -189,7 +189,7 @@ SEQUENCE_CLASSIFICATION = Conversion(
     settings=lambda config: _settings(config) | classification_settings(config.decoder),
     pairs=lambda config: _classifier_pairs(_num_layers(config)),
     task="text-classification",
-    their_outputs=_logits,
+    hugging_face_outputs=_logits,
     data=_data("class"),
     processor=_processor,
 )

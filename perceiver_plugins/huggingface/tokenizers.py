@@ -1,4 +1,4 @@
-"""Tokenizers of checkpoints as fast tokenizers of ``transformers``, which do by themselves what the data module did."""
+"""Fast tokenizers of ``transformers`` that are equivalent to the data module of a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.tokenizers import byte_offset, deserialize_tokenizer
 
 
-def tokenizer_of(data: Mapping[str, Any], max_length: int, masks: bool) -> ZooTokenizer:
-    """The tokenizer of a checkpoint. Called with a text alone, it returns what the model was trained on.
+def create_tokenizer(data: Mapping[str, Any], max_length: int, masks: bool) -> ZooTokenizer:
+    """Create the tokenizer of a checkpoint. By default it encodes texts as in training.
 
     Args:
-        data: what the checkpoint says of its data.
-        max_length: the longest sequence that the model takes.
-        masks: whether texts for prediction have masks in them. Otherwise what spells a special token of a byte
-            tokenizer is text like any other, and documents end as they did in training.
+        data: the checkpoint's description of its data.
+        max_length: the model's maximum sequence length.
+        masks: texts can have mask tokens. Otherwise a byte tokenizer treats special tokens in texts as plain text, and
+            documents end as in training.
     """
     original = deserialize_tokenizer(data["tokenizer"])
     end_token = bool(data.get("add_eos_token", False)) and not masks
-    around = DocumentEncoder(original, False, bool(data.get("add_special_tokens", False)), end_token)
-    of_bytes = around.offset is not None
-    backend = _byte_tokenizer(original) if of_bytes else Tokenizer.from_str(data["tokenizer"]["json"])
-    prefix, suffix = (list(map(backend.id_to_token, ids)) for ids in (around.prefix, around.suffix))
+    encoder = DocumentEncoder(original, False, bool(data.get("add_special_tokens", False)), end_token)
+    is_byte_tokenizer = encoder.offset is not None
+    backend = _byte_tokenizer(original) if is_byte_tokenizer else Tokenizer.from_str(data["tokenizer"]["json"])
+    prefix, suffix = (list(map(backend.id_to_token, ids)) for ids in (encoder.prefix, encoder.suffix))
     backend.post_processor = TemplateProcessing(
         single=[*prefix, "$A", *suffix],
-        special_tokens=list(dict(zip([*prefix, *suffix], [*around.prefix, *around.suffix], strict=True)).items()),
+        special_tokens=list(dict(zip([*prefix, *suffix], [*encoder.prefix, *encoder.suffix], strict=True)).items()),
     )
     known = {*backend.get_vocab(with_added_tokens=True)}
     special = {kind: token for kind, token in data["tokenizer"]["special_tokens"].items() if token in known}
-    if "pad_token" not in special:  # batches need one; the model ignores the padding whatever it is
+    if "pad_token" not in special:  # needed for batches; the model ignores padding
         others = [special[kind] for kind in ("eos_token", "sep_token", "cls_token", "unk_token") if kind in special]
         special |= {"pad_token": others[0]} if others else {}
     return ZooTokenizer(
@@ -48,13 +48,13 @@ def tokenizer_of(data: Mapping[str, Any], max_length: int, masks: bool) -> ZooTo
         padding_side=data.get("padding_side", "right"),
         truncation_side=data.get("truncation_side", "right"),
         model_max_length=max_length,
-        split_special_tokens=of_bytes and not masks,
+        split_special_tokens=is_byte_tokenizer and not masks,
         clean_up_tokenization_spaces=False,
     )
 
 
 def _byte_tokenizer(original: PreTrainedTokenizerBase) -> Tokenizer:
-    """A fast tokenizer with the tokens of a slow one that splits text into its bytes."""
+    """Create a fast tokenizer with the tokens of a slow byte tokenizer."""
     offset = byte_offset(original)
     assert offset is not None
     special = {str(original.convert_ids_to_tokens(number)): number for number in sorted(original.all_special_ids)}

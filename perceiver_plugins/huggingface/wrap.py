@@ -1,4 +1,4 @@
-"""From models here to models of ``transformers``, and back."""
+"""Conversion between models of the zoo and :class:`~perceiver_plugins.huggingface.zoo_models.ZooModel`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perceiver_core import PerceiverConfig, PerceiverIO
 from perceiver_plugins.huggingface.conversion import quiet
 from perceiver_plugins.huggingface.image_processor import ZooImageProcessor
 from perceiver_plugins.huggingface.model_card import Run
-from perceiver_plugins.huggingface.tokenizers import tokenizer_of
+from perceiver_plugins.huggingface.tokenizers import create_tokenizer
 from perceiver_plugins.huggingface.zoo_config import ZooConfig
 from perceiver_plugins.huggingface.zoo_models import ZooForMaskedLM, ZooModel, model_class
 from perceiver_plugins.huggingface.zoo_tokenizer import ZooTokenizer
@@ -23,40 +23,40 @@ from perceiver_registry import LoadedModel, ModelDescription, UserError, read_mo
 
 
 def from_checkpoint(path: str | Path) -> ZooModel:
-    """The model in a checkpoint, in the class of its task, with its tokenizer or image processor and its model card.
+    """Load a checkpoint as a model of the class of its task, with tokenizer or image processor and model card.
 
-    ``from_checkpoint("best.ckpt").save_pretrained("folder")`` writes all of it.
+    ``from_checkpoint("best.ckpt").save_pretrained("folder")`` writes all of them.
 
     Args:
-        path: the checkpoint, or a model in any other format that is read.
+        path: the checkpoint, or a model in any other readable format.
 
     Raises:
-        UserError: if there is no model.
-        PluginError: if it needs an adapter that is not installed; the message says what to install.
+        UserError: if it cannot be read.
+        PluginError: if it needs an adapter that is not installed; the message names what to install.
     """
     return to_zoo_model(read_model(str(path)))
 
 
 def to_zoo_model(loaded: LoadedModel) -> ZooModel:
-    """A model in the class of its task, with copies of its weights, its tokenizer or image processor, and its run."""
+    """Wrap a model in the class of its task, with tokenizer or image processor and run. Weights are copied."""
     config = ZooConfig.from_description(loaded.description)
     model_config = config.model_config()
     model = model_class(model_config)(config)
     model.perceiver.load_state_dict(loaded.model.state_dict())
     model.processor = _processor(model, model_config, loaded.description.data)
-    model.run = Run.of_description(loaded.description)
+    model.run = Run.from_description(loaded.description)
     return model.eval()
 
 
 def load(source: str | Path) -> tuple[PerceiverIO, ModelDescription]:
-    """The model in a folder that ``save_pretrained`` wrote, or at a hub id, as it was before it was wrapped.
+    """Load a model from a hub id or a folder written by ``save_pretrained``, without its wrapper.
 
     Returns:
-        The model, and the description of a checkpoint with it.
+        The model and its description.
 
     Raises:
-        UserError: if there is no such model at ``source``, or the hub cannot be reached.
-        PluginError: if it needs an adapter that is not installed; the message says what to install.
+        UserError: if ``source`` is not such a model, or if the hub cannot be reached.
+        PluginError: if it needs an adapter that is not installed; the message names what to install.
     """
     source = str(source)
     with _reading(source):
@@ -67,15 +67,15 @@ def load(source: str | Path) -> tuple[PerceiverIO, ModelDescription]:
 
 
 def description_at(source: str) -> ModelDescription:
-    """The description of the model that :func:`load` loads.
+    """Return the description of a model that :func:`load` loads.
 
     Raises:
-        UserError: as of :func:`load`.
+        UserError: as :func:`load`.
     """
     with _reading(source):
         config = ZooConfig.from_pretrained(source)
         config.name_or_path = source  # for messages
-        config.model_config()  # which says what is missing
+        config.model_config()  # raises an error if a plugin is missing
         return _description(config, source)
 
 
@@ -86,26 +86,26 @@ def _reading(source: str) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except Exception as error:  # files that are something else fail in any way
-        raise UserError(f"{source}: no model of the zoo can be loaded from there: {one_line(error)}") from error
+    except Exception as error:  # files of other kinds can raise any error
+        raise UserError(f"{source}: cannot load a model of the zoo: {one_line(error)}") from error
 
 
 def _description(config: ZooConfig, source: str) -> ModelDescription:
     description = config.description
     data = description.data
     if "tokenizer" in data and data["tokenizer"] is None:
-        # It puts special tokens around a text by itself, those at its end included.
+        # The tokenizer itself adds special tokens before and after a text.
         tokenizer = serialize_tokenizer(ZooTokenizer.from_pretrained(source))
         data = {**data, "tokenizer": tokenizer, "add_special_tokens": True, "add_eos_token": False}
     return replace(description, data=data).prepare(source)
 
 
 def _processor(model: ZooModel, config: PerceiverConfig[Any, Any], data: Mapping[str, Any]) -> Any:
-    """What turns texts or images into batches, if the checkpoint says how."""
+    """Return the tokenizer or image processor, if the data are described."""
     if model.main_input_name == "input_ids" and "tokenizer" in data:
         limits = (data.get("max_seq_len"), getattr(config.encoder, "max_seq_len", None))
         max_length = min(limit for limit in (*limits, 2**31 - 1) if limit)
-        return tokenizer_of(data, max_length, masks=isinstance(model, ZooForMaskedLM))
+        return create_tokenizer(data, max_length, masks=isinstance(model, ZooForMaskedLM))
     if model.main_input_name == "pixel_values" and "image_size" in data:
         return ZooImageProcessor.from_description(data)
     return None

@@ -1,4 +1,4 @@
-"""A model of the zoo as one of Hugging Face's configurations: ``config.json``."""
+"""Configuration of the zoo's models for ``transformers`` (``config.json``)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from perceiver_registry import ModelDescription, UserError, config_from_dict, co
 
 
 class ZooConfig(PretrainedConfig):
-    """The description of a checkpoint of this project as a configuration of ``transformers``.
+    """Description of a model as a configuration of ``transformers``.
 
     Args:
-        perceiver: the description (:func:`perceiver_registry.describe`): the model's configuration, the names of its
-            task and adapters, the distributions that these are of, and what its data are like. None: no model, which
-            ``transformers`` needs for comparison.
-        kwargs: as for ``transformers.PretrainedConfig``. ``num_labels`` or ``id2label`` change the classes of a model
-            that has classes; its output layer is then of another size.
+        perceiver: the description (:func:`perceiver_registry.describe`): the model's configuration, the names and
+            distributions of task and adapters, and the data. None: no model; ``transformers`` compares configurations
+            with such a default.
+        kwargs: as for ``transformers.PretrainedConfig``. ``num_labels`` or ``id2label`` change the classes of a
+            classifier, and the size of its output layer.
     """
 
     model_type = MODEL_TYPE
 
     def __init__(self, perceiver: Mapping[str, Any] | None = None, **kwargs: Any):
-        # What may be tied is; whether weights are shared, the configuration of the decoder says.
-        labels = _own_labels(perceiver or {})
+        # The decoder's configuration determines which weights are tied.
+        labels = _class_names(perceiver or {})
         if labels and not {"id2label", "num_labels"} & kwargs.keys():
             kwargs = _label_maps(labels) | kwargs
         super().__init__(**{"tie_word_embeddings": True, **kwargs})
@@ -38,32 +38,31 @@ class ZooConfig(PretrainedConfig):
 
     @classmethod
     def from_description(cls, description: ModelDescription, **kwargs: Any) -> ZooConfig:
-        """The configuration that a checkpoint's description stands for.
+        """Create a configuration from a description.
 
-        Names are kept with their distributions, since other plugins may be installed where it is read. A tokenizer
-        with a vocabulary is None; it has files of its own.
+        Names have their distribution as prefix, since the reader can have other plugins installed. A tokenizer with a
+        vocabulary is replaced by None, since it is saved in its own files.
 
         Raises:
-            UnknownNameError: if a plugin that it names is not installed.
+            UnknownNameError: if a plugin of the description is not installed.
         """
-        kept = replace(
+        plain = replace(
             description,
             task=registry().get("task", description.task).full_name,
             model=config_to_dict(config_from_dict(description.model), full_names=True),
             data={name: None if _is_vocabulary(value) else value for name, value in description.data.items()},
         ).to_dict(with_run=False)
-        return cls(json.loads(json.dumps(kept)), **kwargs)  # so that it is now what it will be when it is read
+        return cls(json.loads(json.dumps(plain)), **kwargs)  # the same as after reading config.json
 
     @property
     def description(self) -> ModelDescription:
-        """The description of the model, with the classes of ``id2label``.
+        """Description of the model, with the classes of ``id2label``.
 
         Raises:
-            UserError: if there is none, if it is damaged or was written by a newer version of this project, or if
-                ``id2label`` does not fit.
+            UserError: if it is missing, damaged or of a newer version of this project, or if ``id2label`` does not fit.
         """
         if not self.perceiver:
-            raise UserError(f"{self._source}: describes no model of the zoo")
+            raise UserError(f"{self._source}: has no description of a model of the zoo")
         return ModelDescription.from_dict({**self._labelled(), "run": {}}, self._source)
 
     @property
@@ -71,46 +70,45 @@ class ZooConfig(PretrainedConfig):
         return self.name_or_path or "config.json"
 
     def _labelled(self) -> dict[str, Any]:
-        """The plain description, with the classes of ``id2label``.
+        """Return the description as plain data, with the classes of ``id2label``.
 
         Raises:
-            UserError: if ``id2label`` does not number them from 0 on, or if their number cannot be changed.
+            UserError: if the keys of ``id2label`` are not 0, 1, ..., or if their number cannot be changed.
         """
-        own = _own_labels(self.perceiver)
-        if own is None:
+        original = _class_names(self.perceiver)
+        if original is None:
             return self.perceiver
         names = {int(number): name for number, name in (self.id2label or {}).items()}
         if sorted(names) != [*range(len(names))] or not names:
             raise UserError(f"{self._source}: id2label must name the classes 0, 1, 2, ..., got {sorted(names)}")
         labels = [names[number] for number in range(len(names))]
-        if labels == own:
+        if labels == original:
             return self.perceiver
         model = self.perceiver["model"]
-        if len(labels) != len(own) and "num_classes" in model["encoder"]:
+        if len(labels) != len(original) and "num_classes" in model["encoder"]:
             raise UserError(
-                f"{self._source}: num_labels={len(labels)}: the model's input has the label too (it takes {len(own)} "
-                "classes)"
+                f"{self._source}: num_labels={len(labels)}: must be {len(original)}, the number of classes of the "
+                "label in the model's input"
             )
         decoder = model["decoder"] | {"num_classes": len(labels), "label_names": labels}
         return {**self.perceiver, "model": {**model, "decoder": decoder}}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration as plain data, in which the description has the classes of ``id2label``."""
+        """Return the configuration as plain data, with the classes of ``id2label`` in the description."""
         values = super().to_dict()
         return values | {"perceiver": copy.deepcopy(self._labelled())} if "perceiver" in values else values
 
     @property
     def task(self) -> str:
-        """Name of the task that the model was trained for."""
+        """Name of the model's task."""
         return self.perceiver["task"]
 
     def model_config(self) -> PerceiverConfig[Any, Any]:
-        """The model's configuration.
+        """Return the model's configuration.
 
         Raises:
-            UserError: if there is none, if it was written by a newer version of this project, or if ``id2label`` does
-                not fit.
-            PluginError: if it needs an adapter or a task that is not installed; the message says what to install.
+            UserError: if it is missing or of a newer version of this project, or if ``id2label`` does not fit.
+            PluginError: if it needs an adapter or task that is not installed; the message names what to install.
         """
         return self.description.prepare(self._source).build_config(self._source)
 
@@ -127,8 +125,8 @@ class ZooConfig(PretrainedConfig):
         return description
 
 
-def _own_labels(description: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of the classes that a description holds, numbers if it has none; None without classes."""
+def _class_names(description: Mapping[str, Any]) -> list[str] | None:
+    """Return the class names of a description, or class indices if it has no names; None without classes."""
     decoder = description.get("model", {}).get("decoder", {})
     if decoder.get("num_classes") is None:
         return None

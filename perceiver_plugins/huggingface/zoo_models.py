@@ -1,6 +1,6 @@
-"""Models of the zoo as ``transformers`` knows models: their weights in safetensors, its forward signatures and outputs.
+"""Models of the zoo as models of ``transformers``, with its forward signatures and outputs.
 
-Each wraps the :class:`~perceiver_core.PerceiverIO` that its configuration describes, under the name ``perceiver``.
+Each wraps the :class:`~perceiver_core.PerceiverIO` of its configuration in the attribute ``perceiver``.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from perceiver_registry import UserError, assemble, registry
 
 
 class ZooModel(PreTrainedModel):
-    """A model of any task: what its input adapter reads goes in, what its output adapter returns comes out.
+    """Model of any task, with the inputs of its input adapter and the output of its output adapter.
 
     Args:
         config: describes the model.
 
     Attributes:
-        perceiver: the model itself.
-        processor: the tokenizer or image processor that goes with it, where it is known. It is saved with the model.
-        run: what is known of the run that trained it. Its model card is saved with the model.
+        perceiver: the wrapped model.
+        processor: tokenizer or image processor, if known. It is saved with the model.
+        run: training run, if known. Its model card is saved with the model.
 
     Raises:
-        UserError: if the configuration is that of another kind of model.
-        PluginError: if it needs an adapter or a task that is not installed; the message says what to install.
+        UserError: if the configuration is of a model of another class.
+        PluginError: if it needs an adapter or task that is not installed; the message names what to install.
     """
 
     config_class = ZooConfig
@@ -57,41 +57,42 @@ class ZooModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
     pipeline_tag: ClassVar[str | None] = None
-    """What the hub calls what the model can do."""
+    """Task of the model on the hub."""
 
     def __init__(self, config: ZooConfig):
         super().__init__(config)
         model_config = config.migrate().build_config(config.name_or_path or "config.json")
         if not self.fits(model_config):
             raise UserError(
-                f"{config.name_or_path or 'config.json'}: a model for {config.task}, which is a "
-                f"{model_class(model_config).__name__} and no {type(self).__name__}"
+                f"{config.name_or_path or 'config.json'}: a model for {config.task} must be loaded as "
+                f"{model_class(model_config).__name__}, not {type(self).__name__}"
             )
         self.processor: Any = None
         self.run: Run | None = None
-        self.main_input_name = next(iter(_reads(model_config)), self.main_input_name)
+        self.main_input_name = next(iter(_input_keys(model_config)), self.main_input_name)
         dtype = torch.get_default_dtype()
-        with _as_elsewhere():
+        with _default_device_and_dtype():
             self.perceiver = assemble(model_config).to(dtype)
-            self._batch_keys = _reads(model_config) or _example_keys(self.perceiver)
-        self._constants = _constants(self.perceiver)
+            self._batch_keys = _input_keys(model_config) or _example_keys(self.perceiver)
+        self._constants = _non_persistent_buffers(self.perceiver)
         self._tied_weights_keys = _tied_weights(self)
         self.post_init()
 
     @classmethod
     def fits(cls, config: PerceiverConfig[Any, Any]) -> bool:
-        """Whether a model with that configuration is one for this class."""
+        """Return whether this class supports models with a configuration."""
         return True
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As for all of ``transformers``, but that weights that are missing, or of other shapes, are an error.
+        """Load a model as ``transformers`` does, but raise an error for weights that are missing or have other shapes.
 
-        With ``ignore_mismatched_sizes`` those of other shapes start anew, as the output layer after ``num_labels``.
+        With ``ignore_mismatched_sizes``, weights with other shapes are reinitialised, such as those of the output layer
+        for another ``num_labels``.
 
         Raises:
-            UserError: if they are.
-            PluginError: if the model needs an adapter that is not installed; the message says what to install.
+            UserError: if weights are missing or have other shapes.
+            PluginError: if the model needs an adapter that is not installed; the message names what to install.
         """
         with_info = kwargs.pop("output_loading_info", False)
         migrated = _migrated(pretrained_model_name_or_path, kwargs)
@@ -101,26 +102,26 @@ class ZooModel(PreTrainedModel):
         if migrated is not None:
             model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
         mismatched = {key for key, *_ in info["mismatched_keys"]}
-        restarted = mismatched if kwargs.get("ignore_mismatched_sizes") else set()
-        if lacking := sorted({*info["missing_keys"], *mismatched} - restarted):
+        reinitialised = mismatched if kwargs.get("ignore_mismatched_sizes") else set()
+        if unusable := sorted({*info["missing_keys"], *mismatched} - reinitialised):
             raise UserError(
-                f"{pretrained_model_name_or_path}: its weights are not those of the model that its config.json "
-                f"describes: {lacking[0]!r} is missing or has another shape; {len(lacking)} in all"
+                f"{pretrained_model_name_or_path}: the weights do not fit config.json: {unusable[0]!r} is missing or "
+                f"has another shape ({len(unusable)} in all)"
             )
-        if restarted:
-            model._restart(restarted)
+        if reinitialised:
+            model._reinitialise(reinitialised)
         return (model, info) if with_info else model
 
     @torch.no_grad()
-    def _restart(self, names: Iterable[str]) -> None:
-        """Set weights to those of a new model: versions of transformers differ in what they leave in their stead."""
+    def _reinitialise(self, names: Iterable[str]) -> None:
+        """Set weights to those of a new model: versions of transformers initialise them differently."""
         config: Any = self.config
-        initial, own = type(self)(config).state_dict(), self.state_dict()
+        initial, state = type(self)(config).state_dict(), self.state_dict()
         for name in names:
-            own[name].copy_(initial[name])
+            state[name].copy_(initial[name])
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Weights are drawn where the model is assembled. transformers 5 empties what is no part of a folder's weights.
+        # Weights are initialised by assemble(). transformers 5 resets buffers that are not saved.
         for name, value in self._constants.get(module, {}).items():
             module.get_buffer(name).copy_(value)
 
@@ -131,13 +132,13 @@ class ZooModel(PreTrainedModel):
         return_dict: bool | None = None,
         **batch: Any,
     ) -> Any:
-        """Runs the model.
+        """Run the model.
 
         Args:
             output_attentions: also return the attention weights.
             output_hidden_states: also return the latents between the encoder's layers.
             return_dict: return a :class:`~perceiver_plugins.huggingface.zoo_outputs.ZooOutput` (true) or a tuple.
-            batch: what the input adapter reads.
+            batch: entries of the batch that the input adapter reads.
 
         Raises:
             TypeError: if ``batch`` has entries that the input adapter does not read.
@@ -148,10 +149,10 @@ class ZooModel(PreTrainedModel):
         return self._returned(ZooOutput(last_hidden_state=latents[-1], output=output, **details), return_dict)
 
     def serve(self, **batch: Any) -> Mapping[str, Tensor]:
-        """Compute the output tensors by the names that they have in exported models: "logits", "flow", ...
+        """Compute the named output tensors, as exported models do: "logits", "flow", ...
 
         Args:
-            batch: what the input adapter reads.
+            batch: entries of the batch that the input adapter reads.
 
         Raises:
             TypeError: if ``batch`` has entries that the input adapter does not read.
@@ -160,7 +161,7 @@ class ZooModel(PreTrainedModel):
         return self.perceiver.output_adapter.serve(self.perceiver, batch)
 
     def _check_keys(self, batch: Mapping[str, Any]) -> None:
-        # A mapping holds the entries of one of several inputs, whose adapter misses them under another name.
+        # Nested batches are checked by the composite adapter, which raises an error for missing entries.
         names = {name for name, value in batch.items() if not isinstance(value, Mapping)}
         if self._batch_keys and (unknown := sorted(names - {*self._batch_keys})):
             raise TypeError(
@@ -196,26 +197,26 @@ class ZooModel(PreTrainedModel):
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The embedding of tokens.
+        """Return the token embedding.
 
         Raises:
-            NotImplementedError: if the model's input is not made of tokens.
+            NotImplementedError: if the model has no token embedding.
         """
         embedding = getattr(self.perceiver.input_adapter, "token_embedding", None)
         if embedding is None:
-            raise NotImplementedError(f"{type(self.perceiver.input_adapter).__name__} embeds no tokens")
+            raise NotImplementedError(f"{type(self.perceiver.input_adapter).__name__} has no token embedding")
         return embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        raise NotImplementedError("the number of tokens is that of the model's configuration")
+        raise NotImplementedError("the vocabulary size is that of the model's configuration")
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Return the embedding of tokens if it has that many.
+        """Return the token embedding if it has the given number of tokens.
 
         Raises:
-            NotImplementedError: if it does not, which leaves the model as it is.
+            NotImplementedError: if it has another number; the vocabulary cannot be resized.
         """
         embedding: Any = self.get_input_embeddings()
         number = new_num_tokens or embedding.num_embeddings
@@ -230,12 +231,12 @@ class ZooModel(PreTrainedModel):
 
     @property
     def is_activation_checkpointing(self) -> bool:
-        """Whether activations are recomputed in the backward pass."""
+        """Activations are recomputed in the backward pass."""
         return self.perceiver.encoder.activations.checkpointing
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """The name of :attr:`is_activation_checkpointing` in older versions of transformers."""
+        """Name of :attr:`is_activation_checkpointing` in older versions of transformers."""
         return self.is_activation_checkpointing
 
     def gradient_checkpointing_enable(  # type: ignore[override]
@@ -246,7 +247,7 @@ class ZooModel(PreTrainedModel):
         Newer versions of transformers call this from ``activation_checkpointing_enable``.
 
         Args:
-            gradient_checkpointing_kwargs: arguments of ``torch.utils.checkpoint``; they change nothing here.
+            gradient_checkpointing_kwargs: arguments of ``torch.utils.checkpoint``, which are ignored.
             every_n_layers: must be 1, for all layers.
             offload: keep the layers' inputs in CPU memory.
 
@@ -258,7 +259,7 @@ class ZooModel(PreTrainedModel):
         self._recompute(True, offload)
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep activations for the backward pass, in CPU memory if the model's configuration says so."""
+        """Keep activations for the backward pass, in CPU memory if ``activation_offloading`` is set."""
         self._recompute(False, False)
 
     def _recompute(self, checkpointing: bool, offload: bool) -> None:
@@ -269,13 +270,13 @@ class ZooModel(PreTrainedModel):
     def save_pretrained(
         self, save_directory: Any, *args: Any, push_to_hub: bool = False, repo_id: str | None = None, **kwargs: Any
     ) -> None:
-        """As for all of ``transformers``; what goes with the model, its processor and its card, is saved beside it.
+        """Save the model with its processor and model card.
 
         Args:
             save_directory: the folder.
             args: as for ``transformers.PreTrainedModel``.
             push_to_hub: also upload the folder.
-            repo_id: where it is, or is to be, on the hub. None: the folder's name.
+            repo_id: id of the model on the hub. None: the folder's name.
             kwargs: as for ``transformers.PreTrainedModel``, and with ``push_to_hub`` for ``huggingface_hub``.
         """
         options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
@@ -289,28 +290,28 @@ class ZooModel(PreTrainedModel):
             _upload(save_directory, repo_id, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:  # type: ignore[override]
-        """Uploads the model with what goes with it.
+        """Upload the model with its processor and model card.
 
         Args:
-            repo_id: ``name`` or ``owner/name``; it is created if need be.
+            repo_id: ``name`` or ``owner/name``; the repository is created if it does not exist.
             options: ``token``, ``private``, ``revision``, ``commit_message``, ``commit_description`` and
                 ``create_pr``, as for ``huggingface_hub``; any others as for :meth:`save_pretrained`.
 
         Returns:
-            What ``huggingface_hub`` says of the commit.
+            The commit's information from ``huggingface_hub``.
         """
-        of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        hub_options = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, **options)
-            return _upload(folder, repo_id, **of_hub)
+            return _upload(folder, repo_id, **hub_options)
 
 
-class _Labelled(ZooModel):
-    """A model that is trained on labels.
+class _LabelledModel(ZooModel):
+    """Base class of models that are trained on labels.
 
     Attributes:
-        reads: what its forward takes, the first of which it needs.
-        decoder_type: the type of its decoder's configuration.
+        reads: arguments of ``forward``, of which the first is required.
+        decoder_type: type of the decoder's configuration.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -319,10 +320,10 @@ class _Labelled(ZooModel):
 
     @classmethod
     def fits(cls, config: PerceiverConfig[Any, Any]) -> bool:
-        reads = _reads(config)
+        reads = _input_keys(config)
         return isinstance(config.decoder, cls.decoder_type) and cls.reads[0] in reads and {*reads} <= {*cls.reads}
 
-    def _answer(
+    def _forward(
         self,
         batch: Mapping[str, Any],
         labels: Tensor | None,
@@ -339,8 +340,8 @@ class _Labelled(ZooModel):
         return label_loss(logits, labels)
 
 
-class _OfText(_Labelled):
-    """A model that reads tokens."""
+class _TextModel(_LabelledModel):
+    """Base class of models that read tokens."""
 
     main_input_name = "input_ids"
     reads = ("input_ids", "attention_mask")
@@ -354,32 +355,32 @@ class _OfText(_Labelled):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """Predicts from tokens.
+        """Run the model on tokens.
 
         Args:
             input_ids: (b, n).
             attention_mask: (b, n), 1 at tokens and 0 at padding. None: no padding.
-            labels: the right answers; -100 where there is none. Those of a sequence classifier are as
-                ``config.problem_type`` says (:func:`perceiver_plugins.huggingface.losses.problem_loss`).
+            labels: class indices; -100 is ignored. Those of a sequence classifier depend on ``config.problem_type``
+                (:func:`perceiver_plugins.huggingface.losses.problem_loss`).
             output_attentions: also return the attention weights.
             output_hidden_states: also return the latents between the encoder's layers.
             return_dict: return an output (true) or a tuple.
 
         Returns:
             ``loss``, and ``logits``: (b, n, vocabulary) of a masked language model, (b, classes) of a sequence
-            classifier, (b, n, classes) of a token classifier. The loss is the mean cross-entropy of the labels, unless
-            a sequence classifier's ``config.problem_type`` says otherwise.
+            classifier, (b, n, classes) of a token classifier. The loss is the mean cross-entropy of the labels, except
+            for a sequence classifier with another ``config.problem_type``.
         """
         batch = {"input_ids": input_ids, "attention_mask": attention_mask}
         positions = self._positions(input_ids)
-        return self._answer(batch, labels, output_attentions, output_hidden_states, return_dict, positions)
+        return self._forward(batch, labels, output_attentions, output_hidden_states, return_dict, positions)
 
     def _positions(self, input_ids: Tensor) -> Tensor | None:
         return None
 
 
-class ZooForMaskedLM(_OfText):
-    """Predicts masked tokens."""
+class ZooForMaskedLM(_TextModel):
+    """Masked language model."""
 
     pipeline_tag = "fill-mask"
     decoder_type = TextDecoderConfig
@@ -389,8 +390,8 @@ class ZooForMaskedLM(_OfText):
         return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
 
 
-class ZooForSequenceClassification(_OfText):
-    """Tells which class a text belongs to."""
+class ZooForSequenceClassification(_TextModel):
+    """Text classifier."""
 
     pipeline_tag = "text-classification"
     decoder_type = ClassificationDecoderConfig
@@ -400,16 +401,16 @@ class ZooForSequenceClassification(_OfText):
         return problem_loss(logits, labels, self.config.problem_type)
 
 
-class ZooForTokenClassification(_OfText):
-    """Tells which class each token of a text belongs to."""
+class ZooForTokenClassification(_TextModel):
+    """Token classifier."""
 
     pipeline_tag = "token-classification"
     decoder_type = TokenClassificationDecoderConfig
     output_type = ZooTokenClassifierOutput
 
 
-class ZooForImageClassification(_Labelled):
-    """Tells which class an image belongs to."""
+class ZooForImageClassification(_LabelledModel):
+    """Image classifier."""
 
     pipeline_tag = "image-classification"
     main_input_name = "pixel_values"
@@ -425,22 +426,22 @@ class ZooForImageClassification(_Labelled):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """Predicts from images.
+        """Run the model on images.
 
         Args:
             pixel_values: (b, channels, height, width).
-            labels: (b), class numbers, or as ``config.problem_type`` says
+            labels: (b), class indices, or those of ``config.problem_type``
                 (:func:`perceiver_plugins.huggingface.losses.problem_loss`).
             output_attentions: also return the attention weights.
             output_hidden_states: also return the latents between the encoder's layers.
             return_dict: return an output (true) or a tuple.
 
         Returns:
-            ``loss``, the mean cross-entropy of the labels unless ``config.problem_type`` says otherwise, and
-            ``logits`` (b, classes).
+            ``loss``, the mean cross-entropy of the labels or the loss of ``config.problem_type``, and ``logits``
+            (b, classes).
         """
         batch = {"pixel_values": pixel_values}
-        return self._answer(batch, labels, output_attentions, output_hidden_states, return_dict)
+        return self._forward(batch, labels, output_attentions, output_hidden_states, return_dict)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return problem_loss(logits, labels, self.config.problem_type)
@@ -469,7 +470,7 @@ def _migrated(source: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**unused, "config": config, "state_dict": weights}
 
 
-MODELS: tuple[type[_Labelled], ...] = (
+MODELS: tuple[type[_LabelledModel], ...] = (
     ZooForMaskedLM,
     ZooForSequenceClassification,
     ZooForImageClassification,
@@ -480,17 +481,17 @@ HUB_OPTIONS = ("token", "private", "revision", "commit_message", "commit_descrip
 
 
 def model_class(config: PerceiverConfig[Any, Any]) -> type[ZooModel]:
-    """The class for models with that configuration: the generic one where no other fits."""
+    """Return the class for models with a configuration; :class:`ZooModel` if no other fits."""
     return next((each for each in MODELS if each.fits(config)), ZooModel)
 
 
-def _reads(config: PerceiverConfig[Any, Any]) -> tuple[str, ...]:
-    """The entries of a batch that a model reads, as far as its input adapter says."""
+def _input_keys(config: PerceiverConfig[Any, Any]) -> tuple[str, ...]:
+    """Return the entries of a batch in the spec of the input adapter, which can be empty."""
     return registry().adapter_of("input", config.encoder).spec.reads
 
 
 def _example_keys(model: PerceiverIO) -> tuple[str, ...]:
-    """The entries of a batch that a model's input adapter makes up as an example; none if it makes none up."""
+    """Return the entries of the input adapter's example batch; an empty tuple if it is not implemented."""
     try:
         return tuple(model.input_adapter.example_batch(1, torch.Generator()))
     except NotImplementedError:
@@ -498,11 +499,11 @@ def _example_keys(model: PerceiverIO) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _as_elsewhere() -> Iterator[None]:
-    """Lets models be built as they are elsewhere, in 32 bits and on a device.
+def _default_device_and_dtype() -> Iterator[None]:
+    """Context manager that builds models in float32 and on a real device.
 
-    transformers builds what it loads in the precision that is asked for, and on the meta device from version 5 on:
-    that is for models of which it knows that they can be. An adapter may be anybody's.
+    transformers builds models in the requested precision and, since version 5, on the meta device. Third-party adapters
+    need not support this.
     """
     dtype, on_meta = torch.get_default_dtype(), torch.get_default_device().type == "meta"
     torch.set_default_dtype(torch.float32)
@@ -513,8 +514,8 @@ def _as_elsewhere() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-def _constants(model: nn.Module) -> dict[nn.Module, dict[str, Tensor]]:
-    """The buffers of each module that are not stored with its weights."""
+def _non_persistent_buffers(model: nn.Module) -> dict[nn.Module, dict[str, Tensor]]:
+    """Return the buffers of each module that are not in its state dict."""
     return {
         module: {name: value for name, value in module.named_buffers(recurse=False) if name not in module.state_dict()}
         for module in model.modules()
@@ -522,7 +523,7 @@ def _constants(model: nn.Module) -> dict[nn.Module, dict[str, Tensor]]:
 
 
 def _tied_weights(model: nn.Module) -> dict[str, str]:
-    """Names of parameters that are another one's too, with the name that stands first."""
+    """Return the names of tied parameters, each with the first name of the same parameter."""
     first: dict[Tensor, str] = {}
     return {
         name: first[parameter]

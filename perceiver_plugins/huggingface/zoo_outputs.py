@@ -1,8 +1,7 @@
-"""What the models return: the outputs of ``transformers``, with the weights of cross-attentions beside them.
+"""Model outputs: those of ``transformers``, with the attention weights of cross-attentions.
 
-As of Hugging Face's Perceiver, ``attentions`` are those of the self-attentions, in the order in which they were
-applied, and ``cross_attentions`` those of the encoder's cross-attentions and last the decoder's; each is (b, heads,
-queries, keys).
+As in Hugging Face's Perceiver, ``attentions`` has the weights of the self-attention layers in order, and
+``cross_attentions`` those of the encoder's cross-attention layers and of the decoder, each (b, heads, queries, keys).
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class ZooOutput(ModelOutput):
-    """Output of a model of any task.
+    """Output of :class:`~perceiver_plugins.huggingface.zoo_models.ZooModel`.
 
     Args:
-        last_hidden_state: the latents (b, n, d) after the encoder's last layer.
+        last_hidden_state: the encoder's output (b, n, d).
         output: the output adapter's output.
         hidden_states: the latents before the first self-attention layer of each block, and after each layer.
         attentions: attention weights of the self-attentions.

@@ -1,4 +1,4 @@
-"""The tokenizers of the zoo's models on the hub."""
+"""Tokenizer of the zoo's models on the hub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from transformers import PreTrainedTokenizerFast
 
 
 class ZooTokenizer(PreTrainedTokenizerFast):
-    """A fast tokenizer. Its name, by which ``AutoTokenizer`` finds it, is the same in all versions of transformers."""
+    """Fast tokenizer, with a class name that ``AutoTokenizer`` finds in all versions of transformers."""
 
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012

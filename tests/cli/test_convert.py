@@ -212,7 +212,7 @@ def test_model_without_hugging_face_equivalent_becomes_zoo_folder(perceiver, tmp
     assert difference_in(result) < 1e-5
     assert f"{tmp_path / 'out'} (zoo)\n" in result.out
     refused = perceiver(*flags, str(tmp_path / "other"), "--format=huggingface").error
-    assert "cannot be what this model is" in refused
+    assert "cannot express this model" in refused
     assert not (tmp_path / "other").exists()
 
 
@@ -365,7 +365,7 @@ HOSTILE = {
     "no-weights": (_file("a.safetensors", b"text"), "not a readable safetensors file"),
     "half-a-checkpoint": (_half("a.ckpt"), "not a readable checkpoint"),
     "half-of-weights": (_half("a.safetensors"), "not a readable safetensors file"),
-    "config-only": (_config_only, "no Perceiver language model can be loaded from there"),
+    "config-only": (_config_only, "cannot load a Perceiver language model"),
     "no-json": (_changed("config.json", "{"), "its config.json cannot be read"),
     "a-list": (_changed("config.json", "[]"), "its config.json is not a JSON object"),
     "another-model": (_changed("config.json", '{"model_type": "bert"}'), "no model in any format that is read"),
@@ -375,12 +375,12 @@ HOSTILE = {
     ),
     "unknown-class": (
         _other("PerceiverForPoetry"),
-        "a PerceiverForPoetry, which cannot be converted",
+        "PerceiverForPoetry cannot be converted",
     ),
     "wrong-class": (_another_class, "not a Perceiver for classification of texts: its weights lack 'perceiver.decoder"),
     "wrong-activation": (
         _changed("config.json", json.dumps({"model_type": "perceiver", "architectures": [MLM], "hidden_act": "relu"})),
-        "its configuration cannot be converted: hidden_act='relu'",
+        "cannot convert the configuration: hidden_act='relu'",
     ),
     "broken-weights": (_changed("model.safetensors", b"broken"), "no Perceiver language model can be loaded"),
     "broken-description": (_description("{"), "cannot read its description of the model"),

@@ -190,13 +190,13 @@ def test_dropout_and_initialisation_are_converted():
 @pytest.mark.parametrize(
     ("part", "changes", "message"),
     [
-        ("encoder", {"patch_size": 5}, "encoder.patch_size is 5, there it is 3"),
-        ("encoder", {"num_patch_channels": 32}, "encoder.num_patch_channels is 32, there it is 64"),
-        ("encoder", {"num_frequency_bands": 8}, "encoder.num_frequency_bands is 8, there it is 64"),
+        ("encoder", {"patch_size": 5}, "encoder.patch_size is 5, must be 3"),
+        ("encoder", {"num_patch_channels": 32}, "encoder.num_patch_channels is 32, must be 64"),
+        ("encoder", {"num_frequency_bands": 8}, "encoder.num_frequency_bands is 8, must be 64"),
         ("encoder", {"num_cross_attention_layers": 2, "num_self_attention_blocks": 2}, "num_cross_attention_layers"),
-        ("decoder", {"num_cross_attention_heads": 2}, "decoder.num_cross_attention_heads is 2, there it is 1"),
+        ("decoder", {"num_cross_attention_heads": 2}, "decoder.num_cross_attention_heads is 2, must be 1"),
         ("decoder", {"cross_attention_residual": True}, "decoder.cross_attention_residual is True"),
-        ("decoder", {"rescale_factor": 1.0}, "decoder.rescale_factor is 1.0, there it is 100.0"),
+        ("decoder", {"rescale_factor": 1.0}, "decoder.rescale_factor is 1.0, must be 100.0"),
         ("decoder", {"num_cross_attention_qk_channels": 20}, "decoder.num_cross_attention_qk_channels is 20"),
         ("decoder", {"num_cross_attention_v_channels": 20}, "decoder.num_cross_attention_v_channels is 20"),
     ],

@@ -1,4 +1,4 @@
-"""Tiny models of all kinds, trained by the command, as checkpoints and as folders for the hub."""
+"""Fixtures: small models of all kinds, trained on the command line, as checkpoints and as folders for the hub."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TINY = (
     "--model.num_latent_channels=16",
     "--model.encoder.num_cross_attention_heads=1",
     "--model.encoder.num_self_attention_layers_per_block=1",
-    # Otherwise all inputs would get the same answers, nearly.
+    # With smaller weights, the outputs would hardly depend on the inputs.
     "--model.encoder.init_scale=0.3",
     "--model.decoder.init_scale=0.3",
     "--trainer.accelerator=cpu",
@@ -41,9 +41,9 @@ TINY = (
 QUERY = "--model.decoder.num_output_query_channels=16"
 CHANNELS = "--model.encoder.num_input_channels=16"
 
-ELSEWHERE = """
+PROCESS_CODE = """
 import json, os, sys
-answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
+results, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
 
 import torch
 from transformers import AutoModel, pipeline
@@ -54,7 +54,7 @@ imported = sorted({*sys.modules} - before)
 
 torch.set_num_threads(1)
 
-def answer(tag, folder, inputs, options):
+def compute(tag, folder, inputs, options):
     if tag == "modules":
         return None, imported
     if tag is None:
@@ -65,22 +65,22 @@ def answer(tag, folder, inputs, options):
     return pipe.model, [pipe(tuple(each) if isinstance(each, list) else each, **options) for each in inputs]
 
 for line in sys.stdin:
-    model, result = answer(*json.loads(line))
+    model, result = compute(*json.loads(line))
     plain = lambda value: value.tolist() if hasattr(value, "tolist") else float(value)
-    print(json.dumps([type(model).__name__, result], default=plain), file=answers, flush=True)
+    print(json.dumps([type(model).__name__, result], default=plain), file=results, flush=True)
 """
-"""Loads models and asks them, in a process that imports one of our modules and is told where the folders are."""
+"""Code of a process that imports only ``perceiver_plugins.huggingface.auto``, and runs models in folders."""
 
 TEXTS = ["Ein Bär näht [MASK] €5.", "a [MASK] cat"]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A model that was trained, and what was made of it.
+    """Trained model.
 
     Attributes:
         checkpoint: the checkpoint.
-        folder: the folder that was written.
+        folder: the folder for the hub.
         inputs: inputs to predict for.
     """
 
@@ -90,21 +90,21 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """Another process, in which one of our modules was imported.
+class OtherProcess:
+    """Process that only imported ``perceiver_plugins.huggingface.auto``.
 
     Attributes:
         process: the process.
-        errors: what it says on standard error.
+        errors: file with its standard error.
     """
 
     process: subprocess.Popen[str]
     errors: Path
 
-    def ask(self, tag: str | None, folder: Path, inputs: Any, **options: Any) -> tuple[str, Any]:
-        """The class of the model that is loaded from a folder, and what its pipeline says of each input.
+    def run(self, tag: str | None, folder: Path, inputs: Any, **options: Any) -> tuple[str, Any]:
+        """Return the class of the model in a folder, and the outputs of its pipeline.
 
-        Without a ``tag`` the inputs are a batch, and the answer is the model's output.
+        Without a ``tag``, the inputs are a batch, and the result is the model's output.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -113,27 +113,27 @@ class Elsewhere:
         line = self.process.stdout.readline()
         assert line, self.errors.read_text()
         assert "not supported for" not in self.errors.read_text()
-        name, answers = json.loads(line)
-        return name, answers
+        name, results = json.loads(line)
+        return name, results
 
 
 @pytest.fixture(scope="session")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
-    """A fresh process that is asked through pipelines."""
-    errors = tmp_path_factory.mktemp("elsewhere") / "errors.txt"
-    command, pipe = [sys.executable, "-c", ELSEWHERE], subprocess.PIPE
+def other_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtherProcess]:
+    """Process that only imported ``perceiver_plugins.huggingface.auto``."""
+    errors = tmp_path_factory.mktemp("other_process") / "errors.txt"
+    command, pipe = [sys.executable, "-c", PROCESS_CODE], subprocess.PIPE
     with (
         errors.open("w") as file,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=file, text=True) as process,
     ):
-        yield Elsewhere(process, errors)
+        yield OtherProcess(process, errors)
         assert process.stdin is not None
         process.stdin.close()
 
 
 @pytest.fixture(scope="session")
 def predicted() -> Callable[[Exported], Any]:
-    """What ``perceiver predict`` says of a checkpoint's inputs."""
+    """Function that runs ``perceiver predict`` on the inputs of a model."""
 
     def predicted(exported: Exported, *options: str) -> Any:
         out = io.StringIO()
@@ -147,7 +147,7 @@ def predicted() -> Callable[[Exported], Any]:
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
-    """Trains a model, and writes it into a folder."""
+    """Function that trains a model and writes it to a folder."""
 
     def export(task: str, inputs: list[str], *flags: str) -> Exported:
         cwd = tmp_path_factory.mktemp(task)
@@ -167,7 +167,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
 
 @pytest.fixture(scope="session")
 def language_model(export: Callable[..., Exported], tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A masked language model of bytes, its output layer tied to its embedding."""
+    """Masked language model of bytes, with tied embeddings."""
     file = tmp_path_factory.mktemp("texts") / "train.txt"
     file.write_text(" ".join(f"word{number % 37} näh" for number in range(100)), encoding="utf-8")
     data = ["--data=text-files", f"--data.train_files={file}", "--data.max_seq_len=32"]
@@ -176,7 +176,7 @@ def language_model(export: Callable[..., Exported], tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="session")
 def subwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a subword tokenizer that encloses texts in [CLS] and [SEP], and has an EOS token besides."""
+    """Folder with a subword tokenizer that adds [CLS] and [SEP], and has an EOS token."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -205,7 +205,7 @@ def _reviews(folder: Path) -> Path:
 def text_classifier(
     export: Callable[..., Exported], subwords: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
-    """A classifier of texts in subwords, each in [CLS] and [SEP] and with EOS at its end."""
+    """Text classifier of subwords with special tokens and EOS."""
     file = _reviews(tmp_path_factory.mktemp("reviews"))
     data = ["--data=text-files", f"--data.train_files={file}", "--data.max_seq_len=24", "--data.batch_size=8"]
     ends = ["--data.add_special_tokens=true", "--data.add_eos_token=true", f"--data.tokenizer={subwords}"]
@@ -215,11 +215,11 @@ def text_classifier(
 
 @pytest.fixture(scope="session")
 def token_classifier(export: Callable[..., Exported], tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A model of bytes that tells names of people and places from other words."""
+    """Token classifier of bytes for names of people and cities."""
     file = tmp_path_factory.mktemp("words") / "train.jsonl"
-    labels = ["person", "other", "other", "place"]
-    places = ["Ulm", "Köln", "Bonn", "Kiel", "Trier", "Essen"]
-    rows = [{"tokens": ["Anna", "lives", "in", place], "label": labels} for place in places]
+    labels = ["person", "other", "other", "city"]
+    cities = ["Ulm", "Köln", "Bonn", "Kiel", "Trier", "Essen"]
+    rows = [{"tokens": ["Anna", "lives", "in", city], "label": labels} for city in cities]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     data = ["--data=text-files", f"--data.train_files={file}", "--data.max_seq_len=32", "--data.batch_size=5"]
     return export("token-classification", ["Jörg in Köln"], *data, CHANNELS)
@@ -227,13 +227,13 @@ def token_classifier(export: Callable[..., Exported], tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="session")
 def image_classifier(export: Callable[..., Exported], tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A classifier of handwritten digits, and a photograph, a drawing and a picture in grey."""
+    """Classifier of handwritten digits, with RGB, RGBA and grey images as inputs."""
     folder = tmp_path_factory.mktemp("pictures")
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for name, shape in {"photo.png": (30, 41, 3), "drawing.png": (9, 8, 4), "grey.png": (13, 17)}.items():
-        pixels = chance.integers(256, size=shape, dtype=np.uint8)
+        pixels = rng.integers(256, size=shape, dtype=np.uint8)
         if shape[2:] == (4,):
-            pixels[..., 3] = 255  # opaque: the pipelines of transformers drop transparency before a processor sees it
+            pixels[..., 3] = 255  # opaque: pipelines of transformers drop the alpha channel before the processor
         Image.fromarray(pixels).save(folder / name)
     encoder = ["--model.encoder=image-pixels", "--model.encoder.num_frequency_bands=3", "--task.ema_decay=null", QUERY]
     return export("image-classification", [str(path) for path in sorted(folder.iterdir())], "--data=digits", *encoder)
@@ -241,7 +241,7 @@ def image_classifier(export: Callable[..., Exported], tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="session")
 def regressor(export: Callable[..., Exported], tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A model that predicts numbers from numbers, in the units of its data: none that an Auto class is made for."""
+    """Regression model in units of its data, for which only AutoModel exists."""
     file = tmp_path_factory.mktemp("table") / "train.csv"
     rows = [f"{a},{a % 5},{100 + 2 * a},{-a % 5 / 100}" for a in range(40)]
     file.write_text("\n".join(["a,b,y,z", *rows]))
@@ -251,7 +251,7 @@ def regressor(export: Callable[..., Exported], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def quiet_transformers() -> Iterator[None]:
-    """Without the progress bars of transformers."""
+    """Disable the progress bars of transformers."""
     transformers.utils.logging.disable_progress_bar()
     yield
     transformers.utils.logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""The image processor gives the pixel values that a model was trained on."""
+"""The image processor returns the pixel values of the reader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FORMATS = {
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Images of several sizes and modes, one of them turned by its EXIF data."""
+    """Images of several sizes and modes, one with an EXIF rotation."""
     folder, chance = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for name, shape in {"wide": (9, 31, 3), "high": (40, 13, 3), "alpha": (20, 21, 4), "grey": (17, 16)}.items():
         Image.fromarray(chance.integers(256, size=shape, dtype=np.uint8)).save(folder / f"{name}.png")
@@ -41,7 +41,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_pixel_values_are_those_of_the_reader(kind: str, pictures: list[Path], tmp_path: Path) -> None:
+def test_pixel_values_equal_the_readers(kind: str, pictures: list[Path], tmp_path: Path) -> None:
     reader = ImageReader(FORMATS[kind], nn.Identity())  # type: ignore[arg-type]
     ZooImageProcessor.from_description(FORMATS[kind]).save_pretrained(tmp_path)
     processor = ZooImageProcessor.from_pretrained(tmp_path)
@@ -49,13 +49,13 @@ def test_pixel_values_are_those_of_the_reader(kind: str, pictures: list[Path], t
     ours = processor(images=opened, return_tensors="pt")
     expected = reader.collate([reader.read(str(picture)) for picture in pictures])
     torch.testing.assert_close(ours["pixel_values"], expected["pixel_values"], rtol=0, atol=0)
-    # Those who gave the images still have them as they were.
+    # The given images are unchanged.
     again = processor(images=opened[0], return_tensors="pt")
     torch.testing.assert_close(again["pixel_values"], expected["pixel_values"][:1], rtol=0, atol=0)
     assert opened[-1].size == Image.open(pictures[-1]).size
 
 
-def test_arrays_are_images_too(pictures: list[Path]) -> None:
+def test_images_as_arrays(pictures: list[Path]) -> None:
     processor = ZooImageProcessor.from_description(FORMATS["colour"])
     image = Image.open(next(path for path in pictures if path.stem == "wide"))
     expected = processor(images=image)["pixel_values"]
@@ -65,6 +65,6 @@ def test_arrays_are_images_too(pictures: list[Path]) -> None:
         np.testing.assert_array_equal(processor(images=array)["pixel_values"], expected)
 
 
-def test_a_checkpoint_of_something_else_is_refused() -> None:
+def test_description_of_other_data_is_refused() -> None:
     with pytest.raises(UserError, match="not trained on images"):
         ZooImageProcessor.from_description({"tokenizer": {}})

@@ -1,4 +1,4 @@
-"""The models' forward: outputs, losses, attention, gradients."""
+"""Forward of the zoo's transformers models: outputs, losses, attention, gradients."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ TOKENS = TokenClassificationDecoderConfig(num_classes=3)
 
 
 def config_of(encoder: Any, decoder: Any, task: str, **values: Any) -> ZooConfig:
-    """The configuration of a small model."""
+    """Return the configuration of a small model."""
     config = PerceiverConfig(encoder, decoder, **({"num_latents": 5, "num_latent_channels": 12} | values))
     return ZooConfig.from_description(ModelDescription.create(task, config))
 
 
 @pytest.fixture
 def make(randomise: Callable[[nn.Module], nn.Module]) -> Callable[..., Any]:
-    """A function that makes a small model with random weights, in evaluation."""
+    """Factory of a small model with random weights, in evaluation mode."""
 
     def make(*args: Any, **values: Any) -> Any:
         config = config_of(*args, **values)
@@ -74,7 +74,7 @@ def make(randomise: Callable[[nn.Module], nn.Module]) -> Callable[..., Any]:
     return make
 
 
-def test_the_class_is_that_of_input_and_output() -> None:
+def test_model_class_depends_on_adapters() -> None:
     table = TableEncoderConfig(num_features=3, num_input_channels=8, **SIZES)
     text_and_table = CompositeEncoderConfig(
         inputs={"text": {"adapter": "text", "num_input_channels": 8}, "row": {"adapter": "table", "num_features": 3}},
@@ -96,7 +96,7 @@ def test_the_class_is_that_of_input_and_output() -> None:
 
 
 def text_batch() -> dict[str, torch.Tensor]:
-    """Token ids (3, 9) with padding."""
+    """Return token ids (3, 9) with padding."""
     lengths = torch.tensor([[9], [4], [1]])
     return {"input_ids": torch.randint(31, (3, 9)), "attention_mask": (torch.arange(9) < lengths).long()}
 
@@ -120,7 +120,7 @@ def test_masked_lm(make: Callable[..., Any], tied: bool) -> None:
     assert bool(model._tied_weights_keys) is tied
 
 
-def test_outputs_have_the_names_of_exported_models(make: Callable[..., Any]) -> None:
+def test_serve_returns_outputs_of_exported_models(make: Callable[..., Any]) -> None:
     model, batch = make(TEXT, RegressionDecoderConfig(num_cross_attention_heads=1), "regression"), text_batch()
     output = model(**batch).output
     (served,) = model.serve(**batch).items()
@@ -141,7 +141,7 @@ def test_sequence_classification(make: Callable[..., Any]) -> None:
     torch.testing.assert_close(output.loss, module.loss_sum(batch | {"labels": labels}).mean)
 
 
-def test_several_answers_for_each_text(make: Callable[..., Any]) -> None:
+def test_sequence_classification_with_several_queries(make: Callable[..., Any]) -> None:
     model, batch = make(TEXT, replace(CLASSES, num_output_queries=2), "text-classification"), text_batch()
     labels = torch.randint(4, (3, 2))
     output = model(**batch, labels=labels)
@@ -165,7 +165,7 @@ def test_token_classification(make: Callable[..., Any]) -> None:
 def test_image_classification(make: Callable[..., Any], mixed: bool) -> None:
     model, batch = make(IMAGE, CLASSES, "image-classification"), {"pixel_values": torch.randn(3, 3, 5, 7)}
     labels = torch.rand(3, 4).softmax(dim=-1) if mixed else torch.tensor([1, 3, 0])
-    model.config.problem_type = "single_label_classification"  # otherwise numbers would be those of several labels
+    model.config.problem_type = "single_label_classification"  # floating-point labels default to multi-label
     output = model(**batch, labels=labels)
     assert isinstance(output, ImageClassifierOutput)
     torch.testing.assert_close(output.logits, model.perceiver(batch))
@@ -173,11 +173,11 @@ def test_image_classification(make: Callable[..., Any], mixed: bool) -> None:
     module.model.load_state_dict(model.perceiver.state_dict())
     torch.testing.assert_close(output.loss, module.loss_sum(batch | {"labels": labels}).mean)
     assert model.main_input_name == "pixel_values"
-    with pytest.raises(NotImplementedError, match="embeds no tokens"):
+    with pytest.raises(NotImplementedError, match="has no token embedding"):
         model.get_input_embeddings()
 
 
-def test_any_other_task(make: Callable[..., Any]) -> None:
+def test_other_tasks(make: Callable[..., Any]) -> None:
     table = TableEncoderConfig(num_features=3, num_input_channels=8, **SIZES)
     model = make(
         table,
@@ -204,13 +204,13 @@ def test_attentions(make: Callable[..., Any]) -> None:
     assert model(**batch).attentions is not None
 
 
-def test_a_tuple_on_demand(make: Callable[..., Any]) -> None:
+def test_return_dict_false_returns_a_tuple(make: Callable[..., Any]) -> None:
     model, batch = make(TEXT, CLASSES, "text-classification"), text_batch()
     loss, logits = model(**batch, labels=torch.tensor([0, 1, 2]), return_dict=False)
     assert (loss.shape, logits.shape) == ((), (3, 4))
 
 
-def test_recomputed_activations_give_the_same_gradients(make: Callable[..., Any]) -> None:
+def test_gradient_checkpointing_keeps_gradients(make: Callable[..., Any]) -> None:
     model, batch = make(TEXT, CLASSES, "text-classification").train(), text_batch()
     gradients = []
     for change in (lambda: None, model.gradient_checkpointing_enable, model.gradient_checkpointing_disable):
@@ -228,8 +228,8 @@ def test_recomputed_activations_give_the_same_gradients(make: Callable[..., Any]
     assert not model.is_gradient_checkpointing
 
 
-def test_checkpointing_by_either_name(make: Callable[..., Any]) -> None:
-    """Versions of transformers call it gradient or activation checkpointing."""
+def test_names_of_gradient_checkpointing(make: Callable[..., Any]) -> None:
+    """Newer versions of transformers call it activation checkpointing."""
     model = make(TEXT, CLASSES, "text-classification")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     assert model.is_gradient_checkpointing
@@ -252,8 +252,8 @@ def _keep(kept: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def test_a_new_model_starts_as_one_that_is_assembled(text_config: Callable[..., PerceiverConfig]) -> None:
-    """transformers draws no weights of its own over those that "local" initialisation gave."""
+def test_initial_weights_equal_those_of_assemble(text_config: Callable[..., PerceiverConfig]) -> None:
+    """transformers does not overwrite the weights of "local" initialisation."""
     plain = text_config({"num_cross_attention_qk_channels": 18}, init="local")
     config = ZooConfig.from_description(ModelDescription.create("mlm", plain))
     torch.manual_seed(3)
@@ -263,8 +263,8 @@ def test_a_new_model_starts_as_one_that_is_assembled(text_config: Callable[..., 
     torch.testing.assert_close(model.perceiver.state_dict(), module.model.state_dict(), rtol=0, atol=0)
 
 
-def test_adapters_of_others_are_never_built_on_the_meta_device(make: Callable[..., Any], tmp_path: Path) -> None:
-    """transformers 5 builds what it loads there: shapes that depend on values, and buffers, would be lost."""
+def test_models_are_not_built_on_the_meta_device(make: Callable[..., Any], tmp_path: Path) -> None:
+    """transformers 5 does so, which would lose buffers and fail for shapes that depend on values."""
     patches = ImagePatchesEncoderConfig(patch_size=2, max_resolution=(3, 4), num_frequency_bands=2, **SIZES)
     inputs = {
         "image": {"adapter": "image-patches", "patch_size": 2, "max_resolution": [3, 4]},
@@ -284,7 +284,7 @@ def test_adapters_of_others_are_never_built_on_the_meta_device(make: Callable[..
 
 @pytest.mark.usefixtures("quiet_transformers")
 def test_models_load_in_half_precision(make: Callable[..., Any], tmp_path: Path) -> None:
-    """Those of "local" initialisation too, which cannot be drawn in it."""
+    """Including models with "local" initialisation, which needs float32."""
     decoder = TextDecoderConfig(vocab_size=31, max_seq_len=13, num_cross_attention_heads=2)
     model, batch = make(TEXT, decoder, "mlm", init="local"), text_batch()
     model.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""Pipelines of our own, on folders that are loaded in another process."""
+"""The zoo's pipelines, in another process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORMAT = ClipFormat(num_frames=2, frame_size=(8, 4), frame_rate=25, samples_per_
 
 
 def save(config: PerceiverConfig, task: str, data: dict[str, Any], randomise: Any, folder: Path) -> ZooModel:
-    """A model with random weights, saved."""
+    """Save a model with random weights."""
     zoo_config = ZooConfig.from_description(ModelDescription.create(task, config, data))
     model: ZooModel = randomise(ZooModel(zoo_config)).eval()
     model.save_pretrained(folder)
@@ -42,7 +42,7 @@ def save(config: PerceiverConfig, task: str, data: dict[str, Any], randomise: An
 Randomise = Callable[[nn.Module], nn.Module]
 
 
-def test_optical_flow(elsewhere: Any, randomise: Randomise, tmp_path: Path) -> None:
+def test_optical_flow(other_process: Any, randomise: Randomise, tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     config = PerceiverConfig(
         FlowPatchesEncoderConfig(num_patch_channels=6, num_frequency_bands=2, image_size=(7, 9), **HEADS),
@@ -55,7 +55,7 @@ def test_optical_flow(elsewhere: Any, randomise: Randomise, tmp_path: Path) -> N
     files = [tmp_path / "first.png", tmp_path / "second.png"]
     for file in files:
         Image.fromarray(chance.integers(256, size=(21, 25, 3), dtype=np.uint8)).save(file)
-    name, [answer] = elsewhere.ask("optical-flow", tmp_path / "flow", [[*map(str, files)]])
+    name, [answer] = other_process.run("optical-flow", tmp_path / "flow", [[*map(str, files)]])
     assert name == "ZooModel"
 
     module = LitOpticalFlow.create(config).eval()
@@ -69,12 +69,12 @@ def test_optical_flow(elsewhere: Any, randomise: Randomise, tmp_path: Path) -> N
     assert 'pipeline("optical-flow", model="me/flow")' in model_card(model, Run(), "me/flow").text
 
 
-def test_frames_of_different_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="one size, not of 5x4 and 4x5 pixels"):
+def test_frames_must_have_the_same_size() -> None:
+    with pytest.raises(ValueError, match="of the same size, got 5x4 and 4x5 pixels"):
         OpticalFlowPipeline.preprocess(cast(Any, None), (Image.new("RGB", (4, 5)), Image.new("RGB", (5, 4))))
 
 
-def test_multimodal_autoencoding(elsewhere: Any, randomise: Randomise, tmp_path: Path) -> None:
+def test_multimodal_autoencoding(other_process: Any, randomise: Randomise, tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     bands = {"num_audio_frequency_bands": 4, "num_video_frequency_bands": 2}
     config = PerceiverConfig(
@@ -89,7 +89,7 @@ def test_multimodal_autoencoding(elsewhere: Any, randomise: Randomise, tmp_path:
     frames = torch.from_numpy(chance.integers(256, size=(2, 3, 8, 4), dtype=np.uint8))
     clip = Clip(frames, torch.linspace(-0.5, 0.5, 320))
     write_clip(tmp_path / "clip.mkv", clip, FORMAT, lossless=True)
-    name, [answer] = elsewhere.ask("multimodal-autoencoding", tmp_path / "clips", [str(tmp_path / "clip.mkv")])
+    name, [answer] = other_process.run("multimodal-autoencoding", tmp_path / "clips", [str(tmp_path / "clip.mkv")])
     assert name == "ZooModel"
 
     reader = ClipReader(FORMAT.description(), model.perceiver.input_adapter)

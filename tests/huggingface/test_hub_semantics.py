@@ -1,4 +1,4 @@
-"""The models answer the arguments of ``transformers`` as its own models do."""
+"""Arguments of ``transformers`` have the same effect as for its own models."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def save(folder: Path, encoder: Any, decoder: Any, task: str) -> Path:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """A classifier of texts, as a folder."""
+    """Folder of a text classifier."""
     return save(tmp_path / "texts", TEXT, CLASSES, "text-classification")
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A classifier of images, as a folder."""
+    """Folder of an image classifier."""
     return save(tmp_path / "images", IMAGE, CLASSES, "image-classification")
 
 
@@ -88,9 +88,9 @@ LABELS = {
     + [("regression", 1, torch.arange(4.0)), ("regression", 1, torch.arange(4.0)[:, None])],
     ids=["numbers", "class", "classes", "a number", "a column"],
 )
-def test_losses_are_those_of_transformers(problem_type: str, num_labels: int, labels: Tensor, named: bool) -> None:
+def test_losses_equal_those_of_transformers(problem_type: str, num_labels: int, labels: Tensor, named: bool) -> None:
     if not named and (problem_type, num_labels) == ("regression", 3):
-        problem_type = "multi_label_classification"  # what numbers for several classes are taken for
+        problem_type = "multi_label_classification"  # the default for floating-point labels
     logits = torch.randn(4, num_labels)
     given = problem_type if named else None
     config = SimpleNamespace(num_labels=num_labels, problem_type=given)
@@ -99,7 +99,7 @@ def test_losses_are_those_of_transformers(problem_type: str, num_labels: int, la
     torch.testing.assert_close(problem_loss(logits, labels, given), expected)
 
 
-def test_labels_that_do_not_fit_are_refused() -> None:
+def test_invalid_labels_are_refused() -> None:
     logits = torch.randn(4, 3)
     for problem_type, labels, message in (
         ("regression", torch.randn(4), r"labels of shape \(4,\): must be \(4, 3\) for problem_type='regression'"),
@@ -112,7 +112,7 @@ def test_labels_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.parametrize("problem_type", LABELS)
-def test_the_problem_type_at_load_chooses_the_loss(texts: Path, images: Path, problem_type: str) -> None:
+def test_problem_type_of_from_pretrained_selects_the_loss(texts: Path, images: Path, problem_type: str) -> None:
     labels = LABELS[problem_type]
     inputs = {"input_ids": torch.randint(31, (4, 9))}
     pixels = {"pixel_values": torch.randn(4, 3, 5, 7)}
@@ -132,7 +132,7 @@ def test_the_problem_type_at_load_chooses_the_loss(texts: Path, images: Path, pr
     "change",
     [{"num_labels": 5}, {"id2label": dict(enumerate("abcde")), "label2id": {c: i for i, c in enumerate("abcde")}}],
 )
-def test_another_number_of_labels_starts_a_new_output_layer(
+def test_another_number_of_labels_reinitialises_the_output_layer(
     texts: Path, tmp_path: Path, batch: dict[str, Tensor], change: dict[str, Any]
 ) -> None:
     old = AutoModelForSequenceClassification.from_pretrained(texts)
@@ -143,7 +143,7 @@ def test_another_number_of_labels_starts_a_new_output_layer(
     assert model(**batch).logits.shape == (3, 5)
     assert model.config.num_labels == model.perceiver.config.decoder.num_classes == 5
     head = model.perceiver.output_adapter.linear
-    assert 0.005 < head.weight.std() < 0.05  # as a new model's, not what happened to be in memory
+    assert 0.005 < head.weight.std() < 0.05  # initialised, not uninitialised memory
     assert head.bias.abs().max() == 0
     torch.testing.assert_close(model.perceiver.encoder.state_dict(), old.perceiver.encoder.state_dict())
 
@@ -157,13 +157,13 @@ def test_another_number_of_labels_starts_a_new_output_layer(
     assert description.model["decoder"]["num_classes"] == 5
 
 
-def test_labels_of_tokens(tmp_path: Path, batch: dict[str, Tensor]) -> None:
+def test_token_labels(tmp_path: Path, batch: dict[str, Tensor]) -> None:
     folder = save(tmp_path / "tokens", TEXT, TOKENS, "token-classification")
     model = AutoModelForTokenClassification.from_pretrained(folder, num_labels=2, ignore_mismatched_sizes=True)
     assert model(**batch).logits.shape == (3, 9, 2)
 
 
-def test_other_names_of_labels_are_kept(texts: Path, batch: dict[str, Tensor], tmp_path: Path) -> None:
+def test_renamed_labels_are_saved(texts: Path, batch: dict[str, Tensor], tmp_path: Path) -> None:
     names = {0: "LABEL_0", 1: "good", 2: "so-so"}
     model = AutoModelForSequenceClassification.from_pretrained(texts, id2label=names)
     assert model.perceiver.config.decoder.label_names == [*names.values()]
@@ -175,8 +175,8 @@ def test_other_names_of_labels_are_kept(texts: Path, batch: dict[str, Tensor], t
     torch.testing.assert_close(again(**batch).logits, model(**batch).logits)
 
 
-def test_two_labels_of_no_names_are_kept(texts: Path, tmp_path: Path) -> None:
-    """``transformers`` leaves the names that it makes up itself out of a ``config.json``."""
+def test_two_unnamed_labels_are_saved(texts: Path, tmp_path: Path) -> None:
+    """``transformers`` does not write its default names to ``config.json``."""
     model = AutoModelForSequenceClassification.from_pretrained(texts, num_labels=2, ignore_mismatched_sizes=True)
     model.save_pretrained(tmp_path / "again")
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
@@ -188,7 +188,7 @@ def test_labels_with_gaps_are_refused(texts: Path) -> None:
         AutoModelForSequenceClassification.from_pretrained(texts, id2label={1: "a", 2: "b", 3: "c"})
 
 
-def test_hidden_states_and_attentions_are_those_of_transformers(tmp_path: Path) -> None:
+def test_hidden_states_and_attentions_equal_those_of_transformers(tmp_path: Path) -> None:
     config = transformers.PerceiverConfig(
         vocab_size=41,
         max_position_embeddings=19,
@@ -211,7 +211,7 @@ def test_hidden_states_and_attentions_are_those_of_transformers(tmp_path: Path) 
     assert len(output.hidden_states) == 2 * (2 + 1)
 
 
-def test_hidden_states_on_demand(texts: Path, images: Path, batch: dict[str, Tensor]) -> None:
+def test_hidden_states(texts: Path, images: Path, batch: dict[str, Tensor]) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(texts)
     assert model(**batch).hidden_states is None
     logits, states = model(**batch, output_hidden_states=True, return_dict=False)
@@ -243,7 +243,7 @@ def test_auto_model_returns_latents(texts: Path, images: Path, batch: dict[str, 
         torch.testing.assert_close(first, latents)
 
 
-def test_a_pipeline_of_features_returns_latents(text_classifier: Any) -> None:
+def test_feature_extraction_pipeline_returns_latents(text_classifier: Any) -> None:
     extract: Any = pipeline("feature-extraction", model=str(text_classifier.folder), device="cpu")
     features = torch.tensor(extract("The cat sat"))
     with torch.no_grad():
@@ -252,7 +252,7 @@ def test_a_pipeline_of_features_returns_latents(text_classifier: Any) -> None:
     assert features.shape == (1, 4, 16)
 
 
-def test_unknown_keywords_are_refused(texts: Path, batch: dict[str, Tensor]) -> None:
+def test_unknown_arguments_are_refused(texts: Path, batch: dict[str, Tensor]) -> None:
     with pytest.raises(
         TypeError, match=r"keyword argument 'attention_msk' \(the model reads input_ids, attention_mask"
     ):
@@ -261,7 +261,7 @@ def test_unknown_keywords_are_refused(texts: Path, batch: dict[str, Tensor]) -> 
         AutoModelForSequenceClassification.from_pretrained(texts)(**batch, attention_msk=batch["attention_mask"])
 
 
-def test_a_vocabulary_of_another_size_is_refused_and_changes_nothing(texts: Path, batch: dict[str, Tensor]) -> None:
+def test_resizing_the_vocabulary_is_refused(texts: Path, batch: dict[str, Tensor]) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(texts)
     before = model(**batch).logits
     for arguments in ((40,), (31, 64)):

@@ -1,4 +1,4 @@
-"""Tokenizers for the hub give, called with a text alone, what models were trained on."""
+"""Tokenizers for the hub encode texts as in training by default."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PerceiverTokenizer
 
 from perceiver_plugins.huggingface import ZooTokenizer
-from perceiver_plugins.huggingface.tokenizers import tokenizer_of
+from perceiver_plugins.huggingface.tokenizers import create_tokenizer
 from perceiver_plugins.text.reading import TextReader
 from perceiver_plugins.text.tokenizers import load_tokenizer, serialize_tokenizer
 
@@ -26,23 +26,32 @@ TEXTS = [
 
 
 def description(tokenizer: Any, **values: Any) -> dict[str, Any]:
-    """What a data module says of its data."""
+    """Return a data module's description."""
     plain = {"max_seq_len": LONGEST, "padding_side": "right", "truncation_side": "right"}
     return {"tokenizer": serialize_tokenizer(tokenizer), **plain, **values}
 
 
 def saved(data: dict[str, Any], folder: Path, masks: bool = False) -> ZooTokenizer:
-    """The tokenizer, saved and loaded again."""
-    tokenizer_of(data, LONGEST, masks).save_pretrained(folder)
+    """Return the tokenizer after a round trip through a folder."""
+    create_tokenizer(data, LONGEST, masks).save_pretrained(folder)
     return ZooTokenizer.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("padding_side", ["left", "right"])
-@pytest.mark.parametrize("truncation_side", ["left", "right"])
-@pytest.mark.parametrize("end_token", [False, True])
-@pytest.mark.parametrize("special_tokens", [False, True])
-@pytest.mark.parametrize("kind", ["bytes", "subwords"])
-def test_texts_become_the_batches_that_the_reader_makes(
+# Both values of each option, with both kinds of tokenizers.
+@pytest.mark.parametrize(
+    ("kind", "special_tokens", "end_token", "truncation_side", "padding_side"),
+    [
+        ("bytes", False, False, "left", "left"),
+        ("bytes", False, True, "right", "right"),
+        ("bytes", True, False, "right", "left"),
+        ("bytes", True, True, "left", "right"),
+        ("subwords", False, False, "right", "right"),
+        ("subwords", False, True, "left", "left"),
+        ("subwords", True, False, "left", "right"),
+        ("subwords", True, True, "right", "left"),
+    ],
+)
+def test_encoding_equals_the_readers(
     kind: str,
     special_tokens: bool,
     end_token: bool,
@@ -63,7 +72,7 @@ def test_texts_become_the_batches_that_the_reader_makes(
     assert ours["input_ids"].shape[1] == LONGEST
 
 
-def test_bytes_are_those_of_the_tokenizer_that_they_were_learned_with(tmp_path: Path) -> None:
+def test_byte_tokenizer_keeps_token_ids(tmp_path: Path) -> None:
     original = PerceiverTokenizer()
     ours = saved(description(original), tmp_path, masks=True)
     assert len(ours) == len(original) == 262
@@ -80,12 +89,12 @@ def test_bytes_are_those_of_the_tokenizer_that_they_were_learned_with(tmp_path: 
         assert ours(text)["input_ids"] == original(text, add_special_tokens=False)["input_ids"]
 
 
-def test_a_text_with_masks_has_no_end(tmp_path: Path) -> None:
-    """As ``perceiver predict`` fills masks: what goes on after the text is open."""
+def test_text_with_masks_has_no_end_token(tmp_path: Path) -> None:
+    """As in ``perceiver predict``: the text may continue."""
     data = description(PerceiverTokenizer(), add_eos_token=True)
     assert saved(data, tmp_path, masks=True)("a")["input_ids"] == [6 + ord("a")]
     assert saved(data, tmp_path, masks=False)("a")["input_ids"] == [6 + ord("a"), 2]
 
 
-def test_the_longest_sequence_is_known(tmp_path: Path) -> None:
+def test_max_length_is_saved(tmp_path: Path) -> None:
     assert saved(description(PerceiverTokenizer()), tmp_path).model_max_length == LONGEST

@@ -1,4 +1,4 @@
-"""The model card, and what is uploaded: to a server that speaks the hub's language."""
+"""Model card, and uploads to a fake hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from perceiver_registry import read_checkpoint
 from perceiver_registry.checkpoint import KEY
 
 
-def test_the_card_says_what_is_known_of_the_run(text_classifier: Any) -> None:
+def test_card_describes_the_run(text_classifier: Any) -> None:
     card = ModelCard.load(text_classifier.folder / "README.md")
     assert card.data.pipeline_tag == "text-classification"
     assert card.data.library_name == "transformers"
@@ -48,8 +48,7 @@ def test_the_card_says_what_is_known_of_the_run(text_classifier: Any) -> None:
         assert words in card.text, words
 
 
-def test_the_card_of_the_best_checkpoint_has_its_own_metrics(image_classifier: Any) -> None:
-    """Of a run whose loss was logged at several steps, that of the step of the checkpoint."""
+def test_card_has_the_metrics_of_the_checkpoints_step(image_classifier: Any) -> None:
     checkpoint = read_checkpoint(image_classifier.checkpoint)
     card = ModelCard.load(image_classifier.folder / "README.md")
     [loss] = [result.metric_value for result in card.data.eval_results if result.metric_type == "loss"]
@@ -57,21 +56,21 @@ def test_the_card_of_the_best_checkpoint_has_its_own_metrics(image_classifier: A
     assert loss == pytest.approx(float(scores[0]), abs=1e-6)
 
 
-def test_no_folder_of_this_machine_is_on_the_card(text_classifier: Any) -> None:
+def test_card_has_no_local_paths(text_classifier: Any) -> None:
     files = read_checkpoint(text_classifier.checkpoint)[KEY]["run"]["data"]["train_files"]
     text = (text_classifier.folder / "README.md").read_text()
     assert str(Path(files).parent) not in text
     assert "train_files: train.jsonl" in text
 
 
-def test_a_model_of_any_task_has_a_card(regressor: Any) -> None:
+def test_card_of_a_task_without_pipeline(regressor: Any) -> None:
     card = ModelCard.load(regressor.folder / "README.md")
     assert card.data.pipeline_tag is None
     assert 'AutoModel.from_pretrained("tiny-regression")' in card.text
     assert {result.task_type for result in card.data.eval_results} == {"regression"}
 
 
-def test_without_events_the_metric_that_checkpoints_are_chosen_by_is_left(language_model: Any, tmp_path: Path) -> None:
+def test_without_events_the_card_has_the_monitored_metric(language_model: Any, tmp_path: Path) -> None:
     alone = tmp_path / "run" / "checkpoints" / "best.ckpt"
     alone.parent.mkdir(parents=True)
     alone.write_bytes(language_model.checkpoint.read_bytes())
@@ -81,7 +80,7 @@ def test_without_events_the_metric_that_checkpoints_are_chosen_by_is_left(langua
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as an upload needs; keeps what it is told."""
+    """Fake hub for uploads, which records requests."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -89,15 +88,15 @@ class Hub(BaseHTTPRequestHandler):
         server.requests.append((self.path, body, self.headers.get("Authorization")))
         url = f"http://127.0.0.1:{server.server_port}/somebody/tiny"
         if self.path == "/api/repos/create":
-            answer: dict[str, Any] = {"url": url, "name": "somebody/tiny"}
+            response: dict[str, Any] = {"url": url, "name": "somebody/tiny"}
         elif "/preupload/" in self.path:
             files = [file["path"] for file in json.loads(body)["files"]]
-            answer = {"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in files]}
+            response = {"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in files]}
         elif "/commit/" in self.path:
-            answer = {"success": True, "commitUrl": f"{url}/commit/abc", "commitOid": "abc", "hookOutput": ""}
+            response = {"success": True, "commitUrl": f"{url}/commit/abc", "commitOid": "abc", "hookOutput": ""}
         else:
-            answer = {"errors": [], "warnings": []}
-        text = json.dumps(answer).encode()
+            response = {"errors": [], "warnings": []}
+        text = json.dumps(response).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
@@ -120,7 +119,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.server_close()
 
 
-def test_a_model_is_uploaded_with_all_that_goes_with_it(language_model: Any, hub: Any) -> None:
+def test_upload_has_model_processor_and_card(language_model: Any, hub: Any) -> None:
     model = from_checkpoint(language_model.checkpoint)
     commit = model.push_to_hub("tiny", token="hf_secret", private=True, commit_message="Better")
     assert commit.oid == "abc"
@@ -142,7 +141,7 @@ def test_a_model_is_uploaded_with_all_that_goes_with_it(language_model: Any, hub
     assert 'pipeline("fill-mask", model="tiny")' in uploaded["README.md"].decode()
 
 
-def test_a_folder_is_saved_and_uploaded_at_once(image_classifier: Any, hub: Any, tmp_path: Path) -> None:
+def test_save_and_upload(image_classifier: Any, hub: Any, tmp_path: Path) -> None:
     model = from_checkpoint(image_classifier.checkpoint)
     model.save_pretrained(tmp_path / "digits", push_to_hub=True, token="hf_secret")
     [body] = [request[1] for request in hub.requests if "/commit/" in request[0]]

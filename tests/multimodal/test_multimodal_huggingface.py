@@ -206,12 +206,12 @@ def test_values_of_the_configuration_are_converted(peer):
 @pytest.mark.parametrize(
     ("part", "changes", "message"),
     [
-        ("encoder", {"patch_size": (1, 2, 2)}, r"encoder.patch_size is \(1, 2, 2\), there it is \(1, 4, 4\)"),
-        ("encoder", {"min_padding": 5}, "encoder.min_padding is 5, there it is 4"),
+        ("encoder", {"patch_size": (1, 2, 2)}, r"encoder.patch_size is \(1, 2, 2\), must be \(1, 4, 4\)"),
+        ("encoder", {"min_padding": 5}, "encoder.min_padding is 5, must be 4"),
         ("encoder", {"video_max_resolution": (3, 6, 7)}, "encoder.video_max_resolution"),
-        ("encoder", {"audio_mask_probability": 1.0}, "encoder.audio_mask_probability is 1.0, there it is 0.0"),
-        ("decoder", {"num_video_frequency_bands": 3}, "decoder.num_video_frequency_bands is 3, there it is 32"),
-        ("decoder", {"min_padding": 3}, "decoder.min_padding is 3, there it is 2"),
+        ("encoder", {"audio_mask_probability": 1.0}, "encoder.audio_mask_probability is 1.0, must be 0.0"),
+        ("decoder", {"num_video_frequency_bands": 3}, "decoder.num_video_frequency_bands is 3, must be 32"),
+        ("decoder", {"min_padding": 3}, "decoder.min_padding is 3, must be 2"),
         ("decoder", {"cross_attention_residual": True}, "decoder.cross_attention_residual is True"),
         ("decoder", {"num_cross_attention_qk_channels": 3}, "decoder.num_cross_attention_qk_channels is 3"),
     ],
@@ -219,7 +219,7 @@ def test_values_of_the_configuration_are_converted(peer):
 def test_inexpressible_models_are_refused(peer, part, changes, message):
     config = convert_config(peer().config)
     changed = dataclasses.replace(getattr(config, part), **changes)
-    with pytest.raises(ValueError, match=f"cannot be what this model is: .*{message}"):
+    with pytest.raises(ValueError, match=f"cannot express this model: .*{message}"):
         MULTIMODAL.hugging_face_config(dataclasses.replace(config, **{part: changed}))
 
 

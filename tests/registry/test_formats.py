@@ -25,7 +25,7 @@ def test_a_folder_is_of_the_first_format_that_can_hold_the_model(loaded):
     assert format_for(loaded, "model-v1.5").name == "zoo"
     named = format_for(loaded, "folder", "perceiver-zoo:zoo")
     assert named.full_name == "perceiver-zoo:zoo"
-    with pytest.raises(UserError, match="PerceiverForImageClassificationFourier cannot be what this model is"):
+    with pytest.raises(UserError, match="PerceiverForImageClassificationFourier cannot express this model"):
         format_for(loaded, "folder", "huggingface")
 
 

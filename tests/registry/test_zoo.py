@@ -126,14 +126,14 @@ def test_conversion_without_its_plugin_is_one_line_of_error(monkeypatch):
 
 def test_what_cannot_be_converted_is_said():
     with pytest.raises(
-        UserError, match=r"model: a BertModel, which cannot be converted \(classes that can: PerceiverForMaskedLM, "
+        UserError, match=r"model: BertModel cannot be converted \(convertible classes: PerceiverForMaskedLM, "
     ):
         from_hugging_face(transformers.BertModel(transformers.BertConfig(num_hidden_layers=1)))
-    with pytest.raises(ValueError, match=r"encoder.num_channels is 1, there it is 3"):
+    with pytest.raises(ValueError, match=r"encoder.num_channels is 1, must be 3"):
         to_hugging_face(create_model("mnist-classifier", num_latents=3))
     odd = {"encoder": {"adapter": "text"}, "decoder": {"adapter": "token-classification"}}
-    with pytest.raises(ValueError, match=r"its decoder is of TokenClassificationDecoderConfig, there it is of Text"):
+    with pytest.raises(ValueError, match=r"its decoder has a TokenClassificationDecoderConfig, must be Text"):
         to_hugging_face(assemble(config_from_dict(odd)))
     table = {"encoder": {"adapter": "table", "num_features": 4}, "decoder": {"adapter": "classification"}}
-    with pytest.raises(UserError, match=r"the input adapter 'table' .* converts to no class of transformers"):
+    with pytest.raises(UserError, match=r"the input adapter 'table' .* cannot be converted to a class of transformers"):
         to_hugging_face(assemble(config_from_dict(table)))

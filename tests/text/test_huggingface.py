@@ -160,12 +160,12 @@ def test_class_names_round_trip():
 @pytest.mark.parametrize(
     ("part", "field", "value", "message"),
     [
-        ("encoder", "num_cross_attention_layers", 2, "encoder.num_cross_attention_layers is 2, there it is 1"),
-        ("encoder", "first_self_attention_block_shared", False, "there it is True"),
-        ("encoder", "num_self_attention_v_channels", 40, "encoder.num_self_attention_v_channels is 40, there it is 20"),
-        ("decoder", "num_cross_attention_heads", 4, "decoder.num_cross_attention_heads is 4, there it is 8"),
-        ("decoder", "cross_attention_residual", True, "decoder.cross_attention_residual is True, there it is False"),
-        ("decoder", "num_output_query_channels", 16, "PerceiverForMaskedLM cannot be what this model is"),
+        ("encoder", "num_cross_attention_layers", 2, "encoder.num_cross_attention_layers is 2, must be 1"),
+        ("encoder", "first_self_attention_block_shared", False, "must be True"),
+        ("encoder", "num_self_attention_v_channels", 40, "encoder.num_self_attention_v_channels is 40, must be 20"),
+        ("decoder", "num_cross_attention_heads", 4, "decoder.num_cross_attention_heads is 4, must be 8"),
+        ("decoder", "cross_attention_residual", True, "decoder.cross_attention_residual is True, must be False"),
+        ("decoder", "num_output_query_channels", 16, "PerceiverForMaskedLM cannot express this model"),
     ],
 )
 def test_unsupported_configs_are_refused(part, field, value, message):
@@ -246,6 +246,6 @@ def test_missing_folder_is_refused(tmp_path):
 
 def test_other_model_type_is_refused(tmp_path):
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="a model of type 'bert', not a Perceiver") as error:
+    with pytest.raises(UserError, match=r"not a Perceiver \(model_type is 'bert'\)") as error:
         conversion_at(str(tmp_path))
     assert_one_line_about(error, str(tmp_path))

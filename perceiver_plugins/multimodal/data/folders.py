@@ -62,7 +62,7 @@ class VideoFolderDataModule(ClipDataModule):
 
     missing_split: ClassVar[dict[str, str]] = {
         **ClipDataModule.missing_split,
-        "test": "there is no test data: no folder 'test' with a folder for each class, and no test_fraction",
+        "test": "no test data: no folder 'test' with one folder per class, and no test_fraction",
     }
 
     def __init__(

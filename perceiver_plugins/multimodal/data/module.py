@@ -99,9 +99,9 @@ class ClipDataModule(Classes, PerceiverDataModule):
     """
 
     missing_split: ClassVar[dict[str, str]] = {
-        "train": "there are no clips for training",
-        "validation": "there are too few clips to set some aside for validation",
-        "test": "there is no test data",
+        "train": "no training clips",
+        "validation": "too few clips to split off validation data",
+        "test": "no test data",
     }
     """Messages for empty splits."""
 

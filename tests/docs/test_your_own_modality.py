@@ -1,4 +1,4 @@
-"""The tutorial's package is built from the page alone, installed as a wheel, and used as the page says."""
+"""docs/your-own-modality.md: the package is built from the page, and its commands run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ EXAMPLE = ROOT / "examples" / "perceiver-spectrogram"
 
 BLOCK = re.compile(r"^\*\*`([^`]+)`\*\*\n\n(`{3,})\w+\n(.*?)^\2$", re.DOTALL | re.MULTILINE)
 FILES = {name: text for name, _, text in BLOCK.findall(PAGE)}
-"""What the page shows of each file."""
+"""Content of each file on the page."""
 
 TRIAL = "trial.py"
-"""The file that is not part of the package."""
+"""File that is not part of the package."""
 
 QUICK = (
     "--trainer.max_steps=4",
@@ -38,14 +38,14 @@ QUICK = (
 
 
 def commands(start: str) -> list[list[str]]:
-    """The page's command lines that begin with ``start``, each once, as lists of arguments."""
+    """Return the arguments of the page's distinct command lines that begin with ``start``."""
     lines = [line.strip() for line in BLOCK.sub("", PAGE).splitlines() if line.strip().startswith(start)]
     return [shlex.split(line) for line in dict.fromkeys(lines)]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that somebody makes who reads the page."""
+    """Folder with the files of the page."""
     folder = tmp_path_factory.mktemp("perceiver-spectrogram")
     for name, text in FILES.items():
         path = folder / name
@@ -56,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the package, made as the page says."""
+    """Wheel of the package, built with the page's command."""
     folder = tmp_path_factory.mktemp("project") / project.name
     shutil.copytree(project, folder, ignore=shutil.ignore_patterns(TRIAL, "__pycache__", "logs"))
     ((_, *arguments),) = commands("pip wheel")
@@ -68,21 +68,21 @@ def wheel(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
-    """An environment that does not know the package."""
+    """Environment without the package."""
     return FreshEnvironment(tmp_path_factory.mktemp("environment") / "venv")
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != TRIAL])
-def test_the_page_shows_the_files_of_the_example(name):
+def test_page_has_the_files_of_the_example(name):
     assert FILES[name] == (EXAMPLE / name).read_text(encoding="utf-8")
 
 
-def test_the_page_leaves_no_file_of_the_package_out():
+def test_page_has_all_files_of_the_package():
     package = {path.relative_to(EXAMPLE).as_posix() for path in EXAMPLE.glob("perceiver_spectrogram/*.py")}
     assert package | {"pyproject.toml", "README.md", TRIAL, "tests/test_plugin.py"} == set(FILES)
 
 
-def test_the_first_trial_needs_no_package(environment, project):
+def test_plugin_file_works_without_installation(environment, project):
     listing, fit = (arguments[1:] for arguments in commands("perceiver") if "--plugin=./trial.py" in arguments)
     results = environment.commands({"listing": listing, "fit": [*fit, *QUICK]}, cwd=project)
     assert re.search(r"^spectrogram +input .* trial\.py +local file", results["listing"].out, re.MULTILINE)
@@ -90,7 +90,7 @@ def test_the_first_trial_needs_no_package(environment, project):
     assert "Trained for 4 steps." in results["fit"].out
 
 
-def test_the_wheel_is_used_as_the_page_says(environment, wheel, tmp_path):
+def test_commands_with_the_installed_package(environment, wheel, tmp_path):
     environment.install(wheel)
     tones = write_tones(tmp_path / "recordings")
     shutil.copy(tones / "low_nobody_7.wav", tmp_path / "recording.wav")
@@ -111,6 +111,6 @@ def test_the_wheel_is_used_as_the_page_says(environment, wheel, tmp_path):
     assert "num_mel_bands" in results["describe"].out
     assert "test_accuracy" in results["test"].out
     predictions = json.loads(results["predict"].out)
-    assert [answer["input"] for answer in predictions][:2] == ["recording.wav", "recordings/high_nobody_10.wav"]
+    assert [prediction["input"] for prediction in predictions][:2] == ["recording.wav", "recordings/high_nobody_10.wav"]
     assert len(predictions) == 41
-    assert {guess["label"] for answer in predictions for guess in answer["top"]} <= {"high", "low"}
+    assert {guess["label"] for prediction in predictions for guess in prediction["top"]} <= {"high", "low"}

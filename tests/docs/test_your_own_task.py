@@ -1,4 +1,4 @@
-"""The page about tasks shows what ``perceiver new-plugin --task`` makes, and its commands run."""
+"""docs/your-own-task.md: it shows the files of ``perceiver new-plugin --task``, and its commands run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "your-own-task.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^\*\*`([^`]+)`\*\*\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHOWN = dict(BLOCK.findall(PAGE))
-"""What the page shows of each file."""
+"""Content of each file on the page."""
 
 FILES = render(Names.of("my-signals"), task=True)
-"""What the command makes."""
+"""Files that the command generates."""
 
 QUICK = (
     "--trainer.max_steps=3",
@@ -44,25 +44,25 @@ for arguments in {commands}:
 
 
 def commands(start: str) -> list[list[str]]:
-    """The page's command lines that begin with ``start``, each once, as lists of arguments."""
+    """Return the arguments of the page's distinct command lines that begin with ``start``."""
     lines = [line.strip() for line in BLOCK.sub("", PAGE).splitlines() if line.strip().startswith(f"{start} ")]
     return [shlex.split(line)[1:] for line in dict.fromkeys(lines)]
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_the_page_shows_the_files_that_are_made(name):
+def test_page_has_the_generated_files(name):
     assert SHOWN[name] == FILES[name]
 
 
-def test_the_page_shows_all_modules_of_the_task():
+def test_page_has_all_modules_of_the_task():
     modules = {name for name in FILES if "reconstruction/" in name and name.endswith(".py")}
     assert {name for name in modules if not name.endswith("__init__.py")} == set(SHOWN)
     (points,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    made = tomllib.loads(FILES["pyproject.toml"])["project"]["entry-points"]
-    assert tomllib.loads(points)["project"]["entry-points"] == made
+    generated = tomllib.loads(FILES["pyproject.toml"])["project"]["entry-points"]
+    assert tomllib.loads(points)["project"]["entry-points"] == generated
 
 
-def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
+def test_commands_of_the_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (new,) = [line for line in commands("perceiver") if line[0] == "new-plugin"]
     assert main(new) == 0

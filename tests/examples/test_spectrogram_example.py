@@ -1,4 +1,4 @@
-"""The example is a package of its own: it passes its own tests, and can be installed, used and taken away."""
+"""examples/perceiver-spectrogram: its tests pass, and it can be installed, used and uninstalled."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def environment(tmp_path: Path) -> FreshEnvironment:
     return environment
 
 
-def test_the_package_passes_its_own_tests(environment, tmp_path):
+def test_tests_of_the_package(environment, tmp_path):
     options = ("-p", "no:cacheprovider", f"--basetemp={tmp_path / 'own'}", str(EXAMPLE / "tests"))
     result = environment.python("-m", "pytest", "-q", *options, PYTHONDONTWRITEBYTECODE="1")
     assert result.code == 0, result.out
 
 
-def test_without_the_package_its_checkpoint_says_what_to_install(environment, tmp_path):
+def test_checkpoint_without_the_package_reports_what_to_install(environment, tmp_path):
     write_tones(tmp_path / "tones")
     commands = {
         "fit": ["fit", *WORDS, "--data.path=tones", *QUICK],
@@ -39,16 +39,16 @@ def test_without_the_package_its_checkpoint_says_what_to_install(environment, tm
     }
     results = environment.commands(commands, cwd=tmp_path)
     assert results["fit"].code == 0, results["fit"].err
-    (answer,) = json.loads(results["predict"].out)
-    assert answer["input"] == "tones/low_nobody_7.wav"
+    (prediction,) = json.loads(results["predict"].out)
+    assert prediction["input"] == "tones/low_nobody_7.wav"
 
     environment.uninstall("perceiver-spectrogram")
     result = environment.perceiver(*commands["predict"], cwd=tmp_path)
     assert result.code == 2
     assert result.out == ""
     (line,) = result.err.splitlines()
-    (said,) = re.findall(r"^    perceiver: (best\.ckpt: needs .*)$", TUTORIAL, re.MULTILINE)
+    (message,) = re.findall(r"^    perceiver: (best\.ckpt: needs .*)$", TUTORIAL, re.MULTILINE)
     assert line.startswith("perceiver: ")
-    assert line.endswith(f"/checkpoints/{said}")
+    assert line.endswith(f"/checkpoints/{message}")
     for part in ("'spectrogram'", "perceiver-spectrogram 0.1.0", "pip install perceiver-spectrogram"):
-        assert part in said
+        assert part in message

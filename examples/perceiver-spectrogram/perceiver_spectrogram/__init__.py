@@ -1,1 +1,1 @@
-"""Sound as an input of Perceiver models: a plugin of perceiver."""
+"""Sound as input of Perceiver models: a plugin for perceiver."""

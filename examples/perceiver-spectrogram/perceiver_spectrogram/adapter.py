@@ -1,4 +1,4 @@
-"""The input adapter of sound: the frames of a log-mel spectrogram."""
+"""Input adapter for sound: frames of a log-mel spectrogram."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 
 @dataclass
 class SpectrogramEncoderConfig(EncoderConfig):
-    """An encoder of sound.
+    """Encoder of sound.
 
     Args:
-        sample_rate: samples in a second of sound.
-        window_ms: milliseconds of sound that a frame looks at.
+        sample_rate: samples per second.
+        window_ms: length of a frame in milliseconds.
         hop_ms: milliseconds from one frame to the next.
-        num_mel_bands: bands of frequencies that a frame tells apart.
+        num_mel_bands: mel frequency bands per frame.
         num_time_bands: frequencies of the Fourier features of a frame's time.
-        max_seconds: length of the clips that these are made for.
+        max_seconds: length of the longest clips in seconds, for the Fourier features.
     """
 
     sample_rate: int = 8000
@@ -40,7 +40,7 @@ class SpectrogramEncoderConfig(EncoderConfig):
 
 
 class SpectrogramInputAdapter(InputAdapter):
-    """A place of the input is a frame: its log-mel spectrum, and Fourier features of its time."""
+    """Frames of a log-mel spectrogram, with Fourier features of their times."""
 
     filters: Tensor
 
@@ -57,23 +57,23 @@ class SpectrogramInputAdapter(InputAdapter):
         return cls(config)
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        """Reads ``input_values`` (b, t) and ``attention_mask`` (b, t), which is 0 at padding."""
+        """Adapt ``input_values`` (b, t) with ``attention_mask`` (b, t), which is 0 at padding."""
         mask = batch["attention_mask"].bool()
-        real = mask[:, :: self.hop]  # (b, m): frames stand around samples 0, hop, 2 hop, ...
+        real = mask[:, :: self.hop]  # (b, m): frames are centred on samples 0, hop, 2 hop, ...
         frames = self.log_mel(batch["input_values"].float() * mask)[:, : real.shape[1]]
         frames = standardise(frames, real[..., None])
         times = self.time_features(real.shape[1], frames.device).expand(frames.shape[0], -1, -1)
         return AdaptedInput(torch.cat([frames, times], dim=-1).to(self.filters.dtype), ~real)
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
-        """(b, m, bands) of waveforms (b, t)."""
+        """Compute log-mel spectra (b, m, bands) of waveforms (b, t)."""
         window = torch.hann_window(self.window, device=waveforms.device)
         options: Any = {"window": window, "pad_mode": "constant", "return_complex": True}
         spectrum = torch.stft(waveforms, 2 * self.window, self.hop, self.window, **options)
         return (spectrum.abs().mT @ self.filters.float() + 1e-3).log()
 
     def time_features(self, num_frames: int, device: torch.device) -> Tensor:
-        """(m, channels): the same at the same time, however long a clip is."""
+        """Compute Fourier features (m, channels), independently of the length of the batch."""
         seconds = torch.arange(num_frames, device=device) * self.hop / self.config.sample_rate
         positions = 2 * seconds[:, None] / self.config.max_seconds - 1
         return fourier_features(
@@ -81,13 +81,13 @@ class SpectrogramInputAdapter(InputAdapter):
         )
 
     def check_data(self, data: Any) -> None:
-        """Raises ValueError if a data module's sound has another sample rate."""
-        ours, theirs = self.config.sample_rate, getattr(data, "sample_rate", None)
-        if theirs not in (None, ours):
-            raise ValueError(f"the data's sample_rate={theirs} is not the model's, {ours}")
+        """Raise ValueError if a data module has another sample rate."""
+        expected, actual = self.config.sample_rate, getattr(data, "sample_rate", None)
+        if actual not in (None, expected):
+            raise ValueError(f"the data's sample_rate={actual} must be the model's, {expected}")
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """Noise of different lengths: for ``--data=random`` and the tests of the contract."""
+        """Return noise of different lengths, for ``--data=random`` and the plugin checks."""
         shape = (batch_size, self.config.sample_rate // 4)
         lengths = torch.randint(1, shape[1] + 1, (batch_size, 1), generator=generator)
         mask = (torch.arange(shape[1]) < lengths).long()
@@ -95,7 +95,7 @@ class SpectrogramInputAdapter(InputAdapter):
 
 
 def standardise(frames: Tensor, real: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over the real frames of each clip, however loud it is."""
+    """Normalise each clip to mean 0 and variance 1 over its real frames."""
     count = real.sum(dim=(1, 2), keepdim=True).clamp(min=1) * frames.shape[-1]
     frames = frames - (frames * real).sum(dim=(1, 2), keepdim=True) / count
     variance = (frames * real).square().sum(dim=(1, 2), keepdim=True) / count
@@ -103,11 +103,11 @@ def standardise(frames: Tensor, real: Tensor) -> Tensor:
 
 
 def mel_filters(num_bands: int, num_bins: int, sample_rate: int) -> Tensor:
-    """(bins, bands): overlapping triangles, evenly spaced in mel = 2595 log10(1 + hertz / 700).
+    """Compute filters (bins, bands): overlapping triangles, evenly spaced on the mel scale.
 
-    The formula is O'Shaughnessy's (Speech Communication: Human and Machine, 1987, page 150), the
-    triangles are those of Davis and Mermelstein (IEEE Transactions on Acoustics, Speech, and
-    Signal Processing 28(4), 1980).
+    mel = 2595 log10(1 + hertz / 700) is O'Shaughnessy's formula (Speech Communication: Human and
+    Machine, 1987, page 150). The triangles are those of Davis and Mermelstein (IEEE Transactions on
+    Acoustics, Speech, and Signal Processing 28(4), 1980).
     """
     highest = 2595 * math.log10(1 + sample_rate / 2 / 700)
     corners = 700 * (10 ** (torch.linspace(0, highest, num_bands + 2) / 2595) - 1)

@@ -1,4 +1,4 @@
-"""The data module: recordings of spoken digits, or of any other words."""
+"""Data module for recordings of spoken digits, or of any other words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from perceiver_spectrogram.clips import NOUN, SUFFIXES, collate, decode
 
 TEST_TAKES, VALIDATION_TAKES = range(10), range(10, 13)
-"""The takes that are held back. All others are for training."""
+"""Held-out takes. All others are for training."""
 
 
 class SpokenDigitsDataModule(NamedLabels, PerceiverDataModule):
@@ -26,12 +26,12 @@ class SpokenDigitsDataModule(NamedLabels, PerceiverDataModule):
 
     Args:
         path: the folder or zip archive with the files.
-        sample_rate: samples in a second, which must be that of the files.
-        max_delay_ms: milliseconds of silence before a clip in training, at most.
+        sample_rate: samples per second of the files.
+        max_delay_ms: maximum silence before a clip in training, in milliseconds.
         batch_size: examples per batch and device, in training.
         valid_batch_size: the same in validation and test; null: as in training.
-        num_workers: processes that load data; null: as the device needs.
-        seed: seed of order and chance; null: that of the run.
+        num_workers: number of data loading processes; null: depends on the device.
+        seed: random seed; null: that of the run.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class SpokenDigitsDataModule(NamedLabels, PerceiverDataModule):
 
     @cached_property
     def clips(self) -> dict[str, list[tuple[Tensor, str]]]:
-        """The samples and the word of each clip, by split; read at the first use."""
+        """Samples and word of each clip, by split, read on first access."""
         clips: dict[str, list[tuple[Tensor, str]]] = {"train": [], "validation": [], "test": []}
         for name, content in read_files(self.path, SUFFIXES, NOUN):
             parts = re.fullmatch(r"([^_]+)_.+_(\d+)", Path(name).stem)
             if parts is None:
-                raise UserError(f"{name}: expected is a name like 7_jackson_32.wav")
+                raise UserError(f"{name}: must have a name like 7_jackson_32.wav")
             word, take = parts[1], int(parts[2])
             split = "test" if take in TEST_TAKES else "train"
             split = "validation" if take in VALIDATION_TAKES else split
@@ -67,7 +67,7 @@ class SpokenDigitsDataModule(NamedLabels, PerceiverDataModule):
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """The word of each clip, which ``label_names`` and ``num_classes`` follow from."""
+        """Word of each clip, from which ``label_names`` and ``num_classes`` are derived."""
         return {split: [word for _, word in clips] for split, clips in self.clips.items()}
 
     def setup(self, stage: str | None = None) -> None:
@@ -78,12 +78,12 @@ class SpokenDigitsDataModule(NamedLabels, PerceiverDataModule):
 
 
 class Clips(ExampleDataset):
-    """The clips of a split.
+    """Examples of a split.
 
     Args:
-        clips: the samples (t) of each clip.
-        labels: (n,) the index of the word of each.
-        max_delay: samples of silence before a clip in training, at most.
+        clips: samples (t) of each clip.
+        labels: (n,) index of the word of each clip.
+        max_delay: maximum silence before a clip in training, in samples.
         seed: seed of the run.
     """
 
@@ -98,6 +98,6 @@ class Clips(ExampleDataset):
 
     def example(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
         samples = self.clips[index]
-        if rng is not None:  # in training, begin a little later
+        if rng is not None:  # training: random silence at the start
             samples = pad(samples, (int(rng.integers(self.max_delay + 1)), 0))
         return {"input_values": samples, "labels": self.labels[index]}

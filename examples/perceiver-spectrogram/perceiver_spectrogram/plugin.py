@@ -1,4 +1,4 @@
-"""What this package registers. Imports nothing heavy."""
+"""Specs of this package. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="input",
             adapter="perceiver_spectrogram.adapter:SpectrogramInputAdapter",
             config="perceiver_spectrogram.adapter:SpectrogramEncoderConfig",
-            summary="sound as the frames of a log-mel spectrogram",
+            summary="sound as frames of a log-mel spectrogram",
             links={"sample_rate": "sample_rate"},
             reads=("input_values", "attention_mask"),
             reader="perceiver_spectrogram.reading:SpectrogramReader",
@@ -32,7 +32,7 @@ def perceiver_data() -> list[DataSpec]:
             name="spoken-digits",
             module="perceiver_spectrogram.data:SpokenDigitsDataModule",
             tasks=("classification",),
-            summary="recordings of spoken digits, or of other words: 7_jackson_32.wav, ...",
+            summary="recordings of spoken digits or other words: 7_jackson_32.wav, ...",
             yields=("input_values", "attention_mask"),
             defaults={
                 "model.encoder": "spectrogram",

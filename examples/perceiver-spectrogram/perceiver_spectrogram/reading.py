@@ -1,4 +1,4 @@
-"""What ``perceiver predict`` reads: .wav files."""
+"""Reader of .wav files for ``perceiver predict``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perceiver_spectrogram.clips import NOUN, SUFFIXES, collate, decode
 
 
 class SpectrogramReader(FileReader):
-    """Reader of .wav files, also those in folders and zip archives."""
+    """Reader of .wav files, including those in folders and zip archives."""
 
     suffixes, noun = SUFFIXES, NOUN
     input_adapter: SpectrogramInputAdapter
@@ -25,7 +25,7 @@ class SpectrogramReader(FileReader):
         return collate(examples)
 
     def tokens(self, example: dict[str, Tensor]) -> list[str]:
-        """Name each frame by its time."""
+        """Return the time of each frame as its name."""
         rate, hop = self.input_adapter.config.sample_rate, self.input_adapter.hop
         samples = range(0, len(example["input_values"]), hop)
         return [f"{1000 * sample // rate} ms" for sample in samples]

@@ -1,4 +1,4 @@
-"""Two words, as tones of different pitch."""
+"""Fixtures: recordings of two words, as tones of different pitch."""
 
 import wave
 from pathlib import Path
@@ -19,7 +19,7 @@ def write_wav(path: Path, samples: np.ndarray, rate: int = 8000, width: int = 2)
 
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 20 takes of each word, 5 to 24, of different lengths and loudness."""
+    """Folder with takes 5 to 24 of each word, of different lengths and loudness."""
     folder = tmp_path_factory.mktemp("tones")
     rng = np.random.default_rng(0)
     for word, pitch in PITCHES.items():

@@ -1,4 +1,4 @@
-"""The spectrogram beside an implementation of another hand, and what must not change it."""
+"""Spectrograms, against those of another library."""
 
 import numpy as np
 import pytest
@@ -25,16 +25,18 @@ def adapter():
 @pytest.mark.parametrize(
     ("num_bands", "num_bins", "sample_rate"), [(40, 201, 8000), (23, 257, 16000)]
 )
-def test_mel_filters_are_those_of_another_library(num_bands, num_bins, sample_rate):
-    theirs = mel_filter_bank(num_bins, num_bands, 0, sample_rate / 2, sample_rate, mel_scale="htk")
-    ours = mel_filters(num_bands, num_bins, sample_rate)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    assert (ours.sum(dim=0) > 0).all()
+def test_mel_filters_equal_those_of_transformers(num_bands, num_bins, sample_rate):
+    expected = mel_filter_bank(
+        num_bins, num_bands, 0, sample_rate / 2, sample_rate, mel_scale="htk"
+    )
+    filters = mel_filters(num_bands, num_bins, sample_rate)
+    np.testing.assert_allclose(filters, expected, atol=1e-5)
+    assert (filters.sum(dim=0) > 0).all()
 
 
-def test_log_mel_is_that_of_another_library(adapter):
+def test_log_mel_equals_that_of_transformers(adapter):
     sound = torch.randn(1234)
-    theirs = spectrogram(
+    expected = spectrogram(
         sound.numpy(),
         np.hanning(201)[:-1],
         frame_length=200,
@@ -45,11 +47,13 @@ def test_log_mel_is_that_of_another_library(adapter):
         mel_filters=adapter.filters.numpy(),
         mel_floor=0.0,
     )
-    np.testing.assert_allclose(adapter.log_mel(sound[None])[0].T, np.log(theirs + 1e-3), atol=1e-3)
+    np.testing.assert_allclose(
+        adapter.log_mel(sound[None])[0].T, np.log(expected + 1e-3), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("length", [1, 79, 80, 81, 1600, 1601])
-def test_a_clip_is_the_same_alone_and_beside_a_longer_one(adapter, length):
+def test_padding_does_not_change_a_clip(adapter, length):
     clip, longer = torch.randn(length), torch.randn(3000)
     alone, both = adapter(to_batch([clip])), adapter(to_batch([clip, longer]))
     num_frames = -(-length // 80)
@@ -62,7 +66,7 @@ def test_a_clip_is_the_same_alone_and_beside_a_longer_one(adapter, length):
     torch.testing.assert_close(both.x[:1, :num_frames], alone.x, rtol=1e-3, atol=1e-3)
 
 
-def test_loudness_does_not_count_and_time_does(adapter):
+def test_loudness_is_normalised_and_time_encoded(adapter):
     sound = torch.randn(2400)
     usual, loud = adapter(to_batch([sound])).x, adapter(to_batch([sound * 7])).x
     torch.testing.assert_close(usual, loud, rtol=0.05, atol=0.05)

@@ -1,4 +1,4 @@
-"""The command trains on recordings and knows those that it never heard."""
+"""Training and prediction on the command line."""
 
 import json
 import shutil
@@ -23,19 +23,19 @@ def perceiver(*arguments, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def test_a_trained_model_knows_new_recordings(tones, tmp_path):
+def test_trained_model_classifies_held_out_recordings(tones, tmp_path):
     words = ("--task=classification", "--model.encoder=spectrogram", "--data=spoken-digits")
     fit = perceiver("fit", *words, f"--data.path={tones}", *SMALL, cwd=tmp_path)
     assert fit.returncode == 0, fit.stderr
 
-    held_back = tmp_path / "held back"
-    held_back.mkdir()
+    held_out = tmp_path / "held out"
+    held_out.mkdir()
     for path in tones.glob("*_[5-9].wav"):
-        shutil.copy(path, held_back)
-    (held_back / "broken.wav").write_text("no sound")
-    done = perceiver("predict", "--ckpt_path=best", "held back", "--format=json", cwd=tmp_path)
+        shutil.copy(path, held_out)
+    (held_out / "broken.wav").write_text("no sound")
+    done = perceiver("predict", "--ckpt_path=best", "held out", "--format=json", cwd=tmp_path)
     assert done.returncode == 1
     assert "broken.wav: not a .wav file" in done.stderr
-    answers = {answer["input"]: answer["label"] for answer in json.loads(done.stdout)}
-    assert len(answers) == 10
-    assert all(name.startswith(f"held back/{word}_") for name, word in answers.items())
+    labels = {each["input"]: each["label"] for each in json.loads(done.stdout)}
+    assert len(labels) == 10
+    assert all(name.startswith(f"held out/{word}_") for name, word in labels.items())

@@ -1,4 +1,4 @@
-"""Recordings are read, split and varied as the data module says."""
+"""Reading, splitting and augmentation of recordings."""
 
 import shutil
 import zipfile
@@ -13,7 +13,7 @@ from perceiver_spectrogram.clips import decode
 from perceiver_spectrogram.data import SpokenDigitsDataModule
 
 
-def test_takes_are_held_back_and_no_clip_is_in_two_splits(tones):
+def test_splits_are_disjoint_and_by_take(tones):
     data = SpokenDigitsDataModule(str(tones))
     data.setup()
     splits = {
@@ -30,23 +30,23 @@ def test_takes_are_held_back_and_no_clip_is_in_two_splits(tones):
     assert data.class_counts == [12, 12]
 
 
-def test_a_zip_archive_holds_the_same_as_its_folder(tones, tmp_path):
+def test_zip_archive_equals_its_folder(tones, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "tones"), "zip", tones)
     in_folder, in_archive = (SpokenDigitsDataModule(str(path)).clips for path in (tones, archive))
     for split, clips in in_folder.items():
         assert [word for _, word in clips] == [word for _, word in in_archive[split]]
-        for (ours, _), (theirs, _) in zip(clips, in_archive[split], strict=True):
-            assert torch.equal(ours, theirs)
+        for (samples, _), (expected, _) in zip(in_archive[split], clips, strict=True):
+            assert torch.equal(samples, expected)
 
 
-def test_samples_are_those_that_were_written(tmp_path):
+def test_decode_averages_channels(tmp_path):
     sound = np.array([[0.0, 0.5], [-1.0, 0.0], [0.25, 0.25]])
     write_wav(tmp_path / "a.wav", sound)
     samples = decode((tmp_path / "a.wav").read_bytes(), "a.wav", 8000)
     assert samples.tolist() == [0.25, -0.5, 0.25]
 
 
-def test_a_delay_is_silence_and_depends_on_seed_epoch_and_index_alone(tones):
+def test_delay_is_silence_and_reproducible(tones):
     data = SpokenDigitsDataModule(str(tones), max_delay_ms=100, seed=3)
     data.setup()
     train = data.split_datasets["train"]
@@ -93,23 +93,23 @@ def nothing(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (wrong_rate, "1_a_7.wav: 16 bits, 44100 Hz; expected is sound of 16 bits, 8000 Hz"),
-        (wrong_width, "1_a_7.wav: 8 bits, 8000 Hz; expected is"),
-        (no_sound, "1_a_7.wav: there is no sound in it"),
-        (half_written, "1_a_7.wav: .*the file ends too early"),
+        (wrong_rate, "1_a_7.wav: must have 16 bits, 8000 Hz, got 16 bits, 44100 Hz"),
+        (wrong_width, "1_a_7.wav: must have 16 bits, 8000 Hz, got 8 bits, 8000 Hz"),
+        (no_sound, "1_a_7.wav: has no samples"),
+        (half_written, "1_a_7.wav: .*ends too early"),
         (no_wav, "1_a_7.wav: not a .wav file"),
         (cut_off, "1_a_7.wav: not a .wav file .it ends too early"),
-        (wrong_name, "seven.wav: expected is a name like 7_jackson_32.wav"),
+        (wrong_name, "seven.wav: must have a name like 7_jackson_32.wav"),
         (nothing, "there are no recordings"),
     ],
 )
-def test_what_is_no_recording_is_an_error_that_names_the_file(spoil, message, tmp_path):
+def test_invalid_recordings_are_reported(spoil, message, tmp_path):
     spoil(tmp_path)
     with pytest.raises(UserError, match=message):
         _ = SpokenDigitsDataModule(str(tmp_path)).clips
 
 
-def test_a_path_that_is_neither_folder_nor_archive_is_an_error(tmp_path):
+def test_invalid_paths_are_reported(tmp_path):
     (tmp_path / "notes.txt").touch()
     for name, message in (
         ("notes.txt", "notes.txt: neither a folder nor a zip archive"),
@@ -119,7 +119,7 @@ def test_a_path_that_is_neither_folder_nor_archive_is_an_error(tmp_path):
             _ = SpokenDigitsDataModule(str(tmp_path / name)).clips
 
 
-def test_an_archive_without_recordings_is_an_error(tmp_path):
+def test_empty_archives_are_reported(tmp_path):
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
     with pytest.raises(UserError, match="there are no recordings"):

@@ -1,9 +1,9 @@
-"""The plugin keeps the contract of perceiver's plugins."""
+"""The plugin passes perceiver's plugin checks."""
 
 import pytest
 from perceiver_registry.testing import plugin_checks
 
 
 @pytest.mark.parametrize("check", plugin_checks("spectrogram"))
-def test_the_contract(check):
+def test_plugin_check(check):
     check()

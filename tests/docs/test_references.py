@@ -1,4 +1,4 @@
-"""Cross references in docstrings and documents resolve: what they name exists."""
+"""Cross-references in docstrings and documents resolve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMED = re.compile(rf"`((?:{'|'.join(PACKAGES)})(?:\.\w+)+)`")
 
 
 def modules() -> list[str]:
-    """All modules of our packages."""
+    """Return all modules of the project's packages."""
     return sorted(
         ".".join([package, *file.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__")
         for package, folder in PACKAGES.items()
@@ -35,7 +35,7 @@ def modules() -> list[str]:
 
 
 def docstrings(tree: ast.AST, owner: str = "") -> Iterator[tuple[str, str]]:
-    """(name of the innermost class, text) of each docstring, those of attributes included."""
+    """Iterate over (name of the innermost class, text) of all docstrings, including those of attributes."""
     for node in ast.iter_child_nodes(tree):
         name = node.name if isinstance(node, ast.ClassDef) else owner
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
@@ -44,30 +44,30 @@ def docstrings(tree: ast.AST, owner: str = "") -> Iterator[tuple[str, str]]:
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name is that of a module, or of something in one."""
+    """Return whether a dotted name is a module, or an attribute path in a module."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         try:
-            thing: Any = importlib.import_module(".".join(parts[:length]))
+            module: Any = importlib.import_module(".".join(parts[:length]))
         except ModuleNotFoundError:
             continue
-        return has(thing, parts[length:])
+        return has(module, parts[length:])
     return False
 
 
-def has(thing: Any, path: list[str]) -> bool:
-    for part in path:
-        annotated = {name for base in getattr(thing, "__mro__", ()) for name in getattr(base, "__annotations__", ())}
-        if not hasattr(thing, part):
-            return part in annotated or part in set_in_methods(thing)
-        thing = getattr(thing, part)
+def has(value: Any, attributes: list[str]) -> bool:
+    for name in attributes:
+        annotated = {each for base in getattr(value, "__mro__", ()) for each in getattr(base, "__annotations__", ())}
+        if not hasattr(value, name):
+            return name in annotated or name in instance_attributes(value)
+        value = getattr(value, name)
     return True
 
 
-def set_in_methods(thing: Any) -> set[str]:
-    """Attributes that the methods of a class of ours set on ``self``."""
+def instance_attributes(value: Any) -> set[str]:
+    """Return the attributes that methods of a class of this project set on ``self``."""
     found: set[str] = set()
-    for base in getattr(thing, "__mro__", ()):
+    for base in getattr(value, "__mro__", ()):
         if base.__module__.partition(".")[0] in PACKAGES:
             source = Path(importlib.import_module(base.__module__).__file__ or "").read_text(encoding="utf-8")
             found |= set(re.findall(r"self\.(\w+)(?:: [^=\n]+)? = ", source))
@@ -75,7 +75,7 @@ def set_in_methods(thing: Any) -> set[str]:
 
 
 def resolves(name: str, module: Any, owner: str) -> bool:
-    """Whether a reference resolves: in the class or module that it is made in, or from its root."""
+    """Return whether a reference resolves in its class or module, or as an absolute name."""
     scopes = [getattr(module, owner)] if owner and hasattr(module, owner) else []
     return any(has(scope, name.split(".")) for scope in (*scopes, module, builtins)) or exists(name)
 
@@ -102,7 +102,7 @@ def test_names_in_documents(file):
     assert [name for name in names if not exists(name)] == []
 
 
-def test_a_wrong_reference_is_found():
+def test_unresolved_references_are_found():
     module = importlib.import_module("perceiver_registry.specs")
     assert not resolves("NO_SUCH_NAME", module, "")
     assert not exists("perceiver_plugins.sdk.LitPerceiver")

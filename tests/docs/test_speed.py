@@ -1,4 +1,4 @@
-"""What docs/speed.md shows works as it stands."""
+"""docs/speed.md: its commands and examples run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def commands(command: str) -> list[list[str]]:
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set first, so that monkeypatch restores them
         monkeypatch.setenv(variable, "0")
         monkeypatch.delenv(variable)
 
@@ -50,17 +50,17 @@ def test_python_examples_run():
 
 
 @pytest.mark.parametrize("argv", commands("fit"), ids=lambda argv: argv[2])
-def test_every_flag_sets_its_value(folder, argv, capsys):
+def test_flags_set_their_values(folder, argv, capsys):
     assert main([*argv, "--print_config"]) == 0
     values = yaml.safe_load(capsys.readouterr().out)
     for flag in argv[2:]:
         name, _, value = flag.removeprefix("--").partition("=")
         section, field = name.split(".")
-        said = values[section][field]
-        assert (said["adapter"] if isinstance(said, dict) else said) == yaml.safe_load(value)
+        actual = values[section][field]
+        assert (actual["adapter"] if isinstance(actual, dict) else actual) == yaml.safe_load(value)
 
 
-def test_training_in_the_backward_pass_then_predicting_with_8_bits(folder, capsys):
+def test_in_backward_training_and_int8_prediction(folder, capsys):
     (fit,) = (argv for argv in commands("fit") if "--optimizer.in_backward=true" in argv)
     clipping = [flag for flag in fit if "gradient_clip_val" not in flag]
     assert main([*clipping, *TINY]) == 2

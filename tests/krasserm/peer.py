@@ -108,83 +108,93 @@ def num_input_channels(config: Config) -> int:
     return encoder["image_shape"][2] + 2 * (2 * encoder["num_frequency_bands"] + 1)
 
 
-def random_state(config: Config) -> State:
-    """Return random weights with perceiver-io's names."""
-    encoder, decoder, latent = config["encoder"], config["decoder"], config["num_latent_channels"]
-    inputs = num_input_channels(config)
-    shapes: dict[str, tuple[int, ...]] = {"0.latent_provider._query": (config["num_latents"], latent)}
+class Shapes(dict[str, tuple[int, ...]]):
+    """Shapes of weights by name."""
 
-    def linear(name: str, inputs: int, outputs: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs), (outputs,)
+    def add_linear(self, name: str, inputs: int, outputs: int) -> None:
+        self[f"{name}.weight"], self[f"{name}.bias"] = (outputs, inputs), (outputs,)
 
-    def norm(name: str, channels: int) -> None:
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (channels,)
+    def add_norm(self, name: str, channels: int) -> None:
+        self[f"{name}.weight"] = self[f"{name}.bias"] = (channels,)
 
-    def layer(name: str, attention: str, q: int, kv: int, qk: int | None, v: int | None, widening: int) -> None:
+    def add_layer(
+        self, name: str, q: int, kv: int, qk: int | None, v: int | None, widening: int, residual=True
+    ) -> None:
+        """Add an attention layer; with ``kv=0`` a self-attention layer."""
+        attention = f"{name}.0.module" if residual else f"{name}.0"
         qk = qk or q
         v = v or qk
         if kv:
-            norm(f"{attention}.q_norm", q)
-            norm(f"{attention}.kv_norm", kv)
+            self.add_norm(f"{attention}.q_norm", q)
+            self.add_norm(f"{attention}.kv_norm", kv)
         else:
-            norm(f"{attention}.norm", q)
-        linear(f"{attention}.attention.q_proj", q, qk)
-        linear(f"{attention}.attention.k_proj", kv or q, qk)
-        linear(f"{attention}.attention.v_proj", kv or q, v)
-        linear(f"{attention}.attention.o_proj", v, q)
-        norm(f"{name}.1.module.0", q)
-        linear(f"{name}.1.module.1", q, widening * q)
-        linear(f"{name}.1.module.3", widening * q, q)
+            self.add_norm(f"{attention}.norm", q)
+        self.add_linear(f"{attention}.attention.q_proj", q, qk)
+        self.add_linear(f"{attention}.attention.k_proj", kv or q, qk)
+        self.add_linear(f"{attention}.attention.v_proj", kv or q, v)
+        self.add_linear(f"{attention}.attention.o_proj", v, q)
+        self.add_norm(f"{name}.1.module.0", q)
+        self.add_linear(f"{name}.1.module.1", q, widening * q)
+        self.add_linear(f"{name}.1.module.3", widening * q, q)
 
-    cross_qk, cross_v = (encoder[f"num_cross_attention_{kind}_channels"] for kind in ("qk", "v"))
-    if "image_shape" in encoder:
-        cross_qk = cross_qk or inputs
-    if "num_patch_hidden_channels" in encoder:
-        cross_v = cross_v or inputs
-    later = ["1"]
-    if encoder["num_cross_attention_layers"] > 1 and not encoder["first_cross_attention_layer_shared"]:
-        later.append("n")
-    for suffix in later:
-        name = f"0.cross_attn_{suffix}"
-        widening = encoder["cross_attention_widening_factor"]
-        layer(name, f"{name}.0.module", latent, inputs, cross_qk, cross_v, widening)
-    later = ["1"]
-    if encoder["num_self_attention_blocks"] > 1 and not encoder["first_self_attention_block_shared"]:
-        later.append("n")
-    for suffix in later:
-        for i in range(encoder["num_self_attention_layers_per_block"]):
-            name = f"0.self_attn_{suffix}.{i}"
-            channels = [encoder[f"num_self_attention_{kind}_channels"] for kind in ("qk", "v")]
-            layer(name, f"{name}.0.module", latent, 0, *channels, encoder["self_attention_widening_factor"])
+    def add_encoder(self, config: Config) -> None:
+        encoder, latent, inputs = config["encoder"], config["num_latent_channels"], num_input_channels(config)
+        self["0.latent_provider._query"] = (config["num_latents"], latent)
+        qk, v = (encoder[f"num_cross_attention_{kind}_channels"] for kind in ("qk", "v"))
+        if "image_shape" in encoder:
+            qk = qk or inputs
+        if "num_patch_hidden_channels" in encoder:
+            v = v or inputs
+        is_shared = encoder["num_cross_attention_layers"] == 1 or encoder["first_cross_attention_layer_shared"]
+        for suffix in "1" if is_shared else "1n":
+            self.add_layer(f"0.cross_attn_{suffix}", latent, inputs, qk, v, encoder["cross_attention_widening_factor"])
+        qk, v = (encoder[f"num_self_attention_{kind}_channels"] for kind in ("qk", "v"))
+        is_shared = encoder["num_self_attention_blocks"] == 1 or encoder["first_self_attention_block_shared"]
+        for suffix in "1" if is_shared else "1n":
+            for i in range(encoder["num_self_attention_layers_per_block"]):
+                self.add_layer(f"0.self_attn_{suffix}.{i}", latent, 0, qk, v, encoder["self_attention_widening_factor"])
 
-    table = None
-    if "vocab_size" in encoder:
-        shapes["0.input_adapter.txt_embedding.weight"] = (encoder["vocab_size"], inputs)
-        shapes["0.input_adapter.pos_embedding.weight"] = (encoder["max_seq_len"], inputs)
-    else:
-        table = fourier_table(tuple(encoder["image_shape"][:2]), encoder["num_frequency_bands"])
-    if "num_patch_hidden_channels" in encoder:
-        linear("0.input_adapter.linear", 2 * encoder["num_patch_input_channels"], encoder["num_patch_hidden_channels"])
+    def add_input_adapter(self, config: Config) -> None:
+        encoder, inputs = config["encoder"], num_input_channels(config)
+        if "vocab_size" in encoder:
+            self["0.input_adapter.txt_embedding.weight"] = (encoder["vocab_size"], inputs)
+            self["0.input_adapter.pos_embedding.weight"] = (encoder["max_seq_len"], inputs)
+        if "num_patch_hidden_channels" in encoder:
+            hidden = encoder["num_patch_hidden_channels"]
+            self.add_linear("0.input_adapter.linear", 2 * encoder["num_patch_input_channels"], hidden)
 
-    queries = decoder.get("num_output_query_channels") or inputs
-    number = decoder.get("max_seq_len") or ("vocab_size" in encoder and decoder.get("num_output_queries")) or 1
-    if "rescale_factor" not in decoder:
-        shapes["1.output_query_provider._query"] = (number, queries)
-    residual = ".module" if decoder["cross_attention_residual"] else ""
-    channels = [decoder[f"num_cross_attention_{kind}_channels"] for kind in ("qk", "v")]
-    widening = decoder["cross_attention_widening_factor"]
-    layer("1.cross_attn", f"1.cross_attn.0{residual}", queries, latent, *channels, widening)
-    if "vocab_size" in decoder and decoder["num_output_query_channels"] is None:
-        shapes["1.output_adapter.bias"] = (decoder["vocab_size"],)
-    else:
-        linear("1.output_adapter.linear", queries, decoder.get("num_classes") or decoder.get("vocab_size") or 2)
+    def add_decoder(self, config: Config) -> None:
+        encoder, decoder = config["encoder"], config["decoder"]
+        queries = decoder.get("num_output_query_channels") or num_input_channels(config)
+        number = decoder.get("max_seq_len") or ("vocab_size" in encoder and decoder.get("num_output_queries")) or 1
+        if "rescale_factor" not in decoder:
+            self["1.output_query_provider._query"] = (number, queries)
+        qk, v = (decoder[f"num_cross_attention_{kind}_channels"] for kind in ("qk", "v"))
+        widening, residual = decoder["cross_attention_widening_factor"], decoder["cross_attention_residual"]
+        self.add_layer("1.cross_attn", queries, config["num_latent_channels"], qk, v, widening, residual)
+        if "vocab_size" in decoder and decoder["num_output_query_channels"] is None:
+            self["1.output_adapter.bias"] = (decoder["vocab_size"],)
+        else:
+            outputs = decoder.get("num_classes") or decoder.get("vocab_size") or 2
+            self.add_linear("1.output_adapter.linear", queries, outputs)
 
+
+def random_state(config: Config) -> State:
+    """Return random weights with perceiver-io's names."""
+    shapes = Shapes()
+    shapes.add_encoder(config)
+    shapes.add_input_adapter(config)
+    shapes.add_decoder(config)
     # Scaled so that attention does not saturate.
     state = {
         name: torch.randn(shape) * (1.0 / math.sqrt(shape[-1]) if len(shape) > 1 else 0.5)
         for name, shape in shapes.items()
     }
-    return state if table is None else state | {"0.input_adapter.position_encoding.position_encoding": table}
+    encoder = config["encoder"]
+    if "vocab_size" in encoder:
+        return state
+    table = fourier_table(tuple(encoder["image_shape"][:2]), encoder["num_frequency_bands"])
+    return state | {"0.input_adapter.position_encoding.position_encoding": table}
 
 
 def outputs(config: Config, state: State, x: Tensor, padding: Tensor | None = None) -> Tensor:

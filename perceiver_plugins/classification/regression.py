@@ -124,8 +124,8 @@ class LitRegressor(LitPerceiver):
         predictions: Tensor = self.model(batch)
         if targets.shape != predictions.shape:
             raise UserError(
-                f"labels: {targets.shape[1]} targets per example, the model has {predictions.shape[1]} (mixed labels, "
-                "as of mixup and cutmix, are for classes)"
+                f"labels: {targets.shape[1]} targets per example, the model has {predictions.shape[1]} (mixup and "
+                "cutmix are for classes)"
             )
         if targets.isinf().any():
             raise DataError("labels: a target is infinite (remove it from the data)")

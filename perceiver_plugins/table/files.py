@@ -104,7 +104,7 @@ class TableFilesDataModule(TableDataModule):
         """Return the feature columns of the first training file or, without training data, of the model.
 
         Raises:
-            DataError: If the first file has label columns alone, or another file has further columns.
+            DataError: If the first file has no feature columns, or another file has additional columns.
         """
         files = list(dict.fromkeys(file for files in self.files.values() for file in files))
         if "train" in self.files:

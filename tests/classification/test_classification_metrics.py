@@ -95,7 +95,7 @@ def test_top5_accuracy_needs_more_than_five_classes(num_classes):
 
 
 def cells(picture: np.ndarray, number: int) -> np.ndarray:
-    """Whether each cell of a drawn matrix is dark, sampled near a corner of the cell."""
+    """Mask of the dark cells of a drawn matrix, sampled near a corner of each cell."""
     lightest, darkest = (np.array(matplotlib.colormaps["Blues"](value)[:3]) for value in (0.0, 1.0))
     drawn = [np.abs(picture[..., :3] - colour).max(-1) < 0.01 for colour in (lightest, darkest)]
     rows, columns = (np.flatnonzero((drawn[0] | drawn[1]).any(axis)) for axis in (1, 0))
@@ -108,7 +108,7 @@ def test_confusion_matrix_image(classifier, sequences, data_module, quiet_traine
     module = classifier(3)
     batch = sequences(40)
     predicted = module.model(batch).argmax(dim=1)
-    batch["labels"] = torch.where(predicted == 1, 2, 0)  # row 2: column 1 alone
+    batch["labels"] = torch.where(predicted == 1, 2, 0)  # row 2 has counts only in column 1
     logger = TensorBoardLogger(tmp_path, name=None)
     quiet_trainer(logger=logger).validate(module, datamodule=data_module(batch), verbose=False)
     logger.finalize("success")

@@ -130,8 +130,8 @@ def test_masks_are_filled_without_pad_token(tokenizer_without_pad, text_config, 
     texts = ["a <mask> b", "<mask> and <mask> in more words"]
     fillings = filler.fill(texts, top_k=1)
     assert [len(filling.masks) for filling in fillings] == [1, 2]
-    alone = [filler.fill([text], top_k=1)[0] for text in texts]
-    assert [filling.filled for filling in fillings] == [filling.filled for filling in alone]
+    expected = [filler.fill([text], top_k=1)[0] for text in texts]
+    assert [filling.filled for filling in fillings] == [filling.filled for filling in expected]
 
 
 def test_failed_samples_do_not_stop_the_run() -> None:

@@ -290,9 +290,9 @@ def test_stream_resumes_exactly(workers: int, starts: tuple[int, ...]) -> None:
         batches = iter(StreamLoader(chunks, lambda: start, num_workers=workers))
         return [originals(next(batches)) for _ in range(count)]
 
-    alone = take(0, 24)  # more than one pass
+    uninterrupted = take(0, 24)  # more than one pass
     for start in starts:
-        assert take(start, 24 - start) == alone[start:]
+        assert take(start, 24 - start) == uninterrupted[start:]
 
 
 def test_too_few_documents_for_workers_are_refused() -> None:
@@ -321,7 +321,7 @@ class RecordingModel(BoringModel):
         return originals(batch)
 
 
-class SaveEach(Callback):
+class SaveEachStep(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -357,12 +357,12 @@ def test_streamed_training_resumes_exactly(folder: Path, tmp_path: Path) -> None
         )
 
     options = {"max_steps": 20, "val_check_interval": 5}
-    alone = fit(module(), [SaveEach(tmp_path)], **options)
-    assert alone.validated == set(documents[:8])
-    first_pass = [text for batch in alone.trained[:13] for text in batch]
+    uninterrupted = fit(module(), [SaveEachStep(tmp_path)], **options)
+    assert uninterrupted.validated == set(documents[:8])
+    first_pass = [text for batch in uninterrupted.trained[:13] for text in batch]
     assert sorted(first_pass) == documents[8:]
     for step in (3, 5, 13):
-        assert fit(module(), [], tmp_path / f"{step}.ckpt", **options).trained == alone.trained[step:]
+        assert fit(module(), [], tmp_path / f"{step}.ckpt", **options).trained == uninterrupted.trained[step:]
     with pytest.raises(UserError, match=r"streaming: has no epochs \(pass trainer\.max_steps"):
         fit(module(), [], max_epochs=1)
 

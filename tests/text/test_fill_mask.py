@@ -85,11 +85,12 @@ def test_batches_equal_single_texts(filler):
     together = filler.fill(texts, top_k=2)
     assert [filling.text for filling in together] == texts
     for text, filling in list(zip(texts, together, strict=True))[::13]:
-        (alone,) = filler.fill([text], top_k=2)
+        (expected,) = filler.fill([text], top_k=2)
         assert [len(guesses) for guesses in filling.masks] == [2] * text.count("<mask>")
-        for guesses, guesses_alone in zip(filling.masks, alone.masks, strict=True):
-            assert [g.token for g in guesses] == [g.token for g in guesses_alone]
-            assert [g.probability for g in guesses] == pytest.approx([g.probability for g in guesses_alone], rel=1e-4)
+        for guesses, others in zip(filling.masks, expected.masks, strict=True):
+            assert [guess.token for guess in guesses] == [guess.token for guess in others]
+            probabilities = [guess.probability for guess in others]
+            assert [guess.probability for guess in guesses] == pytest.approx(probabilities, rel=1e-4)
 
 
 def test_special_tokens_are_never_guessed(filler):

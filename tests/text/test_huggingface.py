@@ -41,8 +41,8 @@ VARIANTS = {
         "d_model": 72,
         "cross_attention_shape_for_attention": "q",
     },
-    "qk-alone": {"qk_channels": 20, "use_query_residual": False, "d_model": 8},
-    "v-alone": {"v_channels": 20, "num_blocks": 3, "self_attention_widening_factor": 2},
+    "qk-only": {"qk_channels": 20, "use_query_residual": False, "d_model": 8},
+    "v-only": {"v_channels": 20, "num_blocks": 3, "self_attention_widening_factor": 2},
     "no-residual": {
         "use_query_residual": False,
         "num_blocks": 2,

@@ -206,6 +206,12 @@ def test_long_documents_are_cut(write: Callable[..., str]) -> None:
     end = LabelledTextFilesDataModule(*files, truncation_side="left", **options)
     assert [text for text, _ in examples(end)] == [text[-30:], "short"]
 
+
+def test_random_shift_and_truncation(write: Callable[..., str]) -> None:
+    text = "".join(f"{number:03d}" for number in range(100))
+    train = write(rows((text, 0), ("short", 1)))
+    files = (train, train_copy(train))
+    options = {"target": "class", "max_seq_len": 30, "random_min_seq_len": 10}
     shifted = LabelledTextFilesDataModule(*files, random_train_shift=True, **options)
     assert [text for text, _ in examples(shifted, "validation")] == [text[:30], "short"]
     dataset = shifted.split_datasets["train"]
@@ -747,17 +753,23 @@ def test_python_code(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = next(iter(module.train_dataloader()))
     assert batch["input_ids"].shape == batch["labels"].shape == (64, 128)
     assert ((batch["labels"] == IGNORED) == (batch["attention_mask"] == 0)).all()
-    classes: dict[str, set[int]] = {}
-    for text, labels in examples(module, "train"):
-        if text.isascii():
-            for character, label in zip(text, labels.tolist(), strict=False):
-                classes.setdefault(character, set()).add(label)
+    classes = classes_by_character(examples(module))
     space, comment, string, number, operator, *words = range(8)
     assert operator in classes["@"] <= {comment, string, operator}
     assert comment in classes["#"] <= {comment, string}
     assert classes["e"] >= {comment, string, *words}
     assert number in classes["7"] <= {comment, string, number, words[2]}
     assert {character for character, found in classes.items() if space in found} <= {" ", "\n", "\t", "\f", "\\"}
+
+
+def classes_by_character(labelled: list[tuple[str, Any]]) -> dict[str, set[int]]:
+    """Classes of each character in ASCII texts, which have one byte per character."""
+    classes: dict[str, set[int]] = {}
+    for text, labels in labelled:
+        if text.isascii():
+            for character, label in zip(text, labels.tolist(), strict=False):
+                classes.setdefault(character, set()).add(label)
+    return classes
 
 
 def test_lexical_classes_of_code(tmp_path: Path) -> None:
@@ -791,38 +803,35 @@ def test_generated_texts_for_masked_language_modelling() -> None:
 # real data
 
 
-@pytest.mark.parametrize(
-    ("files", "names", "counts"),
-    [
-        (
-            {"train_files": "sst2/train.jsonl.xz", "val_files": "sst2/dev.jsonl.xz"},
-            ["0", "1"],
-            {"train": 6920, "validation": 872},
-        ),
-        ({"train_files": "banking77/train.jsonl.xz"}, 77, {"all": 10003}),
-        ({"train_files": "sms-spam/train.jsonl.xz"}, ["ham", "spam"], {"all": 4480}),
-    ],
-    ids=lambda value: value["train_files"] if isinstance(value, dict) and "train_files" in value else "",
-)
-def test_real_data(files: dict[str, str], names: list[str] | int, counts: dict[str, int]) -> None:
-    paths = {flag: str(sample_data(name)) for flag, name in files.items()}
-    module = LabelledTextFilesDataModule(**paths, target="class")  # type: ignore[arg-type]
-    assert (module.num_classes if isinstance(names, int) else module.label_names) == names
+def counted_labels(path: str) -> Counter[str]:
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        return Counter(str(json.loads(line)["label"]) for line in file)
+
+
+def test_real_data_with_validation_file() -> None:
+    files = [str(sample_data(f"sst2/{name}.jsonl.xz")) for name in ("train", "dev")]
+    module = LabelledTextFilesDataModule(*files, target="class")
+    assert module.label_names == ["0", "1"]
+    assert dict(zip(module.label_names, module.class_counts, strict=True)) == counted_labels(files[0])
     module.setup()
-    sizes = {split: len(dataset) for split, dataset in module.split_datasets.items()}
-    assert sum(module.class_counts) == sizes["train"]
-    if "all" in counts:
-        assert sum(sizes.values()) == counts["all"]
-        assert sizes["validation"] == pytest.approx(0.05 * counts["all"], rel=0.1)
-    else:
-        assert sizes == counts
-    labels = np.concatenate([dataset.documents.labels for dataset in module.split_datasets.values()])
-    with lzma.open(paths["train_files"], "rt", encoding="utf-8") as file:
-        expected = Counter(str(json.loads(line)["label"]) for line in file)
-    if "all" in counts:
-        assert Counter(module.label_names[label] for label in labels) == expected
-    else:
-        assert dict(zip(module.label_names, module.class_counts, strict=True)) == expected
+    assert {split: len(dataset) for split, dataset in module.split_datasets.items()} == {
+        "train": 6920,
+        "validation": 872,
+    }
+
+
+@pytest.mark.parametrize(("name", "num_classes", "size"), [("banking77", 77, 10003), ("sms-spam", 2, 4480)])
+def test_real_data_with_held_out_validation(name: str, num_classes: int, size: int) -> None:
+    file = str(sample_data(f"{name}/train.jsonl.xz"))
+    module = LabelledTextFilesDataModule(file, target="class")
+    assert module.num_classes == num_classes
+    module.setup()
+    train, validation = (module.split_datasets[split] for split in ("train", "validation"))
+    assert sum(module.class_counts) == len(train)
+    assert len(train) + len(validation) == size
+    assert len(validation) == pytest.approx(0.05 * size, rel=0.1)
+    labels = np.concatenate([dataset.documents.labels for dataset in (train, validation)])
+    assert Counter(module.label_names[label] for label in labels) == counted_labels(file)
 
 
 def test_several_files_per_split() -> None:

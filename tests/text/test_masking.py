@@ -29,16 +29,21 @@ def mask_one(masker: Masker, ids: np.ndarray, parts: np.ndarray, rng: np.random.
     return shown[0], labels[0]
 
 
-def plain_masks(masker: Masker, ids: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
-    """Mask an example unit by unit, with the same random draws as the masker."""
-    ordinary = [not masker.is_special[token] for token in ids]
+def plain_units(masker: Masker, ids: np.ndarray, parts: np.ndarray) -> list[list[int]]:
+    """Indices of the tokens of each word; of each ordinary token without words."""
+    ordinary = [index for index, token in enumerate(ids) if not masker.is_special[token]]
     words: list[list[int]] = []
-    for index, part in enumerate(parts):
-        if masker.whole_words and part != NO_WORD and ordinary[index]:
-            if part == WORD_START or not words or words[-1][-1] != index - 1:
+    for index in ordinary if masker.whole_words else []:
+        if parts[index] != NO_WORD:
+            if parts[index] == WORD_START or not words or words[-1][-1] != index - 1:
                 words.append([])
             words[-1].append(index)
-    units = words or [[index] for index in range(len(ids)) if ordinary[index]]
+    return words or [[index] for index in ordinary]
+
+
+def plain_masks(masker: Masker, ids: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
+    """Mask an example unit by unit, with the same random draws as the masker."""
+    units = plain_units(masker, ids, parts)
     chosen = [draw < masker.mask_prob for draw in rng.random(len(units))]
     if units and not any(chosen):
         chosen[rng.integers(len(units))] = True
@@ -66,7 +71,7 @@ def test_batches_equal_plain_masks(whole_words: bool, mask_prob: float) -> None:
     ids, parts = ids.copy(), parts.copy()
     ids[210:215], parts[210:215] = TOKENIZER.eos_token_id, NO_WORD
     blank = ord(" ") + 6
-    ids[3], parts[3] = blank, NO_WORD  # a row of white space alone
+    ids[3], parts[3] = blank, NO_WORD  # a row of white space
     parts[[4, 215]] = WORD_START
     longest = max(stop - start for start, stop in rows)
     batch_ids, batch_parts = np.full((len(rows), longest), 77), np.ones((len(rows), longest), np.uint8)

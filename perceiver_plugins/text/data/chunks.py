@@ -18,7 +18,7 @@ class MaskedChunks(BatchDataset):
     """Dataset of masked chunks of equal length, which makes whole batches.
 
     The last chunk may be shorter; it is dropped if it has fewer than ``min_seq_len`` tokens, unless it is the only
-    chunk. Random numbers depend on (seed, epoch, index) alone.
+    chunk. Random numbers depend only on (seed, epoch, index).
 
     Args:
         tokens: The tokens.

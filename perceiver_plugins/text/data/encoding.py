@@ -20,8 +20,8 @@ word."""
 def byte_word_parts(data: np.ndarray) -> np.ndarray:
     """Segment a UTF-8 text into words.
 
-    A word is a run of characters without white space (Unicode's, as of :meth:`str.isspace`), punctuation included. A
-    mask of whole words therefore never splits a character, and reveals the length of a word but not its punctuation.
+    A word is a run of characters other than Unicode white space (:meth:`str.isspace`), punctuation included. A mask
+    of whole words therefore never splits a character, and reveals the length of a word but not its punctuation.
 
     Args:
         data: (n,) uint8, UTF-8.

@@ -134,7 +134,7 @@ class LabelledEncoder:
 def hold_out(documents: datasets.Dataset, fraction: float) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Split labelled documents into (train, validation), stratified by class.
 
-    The choice depends on the texts alone, so that equal texts of a class stay in one split.
+    The choice depends only on the texts, so that equal texts of a class stay in one split.
 
     Args:
         documents: Columns ``text`` and ``labels``.
@@ -192,8 +192,8 @@ def store_documents(folder: Path, encoded: datasets.Dataset, by_token: bool) -> 
 class LabelledDocuments(BatchDataset):
     """Dataset of labelled documents, which makes whole batches.
 
-    A document that, with special tokens, is longer than ``max_seq_len`` is cut. Random numbers depend on
-    (seed, epoch, index) alone.
+    A document that, with special tokens, is longer than ``max_seq_len`` is cut. Random numbers depend only on
+    (seed, epoch, index).
 
     Args:
         documents: The documents.

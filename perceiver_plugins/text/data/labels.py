@@ -252,7 +252,7 @@ class TokenLabels(Labels):
         self.classes.recall(facts["label_names"])
 
     def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
-        # Subword tokenizers label the first token of a word alone.
+        # With subword tokenizers, only the first token of a word has a label.
         first_only = self.tokens_column is not None and encoder.offset is None
         rows = [self._encode(encoder, text, runs, first_only) for text, runs in zip(texts, values, strict=True)]
         return [ids for ids, _ in rows], [labels for _, labels in rows]

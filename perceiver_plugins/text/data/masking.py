@@ -69,7 +69,7 @@ class Masker:
                 choice[begin + rng.integers(end - begin)] = 0.0
             rng.random(out=treatment[begin:end])
 
-        # Tokens outside of units have index -1: the appended value, which leaves them alone.
+        # Tokens outside of units have index -1, the appended value, and are never chosen.
         choice, treatment = np.append(choice, 1.0)[units], np.append(treatment, 1.0)[units]
         predicted = choice < self.mask_prob
         labels = np.where(predicted, masked_ids, IGNORED)
@@ -95,7 +95,7 @@ class Masker:
             words = (word_parts != NO_WORD) & ordinary
             first = word_parts == WORD_START
             first[:, :1] = True  # a chunk may start within a word, whose rest counts as a word
-            # Examples of white space alone are masked by token, so that every example has a label.
+            # Examples that consist of white space are masked by token, so that every example has a label.
             blank = ~words.any(axis=1, keepdims=True)
             members, starts = np.where(blank, ordinary, words), np.where(blank, ordinary, words & first)
         return np.where(members, np.cumsum(starts).reshape(starts.shape) - 1, -1), starts.sum(axis=1)

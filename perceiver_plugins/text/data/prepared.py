@@ -158,7 +158,7 @@ def write_documents(path: Path, documents: Iterable[Sequence[Any]], schema: pa.S
 def split_documents(
     documents: datasets.Dataset, fraction: float, work: Path
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Split documents into (train, validation), which depends on the documents alone.
+    """Split documents into (train, validation), the same for every seed.
 
     Of many documents, some are drawn at random; of few (one long text, for example), the end of each is cut off.
 

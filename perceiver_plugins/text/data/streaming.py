@@ -32,7 +32,7 @@ class StreamedChunks(IterableDataset[dict[str, Tensor]]):
     """Infinite stream of batches of masked chunks, shared by ranks and their worker processes.
 
     In each pass over the documents, every document goes to exactly one worker of one rank: by shard if there are at
-    least as many shards as workers in all, otherwise round-robin. Each pass is shuffled anew. The stream is infinite
+    least as many shards as workers in all, otherwise round-robin. Each pass has its own order. The stream is infinite
     because ranks whose streams ended at different steps would wait for each other forever.
 
     The stream starts after :attr:`start` batches of its rank. Documents before are read again and skipped, so that

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import traceback
 
-REQUIREMENT = re.compile(r"[Rr]equirement '([^']+)' not met|pip install (?:-U )?'?([\w.\[\]<>=!~, -]*[\w\]])'?`")
+from perceiver_registry.extras import MissingRequirement, find_requirement, missing_requirement
+
+REQUIREMENT = re.compile(
+    r"[Rr]equirement '([^']+)' not met|pip install (?:-U )?'?([\w.\[\]<>=!~, -]*[\w\]])'?`|Neither `(\w+)` nor"
+)
 """Requirement of a missing package, or its pip command, in Lightning's errors."""
 
 MODULE = re.compile(r"No module named '([\w]+)")
@@ -34,7 +37,8 @@ def missing_package(message: str, subject: str | None = None) -> str | None:
     requirement = next(filter(None, found.groups()))
     name = re.split(r"[\[<>=!~ ,]", requirement)[0]
     needed_by = subject or _quoted_name(message) or "this"
-    return f"{needed_by}: needs {name}, which is not installed (pip install {shlex.quote(requirement)})"
+    missing = find_requirement(name) or MissingRequirement(name, requirement)
+    return f"{needed_by}: {missing}"
 
 
 def _quoted_name(message: str) -> str | None:
@@ -46,6 +50,9 @@ def _quoted_name(message: str) -> str | None:
 def explain(error: BaseException) -> str | None:
     """Explain an error that a library raises about its arguments; None if this project may have caused it."""
     message = " ".join(str(error).split())
+    missing = missing_requirement(error, extras=_plugins_that_failed(error))
+    if missing is not None:
+        return f"{_innermost_class(error)}: {missing}"
     if isinstance(error, ImportError):
         return missing_package(message, _class_that_failed(error))
     subject = _class_that_failed(error) if not isinstance(error, AssertionError) else None
@@ -61,6 +68,20 @@ def _class_that_failed(error: BaseException) -> str | None:
         return None
     owners = [type(frame.f_locals["self"]) for frame in reversed(frames) if "self" in frame.f_locals]
     return next((owner.__name__ for owner in owners if owner.__module__.partition(".")[0] in LIGHTNING), None)
+
+
+def _innermost_class(error: BaseException) -> str:
+    """Name of the class whose method raised an error; that of the function if no method did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    owners = [type(frame.f_locals["self"]) for frame in reversed(frames) if "self" in frame.f_locals]
+    names = [owner.__name__ for owner in owners if not owner.__module__.startswith("importlib")]
+    return next(iter(names), frames[-1].f_code.co_name if frames else "this")
+
+
+def _plugins_that_failed(error: BaseException) -> list[str]:
+    """Names of the modules that raised an error, part by part: extras are named after plugins, and these after them."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [part for frame in frames for part in str(frame.f_globals.get("__name__", "")).split(".")]
 
 
 def _package(frame: object) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from perceiver_registry.discovery import Selection, discover
 from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNameError, in_one_line, near
+from perceiver_registry.extras import missing_requirement
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import LoadedPlugin, Plugin, load
 from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, TaskSpec
@@ -69,6 +70,9 @@ class Entry(Generic[S]):
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a stranger's module may do anything
+            missing = missing_requirement(error, self.plugin.distribution, (self.plugin.name,))
+            if missing is not None:
+                raise PluginError(f"{NOUNS[self.kind]} {self.name!r}: {missing}") from error
             raise PluginError(
                 f"{NOUNS[self.kind]} {self.name!r} ({self.plugin}): cannot import its {field} {place!r}: "
                 f"{in_one_line(error)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from email.message import Message
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +30,14 @@ from perceiver_cli.library_errors import explain, missing_package
             "Problem with given class_path 'pytorch_lightning.loggers.MLFlowLogger': Requirement 'mlflow' not met.",
             "MLFlowLogger: needs mlflow, which is not installed (pip install mlflow)",
         ),
-        ("No module named 'rich.progress'", "this: needs rich, which is not installed (pip install rich)"),
+        (
+            "No module named 'no_package.part'",
+            "this: needs no_package, which is not installed (pip install no_package)",
+        ),
+        (
+            "Neither `no_board` nor `no_boardX` is available. Try `pip install`ing either.",
+            "this: needs no_board, which is not installed (pip install no_board)",
+        ),
         ("Invalid learning rate: -1", None),
     ],
 )
@@ -43,6 +52,22 @@ def test_errors_of_other_code_are_not_explained():
         from perceiver_cli import no_such_name  # noqa: F401
     assert explain(ours.value) is None
     assert explain(missing_name.value) is None
+
+
+class Reader:
+    def read(self) -> None:
+        raise ModuleNotFoundError("No module named 'acme_codec'", name="acme_codec")
+
+
+def test_optional_dependency_comes_with_its_extra(monkeypatch):
+    metadata = {"entry_points": [SimpleNamespace(group="perceiver")], "requires": ["acme-codec>=2; extra == 'sound'"]}
+    names = Message()
+    names["Name"], names["Provides-Extra"] = "acme", "sound"
+    installed = SimpleNamespace(metadata=names, **metadata)
+    monkeypatch.setattr("perceiver_registry.extras.distributions", lambda: [installed])
+    with pytest.raises(ModuleNotFoundError) as missing:
+        Reader().read()
+    assert explain(missing.value) == "Reader: needs acme-codec, which is not installed (pip install 'acme[sound]')"
 
 
 def absent(package: str) -> None:

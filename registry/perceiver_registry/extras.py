@@ -1,0 +1,116 @@
+"""Optional dependencies: which extra of which distribution installs a missing package."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
+
+from perceiver_registry.hooks import PROJECT
+from perceiver_registry.plugins import is_same_distribution
+
+DISTRIBUTIONS = {
+    "cv2": "opencv-python",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Distributions whose import name differs, as the metadata of a missing distribution cannot be read."""
+
+
+@dataclass(frozen=True)
+class MissingRequirement:
+    """A requirement of an installed distribution that is not installed itself.
+
+    Attributes:
+        name: name of the missing distribution.
+        requirement: what to pass to ``pip install``, such as ``perceiver-zoo[text]``.
+    """
+
+    name: str
+    requirement: str
+
+    def __str__(self) -> str:
+        return f"needs {self.name}, which is not installed (pip install {shlex.quote(self.requirement)})"
+
+
+def missing_requirement(
+    error: BaseException, distribution: str | None = None, extras: Collection[str] = ()
+) -> MissingRequirement | None:
+    """Find the requirement that an import error is about.
+
+    Args:
+        error: the error.
+        distribution: name of the distribution that raised it, whose requirements are preferred.
+        extras: names of extras that are preferred, such as that of the plugin that raised it.
+
+    Returns:
+        None if the error is not about a missing package, or if no distribution with plugins requires it.
+    """
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    package = error.name.partition(".")[0]
+    return None if _is_installed(package) else find_requirement(package, distribution, extras)
+
+
+def find_requirement(
+    package: str, distribution: str | None = None, extras: Collection[str] = ()
+) -> MissingRequirement | None:
+    """Find the requirement that installs a package, among those of all distributions with plugins.
+
+    Args:
+        package: import name of the package, or name of its distribution.
+        distribution: name of the distribution whose requirements are preferred.
+        extras: names of extras that are preferred. Among others, the one with the fewest requirements is chosen.
+    """
+    name = DISTRIBUTIONS.get(package, package)
+    found = []
+    for each in _distributions_with_plugins():
+        own_name = each.metadata["Name"]
+        is_other = distribution is not None and not is_same_distribution(own_name, distribution)
+        for extra, requirements in _requirements(each):
+            text = next((text for key, text in requirements.items() if is_same_distribution(key, name)), None)
+            if text is not None:
+                rank = (is_other, bool(extra) and extra not in extras, len(requirements) if extra else 0, extra)
+                found.append((rank, f"{own_name}[{extra}]" if extra else text))
+    return MissingRequirement(name.replace("_", "-"), min(found)[1]) if found else None
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # ValueError: a module without a spec
+        return False
+
+
+def _distributions_with_plugins() -> Iterator[Distribution]:
+    for each in distributions():
+        try:
+            if any(point.group == PROJECT for point in each.entry_points) and each.metadata["Name"]:
+                yield each
+        except Exception:  # metadata of any installed distribution may be damaged
+            continue
+
+
+def _requirements(distribution: Distribution) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the requirements of each extra by name, first those of none (""); they are pip's arguments."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    parsed = []
+    for line in distribution.requires or ():
+        try:
+            parsed.append(Requirement(line))
+        except InvalidRequirement:
+            continue
+    base: dict[str, str] = {}
+    for extra in ("", *(distribution.metadata.get_all("Provides-Extra") or ())):
+        matching = {
+            each.name: f"{each.name}{each.specifier}"
+            for each in parsed
+            if each.marker is None or each.marker.evaluate({"extra": extra})
+        }
+        yield extra, matching if not extra else {name: text for name, text in matching.items() if name not in base}
+        base = base or matching

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -106,6 +104,9 @@ class ImageReader(FileReader):
         Raises:
             UserError: if the input positions are not a grid.
         """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional
+        from matplotlib.figure import Figure
+
         rows, columns = self._grid(example)
         for values in weights:
             if len(values) != rows * columns:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 
 import pytest
 import timm.optim
 import torch
 from torch import nn
+from transformers import get_constant_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup
 
 from perceiver_plugins.sdk.tasks.optimizers import (
+    constant_with_warmup,
+    cosine_with_warmup,
     create_lr_scheduler,
     create_optimizer,
     find_lr_scheduler,
@@ -154,3 +159,38 @@ def test_follow_schedule_without_schedule_sets_the_initial_rate():
 def test_fused_kernel_is_the_default(config, prefer_fused, fused):
     optimizer = create_optimizer(config, [torch.nn.Parameter(torch.zeros(2))], prefer_fused)
     assert optimizer.defaults["fused"] is fused
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 3])
+def test_schedules_equal_those_of_transformers(warmup_steps):
+    created = create_optimizer({"name": "SGD", "lr": 2.0}, parameters())
+    pairs = [
+        (constant_with_warmup(created, warmup_steps), get_constant_schedule_with_warmup(created, warmup_steps)),
+        (
+            cosine_with_warmup(created, warmup_steps, 10, 0.1),
+            get_cosine_with_min_lr_schedule_with_warmup(created, warmup_steps, 10, min_lr_rate=0.1),
+        ),
+    ]
+    for schedule, expected in pairs:
+        factors = [each.lr_lambdas[0] for each in (schedule, expected)]
+        assert [factors[0](step) for step in range(13)] == [factors[1](step) for step in range(13)]
+        assert schedule.state_dict() == expected.state_dict()  # checkpoints of earlier releases resume
+
+
+@pytest.fixture
+def without_timm(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setitem(sys.modules, "timm.optim", None)  # importing it raises ModuleNotFoundError
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *args: None if name == "timm" else find_spec(name, *args)
+    )
+    optimizers.cache_clear()
+    yield
+    optimizers.cache_clear()
+
+
+def test_optimizers_of_torch_need_no_timm(without_timm):
+    assert find_optimizer("AdamW") is torch.optim.AdamW
+    assert "AdamW" in optimizers()
+    with pytest.raises(UserError, match=r"unknown optimizer 'Lamb'; .*; if it is one of timm, it needs timm"):
+        find_optimizer("Lamb")

@@ -43,12 +43,15 @@ def load_stereo_pair() -> FlowPair:
     """Load the photographs and the flow between them, NaN where the disparity is unknown.
 
     Raises:
-        DataError: if scikit-image or its copy of the photographs is missing.
+        ModuleNotFoundError: if scikit-image is not installed.
+        DataError: if it lacks the photographs.
     """
     try:
         from skimage.data import stereo_motorcycle
 
         left, right, disparity = stereo_motorcycle()
+    except ModuleNotFoundError:  # an optional dependency
+        raise
     except Exception as error:  # a failed download of missing files raises any type
         surface_own_fault(error)
         raise DataError(

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-import pyarrow as pa
-
 from perceiver_plugins.sdk.errors import DataError
 
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -44,6 +42,8 @@ def open_binary(path: Path) -> IO[bytes]:
     if compression == ".bz2":
         return bz2.open(path)
     if compression == ".zst":
+        import pyarrow as pa  # optional
+
         if not pa.Codec.is_available("zstd"):
             raise DataError(f"{path}: this installation of pyarrow cannot read .zst (decompress the file first)")
         return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression="zstd")))

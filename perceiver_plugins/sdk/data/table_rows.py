@@ -12,15 +12,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from perceiver_plugins.sdk.data.cells import kind_of
 from perceiver_plugins.sdk.data.opening import TABLES, decoded_lines, file_format, is_table, open_binary, readable
 from perceiver_plugins.sdk.errors import DataError, one_line
 from perceiver_registry.errors import UserError, near, some_of
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 Row = tuple[str, Mapping[str, Any]]
 """Location of a row ("train.csv, line 3"), for messages, and its values by column."""
@@ -266,6 +266,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa  # optional
+    import pyarrow.parquet as pq
+
     source: Any = path
     if file_format(path)[1]:
         with open_binary(path) as file:  # Parquet files need random access
@@ -279,6 +282,8 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 def _read_parquet(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
     if path.stat().st_size == 0:
         return
+    import pyarrow as pa  # optional
+
     with _open_parquet(path) as table:
         names = table.schema_arrow.names
         _refuse_duplicates(str(path), names)

@@ -1,12 +1,11 @@
-"""Optimizers and learning rate schedules by name.
-
-timm and transformers are imported when they are used.
-"""
+"""Optimizers and learning rate schedules by name, from torch and, if it is installed, timm."""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from perceiver_plugins.sdk.tasks.parameter_groups import LAYER_DECAY, LR_SCALE, NO_DECAY, group_rates
 from perceiver_registry.errors import UserError, near
+from perceiver_registry.extras import MissingRequirement, find_requirement
 
 NAME = "name"
 """Key of a plain config: name of the optimizer or schedule. The other keys are its arguments."""
@@ -35,9 +35,7 @@ def constant_with_warmup(optimizer: Optimizer, warmup_steps: int = 0) -> LRSched
         optimizer: the optimizer.
         warmup_steps: optimizer steps until the full learning rate.
     """
-    from transformers.optimization import get_constant_schedule_with_warmup
-
-    return get_constant_schedule_with_warmup(optimizer, warmup_steps)
+    return LambdaLR(optimizer, functools.partial(_constant_factor, warmup_steps=warmup_steps))
 
 
 def cosine_with_warmup(
@@ -53,11 +51,22 @@ def cosine_with_warmup(
     """
     if training_steps is None:
         raise ValueError("cosine_with_warmup: training_steps is unknown")
-    from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
-
-    return get_cosine_with_min_lr_schedule_with_warmup(
-        optimizer, warmup_steps, training_steps, min_lr_rate=min_fraction
+    factor = functools.partial(
+        _cosine_factor, warmup_steps=warmup_steps, training_steps=training_steps, min_fraction=min_fraction
     )
+    return LambdaLR(optimizer, factor)
+
+
+def _constant_factor(step: int, *, warmup_steps: int) -> float:
+    return step / max(1.0, warmup_steps) if step < warmup_steps else 1.0
+
+
+def _cosine_factor(step: int, *, warmup_steps: int, training_steps: int, min_fraction: float) -> float:
+    if step < warmup_steps:
+        return step / max(1, warmup_steps)
+    progress = (step - warmup_steps) / max(1, training_steps - warmup_steps)
+    factor = 0.5 * (1.0 + math.cos(math.pi * progress))
+    return max(0.0, factor * (1 - min_fraction) + min_fraction)
 
 
 def _key(name: str) -> str:
@@ -74,9 +83,11 @@ def _classes(module: Any, base: type) -> Iterable[tuple[str, Any]]:
 
 @functools.cache
 def optimizers() -> dict[str, type[Optimizer]]:
-    """Return all optimizers by name: those of ``torch.optim``, and those that only ``timm.optim`` has."""
-    import timm.optim
-
+    """Return all optimizers by name: those of ``torch.optim`` and, if timm is installed, others of ``timm.optim``."""
+    try:
+        import timm.optim
+    except ModuleNotFoundError:
+        return torch_optimizers()
     return dict(_classes(timm.optim, Optimizer)) | torch_optimizers()
 
 
@@ -110,7 +121,13 @@ def find_optimizer(name: str) -> type[Optimizer]:
     Raises:
         UserError: if the name is unknown; the message suggests similar ones.
     """
-    return _match(name, torch_optimizers()) or _find(name, optimizers(), "optimizer")
+    found = _match(name, torch_optimizers())
+    if found is None and importlib.util.find_spec("timm") is None:
+        missing = find_requirement("timm") or MissingRequirement("timm", "timm")
+        raise UserError(
+            f"unknown optimizer {name!r}; {near(name, torch_optimizers())}; if it is one of timm, it {missing}"
+        )
+    return found or _find(name, optimizers(), "optimizer")
 
 
 def find_lr_scheduler(name: str) -> Callable[..., Any]:

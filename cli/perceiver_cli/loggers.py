@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,31 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from perceiver_cli.checkpoint_files import replacing_text
+from perceiver_cli.notes import note
 from perceiver_cli.run_folder import own_folder
 from perceiver_registry import UserError
 from perceiver_registry.checkpoint import Checkpoint
+from perceiver_registry.extras import MissingRequirement, find_requirement
 
 MIN_LOGGED_STEPS = 10
 """Steps of a short run that are logged by default. Arbitrary: enough for a curve."""
+
+TENSORBOARD = ("tensorboard", "tensorboardX")
+"""Packages of which TensorBoardLogger needs one."""
+
+
+def default_logger(folder: Path, task: str) -> TensorBoardLogger | CSVLogger:
+    """Create the logger of a run that configures none: for TensorBoard if it is installed, otherwise CSV files.
+
+    Args:
+        folder: folder of the logs of all tasks.
+        task: name of the run's task.
+    """
+    if any(map(importlib.util.find_spec, TENSORBOARD)):
+        return TensorBoardLogger(str(folder), name=task, default_hp_metric=False)
+    missing = find_requirement("tensorboard") or MissingRequirement("tensorboard", "tensorboard")
+    note(f"TensorBoard: {missing}; metrics are logged to CSV files instead")
+    return CSVLogger(str(folder), name=task)
 
 
 def continue_logs(logger: Any, checkpoint: Checkpoint | None) -> Any:

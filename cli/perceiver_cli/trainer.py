@@ -13,7 +13,6 @@ import torch
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import AsyncCheckpointIO, CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -21,7 +20,7 @@ from perceiver_cli.checkpoint_files import AtomicCheckpointIO
 from perceiver_cli.checkpoints import LastCheckpoint, best_checkpoint
 from perceiver_cli.foreign_paths import RUNS
 from perceiver_cli.library_errors import missing_package
-from perceiver_cli.loggers import LogInterval, continue_logs
+from perceiver_cli.loggers import LogInterval, continue_logs, default_logger
 from perceiver_cli.model_summary import ParameterSummary
 from perceiver_cli.progress import LogProgress, has_terminal
 from perceiver_cli.restored_state import RestoredState
@@ -62,7 +61,7 @@ def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> 
     task = chosen.task.name if chosen.task else "default"
     runs = Path(options["default_root_dir"] or ".") / RUNS
     if options["logger"] in (None, True):
-        options["logger"] = TensorBoardLogger(str(runs), name=task, default_hp_metric=False)
+        options["logger"] = default_logger(runs, task)
     options["logger"] = continue_logs(options["logger"], chosen.loaded)
     options["callbacks"] = _training_callbacks(options, values, chosen.loaded, saved)
     trainer = _new_trainer(options)

@@ -117,7 +117,11 @@ def find_mismatches(values: Values, datamodule: Any) -> list[SizeMismatch]:
 
 @contextlib.contextmanager
 def explained_mismatches(
-    values: Values, datamodule: Any, locate: Callable[[str], str], has_run: Callable[[], bool] = lambda: False
+    values: Values,
+    datamodule: Any,
+    locate: Callable[[str], str],
+    runs_model: bool = True,
+    has_run: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Attribute errors within this context to sizes of the output adapter that differ from the data's.
 
@@ -125,6 +129,7 @@ def explained_mismatches(
         values: the values of the run.
         datamodule: the data module.
         locate: names an option with its source.
+        runs_model: the model runs within this context, so that errors about shapes may come from its sizes.
         has_run: returns whether the model has trained on a batch, so that errors have other causes.
 
     Raises:
@@ -135,8 +140,8 @@ def explained_mismatches(
     except (UserError, *SHAPE_ERRORS) as error:
         mismatches = [] if has_run() else find_mismatches(values, datamodule)
         named = [each for each in mismatches if each.option.rpartition(".")[2] in str(error)]
-        is_shape_error = isinstance(error, SHAPE_ERRORS) and not isinstance(error, torch.OutOfMemoryError)
-        causes = named or (mismatches if is_shape_error else [])
+        is_about_shapes = isinstance(error, SHAPE_ERRORS) and not isinstance(error, torch.OutOfMemoryError)
+        causes = named or (mismatches if runs_model and is_about_shapes else [])
         if not causes:
             raise
         described = "; ".join(

@@ -103,7 +103,7 @@ def _create_parts(command: str, chosen: Run, values: Values) -> RunParts | None:
         if chosen.print_config:
             print(yaml.safe_dump(_saved(values), sort_keys=False), end="")
             return None
-        with explained_mismatches(values, datamodule, chosen.locate):
+        with explained_mismatches(values, datamodule, chosen.locate, runs_model=False):
             module = _create_module(chosen, values)
         module.check_data(datamodule)
         trainer = create_trainer(command, values, chosen, _saved(values))
@@ -118,7 +118,9 @@ def fit(parts: RunParts, chosen: Run) -> None:
         assert chosen.loaded is not None
         with chosen.loaded.description.loading(chosen.checkpoint):
             check_training_state(chosen.loaded.content, trainer, chosen.checkpoint)
-    explained = explained_mismatches(parts.values, parts.datamodule, chosen.locate, lambda: trainer.global_step > 0)
+    explained = explained_mismatches(
+        parts.values, parts.datamodule, chosen.locate, has_run=lambda: trainer.global_step > 0
+    )
     with _explained_failures(trainer, last), explained, quiet():
         trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
     _report(trainer, last)

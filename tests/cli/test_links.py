@@ -32,8 +32,8 @@ class UnreadData:
         raise FileNotFoundError("train.csv")
 
 
-def explained(has_run: bool = False):
-    return explained_mismatches(values(3), Data(), lambda option: f"--{option}", lambda: has_run)
+def explained(runs_model: bool = True, has_run: bool = False):
+    return explained_mismatches(values(3), Data(), lambda option: f"--{option}", runs_model, lambda: has_run)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,14 @@ def test_shape_error_is_explained_until_the_model_has_run():
     assert str(explanation.value).startswith(f"{MESSAGE}: IndexError: ")
     with pytest.raises(IndexError), explained(has_run=True):
         compute()
+
+
+def test_error_before_the_model_runs_is_explained_if_it_names_the_field():
+    with pytest.raises(UserError) as explanation, explained(runs_model=False):
+        raise ValueError("label_names: 10 names do not go with num_classes=3")
+    assert str(explanation.value) == MESSAGE
+    with pytest.raises(ValueError, match=r"^dropout=2: too large$"), explained(runs_model=False):
+        raise ValueError("dropout=2: too large")
 
 
 def test_user_error_is_explained_if_it_names_the_field():

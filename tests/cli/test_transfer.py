@@ -344,7 +344,7 @@ def test_encoder_of_another_modality_is_refused(refusal, trainer):
     images = ["--task=image-classification", "--data=digits", *trainer]
     line = refusal("--model.encoder=image-patches", flags=images)
     assert "does not fit the model: 'input_adapter.conv.weight' is missing" in line
-    assert "--data=digits has pixel_values, but the input adapter 'text' reads input_ids" in refusal(flags=images)
+    assert "--data=digits: yields pixel_values, but input adapter 'text' reads input_ids" in refusal(flags=images)
 
 
 def test_data_that_does_not_fit_the_encoder_is_refused(refusal, words):

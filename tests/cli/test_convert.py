@@ -196,7 +196,7 @@ def test_weights_without_description_need_a_model_name(perceiver, tmp_path):
     model = create_model("mnist-classifier")
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     error = perceiver("convert", str(tmp_path / "w.safetensors"), str(tmp_path / "a.ckpt")).error
-    assert error.endswith("--model=NAME takes them for those of a named model")
+    assert error.endswith("(set --model=NAME to read them as those of a named model)")
     flags = [str(tmp_path / "w.safetensors"), str(tmp_path / "a.ckpt"), "--model=mnist-classifier"]
     assert difference_in(perceiver("convert", *flags)) < 1e-5
     back = load_model(str(tmp_path / "a.ckpt"))
@@ -371,7 +371,7 @@ HOSTILE = {
     "another-model": (_changed("config.json", '{"model_type": "bert"}'), "no model in any format that is read"),
     "no-architecture": (
         _changed("config.json", '{"model_type": "perceiver"}'),
-        "a Perceiver without a task, which cannot",
+        "Perceiver without a task cannot be converted",
     ),
     "unknown-class": (
         _other("PerceiverForPoetry"),
@@ -382,7 +382,7 @@ HOSTILE = {
         _changed("config.json", json.dumps({"model_type": "perceiver", "architectures": [MLM], "hidden_act": "relu"})),
         "cannot convert the configuration: hidden_act='relu'",
     ),
-    "broken-weights": (_changed("model.safetensors", b"broken"), "no Perceiver language model can be loaded"),
+    "broken-weights": (_changed("model.safetensors", b"broken"), "cannot load a Perceiver language model"),
     "broken-description": (_description("{"), "cannot read its description of the model"),
     "empty-description": (_description("{}"), "its description of the model is damaged: format is missing"),
     "description-of-the-future": (_description('{"format": 99}'), "written by a newer perceiver (format 99)"),

@@ -233,7 +233,7 @@ def error_message(function, source: str) -> str:
 
 @pytest.mark.parametrize("function", [conversion_at, HuggingFaceFormat().weights])
 def test_unconvertible_folder_is_rejected(function, tmp_path):
-    assert "no Perceiver can be loaded" in error_message(function, str(tmp_path / "missing"))
+    assert "cannot load a Perceiver" in error_message(function, str(tmp_path / "missing"))
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     assert "not a Perceiver (model_type is 'bert')" in error_message(function, str(tmp_path))
     transformers.PerceiverConfig(**BASE).save_pretrained(tmp_path)
@@ -245,7 +245,7 @@ def test_unconvertible_folder_is_rejected(function, tmp_path):
 def test_weights_of_another_model_are_rejected(peer, tmp_path):
     peer(FOURIER).save_pretrained(tmp_path)
     transformers.PerceiverConfig(**BASE, architectures=[CONV]).save_pretrained(tmp_path)
-    assert "no Perceiver for image classification can be loaded" in error_message(
+    assert "cannot load a Perceiver for image classification" in error_message(
         HuggingFaceFormat().weights, str(tmp_path)
     )
     transformers.PerceiverModel(transformers.PerceiverConfig(**BASE, d_model=261)).save_pretrained(tmp_path)

@@ -239,7 +239,7 @@ def assert_one_line_about(error: pytest.ExceptionInfo[UserError], source: str) -
 
 def test_missing_folder_is_refused(tmp_path):
     source = str(tmp_path / "missing")
-    with pytest.raises(UserError, match="no Perceiver can be loaded") as error:
+    with pytest.raises(UserError, match="cannot load a Perceiver") as error:
         conversion_at(source)
     assert_one_line_about(error, source)
 

@@ -282,7 +282,7 @@ def test_invalid_timm_options_are_reported(values, message, monkeypatch):
 
 
 def test_pretrained_weights_are_loaded(monkeypatch, tmp_path, randomise_all):
-    """From a file that stands for the download; one channel is the sum of the three that the weights are for."""
+    """A local file replaces the download. The weights of one channel are the sum of those of three."""
     name, weights = "test_efficientnet.r160_in1k", tmp_path / "weights.safetensors"
     published = randomise_all(timm.create_model(name))
     save_file(published.state_dict(), weights)

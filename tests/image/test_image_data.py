@@ -486,7 +486,7 @@ def test_idx_files(module_class: Any, packed: bool, tmp_path: Path) -> None:
     assert batch["labels"][order].tolist() == labels[expected].tolist()
     (batch,) = batches(module.val_dataloader())
     torch.testing.assert_close(batch["pixel_values"][:, 0].double() * 255, torch.tensor(images[20:]).double())
-    with pytest.raises(DataError, match="there is no test data: root has no file t10k-images"):
+    with pytest.raises(DataError, match="no test data: root has no file t10k-images"):
         module.test_dataloader()
     write_mnist(tmp_path, "t10k", 7, packed)
     (batch,) = batches(ready(module_class(str(tmp_path), val_size=10)).test_dataloader())

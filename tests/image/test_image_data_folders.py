@@ -89,7 +89,7 @@ def test_folder_per_class(kind: str, nested: bool, folder: Path, tmp_path: Path)
     assert [name for _, name in found["validation"]] == ["cat"] * 2 + ["dog"] * 2
     again = ImageFolderDataModule(str(path), val_fraction=0.2, seed=9)
     assert contents(again) == found
-    with pytest.raises(DataError, match="there is no test data: no folder 'test'"):
+    with pytest.raises(DataError, match="no test data: no folder 'test'"):
         module.test_dataloader()
 
 
@@ -443,7 +443,7 @@ def test_too_few_images_for_validation(tmp_path: Path) -> None:
         write(tmp_path / name / "1.png")
     module = ready(ImageFolderDataModule(str(tmp_path)))
     assert len(module.split_datasets["train"]) == 2
-    with pytest.raises(DataError, match="too few images to set some aside for validation"):
+    with pytest.raises(DataError, match="too few images to use some for validation"):
         module.val_dataloader()
 
 

@@ -81,7 +81,7 @@ def test_saved_data_set_without_splits(tmp_path: Path) -> None:
     found = contents(module)
     assert sorted(found["train"] + found["validation"]) == expected(0, 30)
     assert sorted(name for _, name in found["validation"]) == ["cat"] * 2 + ["dog"] * 2 + ["owl"] * 2
-    with pytest.raises(DataError, match=r"there is no test data: no split 'test' with labels \(set test_split"):
+    with pytest.raises(DataError, match=r"no test data: no split 'test' with labels \(set test_split"):
         module.test_dataloader()
 
 

@@ -1,4 +1,4 @@
-"""A tiny text, a tiny model and a quiet trainer."""
+"""Fixtures: a small text data set and the configuration of a small model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ STEPS_PER_EPOCH = 5
 
 
 @pytest.fixture(autouse=True)
-def _no_seed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set, so that what a run sets is taken back
+def _unset_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # set first, so that values of a run are reverted
         monkeypatch.setenv(variable, "0")
         monkeypatch.delenv(variable)
 
 
 @pytest.fixture
 def tiny_config(text_config: Callable[..., PerceiverConfig]) -> Callable[..., PerceiverConfig]:
-    """A function that makes a small byte model's config."""
+    """Factory of configurations of small byte models."""
 
     def tiny_config(dropout: float = 0.1, **values: Any) -> PerceiverConfig:
         sizes = {"vocab_size": 262, "max_seq_len": 32, "dropout": dropout}
@@ -34,7 +34,7 @@ def tiny_config(text_config: Callable[..., PerceiverConfig]) -> Callable[..., Pe
 
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Callable[..., TextFilesDataModule]:
-    """A function that makes a data module of five batches of two."""
+    """Factory of data modules with five batches of two examples."""
     text = " ".join(f"word{number % 37} näh" for number in range(100)).encode()
     (tmp_path / "train.txt").write_bytes(text[: STEPS_PER_EPOCH * 2 * 32])
     (tmp_path / "val.txt").write_bytes(text[320:480])

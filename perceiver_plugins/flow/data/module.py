@@ -35,9 +35,9 @@ class FlowDataModule(PerceiverDataModule):
     """
 
     missing_split: ClassVar[dict[str, str]] = {
-        "train": "there are no pairs of frames for training",
-        "validation": "there are too few pairs of frames to set some aside for validation",
-        "test": "there is no test data: `perceiver validate` evaluates the pairs that are set aside for validation",
+        "train": "no pairs of frames for training",
+        "validation": "too few pairs of frames to use some for validation",
+        "test": "no test data (`perceiver validate` evaluates the validation pairs)",
     }
     """Error messages of empty splits."""
 

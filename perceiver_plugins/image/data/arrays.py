@@ -130,7 +130,7 @@ class MNISTDataModule(DownloadedImagesDataModule):
 
     missing_split: ClassVar[dict[str, str]] = {
         **ImageDataModule.missing_split,
-        "test": "there is no test data: root has no file t10k-images-idx3-ubyte",
+        "test": "no test data: root has no file t10k-images-idx3-ubyte",
     }
     torchvision_class = torchvision.datasets.MNIST
     default_num_channels = 1

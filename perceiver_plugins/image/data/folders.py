@@ -43,7 +43,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     missing_split: ClassVar[dict[str, str]] = {
         **ImageDataModule.missing_split,
-        "test": "there is no test data: no folder 'test' with a folder for each class",
+        "test": "no test data: no folder 'test' with a folder for each class",
     }
 
     @classmethod

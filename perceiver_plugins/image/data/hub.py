@@ -46,7 +46,7 @@ class HubImagesDataModule(ImageDataModule):
 
     missing_split: ClassVar[dict[str, str]] = {
         **ImageDataModule.missing_split,
-        "test": "there is no test data: no split 'test' with labels (set test_split to use another)",
+        "test": "no test data: no split 'test' with labels (set test_split to use another)",
     }
 
     def __init__(
@@ -254,7 +254,7 @@ class ImageNetDataModule(HubImagesDataModule):
 
     missing_split: ClassVar[dict[str, str]] = {
         **HubImagesDataModule.missing_split,
-        "test": "there is no test data: the labels of ImageNet's test images are not public",
+        "test": "no test data: the labels of ImageNet's test images are not public",
     }
 
     def __init__(self, dataset: str = "ILSVRC/imagenet-1k", hflip: float = 0.5, **kwargs: Any) -> None:

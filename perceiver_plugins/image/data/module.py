@@ -61,9 +61,9 @@ class ImageDataModule(Classes, PerceiverDataModule):
     """
 
     missing_split: ClassVar[dict[str, str]] = {
-        "train": "there are no images for training",
-        "validation": "there are too few images to set some aside for validation",
-        "test": "there is no test data",
+        "train": "no images for training",
+        "validation": "too few images to use some for validation",
+        "test": "no test data",
     }
     """Error messages of empty splits."""
 
@@ -72,7 +72,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
     default_std: ClassVar[tuple[float, ...]] = IMAGENET_STD
 
     skip_unreadable = False
-    """Whether images that cannot be read are left out."""
+    """Leave out images that cannot be read."""
 
     def __init__(
         self,

@@ -109,18 +109,27 @@ def _split_folders(
     tree: FileTree, children: Mapping[str, set[str]], root: str, without_training: bool
 ) -> dict[str, str]:
     """Return the folder of each split. Training data is optional if ``without_training``."""
-    folders = sorted(children[root])
-    named = [child for child in folders if child.lower() in SPLIT_FOLDERS]
+    named = sorted(filter(_is_split, children[root]))
     # A class may be named "train" as well: its folder contains files, that of a split contains folders.
-    with_classes = [child for child in named if children[_join(root, child)]]
+    with_classes = [folder for folder in named if children[_join(root, folder)]]
     splits = _folders_by_split(tree, root, with_classes)
     if splits and "train" not in splits and not without_training:
         raise DataError(f"{tree.path}: a folder {with_classes[0]!r}, but no 'train' with folders of classes")
-    expected = named if named == folders else [name for name in named if splits and _split_of(name) == "validation"]
-    for child in expected:
-        if child not in with_classes:
-            raise DataError(f"{tree.shown(_join(root, child))}: no folders of classes in it")
+    empty = [folder for folder in named if folder not in with_classes]
+    if len(named) < len(children[root]):
+        empty = _empty_validation(empty, splits)
+    if empty:
+        raise DataError(f"{tree.shown(_join(root, empty[0]))}: no folders of classes in it")
     return splits or {"train": root}
+
+
+def _empty_validation(folders: Iterable[str], splits: Mapping[str, str]) -> list[str]:
+    """Select the folders that cannot be classes beside other folders: that of validation if there are splits."""
+    return [folder for folder in folders if splits and _split_of(folder) == "validation"]
+
+
+def _is_split(name: str) -> bool:
+    return name.lower() in SPLIT_FOLDERS
 
 
 def _split_of(name: str) -> str:

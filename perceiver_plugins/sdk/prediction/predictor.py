@@ -114,9 +114,9 @@ class Predictor(ABC):
             except UserError as error:
                 failures[number] = str(error)
         predictions, rejected = self._predict_read(read)
-        for (number, source, example), error in rejected:
-            self._raise_if_shape_is_known(example, error)
-            failures[number] = f"{shorten_path(source)}: the model cannot take this input ({one_line(error)})"
+        for (number, source, example), cause in rejected:
+            self._raise_if_shape_is_known(example, cause)
+            failures[number] = f"{shorten_path(source)}: the model cannot take this input ({one_line(cause)})"
         self.failures += [failures[number] for number in sorted(failures)]
         return [predictions[number] for number in sorted(predictions)]
 

@@ -1,4 +1,4 @@
-"""From configurations to models. Imports what it needs when it is called."""
+"""Assembly of models from configurations. Torch is imported inside functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def build_adapters(config: PerceiverConfig) -> tuple[InputAdapter, OutputAdapter]:
-    """The two adapters that the types of ``config.encoder`` and ``config.decoder`` select.
+    """Build the two adapters that the types of ``config.encoder`` and ``config.decoder`` select.
 
     Raises:
         UnknownNameError: if no plugin registered one of the types.
@@ -27,7 +27,7 @@ def build_adapters(config: PerceiverConfig) -> tuple[InputAdapter, OutputAdapter
 
 
 def assemble(config: PerceiverConfig) -> PerceiverIO:
-    """The model that ``config`` describes: any registered input adapter with any output adapter.
+    """Build the model of a configuration, from any registered input adapter and output adapter.
 
     Raises:
         UnknownNameError: if no plugin registered the type of the encoder or decoder config.
@@ -42,15 +42,15 @@ def assemble(config: PerceiverConfig) -> PerceiverIO:
 
 
 def create_module(task: str, config: PerceiverConfig | Mapping[str, Any], **options: Any) -> Any:
-    """The Lightning module of ``task`` for ``config`` (a PerceiverConfig, or one as plain data).
+    """Create the Lightning module of a task.
 
     Args:
         task: name of a registered task.
-        config: the model's configuration.
+        config: the model's configuration, a PerceiverConfig or plain data.
         options: further arguments of the task's module, such as its optimizer.
 
     Raises:
-        UnknownNameError: if there is no such task, or no adapter for the config.
+        UnknownNameError: if the task, or an adapter of the configuration, does not exist.
     """
     entry = registry().get("task", task)
     config = config_from_dict(config) if isinstance(config, Mapping) else config
@@ -58,7 +58,7 @@ def create_module(task: str, config: PerceiverConfig | Mapping[str, Any], **opti
 
 
 def own_task(module_type: Any) -> str:
-    """The short name of the task that a Lightning module's class says it serves, or what it says if there is none."""
+    """Return the short name of a Lightning module's task, or its attribute ``task`` if that is not registered."""
     try:
         return registry().short_name(registry().task_of(module_type))
     except UnknownNameError:

@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves, read once: what they hold, and the description of their model."""
+"""Reading of self-describing checkpoints."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     from perceiver_core import PerceiverConfig
 
 KEY = "perceiver"
-"""A checkpoint's description of itself lies under this key."""
+"""Key of the description in a checkpoint."""
 
 SUFFIXES = (".ckpt", ".pt")
-"""What the names of checkpoints end in."""
+"""Suffixes of checkpoint files."""
 
 MODEL_PREFIX = "model."
-"""What the names of a model's weights begin with in a checkpoint: there they are those of a task's module."""
+"""Prefix of the model's weights in the state dict of a task's module."""
 
 MODULE_STATES = ("state_dict", "current_model_state")
-"""Entries that hold state dicts of the task's module: the weights and, beside averaged ones, those that are trained."""
+"""Entries with state dicts of the task's module: the weights and, with weight averaging, the trained ones."""
 
 NOT_OURS = "{source}: a checkpoint, but not one of perceiver: it does not describe itself"
-"""The message about checkpoints of other projects."""
+"""Error message about checkpoints of other projects."""
 
 
 def describe(
     task: str, config: PerceiverConfig, data: Mapping[str, Any] | None = None, run: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Describe a model as plain data, which a checkpoint holds under :data:`KEY`.
+    """Describe a model as plain data, stored in checkpoints under :data:`KEY`.
 
-    Its names mean what the distributions under ``"plugins"`` register, whatever is installed when it is read.
+    Names refer to the distributions under ``"plugins"``, whatever is installed when the description is read.
 
     Args:
         task: name of the task that the model was trained for.
-        config: the model's configuration. ``params`` is left out: the checkpoint holds the weights.
-        data: what prediction must know of the data, from the data module (its tokenizer, for instance).
-        run: the run's whole configuration, from which it can be resumed.
+        config: the model's configuration. ``params`` is left out, since the checkpoint has the weights.
+        data: what prediction needs to know about the data, from the data module (for example its tokenizer).
+        run: the run's configuration, from which it can be resumed.
     """
     return ModelDescription.create(task, config, data, run).to_dict()
 
@@ -54,7 +54,7 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        content: all that the file holds.
+        content: content of the file.
         description: the description of its model.
     """
 
@@ -73,7 +73,7 @@ class Checkpoint:
 
         Raises:
             UserError: if the file is missing or truncated, or is not a checkpoint of this project.
-            PluginError: if it needs something that is not installed; the message says what to install.
+            PluginError: if it needs a plugin that is not installed; the message gives the pip command.
         """
         return cls.from_content(open_checkpoint(path, map_file), path)
 
@@ -83,7 +83,7 @@ class Checkpoint:
 
         Raises:
             UserError: if there is none, or if it is damaged.
-            PluginError: if it needs something that is not installed; the message says what to install.
+            PluginError: if it needs a plugin that is not installed; the message gives the pip command.
         """
         if KEY not in content:
             raise UserError(NOT_OURS.format(source=path))
@@ -94,10 +94,10 @@ class Checkpoint:
         return cls(Path(path), content, description)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"content": {}}  # a process that is spawned reads the file itself
+        return vars(self) | {"content": {}}  # spawned processes read the file again
 
     def take(self) -> dict[str, Any]:
-        """Hand over the content, to be changed and dropped by the caller; this object keeps the description alone."""
+        """Return the content and drop the reference to it, so that the caller can modify and free it."""
         content, self.content = self.content, {}
         return content
 
@@ -127,18 +127,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of this project as plain data and tensors, with torch's restricted unpickler.
 
     Returns:
-        The checkpoint; its description lies under :data:`KEY`.
+        The checkpoint, with its description under :data:`KEY`.
 
     Raises:
-        UserError: if the file is missing, truncated, or no checkpoint of this project.
-        PluginError: if it needs something that is not installed; the message says what to install.
+        UserError: if the file is missing or truncated, or is not a checkpoint of this project.
+        PluginError: if it needs a plugin that is not installed; the message gives the pip command.
     """
     checkpoint = Checkpoint.read(path)
     return checkpoint.content | {KEY: checkpoint.description.to_dict()}
 
 
 def open_checkpoint(path: str | Path, map_file: bool = True) -> dict[str, Any]:
-    """Read what any checkpoint holds, as far as torch's restricted unpickler reads it.
+    """Read any checkpoint with torch's restricted unpickler.
 
     Args:
         path: the file.
@@ -154,7 +154,7 @@ def open_checkpoint(path: str | Path, map_file: bool = True) -> dict[str, Any]:
         raise UserError(f"{path}: no such checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=map_file)
-    except Exception as error:  # a file that is something else fails in any way
+    except Exception as error:  # other files raise various errors
         surface_own_fault(error)
         code = re.search(r"\bGLOBAL ([\w.]+)", str(error))
         if code:
@@ -167,25 +167,25 @@ def open_checkpoint(path: str | Path, map_file: bool = True) -> dict[str, Any]:
 
 
 def _migrated_state(state: Mapping[str, Tensor], description: ModelDescription, path: str | Path) -> dict[str, Tensor]:
-    """A module's state dict with its model's weights under the names that the installed plugins know."""
-    own, others = _split(state)
-    migrated = description.migrate_weights(own, path)
+    """Return a module's state dict with migrated weights of its model."""
+    weights, others = _split(state)
+    migrated = description.migrate_weights(weights, path)
     return {f"{MODEL_PREFIX}{name}": value for name, value in migrated.items()} | others
 
 
 def _split(state: Mapping[Any, Tensor]) -> tuple[dict[str, Tensor], dict[Any, Tensor]]:
-    """The state dict of the model within that of a task's module, and the other entries."""
-    own, others = {}, {}
+    """Split a module's state dict into that of its model, without the prefix, and the other entries."""
+    weights, others = {}, {}
     for name, value in state.items():
         if isinstance(name, str) and name.startswith(MODEL_PREFIX):
-            own[name.removeprefix(MODEL_PREFIX)] = value
+            weights[name.removeprefix(MODEL_PREFIX)] = value
         else:
             others[name] = value
-    return own, others
+    return weights, others
 
 
 def _results(content: Mapping[str, Any], path: str | Path) -> Results:
-    """What a checkpoint's other entries say of the run: how far it came, and where its logs lie."""
+    """Return progress, metrics and folder of the run from a checkpoint's other entries."""
     callbacks = content.get("callbacks")
     states = callbacks.values() if isinstance(callbacks, Mapping) else ()
     scores = [(state.get("monitor"), state.get("current_score")) for state in states if isinstance(state, Mapping)]

@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from perceiver_core import PerceiverConfig
 
 ADAPTER_KEY = "adapter"
-"""Under this key a plain encoder or decoder config names its adapter."""
+"""Key of the adapter's name in a plain encoder or decoder config."""
 
 PARTS = {"encoder": "input", "decoder": "output"}
-"""The parts of a model that have an adapter, and the kind of it."""
+"""Kinds of adapters by the part of a model that they belong to."""
 
 
 def config_types(encoder: str, decoder: str) -> dict[str, type]:
-    """The dataclasses that a model of two adapters is configured by, by the dotted name of their place in it.
+    """Return the config dataclasses of a model with two adapters, by dotted name (``"model.encoder"``).
 
     Args:
         encoder: name of the input adapter.
         decoder: name of the output adapter.
 
     Raises:
-        UnknownNameError: if there is no such adapter.
+        UnknownNameError: if an adapter does not exist.
     """
     from perceiver_core import PerceiverConfig
 
@@ -39,19 +39,19 @@ def config_types(encoder: str, decoder: str) -> dict[str, type]:
 
 
 def model_fields() -> tuple[str, ...]:
-    """Names of the fields of a model's configuration, which are arguments of Lightning modules as well."""
+    """Return the names of the fields of ``PerceiverConfig``, which are arguments of Lightning modules as well."""
     from perceiver_core import PerceiverConfig
 
     return tuple(field.name for field in fields(PerceiverConfig))
 
 
 def config_to_dict(config: PerceiverConfig, full_names: bool = False) -> dict[str, Any]:
-    """``config`` as plain data: nested dicts in which encoder and decoder name their adapters.
+    """Convert a configuration to plain data: nested dicts in which encoder and decoder name their adapters.
 
     Args:
         config: the configuration.
-        full_names: name the adapters with their distributions (``perceiver-zoo:text``), for what is kept: another
-            plugin that is installed later may claim a name. False: only those whose name several distributions claim.
+        full_names: include distributions in the names of adapters (``perceiver-zoo:text``), for storage: plugins that
+            are installed later may register the same name. False: only for names of several distributions.
     """
     plain = asdict(config)
     for part, kind in PARTS.items():
@@ -63,22 +63,22 @@ def config_to_dict(config: PerceiverConfig, full_names: bool = False) -> dict[st
 
 
 def short_name(kind: str, name: str) -> str:
-    """The shortest name of what ``name`` means now, or ``name`` itself if nothing is registered under it."""
+    """Return the shortest unique name of an entry, or ``name`` itself if it is not registered."""
     entry = registry().find(kind, name)
     return name if entry is None else registry().short_name(entry)
 
 
 def full_name(kind: str, name: str) -> str:
-    """The same with its distribution, so that it means the same when others claim the name later.
+    """Return the name of an entry with its distribution, which stays unique when other plugins are installed.
 
-    A local file has no name that lasts, as what is tried out in one may be installed later: the short name stays.
+    Entries of local files keep their short names, since the same plugin may be installed later.
     """
     entry = registry().find(kind, name)
     return short_name(kind, name) if entry is None or entry.plugin.is_local else entry.full_name
 
 
 def with_names(plain: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
-    """An encoder's or decoder's plain configuration with other names of adapters, those of its parts included."""
+    """Return a plain encoder or decoder configuration with renamed adapters, nested ones included."""
     return {
         key: with_names(value, rename)
         if isinstance(value, Mapping)
@@ -90,11 +90,11 @@ def with_names(plain: Mapping[str, Any], rename: Callable[[str], str]) -> dict[s
 
 
 def config_from_dict(plain: Mapping[str, Any]) -> PerceiverConfig:
-    """The configuration that :func:`config_to_dict` turned into plain data.
+    """Create a configuration from the plain data of :func:`config_to_dict`.
 
     Raises:
-        UserError: if a field is unknown or missing; the message says which names are near.
-        UnknownNameError: if an adapter that it names is not installed.
+        UserError: if a field is unknown or missing; the message suggests similar names.
+        UnknownNameError: if an adapter is not installed.
         ValueError: if a value is out of range.
     """
     from perceiver_core import PerceiverConfig
@@ -113,10 +113,10 @@ def config_from_dict(plain: Mapping[str, Any]) -> PerceiverConfig:
 
 
 def _check_parts(part: str, values: Mapping[str, Any], types: Mapping[str, type]) -> None:
-    """Check that no field of one part of a model is given to another one.
+    """Check that no field of one part of a model is set on another part.
 
     Raises:
-        UserError: if one is; the message says where it belongs.
+        UserError: if one is; the message names the right part.
     """
     owners = {owner: {field.name for field in fields(config_type)} for owner, config_type in types.items()}
     for name in values.keys() - owners[part]:
@@ -130,15 +130,15 @@ def _check_parts(part: str, values: Mapping[str, Any], types: Mapping[str, type]
 
 
 def create_config(config_type: type, values: Mapping[str, Any], where: str) -> Any:
-    """An object of a configuration's dataclass.
+    """Create a configuration.
 
     Args:
-        config_type: the dataclass.
-        values: its fields.
-        where: what the values are, for the message of an error.
+        config_type: its dataclass.
+        values: values by field.
+        where: name of the configuration in error messages.
 
     Raises:
-        UserError: if a field is unknown or missing; the message says which names are near.
+        UserError: if a field is unknown or missing; the message suggests similar names.
         ValueError: if a value is out of range.
     """
     known = {field.name: field for field in fields(config_type)}

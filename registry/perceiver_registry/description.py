@@ -1,6 +1,6 @@
-"""The typed record of a model: its task, its configuration, what its data is like, and the plugins that it needs.
+"""Typed description of a model: task, configuration, data and required plugins.
 
-Files hold it as plain data. It is read and written as such at a file's edge only.
+Files store it as plain data, which is converted when a file is read or written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMAT = 1
 """Version of the description's layout."""
 
 NAMED_SECTIONS = ("task", "model", "data", "optimizer", "lr_scheduler")
-"""Sections of a run's configuration that may hold a name."""
+"""Sections of a run's configuration that may have a name."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class UsedPlugin:
     version: str
 
     def find(self) -> Entry[Any] | None:
-        """Look up what is registered now, or None."""
+        """Return the installed entry, or None."""
         found = registry().find(self.kind, f"{self.distribution}:{self.name}")
-        # What was tried out in a file may be installed now.
+        # A plugin from a local file may be installed now.
         return registry().find(self.kind, self.name) if found is None and self.version == LOCAL else found
 
     def with_installed_version(self) -> UsedPlugin:
-        """Return it with the version that is installed, if it is; a local file has none."""
+        """Return a copy with the installed version, unchanged for local files and plugins that are not installed."""
         found = self.find() if self.version != LOCAL else None
         return self if found is None else replace(self, version=found.plugin.version)
 
@@ -69,7 +69,7 @@ class UsedPlugin:
             source: the file or folder that needs it, for the message.
 
         Raises:
-            PluginError: if it is not; the message says what to install, or what is wrong with what is installed.
+            PluginError: if it is not; the message gives the pip command, or the error of the installed plugin.
         """
         if self.find() is not None:
             return
@@ -137,22 +137,21 @@ class Results:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """The record of a model that its file holds.
+    """Description of a model, as stored in its file.
 
     Attributes:
         task: name of the task that the model was trained for.
         model: plain configuration of the model (:func:`perceiver_registry.config_to_dict`).
         data: what prediction needs to know about the data, from the data module's ``description()``: its tokenizer,
-            how images are normalised.
+            the normalisation of images.
         run: the configuration of the run that trained the model, from which it is resumed; empty in other files than
             checkpoints.
-        plugins: what the model uses, and the distributions that register it. Versions are the installed ones, once a
-            description that was read is prepared for use.
+        plugins: registered objects that the model uses. After :meth:`prepare` their versions are the installed ones.
         seed: the run's random seed.
         format: version of the layout.
-        results: progress and metrics of the run, as far as they are known; not part of the plain data.
-        origin: the description as it is in its file; None if it was not read from one. Not part of the plain data.
-        migrations: the migrations that made this description from that one, which the weights need as well.
+        results: progress and metrics of the run, if known; not part of the plain data.
+        origin: the description before migrations, or None if it was not read from a file; not part of the plain data.
+        migrations: migrations that were applied, which the weights need as well.
     """
 
     task: str
@@ -174,15 +173,15 @@ class ModelDescription:
         data: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Describe a model with what is installed now.
+        """Describe a model with the installed plugins.
 
-        Its names mean what the distributions under ``plugins`` register, whatever is installed when it is read.
+        Names refer to the distributions in ``plugins``, whatever is installed when the description is read.
 
         Args:
             task: name of the task that the model was trained for.
-            config: the model's configuration. ``params`` is left out: the file holds the weights.
+            config: the model's configuration. ``params`` is left out, since the file has the weights.
             data: what prediction needs to know about the data. None: nothing.
-            run: the run's configuration. None: the model is of no run.
+            run: the run's configuration. None: the model was not trained in a run.
         """
         model, run = config_to_dict(config.without_params()), dict(run or {})
         task_entry = registry().get("task", task)
@@ -199,7 +198,7 @@ class ModelDescription:
 
     @classmethod
     def from_dict(cls, plain: Any, source: str | Path) -> Self:
-        """Read a description from plain data, which may come from anybody.
+        """Validate untrusted plain data and create a description from it.
 
         Args:
             plain: what :meth:`to_dict` returned when it was written.
@@ -224,16 +223,16 @@ class ModelDescription:
 
     @classmethod
     def from_partial(cls, plain: Mapping[str, Any]) -> Self:
-        """Make a description of plain data that this program has made, in which anything may be left out."""
+        """Create a description from trusted plain data, in which any entry may be missing."""
         known = {name: plain[name] for name in (*REQUIRED, "seed") if name in plain}
         plugins = tuple(UsedPlugin(**{name: used[name] for name in USED}) for used in plain.get("plugins", ()))
         return cls(**{"task": "", "model": {}} | known, plugins=plugins)
 
     def to_dict(self, with_run: bool = True) -> dict[str, Any]:
-        """Return the description as plain data, which a file holds.
+        """Return the description as plain data, as stored in files.
 
         Args:
-            with_run: include the run's configuration and its seed. False: for files from which no run is resumed.
+            with_run: include the run's configuration and its seed. False: for files that training is not resumed from.
         """
         plain = {
             "format": self.format,
@@ -247,32 +246,32 @@ class ModelDescription:
         return {name: value for name, value in plain.items() if with_run or name not in ("run", "seed")}
 
     def validate(self, source: str | Path) -> None:
-        """Check that everything that the model needs is installed. Its data module is needed by its run alone.
+        """Check that all plugins that the model needs are installed. The data module is needed for training only.
 
         Args:
             source: the file or folder, for messages.
 
         Raises:
-            PluginError: if something is not; the message says what to install.
+            PluginError: if one is not; the message gives the pip command.
         """
         for used in self.plugins:
             if used.kind != "data":
                 used.require(source)
 
     def prepare(self, source: str | Path) -> Self:
-        """Return the description for use with what is installed now.
+        """Return the description migrated and renamed for the installed plugins.
 
         Args:
             source: the file or folder, for messages.
 
         Raises:
             UserError: if the configuration does not fit the installed plugins.
-            PluginError: if it needs something that is not installed; the message says what to install.
+            PluginError: if it needs a plugin that is not installed; the message gives the pip command.
         """
         with replace(self, origin=self).loading(source):
             description = self._migrated(source)
         description.validate(source)
-        # What is made of this description from here on is written by the installed versions.
+        # Files written from this description are of the installed versions.
         plugins = tuple(used.with_installed_version() for used in description.plugins)
         description = replace(description, plugins=plugins).with_current_names()
         description.build_config(source)
@@ -286,7 +285,7 @@ class ModelDescription:
             warnings.warn(notice, PluginVersionWarning, stacklevel=2)
 
     def _migrated(self, source: str | Path) -> Self:
-        """Return the description in the form that the installed plugins read."""
+        """Return the description with the migrations of the installed plugins applied."""
         migrations = find_migrations((used.distribution, used.version) for used in self.plugins)
         if not migrations:
             return replace(self, origin=self)
@@ -296,10 +295,10 @@ class ModelDescription:
         return replace(type(self).from_dict(plain, source), migrations=tuple(migrations), origin=self)
 
     def migrate_weights(self, weights: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
-        """Return a model's weights under the names that the installed plugins know.
+        """Apply the migrations of the description to a model's weights.
 
         Args:
-            weights: the weights in the file, under the names of the model's state dict.
+            weights: the weights in the file, by name in the model's state dict.
             source: the file or folder, for messages.
 
         Raises:
@@ -320,7 +319,7 @@ class ModelDescription:
             source: the file or folder, for messages.
 
         Raises:
-            UserError: if it does not fit the installed plugins; the message names their versions.
+            UserError: if it does not fit the installed plugins; the message has their versions.
         """
         with self.loading(source):
             try:
@@ -333,13 +332,13 @@ class ModelDescription:
                 raise UserError(f"{source}: its description of the model is damaged: {in_one_line(error)}") from error
 
     def versions(self) -> list[PluginVersions]:
-        """Versions of the distributions that wrote the file; none if the description was not read from one."""
+        """Return the versions of the distributions that wrote the file, empty if it was not read from a file."""
         return list(dict.fromkeys(map(PluginVersions.of, self.origin.plugins))) if self.origin else []
 
     def explain(self, error: str, source: str | Path) -> str:
         """Add the source, and the plugin versions that wrote it and are installed, to the message of a load error.
 
-        This project's own version is named where it differs: its checkpoints are read by all later versions.
+        This project's version is added only if it differs, since all later versions read its checkpoints.
         """
         message = error if str(source) in error else f"{source}: {error}"
         named = [str(each) for each in self.versions() if each.differ or each.distribution != OWN_DISTRIBUTION]
@@ -355,7 +354,7 @@ class ModelDescription:
             raise type(error)(self.explain(str(error), source)) from error
 
     def with_current_names(self) -> Self:
-        """Return the description with names that mean the same now, when others may have claimed them too."""
+        """Return the description with names that are unique among the installed plugins."""
         current = {
             (used.kind, written): registry().short_name(entry)
             for used in self.plugins
@@ -393,7 +392,7 @@ class ModelDescription:
         encoder, decoder = (self.model[part][ADAPTER_KEY] for part in PARTS)
         return encoder, decoder
 
-    # Deprecated access, as to the dict that interfaces before 1.3 had.
+    # Deprecated dict access, as before interface 1.3.
 
     def __getitem__(self, name: str) -> Any:
         warnings.warn(
@@ -414,14 +413,14 @@ class ModelDescription:
 
 
 USED = tuple(each.name for each in fields(UsedPlugin))
-"""Entries of a used plugin."""
+"""Names of the entries of a used plugin."""
 
 REQUIRED = ("format", "task", "model", "data", "run")
-"""Entries that every plain description has, besides the plugins."""
+"""Required entries of a plain description, besides the plugins."""
 
 
 def read_description(plain: Any, source: str | Path) -> ModelDescription:
-    """Read a description for use with what is installed now, and note where that is of other versions.
+    """Read a description, prepare it for the installed plugins, and warn about other versions.
 
     Args:
         plain: the plain data in the file.
@@ -429,7 +428,7 @@ def read_description(plain: Any, source: str | Path) -> ModelDescription:
 
     Raises:
         UserError: if it is damaged, or was written by a newer version of this project.
-        PluginError: if it needs something that is not installed; the message says what to install.
+        PluginError: if it needs a plugin that is not installed; the message gives the pip command.
     """
     description = ModelDescription.from_dict(plain, source).prepare(source)
     description.note_versions(source)
@@ -437,7 +436,7 @@ def read_description(plain: Any, source: str | Path) -> ModelDescription:
 
 
 def _adapters_in(part: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the adapters in an encoder's or decoder's plain configuration: its own, and those of its parts."""
+    """Yield the names of the adapters in a plain encoder or decoder configuration, nested ones included."""
     for key, value in part.items():
         if key == ADAPTER_KEY and isinstance(value, str):
             yield value
@@ -446,16 +445,16 @@ def _adapters_in(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _data_module(run: Mapping[str, Any]) -> str | None:
-    """Name of the data module in a run's configuration."""
+    """Return the name of the data module in a run's configuration."""
     data = run.get("data")
     return data.get("name") if isinstance(data, Mapping) else None
 
 
-# Validation of plain data. Each generator may rely on what those before it have checked: the first problem is reported.
+# Validation of plain data. Only the first problem is reported, so later checks may rely on earlier ones.
 
 
 def _problems(plain: Any) -> Iterator[str]:
-    """Problems of a plain description, at whatever depth a reader relies on it."""
+    """Yield the problems of a plain description."""
     if not isinstance(plain, Mapping):
         yield "it is not a mapping"
     for name, is_right in CHECKS.items():
@@ -491,7 +490,7 @@ def _problems_of_run(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _not_plain(value: Any, name: str) -> Iterator[str]:
-    """Names of the entries of nested data that YAML could not hold."""
+    """Yield the names of entries of nested data that are not plain."""
     if isinstance(value, Mapping):
         for key, child in value.items():
             if not isinstance(key, str):
@@ -526,4 +525,4 @@ CHECKS = {
     "run": lambda value: isinstance(value, Mapping),
     "plugins": lambda value: isinstance(value, Sequence) and not isinstance(value, str),
 }
-"""The entries of a plain description, and what each of them must be."""
+"""Validation functions of the entries of a plain description."""

@@ -1,4 +1,4 @@
-"""Finds plugins: those that are installed, and files that are not."""
+"""Discovery of installed plugins and of plugins in local files."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from perceiver_registry.local import import_file
 from perceiver_registry.plugins import LOCAL, OWN_DISTRIBUTION, LoadedPlugin, Plugin, is_same_distribution, load
 
 ONLY, DISABLED, FILES = "PERCEIVER_PLUGINS", "PERCEIVER_DISABLE_PLUGINS", "PERCEIVER_PLUGIN_FILES"
-"""Environment variables that say what is loaded, so that processes that a run starts load the same."""
+"""Environment variables that select plugins, so that child processes load the same ones."""
 
 NO_PLUGIN = "none"
-"""Stands for an empty list of plugins."""
+"""Value of the variables for an empty list."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which plugins are to be loaded. Their names are those of plugins or of distributions.
+    """Selection of the plugins to load, by names of plugins or distributions.
 
     Attributes:
-        only: the installed plugins that are loaded; None: all.
-        disabled: plugins that are not loaded.
-        files: absolute paths of files to be loaded as well.
+        only: installed plugins to load. None: all.
+        disabled: installed plugins not to load.
+        files: absolute paths of plugin files to load as well.
     """
 
     only: tuple[str, ...] | None = None
@@ -38,9 +38,9 @@ class Selection:
 
     @classmethod
     def of_environment(cls) -> Selection:
-        """What the environment variables :data:`ONLY`, :data:`DISABLED` and :data:`FILES` say.
+        """Read the environment variables :data:`ONLY`, :data:`DISABLED` and :data:`FILES`.
 
-        The first two are separated by commas, files like the folders of ``PATH``.
+        Names are separated by commas, files by ``os.pathsep``.
         """
         only, disabled, files = (os.environ.get(name) for name in (ONLY, DISABLED, FILES))
         return cls(
@@ -50,30 +50,30 @@ class Selection:
         )
 
     def as_environment(self) -> Mapping[str, str]:
-        """The environment variables that say this; those that would say nothing are left out."""
-        said = {
+        """Return the environment variables of this selection, without empty ones."""
+        values = {
             ONLY: None if self.only is None else ",".join(self.only) or NO_PLUGIN,
             DISABLED: ",".join(self.disabled),
             FILES: os.pathsep.join(self.files),
         }
-        return {name: value for name, value in said.items() if value}
+        return {name: value for name, value in values.items() if value}
 
-    def takes(self, plugin: Plugin) -> bool:
-        """Whether an installed plugin is to be loaded."""
-        wanted = self.only is None or any(_is_called(plugin, name) for name in self.only)
-        return wanted and not any(_is_called(plugin, name) for name in self.disabled)
+    def includes(self, plugin: Plugin) -> bool:
+        """Return whether an installed plugin is selected."""
+        is_selected = self.only is None or any(_has_name(plugin, name) for name in self.only)
+        return is_selected and not any(_has_name(plugin, name) for name in self.disabled)
 
     def check(self, plugins: list[Plugin]) -> None:
-        """Checks that there are plugins of all names.
+        """Check that all names exist.
 
         Raises:
-            UserError: if not; the message says which names are near.
+            UserError: if one does not; the message suggests similar names.
         """
         for source, names in (("--plugins", self.only or ()), (DISABLED, self.disabled)):
             for name in names:
-                if not any(_is_called(plugin, name) for plugin in plugins):
+                if not any(_has_name(plugin, name) for plugin in plugins):
                     known = {known for plugin in plugins for known in (plugin.name, plugin.distribution)}
-                    raise UserError(f"{source}={name}: there is no such plugin; {near(name, known)}")
+                    raise UserError(f"{source}={name}: unknown plugin; {near(name, known)}")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -81,27 +81,27 @@ def _names(text: str) -> tuple[str, ...]:
     return () if names == (NO_PLUGIN,) else names
 
 
-def _is_called(plugin: Plugin, name: str) -> bool:
+def _has_name(plugin: Plugin, name: str) -> bool:
     return plugin.name == name or plugin.is_of(name)
 
 
 def discover(selection: Selection) -> Iterator[LoadedPlugin]:
-    """Loads the selected plugins; those that are not to be loaded come along as disabled.
+    """Load the selected plugins, and yield the others as disabled.
 
     Raises:
-        UserError: if the selection names a plugin that there is not.
+        UserError: if the selection names a plugin that does not exist.
     """
     found = sorted(_installed(), key=lambda each: (each[0].distribution, each[0].name))
     selection.check([plugin for plugin, _ in found])
     for plugin, import_it in found:
-        yield load(plugin, import_it) if selection.takes(plugin) else LoadedPlugin(plugin, disabled=True)
+        yield load(plugin, import_it) if selection.includes(plugin) else LoadedPlugin(plugin, disabled=True)
     for path in selection.files:
         file = Path(path)
         yield load(Plugin(file.stem, file.name, LOCAL), functools.partial(import_file, path))
 
 
 def _installed() -> Iterator[tuple[Plugin, Callable[[], object]]]:
-    """The plugins of all installed distributions, and what imports each. The first distribution of a name counts."""
+    """Yield the plugins of all installed distributions with their import functions; the first of a name wins."""
     seen = set()
     for distribution in distributions():
         try:
@@ -112,7 +112,7 @@ def _installed() -> Iterator[tuple[Plugin, Callable[[], object]]]:
             if not {"Name", "Version"} <= set(metadata):
                 raise ValueError("no name or no version")
             name, version = metadata["Name"], metadata["Version"]
-        except Exception as error:  # anything may lie in that folder
+        except Exception as error:  # the metadata may be damaged in any way
             reason = f"its metadata cannot be read: {in_one_line(error)}"
             yield Plugin("?", _folder(distribution), "?"), functools.partial(_fail, reason)
             continue
@@ -122,10 +122,10 @@ def _installed() -> Iterator[tuple[Plugin, Callable[[], object]]]:
 
 
 def find_packages_without_plugins(required: str = OWN_DISTRIBUTION) -> list[str]:
-    """Names of installed distributions that require another one, but declare no plugin of this project.
+    """Return the names of installed distributions that require another one but declare no plugin of this project.
 
     Args:
-        required: name of the distribution that is required.
+        required: name of the required distribution.
     """
     found = set()
     for distribution in distributions():
@@ -134,19 +134,19 @@ def find_packages_without_plugins(required: str = OWN_DISTRIBUTION) -> list[str]
             requires = any(_is_requirement(line, required) for line in distribution.requires or ())
             if requires and not any(point.group == PROJECT for point in distribution.entry_points):
                 found.add(str(name))
-        except Exception:  # anything may lie in that folder
+        except Exception:  # the metadata may be damaged in any way
             continue
     return sorted(found)
 
 
 def _is_requirement(line: str, distribution: str) -> bool:
-    """Whether a line of a distribution's metadata requires another distribution, whatever extras are chosen."""
+    """Return whether a requirement line of a distribution is an unconditional requirement of another one."""
     name = re.match(r"[\w.-]*", line)
     return name is not None and is_same_distribution(name[0], distribution) and "extra ==" not in line
 
 
 def _folder(distribution: Distribution) -> str:
-    """The name of the folder that a distribution's metadata lies in, as far as it has one."""
+    """Return the name of the folder with a distribution's metadata, if known."""
     return Path(str(getattr(distribution, "_path", "an unknown distribution"))).name
 
 

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend. The command prints them as one line and exits with code 2."""
+"""User errors, which the command prints as one line with exit code 2, and helpers for messages."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ PROGRAMMING_ERRORS = (TypeError, AttributeError, NameError)
 
 
 class UserError(Exception):
-    """Wrong use: a name, a file, a value or a combination that cannot work.
+    """Invalid name, file, value or combination.
 
-    The message is one line that says what was wrong, where it came from (file, flag, plugin) and what would be right.
+    The message is one line: the flag, file or plugin, what is wrong, and what to do.
     """
 
 
 class UnknownNameError(UserError, LookupError):
-    """No object of that kind is registered under the name that was given."""
+    """The name is not registered."""
 
 
 class AmbiguousNameError(UserError, LookupError):
-    """Several distributions register an object of that kind under the name that was given."""
+    """Several distributions register the name."""
 
 
 class PluginError(UserError):
-    """A plugin could not be imported, what it registered breaks the registry's rules, or it is missing."""
+    """A plugin is missing, cannot be imported, or registers invalid specs."""
 
 
 class RunError(Exception):
-    """A run that failed for a reason that its message explains in one line (exit code 1)."""
+    """Failure of a run, with a message of one line (exit code 1)."""
 
 
 def in_one_line(error: BaseException) -> str:
-    """The type and the message of any error, in one line that a terminal shows as it is."""
+    """Return an error's type and message in one line of printable characters."""
     try:
         message = " ".join(str(error).split())
-    except Exception:  # not even that need work in a stranger's error
+    except Exception:  # __str__ of a third-party error may fail
         message = ""
     printable = escape_line(message[:300])
     return f"{type(error).__name__}: {printable}" if printable else type(error).__name__
 
 
 def near(name: str, known: Iterable[str], listed: Iterable[str] | str | None = None) -> str:
-    """Suggest names after an unknown ``name``: the nearest ones or, if none is near, some of those that are known.
+    """Suggest similar names for an unknown name or, if there are none, list some known ones.
 
     Args:
         name: the unknown name.
         known: the known names.
-        listed: names to list if none is near, or a text that says where they are. None: the known names.
+        listed: names to list if none is similar, or a text to return instead. None: the known names.
     """
     known = sorted(known)
     matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -67,31 +67,31 @@ def near(name: str, known: Iterable[str], listed: Iterable[str] | str | None = N
 
 
 MAX_LISTED = 8
-"""Names that a message lists. Arbitrary: as many as are read at a glance."""
+"""Maximum number of names in a message. Arbitrary."""
 
 MAX_NAME = 60
-"""Characters of a name that a message shows. Arbitrary."""
+"""Maximum length of a name in a message. Arbitrary."""
 
 
 def some_of(names: Sequence[str]) -> str:
-    """List the first names, and say how many there are if there are more."""
+    """Join the first names, with the total number if there are more."""
     shown = ", ".join(map(shorten, names[:MAX_LISTED])) or "none"
     return f"{shown}, ... ({len(names)} in all)" if len(names) > MAX_LISTED else shown
 
 
 def shorten(text: str, limit: int = MAX_NAME) -> str:
-    """Cut a text to what a message shows of it."""
+    """Truncate a text for a message."""
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def surface_own_fault(error: BaseException) -> None:
-    """Raise an error again if it is a fault of this code, so that no user's file is blamed for it.
+    """Re-raise a programming error of this project, so that it is not reported as a damaged file.
 
-    Libraries raise anything when they read a file that is something else, TypeError and AttributeError included. The
-    same errors raised by a line of this project are faults of that line.
+    Libraries raise various errors for invalid files, TypeError and AttributeError included. The same errors raised by
+    this project's code are bugs.
 
     Args:
-        error: what was caught.
+        error: the caught error.
     """
     if not isinstance(error, PROGRAMMING_ERRORS):
         return

@@ -1,7 +1,7 @@
-"""Escapes for characters that a terminal would obey instead of showing them.
+"""Escaping of control characters in terminal output.
 
-Names of files, columns and classes, texts and error messages may come from strangers. All text for a person passes
-through :func:`escape_controls`, or :func:`escape_line` where it must stay on one line.
+Names of files, columns and classes, texts and error messages are untrusted. All output for users passes through
+:func:`escape_controls`, or :func:`escape_line` if it must stay on one line.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _UNSAFE_IN_LINE = re.compile(f"[\n\u2028\u2029{_CONTROLS}{_BIDI}{_SURROGATES}]")
 def escape_controls(text: str) -> str:
     r"""Replace control characters, bidirectional overrides and lone surrogates by escapes such as ``\u001b``.
 
-    Line feeds and tabs stay, and so do all letters, combining marks and text from right to left. The escapes are those
-    of JSON, so that JSON stays JSON with the same content.
+    Line feeds, tabs, letters, combining marks and right-to-left text are kept. The escapes are those of JSON, so that
+    the content of JSON does not change.
     """
     return _UNSAFE.sub(_escape, text)
 
 
 def escape_line(text: str) -> str:
-    """Do the same, and escape line ends too."""
+    """Replace the characters of :func:`escape_controls` and line ends by escapes."""
     return _UNSAFE_IN_LINE.sub(_escape, text)
 
 
@@ -35,7 +35,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 ENCODING_ERRORS = "perceiver.escape"
-"""Name of an error handler for encoding, by which characters that an encoding lacks become the same escapes."""
+"""Name of an encoding error handler that replaces characters the encoding lacks by the same escapes."""
 
 
 def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:

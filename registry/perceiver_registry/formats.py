@@ -1,6 +1,6 @@
-"""Formats: the ways in which a model lies on disk or at the hub, and how one gets from there to here and back.
+"""Formats of models on disk or on the hub: base class, detection, reading and writing.
 
-Every source of a model or of its weights goes through here. Imports torch when it is called.
+All models and weights are read through this module. Torch is imported inside functions.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from perceiver_core import Batch, PerceiverIO
 
 TOLERANCE = 1e-4
-"""How far the outputs of what was written may lie from the model's, relative to the largest of these."""
-
+"""Tolerance between the outputs of a written model and the original, relative to the largest output. Arbitrary."""
 
 NUM_COMPARED = 1024
-"""How many output places are compared of a model that has very many, such as one for each pixel of a video."""
+"""Maximum number of output positions to compare, for models with very many, such as all pixels of a video."""
 
 
 class _LoadedModel(NamedTuple):
@@ -57,99 +56,97 @@ class LoadedModel(_LoadedModel):
 
 
 class Format:
-    """A way in which a model lies on disk or at the hub.
+    """Base class of model formats on disk or on the hub.
 
     A subclass that reads implements :meth:`recognises` and :meth:`read`, one that writes implements :meth:`write`. Its
-    module imports nothing heavy at the top: every format is asked for every source.
+    module has no slow imports at the top, since every format inspects every source.
 
-    A command asks one object for all that it needs of a source, so that an object may keep what it has read.
+    A command uses one object per source, so that an object may cache what it has read.
     """
 
     map_files: bool = True
-    """Whether tensors may stay in the file until they are used. ``perceiver fit`` sets it to False, since it may
-    replace the file while it trains.
-    """
+    """Memory-map tensors. ``perceiver fit`` sets it to False, since it may replace the file during training."""
 
     def recognises(self, source: str) -> bool:
-        """Whether ``source`` looks like a model in this format.
+        """Return whether ``source`` is a model in this format.
 
-        A cheap look at a file's head, a folder's ``config.json`` or that of a hub id; False where it cannot tell. The
-        formats of a file's suffix are asked first.
+        The check is cheap: the header of a file, or the ``config.json`` of a folder or hub id. It returns False if
+        unsure. Formats with the suffix of the file are tried first.
 
         Raises:
-            UserError: if ``source`` could be in this format, but cannot be looked at: it is missing or damaged, or the
-                hub is out of reach. The message is shown if no other format recognises it.
+            UserError: if ``source`` may be in this format but is missing or damaged, or the hub cannot be reached. The
+                message is shown if no other format recognises the source.
         """
         return False
 
     def read(self, source: str) -> LoadedModel:
-        """Reads a model.
+        """Read a model.
 
         Raises:
-            UserError: if there is none at ``source`` in this format.
+            UserError: if ``source`` is not a model in this format.
         """
         raise NotImplementedError(f"{type(self).__name__}.read")
 
     def description(self, source: str) -> ModelDescription:
-        """The description of the model at ``source``. A format that can, reads it without the weights.
+        """Read the description of the model at ``source``, preferably without its weights.
 
         Raises:
-            UserError: if there is no model, or if the source does not say what it is.
+            UserError: if ``source`` is not a model, or has no description.
         """
         return self.read(source).description
 
     def checkpoint(self, source: str) -> Checkpoint | None:
-        """The checkpoint of a run at ``source``, from which training is resumed; None in any other format.
+        """Read the checkpoint at ``source`` to resume training from, or return None in formats without training state.
 
         Raises:
-            UserError: if there is no checkpoint at ``source``, or if it is damaged.
+            UserError: if the checkpoint is missing or damaged.
         """
         return None
 
     def signature(self, target: str) -> Mapping[str, Any]:
-        """What a file for serving says of itself: ``"inputs"`` and ``"outputs"`` with name, type and shape of each,
+        """Return the signature of an exported model: ``"inputs"`` and ``"outputs"`` with name, type and shape of each,
         ``"sizes"`` and ``"checked"``. Empty in formats that are not for serving.
         """
         return {}
 
     def weights(self, source: str) -> Mapping[str, Tensor]:
-        """The weights at ``source`` under the names of a model here. A format that can, builds no model for them.
+        """Read the weights at ``source`` as a state dict of our model, preferably without building the model.
 
         Raises:
-            UserError: if there is no model at ``source`` in this format.
+            UserError: if ``source`` is not a model in this format.
         """
         return self.read(source).model.state_dict()
 
     def refusal(self, loaded: LoadedModel) -> str | None:
-        """Why a model cannot be written in this format, in one line; None if it can."""
+        """Return why a model cannot be written in this format, in one line, or None if it can."""
         return None
 
     def write(self, loaded: LoadedModel, target: str) -> None:
-        """Writes a model.
+        """Write a model.
 
         Args:
             loaded: the model.
-            target: the file or folder, which is not there yet.
+            target: the file or folder, which does not exist.
 
         Raises:
-            UserError: if it cannot be written in this format; the message says why.
+            UserError: if it cannot be written in this format; the message gives the reason.
         """
         raise NotImplementedError(f"{type(self).__name__}.write")
 
     def compute(self, target: str, batch: Batch) -> Any:
-        """What that which was written computes for a batch, in the structure that :meth:`expected` returns.
+        """Compute the outputs of a written model for a batch, in the structure that :meth:`expected` returns.
 
-        A format of another library computes with that library's own code. Here, the model is read back.
+        Formats of other libraries run that library's code. This implementation reads the model back.
         """
         return self.expected(self.read(target).model, batch)
 
     def expected(self, model: PerceiverIO, batch: Batch) -> Any:
-        """What a model computes for a batch, to compare :meth:`compute` with: its output, or some of its places."""
-        return model(batch, _some_places(model))
+        """Compute the outputs of a model that :meth:`compute` should return, at all positions or a subset."""
+        return model(batch, _positions_to_compare(model))
 
 
 class Source:
-    """A file, a folder or a hub id of a model, opened in its format. A file is read once for all that is asked.
+    """A file, a folder or a hub id of a model, opened in its format. Files are read once.
 
     Args:
         path: the file, folder or hub id.
@@ -164,16 +161,16 @@ class Source:
 
     @functools.cached_property
     def description(self) -> ModelDescription:
-        """The description of the model, read without its weights where the format can.
+        """Description of the model, read without its weights if the format supports that.
 
         Raises:
-            UserError: if there is no model, or if the source does not say what it is.
+            UserError: if the source is not a model, or has no description.
         """
         return typed_description(self._format.description(self.path))
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint of a run, or None if the source is in any other format.
+        """Checkpoint to resume training from, or None in formats without training state.
 
         Raises:
             UserError: if it is damaged.
@@ -181,10 +178,10 @@ class Source:
         return self._format.checkpoint(self.path)
 
     def weights(self) -> Mapping[str, Tensor]:
-        """The weights under the names of a model here.
+        """Read the weights as a state dict of our model.
 
         Raises:
-            UserError: if there is no model.
+            UserError: if the source is not a model.
         """
         return self._format.weights(self.path)
 
@@ -192,13 +189,13 @@ class Source:
         """Read the model.
 
         Raises:
-            UserError: if there is no model.
+            UserError: if the source is not a model.
         """
         return LoadedModel(*self._format.read(self.path))
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
-        """Explain user errors that are raised within this context: name the plugin versions that wrote the source."""
+        """Explain user errors that are raised within this context: add the plugin versions that wrote the source."""
         try:
             yield
         except UserError as error:
@@ -210,7 +207,7 @@ class Source:
 
 
 def typed_description(description: ModelDescription | Mapping[str, Any]) -> ModelDescription:
-    """Return a description as a typed one: before interface 2.0 formats had plain dicts, which may be incomplete."""
+    """Convert a description to a typed one. Before interface 2.0 formats returned plain dicts, possibly incomplete."""
     if isinstance(description, ModelDescription):
         return description
     warnings.warn(
@@ -243,8 +240,8 @@ def open_source(source: str, format: str | None = None, map_files: bool = True) 
 
     Args:
         source: a file, a folder or a hub id.
-        format: name of its format. None: the one that recognises it.
-        map_files: whether tensors may stay in the file until they are used.
+        format: name of its format. None: detect it.
+        map_files: memory-map tensors.
 
     Raises:
         UserError: if no format recognises the source, or if the format is only written.
@@ -287,39 +284,39 @@ def _opened(source: str, entry: Entry[FormatSpec], map_files: bool) -> Source:
 
 
 def _formats_to_try(source: str) -> list[Entry[FormatSpec]]:
-    """The formats that a source may be in, those of its suffix first."""
+    """Return the formats that a source may be in, those with its suffix first."""
     reading = [entry for entry in registry().entries("format") if entry.spec.reads]
     by_suffix = [entry for entry in reading if _has_suffix(source, entry)]
     if by_suffix and not Path(source).exists():
-        return by_suffix  # what is missing is a file
+        return by_suffix  # a missing file
     return sorted(reading, key=lambda entry: entry not in by_suffix)
 
 
 def read_model(source: str, format: str | None = None) -> LoadedModel:
-    """Reads a model in any format.
+    """Read a model in any format.
 
     Args:
         source: a file, a folder or a hub id.
-        format: name of its format. None: the one that recognises it.
+        format: name of its format. None: detect it.
 
     Raises:
-        UserError: if there is no model at ``source``, or if no format recognises it.
-        PluginError: if it needs something that is not installed; the message says what to install.
+        UserError: if ``source`` is not a model, or no format recognises it.
+        PluginError: if it needs a plugin that is not installed; the message gives the pip command.
     """
     return open_source(source, format).read()
 
 
 def format_for(loaded: LoadedModel, target: str, format: str | None = None) -> Entry[FormatSpec]:
-    """The format that a model is to be written in.
+    """Choose the format to write a model in.
 
     Args:
         loaded: the model.
-        target: a file, whose suffix decides, or a folder.
-        format: the format's name. None: that of the suffix or, for a folder, the first that can hold the model and is
-            read as well. Formats of the distribution that the model's input adapter is of come first.
+        target: a file or a folder.
+        format: the format's name. None: by the suffix of a file or, for a folder, the first format that can store the
+            model and be read again. Formats of the distribution of the model's input adapter come first.
 
     Raises:
-        UserError: if there is none.
+        UserError: if no format can store the model.
     """
     if format is not None:
         entry = _named_format(format, target)
@@ -342,14 +339,14 @@ def format_for(loaded: LoadedModel, target: str, format: str | None = None) -> E
 
 
 def _named_format(format: str, target: str) -> Entry[FormatSpec]:
-    """The format of that name, which can be written to a target of that name."""
+    """Return the format of a name, checked against the suffix of the target."""
     entry = registry().get("format", format)
     if not entry.spec.writes:
         raise UserError(f"format {format!r} is only read; formats that are written: {_names('writes')}")
     if entry.spec.suffixes and not _has_suffix(target, entry):
         raise UserError(f"{target}: a file of format {format!r} ends with {' or '.join(entry.spec.suffixes)}")
     if not entry.spec.suffixes and any(_has_suffix(target, other) for other in registry().entries("format")):
-        raise UserError(f"{target}: format {format!r} makes a folder; this is the name of a file")
+        raise UserError(f"{target}: format {format!r} writes a folder, this is the name of a file")
     return entry
 
 
@@ -378,22 +375,22 @@ def _names(ability: str) -> str:
 
 
 def write_model(loaded: LoadedModel, target: str, format: str | None = None, *, overwrite: bool = False) -> float:
-    """Writes a model, and runs what was written beside it.
+    """Write a model and verify that the written model computes the same outputs.
 
-    Nothing is at ``target`` before all of it is written and has proved equal.
+    The target is created only after this check.
 
     Args:
         loaded: the model.
         target: a file or a folder.
         format: name of the format. None: see :func:`format_for`.
-        overwrite: replace files that are there already. Others in the folder stay.
+        overwrite: replace existing files. Others in the folder stay.
 
     Returns:
-        The largest difference between the outputs of the two for random inputs, relative to the largest output.
+        Maximum difference between the outputs of the two for random inputs, relative to the largest output.
 
     Raises:
-        UserError: if the model cannot be written in this format, if there is something at ``target``, or if what was
-            written computes something else.
+        UserError: if the model cannot be written in this format, if ``target`` exists, or if the written model has
+            other outputs.
     """
     import torch
 
@@ -411,20 +408,20 @@ def write_model(loaded: LoadedModel, target: str, format: str | None = None, *, 
 
 
 def check_free(target: str, overwrite: bool = False) -> None:
-    """Checks that nothing is lost if ``target`` is written.
+    """Check that a target can be written without replacing files.
 
     Raises:
-        UserError: if there is a file, or a folder that is not empty, or if the target is a remote path.
+        UserError: if it is an existing file, a folder that is not empty, or a remote path.
     """
     refuse_remote("target", target)
     path = Path(target)
     if not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{target}: there is something already; --overwrite replaces it")
+        raise UserError(f"{target}: exists already (--overwrite replaces it)")
 
 
 @contextlib.contextmanager
 def _draft(target: Path) -> Iterator[Path]:
-    """A place of the target's name to write to, from where all goes to the target once the context is left well."""
+    """Yield a temporary path with the target's name, and move it to the target when the context exits without error."""
     folder = target.absolute().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -432,11 +429,11 @@ def _draft(target: Path) -> Iterator[Path]:
         try:
             yield draft / target.name
             for path in sorted(draft.rglob("*")):
-                place = folder / path.relative_to(draft)
+                final = folder / path.relative_to(draft)
                 if path.is_dir():
-                    place.mkdir(exist_ok=True)
+                    final.mkdir(exist_ok=True)
                 else:
-                    os.replace(path, place)
+                    os.replace(path, final)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
@@ -444,14 +441,14 @@ def _draft(target: Path) -> Iterator[Path]:
 
 
 def example_batch(model: PerceiverIO) -> Batch:
-    """Random inputs for a model, the same each time: one example."""
+    """Create seeded random inputs for a model, a batch of one example."""
     import torch
 
     return model.input_adapter.example_batch(1, torch.Generator().manual_seed(0))
 
 
-def _some_places(model: PerceiverIO) -> Tensor | None:
-    """Numbers (1, p) of output places, where a model says that it has very many; None stands for all."""
+def _positions_to_compare(model: PerceiverIO) -> Tensor | None:
+    """Return indices (1, p) of some output positions of a model with very many, or None for all."""
     import torch
 
     numbers: Any = getattr(model.output_adapter.query_provider, "num_positions", None)
@@ -460,25 +457,25 @@ def _some_places(model: PerceiverIO) -> Tensor | None:
 
 
 def largest_difference(expected: Any, found: Any) -> float:
-    """How far two outputs lie apart at most, relative to the largest value of each expected tensor.
+    """Return the maximum difference of two outputs, relative to the largest value of each expected tensor.
 
     Args:
         expected: tensors or arrays, or dicts and sequences of these.
-        found: the same for what is compared. Infinity is returned if it is not of the same structure and shapes.
+        found: the output to compare. The result is infinite if its structure or shapes differ.
     """
-    ours, theirs = list(_tensors(expected)), list(_tensors(found))
-    if [each.shape for each in ours] != [each.shape for each in theirs]:
+    expected_tensors, found_tensors = list(_tensors(expected)), list(_tensors(found))
+    if [each.shape for each in expected_tensors] != [each.shape for each in found_tensors]:
         return float("inf")
     differences = [
-        float((one.double() - other.double()).abs().max() / one.double().abs().max().clamp(min=1e-12))
-        for one, other in zip(ours, theirs, strict=True)
-        if one.numel()
+        float((x.double() - y.double()).abs().max() / x.double().abs().max().clamp(min=1e-12))
+        for x, y in zip(expected_tensors, found_tensors, strict=True)
+        if x.numel()
     ]
     return max((difference if difference == difference else float("inf") for difference in differences), default=0.0)
 
 
 def _tensors(structure: Any) -> Iterator[Tensor]:
-    """The tensors in a structure, those of mappings in the order of their names."""
+    """Yield the tensors in a structure, those of mappings sorted by name."""
     import torch
 
     if isinstance(structure, Mapping):

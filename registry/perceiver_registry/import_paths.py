@@ -14,7 +14,7 @@ def resolve_import_path(path: str) -> Any:
         path: ``"package.module:Name"``; the name may be dotted.
 
     Raises:
-        ImportError: if there is no such module, or whatever else importing it raises.
+        ImportError: if the module does not exist; importing it may raise other errors.
         AttributeError: if the module has no such name.
     """
     module, _, name = path.partition(":")

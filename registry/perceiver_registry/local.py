@@ -1,4 +1,4 @@
-"""Plugins in a file that is not installed."""
+"""Plugins in local files, which are not installed."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from perceiver_registry.errors import PluginError
 
 
 def import_file(path: str) -> ModuleType:
-    """Imports a file as the module of its name, from which worker processes import it as well.
+    """Import a file as the module of its name, so that worker processes can import it as well.
 
-    The file's folder comes last on the path: what is installed is never replaced by what lies beside the file.
+    The file's folder is appended to ``sys.path``, so that its other files do not shadow installed modules.
 
     Args:
         path: absolute path of the file.
 
     Raises:
-        PluginError: if there is no such file, or if it cannot have its name as a module.
+        PluginError: if the file does not exist, or its name is not that of a new module.
     """
     file = Path(path)
     name = file.stem
     if not file.is_file():
         raise PluginError("no such file")
     if file.suffix != ".py" or not name.isidentifier() or keyword.iskeyword(name):
-        raise PluginError("expected is a Python file with a name that can be imported, such as my_adapters.py")
+        raise PluginError("must be a Python file whose name can be imported, such as my_adapters.py")
     origin = _origin(name)
     if origin is None:
         sys.path.append(str(file.parent))
         importlib.invalidate_caches()
     elif not (Path(origin).is_file() and file.samefile(origin)):
-        raise PluginError(f"there is a module {name!r} already ({origin}): give the file another name")
+        raise PluginError(f"a module {name!r} exists already, {origin} (rename the file)")
     return importlib.import_module(name)
 
 
 def _origin(name: str) -> str | None:
-    """Where the module of that name comes from, or None if there is no such module."""
+    """Return the origin of a module, or None if it does not exist."""
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # a module that was made by hand
+    except ValueError:  # a module created at runtime
         return "imported"
     if spec is None:
         return None

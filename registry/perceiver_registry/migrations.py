@@ -1,4 +1,4 @@
-"""Migrations: models that older versions of a plugin wrote, in the form that the installed version reads."""
+"""Migrations of models that were written by older versions of a plugin."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Migration:
     """Changes of a plugin's configs and parameters between two of its versions.
 
-    A subclass overrides what it changes. It is called for each model that uses something of the plugin's distribution
-    and was written by a version before that of its :class:`~perceiver_registry.MigrationSpec`, so it checks which
-    adapters a model has.
+    A subclass overrides one or both methods. They are called for each model that uses the plugin's distribution and was
+    written by a version before that of the :class:`~perceiver_registry.MigrationSpec`, so they have to check which
+    adapters the model has.
     """
 
     def description(self, description: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class Migration:
             description: ``"model"``: the model's configuration, in which ``"encoder"`` and ``"decoder"`` name their
                 adapters under ``"adapter"``; ``"data"``: what the data module's ``description()`` returned; ``"run"``:
                 the run's configuration; ``"task"`` and ``"plugins"``: the names that the model uses. A copy, which may
-                be changed.
+                be modified.
         """
         return description
 
@@ -39,14 +39,14 @@ class Migration:
         """Return the weights of a model under their new names.
 
         Args:
-            weights: the model's state dict (``"input_adapter.embedding.weight"``). A copy, which may be changed.
-            description: the plain description of the model as it was written.
+            weights: the model's state dict (``"input_adapter.embedding.weight"``). A copy, which may be modified.
+            description: the plain description of the model before migrations.
         """
         return weights
 
 
 def find_migrations(versions: Iterable[tuple[str, str]]) -> list[Entry[MigrationSpec]]:
-    """The migrations that a model needs, the oldest first.
+    """Return the migrations that a model needs, the oldest first.
 
     Args:
         versions: names and versions of the distributions that wrote the model.
@@ -74,7 +74,7 @@ def apply_migration(entry: Entry[MigrationSpec], method: str, source: str | Path
         entry: the migration.
         method: name of the method.
         source: the file or folder of the model, for messages.
-        value: what the method changes.
+        value: argument that the method returns modified.
         others: its other arguments.
 
     Raises:
@@ -83,11 +83,11 @@ def apply_migration(entry: Entry[MigrationSpec], method: str, source: str | Path
     failed = f"{source}: migration {entry.name!r} ({entry.plugin}) failed"
     migration = entry.resolve("migration")
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what it prints must not get into a command's output
+        with contextlib.redirect_stdout(sys.stderr):  # keep what it prints out of a command's output
             result = getattr(migration(), method)(value, *others)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a stranger's code, on what may be damaged
+    except BaseException as error:  # third-party code on untrusted data
         raise PluginError(f"{failed}: {in_one_line(error)}") from error
     if not isinstance(result, Mapping):
         raise PluginError(f"{failed}: {method} must return a mapping")

@@ -1,4 +1,4 @@
-"""Loading a model's weights from where ``params`` points. Imports torch when it is called."""
+"""Loading of pretrained weights (``params``). Torch is imported inside functions."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
     from perceiver_core import PerceiverIO
 
-OF_ENCODER = ("input_adapter.", "encoder.")
-"""What the names of an encoder's weights begin with."""
+ENCODER_PREFIXES = ("input_adapter.", "encoder.")
+"""Prefixes of the weights of input adapter and encoder in a model's state dict."""
 
-LISTED = 6
-"""How many misfits an error lists."""
+MAX_LISTED = 6
+"""Maximum number of mismatches that an error lists. Arbitrary."""
 
 
 def load_pretrained(model: PerceiverIO) -> None:
-    """Loads the weights that a model's configuration names: ``params``, or those of its encoder, ``encoder.params``.
+    """Load the weights that a model's configuration names, in ``params`` or in ``encoder.params``.
 
     Args:
-        model: the model, whose parameters are overwritten.
+        model: the model, modified in place.
 
     Raises:
-        UserError: if both are given, if there is nothing where they point, or if it does not fit the model.
+        UserError: if both are set, or if the source is missing or does not fit the model.
     """
     config = model.config
     if config.params is None and config.encoder.params is None:
@@ -42,14 +42,14 @@ def load_pretrained(model: PerceiverIO) -> None:
 
 
 def load_params(model: nn.Module, source: str) -> None:
-    """Loads all of ``model``'s weights from ``source``.
+    """Load all weights of a model.
 
     Args:
-        model: the model, whose parameters are overwritten.
-        source: a model in any format that is read: a checkpoint, a safetensors file, a folder, a hub id.
+        model: the model, modified in place.
+        source: a checkpoint, a safetensors file, a folder, a hub id, or any other registered format.
 
     Raises:
-        UserError: if there is nothing at ``source``, or if its weights do not fit the model.
+        UserError: if the source is missing, or if its weights do not fit the model.
     """
     where = f"params={source!r}"
     opened = _open(source, where)
@@ -60,19 +60,19 @@ def load_params(model: nn.Module, source: str) -> None:
 
 
 def load_encoder(model: nn.Module, source: str) -> None:
-    """Loads the weights of ``model``'s input adapter and encoder from a model that may have another decoder.
+    """Load the weights of a model's input adapter and encoder from a model that may have another decoder.
 
     Args:
-        model: the model, whose parameters are overwritten.
+        model: the model, modified in place.
         source: as in :func:`load_params`.
 
     Raises:
-        UserError: if there is nothing at ``source``, or if its encoder is not of the model's kind and shape.
+        UserError: if the source is missing, or if its encoder does not fit the model.
     """
     where = f"encoder.params={source!r}"
     opened = _open(source, where)
     state, expected = (
-        {key: value for key, value in whole.items() if key.startswith(OF_ENCODER)}
+        {key: value for key, value in whole.items() if key.startswith(ENCODER_PREFIXES)}
         for whole in (_weights(opened, where), model.state_dict())
     )
     with opened.loading():
@@ -92,7 +92,7 @@ def _weights(source: Source, where: str) -> Mapping[str, Tensor]:
 
 @contextlib.contextmanager
 def _naming_field(source: str, where: str) -> Iterator[None]:
-    """Name the config's field, instead of the source alone, in user errors that are raised within this context."""
+    """Prefix user errors that are raised within this context with the config's field."""
     try:
         yield
     except PluginError:
@@ -102,29 +102,29 @@ def _naming_field(source: str, where: str) -> Iterator[None]:
 
 
 def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    """Checks that weights are those of a model.
+    """Check that weights fit a model.
 
     Args:
-        expected: the model's own state dict.
+        expected: the model's state dict.
         state: the weights.
-        source: where they come from, for the message.
+        source: their source, for messages.
 
     Raises:
-        UserError: if there is too much or too little of them, or if a shape differs; the message lists what.
+        UserError: if weights are missing, unknown, of another shape or not finite; the message lists them.
     """
     for key, value in state.items():
         if not hasattr(value, "shape"):
             raise UserError(f"{source}: {key!r} is no tensor: the file is damaged")
-    misfits = [*_missing(expected, state), *_unfitting(expected, state)]
-    if misfits:
-        more = f"; and {len(misfits) - LISTED} more" if len(misfits) > LISTED else ""
-        raise UserError(f"{source}: does not fit the model: {'; '.join(misfits[:LISTED])}{more}")
-    # A model's own masks may hold infinity.
+    mismatches = [*_missing(expected, state), *_unfitting(expected, state)]
+    if mismatches:
+        more = f"; and {len(mismatches) - MAX_LISTED} more" if len(mismatches) > MAX_LISTED else ""
+        raise UserError(f"{source}: does not fit the model: {'; '.join(mismatches[:MAX_LISTED])}{more}")
+    # Buffers such as masks may be infinite.
     check_finite({key: value for key, value in state.items() if _is_finite(expected[key])}, source)
 
 
 def _missing(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterator[str]:
-    # A file of weights may hold those that are shared only once.
+    # Files may store shared weights once.
     storages = {value.data_ptr() for key, value in expected.items() if key in state}
     for key, value in expected.items():
         if key not in state and value.data_ptr() not in storages:
@@ -139,14 +139,14 @@ def _unfitting(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> I
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
-    """Check that weights are numbers.
+    """Check that weights are finite.
 
     Args:
         weights: the weights by name.
-        source: where they come from, for the message.
+        source: their source, for messages.
 
     Raises:
-        UserError: if one of them holds NaN or infinity.
+        UserError: if one of them has NaN or infinite values.
     """
     bad = [name for name, value in weights.items() if not _is_finite(value)]
     if bad:
@@ -158,5 +158,5 @@ def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
 
 
 def _is_finite(value: Tensor) -> bool:
-    # torch implements no test for the 8-bit formats.
+    # isfinite is not implemented for 8-bit formats.
     return not value.is_floating_point() or value.itemsize == 1 or bool(value.isfinite().all())

@@ -1,6 +1,7 @@
-"""YAML and JSON from anybody: read with limits, and with errors of one line.
+"""Reading of untrusted YAML and JSON, with limits and one-line errors.
 
-A few hundred bytes of YAML can expand to gigabytes, by aliases of aliases; a few thousand brackets end Python's stack.
+A few hundred bytes of YAML can expand to gigabytes, by aliases of aliases; a few thousand brackets exceed Python's
+recursion limit.
 """
 
 from __future__ import annotations
@@ -11,24 +12,22 @@ from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 50
-"""Levels of nesting. Arbitrary: configurations have about ten, and whoever walks through 50 needs no more stack than
-Python has."""
+"""Maximum nesting. Arbitrary: configurations have about ten levels, and 50 are far below Python's recursion limit."""
 
 MAX_ALIASED = 10_000
-"""Values that the aliases of a YAML document may expand to together. Arbitrary: more than anybody shares by hand."""
+"""Maximum number of values that the aliases of a YAML document expand to. Arbitrary: far above hand-written files."""
 
 MAX_COLLECTIONS = 1_000_000
-"""Lists and mappings of a document. Arbitrary: what is walked through in a second."""
+"""Maximum number of lists and mappings in a document. Arbitrary: traversing them takes about a second."""
 
 MAX_BYTES = 2**24
-"""Size of a file of settings. Arbitrary: three times a vocabulary of 100 000 words."""
-
+"""Maximum size of a settings file. Arbitrary: three times a vocabulary of 100 000 words."""
 
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
 class PlainDataError(ValueError):
-    """A document that is not what it should be, or beyond the limits. The message is one line without its name."""
+    """Invalid document, or one beyond the limits. The message is one line without the file's name."""
 
 
 def load_yaml(text: str) -> Any:
@@ -57,54 +56,49 @@ def check_yaml(text: str) -> None:
     """
     import yaml
 
-    sizes = _ExpandedSize()
+    counter = _YamlCounter()
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
-            sizes.add_alias(event.anchor)
+            counter.add_alias(event.anchor)
         elif isinstance(event, yaml.CollectionStartEvent):
-            sizes.open_collection(event.anchor)
+            counter.open_collection(event.anchor)
         elif isinstance(event, yaml.CollectionEndEvent):
-            sizes.close_collection()
+            counter.close_collection()
         elif isinstance(event, yaml.ScalarEvent):
-            sizes.add_scalar(event.anchor)
+            counter.add_scalar(event.anchor)
 
 
-class _ExpandedSize:
-    """Number of values of a YAML document with its aliases expanded, counted event by event.
-
-    Raises:
-        PlainDataError: if the document is beyond the limits.
-    """
+class _YamlCounter:
+    """Count the values of a YAML document with its aliases expanded, and check the limits."""
 
     def __init__(self) -> None:
-        self._by_anchor: dict[str, int] = {}
-        self._open: list[tuple[str | None, int]] = []  # each open collection's anchor, and the values before it
-        self._total = self._aliased = 0
+        self.total = self.aliased = 0
+        self.sizes: dict[str | None, int] = {}  # number of values below each anchor
+        self.open_nodes: list[tuple[str | None, int]] = []  # anchor of each open collection, and total before it
 
-    def add_alias(self, anchor: str) -> None:
-        if anchor not in self._by_anchor and any(anchor == each for each, _ in self._open):
-            raise PlainDataError(f"the alias *{anchor} is within what it stands for")
-        size = self._by_anchor.get(anchor, 1)
-        self._total += size
-        self._aliased += size
-        if self._aliased > MAX_ALIASED:
-            raise PlainDataError(f"its aliases stand for more than {MAX_ALIASED} values")
+    def add_alias(self, anchor: str | None) -> None:
+        if anchor not in self.sizes and any(anchor == opened for opened, _ in self.open_nodes):
+            raise PlainDataError(f"the alias *{anchor} refers to a value that contains it")
+        size = self.sizes.get(anchor, 1)
+        self.total, self.aliased = self.total + size, self.aliased + size
+        if self.aliased > MAX_ALIASED:
+            raise PlainDataError(f"its aliases expand to more than {MAX_ALIASED} values")
 
     def open_collection(self, anchor: str | None) -> None:
-        self._open.append((anchor, self._total))
-        self._total += 1
-        if len(self._open) > MAX_DEPTH:
+        self.open_nodes.append((anchor, self.total))
+        self.total += 1
+        if len(self.open_nodes) > MAX_DEPTH:
             raise PlainDataError(TOO_DEEP)
 
     def close_collection(self) -> None:
-        anchor, before = self._open.pop()
+        anchor, before = self.open_nodes.pop()
         if anchor is not None:
-            self._by_anchor[anchor] = self._total - before
+            self.sizes[anchor] = self.total - before
 
     def add_scalar(self, anchor: str | None) -> None:
-        self._total += 1
+        self.total += 1
         if anchor is not None:
-            self._by_anchor[anchor] = 1
+            self.sizes[anchor] = 1
 
 
 def load_json(text: str) -> Any:
@@ -126,17 +120,17 @@ def load_json(text: str) -> Any:
 
 
 def check_size(value: Any) -> None:
-    """Check how deep plain data is nested and how large it is written out, without recursion.
+    """Check the nesting and the size of plain data without recursion.
 
     Raises:
-        PlainDataError: if it is deeper than :data:`MAX_DEPTH`, as what contains itself is, or has more than
+        PlainDataError: if it is nested deeper than :data:`MAX_DEPTH` (or contains itself), or has more than
             :data:`MAX_COLLECTIONS` lists and mappings.
     """
     level: dict[int, tuple[Any, int]] = {id(value): (value, 1)}
     total = 0
     for _ in range(MAX_DEPTH):
         below: dict[int, tuple[Any, int]] = {}
-        for each, times in level.values():  # what is shared is one object, which is written out several times
+        for each, times in level.values():  # shared objects are counted each time
             for child in _collections_in(each):
                 below[id(child)] = child, times + below.get(id(child), (child, 0))[1]
         if not below:
@@ -154,7 +148,7 @@ def _collections_in(value: Any) -> Iterator[Any]:
 
 
 def read_settings(path: Path) -> str:
-    """Read the text of a file of settings, which may be a pipe.
+    """Read the text of a settings file, which may be a pipe.
 
     Raises:
         PlainDataError: if it is not UTF-8, or larger than :data:`MAX_BYTES`.
@@ -163,7 +157,7 @@ def read_settings(path: Path) -> str:
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise PlainDataError(f"larger than {MAX_BYTES / 2**20:.0f} MiB, which no file of settings is")
+        raise PlainDataError(f"larger than {MAX_BYTES / 2**20:.0f} MiB, too large for a settings file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

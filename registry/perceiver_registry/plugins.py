@@ -1,4 +1,4 @@
-"""One plugin: where it is from, and what comes of loading it. What it does wrong gets no further than here."""
+"""Loading of a single plugin. Errors in a plugin's code are contained here."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, Migratio
 
 INTERFACE_VERSION = "2.0"
 """Version of the interface that plugins are written for: the hooks, the specs, and the public names of
-``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.sdk``. A greater minor version has more of them;
-another major version breaks plugins.
+``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.sdk``. Minor versions add to it, major versions break
+plugins.
 """
 
 OLDEST_INTERFACE = "1.0"
-"""Oldest version whose plugins are loaded. Those of an earlier major version than ours are deprecated."""
+"""Oldest version whose plugins are loaded. Earlier major versions than the current one are deprecated."""
 
 REMOVED = {"conversions": "register a format with the hook perceiver_formats; see docs/interface.md"}
-"""Arguments of specs that interface 1 had, and what replaces them."""
+"""Removed arguments of specs of interface 1, with their replacements."""
 
 DECLARATION = "PERCEIVER_INTERFACE"
-"""The name, in a plugin's module, of the version that it was written for."""
+"""Name of the variable in a plugin's module with its interface version."""
 
 OWN_DISTRIBUTION = "perceiver-zoo"
-"""The distribution of this project, which has the built-in plugins."""
+"""Distribution of this project and of the built-in plugins."""
 
 LOCAL = "local file"
-"""Stands for the version of a plugin that is a file, which has none."""
+"""Version of plugins that are local files."""
 
 SPEC_TYPES: dict[str, type[Spec]] = {
     "perceiver_adapters": AdapterSpec,
@@ -46,15 +46,15 @@ SPEC_TYPES: dict[str, type[Spec]] = {
     "perceiver_formats": FormatSpec,
     "perceiver_migrations": MigrationSpec,
 }
-"""The hooks, and what each returns."""
+"""Type of the specs that each hook returns."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """Where a spec came from.
+    """A plugin's name, distribution and version.
 
     Attributes:
-        name: name of the plugin, that of its entry point.
+        name: name of its entry point.
         distribution: name of the installed distribution that declares the entry point, or of a local file.
         version: version of that distribution, or :data:`LOCAL`.
     """
@@ -69,31 +69,31 @@ class Plugin:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a file that is not installed."""
+        """Whether it is a local file, which is not installed."""
         return self.version == LOCAL
 
     def is_of(self, distribution: str) -> bool:
-        """Whether it is of that distribution, whose name may be written in any way that pip takes."""
+        """Return whether it belongs to a distribution, whose name may have any spelling that pip accepts."""
         return is_same_distribution(self.distribution, distribution)
 
 
 def is_same_distribution(one: str, other: str) -> bool:
-    """Whether two names are of one distribution: case, and dots and underscores for hyphens, make no difference."""
+    """Return whether two names are equal up to case and to dots and underscores for hyphens."""
     one, other = (re.sub(r"[-_.]+", "-", name).lower() for name in (one, other))
     return one == other
 
 
 @dataclass(frozen=True)
 class LoadedPlugin:
-    """What came of a plugin that was found.
+    """Result of loading a plugin.
 
     Attributes:
         plugin: the plugin.
-        specs: what it registers; nothing if it failed or is disabled.
-        interface: the version of the interface that it declares, or None.
-        seconds: how long it took to load.
-        error: why it failed, or None.
-        disabled: whether it was not to be loaded.
+        specs: its specs. Empty if it failed or is disabled.
+        interface: interface version that it declares, or None.
+        seconds: loading time.
+        error: reason of a failure, or None.
+        disabled: whether it is disabled and was not loaded.
     """
 
     plugin: Plugin
@@ -111,7 +111,7 @@ class LoadedPlugin:
 
     @property
     def deprecation(self) -> str | None:
-        """One line about a plugin that the next release will not load, or None."""
+        """Deprecation notice of a plugin for an earlier major version, or None."""
         declared = self.interface or INTERFACE_VERSION
         if self.error is not None or _number(declared)[0] == _number(INTERFACE_VERSION)[0]:
             return None
@@ -125,19 +125,19 @@ class LoadedPlugin:
 
 
 def load(plugin: Plugin, import_it: Callable[[], object]) -> LoadedPlugin:
-    """Loads a plugin. Whatever goes wrong, be it that the plugin ends the process, is its ``error``.
+    """Load a plugin. Any exception of its code, SystemExit included, becomes the result's ``error``.
 
     Args:
-        plugin: where it is from.
+        plugin: name, distribution and version.
         import_it: returns the module, or object, that implements the hooks.
     """
     start = time.perf_counter()
     specs: tuple[Spec, ...] = ()
     interface = error = None
     try:
-        # What a plugin prints must not get into a command's output.
+        # Keep what a plugin prints out of a command's output.
         with contextlib.redirect_stdout(sys.stderr):
-            with _blamed("cannot be imported"):
+            with _plugin_errors("cannot be imported"):
                 implementation = import_it()
             interface = _interface_of(implementation)
             specs = tuple(_specs_of(implementation))
@@ -147,18 +147,18 @@ def load(plugin: Plugin, import_it: Callable[[], object]) -> LoadedPlugin:
 
 
 @contextlib.contextmanager
-def _blamed(what: str) -> Iterator[None]:
-    """Turns all that a plugin's code raises into an error that begins with ``what``."""
+def _plugin_errors(what: str) -> Iterator[None]:
+    """Convert exceptions of a plugin's code to a PluginError that begins with ``what``."""
     try:
         yield
     except (PluginError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # SystemExit, too, and what test frameworks raise
+    except BaseException as error:  # also SystemExit and those of test frameworks
         raise PluginError(f"{what}: {_removed(error) or in_one_line(error)}") from error
 
 
 def _removed(error: BaseException) -> str | None:
-    """The message about an argument that a spec no longer has, or None if ``error`` is another."""
+    """Return the message about a removed argument of a spec, or None for other errors."""
     if not isinstance(error, TypeError):
         return None
     found = (name for name in REMOVED if f"unexpected keyword argument {name!r}" in str(error))
@@ -166,17 +166,17 @@ def _removed(error: BaseException) -> str | None:
 
 
 def _interface_of(implementation: object) -> str | None:
-    """The interface version that a plugin declares, or None.
+    """Return the interface version that a plugin declares, or None.
 
     Raises:
-        PluginError: if it is not compatible with ours: later, or earlier than the oldest that is loaded.
+        PluginError: if it is later than the current version, or earlier than the oldest supported one.
     """
-    with _blamed(DECLARATION):
+    with _plugin_errors(DECLARATION):
         version = getattr(implementation, DECLARATION, None)
     if version is None:
         return None
     if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+", version):
-        raise PluginError(f"{DECLARATION} = {reprlib.repr(version)}: expected is a text like {INTERFACE_VERSION!r}")
+        raise PluginError(f"{DECLARATION} = {reprlib.repr(version)}: expected a string such as {INTERFACE_VERSION!r}")
     if not _number(OLDEST_INTERFACE) <= _number(version) <= _number(INTERFACE_VERSION):
         outdated = "perceiver-zoo" if _number(version) > _number(INTERFACE_VERSION) else "it"
         raise PluginError(
@@ -199,24 +199,24 @@ def _specs_of(implementation: object) -> Iterator[Spec]:
     hook_functions = _hook_functions(implementation)
     for name, spec_type in SPEC_TYPES.items():
         for function in hook_functions.get(name, ()):
-            with _blamed(f"{name} failed"):
+            with _plugin_errors(f"{name} failed"):
                 specs = list(function())  # type: ignore[call-overload]
             for spec in specs:
                 if not isinstance(spec, spec_type):
-                    raise PluginError(f"{name} returned {reprlib.repr(spec)}, which is no {spec_type.__name__}")
+                    raise PluginError(f"{name} returned {reprlib.repr(spec)}, which is not a {spec_type.__name__}")
                 yield spec
 
 
 def _hook_functions(implementation: object) -> dict[str, list[Callable[..., object]]]:
-    """The functions of a plugin that implement hooks, by the hook's name.
+    """Return the functions of a plugin that implement hooks, by hook name.
 
     Raises:
-        PluginError: if there is none, or if one implements an unknown hook or is a hook wrapper.
+        PluginError: if there are none, or if one implements an unknown hook or is a hook wrapper.
     """
-    # A manager for each plugin: pluggy keeps what is left of one that it refuses.
+    # One manager per plugin, since pluggy keeps part of a plugin that it rejects.
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
-    with _blamed("its hooks cannot be read"):
+    with _plugin_errors("its hooks cannot be read"):
         _refuse_wrappers(implementation, manager)
         manager.register(implementation, name="plugin")
         callers = {caller.name: caller for caller in manager.get_hookcallers(implementation) or ()}
@@ -224,14 +224,14 @@ def _hook_functions(implementation: object) -> dict[str, list[Callable[..., obje
         raise PluginError("it registers nothing: no function in it is marked with @hookimpl")
     for name, caller in callers.items():
         if name not in SPEC_TYPES and not all(each.optionalhook for each in caller.get_hookimpls()):
-            raise PluginError(f"there is no hook {name!r}; {near(name, SPEC_TYPES)}")
+            raise PluginError(f"unknown hook {name!r}; {near(name, SPEC_TYPES)}")
     return {name: [each.function for each in caller.get_hookimpls()] for name, caller in callers.items()}
 
 
 def _refuse_wrappers(implementation: object, manager: pluggy.PluginManager) -> None:
-    """Raise PluginError if a function is a hook wrapper: each plugin registers for itself, so it has nothing to wrap.
+    """Raise PluginError if a function is a hook wrapper, since hooks of different plugins are called independently.
 
-    pluggy's own error about a wrapper that is not a generator function does not say what to write instead.
+    pluggy's own error about a wrapper does not say what to write instead.
     """
     for name in dir(implementation):
         options: Mapping[str, object] = manager.parse_hookimpl_opts(implementation, name) or {}

@@ -1,4 +1,4 @@
-"""Look-up of what plugins register."""
+"""Registry: look-up of the specs that plugins register."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ NOUNS = {
     "format": "format",
     "migration": "migration",
 }
-"""The kinds of specs, and what a person calls them."""
+"""Names of the kinds of specs in messages."""
 
 LISTED = 3
-"""How many plugins an error lists."""
+"""Maximum number of plugins that an error lists. Arbitrary."""
 
 
 @dataclass(frozen=True)
 class Entry(Generic[S]):
-    """A registered spec and the plugin that it came from."""
+    """A registered spec with its plugin."""
 
     spec: S
     plugin: Plugin
@@ -46,7 +46,7 @@ class Entry(Generic[S]):
 
     @property
     def full_name(self) -> str:
-        """The name with the distribution, which means this entry whatever else is installed."""
+        """Name with the distribution (``perceiver-zoo:text``), unique whatever else is installed."""
         return f"{self.plugin.distribution}:{self.name}"
 
     @property
@@ -54,48 +54,48 @@ class Entry(Generic[S]):
         return self.spec.kind
 
     def resolve(self, field: str, key: str | None = None) -> Any:
-        """Imports what the spec's ``field`` (``"adapter"``, ``"config"``, ``"module"``, ...) is the place of.
+        """Import the object that a field of the spec (``"adapter"``, ``"config"``, ``"module"``, ...) names.
 
         Args:
-            field: a place, or a mapping of places.
-            key: which one of a mapping.
+            field: a field with an import path, or with a mapping of import paths.
+            key: key in the mapping.
 
         Raises:
             PluginError: if it cannot be imported.
         """
-        place = getattr(self.spec, field) if key is None else getattr(self.spec, field)[key]
+        path = getattr(self.spec, field) if key is None else getattr(self.spec, field)[key]
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # what it prints must not get into a command's output
-                return resolve_import_path(place)
+            with contextlib.redirect_stdout(sys.stderr):  # keep what it prints out of a command's output
+                return resolve_import_path(path)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a stranger's module may do anything
+        except BaseException as error:  # third-party modules may raise anything
             missing = missing_requirement(error, self.plugin.distribution, (self.plugin.name,))
             if missing is not None:
                 raise PluginError(f"{NOUNS[self.kind]} {self.name!r}: {missing}") from error
             raise PluginError(
-                f"{NOUNS[self.kind]} {self.name!r} ({self.plugin}): cannot import its {field} {place!r}: "
+                f"{NOUNS[self.kind]} {self.name!r} ({self.plugin}): cannot import its {field} {path!r}: "
                 f"{in_one_line(error)}"
             ) from error
 
     def answers_to(self, name: str) -> bool:
-        """Whether ``name`` is the registered name, or the name or full path of one of the classes it stands for."""
+        """Return whether ``name`` is the registered name, or the name or import path of one of the spec's classes."""
         if name == self.name:
             return True
         return any(name in (path, path.replace(":", "."), path.partition(":")[2]) for path in self.spec.import_paths)
 
 
 class Registry:
-    """What plugins offer.
+    """Specs of the loaded plugins, by kind and name.
 
-    A name may be that of several entries if these are of different distributions; then ``distribution:name`` selects
-    one, everywhere a name may stand.
+    Entries of different distributions may share a name. ``distribution:name`` selects one of them and is accepted
+    wherever a name is.
 
     Args:
-        plugins: the plugins, as they were loaded. Of one that failed nothing is registered.
+        plugins: the loaded plugins. Nothing is registered for plugins that failed.
 
     Attributes:
-        plugins: all of them.
+        plugins: all plugins, with those that failed or are disabled.
     """
 
     def __init__(self, plugins: Iterable[LoadedPlugin] = ()):
@@ -105,11 +105,11 @@ class Registry:
             self._add(loaded)
 
     def register(self, implementation: object, plugin: Plugin) -> None:
-        """Registers the hooks that ``implementation`` (a module or an object) implements, on behalf of ``plugin``.
+        """Call the hooks of ``implementation`` (a module or an object) and register their specs for ``plugin``.
 
         Raises:
-            PluginError: if a hook fails or registers what it must not: something that is no spec of that hook, or a
-                name that is taken within the distribution.
+            PluginError: if a hook fails, returns anything but its specs, or registers a name that the distribution has
+                already registered.
         """
         loaded = self._add(load(plugin, lambda: implementation))
         if loaded.error is not None:
@@ -138,7 +138,7 @@ class Registry:
 
     @property
     def failures(self) -> list[LoadedPlugin]:
-        """The plugins that failed."""
+        """Plugins that failed to load."""
         return [loaded for loaded in self.plugins if loaded.error is not None]
 
     @overload
@@ -154,7 +154,7 @@ class Registry:
     @overload
     def entries(self, kind: Literal["migration"]) -> list[Entry[MigrationSpec]]: ...
     def entries(self, kind: str) -> list[Any]:
-        """All that is registered of a kind ("input", "output", "task", "data", "model", "format" or "migration")."""
+        """Return the entries of a kind ("input", "output", "task", "data", "model", "format" or "migration")."""
         return list(self._entries[kind])
 
     @overload
@@ -168,17 +168,18 @@ class Registry:
     @overload
     def get(self, kind: Literal["format"], name: str, home: Plugin | None = None) -> Entry[FormatSpec]: ...
     def get(self, kind: Any, name: str, home: Plugin | None = None) -> Any:
-        """The entry of a kind that answers to ``name``.
+        """Return the entry of a kind with a name.
 
         Args:
             kind: "input", "output", "task", "data", "model" or "format".
-            name: its registered name, or the name or path of its class, or one of these after its distribution's
-                (``strange-audio:wave``).
-            home: the plugin that says the name in a spec of its own. What its distribution registers comes first.
+            name: the registered name, or the name or import path of a class of the spec, each optionally with the
+                distribution as a prefix (``strange-audio:wave``).
+            home: the plugin whose spec contains the name. Entries of its distribution come first.
 
         Raises:
-            UnknownNameError: if there is none; the message says which names are near, and what is not loaded.
-            AmbiguousNameError: if there are several, of different distributions.
+            UnknownNameError: if it does not exist; the message suggests similar names and lists plugins that are not
+                loaded.
+            AmbiguousNameError: if several distributions register it.
         """
         found = self.find(kind, name, home)
         if found is None:
@@ -186,7 +187,7 @@ class Registry:
         return found
 
     def find(self, kind: Any, name: str, home: Plugin | None = None) -> Entry[Any] | None:
-        """As :meth:`get`, but None if there is no such entry."""
+        """Return the entry like :meth:`get`, or None if it does not exist."""
         found = self.matches(kind, name, home)
         owners = dict.fromkeys(f"{entry.plugin.distribution} {entry.plugin.version}" for entry in found)
         if len(owners) > 1:
@@ -195,21 +196,21 @@ class Registry:
         return found[0] if found else None
 
     def matches(self, kind: Any, name: str, home: Plugin | None = None) -> list[Entry[Any]]:
-        """All entries that :meth:`get` may mean; those that are registered by the name hide those of its class."""
+        """Return all entries that match a name in :meth:`get`; registered names take precedence over class names."""
         entries = self._entries[kind]
         distribution, _, short = name.partition(":")
         if short and any(loaded.plugin.is_of(distribution) for loaded in self.plugins):
             entries, name = _of_distribution(entries, distribution), short
-        at_home = _of_distribution(entries, home.distribution) if home is not None else []
-        return _called(at_home, name) or _called(entries, name)
+        home_entries = _of_distribution(entries, home.distribution) if home is not None else []
+        return _with_name(home_entries, name) or _with_name(entries, name)
 
     def short_name(self, entry: Entry[Any]) -> str:
-        """The shortest name that means ``entry`` as long as no other plugin is installed."""
-        alone = [other for other in self._entries[entry.kind] if other.name == entry.name] == [entry]
-        return entry.name if alone else entry.full_name
+        """Return the shortest name that is unique among the installed plugins."""
+        is_unique = [other for other in self._entries[entry.kind] if other.name == entry.name] == [entry]
+        return entry.name if is_unique else entry.full_name
 
     def names(self, kind: str) -> list[str]:
-        """The short names of all that is registered of a kind."""
+        """Return the short names of the entries of a kind."""
         return [self.short_name(entry) for entry in self._entries[kind]]
 
     def _unknown(self, kind: str, name: str) -> str:
@@ -222,10 +223,10 @@ class Registry:
         return f"unknown {NOUNS[kind]} {name!r}; {near(name, known, listed)}{self.not_loaded(name)}"
 
     def not_loaded(self, name: str) -> str:
-        """What to say, after that a name is unknown, of plugins that may have it: those that failed or are disabled.
+        """Describe the plugins that may have an unknown name, those that failed or are disabled, for error messages.
 
         Args:
-            name: the unknown name; if it begins with a distribution, that one's plugins are the ones in question.
+            name: the unknown name. With a distribution as its prefix, only the plugins of that are described.
         """
         missing = self._missing(name)
         failed = [str(loaded) for loaded in missing if loaded.error]
@@ -236,25 +237,25 @@ class Registry:
         return "".join(f"; {fact}" for fact in facts)
 
     def _missing(self, name: str) -> list[LoadedPlugin]:
-        """The plugins that are not loaded: those of the distribution that ``name`` begins with, or all."""
+        """Return the plugins that are not loaded, of the distribution in ``name`` or else all."""
         missing = [loaded for loaded in self.plugins if loaded.status != "ok"]
         distribution, _, short = name.partition(":")
         of_distribution = [loaded for loaded in missing if short and loaded.plugin.is_of(distribution)]
         return of_distribution or missing
 
     def adapter_of(self, kind: Literal["input", "output"], config: object) -> Entry[AdapterSpec]:
-        """The adapter that the type of ``config`` selects.
+        """Return the adapter that the type of ``config`` selects.
 
-        Of several that register one type, the adapter that lies in the type's own package is meant: nobody can take
-        another's over.
+        If several adapters are registered for the type, the one in the type's own package is selected, so that a plugin
+        cannot replace the adapter of another.
 
         Raises:
             UnknownNameError: if no plugin registered that type.
             AmbiguousNameError: if several did.
         """
         config_type = type(config)
-        # A config of that type exists, so the module that a spec names is imported if the spec means this type.
-        found = [entry for entry in self.entries(kind) if _is_at(entry.spec.config, config_type)]
+        # The module of the type is imported already, since a config of that type exists.
+        found = [entry for entry in self.entries(kind) if _is_import_path_of(entry.spec.config, config_type)]
         if len(found) > 1:
             package = config_type.__module__.partition(".")[0]
             found = [e for e in found if e.spec.adapter.replace(":", ".").partition(".")[0] == package] or found
@@ -266,17 +267,17 @@ class Registry:
         return found[0]
 
     def task_of(self, module_type: type) -> Entry[TaskSpec]:
-        """The task that a Lightning module's class says it serves, by its attribute ``task``.
+        """Return the task of a Lightning module's class, named by its attribute ``task``.
 
         Raises:
             UnknownNameError: if no plugin registers it.
-            AmbiguousNameError: if several do, none of them with this class or one that it is derived from.
+            AmbiguousNameError: if several do, none of them with this class or one of its base classes.
         """
         name: str = module_type.task  # type: ignore[attr-defined]
         found = [
             entry
             for entry in self.matches("task", name)
-            if any(_is_at(entry.spec.module, each) for each in module_type.__mro__)
+            if any(_is_import_path_of(entry.spec.module, each) for each in module_type.__mro__)
         ]
         return found[0] if len(found) == 1 else self.get("task", name)
 
@@ -285,35 +286,35 @@ def _of_distribution(entries: Iterable[Entry[Any]], distribution: str) -> list[E
     return [entry for entry in entries if entry.plugin.is_of(distribution)]
 
 
-def _called(entries: Sequence[Entry[Any]], name: str) -> list[Entry[Any]]:
-    """The entries registered under ``name`` or, if there is none, those of a class of that name."""
+def _with_name(entries: Sequence[Entry[Any]], name: str) -> list[Entry[Any]]:
+    """Return the entries registered as ``name``, or else those with a class of that name."""
     return [entry for entry in entries if entry.name == name] or [entry for entry in entries if entry.answers_to(name)]
 
 
 def _more(plugins: Sequence[str], what: str) -> list[str]:
-    """The number of plugins beyond those that an error lists, in words; nothing if it lists all."""
+    """Describe the number of plugins beyond those that an error lists, if there are more."""
     return [f"{len(plugins) - LISTED} more plugins {what}"] if len(plugins) > LISTED else []
 
 
-def _is_at(place: str, thing: object) -> bool:
-    """Whether ``place`` is that of ``thing``, as far as what is imported tells."""
-    module, _, attribute = place.partition(":")
+def _is_import_path_of(path: str, value: object) -> bool:
+    """Return whether an import path resolves to ``value``, without importing modules."""
+    module, _, attribute = path.partition(":")
     try:
-        return getattr(sys.modules.get(module), attribute, None) is thing
-    except Exception:  # a module may have a __getattr__ of its own
+        return getattr(sys.modules.get(module), attribute, None) is value
+    except Exception:  # from a module's __getattr__
         return False
 
 
 def registry() -> Registry:
-    """The registry of what is installed, discovered at the first call.
+    """Return the registry of the installed plugins, which are discovered in the first call.
 
-    A plugin that fails is no error; it stands under :attr:`Registry.failures`. The environment variables
-    ``PERCEIVER_PLUGINS``, ``PERCEIVER_DISABLE_PLUGINS`` and ``PERCEIVER_PLUGIN_FILES`` say what is loaded
+    A plugin that fails to load is not an error, see :attr:`Registry.failures`. The environment variables
+    ``PERCEIVER_PLUGINS``, ``PERCEIVER_DISABLE_PLUGINS`` and ``PERCEIVER_PLUGIN_FILES`` select plugins
     (:class:`~perceiver_registry.discovery.Selection`).
 
     Raises:
-        UserError: if they name a plugin that there is not.
-        PluginError: if a plugin from a file fails: it was asked for.
+        UserError: if they name a plugin that does not exist.
+        PluginError: if a plugin from a file fails to load.
     """
     return _registry(Selection.of_environment())
 

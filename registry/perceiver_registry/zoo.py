@@ -1,4 +1,4 @@
-"""The zoo from Python: its models by name or by where their weights lie."""
+"""Python API of the zoo: models by name or by the source of their weights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from perceiver_core import PerceiverConfig, PerceiverIO
 
 HUGGING_FACE = "perceiver-zoo:huggingface"
-"""Full name of the format of transformers' own Perceivers."""
+"""Full name of the format of transformers' Perceiver classes."""
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
-    """The names of the named models that are installed.
+    """List the names of the installed named models.
 
     Args:
-        pattern: only names like this (``"vision*"``).
-        pretrained: only those with published weights.
+        pattern: shell-style pattern of names (``"vision*"``).
+        pretrained: list only models with published weights.
     """
     return [
         registry().short_name(entry)
@@ -37,17 +37,17 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
 
 
 def create_model(name: str, pretrained: bool = False, **overrides: Any) -> PerceiverIO:
-    """A named model.
+    """Create a named model.
 
     Args:
-        name: its name, as :func:`list_models` has it.
-        pretrained: start from its published weights.
-        overrides: fields of its ``PerceiverConfig`` with other values; ``encoder`` and ``decoder`` take mappings of
-            theirs: ``create_model("mnist-classifier", num_latents=64, decoder={"num_classes": 26})``.
+        name: a name from :func:`list_models`.
+        pretrained: load its published weights.
+        overrides: values of fields of its ``PerceiverConfig``; ``encoder`` and ``decoder`` are mappings:
+            ``create_model("mnist-classifier", num_latents=64, decoder={"num_classes": 26})``.
 
     Raises:
-        UnknownNameError: if there is no such model.
-        UserError: if a field is unknown, or if the model has no published weights and these are asked for.
+        UnknownNameError: if the model does not exist.
+        UserError: if a field is unknown, or if ``pretrained`` is set and the model has no published weights.
         ValueError: if a value is out of range.
     """
     entry = registry().get("model", name)
@@ -59,7 +59,7 @@ def create_model(name: str, pretrained: bool = False, **overrides: Any) -> Perce
 
 
 def model_config(entry: Entry[ModelSpec], **overrides: Any) -> PerceiverConfig:
-    """The configuration of a named model.
+    """Create the configuration of a named model.
 
     Args:
         entry: the named model.
@@ -85,28 +85,28 @@ def model_config(entry: Entry[ModelSpec], **overrides: Any) -> PerceiverConfig:
 
 
 def load_model(source: str) -> PerceiverIO:
-    """A model with its weights, in evaluation mode.
+    """Load a model with its weights, in evaluation mode.
 
     Args:
-        source: a model in any format that is read: a checkpoint, a safetensors file of ours, a folder, a hub id.
+        source: a checkpoint, a safetensors file of this project, a folder, a hub id, or any other registered format.
 
     Raises:
-        UserError: if there is no model at ``source``.
-        PluginError: if it needs something that is not installed.
+        UserError: if ``source`` is not a model.
+        PluginError: if it needs a plugin that is not installed.
     """
     return read_model(source).model
 
 
 def load_weights(name: str, source: str) -> LoadedModel:
-    """A named model with weights that need not say what they are of.
+    """Load a named model with weights from a source that may lack a description.
 
     Args:
         name: the named model.
-        source: the weights, in any format that is read.
+        source: the weights, in any format that can be read.
 
     Raises:
-        UnknownNameError: if there is no such model.
-        UserError: if there are no weights at ``source``, or if they do not fit the model.
+        UnknownNameError: if the model does not exist.
+        UserError: if ``source`` has no weights, or if they do not fit the model.
     """
     entry = registry().get("model", name)
     task = registry().get("task", entry.spec.task, entry.plugin)
@@ -115,10 +115,10 @@ def load_weights(name: str, source: str) -> LoadedModel:
 
 
 def from_hugging_face(model: Any) -> PerceiverIO:
-    """Convert a Perceiver of transformers to the model here that computes the same, with copies of its weights.
+    """Convert a Perceiver of transformers to an equivalent model of this project, with copies of its weights.
 
     Args:
-        model: a model of one of transformers' classes with a task, such as ``transformers.PerceiverForMaskedLM``.
+        model: a model of one of transformers' task classes, such as ``transformers.PerceiverForMaskedLM``.
 
     Raises:
         UserError: if its class cannot be converted, or if the plugin that converts it is not loaded.
@@ -128,18 +128,17 @@ def from_hugging_face(model: Any) -> PerceiverIO:
 
 
 def to_hugging_face(model: PerceiverIO) -> Any:
-    """Convert a model to the one of transformers that computes the same, with copies of its weights.
+    """Convert a model to an equivalent one of transformers, with copies of its weights.
 
     Raises:
-        UserError: if its input adapter converts to no class of transformers, or if the plugin that converts it is not
-            loaded.
-        ValueError: if none of these classes can express it; the message says in what they differ.
+        UserError: if no class of transformers has its input adapter, or if the plugin that converts it is not loaded.
+        ValueError: if none of these classes can express it; the message lists the differences.
     """
     return _hugging_face_format().to_hugging_face(model)
 
 
 def _hugging_face_format() -> Any:
-    """The format of transformers' own Perceivers, which converts models in memory as well."""
+    """Return the format of transformers' Perceiver classes, which also converts models in memory."""
     entry = registry().find("format", HUGGING_FACE)
     if entry is None:
         raise UserError(

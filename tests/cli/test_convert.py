@@ -223,7 +223,7 @@ def test_existing_target_is_overwritten_on_request_only(everywhere, perceiver, t
     source = str(everywhere / "hub")
     target = tmp_path / "a.ckpt"
     target.write_text("precious")
-    taken = f"{target}: there is something already; --overwrite replaces it"
+    taken = f"{target}: exists already (--overwrite replaces it)"
     assert perceiver("convert", source, str(target)).error == taken
     assert target.read_text() == "precious"
     assert perceiver("convert", source, str(target), "--overwrite").code == 0
@@ -232,7 +232,7 @@ def test_existing_target_is_overwritten_on_request_only(everywhere, perceiver, t
     folder.mkdir()
     assert perceiver("convert", source, str(folder)).code == 0  # it was empty
     (folder / "notes.txt").write_text("precious")
-    assert "there is something already" in perceiver("convert", source, str(folder)).error
+    assert "exists already" in perceiver("convert", source, str(folder)).error
     assert perceiver("convert", source, str(folder), "--overwrite").code == 0
     assert (folder / "notes.txt").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "folder"]  # and no draft is left
@@ -412,7 +412,7 @@ def test_invalid_source_is_reported(case, everywhere, perceiver, tmp_path):
     [
         (["x"], "the following arguments are required: DST"),
         (["hub", "out", "--format=zo"], "unknown format 'zo'; did you mean 'zoo'"),
-        (["hub", "out.pt", "--format=zoo"], "format 'zoo' makes a folder; this is the name of a file"),
+        (["hub", "out.pt", "--format=zoo"], "format 'zoo' writes a folder, this is the name of a file"),
         (["hub", "out", "--format=checkpoint"], "a file of format 'checkpoint' ends with .ckpt or .pt"),
         (["hub", "out", "--model=language-percever"], "did you mean 'language-perceiver'"),
         (["hub", "a.ckpt/out.ckpt"], "a.ckpt/out.ckpt: cannot be written: "),

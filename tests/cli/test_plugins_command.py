@@ -158,13 +158,13 @@ def test_environment_disables_plugins(fresh):
 @pytest.mark.parametrize(
     ("flag", "variable", "reason"),
     [
-        ("--plugins=txt", "", "--plugins=txt: there is no such plugin; did you mean 'text'"),
+        ("--plugins=txt", "", "--plugins=txt: unknown plugin; did you mean 'text'"),
         (
             "--plugins=text,percever-zoo",
             "",
-            "--plugins=percever-zoo: there is no such plugin; did you mean 'perceiver-z",
+            "--plugins=percever-zoo: unknown plugin; did you mean 'perceiver-z",
         ),
-        ("--plugins=text", "imgae", "PERCEIVER_DISABLE_PLUGINS=imgae: there is no such plugin; did you mean 'image'?"),
+        ("--plugins=text", "imgae", "PERCEIVER_DISABLE_PLUGINS=imgae: unknown plugin; did you mean 'image'?"),
         ("--plugins", "", "argument --plugins: expected one argument"),
     ],
 )

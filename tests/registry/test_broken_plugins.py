@@ -39,10 +39,10 @@ BROKEN = {
     "halfway": (HOOK + "yield adapter('of-halfway')\n    raise OSError('disk')", "failed: OSError: disk"),
     "nothing": (HOOK + "adapter('of-nothing')", "perceiver_adapters failed: TypeError: 'NoneType' object is not it"),
     "one-spec": (HOOK + "return adapter('of-one')", "perceiver_adapters failed: TypeError: 'AdapterSpec' object is"),
-    "texts": (HOOK + "return ['wave']", "perceiver_adapters returned 'wave', which is no AdapterSpec"),
+    "texts": (HOOK + "return ['wave']", "perceiver_adapters returned 'wave', which is not a AdapterSpec"),
     "other-spec": (
         HOOK + "return [DataSpec('of-other', 'a:B', ('mlm',), '')]",
-        "perceiver_adapters returned DataSpec(name... example=None), which is no AdapterSpec",
+        "perceiver_adapters returned DataSpec(name... example=None), which is not a AdapterSpec",
     ),
     "number": (HOOK + "return [adapter(5)]", "AdapterSpec: name is 5, must be a name of letters, digits and ._/+-"),
     "colon": (HOOK + "return [adapter('a:b')]", "AdapterSpec: name is 'a:b', must be a name"),
@@ -61,7 +61,7 @@ BROKEN = {
     "twice": (HOOK + "return [adapter('of-twice')] * 2", "input adapter 'of-twice' is registered twice"),
     "no-such-hook": (
         "@hookimpl\ndef perceiver_adaptors(): return []",
-        "there is no hook 'perceiver_adaptors'; did you mean 'perceiver_adapters'",
+        "unknown hook 'perceiver_adaptors'; did you mean 'perceiver_adapters'",
     ),
     "argument": (
         "@hookimpl\ndef perceiver_adapters(registry): return []",
@@ -93,7 +93,7 @@ BROKEN = {
     "older": ("PERCEIVER_INTERFACE = '0.9'", f"written for interface 0.9, but this is {OURS}: upgrade it"),
     "number-of-interface": (
         "PERCEIVER_INTERFACE = 1.0",
-        f"PERCEIVER_INTERFACE = 1.0: expected is a text like {OURS!r}",
+        f"PERCEIVER_INTERFACE = 1.0: expected a string such as {OURS!r}",
     ),
 }
 """What is wrong with a plugin, and what is said of it."""

@@ -17,7 +17,7 @@ from perceiver_plugins.huggingface.text import convert_config
 from perceiver_plugins.text import LitLanguageModel
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_registry import UserError, assemble, config_from_dict, config_to_dict, create_module, describe
-from perceiver_registry.params import LISTED, check_fits, load_encoder
+from perceiver_registry.params import MAX_LISTED, check_fits, load_encoder
 
 SIZES = {
     "vocab_size": 41,
@@ -271,16 +271,16 @@ def test_all_that_does_not_fit_is_listed_up_to_a_number():
     assert str(error.value) == (
         "file.ckpt: does not fit the model: 'b' is missing; 'd' is unknown; 'c' has shape (4, 1), the model's has (4,)"
     )
-    many = weights(**{f"w{i}": (1,) for i in range(LISTED)})
+    many = weights(**{f"w{i}": (1,) for i in range(MAX_LISTED)})
     with pytest.raises(UserError) as error:
         check_fits(many, {}, "file.ckpt")
-    assert str(error.value).count("is missing") == LISTED
+    assert str(error.value).count("is missing") == MAX_LISTED
     assert "more" not in str(error.value)
     for number in (1, 2):
         more = weights(**{f"more{i}": (1,) for i in range(number)})
         with pytest.raises(UserError, match=rf"; and {number} more$") as error:
             check_fits(many | more, {}, "file.ckpt")
-        assert str(error.value).count("is missing") == LISTED
+        assert str(error.value).count("is missing") == MAX_LISTED
 
 
 def test_an_encoder_without_a_decoder_is_enough(language_model, classifier_config, tmp_path):

@@ -34,14 +34,14 @@ LISTS = bomb("{name}: &{name} [{aliases}]\n", "a: &a [x, x, x]\n")
 MERGES = bomb("{name}: &{name} {{k{name}: {{<<: [{aliases}]}}, l: [{aliases}]}}\n", "a: &a {x: 1}\n")
 
 REFUSED = {
-    "lists of lists": (LISTS, f"aliases stand for more than {MAX_ALIASED} values"),
-    "merged mappings": (MERGES, f"aliases stand for more than {MAX_ALIASED} values"),
+    "lists of lists": (LISTS, f"aliases expand to more than {MAX_ALIASED} values"),
+    "merged mappings": (MERGES, f"aliases expand to more than {MAX_ALIASED} values"),
     "brackets": ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), f"nested more than {MAX_DEPTH} levels deep"),
     "many brackets": ("[" * 100_000, "nest"),
     "mappings": ("".join("  " * i + f"k{i}:\n" for i in range(MAX_DEPTH + 1)), "nested more than"),
     "dashes": ("- " * 2000, "nested more than"),
-    "its own child": ("a: &a\n  b: *a\n", "the alias *a is within what it stands for"),
-    "its own item": ("&a [*a]", "the alias *a is within what it stands for"),
+    "its own child": ("a: &a\n  b: *a\n", "the alias *a refers to a value that contains it"),
+    "its own item": ("&a [*a]", "the alias *a refers to a value that contains it"),
     "an unknown alias": ("a: *b", "not YAML: found undefined alias"),
     "a 13th month": ("a: 2020-13-45", "not YAML: month must be in"),
     "an open bracket": ("a: [1,\n 2", "not YAML"),

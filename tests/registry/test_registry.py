@@ -256,8 +256,8 @@ def test_a_modules_class_tells_tasks_of_one_name_apart(empty):
 @pytest.mark.parametrize(
     ("hooks", "message"),
     [
-        ({"perceiver_adapters": ["text"]}, "perceiver_adapters returned 'text', which is no AdapterSpec"),
-        ({"perceiver_tasks": [ADAPTER]}, "which is no TaskSpec"),
+        ({"perceiver_adapters": ["text"]}, "perceiver_adapters returned 'text', which is not a AdapterSpec"),
+        ({"perceiver_tasks": [ADAPTER]}, "which is not a TaskSpec"),
         ({"perceiver_adapters": None}, "perceiver_adapters failed: TypeError"),
         ({"perceiver_adaptors": [ADAPTER]}, "perceiver_adaptors"),
         ({}, "registers nothing"),

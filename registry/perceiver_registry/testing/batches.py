@@ -1,4 +1,4 @@
-"""Batches and outputs of any structure: copies, rows, and what differs."""
+"""Operations on nested structures of tensors: map, copy, select rows, compare."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from perceiver_plugins.sdk.tasks.batches import problems_of_array
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
-"""How far two results of one computation may lie apart in single precision."""
+"""Tolerances between two results of one computation in single precision."""
 
 
 def map_tensors(structure: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of dicts, lists and tuples of tensors, with ``function`` applied to each of these."""
+    """Copy dicts, lists and tuples with ``function`` applied to each tensor."""
     if isinstance(structure, Tensor):
         return function(structure)
     if isinstance(structure, Mapping):
@@ -28,7 +28,7 @@ def map_tensors(structure: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def tensors_of(structure: Any) -> Iterator[Tensor]:
-    """The tensors in dicts, lists, tuples and sets."""
+    """Yield the tensors in dicts, lists, tuples and sets."""
     if isinstance(structure, Tensor):
         yield structure
     elif isinstance(structure, Mapping):
@@ -40,28 +40,30 @@ def tensors_of(structure: Any) -> Iterator[Tensor]:
 
 
 def clone(structure: Any) -> Any:
-    """A copy that shares no memory."""
+    """Return a copy with copied tensors."""
     return map_tensors(structure, torch.clone)
 
 
-def move(structure: Any, place: torch.dtype | str) -> Any:
-    """A copy on another device or, as far as tensors are floating point, of another dtype."""
-    dtype = isinstance(place, torch.dtype)
-    return map_tensors(structure, lambda value: value.to(place) if not dtype or value.is_floating_point() else value)
+def move(structure: Any, target: torch.dtype | str) -> Any:
+    """Return a copy on another device, or with floating point tensors of another dtype."""
+    is_dtype = isinstance(target, torch.dtype)
+    return map_tensors(
+        structure, lambda value: value.to(target) if not is_dtype or value.is_floating_point() else value
+    )
 
 
 def rows(structure: Any, chosen: Any) -> Any:
-    """The chosen examples of a batch, or of an output."""
+    """Select examples of a batch or an output."""
     return map_tensors(structure, lambda value: value[chosen])
 
 
 def problems_of_adapted(adapted: Any, num_channels: int, batch_size: int) -> Iterator[str]:
-    """What is wrong with the types and shapes of an input adapter's output.
+    """Yield problems with the types and shapes of an input adapter's output.
 
     Args:
-        adapted: what the input adapter returned.
-        num_channels: its ``num_input_channels`` c.
-        batch_size: number b of examples that it was given.
+        adapted: the output.
+        num_channels: the adapter's ``num_input_channels`` c.
+        batch_size: number b of examples in the batch.
     """
     if problems := list(problems_of_array(adapted, num_channels)):
         yield from problems
@@ -83,16 +85,16 @@ def problems_of_adapted(adapted: Any, num_channels: int, batch_size: int) -> Ite
 
 
 def difference(found: Any, expected: Any) -> str | None:
-    """What differs between two structures of tensors, in words; None if they are equal but for rounding."""
-    ours, theirs = list(tensors_of(found)), list(tensors_of(expected))
-    if len(ours) != len(theirs):
-        return f"there are {len(ours)} tensors, not {len(theirs)}"
-    for one, other in zip(ours, theirs, strict=True):
-        if one.shape != other.shape:
-            return f"the shape is {tuple(one.shape)}, not {tuple(other.shape)}"
-        if not one.is_floating_point():
-            if not torch.equal(one, other):
-                return f"{int((one != other).sum())} of {one.numel()} values differ"
-        elif not torch.allclose(one, other, RELATIVE, ABSOLUTE, equal_nan=True):
-            return f"values differ by up to {float((one - other).abs().nan_to_num(torch.inf).max()):.2g}"
+    """Describe the first difference between two structures of tensors, or return None if they are close."""
+    found_tensors, expected_tensors = list(tensors_of(found)), list(tensors_of(expected))
+    if len(found_tensors) != len(expected_tensors):
+        return f"there are {len(found_tensors)} tensors, not {len(expected_tensors)}"
+    for x, y in zip(found_tensors, expected_tensors, strict=True):
+        if x.shape != y.shape:
+            return f"the shape is {tuple(x.shape)}, not {tuple(y.shape)}"
+        if not x.is_floating_point():
+            if not torch.equal(x, y):
+                return f"{int((x != y).sum())} of {x.numel()} values differ"
+        elif not torch.allclose(x, y, RELATIVE, ABSOLUTE, equal_nan=True):
+            return f"values differ by up to {float((x - y).abs().nan_to_num(torch.inf).max()):.2g}"
     return None

@@ -1,4 +1,4 @@
-"""Contract of data modules and predictors, each run on an example. A docstring is the contract's sentence."""
+"""Checks of data modules and predictors on examples. The docstring of a check is its description."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -36,14 +36,16 @@ NUM_BATCHES = 4
 
 @CONTRACT.check(needs=["data_modules_are_valid"])
 def data_modules_load_batches(subject: PluginSubject) -> None:
-    """A data module, created with the `example` of its spec, loads training batches: its collate function takes what
-    its data set returns, and pads examples of different lengths."""
+    """A data module, created with its `example`, loads training batches: its collate function accepts the examples of
+    its data set and pads examples of different lengths."""
     for spec in _specs_with_example(subject):
         try:
             batches = subject.batches(spec, NUM_BATCHES)
         except Exception as error:
             arguments = ", ".join(f"{name}={value!r}" for name, value in (subject.data_example(spec) or {}).items())
-            raise AssertionError(f"{spec.name}: no batches with {arguments or 'its defaults'}: {error}") from error
+            raise AssertionError(
+                f"{spec.name}: cannot load batches with {arguments or 'its defaults'}: {error}"
+            ) from error
         expect(batches, f"{spec.name}: train_dataloader() yields nothing")
 
 
@@ -57,25 +59,35 @@ def batches_have_expected_entries(subject: PluginSubject) -> None:
 def _problems_of_batches(subject: PluginSubject, spec: DataSpec) -> Iterator[str]:
     read = {entry for adapter in _default_encoders(subject, spec) for entry in adapter.reads}
     needed = sorted(read | set(spec.yields))
-    for batch in subject.batches(spec, NUM_BATCHES):
-        if not isinstance(batch, Mapping):
-            yield f"{spec.name}: a batch is {type(batch).__name__}, not a dict"
-            return
-        missing = [name for name in needed if name not in batch]
-        entries = [batch[name] for name in (*needed, "labels") if name in batch]
-        sizes = {len(tensor) if tensor.dim() else 0 for tensor in tensors_of(entries)}
-        if missing:
-            yield f"{spec.name}: {problem_of_missing(missing, batch)}"
-            return
-        if len(sizes) != 1:
-            yield f"{spec.name}: the entries of a batch have {', '.join(map(str, sorted(sizes)))} examples"
-            return
+    problems = (_problem_of_batch(batch, needed) for batch in subject.batches(spec, NUM_BATCHES))
+    first = next(filter(None, problems), None)
+    if first is not None:
+        yield f"{spec.name}: {first}"
+
+
+def _problem_of_batch(batch: Any, needed: Sequence[str]) -> str | None:
+    """Describe what is wrong with the entries of a batch, or return None.
+
+    Args:
+        batch: the batch.
+        needed: names of the entries that it must have.
+    """
+    if not isinstance(batch, Mapping):
+        return f"a batch is {type(batch).__name__}, not a dict"
+    missing = [name for name in needed if name not in batch]
+    if missing:
+        return problem_of_missing(missing, batch)
+    entries = [batch[name] for name in (*needed, "labels") if name in batch]
+    sizes = {len(tensor) if tensor.dim() else 0 for tensor in tensors_of(entries)}
+    if len(sizes) != 1:
+        return f"the entries of a batch have {', '.join(map(str, sorted(sizes)))} examples"
+    return None
 
 
 @CONTRACT.check(needs=["data_modules_load_batches"])
 def linked_attributes_exist(subject: PluginSubject) -> None:
-    """The attributes that an adapter's `links` name exist in the plugin's data modules that go with the adapter: in one
-    of them at least, once it is set up."""
+    """The attributes in an adapter's `links` exist in at least one of the plugin's data modules that fit the adapter,
+    after `setup`."""
     _specs_with_example(subject)
     expect_none(
         problem for kind in PARTS for spec in subject.specs(kind) for problem in _problems_of_links(subject, spec)
@@ -83,23 +95,23 @@ def linked_attributes_exist(subject: PluginSubject) -> None:
 
 
 def _problems_of_links(subject: PluginSubject, adapter: AdapterSpec) -> Iterator[str]:
-    specs = [spec for spec in subject.specs("data") if _go_together(subject, spec, adapter)]
+    specs = [spec for spec in subject.specs("data") if _fit_together(subject, spec, adapter)]
     if not specs or any(subject.data_example(spec) is None for spec in specs):
         return
     for field, attribute in adapter.links.items():
         if not any(hasattr(subject.data(spec), attribute) for spec in specs):
             names = ", ".join(spec.name for spec in specs)
-            yield f"{adapter.name}: links[{field!r}] names {attribute!r}, which {names} lacks"
+            yield f"{adapter.name}: links[{field!r}]: {names} has no attribute {attribute!r}"
 
 
 @CONTRACT.check(needs=["batches_have_expected_entries", "linked_attributes_exist"])
 def batches_fit_adapters(subject: PluginSubject) -> None:
-    """An input adapter takes the batches of the plugin's data modules that it goes with, and makes an array of its
-    shape of them."""
+    """An input adapter accepts the batches of the plugin's data modules that fit it and returns an array of the right
+    shape."""
     for spec in _specs_with_example(subject):
         adapters = {adapter.name: adapter for adapter in (*_default_encoders(subject, spec), *subject.specs("input"))}
         for adapter in adapters.values():
-            if _go_together(subject, spec, adapter):
+            if _fit_together(subject, spec, adapter):
                 _expect_fit(subject, spec, adapter)
 
 
@@ -115,7 +127,7 @@ def _expect_fit(subject: PluginSubject, spec: DataSpec, adapter: AdapterSpec) ->
     try:
         input_adapter.check_data(data)
     except (ValueError, UserError):
-        return  # the adapter refuses this data in words of its own
+        return  # the adapter rejects this data with its own message
     for batch in subject.batches(spec, NUM_BATCHES):
         try:
             with torch.no_grad():
@@ -129,7 +141,11 @@ def _expect_fit(subject: PluginSubject, spec: DataSpec, adapter: AdapterSpec) ->
 
 
 def _specs_with_example(subject: PluginSubject) -> list[DataSpec]:
-    """Specs of the plugin's data modules that can be created for a check."""
+    """Return the specs of the plugin's data modules with an example.
+
+    Raises:
+        SkipTest: if there are none.
+    """
     specs = [spec for spec in subject.specs("data") if subject.data_example(spec) is not None]
     if not specs:
         raise SkipTest("no data module of the plugin has an `example`")
@@ -137,7 +153,7 @@ def _specs_with_example(subject: PluginSubject) -> list[DataSpec]:
 
 
 def _default_encoders(subject: PluginSubject, spec: DataSpec) -> list[AdapterSpec]:
-    """Input adapters that are used with a data module where no other is given."""
+    """Return the default input adapters of a data module."""
     choosing: list[Any] = [spec] if ENCODER in spec.defaults else _own_tasks(subject, spec)
     names = {each.defaults[ENCODER] for each in choosing if ENCODER in each.defaults}
     found = [subject.find("input", name) for name in sorted(names)]
@@ -145,7 +161,7 @@ def _default_encoders(subject: PluginSubject, spec: DataSpec) -> list[AdapterSpe
 
 
 def _default_values(subject: PluginSubject, spec: DataSpec, adapter: AdapterSpec) -> dict[str, Any]:
-    """Values by flag that an input adapter has with a data module where no others are given."""
+    """Return the default values by flag of an input adapter with a data module."""
     values: dict[str, Any] = {}
     choosing: list[TaskSpec | DataSpec] = [*_own_tasks(subject, spec), spec]
     for each in choosing:
@@ -155,11 +171,11 @@ def _default_values(subject: PluginSubject, spec: DataSpec, adapter: AdapterSpec
 
 
 def _own_tasks(subject: PluginSubject, spec: DataSpec) -> list[TaskSpec]:
-    """The plugin's tasks that use a data module where no other is given."""
+    """Return the plugin's tasks whose default is a data module."""
     return [task for task in subject.specs("task") if task.data == spec.name]
 
 
-def _go_together(subject: PluginSubject, spec: DataSpec, adapter: AdapterSpec) -> bool:
+def _fit_together(subject: PluginSubject, spec: DataSpec, adapter: AdapterSpec) -> bool:
     if adapter.kind == "output":
         return bool(set(spec.tasks) & set(adapter.tasks))
     return adapter in _default_encoders(subject, spec) or bool(adapter.reads and spec.yields and spec.feeds(adapter))
@@ -170,16 +186,16 @@ def _go_together(subject: PluginSubject, spec: DataSpec, adapter: AdapterSpec) -
 
 @CONTRACT.check(needs=["tasks_train"])
 def predictors_predict(subject: PluginSubject) -> None:
-    """A predictor makes a prediction, plain data by name, of each of the inputs that the reader of the task's default
-    encoder has as its `example`, and rows for tables of these predictions."""
+    """A predictor returns a prediction, plain data by name, for each input in the `example` of the reader of the task's
+    default encoder, and rows for tables of these predictions."""
     predictors = [spec for spec in subject.specs("task") if spec.predictor is not None]
-    judged = [_expect_predictions(subject, spec) for spec in predictors]
-    if not any(judged):
+    checked = [_check_predictor(subject, spec) for spec in predictors]
+    if not any(checked):
         raise SkipTest("no task of the plugin has a predictor and a default encoder whose reader has an `example`")
 
 
-def _expect_predictions(subject: PluginSubject, spec: TaskSpec) -> bool:
-    """Check a task's predictor; False if there is nothing to try it with."""
+def _check_predictor(subject: PluginSubject, spec: TaskSpec) -> bool:
+    """Check a task's predictor and return True, or return False without an example."""
     module = create_task_module(subject, spec)
     predictor_type = resolve_import_path(spec.predictor or "")
     if module is None or not _is_callable_with(predictor_type, 2):
@@ -198,7 +214,7 @@ def _expect_predictions(subject: PluginSubject, spec: TaskSpec) -> bool:
             rows = [*predictor_type.rows(predictions)] if hasattr(predictor_type, "rows") else []
         except Exception as error:
             raise AssertionError(f"{spec.name}: {spec.predictor} does not predict: {error}") from error
-    expect(all(isinstance(row, Mapping) for row in rows), f"{spec.name}: `rows` yields {rows[:1]}, no rows by column")
+    expect(all(isinstance(row, Mapping) for row in rows), f"{spec.name}: `rows` yields {rows[:1]}, not dicts by column")
     return True
 
 

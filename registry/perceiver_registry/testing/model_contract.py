@@ -1,4 +1,4 @@
-"""What the contract says of adapters at work in a model. A docstring is the contract's sentence."""
+"""Checks of adapters in a small model. The docstring of a check is its description."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import io
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,13 +32,13 @@ from perceiver_registry.testing.subjects import BATCH_SIZE, AdapterSubject, exam
 CONTRACT = Contract()
 
 WORKS = ("output_is_finite",)
-"""What most promises need: a model that runs."""
+"""Prerequisite of most checks: a model that runs."""
 
 REPEATABLE = (*WORKS, "is_deterministic")
-"""What promises need that compare two runs."""
+"""Prerequisites of checks that compare two runs."""
 
 TRIES = 4
-"""Random batches until a gradient, or padding, must have been among them."""
+"""Random batches to try until one has padding, or every parameter has had a gradient. Arbitrary."""
 
 
 # Inputs and outputs
@@ -46,8 +46,8 @@ TRIES = 4
 
 @CONTRACT.check(kind="input", needs=["builds_from_config"])
 def example_batch_is_valid(subject: AdapterSubject) -> None:
-    """`example_batch` makes a batch of random inputs by name, as many examples as it is asked for, drawn from the
-    generator alone."""
+    """`example_batch` returns a dict of random inputs with the requested number of examples, drawn only from the given
+    generator."""
     adapter = subject.model().input_adapter
 
     def batch(size: int) -> Any:
@@ -55,18 +55,20 @@ def example_batch_is_valid(subject: AdapterSubject) -> None:
 
     for size in (1, BATCH_SIZE):
         found = batch(size)
-        expect(isinstance(found, Mapping) and list(tensors_of(found)), f"it returns {type(found).__name__}, no batch")
+        expect(
+            isinstance(found, Mapping) and list(tensors_of(found)), f"it returns {type(found).__name__}, not a batch"
+        )
         sizes = {len(tensor) for tensor in tensors_of(found)}
-        expect(sizes == {size}, f"asked for {size} examples, it makes {', '.join(map(str, sorted(sizes)))}")
+        expect(sizes == {size}, f"batch_size={size} returns {', '.join(map(str, sorted(sizes)))} examples")
         wrong = difference(found, batch(size))
-        expect(wrong is None, f"two generators with one seed draw two batches: {wrong}")
+        expect(wrong is None, f"two generators with one seed give different batches: {wrong}")
 
 
 @CONTRACT.check(kind="input", needs=["example_batch_is_valid"])
 def input_array_has_expected_shape(subject: AdapterSubject) -> None:
     """`forward` returns AdaptedInput(x, pad_mask, context): x is a floating point array (b, m, c) with
-    c = num_input_channels, pad_mask is None or booleans (b, m), context holds tensors (b, o, ...) or (b, 1, ...), for
-    one example as for several."""
+    c = num_input_channels, pad_mask is None or boolean (b, m), context has tensors (b, o, ...) or (b, 1, ...). It
+    accepts one example as well as several."""
     adapter = subject.model().input_adapter
     for size in (1, BATCH_SIZE):
         adapted = adapter(subject.batch(size))
@@ -75,8 +77,8 @@ def input_array_has_expected_shape(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(kind="output", needs=["builds_from_config"])
 def queries_have_expected_shape(subject: AdapterSubject) -> None:
-    """The query provider returns (b or 1, o, f) with f = num_query_channels, and for positions (b, p) those queries:
-    (b, p, f)."""
+    """The query provider returns queries (b or 1, o, f) with f = num_query_channels, and for positions (b, p) the
+    queries at these positions (b, p, f)."""
     model = subject.model()
     adapted = model.input_adapter(subject.batch())
     provider = model.output_adapter.query_provider
@@ -88,41 +90,39 @@ def queries_have_expected_shape(subject: AdapterSubject) -> None:
     found = provider(adapted, positions)
     expected = queries.expand(BATCH_SIZE, -1, -1).gather(1, positions[..., None].expand(-1, -1, channels))
     wrong = difference(found, expected)
-    expect(
-        wrong is None, f"for positions {tuple(positions.shape)} the queries are others than all queries there: {wrong}"
-    )
+    expect(wrong is None, f"for positions {tuple(positions.shape)} the queries differ from all queries there: {wrong}")
 
 
 @CONTRACT.check(needs=["builds_from_config", "input_array_has_expected_shape", "queries_have_expected_shape"])
 def output_is_finite(subject: AdapterSubject) -> None:
-    """A model of the adapter runs, and makes finite numbers of random inputs."""
+    """A model with the adapter runs and returns finite numbers for random inputs."""
     model = subject.model()
     with torch.no_grad():
         output = model(subject.batch())
         finite = model.input_adapter(subject.batch()).x.isfinite().all()
-    expect(finite, "the input array holds numbers that are not finite")
+    expect(finite, "the input array has values that are not finite")
     found = list(tensors_of(output))
-    expect(found, f"the output is {type(output).__name__}, which holds no tensors")
-    expect(all(tensor.isfinite().all() for tensor in found), "the output holds numbers that are not finite")
+    expect(found, f"the output is {type(output).__name__}, which has no tensors")
+    expect(all(tensor.isfinite().all() for tensor in found), "the output has values that are not finite")
 
 
 @CONTRACT.check(kind="input", needs=[*WORKS, "inputs_are_not_modified"])
 def reads_match_spec(subject: AdapterSubject) -> None:
-    """`reads` names the entries of a batch that the adapter reads, so that data and tasks can be told which fit. It
-    may be empty for an adapter that is composed of others."""
+    """`reads` lists the batch entries that the adapter reads, which decide which data and tasks fit it. It may be empty
+    for an adapter that is composed of others."""
     adapter = subject.model().input_adapter
-    batch = _Recorder(subject.batch())
+    batch = _RecordingBatch(subject.batch())
     adapter(batch)
-    read, said = batch.read, set(subject.spec.reads)
-    if not said and _is_composed(adapter):
-        raise SkipTest("the adapters that it is composed of say what they read")
-    expect(not read - said, f"it reads {_listed(read - said)}, which `reads`={subject.spec.reads} does not name")
-    expect(not said - read, f"`reads` names {_listed(said - read)}, which it does not read")
+    read, declared = batch.read, set(subject.spec.reads)
+    if not declared and _is_composed(adapter):
+        raise SkipTest("the adapter is composed of others, which declare what they read")
+    expect(not read - declared, f"it reads {_join(read - declared)}, which `reads`={subject.spec.reads} lacks")
+    expect(not declared - read, f"`reads` has {_join(declared - read)}, which it does not read")
 
 
 @CONTRACT.check(kind="input", needs=WORKS)
 def missing_entry_is_named(subject: AdapterSubject) -> None:
-    """An entry that the adapter needs and a batch does not have is a KeyError that names it."""
+    """The adapter raises a KeyError with the entry's name if a batch lacks an entry that it needs."""
     adapter = subject.model().input_adapter
     batch = subject.batch()
     nested = [name for value in batch.values() if isinstance(value, Mapping) for name in value]
@@ -133,7 +133,7 @@ def missing_entry_is_named(subject: AdapterSubject) -> None:
 
 
 def _expect_key_error(adapter: nn.Module, batch: Any, names: list[str]) -> None:
-    """Expects a KeyError that holds one of the names, or none at all if there are other entries to make do with."""
+    """Expect a KeyError with one of the names, or no error if the remaining entries suffice."""
     missing = " or ".join(map(repr, names))
     try:
         adapter(batch)
@@ -142,30 +142,30 @@ def _expect_key_error(adapter: nn.Module, batch: Any, names: list[str]) -> None:
     except Exception as error:
         raise AssertionError(f"without {missing} it raises {type(error).__name__}: {error}") from error
     else:
-        expect(batch, "it takes an empty batch")
+        expect(batch, "it accepts an empty batch")
 
 
 @CONTRACT.check(kind="input", needs=[*WORKS, "linked_fields_exist"])
 def accepts_matching_data(subject: AdapterSubject) -> None:
-    """`check_data` accepts a data module whose attributes are those of the config's links, and one without them: what
-    it does not have says nothing."""
+    """`check_data` accepts a data module whose attributes equal the linked config fields, and one without these
+    attributes."""
     adapter, config = subject.model().input_adapter, subject.config()
     linked = {attribute: getattr(config, field) for field, attribute in subject.spec.links.items()}
     for attributes in ({}, linked):
         try:
             adapter.check_data(SimpleNamespace(**attributes))
         except Exception as error:
-            raise AssertionError(f"check_data refuses data with {attributes or 'no attributes'}: {error}") from error
+            raise AssertionError(f"check_data rejects data with {attributes or 'no attributes'}: {error}") from error
 
 
 @CONTRACT.check(kind="input", needs=[*WORKS, "reader_is_valid"])
 def reader_fits_adapter(subject: AdapterSubject) -> None:
-    """The reader reads the inputs of its `example`, and its `collate` makes a batch of them that the adapter takes."""
+    """The reader reads the inputs of its `example` and collates them to a batch that the adapter accepts."""
     model = subject.model()
     with tempfile.TemporaryDirectory() as folder:
         found = example_reader(subject.spec, model.input_adapter, Path(folder))
         if found is None:
-            raise SkipTest("there is no reader with an `example`")
+            raise SkipTest("the spec has no reader with an `example`")
         reader, inputs = found
         examples = [reader.read(source) for source in reader.expand(inputs)]
     try:
@@ -173,17 +173,17 @@ def reader_fits_adapter(subject: AdapterSubject) -> None:
             output = model(reader.collate(examples))
     except Exception as error:
         described = f"{type(error).__name__}: {error}"
-        raise AssertionError(f"the adapter takes no batch of the reader's examples: {described}") from error
+        raise AssertionError(f"the adapter rejects a batch of the reader's examples: {described}") from error
     sizes = {len(tensor) for tensor in tensors_of(output)}
-    expect(sizes == {len(examples)}, f"the reader makes a batch of {sizes} examples of {len(examples)} inputs")
+    expect(sizes == {len(examples)}, f"the reader collates {len(examples)} inputs to a batch of {sizes} examples")
 
 
-# One result, whatever stands beside it
+# Repeatable and independent results
 
 
 @CONTRACT.check(needs=WORKS)
 def is_deterministic(subject: AdapterSubject) -> None:
-    """In evaluation mode a model says the same of the same batch each time."""
+    """In evaluation mode a model returns the same output for the same batch each time."""
     model = subject.model()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         wrong = difference(model(subject.batch()), model(subject.batch()))
@@ -192,7 +192,7 @@ def is_deterministic(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(needs=WORKS)
 def inputs_are_not_modified(subject: AdapterSubject) -> None:
-    """What an adapter is given, it does not change: the batch, the adapted input, the decoder's output."""
+    """An adapter does not modify its arguments: the batch, the adapted input, the decoder's output."""
     for training in (False, True):
         model = subject.model().train(training)
         with torch.no_grad():
@@ -209,28 +209,28 @@ def _expect_unchanged(module: nn.Module, given: Any) -> None:
     before = clone(given)
     module(given)
     if isinstance(given, Mapping):
-        names = [_listed(set(batch)) for batch in (before, given)]
-        expect(names[0] == names[1], f"the batch had the entries {names[0]}, and has {names[1]} afterwards")
+        names = [_join(set(batch)) for batch in (before, given)]
+        expect(names[0] == names[1], f"it changes the batch's entries from {names[0]} to {names[1]}")
     wrong = difference(given, before)
-    expect(wrong is None, f"it writes to what it is given: {wrong}")
+    expect(wrong is None, f"it modifies its argument in place: {wrong}")
 
 
 @CONTRACT.check(needs=REPEATABLE)
 def examples_are_independent(subject: AdapterSubject) -> None:
-    """In evaluation mode an example's result does not depend on the other examples of its batch."""
+    """In evaluation mode an example's output does not depend on the other examples of its batch."""
     model = subject.model()
     with torch.no_grad():
         together = model(subject.batch())
         for number in range(BATCH_SIZE):
             one = slice(number, number + 1)
             wrong = difference(model(rows(subject.batch(), one)), rows(together, one))
-            expect(wrong is None, f"an example's output is another without the rest of the batch: {wrong}")
+            expect(wrong is None, f"an example's output depends on the rest of its batch: {wrong}")
 
 
 @CONTRACT.check(kind="input", needs=[*REPEATABLE, "examples_are_independent"])
 def padding_is_ignored(subject: AdapterSubject) -> None:
-    """What stands at padded places does not change what the model makes of an example. Padded is where a mask of the
-    batch (an entry with "mask" in its name) is 0 or, in a batch without, where pad_mask is True."""
+    """Content at padded positions does not change the latents. Positions are padded where a mask of the batch (an entry
+    with "mask" in its name) is 0 or, in a batch without a mask, where pad_mask is True."""
     model = subject.model()
     with torch.no_grad():
         for seed in range(TRIES):
@@ -243,29 +243,32 @@ def padding_is_ignored(subject: AdapterSubject) -> None:
                 continue
             real = slice(None) if adapted.pad_mask is None else ~adapted.pad_mask.all(dim=1)
             wrong = difference(model.encoder(changed)[real], model.encoder(adapted)[real])
-            expect(wrong is None, f"the latents are others where only padding is: {wrong}")
+            expect(wrong is None, f"the latents depend on the content of padding: {wrong}")
             return
-    raise SkipTest("no example batch has padding that can be told from its content")
+    raise SkipTest("no example batch has padding apart from its content")
 
 
 def _with_other_padding(batch: Mapping[str, Any], pad_mask: Tensor | None) -> dict[str, Any]:
-    """The batch with content from elsewhere at padded places."""
+    """Return the batch with content of other positions at padded positions."""
     masks = [value for name, value in batch.items() if "mask" in name and isinstance(value, Tensor)]
     paddings = [~mask.bool() for mask in masks] or ([] if pad_mask is None else [pad_mask])
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, value in batch.items():
         if isinstance(value, Mapping):
-            value = _with_other_padding(value, None)
+            changed[name] = _with_other_padding(value, None)
         elif isinstance(value, Tensor) and "mask" not in name:
-            own = [padding for padding in paddings if padding.shape == value.shape[: padding.dim()]]
-            if own:
-                value = _refilled(value, functools.reduce(torch.logical_and, own))
-        changed[name] = value
+            changed[name] = _refilled(value, paddings)
+        else:
+            changed[name] = value
     return changed
 
 
-def _refilled(value: Tensor, padding: Tensor) -> Tensor:
-    """An entry (b, m, ...) of a batch with content of its real places at padded ones (b, m)."""
+def _refilled(value: Tensor, paddings: Sequence[Tensor]) -> Tensor:
+    """Return a batch entry (b, m, ...) with content of other positions where all masks (b, m) of its shape are True."""
+    matching = [padding for padding in paddings if padding.shape == value.shape[: padding.dim()]]
+    if not matching:
+        return value
+    padding = functools.reduce(torch.logical_and, matching)
     content = value[~padding]
     if not len(content):
         return value
@@ -277,48 +280,48 @@ def _refilled(value: Tensor, padding: Tensor) -> Tensor:
 
 @CONTRACT.check(kind="output", needs=REPEATABLE)
 def positions_are_independent(subject: AdapterSubject) -> None:
-    """An output adapter works place by place: a model's output for positions, given as numbers (b, p) or as a mask
-    (b, o), is its whole output at these places."""
+    """An output adapter handles each position independently: a model's output for positions, given as indices (b, p) or
+    as a mask (b, o), equals its whole output at these positions."""
     model = subject.model()
 
     def expect_output(positions: Tensor, part: Callable[[Tensor], Tensor], where: str) -> None:
         wrong = difference(model(subject.batch(), positions=positions), map_tensors(whole, part))
-        expect(wrong is None, f"{where} it is another than the whole output: {wrong}")
+        expect(wrong is None, f"{where} the output differs from the whole output: {wrong}")
 
     with torch.no_grad():
         whole = model(subject.batch())
-        num_places = model.output_adapter.query_provider(model.input_adapter(subject.batch())).shape[1]
-        several = _positions(num_places)
-        for positions in (several[:, :1], several) if num_places > 1 else (several[:, :1],):
-            part = functools.partial(_at, positions=positions, num_places=num_places)
+        num_positions = model.output_adapter.query_provider(model.input_adapter(subject.batch())).shape[1]
+        several = _positions(num_positions)
+        for positions in (several[:, :1], several) if num_positions > 1 else (several[:, :1],):
+            part = functools.partial(_at, positions=positions, num_positions=num_positions)
             expect_output(positions, part, f"at {positions.shape[1]} positions")
-        every_other = torch.arange(BATCH_SIZE * num_places).view(BATCH_SIZE, num_places) % 2 == 1
-        for mask in (every_other, _one_place(num_places)):
-            part = functools.partial(_where, mask=mask, num_places=num_places)
-            expect_output(mask, part, f"at {int(mask.sum())} places of a mask")
+        every_other = torch.arange(BATCH_SIZE * num_positions).view(BATCH_SIZE, num_positions) % 2 == 1
+        for mask in (every_other, _mask_of_one_position(num_positions)):
+            part = functools.partial(_where, mask=mask, num_positions=num_positions)
+            expect_output(mask, part, f"at {int(mask.sum())} positions of a mask")
 
 
-def _one_place(num_places: int) -> Tensor:
-    """A mask that chooses a single place of a single example."""
-    mask = torch.zeros(BATCH_SIZE, num_places, dtype=torch.bool)
+def _mask_of_one_position(num_positions: int) -> Tensor:
+    """Return a mask that selects one position of one example."""
+    mask = torch.zeros(BATCH_SIZE, num_positions, dtype=torch.bool)
     mask[1, -1] = True
     return mask
 
 
-def _positions(num_places: int) -> Tensor:
-    """Some places of each example, in no order, some of them twice."""
-    return (torch.arange(BATCH_SIZE)[:, None] * 2 + torch.tensor([3, 0, 3, 1])) % num_places
+def _positions(num_positions: int) -> Tensor:
+    """Return indices of some positions of each example, unsorted and with duplicates."""
+    return (torch.arange(BATCH_SIZE)[:, None] * 2 + torch.tensor([3, 0, 3, 1])) % num_positions
 
 
-def _at(whole: Tensor, positions: Tensor, num_places: int) -> Tensor:
-    if num_places == 1:  # the dimension of the places may be left out
+def _at(whole: Tensor, positions: Tensor, num_positions: int) -> Tensor:
+    if num_positions == 1:  # the dimension of positions may be squeezed
         return whole
     return whole[torch.arange(len(positions))[:, None], positions]
 
 
-def _where(whole: Tensor, mask: Tensor, num_places: int) -> Tensor:
-    keeps_places = whole.shape[:2] == mask.shape and (num_places > 1 or whole.dim() > 2)
-    return whole[mask] if keeps_places else whole[mask[:, 0]]
+def _where(whole: Tensor, mask: Tensor, num_positions: int) -> Tensor:
+    keeps_positions = whole.shape[:2] == mask.shape and (num_positions > 1 or whole.dim() > 2)
+    return whole[mask] if keeps_positions else whole[mask[:, 0]]
 
 
 # Dtypes and devices
@@ -326,7 +329,7 @@ def _where(whole: Tensor, mask: Tensor, num_places: int) -> Tensor:
 
 @CONTRACT.check(needs=WORKS)
 def follows_dtype(subject: AdapterSubject) -> None:
-    """After `model.to(dtype)` the model takes inputs of that dtype, and the input array is of it."""
+    """After `model.to(dtype)` the model accepts inputs of that dtype, and the input array has it."""
     for dtype in (torch.float64, torch.bfloat16):
         model, batch = subject.model().to(dtype), move(subject.batch(), dtype)
         with torch.no_grad():
@@ -338,7 +341,7 @@ def follows_dtype(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(needs=WORKS)
 def runs_in_mixed_precision(subject: AdapterSubject) -> None:
-    """Under torch.autocast with bfloat16 the model runs and makes finite numbers."""
+    """Under torch.autocast with bfloat16 the model runs and returns finite numbers."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         output = subject.model()(subject.batch())
     expect(all(tensor.isfinite().all() for tensor in tensors_of(output)), "the output is not finite")
@@ -346,11 +349,11 @@ def runs_in_mixed_precision(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(needs=WORKS)
 def follows_device(subject: AdapterSubject) -> None:
-    """All tensors that an adapter keeps are parameters or buffers, so that `model.to(device)` moves them, and what it
-    makes in a forward pass is made on the input's device."""
+    """All tensor attributes of an adapter are parameters or buffers, so that `model.to(device)` moves them, and the
+    forward pass creates tensors on the input's device."""
     expect_none(
-        f"{name} holds a tensor that is neither a parameter nor a buffer (register_buffer, persistent=False if it is "
-        "no part of the state)"
+        f"{name} has a tensor that is neither a parameter nor a buffer (use register_buffer, with persistent=False if "
+        "it is not part of the state)"
         for name in _stray_tensors(subject.adapter(subject.model()))
     )
     for device in ("meta", *_accelerators()):
@@ -362,12 +365,12 @@ def _run_on(device: str, model: PerceiverIO, batch: Any) -> None:
         with torch.no_grad():
             outputs = list(tensors_of(model.to(device)(move(batch, device))))
     except (RuntimeError, NotImplementedError) as error:
-        # On "meta" there are no values that control flow could depend on; that is no fault.
+        # Control flow may depend on values, which tensors on "meta" do not have.
         if device == "meta" and "cpu" not in str(error):
             return
-        raise AssertionError(f"moved to {device!r} it fails: {' '.join(str(error).split())[:200]}") from error
+        raise AssertionError(f"on device {device!r} it fails: {' '.join(str(error).split())[:200]}") from error
     left = {str(tensor.device) for tensor in outputs if tensor.device.type != torch.device(device).type}
-    expect(not left, f"moved to {device!r}, its output is on {_listed(left)}")
+    expect(not left, f"on device {device!r}, its output is on {_join(left)}")
 
 
 def _accelerators() -> list[str]:
@@ -389,8 +392,8 @@ def _stray_tensors(module: nn.Module) -> Iterator[str]:
 
 @CONTRACT.check(needs=REPEATABLE)
 def state_dict_restores(subject: AdapterSubject) -> None:
-    """The state dict is all that a model needs: written and read with `weights_only=True` and loaded strictly into a
-    new model from the same config, it gives the same outputs."""
+    """The state dict is complete: saved, read with `weights_only=True` and loaded with `strict=True` into a new model
+    with the same config, it restores the outputs."""
     model, file = subject.model(seed=1), io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
@@ -398,13 +401,13 @@ def state_dict_restores(subject: AdapterSubject) -> None:
     other.load_state_dict(torch.load(file, weights_only=True), strict=True)
     with torch.no_grad():
         wrong = difference(other(subject.batch()), model(subject.batch()))
-    expect(wrong is None, f"a model with the same state says another thing: {wrong}")
+    expect(wrong is None, f"a model with the same state has another output: {wrong}")
 
 
 @CONTRACT.check(needs=REPEATABLE)
 def can_be_copied(subject: AdapterSubject) -> None:
-    """A model can be copied and pickled, after it was used too, and the copy gives the same outputs: averages of
-    weights and processes of their own need that."""
+    """A model can be copied and pickled, also after use, and the copy has the same outputs, which weight averaging and
+    multiprocessing need."""
     model = subject.model()
     with torch.no_grad():
         expected = model(subject.batch())
@@ -415,17 +418,17 @@ def can_be_copied(subject: AdapterSubject) -> None:
             except Exception as error:
                 raise AssertionError(f"{name} fails: {type(error).__name__}: {error}") from error
             wrong = difference(copied(subject.batch()), expected)
-            expect(wrong is None, f"the copy by {name} says another thing: {wrong}")
+            expect(wrong is None, f"the copy by {name} has another output: {wrong}")
 
 
 @CONTRACT.check(needs=WORKS)
 def gradients_flow(subject: AdapterSubject) -> None:
-    """In training each parameter that requires a gradient gets a finite one that is not zero everywhere, and so does
-    the encoder."""
+    """In training each parameter that requires a gradient gets a finite gradient that is not zero everywhere, and the
+    encoder's latents as well."""
     model = subject.model().train()
-    of_adapter = {name: each for name, each in subject.adapter(model).named_parameters() if each.requires_grad}
-    parameters = {**of_adapter, "the encoder's latents": model.encoder.latents}
-    silent = set(parameters)
+    trained = {name: each for name, each in subject.adapter(model).named_parameters() if each.requires_grad}
+    parameters = {**trained, "the encoder's latents": model.encoder.latents}
+    without_gradient = set(parameters)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for seed in range(TRIES):
@@ -435,13 +438,13 @@ def gradients_flow(subject: AdapterSubject) -> None:
                 if parameter.grad is not None:
                     expect(parameter.grad.isfinite().all(), f"the gradient of {name} is not finite")
                     if parameter.grad.any():
-                        silent.discard(name)
-            if not silent:
+                        without_gradient.discard(name)
+            if not without_gradient:
                 return
-            with torch.no_grad():  # what starts at zero may keep others silent
-                for parameter in of_adapter.values():
+            with torch.no_grad():  # parameters that are 0 may block gradients of others
+                for parameter in trained.values():
                     parameter.add_(0.1 * torch.randn_like(parameter))
-    raise AssertionError(f"no gradient reaches {_listed(silent)}")
+    raise AssertionError(f"no gradient reaches {_join(without_gradient)}")
 
 
 def _random_loss(output: Any) -> Tensor:
@@ -452,7 +455,7 @@ def _random_loss(output: Any) -> Tensor:
 
 @CONTRACT.check(needs=WORKS)
 def supports_local_init(subject: AdapterSubject) -> None:
-    """A model with a `position_layout` can start with init="local", and the layout's table is a parameter itself."""
+    """A model with a `position_layout` can be initialised with init="local", and the layout's table is a parameter."""
     model = subject.model()
     adapter = subject.adapter(model)
     inputs = model.input_adapter.position_layout()
@@ -460,7 +463,7 @@ def supports_local_init(subject: AdapterSubject) -> None:
     if layout is not None and layout.table is not None:
         expect(
             any(layout.table is each for each in model.parameters()),
-            "the table is no parameter: what is written to it is lost",
+            "the layout's table is not a parameter, so that its initialisation is lost",
         )
     if inputs is None:
         raise SkipTest("the input has no position layout")
@@ -474,8 +477,8 @@ def supports_local_init(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(needs=REPEATABLE)
 def exports(subject: AdapterSubject) -> None:
-    """`torch.export.export` makes a program of the model that takes any number of examples and gives the same outputs.
-    (Skip this check for an adapter whose control flow depends on values.)"""
+    """`torch.export.export` exports the model with a dynamic batch size and the same outputs. (Skip this check for an
+    adapter whose control flow depends on values.)"""
     model, batch = subject.model(), subject.batch()
     batch_size = torch.export.Dim("batch_size", min=1)
     shapes: Any = map_tensors(batch, lambda _: {0: batch_size})  # type: ignore[arg-type, return-value]
@@ -483,12 +486,12 @@ def exports(subject: AdapterSubject) -> None:
         program = torch.export.export(model, (batch,), dynamic_shapes=(shapes,), strict=False).module()
         for size in (BATCH_SIZE, BATCH_SIZE + 1):
             wrong = difference(program(subject.batch(size)), model(subject.batch(size)))
-            expect(wrong is None, f"for {size} examples the exported program says another thing: {wrong}")
+            expect(wrong is None, f"for {size} examples the exported program has another output: {wrong}")
 
 
 @CONTRACT.check(needs=REPEATABLE)
 def compiles(subject: AdapterSubject) -> None:
-    """The adapter gives the same outputs under `torch.compile`."""
+    """The adapter has the same outputs under `torch.compile`."""
     model, batch = subject.model(), subject.batch()
     adapter: Any = subject.adapter(model)
     with torch.no_grad():
@@ -500,14 +503,14 @@ def compiles(subject: AdapterSubject) -> None:
         expected = adapter(given)
         torch.compiler.reset()
         wrong = difference(torch.compile(adapter, backend="eager")(given), expected)
-    expect(wrong is None, f"the compiled adapter says another thing: {wrong}")
+    expect(wrong is None, f"the compiled adapter has another output: {wrong}")
 
 
-# Odds and ends
+# Helpers
 
 
-class _Recorder(Mapping[str, Any]):
-    """A batch that remembers which of its entries were read."""
+class _RecordingBatch(Mapping[str, Any]):
+    """Batch that records which of its entries are read."""
 
     def __init__(self, batch: Mapping[str, Any]):
         self.batch = batch
@@ -529,5 +532,5 @@ def _is_composed(adapter: nn.Module) -> bool:
     return any(isinstance(module, InputAdapter) for module in adapter.modules() if module is not adapter)
 
 
-def _listed(names: set[str]) -> str:
+def _join(names: set[str]) -> str:
     return ", ".join(sorted(names))

@@ -1,4 +1,4 @@
-"""The smallest adapters there are: what an adapter on trial is joined with."""
+"""Minimal adapters that complete a model with the adapter under test."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from perceiver_registry.specs import AdapterSpec
 
 @dataclass
 class VectorsEncoderConfig(EncoderConfig):
-    """An encoder of sequences of vectors.
+    """Encoder of sequences of vectors.
 
     Args:
-        num_vectors: the longest sequence.
+        num_vectors: maximum sequence length.
         num_vector_channels: channels of a vector.
     """
 
@@ -34,7 +34,7 @@ class VectorsEncoderConfig(EncoderConfig):
 
 
 class VectorsInputAdapter(InputAdapter):
-    """Vectors as they are, with learned positions added. Reads ``inputs`` and ``attention_mask`` of a batch."""
+    """Vectors with learned position embeddings added. Reads ``inputs`` and ``attention_mask`` of a batch."""
 
     def __init__(self, num_vectors: int, num_vector_channels: int):
         super().__init__(num_vector_channels)
@@ -48,11 +48,11 @@ class VectorsInputAdapter(InputAdapter):
         return PositionLayout(self.positions, self.positions)
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
-        places, channels = self.positions.shape
-        lengths = torch.randint(1, places + 1, (batch_size, 1), generator=generator)
+        max_length, channels = self.positions.shape
+        lengths = torch.randint(1, max_length + 1, (batch_size, 1), generator=generator)
         return {
-            "inputs": torch.randn(batch_size, places, channels, generator=generator),
-            "attention_mask": (torch.arange(places) < lengths).long(),
+            "inputs": torch.randn(batch_size, max_length, channels, generator=generator),
+            "attention_mask": (torch.arange(max_length) < lengths).long(),
         }
 
     def forward(self, batch: Batch) -> AdaptedInput:
@@ -62,7 +62,7 @@ class VectorsInputAdapter(InputAdapter):
 
 @dataclass
 class NumbersDecoderConfig(DecoderConfig):
-    """A decoder of a few numbers for each of a few places."""
+    """Decoder to three numbers at each of five positions."""
 
 
 class NumbersOutputAdapter(OutputAdapter):

@@ -1,4 +1,4 @@
-"""What the contract says of a plugin. A docstring is the contract's sentence."""
+"""Checks of a plugin and its specs. The docstring of a check is its description."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from perceiver_registry.plugins import DECLARATION, INTERFACE_VERSION, SPEC_TYPE
 from perceiver_registry.registry import NOUNS, registry
 from perceiver_registry.specs import ANY_TASK, AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
 from perceiver_registry.testing.checks import Contract, expect, expect_none
-from perceiver_registry.testing.spec_contract import problems_of_flags, problems_of_places, problems_of_summary
+from perceiver_registry.testing.spec_contract import problems_of_flags, problems_of_import_paths, problems_of_summary
 from perceiver_registry.testing.subjects import (
     BATCH_SIZE,
     NUM_LATENT_CHANNELS,
@@ -37,13 +37,13 @@ from perceiver_registry.testing.subjects import (
 
 CONTRACT = Contract()
 
-MARK = f"{PROJECT}_impl"
-"""What pluggy marks the implementation of a hook with."""
+HOOK_MARKER = f"{PROJECT}_impl"
+"""Attribute that ``@hookimpl`` sets on functions."""
 
 HEAVY = ("torch", "numpy", "pytorch_lightning", "transformers", "datasets", "timm", "torchvision")
-"""What takes its time to import."""
+"""Packages that are slow to import."""
 
-IMPORTED = """
+PRINT_IMPORTED_MODULES = """
 import importlib, sys
 for name in sys.argv[1].split(","):
     module = importlib.import_module(name)
@@ -51,22 +51,22 @@ for name in sys.argv[2:]:
     list(getattr(module, name)())
 print("imported:", *sys.modules)
 """
-"""Imports modules, calls functions of the last one, and says what is imported then."""
+"""Script that imports modules, calls functions of the last one, and prints the names of all imported modules."""
 
 LOADS = ("loads",)
-"""What all else needs."""
+"""Prerequisite of all other checks."""
 
 PARTS = {"input": "encoder", "output": "decoder"}
-"""The adapters' kinds, and the parts of a model that they belong to."""
+"""Parts of a model by the kind of their adapter."""
 
 FLAGS = ("data", "model", "task", "optimizer", "lr_scheduler", "trainer", "checkpoint", "seed_everything")
-"""Sections of the command's flags, for which `defaults` hold values."""
+"""Sections of the command's flags, which `defaults` may set."""
 
 
 @CONTRACT.check()
 def loads(subject: PluginSubject) -> None:
-    """The plugin's module can be imported, its hooks are marked with @hookimpl and return the specs that belong to
-    them, each name once in each kind, and the version of the interface that it was written for is compatible."""
+    """The plugin's module can be imported, its hooks are marked with @hookimpl and return specs of the right type with
+    unique names, and the interface version that it declares is compatible."""
     if subject.loaded.error is not None:
         raise subject.loaded.error
     for kind in NOUNS:
@@ -76,16 +76,18 @@ def loads(subject: PluginSubject) -> None:
 
 @CONTRACT.check(needs=LOADS)
 def declares_interface(subject: PluginSubject) -> None:
-    """The plugin's module says for which version of the interface it was written, `PERCEIVER_INTERFACE = "2.0"`."""
+    """The plugin's module declares its interface version, `PERCEIVER_INTERFACE = "2.0"`."""
     declared = subject.loaded.interface
-    expect(declared is not None, f"{subject.module_name} says nothing; add {DECLARATION} = {INTERFACE_VERSION!r}")
+    expect(declared is not None, f"{subject.module_name} declares none (add {DECLARATION} = {INTERFACE_VERSION!r})")
 
 
 @CONTRACT.check(needs=LOADS)
 def hooks_are_marked(subject: PluginSubject) -> None:
-    """Each function with the name of a hook is marked with @hookimpl: others are never called."""
+    """Each function with the name of a hook is marked with @hookimpl; otherwise it is never called."""
     expect_none(
-        f"{name} is not marked with @hookimpl" for name in _hooks(subject) if not hasattr(_hooks(subject)[name], MARK)
+        f"{name} is not marked with @hookimpl"
+        for name in _hooks(subject)
+        if not hasattr(_hooks(subject)[name], HOOK_MARKER)
     )
 
 
@@ -95,7 +97,7 @@ def _hooks(subject: PluginSubject) -> dict[str, Any]:
 
 @CONTRACT.check(needs=LOADS)
 def summaries_are_single_lines(subject: PluginSubject) -> None:
-    """The summary of each task, data module, model and format is one line that says what it is."""
+    """The summary of each task, data module, model and format is one line."""
     expect_none(
         problem
         for kind in ("task", "data", "model", "format")
@@ -106,16 +108,21 @@ def summaries_are_single_lines(subject: PluginSubject) -> None:
 
 @CONTRACT.check(needs=LOADS)
 def imports_are_light(subject: PluginSubject) -> None:
-    """Importing the plugin's module and calling its hooks imports no torch and nothing else that is slow: listings and
-    --help answer at once."""
+    """Importing the plugin's module and calling its hooks imports neither torch nor another slow package, so that
+    listings and --help are fast."""
     imported = _imported_by([subject.module_name], *_hooks(subject))
     heavy = [name for name in HEAVY if name in imported]
-    expect(not heavy, f"it imports {', '.join(heavy)}; name places in specs, and import in the modules that these name")
+    expect(not heavy, f"it imports {', '.join(heavy)} (import them in the modules that specs name)")
 
 
 def _imported_by(modules: Collection[str], *functions: str) -> list[str]:
-    """What is imported in a new process once some modules are, and functions of theirs have been called."""
-    command = [sys.executable, "-c", IMPORTED, ",".join(modules), *functions]
+    """Return the modules that are imported in a new process.
+
+    Args:
+        modules: modules to import.
+        functions: functions of the last module to call.
+    """
+    command = [sys.executable, "-c", PRINT_IMPORTED_MODULES, ",".join(modules), *functions]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     expect(done.returncode == 0, f"it cannot be imported in a new process: {done.stderr.strip().splitlines()[-1:]}")
@@ -124,15 +131,15 @@ def _imported_by(modules: Collection[str], *functions: str) -> list[str]:
 
 @CONTRACT.check(needs=LOADS)
 def tasks_are_valid(subject: PluginSubject) -> None:
-    """A task's module is a LitPerceiver of `perceiver_plugins.sdk.tasks.lightning`, with a loss and random labels of
-    its own, and its predictor a class with `predict`."""
+    """A task's module is a subclass of `perceiver_plugins.sdk.tasks.LitPerceiver` that implements `loss_sum` and
+    `example_labels`, and its predictor a class with the method `predict`."""
     from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
 
     for spec in subject.specs("task"):
-        expect_none(problems_of_places(spec, "module", "predictor"))
+        expect_none(problems_of_import_paths(spec, "module", "predictor"))
         module = resolve_import_path(spec.module)
         is_module = inspect.isclass(module) and issubclass(module, LitPerceiver)
-        expect(is_module, f"{spec.name}: module={spec.module!r} is no LitPerceiver")
+        expect(is_module, f"{spec.name}: module={spec.module!r} is not a LitPerceiver")
         for name in ("example_labels", "loss_sum"):
             implemented = getattr(module, name) is not getattr(LitPerceiver, name)
             expect(implemented, f"{spec.name}: {module.__name__} does not implement {name}")
@@ -143,7 +150,7 @@ def tasks_are_valid(subject: PluginSubject) -> None:
 
 @CONTRACT.check(needs=["tasks_are_valid"])
 def task_defaults_are_valid(subject: PluginSubject) -> None:
-    """A task names data that exists and serves it, and its defaults name adapters that exist and fields of their
+    """A task's data module exists and fits the task, and its defaults name existing adapters and fields of their
     configs, so that `--task=NAME` is a complete command."""
     expect_none(problem for spec in subject.specs("task") for problem in _problems_of_task(subject, spec))
 
@@ -151,38 +158,38 @@ def task_defaults_are_valid(subject: PluginSubject) -> None:
 def _problems_of_task(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
     data = subject.find("data", spec.data)
     if data is None:
-        yield f"{spec.name}: data={spec.data!r} is no data module"
+        yield f"{spec.name}: data={spec.data!r} does not exist"
     elif not data.serves(spec.name):
-        yield f"{spec.name}: data={spec.data!r} serves {', '.join(data.tasks)}, and not this task"
+        yield f"{spec.name}: data={spec.data!r} fits {', '.join(data.tasks)}, not this task"
     yield from _unknown_flags(spec)
     for kind, part in PARTS.items():
         chosen = spec.defaults.get(f"model.{part}")
         adapter = subject.find(kind, chosen) if chosen else None
         if chosen and adapter is None:
-            yield f"{spec.name}: the default model.{part}={chosen!r} is no {NOUNS[kind]}"
+            yield f"{spec.name}: default model.{part}={chosen!r}: unknown {NOUNS[kind]}"
         elif adapter is not None:
             known = {field.name for field in fields(resolve_import_path(adapter.config))}
             prefix = f"model.{part}."
             for flag in spec.defaults:
                 if flag.startswith(prefix) and flag.removeprefix(prefix) not in known:
-                    yield f"{spec.name}: the default {flag} is no field; {near(flag.removeprefix(prefix), known)}"
+                    yield f"{spec.name}: default {flag}: unknown field; {near(flag.removeprefix(prefix), known)}"
 
 
 def _unknown_flags(spec: TaskSpec | DataSpec | ModelSpec) -> Iterator[str]:
     for flag in spec.defaults:
         if flag.partition(".")[0] not in FLAGS:
-            yield f"{spec.name}: the default {flag!r} is no flag; flags begin with {', '.join(FLAGS)}"
+            yield f"{spec.name}: default {flag!r}: unknown flag; flags begin with {', '.join(FLAGS)}"
 
 
 @CONTRACT.check(needs=["task_defaults_are_valid"])
 def tasks_train(subject: PluginSubject) -> None:
-    """A task's module, with its default adapters (if they are installed) made small, has a finite loss on random inputs
-    and the random labels of its `example_labels`, and gradients."""
+    """A task's module with small default adapters has a finite loss with a gradient on random inputs and the labels of
+    `example_labels`. Adapters that are not installed are skipped."""
     expect_none(problem for spec in subject.specs("task") for problem in _problems_of_training(subject, spec))
 
 
 def create_task_module(subject: PluginSubject, spec: TaskSpec) -> Any:
-    """Create a task's module with its default adapters made small; None unless these are installed."""
+    """Create a task's module with small default adapters, or return None if these are not installed."""
     chosen = [subject.find(kind, spec.defaults.get(f"model.{part}", "")) for kind, part in PARTS.items()]
     if None in chosen or any(not _is_registered(adapter) for adapter in chosen):
         return None
@@ -212,54 +219,54 @@ def _problems_of_training(subject: PluginSubject, spec: TaskSpec) -> Iterator[st
 
 
 def _is_registered(spec: AdapterSpec) -> bool:
-    """Whether the registry has that very spec; a plugin need not be installed to be checked."""
+    """Return whether a spec is registered, since plugins can be checked without being installed."""
     return any(entry.spec == spec for entry in registry().entries(spec.kind))
 
 
 @CONTRACT.check(needs=LOADS)
 def data_modules_are_valid(subject: PluginSubject) -> None:
-    """A data module is a LightningDataModule whose arguments are typed and documented, as they are flags; its tasks
-    exist, and it says what its batches hold unless it serves all tasks."""
+    """A data module is a LightningDataModule whose arguments are typed and documented, since they are flags. Its tasks
+    exist, and `yields` lists the entries of its batches unless it fits all tasks."""
     expect_none(problem for spec in subject.specs("data") for problem in _problems_of_data(subject, spec))
 
 
 def _problems_of_data(subject: PluginSubject, spec: DataSpec) -> Iterator[str]:
-    places = {"module": spec.module, **{f"modules[{task!r}]": place for task, place in spec.modules.items()}}
-    problems = [problem for name, place in places.items() for problem in _problems_of_data_module(spec, name, place)]
+    paths = {"module": spec.module, **{f"modules[{task!r}]": path for task, path in spec.modules.items()}}
+    problems = [problem for name, path in paths.items() for problem in _problems_of_data_module(spec, name, path)]
     yield from problems
     if problems:
         return
     if unserved := sorted(spec.modules.keys() - set(spec.tasks)):
-        yield f"{spec.name}: modules names the task {unserved[0]!r}, which is not among its tasks"
+        yield f"{spec.name}: modules: {unserved[0]!r} is not one of its tasks"
     for task in spec.tasks:
         if task != ANY_TASK and subject.find("task", task) is None:
-            yield f"{spec.name}: it serves the task {task!r}, which there is not"
+            yield f"{spec.name}: tasks: unknown task {task!r}"
     if not spec.tasks:
-        yield f"{spec.name}: `tasks` is empty: no task can use it"
+        yield f"{spec.name}: `tasks` is empty, so that no task can use it"
     if not spec.yields and ANY_TASK not in spec.tasks:
-        yield f"{spec.name}: `yields` is empty: say which entries its batches hold beside the labels"
+        yield f"{spec.name}: `yields` is empty (list the entries of its batches besides labels)"
     yield from _unknown_flags(spec)
 
 
-def _problems_of_data_module(spec: DataSpec, name: str, place: str) -> Iterator[str]:
+def _problems_of_data_module(spec: DataSpec, name: str, path: str) -> Iterator[str]:
     from pytorch_lightning import LightningDataModule
 
     try:
-        module = resolve_import_path(place)
+        module = resolve_import_path(path)
     except Exception as error:
-        yield f"{spec.name}: {name}={place!r} cannot be imported: {type(error).__name__}: {error}"
+        yield f"{spec.name}: {name}={path!r} cannot be imported: {type(error).__name__}: {error}"
         return
     if not (inspect.isclass(module) and issubclass(module, LightningDataModule)):
-        yield f"{spec.name}: {name}={place!r} is no LightningDataModule"
+        yield f"{spec.name}: {name}={path!r} is not a LightningDataModule"
         return
     yield from (f"{spec.name}: {problem}" for problem in problems_of_flags(module))
 
 
 @CONTRACT.check(needs=LOADS)
 def adapter_tasks_exist(subject: PluginSubject) -> None:
-    """The tasks that an output adapter names exist."""
+    """The `tasks` of an output adapter exist."""
     expect_none(
-        f"{spec.name}: tasks names {task!r}, which there is not"
+        f"{spec.name}: tasks: unknown task {task!r}"
         for spec in subject.specs("output")
         for task in spec.tasks
         if subject.find("task", task) is None
@@ -268,18 +275,18 @@ def adapter_tasks_exist(subject: PluginSubject) -> None:
 
 @CONTRACT.check(needs=LOADS)
 def formats_are_valid(subject: PluginSubject) -> None:
-    """A format is a Format of `perceiver_registry` that is made without arguments; it is read, written or both, and has
-    the methods for that. Its suffixes begin with a dot."""
+    """A format is a subclass of `perceiver_registry.Format` that can be created without arguments. It reads, writes or
+    both, and implements the methods for that. Its suffixes begin with a dot."""
     expect_none(problem for spec in subject.specs("format") for problem in _problems_of_format(spec))
 
 
 def _problems_of_format(spec: FormatSpec) -> Iterator[str]:
-    if problems := list(problems_of_places(spec, "format")):
+    if problems := list(problems_of_import_paths(spec, "format")):
         yield from problems
         return
     format_type = resolve_import_path(spec.format)
     if not (inspect.isclass(format_type) and issubclass(format_type, Format)):
-        yield f"{spec.name}: format={spec.format!r} is no Format"
+        yield f"{spec.name}: format={spec.format!r} is not a Format"
         return
     if not (spec.reads or spec.writes):
         yield f"{spec.name}: it neither `reads` nor `writes`"
@@ -296,12 +303,12 @@ def _problems_of_format(spec: FormatSpec) -> Iterator[str]:
 
 @CONTRACT.check(needs=["formats_are_valid"])
 def formats_reject_empty_files(subject: PluginSubject) -> None:
-    """Importing a format's module imports no torch, as each format is asked for each source, and a format takes neither
-    an empty folder nor an empty file with its suffix for a model."""
-    places = [spec.format.partition(":")[0] for spec in subject.specs("format")]
-    imported = _imported_by(places) if places else []
+    """A format recognises neither an empty folder nor an empty file with its suffix, and importing its module does not
+    import torch, since every format inspects every source."""
+    modules = [spec.format.partition(":")[0] for spec in subject.specs("format")]
+    imported = _imported_by(modules) if modules else []
     heavy = [name for name in HEAVY if name in imported]
-    expect(not heavy, f"a format's module imports {', '.join(heavy)}; import within the methods")
+    expect(not heavy, f"a format's module imports {', '.join(heavy)} (import them in the methods)")
     for spec in subject.specs("format"):
         if not spec.reads:
             continue
@@ -318,20 +325,20 @@ def formats_reject_empty_files(subject: PluginSubject) -> None:
 
 @CONTRACT.check(needs=LOADS)
 def models_match_specs(subject: PluginSubject) -> None:
-    """A named model is of a task that exists, its config names adapters and their fields, and the model that it makes
-    has the number of parameters that the spec says."""
+    """The task of a named model exists, its config names existing adapters and their fields, and the model has the
+    number of parameters in the spec."""
     expect_none(problem for spec in subject.specs("model") for problem in _problems_of_model(subject, spec))
 
 
 def _problems_of_model(subject: PluginSubject, spec: ModelSpec) -> Iterator[str]:
     if subject.find("task", spec.task) is None:
-        yield f"{spec.name}: task={spec.task!r} is no task"
+        yield f"{spec.name}: task={spec.task!r} does not exist"
     yield from _unknown_flags(spec)
     try:
         with torch.device("meta"):
             model = _build(subject, spec.config)
     except Exception as error:
-        yield f"{spec.name}: no model can be made of its config: {type(error).__name__}: {error}"
+        yield f"{spec.name}: its config builds no model: {type(error).__name__}: {error}"
         return
     counted = sum(parameter.numel() for parameter in model.parameters())
     if counted != spec.num_parameters:
@@ -339,12 +346,12 @@ def _problems_of_model(subject: PluginSubject, spec: ModelSpec) -> Iterator[str]
 
 
 def _build(subject: PluginSubject, config: Mapping[str, Any]) -> PerceiverIO:
-    """The model of a config by dotted field."""
+    """Build the model of a config by dotted field."""
     parts: dict[str, Any] = {}
     adapters: list[Any] = []
     for kind, part in PARTS.items():
         spec = subject.find(kind, config[part])
-        expect(spec is not None, f"{part}={config[part]!r} is no {NOUNS[kind]}")
+        expect(spec is not None, f"{part}={config[part]!r}: unknown {NOUNS[kind]}")
         prefix = f"{part}."
         values = {name.removeprefix(prefix): value for name, value in config.items() if name.startswith(prefix)}
         parts[part] = create_config(resolve_import_path(spec.config), values, part)

@@ -1,4 +1,4 @@
-"""What the contract says of an adapter's spec and config. A docstring is the contract's sentence."""
+"""Checks of an adapter's spec and config. The docstring of a check is its description."""
 
 from __future__ import annotations
 
@@ -20,67 +20,68 @@ from perceiver_registry.testing.subjects import AdapterSubject
 CONTRACT = Contract()
 
 BASES: dict[str, tuple[type, type]] = {"input": (InputAdapter, EncoderConfig), "output": (OutputAdapter, DecoderConfig)}
-"""What adapter and config are subclasses of, by kind."""
+"""Base classes of adapter and config, by kind."""
 
-PLACES = ("adapter", "config", "reader")
+IMPORT_PATH_FIELDS = ("adapter", "config", "reader")
 
 
 @CONTRACT.check()
 def spec_is_complete(subject: AdapterSubject) -> None:
-    """A spec has a summary of one line, and that of an output adapter the `tasks` that understand its output."""
+    """A spec has a summary of one line, and that of an output adapter names the `tasks` that accept its output."""
     expect_none(problems_of_summary(subject.spec))
     expect(subject.kind == "input" or subject.spec.tasks, "`tasks` is empty: no task can use it")
 
 
 def problems_of_summary(spec: Any) -> Iterator[str]:
-    """What is wrong with the summary of any spec."""
+    """Yield problems of a spec's summary."""
     if not spec.summary.strip() or "\n" in spec.summary:
-        yield f"{spec.name}: summary={spec.summary!r} is no line that says what it is"
+        yield f"{spec.name}: summary={spec.summary!r} must be one line"
 
 
 @CONTRACT.check()
 def import_paths_resolve(subject: AdapterSubject) -> None:
-    """Each place of a spec, `module:Name`, can be imported."""
-    expect_none(problems_of_places(subject.spec, *PLACES))
+    """Each import path of a spec, `module:Name`, can be imported."""
+    expect_none(problems_of_import_paths(subject.spec, *IMPORT_PATH_FIELDS))
 
 
-def problems_of_places(spec: Any, *names: str) -> Iterator[str]:
-    """Which of a spec's places cannot be imported, and why."""
+def problems_of_import_paths(spec: Any, *names: str) -> Iterator[str]:
+    """Yield an error for each of a spec's fields whose import path does not resolve."""
     for name in names:
-        place = getattr(spec, name)
-        if place is None:
+        path = getattr(spec, name)
+        if path is None:
             continue
         try:
-            resolve_import_path(place)
+            resolve_import_path(path)
         except Exception as error:
-            yield f"{spec.name}: {name}={place!r} cannot be imported: {type(error).__name__}: {error}"
+            yield f"{spec.name}: {name}={path!r} cannot be imported: {type(error).__name__}: {error}"
 
 
 @CONTRACT.check(needs=["import_paths_resolve"])
 def classes_match_kind(subject: AdapterSubject) -> None:
-    """The adapter of an input is an InputAdapter and its config an EncoderConfig, those of an output an OutputAdapter
-    and a DecoderConfig; the config is a dataclass of its own, as its type selects the adapter."""
+    """An input adapter is a subclass of InputAdapter with a subclass of EncoderConfig, an output adapter one of
+    OutputAdapter with a subclass of DecoderConfig. The config is decorated with @dataclass, since its type selects the
+    adapter."""
     adapter_base, config_base = BASES[subject.kind]
     for name, found, base in (
         ("adapter", subject.adapter_type, adapter_base),
         ("config", subject.config_type, config_base),
     ):
         is_subclass = inspect.isclass(found) and issubclass(found, base) and found is not base
-        expect(is_subclass, f"{name}={getattr(subject.spec, name)!r} is no subclass of {base.__name__}")
+        expect(is_subclass, f"{name}={getattr(subject.spec, name)!r} is not a subclass of {base.__name__}")
     expect(
         "__dataclass_fields__" in vars(subject.config_type),
-        f"{subject.config_type.__name__} lacks its own @dataclass, so that its fields are none",
+        f"{subject.config_type.__name__} is not decorated with @dataclass, so that its fields are not part of it",
     )
 
 
 @CONTRACT.check(kind="input", needs=["import_paths_resolve"])
 def reader_is_valid(subject: AdapterSubject) -> None:
-    """A reader is a class with `expand`, `read` and `collate`, made of what a checkpoint says of the data and the input
-    adapter."""
+    """A reader is a class with the methods `expand`, `read` and `collate`, called with the data description of a
+    checkpoint and the input adapter."""
     if subject.spec.reader is None:
-        raise SkipTest("the spec names no reader")
+        raise SkipTest("the spec has no reader")
     reader = resolve_import_path(subject.spec.reader)
-    expect(inspect.isclass(reader), f"reader={subject.spec.reader!r} is no class")
+    expect(inspect.isclass(reader), f"reader={subject.spec.reader!r} is not a class")
     abstract = sorted(getattr(reader, "__abstractmethods__", ()))
     expect(not abstract, f"{reader.__name__} does not implement {', '.join(abstract)}")
     expect_none(
@@ -96,15 +97,15 @@ def reader_is_valid(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(needs=["classes_match_kind"])
 def linked_fields_exist(subject: AdapterSubject) -> None:
-    """`links` gives names of attributes of data modules to fields of the config."""
+    """`links` maps fields of the config to attribute names of data modules."""
     known = {field.name for field in fields(subject.config_type)}
     expect_none(
-        f"links names {name!r}, which is no field of {subject.config_type.__name__}"
+        f"links: {name!r} is not a field of {subject.config_type.__name__}"
         for name in subject.spec.links
         if name not in known
     )
     expect_none(
-        f"links[{name!r}]={attribute!r} is no name of an attribute"
+        f"links[{name!r}]={attribute!r} is not an attribute name"
         for name, attribute in subject.spec.links.items()
         if not (isinstance(attribute, str) and attribute.isidentifier())
     )
@@ -112,12 +113,11 @@ def linked_fields_exist(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(needs=["classes_match_kind"])
 def example_builds_config(subject: AdapterSubject) -> None:
-    """`example` gives values to fields of the config by dotted flag (`model.encoder.FIELD` or `model.decoder.FIELD`),
-    and with them a config can be made."""
+    """`example` has values for fields of the config by dotted flag (`model.encoder.FIELD` or `model.decoder.FIELD`)
+    with which the config can be created."""
     known = {field.name for field in fields(subject.config_type)}
     expect_none(
-        f"example names {flag!r}, which is no field of {subject.config_type.__name__}; "
-        f"flags begin with {subject.section!r}"
+        f"example: {flag!r} is not a field of {subject.config_type.__name__}; flags begin with {subject.section!r}"
         for flag in subject.example
         if not flag.startswith(subject.section) or flag.removeprefix(subject.section) not in known
     )
@@ -126,8 +126,8 @@ def example_builds_config(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(needs=["example_builds_config"])
 def config_validates_values(subject: AdapterSubject) -> None:
-    """A config refuses values that are out of range with a ValueError, those of its base class included (a subclass
-    with a `__post_init__` calls `super().__post_init__()`)."""
+    """A config raises ValueError for values out of range, also in fields of its base class (a subclass with a
+    `__post_init__` calls `super().__post_init__()`)."""
     for name, value in {"num_cross_attention_heads": 0, "dropout": 1.5, "init_scale": -1.0}.items():
         try:
             subject.config(**{name: value})
@@ -138,14 +138,14 @@ def config_validates_values(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(needs=["example_builds_config"])
 def config_is_plain_data(subject: AdapterSubject) -> None:
-    """A config is equal to what is read back from its YAML, so that config files and checkpoints can hold it."""
+    """A config survives a round trip through YAML, so that it can be stored in config files and checkpoints."""
     config = subject.config()
     try:
         text = yaml.safe_dump(asdict(config))
     except yaml.YAMLError as error:
-        raise AssertionError(f"{type(config).__name__} holds what is no plain data: {error}") from error
+        raise AssertionError(f"{type(config).__name__} contains values that are not plain data: {error}") from error
     found = create_config(type(config), yaml.safe_load(text), str(subject))
-    expect(found == config, f"read back from YAML it is another: {_changed(config, found)}")
+    expect(found == config, f"a round trip through YAML changes it: {_changed(config, found)}")
 
 
 def _changed(config: Any, found: Any) -> str:
@@ -158,8 +158,8 @@ def _changed(config: Any, found: Any) -> str:
 
 @CONTRACT.check(needs=["example_builds_config"])
 def config_fields_are_flags(subject: AdapterSubject) -> None:
-    """Each field of a config has a type that the command line can read a value of, and a word about it in the
-    docstring's `Args:`, which `--help` shows."""
+    """Each field of a config has a type that the command line can parse and a description in the docstring's `Args:`,
+    which `--help` shows."""
     expect_none(problems_of_flags(subject.config_type))
     parser = flags_of(subject.config_type)
     config = subject.config()
@@ -170,11 +170,11 @@ def config_fields_are_flags(subject: AdapterSubject) -> None:
     except Exception as error:
         raise AssertionError(f"its values cannot be given as flags: {' '.join(str(error).split())}") from error
     found = create_config(type(config), parsed, str(subject))
-    expect(found == config, f"given as flags it is another: {_changed(config, found)}")
+    expect(found == config, f"a round trip through flags changes it: {_changed(config, found)}")
 
 
 def flags_of(cls: type) -> Any:
-    """A parser of a class's arguments, as flags that begin with ``--own.``."""
+    """Create a parser of a class's arguments, as flags with the prefix ``--own.``."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
@@ -183,11 +183,11 @@ def flags_of(cls: type) -> Any:
 
 
 def problems_of_flags(cls: type) -> Iterator[str]:
-    """What keeps the arguments of a class from being flags."""
+    """Yield reasons why the arguments of a class cannot be flags."""
     try:
         parser = flags_of(cls)
-    except Exception as error:  # types that it does not know fail in any way
-        yield f"the arguments of {cls.__name__} make no flags: {' '.join(str(error).split())}"
+    except Exception as error:  # unknown types raise various errors
+        yield f"the arguments of {cls.__name__} cannot be flags: {' '.join(str(error).split())}"
         return
     for action in parser._actions:
         if action.dest.startswith("own.") and not action.help:
@@ -196,16 +196,18 @@ def problems_of_flags(cls: type) -> Iterator[str]:
 
 @CONTRACT.check(needs=["example_builds_config"])
 def builds_from_config(subject: AdapterSubject) -> None:
-    """`from_config` builds the adapter from nothing but the config (an output adapter: and the input adapter), which
-    it leaves as it is; an input adapter says its `num_input_channels`, an output adapter has a `query_provider`."""
+    """`from_config` builds the adapter from the config (an output adapter: and the input adapter) without changing the
+    config. An input adapter has `num_input_channels`, an output adapter a `query_provider`."""
     model = subject.model()
     adapter = subject.adapter(model)
     config = model.config.encoder if subject.kind == "input" else model.config.decoder
     expect(config == subject.config(), f"from_config changed the config: {_changed(subject.config(), config)}")
     if isinstance(adapter, InputAdapter):
         channels = adapter.num_input_channels
-        expect(type(channels) is int and channels >= 1, f"num_input_channels={channels!r} is no whole number above 0")
+        expect(type(channels) is int and channels >= 1, f"num_input_channels={channels!r} must be a positive integer")
     else:
-        expect(isinstance(adapter, OutputAdapter), f"from_config returns {type(adapter).__name__}, no OutputAdapter")
+        expect(
+            isinstance(adapter, OutputAdapter), f"from_config returns {type(adapter).__name__}, not an OutputAdapter"
+        )
         provider = adapter.query_provider
-        expect(isinstance(provider, QueryProvider), f"query_provider is {type(provider).__name__}, no QueryProvider")
+        expect(isinstance(provider, QueryProvider), f"query_provider is {type(provider).__name__}, not a QueryProvider")

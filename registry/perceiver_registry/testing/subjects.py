@@ -1,4 +1,4 @@
-"""What is on trial: an adapter within a small model, or a plugin's module."""
+"""Subjects of checks: an adapter in a small model, or a plugin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from perceiver_registry.testing.batches import clone
 from perceiver_registry.testing.partners import NUMBERS, VECTORS
 
 SECTIONS = {"input": "model.encoder.", "output": "model.decoder."}
-"""What the flags of an adapter's config begin with."""
+"""Prefixes of the flags of an adapter's config, by kind."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "input": {
@@ -38,7 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "output": {"num_cross_attention_heads": 1, "num_cross_attention_qk_channels": 16, "init_scale": 0.2},
 }
-"""Values of every encoder's and decoder's config with which models are small, and no signal vanishes."""
+"""Config values of small models, by kind. ``init_scale`` is large enough that gradients do not vanish."""
 
 NUM_LATENTS, NUM_LATENT_CHANNELS = 4, 16
 
@@ -46,12 +46,13 @@ BATCH_SIZE = 3
 
 
 class AdapterSubject:
-    """An adapter, built on its spec's example, within a small model.
+    """An adapter with its spec's example config, in a small model.
 
     Args:
-        spec: what is registered, or to be registered.
-        example: values by dotted flag over those of the spec.
-        partner: the input adapter that an output adapter is tried with.
+        spec: spec of the adapter, registered or not.
+        example: values by dotted flag that override the spec's example.
+        partner: input adapter to combine an output adapter with. None: chosen as in
+            :func:`~perceiver_registry.testing.check_adapter`.
     """
 
     def __init__(self, spec: AdapterSpec, example: Mapping[str, Any], partner: AdapterSpec | None = None):
@@ -77,13 +78,13 @@ class AdapterSubject:
         return resolve_import_path(self.spec.config)
 
     def config(self, **values: Any) -> Any:
-        """A new config of the example, or with other values."""
+        """Create the example's config with some values changed."""
         example = {flag.removeprefix(self.section): value for flag, value in self.example.items()}
         return create_config(self.config_type, {**SMALL[self.kind], **example, **values}, str(self))
 
     @functools.cached_property
     def partner(self) -> AdapterSpec:
-        """The adapter at the other end of the model."""
+        """Spec of the adapter of the other kind in the model."""
         if self.kind == "input":
             return NUMBERS
         if self._partner is not None:
@@ -91,13 +92,13 @@ class AdapterSubject:
         try:
             partner = AdapterSubject(VECTORS, {})
             self.adapter_type.from_config(self.config(), partner.adapter_type.from_config(partner.config()))
-        except (ValueError, UserError):  # it goes with a certain input, perhaps
+        except (ValueError, UserError):  # it may need a particular input adapter
             entry = registry().find("input", self.spec.name)
             return VECTORS if entry is None else entry.spec
         return VECTORS
 
     def model(self, seed: int = 0, init: Any = "normal") -> PerceiverIO:
-        """A new model of the adapter and its partner, in evaluation mode, the same for each seed."""
+        """Create a model of the adapter and its partner in evaluation mode, with seeded weights."""
         other = AdapterSubject(self.partner, {})
         first, second = (self, other) if self.kind == "input" else (other, self)
         with torch.random.fork_rng(devices=[]):
@@ -109,11 +110,11 @@ class AdapterSubject:
             return PerceiverIO(config, input_adapter, output_adapter).eval()
 
     def adapter(self, model: PerceiverIO) -> Any:
-        """The adapter itself, in a model."""
+        """Return the adapter of a model."""
         return model.input_adapter if self.kind == "input" else model.output_adapter
 
     def batch(self, batch_size: int = BATCH_SIZE, seed: int = 0) -> Any:
-        """A new batch for the model, the same for each seed."""
+        """Create a seeded batch for the model."""
         if (batch_size, seed) not in self._batches:
             generator = torch.Generator().manual_seed(seed)
             self._batches[batch_size, seed] = self.model().input_adapter.example_batch(batch_size, generator)
@@ -125,7 +126,7 @@ class AdapterSubject:
 
 
 def example_reader(spec: AdapterSpec, input_adapter: InputAdapter, folder: Path) -> tuple[Any, list[str]] | None:
-    """The example of an input adapter's reader: the reader, and its inputs; None if there is none."""
+    """Return the example of an input adapter's reader, the reader and its inputs, or None if it has none."""
     reader_type: Any = resolve_import_path(spec.reader) if spec.reader else None
     try:
         return reader_type.example(input_adapter, folder) if hasattr(reader_type, "example") else None
@@ -134,16 +135,17 @@ def example_reader(spec: AdapterSpec, input_adapter: InputAdapter, folder: Path)
 
 
 class PluginSubject:
-    """A plugin's module and what its hooks return.
+    """A plugin's module and the specs that its hooks return.
 
     Args:
         plugin: the module, or the name of its entry point.
 
     Attributes:
-        loaded: what came of loading it, as the registry does.
+        loaded: the plugin as the registry loads it, with its error if it fails.
 
     Raises:
-        UnknownNameError: if there is no such entry point, or if there are several.
+        UnknownNameError: if the entry point does not exist.
+        AmbiguousNameError: if several distributions have it.
     """
 
     def __init__(self, plugin: str | ModuleType):
@@ -170,8 +172,7 @@ class PluginSubject:
         return importlib.import_module(self.module_name)
 
     def specs(self, kind: str) -> list[Any]:
-        """What it registers of a kind: "input", "output", "task", "data", "model" or "format";
-        nothing if it fails."""
+        """Return the specs of a kind ("input", "output", "task", "data", "model" or "format"), none if it fails."""
         return [spec for spec in self.loaded.specs if spec.kind == kind]
 
     def partner(self, spec: AdapterSpec) -> AdapterSpec | None:
@@ -221,24 +222,24 @@ class PluginSubject:
         return self._batches[spec.name]
 
     def find(self, kind: str, name: str) -> Any:
-        """The spec of a name: the plugin's own, or another's that is installed; None if there is none."""
-        own = next((spec for spec in self.specs(kind) if spec.name == name), None)
-        entry = None if own else registry().find(kind, name)
-        return entry.spec if entry else own
+        """Return the spec of a name, of this plugin or else an installed one, or None."""
+        found = next((spec for spec in self.specs(kind) if spec.name == name), None)
+        entry = None if found else registry().find(kind, name)
+        return entry.spec if entry else found
 
 
 def _installed(name: str) -> tuple[Plugin, str]:
-    """An installed plugin, and the name of its module."""
+    """Return an installed plugin and the name of its module."""
     found = {
         Plugin(point.name, point.dist.name, point.dist.version): point.module
         for point in entry_points(group=hooks.PROJECT)
         if point.dist is not None
     }
     distribution, _, short = name.rpartition(":")
-    meant = [plugin for plugin in found if plugin.name == short and (not distribution or plugin.is_of(distribution))]
-    if not meant:
-        raise UnknownNameError(f"no plugin {name!r} is installed; {near(short, {plugin.name for plugin in found})}")
-    if len(meant) > 1:
-        choices = " or ".join(f"{plugin.distribution}:{plugin.name}" for plugin in meant)
-        raise AmbiguousNameError(f"several plugins are called {name!r}; write {choices}")
-    return meant[0], found[meant[0]]
+    matching = [plugin for plugin in found if plugin.name == short and (not distribution or plugin.is_of(distribution))]
+    if not matching:
+        raise UnknownNameError(f"unknown plugin {name!r}; {near(short, {plugin.name for plugin in found})}")
+    if len(matching) > 1:
+        choices = " or ".join(f"{plugin.distribution}:{plugin.name}" for plugin in matching)
+        raise AmbiguousNameError(f"several plugins have the name {name!r} (write {choices})")
+    return matching[0], found[matching[0]]

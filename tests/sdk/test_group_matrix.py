@@ -141,7 +141,17 @@ def expected_options(trainer: Trainer, each: Combination) -> dict[str, tuple[flo
     return {name: (scale / max(scales.values()), decays[name]) for name, scale in scales.items()}
 
 
-@pytest.mark.parametrize("each", covering_pairs(FEATURES, is_possible), ids=lambda each: ",".join(each.values()))
+FOUND = {name: values[0] for name, values in FEATURES.items()} | {
+    "layer_decay": "0.5",
+    "rate": "found",
+    "schedule": "cosine",
+}
+"""A found rate for several layers with a schedule: three features, which the pairs need not cover."""
+
+
+@pytest.mark.parametrize(
+    "each", [*covering_pairs(FEATURES, is_possible), FOUND], ids=lambda each: ",".join(each.values())
+)
 def test_resumed_run_equals_an_uninterrupted_one(each, fit, tmp_path, monkeypatch):
     double = each["resume"] == "twice the rate"
     with monkeypatch.context() as patch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import sys
@@ -108,6 +109,11 @@ def num_input_channels(config: Config) -> int:
     return encoder["image_shape"][2] + 2 * (2 * encoder["num_frequency_bands"] + 1)
 
 
+def suffixes(number: int, is_first_shared: bool) -> str:
+    """Return the suffixes of repeated layers: ``1`` for the first, ``n`` for later ones with other weights."""
+    return "1" if number == 1 or is_first_shared else "1n"
+
+
 class Shapes(dict[str, tuple[int, ...]]):
     """Shapes of weights by name."""
 
@@ -145,12 +151,10 @@ class Shapes(dict[str, tuple[int, ...]]):
             qk = qk or inputs
         if "num_patch_hidden_channels" in encoder:
             v = v or inputs
-        is_shared = encoder["num_cross_attention_layers"] == 1 or encoder["first_cross_attention_layer_shared"]
-        for suffix in "1" if is_shared else "1n":
+        for suffix in suffixes(encoder["num_cross_attention_layers"], encoder["first_cross_attention_layer_shared"]):
             self.add_layer(f"0.cross_attn_{suffix}", latent, inputs, qk, v, encoder["cross_attention_widening_factor"])
         qk, v = (encoder[f"num_self_attention_{kind}_channels"] for kind in ("qk", "v"))
-        is_shared = encoder["num_self_attention_blocks"] == 1 or encoder["first_self_attention_block_shared"]
-        for suffix in "1" if is_shared else "1n":
+        for suffix in suffixes(encoder["num_self_attention_blocks"], encoder["first_self_attention_block_shared"]):
             for i in range(encoder["num_self_attention_layers_per_block"]):
                 self.add_layer(f"0.self_attn_{suffix}.{i}", latent, 0, qk, v, encoder["self_attention_widening_factor"])
 
@@ -197,6 +201,20 @@ def random_state(config: Config) -> State:
     return state | {"0.input_adapter.position_encoding.position_encoding": table}
 
 
+def apply_linear(state: State, name: str, x: Tensor) -> Tensor:
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def input_array(encoder: Config, state: State, x: Tensor) -> Tensor:
+    if "vocab_size" in encoder:
+        embedding = state["0.input_adapter.txt_embedding.weight"]
+        return embedding[x] + state["0.input_adapter.pos_embedding.weight"][: x.shape[1]]
+    if x.dim() == 5:
+        x = apply_linear(state, "0.input_adapter.linear", x.double().flatten(1, 2).permute(0, 2, 3, 1))
+    table = fourier_table(tuple(encoder["image_shape"][:2]), encoder["num_frequency_bands"]).double()
+    return torch.cat([x.double().flatten(1, 2), table.expand(len(x), -1, -1)], dim=-1)
+
+
 def outputs(config: Config, state: State, x: Tensor, padding: Tensor | None = None) -> Tensor:
     """Compute the model's output with the paper's formulas in double precision.
 
@@ -209,8 +227,7 @@ def outputs(config: Config, state: State, x: Tensor, padding: Tensor | None = No
     state = {name: value.double() for name, value in state.items()}
     encoder, decoder = config["encoder"], config["decoder"]
 
-    def linear(name: str, x: Tensor) -> Tensor:
-        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+    linear = functools.partial(apply_linear, state)
 
     def norm(name: str, x: Tensor) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
@@ -238,15 +255,7 @@ def outputs(config: Config, state: State, x: Tensor, padding: Tensor | None = No
         hidden = linear(f"{name}.1.module.1", norm(f"{name}.1.module.0", x))
         return x + linear(f"{name}.1.module.3", hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2))))
 
-    if "vocab_size" in encoder:
-        embedding = state["0.input_adapter.txt_embedding.weight"]
-        array = embedding[x] + state["0.input_adapter.pos_embedding.weight"][: x.shape[1]]
-    else:
-        if x.dim() == 5:
-            x = linear("0.input_adapter.linear", x.double().flatten(1, 2).permute(0, 2, 3, 1))
-        table = fourier_table(tuple(encoder["image_shape"][:2]), encoder["num_frequency_bands"]).double()
-        array = torch.cat([x.double().flatten(1, 2), table.expand(len(x), -1, -1)], dim=-1)
-
+    array = input_array(encoder, state, x)
     latents = state["0.latent_provider._query"].expand(len(x), -1, -1)
     heads = encoder["num_cross_attention_heads"], encoder["num_self_attention_heads"]
     for block in range(encoder["num_self_attention_blocks"]):

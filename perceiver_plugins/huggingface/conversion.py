@@ -102,7 +102,7 @@ class Conversion:
 
     def from_state(self, config: PerceiverConfig[Any, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Convert the state dict of Hugging Face's model to one of the model with the converted ``config``."""
-        return {ours: state[theirs] for ours, theirs in self.pairs(config)}
+        return {name: state[hf_name] for name, hf_name in self.pairs(config)}
 
     def from_hugging_face(self, model: Any) -> PerceiverIO:
         """Convert a model of Hugging Face's class. Weights are copied.
@@ -111,9 +111,9 @@ class Conversion:
             ValueError: if its activation is not the exact GELU.
         """
         config = self.convert_config(model.config)
-        ours = assemble(config)
-        ours.load_state_dict(self.from_state(config, model.state_dict()))
-        return ours.train(model.training)
+        converted = assemble(config)
+        converted.load_state_dict(self.from_state(config, model.state_dict()))
+        return converted.train(model.training)
 
     def to_hugging_face(self, model: PerceiverIO) -> Any:
         """Convert a model to Hugging Face's class. Weights are copied.
@@ -122,10 +122,10 @@ class Conversion:
             ValueError: if Hugging Face's class cannot express the model; the message names the differences.
         """
         self.check(model)
-        theirs = self.model_type(self.hugging_face_config(model.config))
+        hf_model = self.model_type(self.hugging_face_config(model.config))
         state = model.state_dict()
-        theirs.load_state_dict({hf_name: state[name] for name, hf_name in self.pairs(model.config)})
-        return theirs.train(model.training)
+        hf_model.load_state_dict({hf_name: state[name] for name, hf_name in self.pairs(model.config)})
+        return hf_model.train(model.training)
 
     def check(self, model: PerceiverIO) -> None:
         """Check that Hugging Face's class can express a model.
@@ -134,14 +134,14 @@ class Conversion:
             ValueError: if it cannot; the message names the differences.
         """
         with torch.device("meta"):
-            theirs = self.model_type(self.hugging_face_config(model.config)).state_dict()
+            hf_state = self.model_type(self.hugging_face_config(model.config)).state_dict()
         state = model.state_dict()
         for name, hf_name in self.pairs(model.config):
             # For example, value channels that Hugging Face's self-attention does not support.
-            if state[name].shape != theirs[hf_name].shape:
+            if state[name].shape != hf_state[hf_name].shape:
                 raise ValueError(
                     f"{self.architecture} cannot express this model: {name} has shape {tuple(state[name].shape)}, "
-                    f"must be {tuple(theirs[hf_name].shape)}"
+                    f"must be {tuple(hf_state[hf_name].shape)}"
                 )
 
     def hugging_face_config(self, config: PerceiverConfig[Any, Any]) -> transformers.PerceiverConfig:
@@ -158,15 +158,15 @@ class Conversion:
                     f"must be {expected.__name__}"
                 )
         settings = encoder_settings(config) | dict(self.settings(config))
-        theirs = transformers.PerceiverConfig(**settings, architectures=[self.architecture])
+        hf_config = transformers.PerceiverConfig(**settings, architectures=[self.architecture])
         # Fields that Hugging Face's class has no setting for differ after a round trip.
         differences = [
             f"{name} is {actual!r}, must be {expected!r}"
-            for name, actual, expected in _differences(config, self.convert_config(theirs), self.training_fields)
+            for name, actual, expected in _differences(config, self.convert_config(hf_config), self.training_fields)
         ]
         if differences:
             raise ValueError(f"{self.architecture} cannot express this model: {'; '.join(differences)}")
-        return theirs
+        return hf_config
 
 
 def _differences(
@@ -291,18 +291,18 @@ def encoder_pairs(num_layers: int) -> Pairs:
 
 def classification_decoder_pairs() -> Pairs:
     """Return the pairs of a classifier's decoder."""
-    theirs = "perceiver.decoder.decoder"
-    yield "output_adapter.query_provider.queries", f"{theirs}.output_position_encodings.position_embeddings"
-    yield from layer_pairs("decoder.cross_attention_layer", f"{theirs}.decoding_cross_attention", cross=True)
-    yield from module_pairs("output_adapter.linear", f"{theirs}.final_layer")
+    prefix = "perceiver.decoder.decoder"
+    yield "output_adapter.query_provider.queries", f"{prefix}.output_position_encodings.position_embeddings"
+    yield from layer_pairs("decoder.cross_attention_layer", f"{prefix}.decoding_cross_attention", cross=True)
+    yield from module_pairs("output_adapter.linear", f"{prefix}.final_layer")
 
 
-def layer_pairs(ours: str, theirs: str, cross: bool) -> Pairs:
+def layer_pairs(name: str, hf_name: str, cross: bool) -> Pairs:
     """Return the pairs of an attention layer.
 
     Args:
-        ours: name of the layer in this project.
-        theirs: name of the layer in transformers.
+        name: name of the layer in this project.
+        hf_name: name of the layer in transformers.
         cross: the layer is a cross-attention.
     """
     norms = {"q_norm": "layernorm1", "kv_norm": "layernorm2"} if cross else {"norm": "layernorm1"}
@@ -317,7 +317,7 @@ def layer_pairs(ours: str, theirs: str, cross: bool) -> Pairs:
         "mlp.output": "mlp.dense2",
     }
     for module, hf_module in modules.items():
-        yield from module_pairs(f"{ours}.{module}", f"{theirs}.{hf_module}")
+        yield from module_pairs(f"{name}.{module}", f"{hf_name}.{hf_module}")
 
 
 def load_config(source: str) -> transformers.PerceiverConfig:

@@ -62,11 +62,11 @@ def key_pairs(num_layers: int) -> Pairs:
     Args:
         num_layers: number of self-attention layers in a block.
     """
-    theirs = "perceiver.decoder.decoder"
+    prefix = "perceiver.decoder.decoder"
     yield from module_pairs("input_adapter.linear", "perceiver.input_preprocessor.conv_after_patches")
     yield from encoder_pairs(num_layers)
-    yield from layer_pairs("decoder.cross_attention_layer", f"{theirs}.decoding_cross_attention", cross=True)
-    yield from module_pairs("output_adapter.linear", f"{theirs}.final_layer")
+    yield from layer_pairs("decoder.cross_attention_layer", f"{prefix}.decoding_cross_attention", cross=True)
+    yield from module_pairs("output_adapter.linear", f"{prefix}.final_layer")
 
 
 def _settings(config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ OPTICAL_FLOW = Conversion(
     settings=_settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),
     task="optical-flow",
-    hugging_face_outputs=lambda theirs, batch: theirs(inputs=patched_inputs(batch["frames"])).logits.flatten(1, 2),
+    hugging_face_outputs=lambda hf_model, batch: hf_model(inputs=patched_inputs(batch["frames"])).logits.flatten(1, 2),
     data=lambda config, source: {"image_size": list(config.train_size), "downscale": 1},
 )
 

@@ -60,13 +60,13 @@ class HuggingFaceFormat(Format):
         model, description = loaded
         conversion = conversion_for(model)
         try:
-            theirs = conversion.to_hugging_face(model)
+            hf_model = conversion.to_hugging_face(model)
         except ValueError as error:
             raise UserError(str(error)) from error
         processor = conversion.processor(model.config, description.data)
         Path(target).mkdir()
         with quiet(target):
-            theirs.save_pretrained(target)
+            hf_model.save_pretrained(target)
             if processor is not None:
                 processor.save_pretrained(target)
 
@@ -82,8 +82,8 @@ class HuggingFaceFormat(Format):
 
         conversion, _ = conversion_at(target)
         with quiet(target):
-            theirs = conversion.model_type.from_pretrained(target).eval()
-        return conversion.hugging_face_outputs(theirs, batch)
+            hf_model = conversion.model_type.from_pretrained(target).eval()
+        return conversion.hugging_face_outputs(hf_model, batch)
 
     def from_hugging_face(self, model: Any) -> PerceiverIO:
         """Convert a model of transformers; see :func:`perceiver_registry.from_hugging_face`."""

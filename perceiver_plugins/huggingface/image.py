@@ -115,9 +115,11 @@ def convert_config(
         architecture = next(iter(config.architectures or ()), None)
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture={architecture!r}: must be one of {', '.join(ARCHITECTURES)}")
-    theirs = ARCHITECTURES[architecture]
+    properties = ARCHITECTURES[architecture]
     return PerceiverConfig(
-        theirs.encoder(num_channels=3, **theirs.values(config), **encoder_values(config, theirs.num_input_channels)),
+        properties.encoder(
+            num_channels=3, **properties.values(config), **encoder_values(config, properties.num_input_channels)
+        ),
         ClassificationDecoderConfig(**classification_decoder_values(config)),
         num_latents=config.num_latents,
         num_latent_channels=config.d_latents,
@@ -132,8 +134,8 @@ def key_pairs(architecture: str, num_layers: int) -> Pairs:
         architecture: name of Hugging Face's class.
         num_layers: number of self-attention layers in a block.
     """
-    for ours, theirs in ARCHITECTURES[architecture].parameters.items():
-        yield f"input_adapter.{ours}", f"perceiver.input_preprocessor.{theirs}"
+    for name, hf_name in ARCHITECTURES[architecture].parameters.items():
+        yield f"input_adapter.{name}", f"perceiver.input_preprocessor.{hf_name}"
     yield from encoder_pairs(num_layers)
     yield from classification_decoder_pairs()
 
@@ -178,7 +180,7 @@ def _conversion(architecture: str) -> Conversion:
         ),
         pairs=lambda config: key_pairs(architecture, config.encoder.num_self_attention_layers_per_block),
         task="image-classification",
-        hugging_face_outputs=lambda theirs, batch: theirs(inputs=batch["pixel_values"]).logits,
+        hugging_face_outputs=lambda hf_model, batch: hf_model(inputs=batch["pixel_values"]).logits,
         data=_data,
         processor=_processor,
     )

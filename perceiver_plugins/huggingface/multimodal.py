@@ -109,20 +109,20 @@ def key_pairs(num_layers: int) -> Pairs:
     Args:
         num_layers: number of self-attention layers in a block.
     """
-    theirs = "perceiver.decoder"
+    prefix = "perceiver.decoder"
     for modality in ("audio", "image", "label"):
         yield f"input_adapter.embeddings.{modality}", f"perceiver.input_preprocessor.padding.{modality}"
         yield f"input_adapter.mask_tokens.{modality}", f"perceiver.input_preprocessor.mask.{modality}"
-        yield f"output_adapter.query_provider.embeddings.{modality}", f"{theirs}.padding.{modality}"
+        yield f"output_adapter.query_provider.embeddings.{modality}", f"{prefix}.padding.{modality}"
         head = f"perceiver.output_postprocessor.modalities.{modality}.classifier"
         yield from module_pairs(f"output_adapter.heads.{modality}", head)
     yield (
         "output_adapter.query_provider.label_query",
-        f"{theirs}.modalities.label.decoder.output_position_encodings.position_embeddings",
+        f"{prefix}.modalities.label.decoder.output_position_encodings.position_embeddings",
     )
-    yield from module_pairs("output_adapter.linear", f"{theirs}.decoder.final_layer")
+    yield from module_pairs("output_adapter.linear", f"{prefix}.decoder.final_layer")
     yield from encoder_pairs(num_layers)
-    yield from layer_pairs("decoder.cross_attention_layer", f"{theirs}.decoder.decoding_cross_attention", cross=True)
+    yield from layer_pairs("decoder.cross_attention_layer", f"{prefix}.decoder.decoding_cross_attention", cross=True)
 
 
 def _data(config: transformers.PerceiverConfig, source: str) -> dict[str, Any]:
@@ -150,14 +150,14 @@ def _outputs(model: PerceiverIO, batch: Batch) -> dict[str, Tensor]:
     return {"audio": outputs["audio"].flatten(1), "image": outputs["image"], "label": outputs["label"][:, 0]}
 
 
-def _hugging_face_outputs(theirs: Any, batch: Batch) -> dict[str, Tensor]:
+def _hugging_face_outputs(hf_model: Any, batch: Batch) -> dict[str, Tensor]:
     inputs = {
         "audio": batch["input_values"][..., None],
         "image": batch["pixel_values_videos"],
-        "label": batch["input_values"].new_zeros(len(batch["input_values"]), theirs.config.num_labels),
+        "label": batch["input_values"].new_zeros(len(batch["input_values"]), hf_model.config.num_labels),
     }
-    positions = _compared_positions(convert_config(theirs.config))
-    return dict(theirs(inputs=inputs, subsampled_output_points=positions).logits)
+    positions = _compared_positions(convert_config(hf_model.config))
+    return dict(hf_model(inputs=inputs, subsampled_output_points=positions).logits)
 
 
 MULTIMODAL = Conversion(

@@ -103,9 +103,9 @@ def _settings(config: PerceiverConfig[TextEncoderConfig, Any]) -> dict[str, Any]
 
 
 def _input_pairs() -> Pairs:
-    theirs = "perceiver.input_preprocessor"
-    yield "input_adapter.token_embedding.weight", f"{theirs}.embeddings.weight"
-    yield "input_adapter.position_embedding.weight", f"{theirs}.position_embeddings.weight"
+    prefix = "perceiver.input_preprocessor"
+    yield "input_adapter.token_embedding.weight", f"{prefix}.embeddings.weight"
+    yield "input_adapter.position_embedding.weight", f"{prefix}.position_embeddings.weight"
 
 
 def key_pairs(num_layers: int) -> Pairs:
@@ -162,8 +162,8 @@ def _processor(config: PerceiverConfig[TextEncoderConfig, Any], data: Mapping[st
     return deserialize_tokenizer(data["tokenizer"]) if data.get("tokenizer") else None
 
 
-def _logits(theirs: Any, batch: Batch) -> Tensor:
-    return theirs(inputs=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+def _logits(hf_model: Any, batch: Batch) -> Tensor:
+    return hf_model(inputs=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
 
 MASKED_LM = Conversion(

@@ -100,7 +100,7 @@ class Conversion:
         state = dict(original.state())
         stored_positions = state.pop(POSITIONS, None) if self.grid else None
         pairs = list(self.pairs(config))
-        expected = {theirs for _, theirs in pairs}
+        expected = {original_name for _, original_name in pairs}
         for problem, names in (
             ("lack", expected - {*state}),
             ("do not fit its configuration:", {*state} - expected),
@@ -112,7 +112,7 @@ class Conversion:
             positions = FourierPositions(config.encoder.num_frequency_bands, size)(size)
             if not _agree(stored_positions, positions):
                 raise UserError(f"{original.source}: its stored Fourier positions are not those of its configuration")
-        return {ours: state[theirs] for ours, theirs in pairs}
+        return {name: state[original_name] for name, original_name in pairs}
 
 
 def _agree(stored: Tensor, computed: Tensor) -> bool:
@@ -140,27 +140,27 @@ def encoder_pairs(encoder: EncoderConfig) -> Pairs:
             )
 
 
-def layer_pairs(ours: str, theirs: str, cross: bool, residual: bool = True) -> Pairs:
+def layer_pairs(name: str, original_name: str, cross: bool, residual: bool = True) -> Pairs:
     """Return the pairs of an attention layer.
 
     Args:
-        ours: name of the layer in this project.
-        theirs: name of the layer in perceiver-io.
+        name: name of the layer in this project.
+        original_name: name of the layer in perceiver-io.
         cross: the layer is a cross-attention.
         residual: the attention has a residual connection, which is a module in perceiver-io.
     """
-    attention = f"{theirs}.0.module" if residual else f"{theirs}.0"
+    attention = f"{original_name}.0.module" if residual else f"{original_name}.0"
     for norm in ("q_norm", "kv_norm") if cross else ("norm",):
-        yield from module_pairs(f"{ours}.{norm}", f"{attention}.{norm}")
+        yield from module_pairs(f"{name}.{norm}", f"{attention}.{norm}")
     for projection in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        yield from module_pairs(f"{ours}.attention.{projection}", f"{attention}.attention.{projection}")
+        yield from module_pairs(f"{name}.attention.{projection}", f"{attention}.attention.{projection}")
     for module, index in {"mlp_norm": 0, "mlp.hidden": 1, "mlp.output": 3}.items():
-        yield from module_pairs(f"{ours}.{module}", f"{theirs}.1.module.{index}")
+        yield from module_pairs(f"{name}.{module}", f"{original_name}.1.module.{index}")
 
 
 def _text_inputs() -> Pairs:
-    for ours, theirs in {"token": "txt", "position": "pos"}.items():
-        yield f"input_adapter.{ours}_embedding.weight", f"0.input_adapter.{theirs}_embedding.weight"
+    for name, original_name in {"token": "txt", "position": "pos"}.items():
+        yield f"input_adapter.{name}_embedding.weight", f"0.input_adapter.{original_name}_embedding.weight"
 
 
 def _queries() -> Pairs:
@@ -185,9 +185,9 @@ def _class_outputs(decoder: ClassificationDecoderConfig) -> Pairs:
     yield from _linear_output()
 
 
-def _text_encoder(theirs: Values) -> TextEncoderConfig:
-    sizes = {name: theirs[name] for name in ("vocab_size", "max_seq_len", "num_input_channels")}
-    return TextEncoderConfig(**(select_values(theirs, TextEncoderConfig) | sizes))
+def _text_encoder(original: Values) -> TextEncoderConfig:
+    sizes = {name: original[name] for name in ("vocab_size", "max_seq_len", "num_input_channels")}
+    return TextEncoderConfig(**(select_values(original, TextEncoderConfig) | sizes))
 
 
 def _language_model(encoder: Values, decoder: Values) -> tuple[EncoderConfig, DecoderConfig]:

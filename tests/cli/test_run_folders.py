@@ -109,7 +109,7 @@ def test_run_without_validation_has_no_best_checkpoint(perceiver):
     folder = add_run("mlm/version_0", 1, "last")
     line = perceiver("predict", "--ckpt_path=best").error
     assert "no validation has run" in line
-    assert f"--ckpt_path={folder}/checkpoints/last.ckpt is there" in line
+    assert f"--ckpt_path={folder}/checkpoints/last.ckpt exists" in line
 
 
 def test_command_reports_its_checkpoint(perceiver, regressor, table, monkeypatch):

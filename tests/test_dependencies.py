@@ -1,9 +1,11 @@
-"""Every package that is imported is declared, and the base is enough for the core, the registry and the command."""
+"""Every package that is imported is declared, and the base is enough for the core, the registry and the command.
+
+``.ci/base`` runs the command in an environment without extras.
+"""
 
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -98,41 +100,3 @@ def test_all_installs_what_each_field_installs():
     extras = PROJECT["optional-dependencies"]
     assert names(extras["all"]) == set().union(*(names(extras[field]) for field in FIELDS))
     assert names(extras["all"]) <= names(extras["test"]) <= names(extras["dev"])
-
-
-WITHOUT_EXTRAS = """
-import importlib.abc, sys
-
-class Missing(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {missing}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Missing())
-from perceiver_cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def run_without_extras(tmp_path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run the command where no package can be imported that only extras install."""
-    optional = names([f"{PROJECT['name']}[all]"]) - BASE
-    missing = {package for package, owners in INSTALLED.items() if {*map(canonicalize_name, owners)} & optional}
-    code = WITHOUT_EXTRAS.format(missing=missing)
-    return subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, capture_output=True, text=True)
-
-
-def test_model_trains_without_extras(tmp_path):
-    flags = ["--data=random", "--model.encoder=table", "--trainer.max_steps=2", "--trainer.accelerator=cpu"]
-    done = run_without_extras(tmp_path, "fit", "--task=classification", *flags)
-    assert done.returncode == 0, done.stderr
-    assert "metrics are logged to CSV files instead" in done.stderr
-    assert (tmp_path / "logs/classification/version_0/metrics.csv").is_file()
-
-
-def test_missing_extra_is_one_line(tmp_path):
-    done = run_without_extras(tmp_path, "fit", "--task=mlm")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("perceiver: task 'mlm'")
-    assert "transformers" in line

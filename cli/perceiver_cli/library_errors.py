@@ -74,7 +74,7 @@ def _innermost_class(error: BaseException) -> str:
     """Name of the class whose method raised an error; that of the function if no method did."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     owners = [type(frame.f_locals["self"]) for frame in reversed(frames) if "self" in frame.f_locals]
-    names = [owner.__name__ for owner in owners if not owner.__module__.startswith("importlib")]
+    names = [owner.__name__ for owner in owners if "importlib" not in owner.__module__]
     return next(iter(names), frames[-1].f_code.co_name if frames else "this")
 
 

@@ -1,4 +1,4 @@
-"""Building blocks of Perceiver models, on torch alone: no modality, no plugin.
+"""Building blocks of Perceiver models. Requires only torch; independent of modalities and plugins.
 
 Letters of shapes in docstrings:
 

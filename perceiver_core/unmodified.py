@@ -1,4 +1,4 @@
-"""Checks that guard kernels which read the weights of layers, which is right for unmodified layers alone.
+"""Checks for unmodified layers, the only ones whose weights a kernel may read directly.
 
 Adapters such as LoRA, hooks, parametrizations, quantization and distributed tensors change the result of calling a
 layer. Where one of them is found, the layer is called as a module, and the plain formula is computed.

@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 
 Kernel = Literal["fused", "plain", "chunked"]
-"""How attention is computed: by PyTorch's fused kernel, by the formula with all scores at once, or by the formula for a
-chunk of queries at a time."""
+"""Attention kernels: PyTorch's fused kernel, the formula with all scores at once, or the formula for one chunk of
+queries at a time."""
 
 Absorption = Literal["none", "inputs", "queries"]
-"""Which projections of a single-head attention are skipped: none, those of the inputs (keys and values), or those of
-the queries."""
+"""Projections to skip in single-head attention: none, those of the inputs (keys and values), or those of the
+queries."""
 
 
 class _Override(NamedTuple):
@@ -30,8 +30,8 @@ _override: ContextVar[_Override] = ContextVar("perceiver_core_kernel_override", 
 def force_kernel(kernel: Kernel | None = None, absorption: Absorption | None = None) -> Iterator[None]:
     """Force the kernel of all attention that runs inside the context.
 
-    It holds for the current thread (or asyncio task) alone. Attention that returns its weights is computed by the plain
-    kernel in any case, and compiled or exported code ignores the override.
+    Applies to the current thread (or asyncio task) only. Attention that returns its weights always uses the plain
+    kernel, and compiled or exported code ignores the override.
 
     Args:
         kernel: kernel to use. Default: that of the enclosing context, if any, otherwise the fastest.
@@ -39,7 +39,7 @@ def force_kernel(kernel: Kernel | None = None, absorption: Absorption | None = N
             enclosing context, if any, otherwise those that save the most multiplications.
 
     Raises:
-        ValueError: if there is no such kernel or absorption.
+        ValueError: if the kernel or absorption is unknown.
     """
     _require_choice("kernel", kernel, Kernel)
     _require_choice("absorption", absorption, Absorption)

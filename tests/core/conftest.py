@@ -82,7 +82,7 @@ def build(input_adapter, output_adapter) -> Callable[..., PerceiverIO]:
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
-    """Three examples, the last places of two of which are padding."""
+    """Three examples; the last positions of two of them are padding."""
     pad_mask = torch.zeros(3, NUM_INPUTS, dtype=torch.bool)
     pad_mask[1, 6:] = True
     pad_mask[2, 1:] = True

@@ -79,7 +79,9 @@ def assert_same(actual, expected, rtol=1e-5):
 @pytest.mark.parametrize("q_batch", [1, 3])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("return_attention", [False, True])
-def test_both_paths_give_the_same(build, absorption, channels, q_batch, padded, return_attention, pad_mask):
+def test_absorbed_and_projected_attention_agree(
+    build, absorption, channels, q_batch, padded, return_attention, pad_mask
+):
     attention, inputs = build(*channels), arrays(q_batch)
     args = (pad_mask if padded else None, return_attention)
     with force_kernel(absorption="none"):
@@ -101,7 +103,7 @@ def formula(attention, x_q, x_kv, pad_mask):
 
 
 @pytest.mark.parametrize("q_batch", [1, 3])
-def test_the_absorbed_path_is_the_formula(build, absorption, q_batch, pad_mask):
+def test_absorbed_attention_equals_the_formula(build, absorption, q_batch, pad_mask):
     attention, inputs = build().double(), arrays(q_batch, torch.float64)
     expected, expected_weights = formula(attention, *inputs, pad_mask)
     with force_kernel(absorption=absorption):
@@ -132,7 +134,7 @@ def test_dropout_drops_the_weights_of_values_and_of_their_bias(build, absorption
     torch.testing.assert_close(attention(*inputs, pad_mask)[0], formula(attention, *inputs, pad_mask)[0])
 
 
-def test_every_parameter_gets_a_gradient_of_the_key_bias_too(build, absorption):
+def test_every_parameter_gets_a_gradient(build, absorption):
     attention = build().double()
     with force_kernel(absorption=absorption):
         attention(*arrays(dtype=torch.float64))[0].square().sum().backward()
@@ -142,7 +144,7 @@ def test_every_parameter_gets_a_gradient_of_the_key_bias_too(build, absorption):
 
 
 @pytest.mark.parametrize("frozen", [PARAMETERS, ["k_proj.weight"], ["k_proj.bias", "v_proj.bias"], ["v_proj.weight"]])
-def test_frozen_parameters_get_no_gradient_and_the_others_theirs(build, absorption, frozen):
+def test_frozen_parameters_get_no_gradient_and_others_do(build, absorption, frozen):
     attention, inputs = build(), arrays()
     for name in frozen:
         attention.get_parameter(name).requires_grad_(False)
@@ -156,7 +158,7 @@ def test_frozen_parameters_get_no_gradient_and_the_others_theirs(build, absorpti
 
 @pytest.mark.parametrize("return_attention", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_near_and_finite(build, absorption, dtype, return_attention, pad_mask):
+def test_half_precision_is_finite_and_close(build, absorption, dtype, return_attention, pad_mask):
     pad_mask[1] = True  # a row of padding alone must stay finite
     attention, inputs = build(), arrays()
     with force_kernel(absorption="none"):
@@ -172,7 +174,7 @@ def test_half_precision_is_near_and_finite(build, absorption, dtype, return_atte
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("return_attention", [False, True])
-def test_autocast_gives_the_same_types_and_near_values(build, absorption, dropout, return_attention, pad_mask):
+def test_autocast_gives_equal_dtypes_and_close_values(build, absorption, dropout, return_attention, pad_mask):
     attention, inputs = build(dropout=dropout), arrays(q_batch=1)
     both = []
     for each in ("none", absorption):
@@ -195,13 +197,13 @@ def test_autocast_gives_the_same_types_and_near_values(build, absorption, dropou
         ((512, 1024, 50176, 261, 261, 261), "inputs"),  # pictures of 224 x 224 pixels
         ((2048, 512, 182528, 322, 322, 322), "inputs"),  # optical flow: encoder
         ((182528, 322, 2048, 512, 322, 322), "queries"),  # and decoder: many queries of few latents
-        ((1, 1024, 512, 1024, 1024, 1024), "inputs"),  # a class that is asked of latents
+        ((1, 1024, 512, 1024, 1024, 1024), "inputs"),  # classification: one query, many latents
         ((512, 512, 512, 512, 512, 512), "none"),  # self-attention
         ((256, 1280, 2048, 768, 64, 64), "none"),  # narrow keys and values are cheaper to look at
     ],
     ids=str,
 )
-def test_shapes_of_known_models_take_the_way_with_fewest_operations(shape, expected):
+def test_known_shapes_use_the_absorption_with_fewest_operations(shape, expected):
     n, f, m, c, qk, v = shape
     with torch.device("meta"):
         attention = MultiHeadAttention(1, f, c, qk, v)
@@ -214,7 +216,7 @@ def test_shapes_of_known_models_take_the_way_with_fewest_operations(shape, expec
     [(2, 40, 11, 6, 10), (40, 2, 11, 6, 10), (7, 19, 11, 11, 11), (7, 19, 11, 2, 4), (9, 9, 8, 8, 8), (60, 3, 5, 9, 7)],
     ids=str,
 )
-def test_the_choice_is_that_of_a_count_of_operations(shape, q_batch):
+def test_absorption_minimises_counted_operations(shape, q_batch):
     n, m, c, qk, v = shape
     attention = MultiHeadAttention(1, 5, c, qk, v)
     x_q, x_kv = torch.randn(q_batch, n, 5), torch.randn(3, m, c)
@@ -230,7 +232,7 @@ def test_the_choice_is_that_of_a_count_of_operations(shape, q_batch):
 @pytest.mark.parametrize(
     ("num_heads", "num_inputs", "absorbed"), [(1, 200, True), (1, 2, False), (2, 200, False)], ids=str
 )
-def test_keys_and_values_are_made_by_several_heads_and_of_few_inputs(
+def test_keys_and_values_are_projected_for_several_heads_and_few_inputs(
     build, monkeypatch, num_heads, num_inputs, absorbed
 ):
     attention, projected, forward = build(num_heads=num_heads), {}, Linear.forward

@@ -19,7 +19,7 @@ def gradients(model, batch, seed=3):
 
 @pytest.mark.parametrize(("checkpointing", "offloading"), SAVERS)
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_gradients_equal_those_of_keeping_everything(build, batch, randomise, checkpointing, offloading, dropout):
+def test_gradients_equal_those_without_checkpointing(build, batch, randomise, checkpointing, offloading, dropout):
     parts = {"encoder": REPEATED | {"dropout": dropout}, "decoder": {"dropout": dropout}}
     keeps_all = randomise(build(**parts))
     expected = gradients(keeps_all, batch)
@@ -33,7 +33,7 @@ def test_gradients_equal_those_of_keeping_everything(build, batch, randomise, ch
 
 
 @pytest.mark.parametrize(("checkpointing", "expected_calls"), [(False, 1), (True, 2)])
-def test_checkpointing_computes_each_layer_once_more_in_the_backward_pass(build, batch, checkpointing, expected_calls):
+def test_checkpointing_recomputes_each_layer_in_the_backward_pass(build, batch, checkpointing, expected_calls):
     model = build(activation_checkpointing=checkpointing)
     layers = (
         *model.encoder.cross_attention_layers,
@@ -61,12 +61,12 @@ def kept_bytes(model, batch):
     return sum(sizes)
 
 
-def test_checkpointing_keeps_less(build, batch):
+def test_checkpointing_stores_fewer_activations(build, batch):
     assert kept_bytes(build(activation_checkpointing=True), batch) < 0.5 * kept_bytes(build(), batch)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_offloading_takes_over_what_the_layers_keep_but_no_weights(build, batch, monkeypatch, checkpointing):
+def test_offloading_moves_activations_but_no_weights(build, batch, monkeypatch, checkpointing):
     moved = []
     init = save_on_cpu.__init__
 

@@ -82,7 +82,7 @@ def test_gradients_of_each_path_equal_those_of_the_formula(path, q_batch, return
     torch.testing.assert_close(torch.autograd.grad(output.square().sum(), inputs), expected)
 
 
-def test_only_the_gradients_that_are_needed_are_made(path):
+def test_only_required_gradients_are_computed(path):
     q, k, v = arrays()
     v.requires_grad_()
     attend(q, k, v)[0].sum().backward()
@@ -92,14 +92,14 @@ def test_only_the_gradients_that_are_needed_are_made(path):
 
 @pytest.mark.parametrize("e", [5, 3])
 @pytest.mark.parametrize("return_attention", [False, True])
-def test_scores_are_scaled_as_asked(path, e, return_attention):
+def test_scores_use_the_given_scale(path, e, return_attention):
     q, k, v = arrays(e=e)
     expected, _ = formula(q * 0.3 * math.sqrt(5), k, v)
     output, _ = attend(q, k, v, return_attention=return_attention, scale=0.3)
     torch.testing.assert_close(output.double(), expected, atol=2e-6, rtol=1e-5)
 
 
-def test_inputs_are_left_as_they_are_without_gradients(path):
+def test_inputs_are_not_modified_without_gradients(path):
     inputs = arrays(e=3)
     copies = [x.clone() for x in inputs]
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_inputs_are_left_as_they_are_without_gradients(path):
 
 
 @pytest.mark.parametrize("e", [5, 3])
-def test_padding_gets_no_weight_and_does_not_matter(path, e, pad_mask):
+def test_padding_gets_no_weight_and_has_no_effect(path, e, pad_mask):
     q, k, v = arrays(e=e)
     output, _ = attend(q, k, v, pad_mask)
     _, weights = attend(q, k, v, pad_mask, return_attention=True)
@@ -120,7 +120,7 @@ def test_padding_gets_no_weight_and_does_not_matter(path, e, pad_mask):
 
 @pytest.mark.parametrize("e", [5, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_row_of_padding_alone_is_finite(path, e, dtype, pad_mask):
+def test_fully_padded_row_is_finite(path, e, dtype, pad_mask):
     pad_mask[1] = True
     q, k, v = (x.abs().add(3).to(dtype) for x in arrays(e=e))
     k = -k  # all scores are far below zero, where a mask that is added would overflow
@@ -129,7 +129,7 @@ def test_a_row_of_padding_alone_is_finite(path, e, dtype, pad_mask):
         assert output.isfinite().all()
 
 
-def test_dropout_drops_the_given_share_of_weights_and_scales_the_rest():
+def test_dropout_zeroes_the_given_fraction_and_rescales_the_rest():
     q, k, v = torch.randn(1, 2, 50, 5), torch.randn(1, 2, 100, 5), torch.randn(1, 2, 100, 5)
     _, kept = attend(q, k, v, return_attention=True)
     _, dropped = attend(q, k, v, dropout=0.3, return_attention=True)
@@ -138,7 +138,7 @@ def test_dropout_drops_the_given_share_of_weights_and_scales_the_rest():
     torch.testing.assert_close(dropped[~is_dropped], kept[~is_dropped] / 0.7)
 
 
-def test_dropout_of_each_path_drops_the_given_share(path):
+def test_dropout_of_each_kernel_zeroes_the_given_fraction(path):
     """Values that are ones find the sum of the weights that are kept, 1 in the mean."""
     q, k, v = torch.randn(1, 2, 50, 5), torch.randn(1, 2, 100, 5), torch.ones(1, 2, 100, 3)
     output, _ = attend(q, k, v, dropout=0.3)
@@ -147,7 +147,7 @@ def test_dropout_of_each_path_drops_the_given_share(path):
     torch.testing.assert_close(output[..., 0], output[..., 1])
 
 
-def test_the_backward_pass_of_chunks_drops_the_same_weights(monkeypatch):
+def test_chunked_backward_pass_repeats_the_dropout_mask(monkeypatch):
     monkeypatch.setattr("perceiver_core.kernels.chunked._queries_per_chunk", lambda q, k: 2)
     q, k, v = (x.double().requires_grad_() for x in arrays())
     with force_kernel("chunked"):
@@ -161,7 +161,7 @@ def test_the_backward_pass_of_chunks_drops_the_same_weights(monkeypatch):
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("e", [8, 4])
-def test_many_scores_never_exist_at_once(monkeypatch, grad, dropout, e):
+def test_chunked_attention_bounds_the_largest_tensor(monkeypatch, grad, dropout, e):
     """The largest tensor of a pass over 300 x 400 scores, where 10,000 may exist at once, is no larger than these."""
     monkeypatch.setattr("perceiver_core.kernels.sdpa.MAX_SCORES", 10_000)
     monkeypatch.setattr("perceiver_core.kernels.chunked._queries_per_chunk", lambda q, k: 25)
@@ -201,7 +201,7 @@ class Largest(TorchDispatchMode):
     ],
     ids=str,
 )
-def test_the_path_follows_from_shape_and_machine(monkeypatch, shape, onednn, path):
+def test_kernel_choice_depends_on_shape_and_machine(monkeypatch, shape, onednn, path):
     monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: onednn)
     b, heads, n, d, m, e = shape
     q, k, v = (torch.empty(1).expand(b, heads, *last) for last in ((n, d), (m, d), (m, e)))
@@ -230,7 +230,7 @@ def test_multi_head_attention_projects_splits_and_joins_heads(randomise, pad_mas
 
 
 @pytest.mark.parametrize("num_v_channels", [6, 10])
-def test_a_query_array_of_one_is_shared_by_all_examples(num_v_channels):
+def test_single_query_array_is_broadcast_over_the_batch(num_v_channels):
     attention = MultiHeadAttention(2, 7, 9, num_qk_channels=6, num_v_channels=num_v_channels)
     x_q, x_kv = torch.randn(1, 4, 7), torch.randn(3, 11, 9)
     torch.testing.assert_close(attention(x_q, x_kv)[0], attention(x_q.expand(3, -1, -1), x_kv)[0])
@@ -244,6 +244,6 @@ def test_a_query_array_of_one_is_shared_by_all_examples(num_v_channels):
         ({}, "num_qk_channels=6"),
     ],
 )
-def test_channels_that_cannot_be_split_into_heads_are_refused(channels, message):
+def test_channels_not_divisible_by_heads_are_refused(channels, message):
     with pytest.raises(ValueError, match=f"{message}: must be divisible by num_heads=4"):
         MultiHeadAttention(4, 6, 8, **channels)

@@ -61,7 +61,7 @@ def test_probabilities_and_scales_must_be_in_range(config_type, field, value):
     assert_refused(config_type, field, value)
 
 
-def test_there_is_a_self_attention_block_for_each_cross_attention_layer():
+def test_each_cross_attention_layer_needs_a_self_attention_block():
     assert_refused(EncoderConfig, "num_cross_attention_layers", 3, num_self_attention_blocks=2)
     assert EncoderConfig(num_cross_attention_layers=2, num_self_attention_blocks=2)
 
@@ -74,7 +74,7 @@ def test_a_model_refuses_values_out_of_range(field, value):
 
 
 @pytest.mark.parametrize("kind", ["cross", "self"])
-def test_latents_that_stand_in_for_channels_must_be_divisible_by_the_heads(kind):
+def test_latent_channels_used_as_default_must_be_divisible_by_the_heads(kind):
     encoder = EncoderConfig(**{f"num_{kind}_attention_heads": 3})
     with pytest.raises(ValueError, match=rf"num_latent_channels=16: .*num_{kind}_attention_heads=3"):
         PerceiverConfig(encoder, DecoderConfig(), num_latent_channels=16)

@@ -110,7 +110,7 @@ def weights(inputs: InputAdapter, queries: QueryProvider) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("new", "old"), [(Sequence, OldSequence), (Grid, OldGrid), (LearnedGrid, OldLearnedGrid)], ids=lambda c: c.__name__
 )
-def test_input_adapters_with_old_hooks_start_alike(new, old):
+def test_input_adapters_with_old_hooks_get_equal_initial_weights(new, old):
     expected = weights(new(), InputQueryProvider(12))
     with pytest.warns(DeprecationWarning, match=f"{old.__name__}: position_table and positions_on_grid: deprecated"):
         actual = weights(old(), InputQueryProvider(12))
@@ -122,7 +122,7 @@ def test_input_adapters_with_old_hooks_start_alike(new, old):
     ("new", "old", "ordered"),
     [(OrderedQueries, OldQueries, True), (Queries, OldQueries, False), (ComputedQueries, Queries, True)],
 )
-def test_query_providers_with_old_hooks_start_alike(inputs, new, old, ordered):
+def test_query_providers_with_old_hooks_get_equal_initial_weights(inputs, new, old, ordered):
     expected = weights(inputs(), new())
     with pytest.warns(DeprecationWarning, match=f"{old.__name__}: ordered={ordered}: deprecated"):
         provider = old(ordered=ordered)

@@ -1,4 +1,4 @@
-"""What the encoder applies in which order, and what the decoder computes."""
+"""Order of the encoder's layers, and computation of the decoder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sets_in_order(applications: int, first_shared: bool) -> list[int]:
 @pytest.mark.parametrize(("layers", "blocks"), [(1, 1), (1, 4), (2, 2), (2, 3), (4, 4)])
 @pytest.mark.parametrize("cross_shared", [False, True])
 @pytest.mark.parametrize("self_shared", [False, True])
-def test_repeated_layers_share_weights_as_the_flags_say(layers, blocks, cross_shared, self_shared):
+def test_weight_sharing_flags_of_repeated_layers(layers, blocks, cross_shared, self_shared):
     encoder = make_encoder(
         num_cross_attention_layers=layers,
         num_self_attention_blocks=blocks,
@@ -65,12 +65,12 @@ def test_repeated_layers_share_weights_as_the_flags_say(layers, blocks, cross_sh
     assert sum(p.numel() for p in {id(p): p for p in encoder.parameters()}.values()) == expected_count
 
 
-def test_weights_of_a_set_that_is_never_applied_are_not_there():
+def test_layers_that_are_never_applied_are_not_created():
     assert len(make_encoder(num_cross_attention_layers=1).cross_attention_layers) == 1
     assert len(make_encoder(first_self_attention_block_shared=False).self_attention_blocks) == 1
 
 
-def test_every_parameter_of_the_encoder_takes_part():
+def test_every_encoder_parameter_gets_a_gradient():
     encoder = make_encoder(
         num_cross_attention_layers=2, num_self_attention_blocks=3, first_self_attention_block_shared=False
     )
@@ -100,7 +100,7 @@ def cross_attention_formula(layer, x_q, x_kv, heads, residual):
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(("qk", "v", "widening"), [(None, None, 1), (9, 15, 2), (6, None, 3)])
-def test_the_decoder_is_the_formula_of_the_paper(residual, qk, v, widening, randomise):
+def test_decoder_equals_the_formula_of_the_paper(residual, qk, v, widening, randomise):
     config = DecoderConfig(
         num_cross_attention_heads=3,
         num_cross_attention_qk_channels=qk,
@@ -120,7 +120,7 @@ def test_the_decoder_is_the_formula_of_the_paper(residual, qk, v, widening, rand
     torch.testing.assert_close(shared[1], decoder(queries[:1], latents[1:])[0])
 
 
-def test_returned_attention_belongs_to_every_layer_and_changes_nothing(build, batch):
+def test_attention_of_every_layer_is_returned_without_changing_the_output(build, batch):
     model = build(
         encoder={"num_cross_attention_layers": 2, "num_self_attention_blocks": 3},
         decoder={"num_cross_attention_heads": 7},

@@ -54,13 +54,13 @@ def test_channels_are_positions_then_sines_then_cosines_of_each_dimension():
     torch.testing.assert_close(positions[row * width + column], torch.tensor(expected), rtol=0, atol=1e-5)
 
 
-def test_a_single_place_is_at_the_beginning():
+def test_axis_of_length_one_starts_at_minus_one():
     assert grid_positions((1, 1, 1)).tolist() == [[-1.0, -1.0, -1.0]]
 
 
 @pytest.mark.parametrize("shape", [(9,), (7, 1), (4, 6, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_positions_of_a_grid_are_the_features_of_its_places(shape, dtype):
+def test_grid_positions_are_the_features_of_their_coordinates(shape, dtype):
     resolution = tuple(range(8, 8 + len(shape)))
     expected = fourier_features(grid_positions(shape), 3, resolution).to(dtype)
     torch.testing.assert_close(FourierPositions(3, resolution)(shape, dtype=dtype), expected, rtol=0, atol=0)
@@ -80,7 +80,7 @@ class Model(nn.Module):
         return self.linear(torch.cat([x.flatten(2).transpose(1, 2), positions], dim=-1))
 
 
-def test_a_model_is_stored_and_copied_without_them():
+def test_cached_positions_are_not_saved_or_copied():
     model, x = Model(), torch.randn(2, 3, 40, 50)
     expected = model(x)
     assert set(model.state_dict()) == {"linear.weight", "linear.bias"}
@@ -89,7 +89,7 @@ def test_a_model_is_stored_and_copied_without_them():
         torch.testing.assert_close(other(x), expected, rtol=0, atol=0)
 
 
-def test_positions_of_inference_are_of_use_in_training():
+def test_positions_cached_in_inference_mode_work_in_training():
     positions, scale = FourierPositions(3, (5,)), torch.ones(7, requires_grad=True)
     with torch.inference_mode():
         positions((13,))
@@ -97,7 +97,7 @@ def test_positions_of_inference_are_of_use_in_training():
     torch.testing.assert_close(scale.grad, positions((13,)).sum(dim=0))
 
 
-def test_exporting_a_model_leaves_nothing_behind():
+def test_export_leaves_no_cached_positions():
     model, x = Model(), torch.randn(2, 3, 6, 11)
     exported = torch.export.export(model, (x,))
     torch.testing.assert_close(exported.module()(x), model(x))

@@ -1,4 +1,4 @@
-"""How fresh weights are drawn."""
+"""Initial weights."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def test_local_keys_are_an_orthogonal_map_and_queries_the_same_map_at_the_heads_
         query = attention.q_proj.weight[:, :10].detach()
         for head, rows in enumerate(torch.arange(key.shape[0]).chunk(2)):
             offset = (head - 0.5) * spacing
-            # Places and the places at the offset from them: a fine table of one is a shifted table of the other.
+            # Queries are keys at an offset: a fine table of one is a shifted table of the other.
             fine = sinusoids(800, 10)
             shift = round(offset * 800)
-            places = fine[50:300] @ query[rows].T
+            encoded = fine[50:300] @ query[rows].T
             shifted = fine[50 + shift : 300 + shift] @ key[rows].T
             assert shift != 0
-            torch.testing.assert_close(places, shifted, atol=1e-4, rtol=0)
+            torch.testing.assert_close(encoded, shifted, atol=1e-4, rtol=0)
 
 
 def test_local_values_pass_through_a_cross_attention(wide):
@@ -99,7 +99,7 @@ def test_sinusoids_have_periods_from_the_window_to_a_part_of_it():
     assert changes_of_sign == [1, 15, 127]  # periods of 1, 1/8 and 1/64 of the window
 
 
-def test_sinusoids_of_a_place_are_most_like_those_of_the_same_place_of_another_table():
+def test_sinusoids_match_those_of_the_same_position_in_another_table():
     nearest = (sinusoids(256, 12) @ sinusoids(64, 12).T).argmax(dim=1)
     assert (nearest - torch.arange(256) // 4).abs().max() <= 1
 
@@ -110,30 +110,32 @@ def test_local_needs_positions(build, input_adapter, monkeypatch):
         build(init="local")
 
 
-def centres(init: str, num_places: int, num_latents: int, num_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where latents read (n), and where outputs look (m), on average over the heads and in windows."""
+def centres(init: str, num_positions: int, num_latents: int, num_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean attended positions of latents (n) and of outputs (o), averaged over the heads."""
     torch.manual_seed(0)
     encoder = EncoderConfig(num_heads, num_self_attention_heads=1, num_self_attention_layers_per_block=1)
     config = PerceiverConfig(encoder, DecoderConfig(num_heads), num_latents, num_latent_channels=128, init=init)
-    queries = TrainableQueryProvider(num_places, 128)
-    model = PerceiverIO(config, Sequence(num_places, 128), OutputAdapter(queries))
-    adapted = model.input_adapter({"x": torch.zeros(1, num_places, 128)})
+    queries = TrainableQueryProvider(num_positions, 128)
+    model = PerceiverIO(config, Sequence(num_positions, 128), OutputAdapter(queries))
+    adapted = model.input_adapter({"x": torch.zeros(1, num_positions, 128)})
     latents = model.encoder.latents[None]
     read = model.encoder.cross_attention_layers[0](latents, adapted.x, return_attention=True)[1]
-    looked = model.decoder.cross_attention_layer(queries.queries[None], latents, return_attention=True)[1]
-    return read[0].mean(dim=0) @ places(num_places), looked[0].mean(dim=0) @ places(num_latents)
+    decoded = model.decoder.cross_attention_layer(queries.queries[None], latents, return_attention=True)[1]
+    return read[0].mean(dim=0) @ centred_positions(num_positions), decoded[0].mean(dim=0) @ centred_positions(
+        num_latents
+    )
 
 
-def places(number: int) -> torch.Tensor:
+def centred_positions(number: int) -> torch.Tensor:
     return (torch.arange(number) + 0.5) / number
 
 
-@pytest.mark.parametrize(("num_places", "num_latents", "num_heads"), [(128, 32, 1), (50, 7, 2), (300, 20, 4)])
-def test_local_attention_is_centred_on_the_places_of_latents_and_outputs(num_places, num_latents, num_heads):
-    read, looked = centres("local", num_places, num_latents, num_heads)
+@pytest.mark.parametrize(("num_positions", "num_latents", "num_heads"), [(128, 32, 1), (50, 7, 2), (300, 20, 4)])
+def test_local_attention_is_centred_on_positions_of_latents_and_outputs(num_positions, num_latents, num_heads):
+    read, decoded = centres("local", num_positions, num_latents, num_heads)
     # The median: at the ends of the window, what heads would look at beyond them is missing.
-    assert (read - places(num_latents)).abs().median() < 0.1 / num_latents
-    assert (looked - places(num_places)).abs().median() < 0.5 * num_heads / num_latents
+    assert (read - centred_positions(num_latents)).abs().median() < 0.1 / num_latents
+    assert (decoded - centred_positions(num_positions)).abs().median() < 0.5 * num_heads / num_latents
 
 
 def test_normal_attention_is_centred_nowhere():
@@ -144,9 +146,9 @@ def test_normal_attention_is_centred_nowhere():
 class Sequence(InputAdapter):
     """Adds learned positions to ``batch["x"]`` (b, m, c)."""
 
-    def __init__(self, num_places: int, num_channels: int):
+    def __init__(self, num_positions: int, num_channels: int):
         super().__init__(num_channels)
-        self.positions = nn.Parameter(torch.randn(num_places, num_channels))
+        self.positions = nn.Parameter(torch.randn(num_positions, num_channels))
 
     def position_layout(self) -> PositionLayout:
         return PositionLayout(self.positions, self.positions)

@@ -1,4 +1,4 @@
-"""How attention to a grid of places starts."""
+"""Initial attention to a grid of positions."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def build(adapter: InputAdapter, queries: QueryProvider, init: str = "local", nu
     return PerceiverIO(config, adapter, OutputAdapter(queries))
 
 
-def places_of(grid: tuple[int, ...]) -> Tensor:
-    """The coordinates (m, d) of the grid's places, row by row."""
+def grid_coordinates(grid: tuple[int, ...]) -> Tensor:
+    """Coordinates (m, d) of the grid's positions, row by row."""
     axes = torch.meshgrid(*(torch.arange(length) + 0.5 for length in grid), indexing="ij")
     return torch.stack(axes, dim=-1).flatten(0, -2)
 
@@ -84,24 +84,24 @@ def places_of(grid: tuple[int, ...]) -> Tensor:
 @pytest.mark.parametrize(
     ("adapter", "grid"), [*((Given, grid) for grid in GRIDS), *((Learned, grid) for grid in GRIDS[1:])]
 )
-def test_local_attention_is_centred_on_the_place_of_each_latent(adapter, grid):
+def test_local_attention_is_centred_on_the_position_of_each_latent(adapter, grid):
     model = build(adapter(grid), QueryProvider(5))
     adapted = model.input_adapter({"x": torch.zeros(1, math.prod(grid), 2)})
     weights = model.encoder.cross_attention_layers[0](model.encoder.latents[None], adapted.x, return_attention=True)[1]
     weights = weights[0].mean(dim=0)
     distance = (math.prod(grid) / 7) ** (1 / len(grid))  # of two latents
     expected = torch.tensor(spread_evenly(7, grid))
-    errors = (weights @ places_of(grid) - expected).norm(dim=1)
+    errors = (weights @ grid_coordinates(grid) - expected).norm(dim=1)
     assert errors.mean() < distance / 2
     assert errors.max() < distance
-    # Of the places, a latent reads about its share.
+    # A latent reads about its share of the positions.
     num_read = (-weights * (weights + 1e-12).log()).sum(dim=1).exp()
     assert num_read.max() < 3 * math.prod(grid) / 7
     assert num_read.min() > 0.1 * math.prod(grid) / 7
 
 
 @pytest.mark.parametrize(("grid", "num_latents"), [((1, 1), 3), ((1, 30), 1), ((5, 4), 40)])
-def test_local_is_finite_with_hardly_any_places_or_latents(grid, num_latents):
+def test_local_is_finite_with_few_positions_or_latents(grid, num_latents):
     model = build(Given(grid), QueryProvider(5), num_latents=num_latents)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
@@ -115,7 +115,7 @@ def test_normal_attention_reads_all_of_the_grid():
 
 
 @pytest.mark.parametrize("queries", [QueryProvider(5), TrainableQueryProvider(9, 14)], ids=["given", "learned"])
-def test_local_leaves_a_decoder_alone_whose_queries_are_not_the_input(queries):
+def test_local_leaves_a_decoder_unchanged_unless_its_queries_are_the_input(queries):
     before = {key: value.clone() for key, value in queries.state_dict().items()}
     normal, local = (build(Given((6, 5)), queries, init).state_dict() for init in ("normal", "local"))
     changed = {key for key in normal if not torch.equal(normal[key], local[key])}
@@ -124,14 +124,14 @@ def test_local_leaves_a_decoder_alone_whose_queries_are_not_the_input(queries):
     torch.testing.assert_close(queries.state_dict(), before, rtol=0, atol=0)
 
 
-def test_local_answers_of_an_input_that_asks_come_from_the_latents_near_it():
+def test_local_input_queries_attend_to_the_nearest_latents():
     grid = (12, 18)
     adapter = Given(grid)
     model = build(adapter, InputQueryProvider(adapter.num_input_channels), num_latents=24)
     queries = model.input_adapter({"x": torch.zeros(1, 216, 2)}).x
     weights = model.decoder.cross_attention_layer(queries, model.encoder.latents[None], return_attention=True)[1]
     centres = weights[0, 0] @ torch.tensor(spread_evenly(24, grid))
-    assert (centres - places_of(grid)).norm(dim=1).mean() < 3.0  # two latents are 3 places apart
+    assert (centres - grid_coordinates(grid)).norm(dim=1).mean() < 3.0  # two latents are 3 positions apart
 
 
 def test_local_latents_are_as_large_as_normal_ones():
@@ -140,7 +140,7 @@ def test_local_latents_are_as_large_as_normal_ones():
     assert latents[:, 34:].std().item() == pytest.approx(0.02, rel=0.25)
 
 
-def test_spread_places_lie_evenly_in_rows():
+def test_spread_points_are_even_in_rows():
     assert spread_evenly(4, (8,)) == [(1.0,), (3.0,), (5.0,), (7.0,)]
     assert spread_evenly(4, (2, 2)) == [(0.5, 0.5), (0.5, 1.5), (1.5, 0.5), (1.5, 1.5)]
     assert spread_evenly(3, (2, 6)) == [(1.0, 1.0), (1.0, 3.0), (1.0, 5.0)]
@@ -148,23 +148,23 @@ def test_spread_places_lie_evenly_in_rows():
 
 @pytest.mark.parametrize("grid", [(7,), (5, 9), (28, 28), (1, 30), (3, 4, 5)])
 @pytest.mark.parametrize("number", [1, 2, 7, 32, 101])
-def test_spread_places_are_as_many_as_asked_and_within_the_grid(grid, number):
-    places = torch.tensor(spread_evenly(number, grid))
-    assert places.shape == (number, len(grid))
-    assert (places > 0).all()
-    assert (places < torch.tensor(grid)).all()
-    assert len({tuple(place) for place in places.tolist()}) == number
+def test_spread_points_have_the_requested_number_within_the_grid(grid, number):
+    points = torch.tensor(spread_evenly(number, grid))
+    assert points.shape == (number, len(grid))
+    assert (points > 0).all()
+    assert (points < torch.tensor(grid)).all()
+    assert len({tuple(point) for point in points.tolist()}) == number
     middle = torch.tensor(grid) / 2
-    assert ((places.mean(dim=0) - middle).abs() / middle).max() < 0.2
+    assert ((points.mean(dim=0) - middle).abs() / middle).max() < 0.2
 
 
-def test_local_means_are_means_around_evenly_spread_places():
-    places = places_of((12, 18))
-    means, weights = local_means(places.view(12, 18, 2), 6)
+def test_local_means_are_means_around_evenly_spread_points():
+    positions = grid_coordinates((12, 18))
+    means, weights = local_means(positions.view(12, 18, 2), 6)
     torch.testing.assert_close(means, torch.tensor(spread_evenly(6, (12, 18))), atol=1.0, rtol=0)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
-    distances = torch.cdist(torch.tensor(spread_evenly(6, (12, 18))), places)
-    near = weights[distances < 3.0].min()  # two places are 6 apart
+    distances = torch.cdist(torch.tensor(spread_evenly(6, (12, 18))), positions)
+    near = weights[distances < 3.0].min()  # neighbours are 6 apart
     assert near > weights[distances > 3.0].max()
     ones, _ = local_means(torch.ones(3, 4, 5), 50)
     torch.testing.assert_close(ones, torch.ones(50, 5))

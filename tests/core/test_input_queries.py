@@ -1,4 +1,4 @@
-"""Output queries that are the input itself: one output for each of its places."""
+"""Input queries: one output for each input position."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from perceiver_core import (
 
 
 class PlaceOutput(OutputAdapter):
-    """A linear layer on the answer to each place of the input."""
+    """Linear layer on the decoder output at each input position."""
 
     def __init__(self, num_input_channels: int):
         super().__init__(InputQueryProvider(num_input_channels))
@@ -58,25 +58,25 @@ def test_the_queries_of_positions_are_the_input_there(num_positions):
         assert torch.equal(queries[i], x[i][positions[i]])
 
 
-def test_places_are_decoded_alike_together_and_on_their_own(model, batch):
-    all_places = model(batch)
-    assert all_places.shape == (3, 13, 3)
+def test_selected_positions_equal_those_of_the_full_output(model, batch):
+    all_outputs = model(batch)
+    assert all_outputs.shape == (3, 13, 3)
     positions = torch.tensor([[12, 0, 5, 5], [3, 2, 1, 0], [0, 7, 7, 9]])
-    torch.testing.assert_close(model(batch, positions), all_places[torch.arange(3)[:, None], positions])
+    torch.testing.assert_close(model(batch, positions), all_outputs[torch.arange(3)[:, None], positions])
     mask = torch.rand(3, 13) < 0.4
     mask[1] = False
-    torch.testing.assert_close(model(batch, mask), all_places[mask])
+    torch.testing.assert_close(model(batch, mask), all_outputs[mask])
     assert model(batch, torch.zeros_like(mask)).shape == (0, 3)
 
 
-def test_padding_asks_but_is_not_heard(model, batch):
+def test_padding_is_queried_but_not_attended_to(model, batch):
     other = {**batch, "x": batch["x"].masked_fill(batch["pad_mask"][..., None], 7.0)}
     real = ~batch["pad_mask"]
     torch.testing.assert_close(model(other)[real], model(batch)[real])
     assert not torch.allclose(model(other)[~real], model(batch)[~real])
 
 
-def test_the_input_learns_as_a_query_too(model, batch):
+def test_gradients_reach_the_input_through_queries(model, batch):
     """Through the queries alone, where what the latents read has no gradient."""
     adapted = model.input_adapter(batch)
     latents = model.encoder(adapted).detach()

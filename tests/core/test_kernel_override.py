@@ -62,7 +62,7 @@ def test_threads_force_different_kernels_at_once(used):
     assert used[2:] == [("chunked", "chunked"), (threading.current_thread().name, "fused")]
 
 
-def test_a_thread_chooses_by_itself_whatever_another_forces(used):
+def test_override_does_not_affect_other_threads(used):
     with force_kernel("chunked"), ThreadPoolExecutor(1) as pool:
         pool.submit(attend, *ARRAYS).result()
         attend(*ARRAYS)

@@ -180,7 +180,7 @@ def with_gradients(output: Tensor, attention: nn.Module, arrays: list[Tensor]) -
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 FEATURES: tuple[tuple[Any, ...], ...] = (tuple(WRAPPINGS), PATHS, PROJECTIONS, (True, False))
-"""What wraps a projection, the forced kernel and absorption, the projection, and whether in training mode."""
+"""Wrapper of a projection, forced kernel and absorption, projection, and training mode."""
 
 PAIRWISE = [
     (wrapping, path, PROJECTIONS[(i + j) % 4], (i + j // 4) % 2 == 0)
@@ -198,7 +198,7 @@ def test_cases_cover_each_pair_of_features() -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(("wrapping", "path", "name", "training"), PAIRWISE, ids=str)
-def test_what_wraps_a_projection_takes_effect_on_every_path(
+def test_wrapped_projections_take_effect_in_every_kernel(
     attention_of: Callable[..., Any], arrays: list[Tensor], wrapping: str, path: Any, name: str, training: bool
 ) -> None:
     attention = attention_of(**{name: WRAPPINGS[wrapping]}).train(training)
@@ -289,7 +289,7 @@ def test_an_ensemble_by_vmap(attention_of: Callable[..., Any], arrays: list[Tens
 
 
 @pytest.mark.usefixtures("eager_for_chunks")
-def test_kernels_of_ones_own_are_for_plain_tensors() -> None:
+def test_custom_kernels_require_plain_tensors() -> None:
     plain, special = torch.randn(40, 40), torch.randn(40, 40).as_subclass(Rounding)
     assert prefers_onednn(plain, nn.Parameter(plain)) == torch.backends.mkldnn.is_available()
     assert not prefers_onednn(plain, special)

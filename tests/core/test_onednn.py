@@ -66,7 +66,7 @@ def test_frozen_inputs_get_no_gradient(library):
 
 
 @pytest.mark.parametrize("case", ["double", "autocast", "meta"])
-def test_what_onednn_is_not_meant_for_goes_to_torch(library, case):
+def test_unsupported_cases_fall_back_to_torch(library, case):
     inputs = [tensor.double() if case == "double" else tensor for tensor in arrays()]
     if case == "meta":
         inputs = [tensor.to("meta") for tensor in inputs]
@@ -79,19 +79,19 @@ def test_what_onednn_is_not_meant_for_goes_to_torch(library, case):
         assert output.equal(expected)
 
 
-def test_small_products_go_to_torch(monkeypatch):
+def test_small_products_fall_back_to_torch(monkeypatch):
     monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: torch.backends.mkldnn.is_available())
     small = linear(*arrays((MIN_MULTIPLICATIONS // (128 * 128) - 1, 128), num_outputs=128))
     assert "OneDNN" not in graph_name(small)
 
 
-def test_a_layer_is_torchs_layer():
+def test_linear_is_a_torch_linear():
     layer = Linear(5, 3)
     assert isinstance(layer, torch.nn.Linear)
     x = torch.randn(2, 5)
     torch.testing.assert_close(layer(x), linear(x, layer.weight, layer.bias))
 
 
-def test_the_choice_is_a_fact_about_the_machine():
+def test_use_of_onednn_depends_on_the_machine():
     assert onednn_is_faster() in (True, False)
     assert onednn_is_faster() == onednn_is_faster()

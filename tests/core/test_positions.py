@@ -1,4 +1,4 @@
-"""Decoding some places gives what decoding all of them gives there, for the work of these alone."""
+"""Decoding selected positions equals selecting from the full output, and computes only these."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def model(request, build, randomise):
 
 @pytest.fixture
 def decoded_shapes(model):
-    """Shapes of what the decoder answered, call by call."""
+    """Shapes of the decoder's outputs, call by call."""
     shapes = []
     model.decoder.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(output.shape[:2])))
     return shapes
 
 
 def ragged_mask():
-    """Different numbers of places in each example, none in one of them."""
+    """Mask with a different number of positions in each example, none in one of them."""
     mask = torch.zeros(3, 11, dtype=torch.bool)
     mask[0, [0, 7, 10]] = True
     mask[2, [1, 2, 5, 6, 9]] = True
     return mask
 
 
-def test_integer_positions_select_places_of_each_example(model, batch, decoded_shapes):
+def test_integer_positions_select_positions_of_each_example(model, batch, decoded_shapes):
     positions = torch.tensor([[3, 0, 0], [10, 9, 1], [2, 5, 4]])
     expected = model(batch).gather(1, positions[:, :, None].expand(-1, -1, 3))
     torch.testing.assert_close(model(batch, positions), expected, atol=1e-5, rtol=1e-5)
@@ -72,7 +72,7 @@ def test_a_mask_of_another_shape_is_refused(model, batch, shape):
 
 
 class InputLongerByOne(QueryProvider):
-    """Queries of a third party, of which only their own number says how many outputs there are."""
+    """Third-party queries that do not declare the number of outputs."""
 
     def forward(self, adapted, positions=None):
         queries = adapted.x.new_ones(1, adapted.x.shape[1] + 1, self.num_query_channels)
@@ -97,15 +97,15 @@ def test_a_mask_is_as_wide_as_the_queries_of_any_provider(batch, input_adapter, 
         model(batch, torch.ones(3, 12, dtype=torch.bool))
 
 
-def test_places_of_a_long_mask_keep_their_order():
+def test_positions_of_a_long_mask_keep_their_order():
     mask = torch.rand(2, 3000) < 0.3
     positions, chosen = mask_to_positions(mask)
     assert chosen.sum(1).tolist() == mask.sum(1).tolist()
-    for example, is_chosen, places in zip(positions, chosen, mask, strict=True):
-        assert example[is_chosen].equal(places.nonzero().flatten())
+    for example, is_chosen, selected in zip(positions, chosen, mask, strict=True):
+        assert example[is_chosen].equal(selected.nonzero().flatten())
 
 
-def test_selecting_no_place_gives_an_empty_output_and_gradients_of_zero(model, batch, decoded_shapes):
+def test_selecting_no_position_gives_an_empty_output_and_zero_gradients(model, batch, decoded_shapes):
     for positions in (torch.zeros(3, 11, dtype=torch.bool), torch.zeros(3, 0, dtype=torch.long)):
         output = model(batch, positions)
         assert output.numel() == 0
@@ -131,17 +131,17 @@ def test_loss_and_gradients_equal_those_of_decoding_everything(model, batch):
 
 
 @pytest.mark.parametrize("kind", ["integers", "mask"])
-def test_attention_of_the_selected_places_is_returned(model, batch, kind):
+def test_attention_of_selected_positions_is_returned(model, batch, kind):
     mask = ragged_mask()
     positions = mask if kind == "mask" else torch.tensor([[3, 0], [10, 9], [2, 5]])
     _, everything = model(batch, return_attention=True)
     _, attentions = model(batch, positions, return_attention=True)
-    places = [[0, 7, 10], [], [1, 2, 5, 6, 9]] if kind == "mask" else positions.tolist()
-    for weights, all_weights, example in zip(attentions.decoder, everything.decoder, places, strict=True):
+    selected = [[0, 7, 10], [], [1, 2, 5, 6, 9]] if kind == "mask" else positions.tolist()
+    for weights, all_weights, example in zip(attentions.decoder, everything.decoder, selected, strict=True):
         torch.testing.assert_close(weights[:, : len(example)], all_weights[:, example], atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_of_chosen_queries_are_the_same_each_time_on_several_threads():
+def test_gradients_of_selected_queries_are_deterministic_on_several_threads():
     provider = TrainableQueryProvider(64, 128)
     positions = torch.randint(64, (64, 32))
     weights = torch.randn(64, 32, 128)

@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser.add_argument(
         "--contenders", nargs="+", help="only those whose names begin so, and what they are compared with"
     )
-    parser.add_argument("--results", type=Path, help="folder of the results; RESULTS.md lies beside it")
+    parser.add_argument("--results", type=Path, help="folder of the results; RESULTS.md is written beside it")
     chosen = parser.parse_args(arguments)
     chosen.options = Options(
         rounds=chosen.rounds or (1 if chosen.quick else 5),
@@ -86,7 +86,7 @@ def parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
 
 
 def results_folder(chosen: argparse.Namespace) -> Path:
-    """Where results go; what is no result goes elsewhere."""
+    """Folder of the results; smoke tests write to another one."""
     if chosen.results is not None:
         return chosen.results
     if chosen.quick or chosen.contenders:
@@ -98,7 +98,7 @@ def run(chosen: argparse.Namespace, folder: Path, command: str) -> list[str]:
     """Measures the chosen cases, and writes the files of each as soon as it is done.
 
     Returns:
-        What gave other results than what it is compared with.
+        Contenders whose results differ from the reference's.
     """
     options: Options = chosen.options
     frame = {
@@ -134,7 +134,7 @@ def finish(case: Case, content: dict[str, Any], folder: Path) -> str:
 
 
 def measure(case: Case, chosen: argparse.Namespace) -> dict[str, Any]:
-    """What a case measures, as plain data."""
+    """Measure a case and return the results as plain data."""
     options: Options = chosen.options
     if case.comparisons is not None:
         comparisons = [restrict(comparison, chosen.contenders) for comparison in case.comparisons(options)]

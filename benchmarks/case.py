@@ -1,4 +1,4 @@
-"""The words that cases are written in. Imports nothing heavy: the command and its worker processes start with it."""
+"""Types that define cases. Imports no heavy package, as the command and its worker processes start with it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ OURS, HUGGING_FACE, KRASSERM = "perceiver-zoo", "Hugging Face", "krasserm"
 PEERS = (HUGGING_FACE, KRASSERM)
 FLOOR = "matrix products alone"
 MATRIX_RATE = "products of large matrices"
-"""What does not do the work but shows what the machine can do."""
+"""Contenders that measure the machine instead of an implementation."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the person who runs the command asks for.
+    """Options of the command.
 
     Attributes:
-        rounds: iterations of each contender that count, after one that does not.
+        rounds: measured iterations of each contender, after one warm-up.
         threads: threads of each process.
         device: "cpu" or "cuda".
-        clock: "wall", or "cpu": seconds of CPU time of all threads, for a machine that is busy otherwise.
-        quick: tiny sizes, to see that it works.
+        clock: "wall", or "cpu": CPU seconds of all threads, for a busy machine.
+        quick: use tiny sizes, for a smoke test.
     """
 
     rounds: int = 5
@@ -36,11 +36,11 @@ class Options:
 
 
 class Job(NamedTuple):
-    """Work that is ready to be done.
+    """Prepared work.
 
     Attributes:
-        run: does the work once. What it returns, if anything, has to be the same for all contenders.
-        facts: what is worth knowing about it, such as its number of multiplications.
+        run: does the work once. Its result, if any, must be the same for all contenders.
+        facts: properties to report, such as the number of multiplications.
     """
 
     run: Callable[[], Tensor | None]
@@ -52,12 +52,12 @@ class Contender:
     """One way to do the work of a comparison.
 
     Attributes:
-        name: whose way it is.
-        work: place (``module:function``) of a function that prepares the work: called in a fresh process with the
+        name: name of the implementation.
+        work: import path (``module:function``) of a function that prepares the work: called in a fresh process with the
             :class:`Options` and ``arguments``, it returns a :class:`Job`.
         arguments: its keyword arguments, plain data.
-        exact: whether its result has to equal the first contender's.
-        samples: how many samples an iteration processes. 0: samples are not what counts.
+        exact: require its result to equal the first contender's.
+        samples: samples per iteration. 0: not counted.
         environment: environment variables of its process.
     """
 
@@ -71,16 +71,16 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Contenders that do the same work. The first one is what the others are compared with.
+    """Contenders that do the same work; the first is the reference.
 
     Attributes:
-        contenders: they.
-        name: what tells it from the other comparisons of its case.
+        contenders: the contenders.
+        name: name within its case.
         size: number of inputs or outputs, where a case is about growth.
-        tolerance: how much results may differ, relative to the largest number of the first contender's.
-        max_rounds: how many rounds are enough, where the work takes long.
-        in_turn: whether all are there at once and take turns. If not, each ends before the next one starts: where all
-            together would not fit into memory.
+        tolerance: largest difference of results, relative to the reference's largest number.
+        max_rounds: limit of rounds, for slow work.
+        in_turn: run all at once, taking turns. Otherwise each ends before the next starts, for contenders that do not
+            fit into memory together.
     """
 
     contenders: tuple[Contender, ...]
@@ -93,18 +93,18 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Case:
-    """Something to measure.
+    """One measurement of the report.
 
     A case is either a list of comparisons, or of rows that a function measures by itself in fresh processes.
 
     Attributes:
-        name: what the command calls it.
+        name: name on the command line.
         title: heading of its section.
         text: what is measured, in a few sentences.
         comparisons: makes the comparisons.
         rows: makes contenders whose ``work`` returns rows of a table (plain data) instead of a :class:`Job`.
-        device: the only device that it is meant for. None: any.
-        memory: whether the memory of the processes is of interest.
+        device: the only device it runs on. None: any.
+        memory: report the memory of the processes.
         picture: "bars", "growth" (over the comparisons' sizes) or none.
     """
 
@@ -119,5 +119,5 @@ class Case:
 
 
 def plain(options: Options) -> dict[str, Any]:
-    """The options as plain data."""
+    """Convert options to plain data."""
     return asdict(options)

@@ -61,7 +61,7 @@ def build(implementation: str, name: str, overrides: Mapping[str, Any], options:
         implementation: one of ``OURS``, ``HUGGING_FACE`` and ``KRASSERM``.
         name: name of the zoo's model.
         overrides: fields of its configuration with other values, as for ``perceiver_registry.create_model``.
-        options: says the device.
+        options: options of the command, of which the device is used.
 
     Raises:
         ValueError: if the implementation has no such model.
@@ -89,7 +89,7 @@ def compile_model(implementation: str, model: nn.Module, options: Options) -> An
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers are learned."""
+    """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -124,7 +124,7 @@ def _hugging_face(config: PerceiverConfig) -> tuple[nn.Module, NamedParameters]:
     theirs, model_type = conversion.hugging_face_config(config), conversion.model_type
     memory.mark("imports")
     model = model_type(theirs)
-    # The name that stands first here, where two are one parameter there.
+    # The first name here, where two names share one parameter there.
     ours = {their_name: name for name, their_name in reversed(list(conversion.pairs(config)))}
     return model, ((ours[name], parameter) for name, parameter in model.named_parameters())
 

@@ -61,7 +61,7 @@ PARTS = {
         {"num_latents": 3},
     ),
 }
-"""What is unusual about a model: fields of its encoder, of its decoder, and of the whole."""
+"""Unusual settings of models: fields of the encoder, of the decoder, and of the model."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def save_trained(config: Any, path: Path) -> tuple[str, nn.Module]:
 
 @torch.no_grad()
 def difference(kind: Kind, theirs: nn.Module, source: str) -> float:
-    """Largest difference of the outputs, relative to the largest output there; infinity if that says nothing."""
+    """Largest difference of the outputs, relative to the largest output there; infinity if they are not comparable."""
     from perceiver_registry import read_model
 
     model, _ = read_model(source, "krasserm")
@@ -252,7 +252,7 @@ def main() -> None:
     try:
         import perceiver.model.core  # noqa: F401
     except ImportError as error:
-        sys.exit(f"krasserm's perceiver-io is not installed ({error}); benchmarks/README.md says how to install it")
+        sys.exit(f"krasserm's perceiver-io is not installed ({error}); see benchmarks/README.md for its installation")
     torch.manual_seed(0)
     torch.set_num_threads(1)
     worst = 0.0
@@ -261,10 +261,10 @@ def main() -> None:
         for name, kind in kinds().items():
             for number, (description, unusual) in enumerate(PARTS.items()):
                 model = build(kind, unusual)
-                place = Path(folder, f"{name}-{number}")
+                path = Path(folder, f"{name}-{number}")
                 differences = (
-                    difference(kind, model, save_folder(kind, model, place)),
-                    difference(kind, model, save_checkpoint(model, place.with_suffix(".ckpt"))),
+                    difference(kind, model, save_folder(kind, model, path)),
+                    difference(kind, model, save_checkpoint(model, path.with_suffix(".ckpt"))),
                 )
                 worst = max(worst, *differences)
                 print(f"{name:28}{description:36}{differences[0]:10.1e}{differences[1]:12.1e}")

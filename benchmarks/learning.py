@@ -1,4 +1,4 @@
-"""How much a language model has learned: its validation loss beside that of a byte-unigram model, on the same masks.
+"""Validation loss of a language model beside that of a byte-unigram model, on the same masks.
 
 python benchmarks/learning.py logs/mlm/version_0/checkpoints/best.ckpt
 """

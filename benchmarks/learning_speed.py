@@ -1,4 +1,4 @@
-"""How soon a model learns: validation loss against seconds of training, from different initial weights.
+"""Learning speed: validation loss against seconds of training, from different initial weights.
 
 Curves of `init: normal`, of `init: local` and of krasserm's model with its own initialisation: the same sizes, data,
 optimizer and schedule, one thread. Losses are divided by that of a trivial model, which knows how frequent the bytes or
@@ -109,7 +109,7 @@ class Case:
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> Tensor:
-        """What is to be predicted of a batch."""
+        """Targets of a batch."""
         raise NotImplementedError
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -373,7 +373,7 @@ def machine() -> str:
 
 
 def seconds_until(run: dict[str, Any], threshold: float) -> float:
-    """When the curve first crosses a share of the trivial loss, between the places where it was measured."""
+    """Seconds at which the curve first crosses a fraction of the trivial loss, interpolated between measurements."""
     for (before, higher), (after, lower) in zip(run["curve"], run["curve"][1:], strict=False):
         if lower <= threshold:
             return before + (after - before) * (higher - threshold) / (higher - lower)
@@ -461,7 +461,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(MAIN_CASES))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--seconds", type=float, help="of training in each run; by default as the case says")
+    parser.add_argument("--seconds", type=float, help="of training in each run (default: those of the case)")
     parser.add_argument("--ablation", action="store_true", help=f"the parts of `local`, on {ABLATION_CASE}")
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to, without suffix")
@@ -473,7 +473,7 @@ def main() -> None:
         todo = [(ABLATION_CASE, model, ABLATION_SEED) for model in ("normal", *ABLATION, "local")]
     if importlib.util.find_spec("perceiver") is None:
         todo = [each for each in todo if each[1] != "krasserm"]
-        print("krasserm's perceiver-io is not installed and is left out; benchmarks/README.md says how to install it")
+        print("krasserm's perceiver-io is not installed and is left out; see benchmarks/README.md for its installation")
     torch.set_num_threads(1)
     for name, model_name, seed in [] if arguments.report else todo:
         key = {"case": name, "model": model_name, "seed": seed}

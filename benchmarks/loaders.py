@@ -1,4 +1,4 @@
-"""How much faster the data comes than a model can learn from it, and how fast bytes are tokenised.
+"""Throughput of data loaders beside that of training, and of tokenisation.
 
     python -m benchmarks.loaders
 
@@ -29,7 +29,7 @@ TASKS = {
     "optical-flow": [],
     "multimodal-autoencoding": [],
 }
-"""The cases, each with its flags; what stands before a comma is the task."""
+"""Cases with their flags; the task is the part of the name before a comma."""
 
 WORKERS = "--data.num_workers=0"
 
@@ -131,7 +131,7 @@ def texts(reviews: str | Path | None) -> Iterator[str]:
 
 
 def measure_tokenisation(documents: list[str], turns: int) -> list[dict[str, Any]]:
-    """How fast documents become bytes and words."""
+    """Throughput of tokenisation into bytes and words."""
     from perceiver_plugins.text.data.encoding import DocumentEncoder
     from perceiver_plugins.text.tokenizers import PERCEIVER_TOKENIZER, load_tokenizer
 

@@ -1,4 +1,4 @@
-"""How much memory this process has and had, and how much of it was there before any model."""
+"""Current and peak memory of this process, and its memory before any model was created."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def _status(field: str) -> float | None:
 
 
 def resident() -> float | None:
-    """GiB of memory that the process has now. None: this system does not tell."""
+    """Return the resident memory of the process in GiB; None where the system does not report it."""
     return _status("VmRSS")
 
 
 def peak() -> float:
-    """GiB of memory that the process had at its peak."""
+    """Return the peak memory of the process in GiB."""
     # Not ru_maxrss where there is another: it begins with what the parent had when it started the process.
     high = _status("VmHWM")
     unit = 1 if sys.platform == "darwin" else 1024
@@ -33,18 +33,18 @@ def peak() -> float:
 
 
 def forget_peak() -> None:
-    """Lets :func:`peak` begin anew, where the system can do that."""
+    """Reset :func:`peak`, where the system supports it."""
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         clear.write_text("5")
 
 
 def mark(name: str) -> None:
-    """Notes how much memory the process has now: after importing torch ("torch"), or all libraries ("imports")."""
+    """Record the current memory under a name: after importing torch ("torch") or all libraries ("imports")."""
     if (now := resident()) is not None:
         _marks[name] = now
 
 
 def marks() -> dict[str, float]:
-    """What :func:`mark` noted."""
+    """Return the memory that :func:`mark` recorded, by name."""
     return dict(_marks)

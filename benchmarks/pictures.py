@@ -1,4 +1,4 @@
-"""Pictures of what was measured."""
+"""Figures of the results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def bars(case: Case, content: dict[str, Any]) -> Any:
     )
     labels = [f"{title}: {one['name']}" if title else one["name"] for title, one in shown]
     labels = [label.replace("`", "") for label in labels]
-    places = range(len(shown))
+    rows = range(len(shown))
     seconds = [[value / (samples_of(one) or 1) for value in one["seconds"]] for _, one in shown]
     medians = [statistics.median(values) for values in seconds]
     spreads = [
@@ -53,10 +53,10 @@ def bars(case: Case, content: dict[str, Any]) -> Any:
     ]
     axes = panels[0][0]
     by_sample = any(samples_of(one) for _, one in shown)
-    bars_of_time = axes.barh(places, medians, xerr=spreads, color=COLOURS[0], error_kw={"lw": 1})
+    bars_of_time = axes.barh(rows, medians, xerr=spreads, color=COLOURS[0], error_kw={"lw": 1})
     axes.bar_label(bars_of_time, [number(median) for median in medians], padding=4)
     axes.set(xlabel="seconds a sample" if by_sample else "seconds")
-    axes.set_yticks(places, labels)
+    axes.set_yticks(rows, labels)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     if with_memory:
@@ -64,7 +64,7 @@ def bars(case: Case, content: dict[str, Any]) -> Any:
         memory = [
             0.0 if one["name"] == FLOOR else (net(one, "torch") if on_cpu else one["peak_gib"]) for _, one in shown
         ]
-        bars_of_memory = panels[0][1].barh(places, [value or 0.0 for value in memory], color=COLOURS[1])
+        bars_of_memory = panels[0][1].barh(rows, [value or 0.0 for value in memory], color=COLOURS[1])
         panels[0][1].bar_label(bars_of_memory, [f"{value:.2f}" if value else "" for value in memory], padding=4)
         panels[0][1].set(xlabel="GiB at the peak, without importing torch" if on_cpu else "GiB at the peak")
         panels[0][1].margins(x=0.15)
@@ -72,7 +72,7 @@ def bars(case: Case, content: dict[str, Any]) -> Any:
 
 
 def growth(content: dict[str, Any]) -> Any:
-    """Seconds and memory over the number of places, both in logarithms."""
+    """Seconds and memory over the number of positions, both on logarithmic scales."""
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")

@@ -33,7 +33,7 @@ COLUMN_NAMES = {
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes ``content``, whole or not at all."""
+    """Write ``content`` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(content, indent=1) + "\n")
@@ -41,7 +41,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
@@ -54,12 +54,12 @@ def number(value: float) -> str:
 
 
 def ratios(first: Sequence[float], other: Sequence[float]) -> list[float]:
-    """What the other contender takes, as a multiple of the first one, round by round."""
+    """Seconds of the other contender as a multiple of the first one's, round by round."""
     return [theirs / ours for ours, theirs in zip(first, other, strict=True)]
 
 
 def samples_of(one: dict[str, Any]) -> int:
-    """How many samples an iteration of a contender processed. 0: it is not about samples."""
+    """Samples per iteration of a contender. 0: not counted."""
     return one.get("facts", {}).get("samples") or one["samples"]
 
 
@@ -235,7 +235,7 @@ def cell(row: dict[str, Any], column: str) -> str:
 
 
 def case_table(case: Case, content: dict[str, Any]) -> str:
-    """All that a case says in figures."""
+    """All tables of a case."""
     return comparison_tables(case, content) if "comparisons" in content else rows_table(content)
 
 
@@ -250,7 +250,7 @@ def unequal(content: dict[str, Any]) -> list[str]:
 
 
 def settings_line(content: dict[str, Any], machine: str) -> str:
-    """How a case was measured."""
+    """Describe how a case was measured."""
     settings = dict(content["settings"])
     done = [len(one["seconds"]) for comparison in content.get("comparisons", ()) for one in comparison["contenders"]]
     settings["rounds"] = max(done, default=settings["rounds"])
@@ -263,7 +263,7 @@ def settings_line(content: dict[str, Any], machine: str) -> str:
 
 
 def machines_table(contents: Sequence[dict[str, Any]]) -> tuple[str, Callable[[dict[str, Any]], str]]:
-    """The machines and versions, and a function that says which one a case was measured on."""
+    """Machines and versions, and a function that returns the one that a case was measured on."""
     kinds: list[dict[str, Any]] = []
     for content in contents:
         kind = content["machine"] | content["versions"]
@@ -285,7 +285,7 @@ def machines_table(contents: Sequence[dict[str, Any]]) -> tuple[str, Callable[[d
 
 
 def read_results(folder: Path, cases: dict[str, Case]) -> list[dict[str, Any]]:
-    """What the files in ``folder`` hold, in the order of the cases."""
+    """Read the results in ``folder``, in the order of the cases."""
     return [json.loads(path.read_text()) for name in cases if (path := folder / f"{name}.json").is_file()]
 
 

@@ -1,4 +1,4 @@
-"""Fresh processes that take turns, one iteration each (A B C A B C): what else the machine does hits all alike."""
+"""Fresh processes that take turns, one iteration each (A B C A B C), so that other load affects all alike."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ CHECKED = 2
 
 
 class FailedError(Exception):
-    """A contender's process could not do its work; the message says why in one line."""
+    """A contender's process failed, for the reason in the message (one line)."""
 
 
-def resolve(place: str) -> Any:
-    """What stands at ``module:name``."""
-    module, _, name = place.partition(":")
+def resolve(path: str) -> Any:
+    """Import the object of an import path, ``module:name``."""
+    module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def prepare(contender: Contender, options: Options) -> Any:
-    """What a contender's function returns, in this process."""
+    """Call a contender's function in this process and return its result."""
     import torch
 
     torch.set_num_threads(options.threads)
@@ -46,12 +46,12 @@ def prepare(contender: Contender, options: Options) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as the line of a table."""
+    """Format an error as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def serve(connection: Connection, contender: Contender, options: Options) -> None:
-    """Prepares a contender's work, then does it once for each message that comes in, and answers what came of it."""
+    """Prepare a contender's work, run it once for each message received, and send back each result."""
     try:
         job = prepare(contender, options)
         connection.send({"facts": dict(job.facts), "marks": memory.marks()})
@@ -66,7 +66,7 @@ def serve(connection: Connection, contender: Contender, options: Options) -> Non
 
 
 def iteration(run: Any, options: Options, with_result: bool) -> dict[str, Any]:
-    """Does the work once: its seconds, the process's peak so far, and the result if it is asked for."""
+    """Run the work once; return its seconds, the peak memory of the process, and optionally the result."""
     import torch
 
     cuda = options.device == "cuda"
@@ -86,7 +86,7 @@ def iteration(run: Any, options: Options, with_result: bool) -> dict[str, Any]:
 
 
 def rows(connection: Connection, contender: Contender, options: Options) -> None:
-    """Answers the rows that a contender's function measures."""
+    """Send the rows that a contender's function measures."""
     try:
         connection.send({"rows": prepare(contender, options)})
     except Exception as error:
@@ -99,8 +99,8 @@ class Worker:
 
     Args:
         contender: the contender.
-        options: what the person asks for.
-        target: what the process does with a connection, the contender and the options.
+        options: options of the command.
+        target: function that the process runs, called with a connection, the contender and the options.
     """
 
     def __init__(self, contender: Contender, options: Options, target: Any = serve):
@@ -112,10 +112,10 @@ class Worker:
         other_end.close()
 
     def receive(self) -> dict[str, Any]:
-        """The next answer.
+        """Receive the next message.
 
         Raises:
-            FailedError: if the process failed or is gone.
+            FailedError: if the process failed or has ended.
         """
         try:
             answer = self.connection.recv()
@@ -128,17 +128,17 @@ class Worker:
         return answer
 
     def iterate(self) -> dict[str, Any]:
-        """Lets the process do its work once.
+        """Run the work once in the process.
 
         Raises:
-            FailedError: if it cannot.
+            FailedError: if it fails.
         """
-        with contextlib.suppress(OSError):  # what is wrong stands in the answer
+        with contextlib.suppress(OSError):  # the next message tells what is wrong
             self.connection.send(True)
         return self.receive()
 
     def end(self) -> None:
-        """Ends the process."""
+        """End the process."""
         with contextlib.suppress(OSError):
             self.connection.send(False)
         self.process.join(timeout=30)
@@ -150,7 +150,7 @@ class Worker:
 
 @contextlib.contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables for a while."""
+    """Set environment variables within the context."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -164,7 +164,7 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def call(contender: Contender, options: Options) -> Any:
-    """What a contender's function returns, plain data, in a fresh process.
+    """Call a contender's function in a fresh process and return its result, plain data.
 
     Raises:
         FailedError: if it fails.
@@ -177,7 +177,7 @@ def call(contender: Contender, options: Options) -> Any:
 
 
 def measure(comparison: Comparison, options: Options) -> dict[str, Any]:
-    """Measures all contenders of a comparison, and checks that their results are equal in the first iterations.
+    """Measure all contenders of a comparison, and compare their results in the first iterations.
 
     Returns:
         The comparison as plain data; of each contender ``name``, ``seconds`` of each round, ``peak_gib``, ``marks``,

@@ -1,4 +1,4 @@
-"""What is measured: each module has a list ``CASES``. Imports nothing heavy."""
+"""Cases to measure: each module has a list ``CASES``. Imports no heavy package."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ SLOW = 0.5
 
 
 class Shape(NamedTuple):
-    """What one attention of a model works on: as arguments of ``MultiHeadAttention`` and shapes of its inputs."""
+    """One attention of a model: arguments of ``MultiHeadAttention`` and shapes of its inputs."""
 
     arguments: dict[str, int]
     queries: tuple[int, ...]

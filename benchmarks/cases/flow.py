@@ -14,7 +14,7 @@ MODEL = "optical-flow-perceiver"
 
 
 def overrides(options: Options, **encoder: Any) -> dict[str, Any]:
-    """What is other than in the zoo's model: these fields of the encoder, and a small model to try things out."""
+    """Changes to the zoo's model: these fields of the encoder and, for a smoke test, a small model."""
     if not options.quick:
         return {"encoder": encoder}
     narrow = dict.fromkeys(("num_self_attention_qk_channels", "num_self_attention_v_channels"), 64)
@@ -60,7 +60,7 @@ def forward(
     model = build(implementation, MODEL, overrides, options).eval()
     compute = compile_model(implementation, model, options) if compiled else model
     frames = torch.randn(batch_size, 2, 3, *size, generator=torch.Generator().manual_seed(7)).to(options.device)
-    # What the peers take: the patch of 3x3 pixels around each pixel.
+    # The input of the peers: the patch of 3x3 pixels around each pixel.
     patches = None if implementation == OURS else extract_patches(frames, 3).permute(0, 1, 4, 2, 3)
 
     @torch.inference_mode()

@@ -21,7 +21,7 @@ FILLED = 0.85
 """Share of the GPU's memory that the largest batch is to take."""
 
 TOLERANCE = 5e-2
-"""What bfloat16 leaves, relative to the largest number."""
+"""Tolerance for bfloat16, relative to the largest number."""
 
 
 def comparisons_of(
@@ -30,7 +30,7 @@ def comparisons_of(
     """Comparisons of all implementations, eager and compiled, at batch 1 and at a batch that fills the GPU.
 
     Args:
-        work: place of a function that prepares the work, as that of a contender.
+        work: import path of a function that prepares the work, as that of a contender.
         sizes: its arguments that depend on the options.
         more: other arguments of it.
     """

@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of inputs and outputs."""
+"""Growth of time and memory with the number of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDES = (46, 64, 90, 128, 182, 256, 364, 448)
 """Pixels of a square image: from 2 thousand to 200 thousand inputs, about twice as many each time."""
 
 SHALLOW = {"num_self_attention_blocks": 1, "num_self_attention_layers_per_block": 1}
-"""What happens among the latents does not depend on the inputs."""
+"""Fields of a small latent stack, whose cost does not depend on the inputs."""
 
 
 def sides(options: Options) -> tuple[int, ...]:

@@ -86,7 +86,7 @@ def memory_cases(options: Options) -> list[Comparison]:
 def model_and_logits(
     implementation: str, options: Options, overrides: dict[str, Any], compiled: bool = False
 ) -> tuple[Any, Callable[[Tensor, Tensor | None], Tensor]]:
-    """The model without dropout, and its logits of bytes (b, n): of all places, or of ours of those asked for."""
+    """The model without dropout, and its logits of bytes (b, m): at all positions, or for ours at selected ones."""
     from benchmarks.implementations import build, compile_model
 
     overrides = {**overrides, "encoder": {**overrides.get("encoder", {}), "dropout": 0.0}}
@@ -116,7 +116,7 @@ def masked_bytes(options: Options, batch_size: int, length: int) -> tuple[Tensor
 
 
 def mixed_precision(options: Options) -> Any:
-    """What everything is computed in: bf16-mixed on GPUs."""
+    """Precision of all implementations: bf16-mixed on GPUs."""
     import torch
 
     return torch.autocast(options.device, torch.bfloat16) if options.device == "cuda" else contextlib.nullcontext()
@@ -131,7 +131,7 @@ def forward(
     batch_size: int = 1,
     compiled: bool = False,
 ) -> Job:
-    """Prediction: of all places, or of some, of which the peers predict all and select."""
+    """Prediction at all positions or at some, for which the peers predict all and select."""
     import torch
 
     from benchmarks.implementations import count_parameters
@@ -166,7 +166,7 @@ def train(
     batch_size: int = 1,
     compiled: bool = False,
 ) -> Job:
-    """A training step on masked bytes: forward, backward and AdamW. Ours decodes masked places alone."""
+    """A training step on masked bytes: forward, backward and AdamW. Ours decodes masked positions only."""
     import torch
     from torch.nn.functional import cross_entropy
 

@@ -1,4 +1,4 @@
-"""Whether the data comes faster than a model can learn from it."""
+"""Throughput of the data loaders beside that of training."""
 
 from __future__ import annotations
 

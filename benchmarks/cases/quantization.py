@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QUANTIZE = "perceiver_plugins.sdk.tasks.quantization:quantize"
-"""Place of the function that quantizes a model's linear layers."""
+"""Import path of the function that quantizes a model's linear layers."""
 
 
 def comparisons(options: Options) -> list[Comparison]:
@@ -21,7 +21,7 @@ def comparisons(options: Options) -> list[Comparison]:
 
 
 def forward(options: Options, length: int, overrides: dict[str, Any]) -> Job:
-    """Prediction of all places by the quantized language model."""
+    """Prediction at all positions by the quantized language model."""
     import torch
 
     model, _ = model_and_logits(OURS, options, overrides)

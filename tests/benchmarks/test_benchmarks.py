@@ -35,7 +35,7 @@ def run_case(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: 
     return code, json.loads((folder / "results" / f"{case.name}.json").read_text())
 
 
-def test_the_language_model_beside_its_peers(tmp_path: Path) -> None:
+def test_quick_run_compares_the_language_model_with_its_peers(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     words = ["language-model-forward", "--quick", "--results", str(folder), "--contenders", HUGGING_FACE, FLOOR]
     done = subprocess.run(
@@ -66,7 +66,7 @@ def test_the_language_model_beside_its_peers(tmp_path: Path) -> None:
     assert "results/language-model-forward.png" in results
 
 
-def test_a_changed_result_is_unequal_and_a_failure_is_noted(
+def test_unequal_results_and_failures_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contenders = (
@@ -93,7 +93,7 @@ def test_a_changed_result_is_unequal_and_a_failure_is_noted(
     assert "failed: RuntimeError: there is no such peer" in rows["absent"]
 
 
-def test_a_run_of_some_cases_leaves_the_results_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_of_some_cases_keeps_the_results_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "results"
     case, other = (Case(name, name, "Text.", rows=lambda options: [ROWS], picture=None) for name in ("rows", "other"))
     _, content = run_case(case, tmp_path, monkeypatch)
@@ -137,7 +137,7 @@ ATTENTION = 2 * 4 * 5 * 5 * 3  # 2 heads of 2 examples, 5 x 5 scores of 3 channe
 LAST = 2 * 20 * 3 * 4
 
 
-def test_recorded_products_are_those_that_are_computed() -> None:
+def test_computed_products_are_recorded() -> None:
     layers = nn.Sequential(nn.Linear(6, 10), nn.GELU(), nn.Linear(10, 6))
     x = torch.randn(2, 5, 6)
 
@@ -184,7 +184,7 @@ def test_products_of_this_projects_layers_are_recorded() -> None:
         assert flop(products) == expected, path
 
 
-def test_the_fastest_way_runs() -> None:
+def test_fastest_computation_of_a_product_runs() -> None:
     for product in (Product(1, 7, 5, 3), Product(3, 2000, 8, 1000)):
         fastest(product, "cpu", torch.float32)()
 

@@ -18,7 +18,7 @@ from PIL import Image
 from perceiver_cli.main import main
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("getting-started", "training", "prediction", "conversion", "python", "plugins")
+GUIDES = ("getting-started", "your-own-data", "training", "prediction", "conversion", "python", "plugins")
 
 
 def read(page: str) -> str:

@@ -134,7 +134,7 @@ def finish(case: Case, content: dict[str, Any], folder: Path) -> str:
 
 
 def measure(case: Case, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Measure a case and return the results as plain data."""
+    """Measure a case; return plain data."""
     options: Options = chosen.options
     if case.comparisons is not None:
         comparisons = [restrict(comparison, chosen.contenders) for comparison in case.comparisons(options)]

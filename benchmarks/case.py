@@ -1,4 +1,4 @@
-"""Types that define cases. Imports no heavy package, as the command and its worker processes start with it."""
+"""Records that describe cases. Imports are light, since the command and its workers import this module first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OURS, HUGGING_FACE, KRASSERM = "perceiver-zoo", "Hugging Face", "krasserm"
 PEERS = (HUGGING_FACE, KRASSERM)
 FLOOR = "matrix products alone"
 MATRIX_RATE = "products of large matrices"
-"""Contenders that measure the machine instead of an implementation."""
+"""Contenders that measure the machine's limits instead of the work."""
 
 
 @dataclass(frozen=True)

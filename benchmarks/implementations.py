@@ -89,7 +89,7 @@ def compile_model(implementation: str, model: nn.Module, options: Options) -> An
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Count the trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

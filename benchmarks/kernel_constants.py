@@ -21,7 +21,7 @@ from perceiver_core.kernels import chunked, onednn
 
 RESULTS = Path(__file__).parent / "results" / "kernel-constants.md"
 SECONDS = 0.3
-"""Seconds for which a measurement is repeated (arbitrary)."""
+"""Seconds of a measurement; arbitrary."""
 
 LINEAR_LAYERS = ((128, 128), (512, 512), (64, 256))
 """Input and output channels."""

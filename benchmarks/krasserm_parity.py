@@ -61,7 +61,7 @@ PARTS = {
         {"num_latents": 3},
     ),
 }
-"""Unusual settings of models: fields of the encoder, of the decoder, and of the model."""
+"""Changes to a model's config: fields of its encoder, of its decoder, and of the model."""
 
 
 @dataclass(frozen=True)

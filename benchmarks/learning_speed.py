@@ -109,7 +109,7 @@ class Case:
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> Tensor:
-        """Targets of a batch."""
+        """Return the targets of a batch."""
         raise NotImplementedError
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -373,7 +373,7 @@ def machine() -> str:
 
 
 def seconds_until(run: dict[str, Any], threshold: float) -> float:
-    """Seconds at which the curve first crosses a fraction of the trivial loss, interpolated between measurements."""
+    """When the curve first crosses a share of the trivial loss, between the measured points."""
     for (before, higher), (after, lower) in zip(run["curve"], run["curve"][1:], strict=False):
         if lower <= threshold:
             return before + (after - before) * (higher - threshold) / (higher - lower)

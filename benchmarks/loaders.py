@@ -1,4 +1,4 @@
-"""Throughput of data loaders beside that of training, and of tokenisation.
+"""Throughput of data pipelines relative to training, and of tokenisation.
 
     python -m benchmarks.loaders
 
@@ -131,7 +131,7 @@ def texts(reviews: str | Path | None) -> Iterator[str]:
 
 
 def measure_tokenisation(documents: list[str], turns: int) -> list[dict[str, Any]]:
-    """Throughput of tokenisation into bytes and words."""
+    """Measure the throughput of tokenisation."""
     from perceiver_plugins.text.data.encoding import DocumentEncoder
     from perceiver_plugins.text.tokenizers import PERCEIVER_TOKENIZER, load_tokenizer
 

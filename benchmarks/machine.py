@@ -1,4 +1,4 @@
-"""Machine and versions that figures were measured with."""
+"""Description of the machine and the versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Current and peak memory of this process, and its memory before any model was created."""
+"""Memory of this process: now, at its peak, and before any model."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def mark(name: str) -> None:
 
 
 def marks() -> dict[str, float]:
-    """Return the memory that :func:`mark` recorded, by name."""
+    """Memory that :func:`mark` recorded, by name."""
     return dict(_marks)

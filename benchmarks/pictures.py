@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.case import FLOOR, MATRIX_RATE, Case
-from benchmarks.report import kib_a_place, net, number, points_of, samples_of, slope
+from benchmarks.report import kib_per_position, net, number, points_of, samples_of, slope
 
 COLOURS = ("tab:blue", "tab:orange", "tab:gray", "tab:green", "tab:red", "tab:purple")
 
@@ -83,9 +83,13 @@ def growth(content: dict[str, Any]) -> Any:
             if len(points) < 2:
                 continue
             sizes, values = zip(*points, strict=True)
-            fitted = f"slope {slope(points):.2f}" if what == "seconds" else f"{number(kib_a_place(points))} KiB a place"
+            fitted = (
+                f"slope {slope(points):.2f}"
+                if what == "seconds"
+                else f"{number(kib_per_position(points))} KiB per position"
+            )
             axes.plot(sizes, values, "o-", color=colour, label=f"{name}, {fitted}")
-        axes.set(xscale="log", yscale="log", xlabel="places", ylabel=label)
+        axes.set(xscale="log", yscale="log", xlabel="positions", ylabel=label)
         axes.grid(alpha=0.3, which="both")
         axes.legend()
     return figure

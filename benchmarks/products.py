@@ -102,7 +102,7 @@ class ProductRecorder(TorchDispatchMode):
 
 
 def record(run: Callable[[], Any]) -> Counter[Product]:
-    """Number of times that each product is computed in a run."""
+    """Record how often each product is computed in a run."""
     with ProductRecorder() as recorder:
         run()
     return recorder.products

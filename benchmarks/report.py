@@ -54,12 +54,12 @@ def number(value: float) -> str:
 
 
 def ratios(first: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Seconds of the other contender as a multiple of the first one's, round by round."""
+    """Return a contender's times as multiples of the first one's, by round."""
     return [theirs / ours for ours, theirs in zip(first, other, strict=True)]
 
 
 def samples_of(one: dict[str, Any]) -> int:
-    """Samples per iteration of a contender. 0: not counted."""
+    """Return the samples per iteration of a contender. 0: samples do not apply."""
     return one.get("facts", {}).get("samples") or one["samples"]
 
 
@@ -151,7 +151,7 @@ def comparison_table(case: Case, comparison: dict[str, Any], device: str) -> str
 def growth_table(content: dict[str, Any]) -> str:
     """Seconds and memory of each contender by size, and the slopes."""
     names = [one["name"] for one in content["comparisons"][0]["contenders"]]
-    head = ["places"]
+    head = ["positions"]
     for name in names:
         head += [f"{name}, seconds", "GiB, model"]
     rows = []
@@ -167,7 +167,7 @@ def growth_table(content: dict[str, Any]) -> str:
     for name in names:
         seconds, memory = points_of(content, name, "seconds"), points_of(content, name, "memory")
         slopes.append(number(slope(seconds)) if len(seconds) > 1 else "")
-        slopes.append(f"{number(kib_a_place(memory))} KiB a place" if len(memory) > 1 else "")
+        slopes.append(f"{number(kib_per_position(memory))} KiB per position" if len(memory) > 1 else "")
     errors = [
         f"{one['name']}, {comparison['name']}: {one['error']}"
         for comparison in content["comparisons"]
@@ -203,7 +203,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return statistics.linear_regression(x, y).slope
 
 
-def kib_a_place(points: Sequence[tuple[float, float]]) -> float:
+def kib_per_position(points: Sequence[tuple[float, float]]) -> float:
     """The slope of a straight line through sizes and GiB (by least squares)."""
     sizes, gib = zip(*points, strict=True)
     return statistics.linear_regression(sizes, gib).slope * 2**20
@@ -250,7 +250,7 @@ def unequal(content: dict[str, Any]) -> list[str]:
 
 
 def settings_line(content: dict[str, Any], machine: str) -> str:
-    """Describe how a case was measured."""
+    """Describe the settings of a measurement."""
     settings = dict(content["settings"])
     done = [len(one["seconds"]) for comparison in content.get("comparisons", ()) for one in comparison["contenders"]]
     settings["rounds"] = max(done, default=settings["rounds"])

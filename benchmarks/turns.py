@@ -31,7 +31,7 @@ class FailedError(Exception):
 
 
 def resolve(path: str) -> Any:
-    """Import the object of an import path, ``module:name``."""
+    """Import the object at ``module:name``."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -66,7 +66,7 @@ def serve(connection: Connection, contender: Contender, options: Options) -> Non
 
 
 def iteration(run: Any, options: Options, with_result: bool) -> dict[str, Any]:
-    """Run the work once; return its seconds, the peak memory of the process, and optionally the result."""
+    """Does the work once: its seconds, the process's peak so far, and the result if requested."""
     import torch
 
     cuda = options.device == "cuda"

@@ -1,4 +1,4 @@
-"""Cases to measure: each module has a list ``CASES``. Imports no heavy package."""
+"""Cases of the benchmarks: each module has a list ``CASES``. Imports are light."""
 
 from __future__ import annotations
 

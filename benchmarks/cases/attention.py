@@ -37,7 +37,7 @@ SLOW = 0.5
 
 
 class Shape(NamedTuple):
-    """One attention of a model: arguments of ``MultiHeadAttention`` and shapes of its inputs."""
+    """Arguments of a model's ``MultiHeadAttention`` and shapes of its inputs."""
 
     arguments: dict[str, int]
     queries: tuple[int, ...]

@@ -14,7 +14,7 @@ MODEL = "optical-flow-perceiver"
 
 
 def overrides(options: Options, **encoder: Any) -> dict[str, Any]:
-    """Changes to the zoo's model: these fields of the encoder and, for a smoke test, a small model."""
+    """Return changes to the zoo's model: these fields of the encoder, and small sizes for a trial."""
     if not options.quick:
         return {"encoder": encoder}
     narrow = dict.fromkeys(("num_self_attention_qk_channels", "num_self_attention_v_channels"), 64)
@@ -35,7 +35,7 @@ def comparisons(options: Options) -> list[Comparison]:
     work = f"{__name__}:forward"
     contenders = [Contender(name, work, {"implementation": name, **sizes(options)}) for name in (OURS, *PEERS)]
     at_once = {"implementation": OURS, "at_once": True, **sizes(options)}
-    contenders.insert(1, Contender(f"{OURS}, all places decoded at once", work, at_once))
+    contenders.insert(1, Contender(f"{OURS}, all positions decoded at once", work, at_once))
     return [Comparison(with_floor(contenders), max_rounds=3)]
 
 
@@ -80,7 +80,7 @@ CASES = [
         "optical-flow",
         "Optical flow, forward",
         "The optical flow model of the Perceiver IO paper on a pair of frames of 368x496 pixels, in single "
-        "precision. What is decoded together is a part of the places unless said otherwise.",
+        "precision. Positions are decoded in chunks unless stated otherwise.",
         comparisons,
     )
 ]

@@ -21,7 +21,7 @@ FILLED = 0.85
 """Share of the GPU's memory that the largest batch is to take."""
 
 TOLERANCE = 5e-2
-"""Tolerance for bfloat16, relative to the largest number."""
+"""Tolerance of bfloat16, relative to the largest number."""
 
 
 def comparisons_of(
@@ -198,7 +198,7 @@ CASES = [
     Case(
         "gpu-language-model-forward",
         "GPU: language model, forward",
-        "The same, prediction of all places.",
+        "The same, prediction of all positions.",
         comparisons_of("benchmarks.cases.language_model:forward", language_model.sizes),
         device="cuda",
     ),

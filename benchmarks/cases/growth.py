@@ -12,7 +12,7 @@ SIDES = (46, 64, 90, 128, 182, 256, 364, 448)
 """Pixels of a square image: from 2 thousand to 200 thousand inputs, about twice as many each time."""
 
 SHALLOW = {"num_self_attention_blocks": 1, "num_self_attention_layers_per_block": 1}
-"""Fields of a small latent stack, whose cost does not depend on the inputs."""
+"""A single self-attention layer, since its cost does not depend on the inputs."""
 
 
 def sides(options: Options) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ MODEL = "vision-perceiver-fourier"
 
 
 def overrides(options: Options, **encoder: Any) -> dict[str, Any]:
-    """Changes to the zoo's model: these fields of the encoder and, for a smoke test, a small model."""
+    """Return changes to the zoo's model: these fields of the encoder, and small sizes for a trial."""
     if not options.quick:
         return {"encoder": encoder}
     narrow = dict.fromkeys(("num_self_attention_qk_channels", "num_self_attention_v_channels"), 64)

@@ -116,7 +116,7 @@ def masked_bytes(options: Options, batch_size: int, length: int) -> tuple[Tensor
 
 
 def mixed_precision(options: Options) -> Any:
-    """Precision of all implementations: bf16-mixed on GPUs."""
+    """Context of the precision: bf16-mixed on GPUs."""
     import torch
 
     return torch.autocast(options.device, torch.bfloat16) if options.device == "cuda" else contextlib.nullcontext()
@@ -131,7 +131,7 @@ def forward(
     batch_size: int = 1,
     compiled: bool = False,
 ) -> Job:
-    """Prediction at all positions or at some, for which the peers predict all and select."""
+    """Prediction: of all positions, or of some, of which the peers predict all and select."""
     import torch
 
     from benchmarks.implementations import count_parameters
@@ -202,21 +202,21 @@ def train(
 
 
 _STEP = (
-    "15 % of the bytes are masked, no dropout: forward, backward and AdamW, which is fused here; here the masked "
-    "places alone are decoded."
+    "15 % of the bytes are masked, no dropout: forward, backward and AdamW. Ours is fused, and decodes only masked "
+    "positions."
 )
 
 CASES = [
     Case(
         "language-model-forward",
         "Language model, forward",
-        "The model of the Perceiver IO paper on 2048 bytes, batch 1, in single precision; all places are decoded.",
+        "The model of the Perceiver IO paper on 2048 bytes, batch 1, in single precision; all positions are decoded.",
         lambda options: forward_cases(options, None),
     ),
     Case(
         "language-model-positions",
-        f"Language model, {NUM_POSITIONS} places asked for",
-        f"The same where the bytes of {NUM_POSITIONS} places are wanted. The peers decode all and select.",
+        f"Language model, {NUM_POSITIONS} positions requested",
+        f"The same for the bytes of {NUM_POSITIONS} positions. The peers decode all and select.",
         lambda options: forward_cases(options, NUM_POSITIONS),
     ),
     Case(

@@ -1,4 +1,4 @@
-"""Throughput of the data loaders beside that of training."""
+"""Throughput of data pipelines beside that of training."""
 
 from __future__ import annotations
 

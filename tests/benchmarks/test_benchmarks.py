@@ -118,7 +118,7 @@ def test_slopes() -> None:
     assert report.slope([(size, 3e-6 * size**1.5) for size in sizes]) == pytest.approx(1.5)
     # A constant part counts less in the larger half.
     assert report.slope([(size, 1.0 + size) for size in sizes]) == pytest.approx(1.0, abs=1e-3)
-    assert report.kib_a_place([(size, 0.5 + 7 * size / 2**20) for size in sizes]) == pytest.approx(7.0)
+    assert report.kib_per_position([(size, 0.5 + 7 * size / 2**20) for size in sizes]) == pytest.approx(7.0)
 
 
 def test_differences_are_relative_to_the_largest_number() -> None:

@@ -1,4 +1,4 @@
-"""Python environments of their own, into which tests install packages with pip."""
+"""Virtual environments into which tests install packages with pip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """How a process ended, and what it printed."""
+    """Exit code and output of a process."""
 
     code: int
     out: str

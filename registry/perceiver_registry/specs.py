@@ -116,7 +116,7 @@ class _Checked:
     def places(self) -> Names:
         """Deprecated since interface 2.0: use ``import_paths``."""
         warnings.warn("places is deprecated since interface 2.0: use import_paths", DeprecationWarning, stacklevel=2)
-        return self.import_paths  # type: ignore[attr-defined, no-any-return]
+        return self.import_paths  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

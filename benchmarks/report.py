@@ -84,8 +84,8 @@ Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 
 def comparison_table(case: Case, comparison: dict[str, Any], device: str) -> str:
-    """The table of one comparison."""
-    from benchmarks.case import FLOOR, MATRIX_RATE
+    """Format one comparison as a table."""
+    from benchmarks.case import MATRIX_RATE
 
     contenders = comparison["contenders"]
     first = contenders[0]
@@ -101,9 +101,6 @@ def comparison_table(case: Case, comparison: dict[str, Any], device: str) -> str
     def rate(one: dict[str, Any]) -> float | None:
         gflop = one.get("facts", {}).get("gflop")
         return gflop / statistics.median(one["seconds"]) if gflop else None
-
-    def gib(value: float | None, one: dict[str, Any]) -> str:
-        return "" if value is None or one["name"] in (FLOOR, MATRIX_RATE) else f"{value:.2f}"
 
     def difference(one: dict[str, Any]) -> str:
         if one.get("difference") is None:
@@ -132,20 +129,32 @@ def comparison_table(case: Case, comparison: dict[str, Any], device: str) -> str
             ("share of that of large matrices", lambda one: f"{rate(one) / rate(best):.0%}" if rate(one) else "")  # type: ignore[operator]
         )
     if case.memory:
-        columns.append(("GiB, peak", lambda one: gib(one["peak_gib"], one)))
-        if device == "cpu":
-            columns.append(("net", lambda one: gib(net(one, "torch"), one)))
-            columns.append(("model", lambda one: gib(net(one, "imports"), one)))
+        columns += memory_columns(device)
     if any(one.get("difference") is not None for one in contenders):
         columns.append(("difference", difference))
-    rows = []
-    for one in contenders:
-        if "error" in one or not one["seconds"]:
-            error = one.get("error", "not measured")
-            rows.append([one["name"], f"failed: {error}", *[""] * (len(columns) - 2)])
-        else:
-            rows.append([value(one) for _, value in columns])
-    return markdown([name for name, _ in columns], rows)
+    return markdown([name for name, _ in columns], [row_of(one, columns) for one in contenders])
+
+
+def memory_columns(device: str) -> list[Column]:
+    """Columns of the memory that contenders use; without those that only multiply matrices."""
+    from benchmarks.case import FLOOR, MATRIX_RATE
+
+    def gib(value: float | None, one: dict[str, Any]) -> str:
+        return "" if value is None or one["name"] in (FLOOR, MATRIX_RATE) else f"{value:.2f}"
+
+    columns: list[Column] = [("GiB, peak", lambda one: gib(one["peak_gib"], one))]
+    if device == "cpu":
+        columns.append(("net", lambda one: gib(net(one, "torch"), one)))
+        columns.append(("model", lambda one: gib(net(one, "imports"), one)))
+    return columns
+
+
+def row_of(contender: dict[str, Any], columns: Sequence[Column]) -> list[str]:
+    """Row of a contender; if it failed, its error is in the second column."""
+    if "error" in contender or not contender["seconds"]:
+        error = contender.get("error", "not measured")
+        return [contender["name"], f"failed: {error}", *[""] * (len(columns) - 2)]
+    return [value(contender) for _, value in columns]
 
 
 def growth_table(content: dict[str, Any]) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
+from typing import TYPE_CHECKING
 
 from perceiver_registry.hooks import PROJECT
 from perceiver_registry.plugins import is_same_distribution
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 DISTRIBUTIONS = {
     "cv2": "opencv-python",
@@ -96,21 +101,27 @@ def _distributions_with_plugins() -> Iterator[Distribution]:
 
 
 def _requirements(distribution: Distribution) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the requirements of each extra by name, first those of none (""); they are pip's arguments."""
-    from packaging.requirements import InvalidRequirement, Requirement
+    """Yield the extras of a distribution, first "" (the base), and pip's arguments by name for what each adds."""
+    parsed = list(_parse_requirements(distribution.requires or ()))
+    base = _matching(parsed, "")
+    yield "", base
+    for extra in distribution.metadata.get_all("Provides-Extra") or ():
+        yield extra, {name: text for name, text in _matching(parsed, extra).items() if name not in base}
 
-    parsed = []
-    for line in distribution.requires or ():
-        try:
-            parsed.append(Requirement(line))
-        except InvalidRequirement:
-            continue
-    base: dict[str, str] = {}
-    for extra in ("", *(distribution.metadata.get_all("Provides-Extra") or ())):
-        matching = {
-            each.name: f"{each.name}{each.specifier}"
-            for each in parsed
-            if each.marker is None or each.marker.evaluate({"extra": extra})
-        }
-        yield extra, matching if not extra else {name: text for name, text in matching.items() if name not in base}
-        base = base or matching
+
+def _parse_requirements(lines: Iterable[str]) -> Iterator[Requirement]:
+    """Parse requirements and skip invalid ones, which the metadata of an installed distribution may contain."""
+    from packaging import requirements
+
+    for line in lines:
+        with contextlib.suppress(requirements.InvalidRequirement):
+            yield requirements.Requirement(line)
+
+
+def _matching(requirements: Iterable[Requirement], extra: str) -> dict[str, str]:
+    """Return pip's arguments by name for the requirements of an extra and of the base."""
+    return {
+        each.name: f"{each.name}{each.specifier}"
+        for each in requirements
+        if each.marker is None or each.marker.evaluate({"extra": extra})
+    }

@@ -213,14 +213,8 @@ def override_state(saved: Mapping[str, Any], current: Mapping[str, Any], checkpo
     Raises:
         UserError: if the layer-wise learning rate decay differs, which decides the parameter groups.
     """
-    was, now = ("null" if config.get(LAYER_DECAY) is None else config[LAYER_DECAY] for config in (saved, current))
-    if was != now:
-        raise UserError(
-            f"--optimizer.layer_decay: {now}, but the checkpoint was saved with {was} (resume with "
-            f"--optimizer.layer_decay={was}, or start a new run with --model.params)"
-        )
-    arguments = {key: value for key, value in current.items() if key not in OWN_KEYS}
-    changed = {key: value for key, value in arguments.items() if saved.get(key) != value}
+    _check_layer_decay(saved.get(LAYER_DECAY), current.get(LAYER_DECAY))
+    changed = {key: value for key, value in current.items() if key not in OWN_KEYS and saved.get(key) != value}
     lr = changed.pop("lr", None)
     groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]
     for group in groups:
@@ -230,6 +224,15 @@ def override_state(saved: Mapping[str, Any], current: Mapping[str, Any], checkpo
             _rescale(group, saved.get("lr"), lr)
     if lr is not None:
         _set_base_rates(checkpoint.get("lr_schedulers", []), group_rates(groups, lr))
+
+
+def _check_layer_decay(saved: float | None, current: float | None) -> None:
+    if saved != current:
+        previous, given = ("null" if value is None else value for value in (saved, current))
+        raise UserError(
+            f"--optimizer.layer_decay: {given}, but the checkpoint was saved with {previous} (resume with "
+            f"--optimizer.layer_decay={previous}, or start a new run with --model.params)"
+        )
 
 
 def _set_base_rates(schedules: Iterable[dict[str, Any]], rates: list[float]) -> None:

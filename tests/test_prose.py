@@ -26,9 +26,9 @@ PLACE = re.compile(r"(?<![a-z])places?(?![a-z])", re.IGNORECASE)
 """The word in prose, and as a part of a name in snake case."""
 
 IDIOMS = re.compile(
-    r"in[- ]place\b|\b(take|takes|took|taking) place\b|\bdecimal places?\b"
-    r"|\bnum_places\b"  # a flag of optical flow
-    r"|\w+\.places\b|\bplaces_can_be_imported\b|`places`",  # old names in docs/interface.md
+    r"in[-_ ]place\b|\b(take|takes|took|taking) place\b|\bdecimal places?\b"
+    r"|(num|audio|video)_places(?![a-z])"  # flags of optical flow and of the multimodal autoencoder
+    r"|\.places\b|\bdef places\(|`places`|\bplaces_(can_be_imported|are_decoded_alone)\b",  # deprecated names
     re.IGNORECASE,
 )
 """Standard uses of the word, and documented names that keep it."""

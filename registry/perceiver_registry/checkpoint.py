@@ -79,10 +79,10 @@ class Checkpoint:
 
     @classmethod
     def from_content(cls, content: dict[str, Any], path: str | Path) -> Checkpoint:
-        """Read the description in what :func:`open_checkpoint` returned.
+        """Create a checkpoint from the content that :func:`open_checkpoint` returned.
 
         Raises:
-            UserError: if there is none, or if it is damaged.
+            UserError: if the description is missing or damaged.
             PluginError: if it needs a plugin that is not installed; the message gives the pip command.
         """
         if KEY not in content:
@@ -103,10 +103,10 @@ class Checkpoint:
 
     @property
     def state_dict(self) -> Mapping[str, Tensor]:
-        """The state dict of the task's module.
+        """State dict of the task's module.
 
         Raises:
-            UserError: if there is none.
+            UserError: if the checkpoint has no weights.
         """
         state = self.content.get("state_dict")
         if not isinstance(state, Mapping):
@@ -115,10 +115,10 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The state dict of the model within the task's module.
+        """State dict of the model within the task's module.
 
         Raises:
-            UserError: if there is none.
+            UserError: if the checkpoint has no weights.
         """
         return _split(self.state_dict)[0]
 

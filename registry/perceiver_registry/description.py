@@ -111,7 +111,7 @@ class PluginVersions:
 
     @property
     def differ(self) -> bool:
-        """Whether another release is installed. Builds of one release (``1.0+local``) are equal."""
+        """Return whether another release is installed. Builds of one release (``1.0+local``) are equal."""
         return self.installed is not None and self.installed.partition("+")[0] != self.written.partition("+")[0]
 
     def __str__(self) -> str:

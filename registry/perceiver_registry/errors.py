@@ -47,7 +47,7 @@ def in_one_line(error: BaseException) -> str:
 
 
 def near(name: str, known: Iterable[str], listed: Iterable[str] | str | None = None) -> str:
-    """Suggest similar names for an unknown name or, if there are none, list some known ones.
+    """Suggest similar names for an unknown name, or list some known names if none is similar.
 
     Args:
         name: the unknown name.

@@ -1,7 +1,7 @@
-"""Types of options, described in words for messages, and values converted to them.
+"""Conversion of option values to their types, and descriptions of types for error messages.
 
-jsonargparse converts values, but its errors speak of Python's types and of itself. Messages are composed here from the
-type hint instead, so that they do not depend on the wording of a version of jsonargparse.
+jsonargparse converts the values. Its error messages contain Python types and its own internals, so messages are
+composed here from the type hint, independently of the version of jsonargparse.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ WORDS: Mapping[Any, list[str]] = {
     type(None): ["null", "null"],
     datetime.timedelta: ["a duration", "durations"],
 }
-"""Types in words: the alternatives of one value, and, last, several values."""
+"""Descriptions of types: the alternatives of a single value, followed by the plural."""
 
 SUGGESTION_CUTOFF = 0.5
-"""Similarity from which a choice is suggested, as in :func:`perceiver_registry.errors.near`."""
+"""Minimum similarity of suggested choices, as in :func:`perceiver_registry.errors.near`."""
 
 
 class ConversionError(ValueError):
-    """A value that is not of an option's type.
+    """A value does not have the option's type.
 
     Args:
-        message: what the value must be, and what it is.
-        cause: message of the library that refused it. It may hold more than one line, and is not for people.
+        message: expected type and actual value.
+        cause: message of the library that rejected the value; may have several lines, for debugging only.
     """
 
     def __init__(self, message: str, cause: str):
@@ -46,34 +46,35 @@ class ConversionError(ValueError):
 
 
 def convert(hint: Any, value: Any) -> Any:
-    """Convert a value, which may be the text of a flag, to the type of an option.
+    """Convert a value from a flag or a config file to the type of an option.
 
     Args:
-        hint: the type hint.
-        value: a text or plain data. None: it is not given, which is right for any type.
+        hint: the option's type hint.
+        value: string or plain data. None: not given, valid for any type.
 
     Returns:
-        The value: a tuple where plain data has a list, a number where a flag has its digits, and so on.
+        The converted value: a tuple for a list, a number for a string of digits, and so on.
 
     Raises:
-        ConversionError: if the value is of another type; the message is "must be ..., got ...".
+        ConversionError: if the value has another type; the message is "must be ..., got ...".
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:
-        return parser.parse_object({"value": copy.deepcopy(value)}).as_dict()["value"]  # it changes its argument
+        # parse_object modifies its argument.
+        return parser.parse_object({"value": copy.deepcopy(value)}).as_dict()["value"]
     except ArgumentError as error:
         raise ConversionError(requirement(hint, value), str(error)) from error
 
 
 def requirement(hint: Any, value: Any) -> str:
-    """Compose what a value of an option must be, and what it is: "must be a whole number, got 'five'".
+    """Compose the message about a value of a wrong type: "must be a whole number, got 'five'".
 
     Args:
-        hint: the option's type.
-        value: the value, which is not of that type.
+        hint: the option's type hint.
+        value: the value, which does not have that type.
     """
     described = describe_type(hint)
     if not described:
@@ -88,7 +89,7 @@ def describe_type(hint: Any) -> str:
     """Describe the values of a type: "a whole number", "'normal' or 'local'", "a list of texts or null".
 
     Returns:
-        The description; empty if the type says nothing about its values.
+        The description, empty for types that do not restrict their values.
     """
     words = list(dict.fromkeys(word for part in _parts(hint) for word in _words(part)))
     implied = {word.strip("'") for word in words if word.startswith("'")}  # 32 beside '32'
@@ -100,15 +101,16 @@ def describe_type(hint: Any) -> str:
 
 
 def choices(hint: Any) -> list[str]:
-    """List the values that a type names, as a flag has them; empty if it names none.
+    """List the values that a type enumerates, as written in a flag.
 
-    They are those of literals, the names of enumerations' members, true, false and null.
+    These are the values of literals, the member names of enumerations, true, false and null.
     """
-    return list(dict.fromkeys(word.strip("'") for part in _parts(hint) if _names_values(part) for word in _words(part)))
+    words = (word for part in _parts(hint) if _enumerates_values(part) for word in _words(part))
+    return list(dict.fromkeys(word.strip("'") for word in words))
 
 
 def classes(hint: Any) -> Iterator[type]:
-    """Yield the classes of which a type takes instances, also within lists."""
+    """Yield the classes whose instances a type accepts, including item types of lists."""
     for part in _parts(hint):
         if get_origin(part) is not None and get_origin(part) is not Literal:
             yield from (each for argument in get_args(part) for each in classes(argument))
@@ -117,12 +119,12 @@ def classes(hint: Any) -> Iterator[type]:
 
 
 def has_options(hint: Any) -> bool:
-    """Return whether values of a type may have options of their own, as objects of classes and mappings have."""
+    """Return whether values of a type may have options of their own, as objects and mappings do."""
     return not all(part in WORDS or get_origin(part) is Literal or _is_enumeration(part) for part in _parts(hint))
 
 
 def subclasses(base: type) -> Iterator[type]:
-    """Yield the subclasses of a class that are imported, each before its own."""
+    """Yield all imported subclasses of a class, each before its own subclasses."""
     each: type
     for each in base.__subclasses__():
         yield each
@@ -130,12 +132,12 @@ def subclasses(base: type) -> Iterator[type]:
 
 
 def subclass_names(base: type) -> Iterator[str]:
-    """Yield the names of the public subclasses of a class that are imported."""
+    """Yield the names of the imported public subclasses of a class."""
     return (each.__name__ for each in subclasses(base) if not each.__name__.startswith("_"))
 
 
 def spell(value: Any) -> str:
-    """Write a value as a flag or a config file has it, shortened."""
+    """Format a value as in a flag or a config file, shortened."""
     if isinstance(value, str):
         return repr(shorten(value))
     if isinstance(value, bool):
@@ -149,7 +151,7 @@ def enumerate_or(words: Sequence[str]) -> str:
 
 
 def _parts(hint: Any) -> Iterator[Any]:
-    """The alternatives of a type, without annotations."""
+    """Yield the members of a union, without annotations."""
     if get_origin(hint) in (Union, types.UnionType):
         for part in get_args(hint):
             yield from _parts(part)
@@ -159,12 +161,12 @@ def _parts(hint: Any) -> Iterator[Any]:
         yield hint
 
 
-def _names_values(part: Any) -> bool:
+def _enumerates_values(part: Any) -> bool:
     return get_origin(part) is Literal or part in (bool, type(None)) or _is_enumeration(part)
 
 
 def _words(part: Any) -> list[str]:
-    """One alternative in words, or the values that it names; empty if it has no words."""
+    """Return the description of a member of a union, or the values that it enumerates; empty for other types."""
     if part in WORDS:
         return WORDS[part][:-1]
     if get_origin(part) is Literal:
@@ -178,9 +180,9 @@ def _words(part: Any) -> list[str]:
 
 
 def _collection_words(part: Any) -> str:
-    """A collection in words; empty if it is none."""
+    """Describe a collection type; empty for other types."""
     origin, arguments = get_origin(part) or part, get_args(part)
-    if not _is_of_python(origin) or not issubclass(origin, Iterable):
+    if not _is_standard_class(origin) or not issubclass(origin, Iterable):
         return ""
     if issubclass(origin, Mapping):
         return "a mapping"
@@ -191,7 +193,7 @@ def _collection_words(part: Any) -> str:
 
 
 def _item_words(hint: Any) -> str:
-    """The items of a list in words."""
+    """Describe the items of a list, in the plural."""
     parts = list(_parts(hint))
     words = [WORDS[part][-1] if part in WORDS else f"{part.__name__}s" for part in parts if _has_plural(part)]
     return enumerate_or(words) or "values"
@@ -206,13 +208,13 @@ def _is_enumeration(part: Any) -> bool:
 
 
 def _is_class_of_objects(part: Any) -> bool:
-    """Whether a type is a class whose objects are made of a name and options. Tensors are numbers in a flag."""
-    is_plain = not inspect.isclass(part) or _is_of_python(part) or _is_enumeration(part)
+    """Return whether flags create objects of a class from its name and options. Tensors are written as numbers."""
+    is_plain = not inspect.isclass(part) or _is_standard_class(part) or _is_enumeration(part)
     return not is_plain and part.__name__ != "Tensor"
 
 
-def _is_of_python(part: Any) -> bool:
-    """Whether a class is one of Python's own."""
+def _is_standard_class(part: Any) -> bool:
+    """Return whether a type is a class of the standard library."""
     return inspect.isclass(part) and part.__module__.partition(".")[0] in sys.stdlib_module_names
 
 

@@ -30,7 +30,7 @@ REMOVED = {"conversions": "register a format with the hook perceiver_formats; se
 """Removed arguments of specs of interface 1, with their replacements."""
 
 DECLARATION = "PERCEIVER_INTERFACE"
-"""Name of the variable in a plugin's module with its interface version."""
+"""Variable of a plugin's module with its interface version."""
 
 OWN_DISTRIBUTION = "perceiver-zoo"
 """Distribution of this project and of the built-in plugins."""
@@ -69,16 +69,16 @@ class Plugin:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a local file, which is not installed."""
+        """Return whether the plugin is a local file, which is not installed."""
         return self.version == LOCAL
 
     def is_of(self, distribution: str) -> bool:
-        """Return whether it belongs to a distribution, whose name may have any spelling that pip accepts."""
+        """Return whether the plugin belongs to a distribution, whose name may have any spelling that pip accepts."""
         return is_same_distribution(self.distribution, distribution)
 
 
 def is_same_distribution(one: str, other: str) -> bool:
-    """Return whether two names are equal up to case and to dots and underscores for hyphens."""
+    """Compare two distribution names, ignoring case and treating dots and underscores as hyphens."""
     one, other = (re.sub(r"[-_.]+", "-", name).lower() for name in (one, other))
     return one == other
 
@@ -129,13 +129,13 @@ def load(plugin: Plugin, import_it: Callable[[], object]) -> LoadedPlugin:
 
     Args:
         plugin: name, distribution and version.
-        import_it: returns the module, or object, that implements the hooks.
+        import_it: function that returns the module or object with the hooks.
     """
     start = time.perf_counter()
     specs: tuple[Spec, ...] = ()
     interface = error = None
     try:
-        # Keep what a plugin prints out of a command's output.
+        # Plugins may print when they are imported, and a command's output may be JSON.
         with contextlib.redirect_stdout(sys.stderr):
             with _plugin_errors("cannot be imported"):
                 implementation = import_it()
@@ -211,7 +211,7 @@ def _hook_functions(implementation: object) -> dict[str, list[Callable[..., obje
     """Return the functions of a plugin that implement hooks, by hook name.
 
     Raises:
-        PluginError: if there are none, or if one implements an unknown hook or is a hook wrapper.
+        PluginError: if the plugin implements no hook, an unknown one or a hook wrapper.
     """
     # One manager per plugin, since pluggy keeps part of a plugin that it rejects.
     manager = pluggy.PluginManager(hooks.PROJECT)
@@ -231,7 +231,7 @@ def _hook_functions(implementation: object) -> dict[str, list[Callable[..., obje
 def _refuse_wrappers(implementation: object, manager: pluggy.PluginManager) -> None:
     """Raise PluginError if a function is a hook wrapper, since hooks of different plugins are called independently.
 
-    pluggy's own error about a wrapper does not say what to write instead.
+    pluggy's own error about wrappers suggests no replacement.
     """
     for name in dir(implementation):
         options: Mapping[str, object] = manager.parse_hookimpl_opts(implementation, name) or {}

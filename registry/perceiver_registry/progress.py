@@ -1,4 +1,4 @@
-"""Lines of progress: when they are due, and what they say."""
+"""Progress lines with rate and remaining time."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import time
 from collections.abc import Callable
 
 FIRST_AFTER = 5.0
-"""Seconds until the first line, and between two lines at least. Arbitrary: shorter work needs none."""
+"""Minimum seconds before the first line and between two lines. Arbitrary: shorter work needs no progress."""
 
 INTERVAL = 30.0
-"""Seconds between two lines, unless a tenth of the work is done before. Arbitrary."""
+"""Seconds between two lines, unless a tenth of the work is done earlier. Arbitrary."""
 
 MAX_INTERVAL = 600.0
-"""Seconds between two lines of work that takes days. Arbitrary."""
+"""Maximum seconds between two lines, which work of several days reaches. Arbitrary."""
 
 
 class ProgressLines:
     """Decide when to report progress, and measure rate and remaining time.
 
     Args:
-        unit: what is counted, in the plural.
-        clock: returns the time in seconds.
+        unit: counted unit, in the plural ("steps").
+        clock: function that returns the time in seconds.
     """
 
     def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic):
@@ -30,17 +30,21 @@ class ProgressLines:
         self.restart(0)
 
     def restart(self, done: int) -> None:
-        """Begin to measure, at a count that need not be 0 where work is resumed."""
+        """Restart the measurement.
+
+        Args:
+            done: units done so far, not 0 for resumed work.
+        """
         self.began = self.reported = self.clock()
         self.done_before = self.done_reported = done
 
     def line(self, done: int, total: int | None, limit: float | None = None) -> str | None:
-        """Return what is done, the rate and the remaining time if a report is due, otherwise None.
+        """Return a line with progress, rate and remaining time if one is due, otherwise None.
 
         Args:
-            done: how much is done.
-            total: how much there is to do; None: unknown.
-            limit: seconds after which the work ends in any case; None: no limit.
+            done: units done.
+            total: units in total. None: unknown.
+            limit: remaining seconds of a time limit. None: no limit.
         """
         now = self.clock()
         if not self._is_due(now, done, total):
@@ -57,7 +61,7 @@ class ProgressLines:
         return ", ".join(parts)
 
     def _is_due(self, now: float, done: int, total: int | None) -> bool:
-        """Whether to report: the first progress, a tenth of all work, or at the end of an interval."""
+        """Return whether a line is due: after the first progress, after a tenth of the work, or after an interval."""
         waited = now - self.reported
         new = done - self.done_reported
         first = new > 0 and self.done_reported == self.done_before
@@ -67,7 +71,7 @@ class ProgressLines:
 
 
 def duration(seconds: float) -> str:
-    """A duration as a person says it: "45 s", "12 min", "3 h 20 min", "2 d 5 h"."""
+    """Format a duration: "45 s", "12 min", "3 h 20 min", "2 d 5 h"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -115,7 +115,8 @@ class _Checked:
     @property
     def places(self) -> Names:
         """Deprecated since interface 2.0: use ``import_paths``."""
-        warnings.warn("places is deprecated since interface 2.0: use import_paths", DeprecationWarning, stacklevel=2)
+        message = f"{type(self).__name__}.places is deprecated since interface 2.0: use import_paths"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
         return self.import_paths  # type: ignore[attr-defined]
 
 

@@ -114,7 +114,7 @@ def test_local_paths_and_text_are_accepted(path):
     [
         ("--trainer.logger.tracking_uri", "http://localhost:5000"),
         ("--data.dataset", "http://mattmahoney.net/dc/enwik8.zip"),
-        ("--data.label_names", ["http://schema.org/Person", "http://schema.org/Place"]),
+        ("--data.label_names", ["http://schema.org/Person", "http://schema.org/Event"]),
         ("--data.text_column", "http://schema.org/text"),
     ],
 )

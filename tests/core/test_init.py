@@ -55,7 +55,7 @@ def test_weights_are_drawn_from_a_normal_distribution_of_the_given_scale(wide):
     assert within == pytest.approx(0.683, abs=0.01)  # of a normal distribution within one deviation
 
 
-def test_local_positions_latents_and_queries_are_the_same_sines_and_cosines_of_their_place(wide):
+def test_local_positions_latents_and_queries_share_the_sinusoidal_table(wide):
     model = wide(init="local")
     tables = (model.input_adapter.positions, model.encoder.latents, model.output_adapter.query_provider.queries)
     for table, scale in zip(tables, (0.05, 0.05, 0.2), strict=True):

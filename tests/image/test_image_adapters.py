@@ -299,7 +299,7 @@ def test_pretrained_weights_are_loaded(monkeypatch, tmp_path, randomise_all):
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", SIZES)
-def test_the_places_are_the_grids_row_by_row(adapter, size):
+def test_positions_follow_the_grid_row_by_row(adapter, size):
     x = adapt(adapter, torch.randn(1, 2, *size))
     height, width = adapter.grid(*size)
     assert x.shape == (1, height * width, adapter.num_input_channels)
@@ -311,7 +311,7 @@ def test_the_places_are_the_grids_row_by_row(adapter, size):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["pixels", "learned", "conv", "patches"])
-def test_a_change_of_pixels_is_seen_at_their_place(name, randomise_all):
+def test_changed_pixels_affect_their_own_position_most(name, randomise_all):
     """The largest change is at the input position of the changed pixels."""
     adapter_type, config = ADAPTERS[name]
     adapter = randomise_all(adapter_type.from_config(config)).eval()

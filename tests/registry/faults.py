@@ -1,4 +1,4 @@
-"""Sound adapters, and broken ones: each breaks one sentence of the contract, in the way that people do."""
+"""Valid adapters, and faulty ones that each violate a single check of the contract."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from perceiver_plugins.sdk.data import PadCollator
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import AdapterSpec
 
-# Sound ones
+# Valid adapters
 
 
 @dataclass
 class FramesEncoderConfig(EncoderConfig):
-    """An encoder of frames of a spectrogram.
+    """Encoder of spectrogram frames.
 
     Args:
-        num_bins: numbers in a frame.
-        max_frames: the longest sequence.
+        num_bins: number of frequency bins per frame.
+        max_frames: maximum length of a sequence.
     """
 
     num_bins: int = 5
@@ -46,7 +46,7 @@ class FramesEncoderConfig(EncoderConfig):
 
 
 class Frames(InputAdapter):
-    """Floating point numbers, with padding."""
+    """Input adapter of padded floating point sequences."""
 
     def __init__(self, num_bins: int, max_frames: int):
         super().__init__(num_input_channels=8)
@@ -83,7 +83,7 @@ class Frames(InputAdapter):
 
 @dataclass
 class NotesEncoderConfig(EncoderConfig):
-    """An encoder of notes of a melody.
+    """Encoder of the notes of a melody.
 
     Args:
         num_pitches: number of pitches.
@@ -93,7 +93,7 @@ class NotesEncoderConfig(EncoderConfig):
 
 
 class Notes(InputAdapter):
-    """Whole numbers, without padding, as many as there are."""
+    """Input adapter of integer sequences of any length, without padding."""
 
     def __init__(self, num_pitches: int):
         super().__init__(num_input_channels=6)
@@ -114,7 +114,7 @@ class Notes(InputAdapter):
 
 @dataclass
 class ChordsDecoderConfig(DecoderConfig):
-    """A decoder of chords.
+    """Decoder of chords.
 
     Args:
         num_chords: number of chords.
@@ -124,7 +124,7 @@ class ChordsDecoderConfig(DecoderConfig):
 
 
 class Chords(OutputAdapter):
-    """A chord and its volume for each of several places."""
+    """Output adapter of a chord and its volume per position."""
 
     def __init__(self, queries: QueryProvider, num_chords: int):
         super().__init__(queries)
@@ -140,7 +140,7 @@ class Chords(OutputAdapter):
 
 
 class ScaledFrames(Frames):
-    """Normalised frames, with their scale in the context."""
+    """Input adapter of normalised frames, whose scale is in the context."""
 
     def forward(self, batch):
         scale = batch["frames"].abs().mean(dim=(1, 2), keepdim=True)
@@ -148,7 +148,7 @@ class ScaledFrames(Frames):
 
 
 class ScaledChords(Chords):
-    """Output that reads the context of :class:`ScaledFrames`."""
+    """Output adapter that reads the context of :class:`ScaledFrames`."""
 
     def forward(self, decoded):
         return self.linear(decoded)
@@ -173,7 +173,7 @@ CHORDS = AdapterSpec("chords", "output", "faults:Chords", "faults:ChordsDecoderC
 
 
 class FramesReader(Reader):
-    """Reads a number of frames."""
+    """Reader of examples written as a number of frames."""
 
     @classmethod
     def example(cls, input_adapter, folder):
@@ -211,7 +211,7 @@ class UndecoratedConfig(FramesEncoderConfig):
 
 @dataclass
 class CarelessConfig(FramesEncoderConfig):
-    """Forgets the base class."""
+    """Config that does not call the base class's ``__post_init__``."""
 
     def __post_init__(self) -> None:
         require_positive(self, "num_bins")
@@ -219,7 +219,7 @@ class CarelessConfig(FramesEncoderConfig):
 
 @dataclass
 class TupleConfig(FramesEncoderConfig):
-    """Is another one after YAML, which has lists.
+    """Config with a tuple, which YAML reads as a list.
 
     Args:
         band: lowest and highest frequency.
@@ -230,7 +230,7 @@ class TupleConfig(FramesEncoderConfig):
 
 @dataclass
 class UndocumentedConfig(FramesEncoderConfig):
-    """An encoder of frames."""
+    """Encoder of frames."""
 
     window: str = "hann"
 
@@ -267,14 +267,14 @@ class AlwaysFour(Frames):
 
 
 class ForgetsPositions(Frames):
-    """Says fewer channels than there are."""
+    """Adapter with more channels than ``num_input_channels``."""
 
     def embed(self, frames):
         return torch.cat([super().embed(frames), frames[..., :1]], dim=-1)
 
 
 class Squeezes(Frames):
-    """Loses the batch of one example."""
+    """Adapter that squeezes the batch dimension of a single example."""
 
     def embed(self, frames):
         return super().embed(frames).squeeze()
@@ -341,7 +341,7 @@ class BatchStatistics(Frames):
 
 
 class NormalisesPadding(Frames):
-    """Its mean over time counts padded frames."""
+    """Adapter whose mean over time includes padded frames."""
 
     def embed(self, frames):
         return super().embed(frames - frames.mean(dim=1, keepdim=True))
@@ -363,7 +363,7 @@ class SinglePrecision(Frames):
 
 
 class FillsIn(Frames):
-    """Writes what is computed in low precision into an array of the input's dtype."""
+    """Adapter that writes low-precision results into an array of the input's dtype."""
 
     def forward(self, batch):
         real = batch["attention_mask"].bool()
@@ -413,7 +413,7 @@ class Detaches(Frames):
 
 
 class InfiniteGradient(Frames):
-    """The square root of what is zero."""
+    """Adapter with a square root at zero."""
 
     def embed(self, frames):
         x = super().embed(frames)
@@ -431,14 +431,14 @@ class DependsOnValues(Frames):
 
 
 class KnowsBatchSize(Frames):
-    """Has a branch for a batch of a certain size."""
+    """Adapter with a branch on the batch size."""
 
     def embed(self, frames):
         return super().embed(frames if len(frames) == 3 else 1.0 * frames)
 
 
 class FastPath(Frames):
-    """What is meant for the compiler forgets something."""
+    """Adapter whose branch for the compiler omits the positions."""
 
     def embed(self, frames):
         return self.linear(frames * self.window) if torch.compiler.is_dynamo_compiling() else super().embed(frames)
@@ -465,12 +465,12 @@ class IgnoresPositions(Chords):
         return cls(WholeQueries(5, 12, init_scale=1.0), config.num_chords)
 
 
-class AcrossPlaces(Chords):
+class MixesPositions(Chords):
     def forward(self, decoded):
         return self.linear(decoded).softmax(dim=-2)
 
 
-class SqueezesPlaces(Chords):
+class SqueezesPositions(Chords):
     def forward(self, decoded):
         return self.linear(decoded).squeeze(-2)
 
@@ -562,8 +562,8 @@ FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("padding_is_ignored", _input(NormalisesPadding), "depend on the content of padding"),
     ("padding_is_ignored", _input(InvertedMask), "depend on the content of padding"),
     ("padding_is_ignored", _input(IgnoresMask), "depend on the content of padding"),
-    ("positions_are_independent", _output(AcrossPlaces), "differs from the whole output"),
-    ("positions_are_independent", _output(SqueezesPlaces), "the shape is"),
+    ("positions_are_independent", _output(MixesPositions), "differs from the whole output"),
+    ("positions_are_independent", _output(SqueezesPositions), "the shape is"),
     ("follows_dtype", _input(SinglePrecision), "after to(torch.bfloat16) the input array is torch.float32"),
     ("runs_in_mixed_precision", _input(FillsIn), "RuntimeError"),
     ("follows_device", _input(KeepsTensor), "KeepsTensor.order has a tensor"),
@@ -579,4 +579,4 @@ FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("exports", _input(KnowsBatchSize), "batch_size"),
     ("compiles", _input(FastPath), "the compiled adapter"),
 ]
-"""The check that is to find it, the spec of what is broken, and what the message says."""
+"""Expected failing check, spec of the faulty adapter, and expected part of the message."""

@@ -1,4 +1,4 @@
-"""Plugins that fail, really installed, beside others that must not notice."""
+"""Installed plugins that fail to load, next to plugins that must keep working."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ BROKEN = {
         f"PERCEIVER_INTERFACE = 1.0: expected a string such as {OURS!r}",
     ),
 }
-"""What is wrong with a plugin, and what is said of it."""
+"""Source code of faulty plugins, and expected parts of their error messages."""
 
 GOOD = """
 print("hello from a plugin")
@@ -119,7 +119,7 @@ def names(result: Result) -> set[str]:
 
 
 def write_metadata(environment: FreshEnvironment, name: str, files: dict[str, bytes]) -> None:
-    """Puts a distribution there that has metadata alone."""
+    """Create an installed distribution that consists of metadata only."""
     packages = next((environment.folder / "lib").glob("python*/site-packages"))
     folder = packages / f"{name}-1.0.dist-info"
     folder.mkdir()
@@ -129,7 +129,7 @@ def write_metadata(environment: FreshEnvironment, name: str, files: dict[str, by
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
-    """An environment with all broken distributions, one with unreadable metadata, one without, and a good one."""
+    """Environment with all faulty distributions, some with damaged or missing metadata, and a valid one."""
     folder = tmp_path_factory.mktemp("broken")
     wheels = [
         write_wheel(
@@ -157,28 +157,28 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
 
 @pytest.fixture(scope="module")
 def listed(environment: FreshEnvironment) -> Result:
-    """The list of adapters in that environment."""
+    """Result of ``list-adapters`` in that environment."""
     return environment.perceiver("list-adapters", "--format=json")
 
 
 @pytest.fixture(scope="module")
 def reports(listed: Result) -> list[str]:
-    """What is said of plugins that fail."""
+    """Reported lines about plugins that failed."""
     return [line for line in listed.err.splitlines() if line.startswith("perceiver: ")]
 
 
-def test_the_others_work(listed):
+def test_other_plugins_work(listed):
     assert {"text", "image-pixels", "composite", "wave"} <= names(listed)
 
 
-def test_what_plugins_print_does_not_get_into_the_output(listed):
+def test_printed_text_of_plugins_goes_to_standard_error(listed):
     json.loads(listed.out)
     assert listed.err.count("hello from a plugin") == 1
     assert listed.err.count("hello from a hook") == 1
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_plugin_that_fails_is_reported_in_one_line(reports, name):
+def test_failed_plugins_are_reported_in_one_line(reports, name):
     (line,) = [line for line in reports if f"plugin {name!r} of {name}-dist 1.0 failed: " in line]
     assert BROKEN[name][1] in line
     assert line.endswith(" (perceiver plugins --debug shows the traceback)")
@@ -187,12 +187,12 @@ def test_a_plugin_that_fails_is_reported_in_one_line(reports, name):
 
 
 @pytest.mark.parametrize("name", ["bytes", "nameless", "bare"])
-def test_metadata_that_cannot_be_read_is_reported(reports, name):
+def test_unreadable_metadata_is_reported(reports, name):
     (line,) = [line for line in reports if f" {name}-1.0.dist-info ? failed: " in line]
     assert "its metadata cannot be read: " in line
 
 
-def test_entry_points_that_cannot_be_read_are_reported(tmp_path):
+def test_unreadable_entry_points_are_reported(tmp_path):
     environment = FreshEnvironment(tmp_path / "environment")
     write_metadata(environment, "points", {"METADATA": b"Name: points\nVersion: 1.0\n", "entry_points.txt": b"\xff"})
     shown = environment.perceiver("list-tasks", "--format=json")
@@ -201,24 +201,24 @@ def test_entry_points_that_cannot_be_read_are_reported(tmp_path):
     assert "points-1.0.dist-info ? failed: its metadata cannot be read: UnicodeDecodeError" in line
 
 
-def test_a_place_that_is_none_is_reported(reports):
+def test_invalid_entry_points_are_reported(reports):
     (line,) = [line for line in reports if "'nowhere' of nowhere 1.0" in line]
     assert "cannot be imported" in line
 
 
-def test_nothing_else_is_said(listed, reports):
+def test_standard_error_has_no_other_lines(listed, reports):
     assert len(reports) == len(BROKEN) + 4
     assert len(listed.err.splitlines()) == len(reports) + 2
 
 
 @pytest.mark.parametrize("command", ["list-adapters", "list-data", "list-tasks", "list-models"])
-def test_nothing_of_a_plugin_that_fails_is_registered(environment, command):
+def test_failed_plugins_register_nothing(environment, command):
     found = names(environment.perceiver(command, "--format=json"))
     assert not [name for name in found if name.startswith("of-")]
     assert found - {"wave"}
 
 
-def test_plugins_says_what_came_of_each(environment):
+def test_plugins_command_shows_status_and_error_of_each(environment):
     rows = {row["name"]: row for row in json.loads(environment.perceiver("plugins", "--format=json").out)}
     for name, (_, reason) in BROKEN.items():
         assert rows[name]["status"] == "failed"
@@ -238,13 +238,13 @@ def test_debug_shows_tracebacks(environment):
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_RANK", "RANK", "SLURM_PROCID"])
-def test_of_several_processes_the_first_one_reports(environment, variable):
+def test_only_the_first_of_several_processes_reports(environment, variable):
     assert "failed" not in environment.perceiver("plugins", "raises", **{variable: "1"}).err
     if variable == "RANK":
         assert "'raises' of raises-dist" in environment.perceiver("plugins", "raises", **{variable: "0"}).err
 
 
-def test_what_is_needed_of_a_plugin_that_failed_is_an_error_that_says_why(environment):
+def test_unknown_name_with_failed_distribution_shows_its_error(environment):
     needed = environment.perceiver("describe", "missing-import-dist:spectrogram")
     assert needed.code == 2
     line = needed.err.splitlines()[-1]
@@ -253,7 +253,7 @@ def test_what_is_needed_of_a_plugin_that_failed_is_an_error_that_says_why(enviro
     assert "raises-dist" not in line
 
 
-def test_an_unknown_name_names_plugins_that_failed(environment):
+def test_unknown_name_lists_failed_plugins(environment):
     selected = "--plugins=missing-import,raises-dist,perceiver-zoo"
     line = environment.perceiver("describe", "spectrogram", selected).err.splitlines()[-1]
     assert "unknown name 'spectrogram'" in line
@@ -263,7 +263,7 @@ def test_an_unknown_name_names_plugins_that_failed(environment):
     assert line.endswith(" more plugins are disabled")
 
 
-def test_an_adapter_that_cannot_be_imported_is_an_error_where_it_is_used(environment):
+def test_unimportable_adapter_is_an_error_on_first_use(environment):
     used = environment.perceiver("describe", "wave", "--format=json")
     assert (used.code, used.out) == (2, "")
     assert "input adapter 'wave' (plugin 'talkative' of talkative 1.0)" in used.err.splitlines()[-1]
@@ -289,7 +289,7 @@ for line in sys.argv[1:]:
 """
 
 
-def test_a_checkpoint_that_needs_what_is_not_there_says_what_to_do(environment):
+def test_missing_plugins_of_checkpoints_are_reported_with_the_remedy(environment):
     needs = [
         "input|spectrogram|missing-import-dist|0.9",
         "input|spectrogram|never-installed|0.9",
@@ -314,7 +314,7 @@ def test_a_checkpoint_that_needs_what_is_not_there_says_what_to_do(environment):
     assert len(lines) == len(needs)
 
 
-def test_what_is_disabled_is_not_imported(environment):
+def test_disabled_plugins_are_not_imported(environment):
     for flag, variable in (("--plugins=text,table", None), (None, ",".join([*BROKEN, "nowhere", "talkative"]))):
         flags = [flag] if flag else []
         variables = {"PERCEIVER_DISABLE_PLUGINS": variable} if variable else {}

@@ -55,8 +55,8 @@ def test_a_description_says_what_the_checkpoint_needs(description, text_config):
 
 def test_a_checkpoint_is_read_as_it_was_written(description, path):
     torch.save({"state_dict": {"model.x": torch.arange(3.0)}, "perceiver": description}, path)
-    for place in (path, str(path)):
-        checkpoint = read_checkpoint(place)
+    for source in (path, str(path)):
+        checkpoint = read_checkpoint(source)
         assert checkpoint["perceiver"] == description
         assert checkpoint["state_dict"]["model.x"].tolist() == [0, 1, 2]
 

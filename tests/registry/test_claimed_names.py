@@ -1,4 +1,4 @@
-"""Two installed distributions that claim the same names: runs, configurations and checkpoints stay what they were."""
+"""Name conflicts of installed distributions: existing runs, configurations and checkpoints keep their meaning."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def wheel(folder: Path, name: str, names: list[str], length: int) -> Path:
 
 
 def error(result: Result) -> str:
-    """The only line on standard error of a command that was used wrongly."""
+    """Return the single line on standard error of a usage error."""
     assert result.code == 2, result
     (line,) = result.err.splitlines()
     return line.removeprefix("perceiver: ")
@@ -138,7 +138,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
 
 @pytest.fixture(scope="module")
 def before(environment: FreshEnvironment, wheels: dict[str, Path]) -> dict[str, Result]:
-    """What commands do in an environment with one of them."""
+    """Results of commands in an environment with one of the distributions."""
     environment.install(wheels["strange-audio"])
     commands = {"fit": ["fit", "--task=hear", *TRAIN], "print": ["fit", "--task=classification", "--print_config"]}
     return environment.commands(commands)
@@ -158,7 +158,7 @@ COMMANDS_AFTER = {
     "full file": [*OPTIONS, "--config=full.yaml"],
     "noisy task": ["fit", "--task=noisy-audio:hear", "--print_config"],
     "strange task": ["fit", "--task=strange-audio:hear", "--print_config"],
-    "go on": ["fit", f"--ckpt_path={CHECKPOINT}", *TRAIN[1:], "--trainer.max_steps=2"],
+    "resume": ["fit", f"--ckpt_path={CHECKPOINT}", *TRAIN[1:], "--trainer.max_steps=2"],
     "validate": ["validate", f"--ckpt_path={CHECKPOINT}", *TRAIN[1:]],
     "newest": ["validate", "--ckpt_path=last", "--task=strange-audio:hear", *TRAIN[1:]],
 }
@@ -166,7 +166,7 @@ COMMANDS_AFTER = {
 
 @pytest.fixture(scope="module")
 def after(environment: FreshEnvironment, before, wheels: dict[str, Path]) -> dict[str, Result]:
-    """What commands do in the same environment with the other one as well."""
+    """Results of commands in the same environment with both distributions."""
     assert before["fit"].code == 0, before["fit"].err
     environment.install(wheels["noisy-audio"])
     (environment.folder / "bare.yaml").write_text("model: {encoder: wave}\n")
@@ -174,47 +174,47 @@ def after(environment: FreshEnvironment, before, wheels: dict[str, Path]) -> dic
     return environment.commands(COMMANDS_AFTER, code=NAMES)
 
 
-def test_listings_show_both(after):
+def test_lists_show_both_entries(after):
     rows = json.loads(after["list"].out)
     assert [(row["name"], row["distribution"]) for row in rows] == [("wave", "noisy-audio"), ("wave", "strange-audio")]
     (row,) = json.loads(after["list one"].out)
     assert row["distribution"] == "noisy-audio"
 
 
-def test_describe_shows_both_or_the_one_that_is_asked_for(after):
+def test_describe_shows_both_entries_or_the_selected_one(after):
     both = json.loads(after["describe"].out)
     assert [row["distribution"] for row in both] == ["noisy-audio", "strange-audio"]
     (described,) = json.loads(after["describe one"].out)
     assert [each["default"] for each in described["fields"] if each["field"] == "frame_length"] == ["5"]
 
 
-def test_runs_of_others_are_what_they_were(before, after):
-    """The other one claims the name of that task's default encoder, too."""
+def test_runs_of_other_tasks_are_unchanged(before, after):
+    """The second distribution also claims the name of that task's default encoder."""
     printed, now = before["print"].out, after["print"]
     assert "adapter: image-patches\n" in printed
     assert (now.code, now.err) == (0, "")
     assert now.out == printed.replace("adapter: image-patches", "adapter: perceiver-zoo:image-patches")
 
 
-def test_a_bare_name_is_an_error(after):
+def test_ambiguous_name_is_an_error(after):
     both = "input adapter 'wave' is in noisy-audio 1.0 and strange-audio 1.0; write noisy-audio:wave or "
     assert error(after["flag"]) == error(after["file"]) == f"{both}strange-audio:wave"
     assert "task 'hear' is in noisy-audio 1.0 and strange-audio 1.0; write" in error(after["task"])
 
 
-def test_a_name_with_its_distribution_selects(after):
+def test_name_with_distribution_selects_one_entry(after):
     for result, name, length in (("full flag", "strange-audio:wave", 5), ("full file", "noisy-audio:wave", 7)):
         assert f"adapter: {name}\n" in after[result].out
         assert f"frame_length: {length}\n" in after[result].out
 
 
-def test_defaults_of_a_task_mean_its_own_distribution(after):
+def test_defaults_of_a_task_refer_to_its_own_distribution(after):
     for name in ("noisy", "strange"):
         assert f"adapter: {name}-audio:wave\n" in after[f"{name} task"].out
         assert f"name: {name}-audio:hear\n" in after[f"{name} task"].out
 
 
-def test_a_checkpoint_means_what_it_was_made_of(after):
+def test_checkpoint_names_refer_to_its_distributions(after):
     found = json.loads(after["code"].out)
     assert found["written"] == ["hear", "wave", "random"]
     assert ["input", "wave", "strange-audio"] in found["plugins"]
@@ -227,15 +227,15 @@ def test_a_checkpoint_means_what_it_was_made_of(after):
     assert found["task"] == "strange-audio:hear"
 
 
-def test_a_checkpoint_is_used_and_gone_on_with(after):
-    assert after["go on"].code == 0, after["go on"].err
-    assert "Trained for 2 steps" in after["go on"].out
+def test_checkpoint_is_validated_and_resumed(after):
+    assert after["resume"].code == 0, after["resume"].err
+    assert "Trained for 2 steps" in after["resume"].out
     for command in ("validate", "newest"):
         assert after[command].code == 0, after[command].err
         assert "val_loss" in after[command].out
 
 
-def test_without_its_distribution_a_checkpoint_is_refused_though_another_has_the_name(environment, after):
+def test_checkpoint_of_an_uninstalled_distribution_is_rejected_despite_equal_names(environment, after):
     environment.uninstall("strange-audio")
     refused = environment.commands({"validate": ["validate", f"--ckpt_path={CHECKPOINT}"]})["validate"]
     needs = f"{CHECKPOINT}: needs the task 'hear' of strange-audio 1.0"

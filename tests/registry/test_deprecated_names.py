@@ -68,7 +68,7 @@ def test_look_up_on_tasks_warns(old: str, new: str, arguments: list[str]) -> Non
     ],
     ids=["AdapterSpec", "ModelSpec"],
 )
-def test_places_of_specs_warns(spec: AdapterSpec | ModelSpec) -> None:
+def test_deprecated_alias_of_import_paths_warns(spec: AdapterSpec | ModelSpec) -> None:
     with pytest.warns(DeprecationWarning, match="use import_paths"):
         assert spec.places == spec.import_paths
 

@@ -206,7 +206,7 @@ def test_one_of_the_two_is_given(classifier_config, checkpoint):
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "missing.ckpt", "missing-folder"])
-def test_a_place_where_nothing_is_is_refused(classifier_config, tmp_path, name):
+def test_missing_params_source_is_rejected(classifier_config, tmp_path, name):
     refusal(classifier_config(str(tmp_path / name)), str(tmp_path / name))
 
 

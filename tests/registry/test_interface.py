@@ -1,6 +1,6 @@
-"""The public interface is the recorded one: a change of it is made on purpose, with a new version.
+"""Comparison of the public interface with the recorded one, so that changes are deliberate and get a new version.
 
-``python tests/registry/test_interface.py`` records it.
+``python tests/registry/test_interface.py`` updates the record.
 """
 
 from __future__ import annotations
@@ -34,62 +34,73 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "perceiver_registry.hooks": tuple(SPEC_TYPES),
     "perceiver_registry.testing": (),
 }
-"""The public names of each module; none: those of its ``__all__``."""
+"""Public names of each module. Empty: those of its ``__all__``."""
 
 
 def public_names() -> Iterator[tuple[str, Any]]:
-    for place, names in PUBLIC.items():
-        module = importlib.import_module(place)
+    """Yield the import path and value of each public name."""
+    for path, names in PUBLIC.items():
+        module = importlib.import_module(path)
         for name in names or module.__all__:
-            yield f"{place}.{name}", getattr(module, name)
+            yield f"{path}.{name}", getattr(module, name)
 
 
-def lines_of(place: str, thing: Any) -> Iterator[str]:
-    """A line for a public thing and, of a class, one for each public name in it."""
-    if inspect.isclass(thing) and issubclass(thing, Exception):
-        yield f"{place}({thing.__base__.__name__})"
-    elif callable(thing) and (inspect.isclass(thing) or inspect.isroutine(thing)):
-        yield f"{place}{inspect.signature(thing)}"
-    else:
-        yield place
-    if not inspect.isclass(thing):
-        return
-    lightning = next((base for base in (LightningModule, LightningDataModule) if issubclass(thing, base)), None)
-    for name, value in sorted(vars(thing).items()):
-        is_field = name in getattr(thing, "__dataclass_fields__", {})  # which the signature has
-        if name.startswith("_") or is_field or (lightning is not None and hasattr(lightning, name)):
-            continue
-        function = getattr(value, "__func__", value)
-        yield f"{place}.{name}{inspect.signature(function) if inspect.isfunction(function) else ''}"
+def signature_lines(path: str, value: Any) -> Iterator[str]:
+    """Yield a line with the signature of a public name and, for classes, one line per public member."""
+    yield f"{path}{signature(value)}"
+    if inspect.isclass(value):
+        yield from (f"{path}.{name}{member_signature(member)}" for name, member in public_members(value))
+
+
+def signature(value: Any) -> str:
+    """Return the signature of a class or function, the base class of an exception, or an empty string."""
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return f"({value.__base__.__name__})"
+    return str(inspect.signature(value)) if inspect.isclass(value) or inspect.isroutine(value) else ""
+
+
+def member_signature(member: Any) -> str:
+    """Return the signature of a method, with ``self`` or ``cls``, or an empty string for other members."""
+    function = getattr(member, "__func__", member)
+    return str(inspect.signature(function)) if inspect.isfunction(function) else ""
+
+
+def public_members(cls: type) -> Iterator[tuple[str, Any]]:
+    """Yield the public members that a class defines, without dataclass fields, which are in its signature."""
+    inherited = next((base for base in (LightningModule, LightningDataModule) if issubclass(cls, base)), object)
+    fields = getattr(cls, "__dataclass_fields__", {})
+    for name, member in sorted(vars(cls).items()):
+        if not (name.startswith("_") or name in fields or hasattr(inherited, name)):
+            yield name, member
 
 
 def interface() -> list[str]:
-    """The public interface, a name a line, after its version."""
-    names = sorted(line for place, thing in public_names() for line in lines_of(place, thing))
+    """Return the lines of the record: the version, then one line per public name."""
+    names = sorted(line for path, value in public_names() for line in signature_lines(path, value))
     return [f"interface {INTERFACE_VERSION}", *names]
 
 
-def test_the_interface_is_the_recorded_one():
+def test_interface_matches_the_record():
     recorded, found = RECORD.read_text().splitlines(), interface()
-    gone = [f"- {line}" for line in recorded if line not in found]
-    new = [f"+ {line}" for line in found if line not in recorded]
-    if gone or new:
-        changes = "\n".join([*gone, *new])
+    removed = [f"- {line}" for line in recorded if line not in found]
+    added = [f"+ {line}" for line in found if line not in recorded]
+    if removed or added:
+        changes = "\n".join([*removed, *added])
         pytest.fail(
-            f"The public interface has changed:\n{changes}\nIf that is meant, raise INTERFACE_VERSION (what is gone or "
-            "takes other arguments: the major version; what is new: the minor one; see docs/interface.md), and record "
-            "it with: python tests/registry/test_interface.py",
+            f"The public interface has changed:\n{changes}\nIf this is intended, increase INTERFACE_VERSION (the major "
+            "version for removed names and changed signatures, the minor version for new names; see "
+            "docs/interface.md) and update the record: python tests/registry/test_interface.py",
             pytrace=False,
         )
 
 
-def test_the_record_notices_changes():
-    (line,) = lines_of("faults.decode", faults.Chords.forward)
+def test_signature_lines_contain_arguments_and_fields():
+    (line,) = signature_lines("faults.decode", faults.Chords.forward)
     assert line == "faults.decode(self, decoded)"
-    lines = [*lines_of("faults.Frames", faults.Frames)]
+    lines = [*signature_lines("faults.Frames", faults.Frames)]
     assert lines[0] == "faults.Frames(num_bins: 'int', max_frames: 'int')"
     assert {"faults.Frames.position_layout(self)", "faults.Frames.from_config(cls, config)"} <= set(lines)
-    fields = [*lines_of("faults.ChordsDecoderConfig", faults.ChordsDecoderConfig)]
+    fields = [*signature_lines("faults.ChordsDecoderConfig", faults.ChordsDecoderConfig)]
     assert "num_chords: 'int' = 4" in fields[0]
     assert "dropout: 'float' = 0.0" in fields[0]
 
@@ -97,13 +108,13 @@ def test_the_record_notices_changes():
 # The document
 
 
-def test_the_document_says_the_version():
+def test_document_contains_the_version():
     assert f"`{INTERFACE_VERSION}`" in DOCUMENT.read_text()
     assert f'PERCEIVER_INTERFACE = "{INTERFACE_VERSION}"' in DOCUMENT.read_text()
 
 
-def test_the_document_names_the_public_modules_and_their_names():
-    section = DOCUMENT.read_text().partition("## What is public")[2].partition("\n## ")[0]
+def test_document_lists_public_modules_and_names():
+    section = DOCUMENT.read_text().partition("## Public names")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(perceiver[\w.]+)` \| (.*) \|$", section, flags=re.MULTILINE)
     named = {module: set(re.findall(r"`(\w+)`", names)) for module, names in rows}
     assert named.keys() == PUBLIC.keys()
@@ -111,7 +122,7 @@ def test_the_document_names_the_public_modules_and_their_names():
         assert named[module] == set(names) or (not names and "__all__" in named[module])
 
 
-def test_the_document_names_every_check():
+def test_document_lists_every_check():
     section = DOCUMENT.read_text().partition("## The contract")[2]
     adapters = [*adapter_checks(faults.FRAMES), *adapter_checks(faults.CHORDS)]
     expected = {check.name for check in (*adapters, *plugin_checks("checkpoints"))}

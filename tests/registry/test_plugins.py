@@ -111,7 +111,7 @@ def test_a_strangers_plugin_is_listed_with_its_distribution(strangers_folder):
     """
     lines = python(LIST_ALL + textwrap.dedent(code) + PRINT_HEAVY, strangers_folder)
     assert {"text", "wave"} <= set(lines["input"])
-    assert "unfinished" in lines["output"]  # a bad place is an error only when it is used
+    assert "unfinished" in lines["output"]  # import paths are resolved on first use
     assert lines["from"] == ["audio", "strange-audio", "0.7"]
     assert lines["heavy"] == []
 

@@ -1,4 +1,4 @@
-"""What the registry finds, refuses and answers."""
+"""Registration, look-up and validation of specs in the registry."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ADAPTER = AdapterSpec("strange", "input", "strange.adapters:Input", "strange.ada
 
 
 def plugin(**hooks) -> SimpleNamespace:
-    """A plugin whose hooks return what is given."""
+    """Return a plugin whose hooks return the given specs."""
     return SimpleNamespace(
         **{name: hookimpl(specname=name)(lambda value=value: value) for name, value in hooks.items()}
     )
@@ -42,7 +42,7 @@ def empty() -> Registry:
     return Registry()
 
 
-def test_the_built_in_plugin_is_found_by_its_entry_point():
+def test_built_in_plugin_is_found_by_its_entry_point():
     entry = registry().get("input", "text")
     assert entry.plugin.name == "text"
     assert entry.plugin.distribution == "perceiver-zoo"
@@ -51,7 +51,7 @@ def test_the_built_in_plugin_is_found_by_its_entry_point():
     assert registry().get("output", "text").resolve("adapter") is TextOutputAdapter
 
 
-def test_nothing_is_known_without_plugins(empty):
+def test_registry_without_plugins_is_empty(empty):
     for kind in ("input", "output", "task", "data", "model"):
         assert empty.entries(kind) == []
         with pytest.raises(UnknownNameError, match="known: none"):
@@ -59,25 +59,24 @@ def test_nothing_is_known_without_plugins(empty):
 
 
 @pytest.mark.parametrize("kind", ["input", "output", "task", "data", "model"])
-def test_entries_come_by_name(kind):
+def test_entries_are_sorted_by_name(kind):
     names = [entry.name for entry in registry().entries(kind)]
     assert names == sorted(names)
     assert names
 
 
-PLACES = ("adapter", "config", "module", "predictor", "reader")
+IMPORT_PATH_FIELDS = ("adapter", "config", "module", "predictor", "reader")
 
 
 @pytest.mark.parametrize("kind", ["input", "output", "task", "data"])
-def test_every_place_of_the_built_in_plugins_can_be_imported(kind):
+def test_all_import_paths_of_built_in_plugins_resolve(kind):
     for entry in registry().entries(kind):
         for field in dataclasses.fields(entry.spec):
-            place = getattr(entry.spec, field.name)
-            if field.name in PLACES and place is not None:
+            if field.name in IMPORT_PATH_FIELDS and getattr(entry.spec, field.name) is not None:
                 assert callable(entry.resolve(field.name)), entry.name
 
 
-def test_named_models_and_data_modules_name_tasks_that_exist():
+def test_tasks_of_models_and_data_modules_exist():
     for entry in registry().entries("model"):
         assert registry().find("task", entry.spec.task)
     for entry in registry().entries("data"):
@@ -96,7 +95,7 @@ def test_named_models_and_data_modules_name_tasks_that_exist():
         ("model", "language_perceiver", "did you mean 'language-perceiver'"),
     ],
 )
-def test_an_unknown_name_lists_near_ones(kind, name, near):
+def test_unknown_name_suggests_similar_names(kind, name, near):
     with pytest.raises(UnknownNameError) as error:
         registry().get(kind, name)
     assert repr(name) in str(error.value)
@@ -104,7 +103,7 @@ def test_an_unknown_name_lists_near_ones(kind, name, near):
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_name_that_is_near_none_lists_some():
+def test_unknown_name_without_similar_names_lists_some():
     with pytest.raises(UnknownNameError, match=r"unknown input adapter 'qqqqq'; known: .*, ... \(\d+ in all\)"):
         registry().get("input", "qqqqq")
     with pytest.raises(UnknownNameError, match=r"unknown task 'qqqqq'; known: .*mlm"):
@@ -122,16 +121,16 @@ def test_an_unknown_name_that_is_near_none_lists_some():
         "perceiver_plugins.text.config.TextEncoderConfig",
     ],
 )
-def test_class_names_and_dotted_paths_answer_like_the_name(name):
+def test_class_names_and_import_paths_find_the_entry(name):
     assert registry().get("input", name) is registry().get("input", "text")
     assert registry().find("input", name.lower() + "x") is None
 
 
-def test_the_class_of_a_data_module_answers():
+def test_class_name_of_a_data_module_finds_the_entry():
     assert registry().get("data", "WikipediaDataModule").name == "wikipedia"
 
 
-def test_one_name_may_be_taken_once_in_each_kind(empty):
+def test_kinds_have_separate_names(empty):
     output = dataclasses.replace(ADAPTER, kind="output")
     task = TaskSpec("strange", "strange:Lit", "a task", data="strange")
     data = DataSpec("strange", "strange:Data", ("strange",), "data")
@@ -156,7 +155,7 @@ OTHER = Plugin("second", "second_dist", "0.1")
 
 @pytest.fixture
 def claimed(empty) -> Registry:
-    """A registry in which two distributions claim the name of an input adapter, and one of them a task as well."""
+    """Registry in which two distributions register an input adapter of one name, and one of them a task."""
     task = TaskSpec("strange", "strange:Lit", "a task", data="strange")
     empty.register(plugin(perceiver_adapters=[ADAPTER]), STRANGER)
     other = dataclasses.replace(ADAPTER, adapter="other:Input", config="other:Config", summary="another")
@@ -164,7 +163,7 @@ def claimed(empty) -> Registry:
     return empty
 
 
-def test_a_name_that_two_distributions_claim_means_neither(claimed):
+def test_name_of_two_distributions_is_ambiguous(claimed):
     for look_up in (claimed.get, claimed.find):
         with pytest.raises(AmbiguousNameError) as error:
             look_up("input", "strange")
@@ -175,17 +174,17 @@ def test_a_name_that_two_distributions_claim_means_neither(claimed):
     assert claimed.get("task", "strange").plugin is OTHER
 
 
-def test_a_name_with_its_distribution_selects_one(claimed):
+def test_name_with_distribution_selects_one_entry(claimed):
     assert claimed.get("input", "strange-dist:strange").plugin is STRANGER
     for written in ("second_dist:strange", "second-dist:strange", "Second.Dist:strange", "second_dist:Input"):
         assert claimed.get("input", written).plugin is OTHER
-    assert claimed.get("input", "other:Input").plugin is OTHER  # a place
+    assert claimed.get("input", "other:Input").plugin is OTHER  # an import path
     assert claimed.find("output", "strange-dist:strange") is None
     with pytest.raises(UnknownNameError, match=r"'strange-dist:strag'; .* 'strange-dist:strange'"):
         claimed.get("input", "strange-dist:strag")
 
 
-def test_a_name_in_a_spec_means_that_of_its_own_distribution(claimed):
+def test_names_in_specs_refer_to_their_own_distribution(claimed):
     for home in (STRANGER, OTHER):
         assert claimed.get("input", "strange", home).plugin is home
         assert claimed.get("task", "strange", home).plugin is OTHER
@@ -194,7 +193,7 @@ def test_a_name_in_a_spec_means_that_of_its_own_distribution(claimed):
         claimed.get("input", "strange", third)
 
 
-def test_both_are_listed_and_named_by_what_tells_them_apart(claimed):
+def test_ambiguous_entries_are_listed_with_their_distribution(claimed):
     assert [entry.plugin for entry in claimed.entries("input")] == [OTHER, STRANGER]
     assert claimed.matches("input", "strange") == claimed.entries("input")
     assert claimed.names("input") == ["second_dist:strange", "strange-dist:strange"]
@@ -205,7 +204,7 @@ def test_both_are_listed_and_named_by_what_tells_them_apart(claimed):
             assert claimed.get(kind, entry.full_name) is entry
 
 
-def test_a_name_is_registered_once_in_a_distribution(empty):
+def test_duplicate_name_in_a_distribution_is_rejected(empty):
     empty.register(plugin(perceiver_adapters=[ADAPTER]), STRANGER)
     again = dataclasses.replace(STRANGER, name="again", distribution="Strange_Dist")
     new = dataclasses.replace(ADAPTER, name="new")
@@ -216,7 +215,7 @@ def test_a_name_is_registered_once_in_a_distribution(empty):
     assert empty.names("input") == ["strange"]
 
 
-def test_nobody_takes_over_the_config_of_another(empty):
+def test_plugin_cannot_replace_the_adapter_of_a_config(empty):
     text = registry().get("input", "text").spec
     empty.register(plugin(perceiver_adapters=[dataclasses.replace(ADAPTER, config=text.config)]), STRANGER)
     assert empty.adapter_of("input", TextEncoderConfig()).plugin is STRANGER
@@ -241,7 +240,7 @@ class Derived(OurTask):
     pass
 
 
-def test_a_modules_class_tells_tasks_of_one_name_apart(empty):
+def test_module_class_distinguishes_tasks_of_one_name(empty):
     for each, cls in ((STRANGER, OurTask), (OTHER, TheirTask)):
         spec = TaskSpec("strange", f"{__name__}:{cls.__name__}", "a task", data="strange")
         empty.register(plugin(perceiver_tasks=[spec]), each)
@@ -263,7 +262,7 @@ def test_a_modules_class_tells_tasks_of_one_name_apart(empty):
         ({}, "registers nothing"),
     ],
 )
-def test_what_is_no_spec_of_a_hook_is_refused_with_the_plugin(empty, hooks, message):
+def test_invalid_hook_results_are_rejected_with_the_plugin(empty, hooks, message):
     with pytest.raises(PluginError) as error:
         empty.register(plugin(**hooks), STRANGER)
     assert "plugin 'strange' of strange-dist 1.2.3" in str(error.value)
@@ -292,14 +291,14 @@ def test_what_is_no_spec_of_a_hook_is_refused_with_the_plugin(empty, hooks, mess
         (ModelSpec("m", "t", {}, 1, ""), "num_parameters", True, "must be a whole number"),
     ],
 )
-def test_a_spec_refuses_values_of_other_types(spec, field, value, expected):
+def test_specs_reject_values_of_wrong_types(spec, field, value, expected):
     with pytest.raises(ValueError, match=r"is .*, must be ") as error:
         dataclasses.replace(spec, **{field: value})
     assert expected in str(error.value)
     assert field in str(error.value)
 
 
-def test_what_may_be_none_or_name_another_distribution_is_no_error():
+def test_specs_accept_none_and_names_of_other_distributions():
     assert dataclasses.replace(ADAPTER, reader=None).reader is None
     assert TaskSpec("t", "a:B", "", data="other-dist:d").data == "other-dist:d"
 
@@ -314,7 +313,7 @@ def test_what_may_be_none_or_name_another_distribution_is_no_error():
         ("0.9", "upgrade it"),
     ],
 )
-def test_a_plugin_for_another_interface_is_refused(empty, monkeypatch, version, message):
+def test_plugin_for_unsupported_interface_is_rejected(empty, monkeypatch, version, message):
     monkeypatch.setattr("perceiver_registry.plugins.INTERFACE_VERSION", "1.0")
     declared = plugin(perceiver_adapters=[ADAPTER])
     if version:
@@ -328,7 +327,7 @@ def test_a_plugin_for_another_interface_is_refused(empty, monkeypatch, version, 
             empty.register(declared, STRANGER)
 
 
-def test_a_later_minor_version_takes_plugins_of_an_earlier_one(empty, monkeypatch):
+def test_plugin_for_earlier_minor_version_is_accepted(empty, monkeypatch):
     monkeypatch.setattr("perceiver_registry.plugins.INTERFACE_VERSION", "1.10")
     declared = plugin(perceiver_adapters=[ADAPTER])
     declared.PERCEIVER_INTERFACE = "1.9"
@@ -337,7 +336,7 @@ def test_a_later_minor_version_takes_plugins_of_an_earlier_one(empty, monkeypatc
 
 
 @pytest.mark.parametrize(("version", "deprecated"), [("1.0", True), ("1.2", True), ("2.0", False), (None, False)])
-def test_a_plugin_for_the_previous_interface_is_deprecated(empty, version, deprecated):
+def test_plugin_for_previous_major_version_is_deprecated(empty, version, deprecated):
     declared = plugin(perceiver_adapters=[ADAPTER])
     if version:
         declared.PERCEIVER_INTERFACE = version
@@ -349,7 +348,7 @@ def test_a_plugin_for_the_previous_interface_is_deprecated(empty, version, depre
         assert f"plugin 'strange' of strange-dist 1.2.3 is written for interface {version}, " in line
 
 
-def test_an_argument_that_is_gone_names_its_replacement(empty):
+def test_removed_argument_suggests_its_replacement(empty):
     @hookimpl
     def perceiver_adapters():
         return [AdapterSpec("a", "input", "a:A", "a:C", "an adapter", conversions="a:CONVERSIONS")]
@@ -360,7 +359,7 @@ def test_an_argument_that_is_gone_names_its_replacement(empty):
         empty.register(SimpleNamespace(perceiver_adapters=perceiver_adapters), STRANGER)
 
 
-def test_a_hook_that_fails_is_an_error_of_its_plugin(empty):
+def test_failing_hook_is_an_error_of_its_plugin(empty):
     @hookimpl
     def perceiver_adapters():
         raise KeyError("oops")
@@ -371,38 +370,39 @@ def test_a_hook_that_fails_is_an_error_of_its_plugin(empty):
         empty.register(SimpleNamespace(perceiver_adapters=perceiver_adapters), STRANGER)
 
 
-def test_the_built_in_plugins_declare_the_interface():
+def test_built_in_plugins_declare_the_interface():
     ours = [loaded for loaded in registry().plugins if loaded.plugin.distribution == "perceiver-zoo"]
     assert len(ours) > 5
     assert {loaded.interface for loaded in ours} == {INTERFACE_VERSION}
 
 
 @pytest.mark.parametrize(
-    ("place", "reason"), [("no_such_package:Name", "no_such_package"), ("perceiver_core:NoSuchName", "NoSuchName")]
+    ("import_path", "reason"),
+    [("no_such_package:Name", "no_such_package"), ("perceiver_core:NoSuchName", "NoSuchName")],
 )
-def test_a_bad_place_is_listed_and_fails_only_when_it_is_used(empty, place, reason):
-    empty.register(plugin(perceiver_adapters=[dataclasses.replace(ADAPTER, adapter=place)]), STRANGER)
+def test_unresolvable_import_path_is_listed_and_fails_on_use(empty, import_path, reason):
+    empty.register(plugin(perceiver_adapters=[dataclasses.replace(ADAPTER, adapter=import_path)]), STRANGER)
     (entry,) = empty.entries("input")
     assert entry.spec.summary == "a stranger's"
     with pytest.raises(PluginError) as error:
         entry.resolve("adapter")
-    for part in ("input adapter 'strange'", "strange-dist 1.2.3", place, reason):
+    for part in ("input adapter 'strange'", "strange-dist 1.2.3", import_path, reason):
         assert part in str(error.value)
 
 
-def test_the_type_of_a_config_selects_its_adapter():
+def test_config_type_selects_its_adapter():
     assert registry().adapter_of("input", TextEncoderConfig()) is registry().get("input", "text")
     assert registry().adapter_of("output", TextDecoderConfig()) is registry().get("output", "text")
 
 
 @dataclasses.dataclass
 class ForeignEncoderConfig(EncoderConfig):
-    """A config that no plugin registers."""
+    """Config that no plugin registers."""
 
 
 @dataclasses.dataclass
 class SpecialTextEncoderConfig(TextEncoderConfig):
-    """A subclass of a config that is registered: it may mean another adapter, so it selects none."""
+    """Subclass of a registered config; selects no adapter, since it may belong to another one."""
 
 
 @pytest.mark.parametrize(
@@ -416,12 +416,12 @@ class SpecialTextEncoderConfig(TextEncoderConfig):
         ("output", TextEncoderConfig()),
     ],
 )
-def test_a_config_of_a_type_that_nobody_registered_selects_nothing(kind, config):
+def test_unregistered_config_type_is_an_error(kind, config):
     with pytest.raises(UnknownNameError, match=f"no plugin registers an {kind} adapter for .*{type(config).__name__}"):
         registry().adapter_of(kind, config)
 
 
-def test_a_bad_place_of_another_plugin_does_not_hinder_the_selection(empty):
+def test_unresolvable_config_of_another_adapter_does_not_affect_selection(empty):
     bad = dataclasses.replace(ADAPTER, config="perceiver_core:NoSuchConfig")
     good = registry().get("input", "text").spec
     empty.register(plugin(perceiver_adapters=[bad, good]), STRANGER)

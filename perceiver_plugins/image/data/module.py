@@ -202,7 +202,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
 
     @property
     def _has_larger_images(self) -> bool:
-        """Whether most images are larger than ``image_size``."""
+        """Return whether most images are larger than ``image_size``."""
         height, width = self.image_size
         return 2 * sum(h > height and w > width for h, w in self._sizes) > len(self._sizes)
 

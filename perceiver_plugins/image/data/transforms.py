@@ -175,12 +175,12 @@ class Augmentation:
 
     @property
     def processes_single_images(self) -> bool:
-        """Whether images are augmented one by one, before they are collated to a batch."""
+        """Return whether single images are augmented, before collation."""
         return self.min_crop < 1 or self.augment is not None
 
     @property
     def any(self) -> bool:
-        """Whether any augmentation is enabled."""
+        """Return whether any augmentation is enabled."""
         changes = (self.hflip, self.random_shift, self.random_rotation, self.erase, self.mix)
         return self.processes_single_images or any(changes)
 

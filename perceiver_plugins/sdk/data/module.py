@@ -49,7 +49,7 @@ class PerceiverDataModule(LightningDataModule):
         batch_size: Examples per batch and device, in training.
         valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
         num_workers: Worker processes per device; null: none on a CPU, otherwise up to 8, depending on the cores.
-        seed: Seed of order and augmentation; null: the seed of the run (seed_everything), or 0 if there is none.
+        seed: Seed of order and augmentation; null: the seed of the run (seed_everything), 0 if unset.
     """
 
     missing_split: ClassVar[dict[str, str]] = {

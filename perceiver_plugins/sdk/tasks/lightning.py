@@ -64,7 +64,7 @@ class LossSum:
 
     @property
     def divisor(self) -> Tensor:
-        """Divisor of a sum over these predictions: their number, or 1 if there are none."""
+        """Divisor of a sum over these predictions: ``count``, or 1 without predictions."""
         return self.count.masked_fill(self.count == 0, 1)
 
     @property

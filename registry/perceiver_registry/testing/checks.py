@@ -67,7 +67,7 @@ class Check:
 
     @property
     def description(self) -> str:
-        """What the contract requires."""
+        """Requirement of the contract: the first paragraph of the function's docstring."""
         return " ".join((inspect.getdoc(self.definition.function) or "").partition("\n\n")[0].split())
 
     @property

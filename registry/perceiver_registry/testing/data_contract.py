@@ -144,7 +144,7 @@ def _specs_with_example(subject: PluginSubject) -> list[DataSpec]:
     """Return the specs of the plugin's data modules with an example.
 
     Raises:
-        SkipTest: if there are none.
+        SkipTest: if no data module has an example.
     """
     specs = [spec for spec in subject.specs("data") if subject.data_example(spec) is not None]
     if not specs:

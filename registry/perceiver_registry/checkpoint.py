@@ -28,7 +28,7 @@ MODEL_PREFIX = "model."
 MODULE_STATES = ("state_dict", "current_model_state")
 """Entries with state dicts of the task's module: the weights and, with weight averaging, the trained ones."""
 
-NOT_OURS = "{source}: a checkpoint, but not one of perceiver: it does not describe itself"
+NOT_OURS = "{source}: not a checkpoint of perceiver (it has no description of the model)"
 """Error message about checkpoints of other projects."""
 
 
@@ -37,12 +37,12 @@ def describe(
 ) -> dict[str, Any]:
     """Describe a model as plain data, stored in checkpoints under :data:`KEY`.
 
-    Names refer to the distributions under ``"plugins"``, whatever is installed when the description is read.
+    Names refer to the distributions under ``"plugins"``, independently of the plugins installed when it is read.
 
     Args:
         task: name of the task that the model was trained for.
-        config: the model's configuration. ``params`` is left out, since the checkpoint has the weights.
-        data: what prediction needs to know about the data, from the data module (for example its tokenizer).
+        config: the model's configuration. ``params`` is omitted, since the checkpoint has the weights.
+        data: properties of the data that prediction needs, from the data module (for example its tokenizer).
         run: the run's configuration, from which it can be resumed.
     """
     return ModelDescription.create(task, config, data, run).to_dict()
@@ -68,8 +68,7 @@ class Checkpoint:
 
         Args:
             path: the file.
-            map_file: leave tensors in the file until they are used. False: read all of them, for a process that may
-                replace the file while it uses them.
+            map_file: memory-map tensors. False: read them, for processes that may replace the file.
 
         Raises:
             UserError: if the file is missing or truncated, or is not a checkpoint of this project.
@@ -110,7 +109,7 @@ class Checkpoint:
         """
         state = self.content.get("state_dict")
         if not isinstance(state, Mapping):
-            raise UserError(f"{self.path}: a checkpoint without weights")
+            raise UserError(f"{self.path}: the checkpoint has no weights")
         return state
 
     @property
@@ -142,7 +141,7 @@ def open_checkpoint(path: str | Path, map_file: bool = True) -> dict[str, Any]:
 
     Args:
         path: the file.
-        map_file: leave tensors in the file until they are used.
+        map_file: memory-map tensors.
 
     Raises:
         UserError: if the file is missing or truncated, or is not a checkpoint.
@@ -158,9 +157,9 @@ def open_checkpoint(path: str | Path, map_file: bool = True) -> dict[str, Any]:
         surface_own_fault(error)
         code = re.search(r"\bGLOBAL ([\w.]+)", str(error))
         if code:
-            reason = f"its pickle calls {code[1]}, and plain data is all that is ever read"
+            reason = f"its pickle calls {code[1]}, but only plain data is read"
             raise UserError(f"{path}: not a readable checkpoint: {reason}") from error
-        raise UserError(f"{path}: not a readable checkpoint: it is truncated, or no checkpoint of perceiver") from error
+        raise UserError(f"{path}: not a readable checkpoint: truncated, or not written by perceiver") from error
     if not isinstance(checkpoint, dict):
         raise UserError(NOT_OURS.format(source=path))
     return checkpoint
@@ -204,5 +203,5 @@ def _as_number(value: Any) -> float | None:
     try:
         is_number = isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.numel() == 1)
         return float(value) if is_number else None
-    except (OverflowError, RuntimeError):  # a number of many digits, or a tensor of complex numbers
+    except (OverflowError, RuntimeError):  # huge integers, complex tensors
         return None

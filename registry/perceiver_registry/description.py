@@ -52,7 +52,7 @@ class UsedPlugin:
     version: str
 
     def find(self) -> Entry[Any] | None:
-        """Return the installed entry, or None."""
+        """Return the registered entry, or None if it is not installed."""
         found = registry().find(self.kind, f"{self.distribution}:{self.name}")
         # A plugin from a local file may be installed now.
         return registry().find(self.kind, self.name) if found is None and self.version == LOCAL else found
@@ -63,13 +63,13 @@ class UsedPlugin:
         return self if found is None else replace(self, version=found.plugin.version)
 
     def require(self, source: str | Path) -> None:
-        """Check that it is installed.
+        """Check that the plugin is installed.
 
         Args:
             source: the file or folder that needs it, for the message.
 
         Raises:
-            PluginError: if it is not; the message gives the pip command, or the error of the installed plugin.
+            PluginError: if it is missing; the message gives the pip command, or the error of the installed plugin.
         """
         if self.find() is not None:
             return
@@ -82,7 +82,7 @@ class UsedPlugin:
             raise PluginError(f"{needs} {self.version}, but {'; '.join(map(str, left_out))}")
         pip = f"pip install {self.distribution}" + ("" if "+" in self.version else f"=={self.version}")
         installed_version = next((loaded.plugin.version for loaded in installed), None)
-        instead = f"; {self.distribution} {installed_version}, which is installed, has none" if installed else ""
+        instead = f", which {self.distribution} {installed_version} does not register" if installed else ""
         raise PluginError(f"{needs} {self.version}{instead}: {pip}")
 
 
@@ -142,10 +142,9 @@ class ModelDescription:
     Attributes:
         task: name of the task that the model was trained for.
         model: plain configuration of the model (:func:`perceiver_registry.config_to_dict`).
-        data: what prediction needs to know about the data, from the data module's ``description()``: its tokenizer,
-            the normalisation of images.
-        run: the configuration of the run that trained the model, from which it is resumed; empty in other files than
-            checkpoints.
+        data: properties of the data that prediction needs, from the data module's ``description()``: its tokenizer, the
+            normalisation of images.
+        run: configuration of the run that trained the model, to resume it; only in checkpoints.
         plugins: registered objects that the model uses. After :meth:`prepare` their versions are the installed ones.
         seed: the run's random seed.
         format: version of the layout.
@@ -175,12 +174,12 @@ class ModelDescription:
     ) -> Self:
         """Describe a model with the installed plugins.
 
-        Names refer to the distributions in ``plugins``, whatever is installed when the description is read.
+        Names refer to the distributions in ``plugins``, independently of the plugins installed when it is read.
 
         Args:
             task: name of the task that the model was trained for.
-            config: the model's configuration. ``params`` is left out, since the file has the weights.
-            data: what prediction needs to know about the data. None: nothing.
+            config: the model's configuration. ``params`` is omitted, since the file has the weights.
+            data: properties of the data that prediction needs. None: no properties.
             run: the run's configuration. None: the model was not trained in a run.
         """
         model, run = config_to_dict(config.without_params()), dict(run or {})
@@ -201,11 +200,11 @@ class ModelDescription:
         """Validate untrusted plain data and create a description from it.
 
         Args:
-            plain: what :meth:`to_dict` returned when it was written.
+            plain: plain data that :meth:`to_dict` returned.
             source: the file or folder, for messages.
 
         Raises:
-            UserError: if it is damaged, or was written by a newer version of this project.
+            UserError: if the data is damaged or was written by a newer version of this project.
         """
         damaged = f"{source}: its description of the model is damaged"
         try:
@@ -223,7 +222,7 @@ class ModelDescription:
 
     @classmethod
     def from_partial(cls, plain: Mapping[str, Any]) -> Self:
-        """Create a description from trusted plain data, in which any entry may be missing."""
+        """Create a description from trusted plain data with any subset of the entries."""
         known = {name: plain[name] for name in (*REQUIRED, "seed") if name in plain}
         plugins = tuple(UsedPlugin(**{name: used[name] for name in USED}) for used in plain.get("plugins", ()))
         return cls(**{"task": "", "model": {}} | known, plugins=plugins)
@@ -232,7 +231,7 @@ class ModelDescription:
         """Return the description as plain data, as stored in files.
 
         Args:
-            with_run: include the run's configuration and its seed. False: for files that training is not resumed from.
+            with_run: include the run's configuration and seed, which only resuming needs.
         """
         plain = {
             "format": self.format,
@@ -252,7 +251,7 @@ class ModelDescription:
             source: the file or folder, for messages.
 
         Raises:
-            PluginError: if one is not; the message gives the pip command.
+            PluginError: if one is missing; the message gives the pip command.
         """
         for used in self.plugins:
             if used.kind != "data":
@@ -271,14 +270,14 @@ class ModelDescription:
         with replace(self, origin=self).loading(source):
             description = self._migrated(source)
         description.validate(source)
-        # Files written from this description are of the installed versions.
+        # Files written from this description record the installed versions.
         plugins = tuple(used.with_installed_version() for used in description.plugins)
         description = replace(description, plugins=plugins).with_current_names()
         description.build_config(source)
         return description
 
     def note_versions(self, source: str | Path) -> None:
-        """Warn with a :class:`PluginVersionWarning` if other versions of plugins are installed than wrote the file."""
+        """Emit a :class:`PluginVersionWarning` if the installed plugin versions are not those that wrote the file."""
         differing = [str(versions) for versions in self.versions() if versions.differ]
         if differing:
             notice = f"{source}: written with {'; '.join(differing)}{' (migrated)' if self.migrations else ''}"
@@ -319,7 +318,7 @@ class ModelDescription:
             source: the file or folder, for messages.
 
         Raises:
-            UserError: if it does not fit the installed plugins; the message has their versions.
+            UserError: if it does not fit the installed plugins; the message contains their versions.
         """
         with self.loading(source):
             try:
@@ -332,13 +331,13 @@ class ModelDescription:
                 raise UserError(f"{source}: its description of the model is damaged: {in_one_line(error)}") from error
 
     def versions(self) -> list[PluginVersions]:
-        """Return the versions of the distributions that wrote the file, empty if it was not read from a file."""
+        """Return the written and installed versions of each distribution, empty if not read from a file."""
         return list(dict.fromkeys(map(PluginVersions.of, self.origin.plugins))) if self.origin else []
 
     def explain(self, error: str, source: str | Path) -> str:
-        """Add the source, and the plugin versions that wrote it and are installed, to the message of a load error.
+        """Add the source and its plugin versions to the message of a load error.
 
-        This project's version is added only if it differs, since all later versions read its checkpoints.
+        This project's version is added only if it differs, since later versions read all of its checkpoints.
         """
         message = error if str(source) in error else f"{source}: {error}"
         named = [str(each) for each in self.versions() if each.differ or each.distribution != OWN_DISTRIBUTION]
@@ -347,7 +346,7 @@ class ModelDescription:
 
     @contextlib.contextmanager
     def loading(self, source: str | Path) -> Iterator[None]:
-        """Explain user errors that are raised within this context, as :meth:`explain` does."""
+        """Apply :meth:`explain` to user errors that are raised within this context."""
         try:
             yield
         except UserError as error:
@@ -364,7 +363,7 @@ class ModelDescription:
         return self._renamed(current)
 
     def _with_plain_names(self) -> Self:
-        """Return the description with names without distributions, which migrations read, where they are unique."""
+        """Return the description with unique names in their short form, which migrations expect."""
         counts = Counter((kind, name) for kind, name, _ in {(u.kind, u.name, u.distribution) for u in self.plugins})
         plain = {
             (used.kind, f"{used.distribution}:{used.name}"): used.name
@@ -374,7 +373,7 @@ class ModelDescription:
         return self._renamed(plain)
 
     def _renamed(self, names: Mapping[tuple[str, str], str]) -> Self:
-        """Return the description with other names, by kind and name."""
+        """Return the description with names replaced by those in ``names``, by kind and name."""
 
         def rename(kind: str, written: str) -> str:
             return names.get((kind, written), written)
@@ -396,7 +395,7 @@ class ModelDescription:
 
     def __getitem__(self, name: str) -> Any:
         warnings.warn(
-            f"description[{name!r}] is deprecated since interface 2.0: write description.{name}",
+            f"description[{name!r}] is deprecated since interface 2.0: use description.{name}",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -416,7 +415,7 @@ USED = tuple(each.name for each in fields(UsedPlugin))
 """Names of the entries of a used plugin."""
 
 REQUIRED = ("format", "task", "model", "data", "run")
-"""Required entries of a plain description, besides the plugins."""
+"""Required entries of a plain description, except the plugins."""
 
 
 def read_description(plain: Any, source: str | Path) -> ModelDescription:
@@ -427,7 +426,7 @@ def read_description(plain: Any, source: str | Path) -> ModelDescription:
         source: the file or folder, for messages.
 
     Raises:
-        UserError: if it is damaged, or was written by a newer version of this project.
+        UserError: if the data is damaged or was written by a newer version of this project.
         PluginError: if it needs a plugin that is not installed; the message gives the pip command.
     """
     description = ModelDescription.from_dict(plain, source).prepare(source)
@@ -457,19 +456,19 @@ def _problems(plain: Any) -> Iterator[str]:
     """Yield the problems of a plain description."""
     if not isinstance(plain, Mapping):
         yield "it is not a mapping"
-    for name, is_right in CHECKS.items():
+    for name, is_valid in CHECKS.items():
         if name not in plain:
             yield f"{name} is missing"
-        elif not is_right(plain[name]):
-            yield _wrong(name)
+        elif not is_valid(plain[name]):
+            yield _type_problem(name)
     if not (plain.get("seed") is None or _is_int(plain["seed"])):
-        yield _wrong("seed")
+        yield _type_problem("seed")
     for name in ("model", "run"):
-        yield from map(_wrong, _not_plain(plain[name], name))
+        yield from map(_type_problem, _not_plain(plain[name], name))
     yield from _problems_of_parts(plain["model"])
     yield from _problems_of_run(plain["run"])
     if not all(map(_is_used_plugin, plain["plugins"])):
-        yield _wrong("plugins")
+        yield _type_problem("plugins")
 
 
 def _problems_of_parts(model: Mapping[str, Any]) -> Iterator[str]:
@@ -477,16 +476,16 @@ def _problems_of_parts(model: Mapping[str, Any]) -> Iterator[str]:
         if part not in model:
             yield f"model.{part} is missing"
         elif not isinstance(model[part], Mapping):
-            yield _wrong(f"model.{part}")
+            yield _type_problem(f"model.{part}")
         elif not isinstance(model[part].get(ADAPTER_KEY), str):
-            yield _wrong(f"model.{part}.{ADAPTER_KEY}")
+            yield _type_problem(f"model.{part}.{ADAPTER_KEY}")
 
 
 def _problems_of_run(run: Mapping[str, Any]) -> Iterator[str]:
     for section in NAMED_SECTIONS:
         values = run.get(section) or {}
         if not isinstance(values, Mapping) or not isinstance(values.get("name"), str | None):
-            yield _wrong(f"run.{section}")
+            yield _type_problem(f"run.{section}")
 
 
 def _not_plain(value: Any, name: str) -> Iterator[str]:
@@ -503,8 +502,8 @@ def _not_plain(value: Any, name: str) -> Iterator[str]:
         yield name
 
 
-def _wrong(name: str) -> str:
-    return f"{name} is not of its type"
+def _type_problem(name: str) -> str:
+    return f"{name} has the wrong type"
 
 
 def _is_int(value: Any) -> TypeGuard[int]:

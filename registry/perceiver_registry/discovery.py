@@ -16,15 +16,15 @@ from perceiver_registry.local import import_file
 from perceiver_registry.plugins import LOCAL, OWN_DISTRIBUTION, LoadedPlugin, Plugin, is_same_distribution, load
 
 ONLY, DISABLED, FILES = "PERCEIVER_PLUGINS", "PERCEIVER_DISABLE_PLUGINS", "PERCEIVER_PLUGIN_FILES"
-"""Environment variables that select plugins, so that child processes load the same ones."""
+"""Environment variables that select plugins, which child processes inherit."""
 
 NO_PLUGIN = "none"
-"""Value of the variables for an empty list."""
+"""Value for an empty list of plugins."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection of the plugins to load, by names of plugins or distributions.
+    """Selection of plugins to load, by plugin or distribution name.
 
     Attributes:
         only: installed plugins to load. None: all.
@@ -50,7 +50,7 @@ class Selection:
         )
 
     def as_environment(self) -> Mapping[str, str]:
-        """Return the environment variables of this selection, without empty ones."""
+        """Return the selection as environment variables, without empty ones."""
         values = {
             ONLY: None if self.only is None else ",".join(self.only) or NO_PLUGIN,
             DISABLED: ",".join(self.disabled),
@@ -67,7 +67,7 @@ class Selection:
         """Check that all names exist.
 
         Raises:
-            UserError: if one does not; the message suggests similar names.
+            UserError: if a name is unknown; the message suggests similar names.
         """
         for source, names in (("--plugins", self.only or ()), (DISABLED, self.disabled)):
             for name in names:
@@ -86,7 +86,7 @@ def _has_name(plugin: Plugin, name: str) -> bool:
 
 
 def discover(selection: Selection) -> Iterator[LoadedPlugin]:
-    """Load the selected plugins, and yield the others as disabled.
+    """Load the selected plugins, and yield all others as disabled.
 
     Raises:
         UserError: if the selection names a plugin that does not exist.
@@ -101,7 +101,7 @@ def discover(selection: Selection) -> Iterator[LoadedPlugin]:
 
 
 def _installed() -> Iterator[tuple[Plugin, Callable[[], object]]]:
-    """Yield the plugins of all installed distributions with their import functions; the first of a name wins."""
+    """Yield all installed plugins with their import functions. Of distributions with one name, the first is used."""
     seen = set()
     for distribution in distributions():
         try:
@@ -122,10 +122,10 @@ def _installed() -> Iterator[tuple[Plugin, Callable[[], object]]]:
 
 
 def find_packages_without_plugins(required: str = OWN_DISTRIBUTION) -> list[str]:
-    """Return the names of installed distributions that require another one but declare no plugin of this project.
+    """Return the names of installed distributions that require this project but declare no plugin.
 
     Args:
-        required: name of the required distribution.
+        required: distribution that they require.
     """
     found = set()
     for distribution in distributions():
@@ -140,7 +140,7 @@ def find_packages_without_plugins(required: str = OWN_DISTRIBUTION) -> list[str]
 
 
 def _is_requirement(line: str, distribution: str) -> bool:
-    """Return whether a requirement line of a distribution is an unconditional requirement of another one."""
+    """Return whether a requirement line is an unconditional requirement of a distribution."""
     name = re.match(r"[\w.-]*", line)
     return name is not None and is_same_distribution(name[0], distribution) and "extra ==" not in line
 

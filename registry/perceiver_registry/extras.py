@@ -1,4 +1,4 @@
-"""Optional dependencies: which extra of which distribution installs a missing package."""
+"""Optional dependencies: look-up of the extra that installs a missing package."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MissingRequirement:
 
     Attributes:
         name: name of the missing distribution.
-        requirement: what to pass to ``pip install``, such as ``perceiver-zoo[text]``.
+        requirement: argument for ``pip install``, such as ``perceiver-zoo[text]``.
     """
 
     name: str
@@ -45,7 +45,7 @@ class MissingRequirement:
 def missing_requirement(
     error: BaseException, distribution: str | None = None, extras: Collection[str] = ()
 ) -> MissingRequirement | None:
-    """Find the requirement that an import error is about.
+    """Find the requirement whose absence caused an import error.
 
     Args:
         error: the error.

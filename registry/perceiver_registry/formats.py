@@ -45,8 +45,7 @@ class LoadedModel(_LoadedModel):
 
     Args:
         model: the model, in evaluation mode.
-        description: its task, its plain configuration, what prediction needs to know about the data (its tokenizer,
-            how images are normalised), and more. A dict of these is deprecated.
+        description: its description. A dict is deprecated.
     """
 
     __slots__ = ()
@@ -58,10 +57,10 @@ class LoadedModel(_LoadedModel):
 class Format:
     """Base class of model formats on disk or on the hub.
 
-    A subclass that reads implements :meth:`recognises` and :meth:`read`, one that writes implements :meth:`write`. Its
-    module has no slow imports at the top, since every format inspects every source.
+    A readable format implements :meth:`recognises` and :meth:`read`, a writable one :meth:`write`. Its module has no
+    slow imports at the top, since every format inspects every source.
 
-    A command uses one object per source, so that an object may cache what it has read.
+    A command uses one object per source, so that the object may cache the content.
     """
 
     map_files: bool = True
@@ -105,7 +104,7 @@ class Format:
 
     def signature(self, target: str) -> Mapping[str, Any]:
         """Return the signature of an exported model: ``"inputs"`` and ``"outputs"`` with name, type and shape of each,
-        ``"sizes"`` and ``"checked"``. Empty in formats that are not for serving.
+        ``"sizes"`` and ``"checked"``. Empty in formats without signatures.
         """
         return {}
 
@@ -118,7 +117,7 @@ class Format:
         return self.read(source).model.state_dict()
 
     def refusal(self, loaded: LoadedModel) -> str | None:
-        """Return why a model cannot be written in this format, in one line, or None if it can."""
+        """Return the reason that a model cannot be written in this format, in one line, or None if it can."""
         return None
 
     def write(self, loaded: LoadedModel, target: str) -> None:
@@ -129,7 +128,7 @@ class Format:
             target: the file or folder, which does not exist.
 
         Raises:
-            UserError: if it cannot be written in this format; the message gives the reason.
+            UserError: if the model cannot be written in this format; the message gives the reason.
         """
         raise NotImplementedError(f"{type(self).__name__}.write")
 
@@ -150,8 +149,8 @@ class Source:
 
     Args:
         path: the file, folder or hub id.
-        entry: its registered format.
-        format: an object of that format.
+        entry: the registered format.
+        format: instance of the format.
     """
 
     def __init__(self, path: str, entry: Entry[FormatSpec], format: Format):
@@ -207,11 +206,11 @@ class Source:
 
 
 def typed_description(description: ModelDescription | Mapping[str, Any]) -> ModelDescription:
-    """Convert a description to a typed one. Before interface 2.0 formats returned plain dicts, possibly incomplete."""
+    """Convert a description to a typed one. Before interface 2.0, formats returned plain dicts, possibly incomplete."""
     if isinstance(description, ModelDescription):
         return description
     warnings.warn(
-        "a dict as the description of a LoadedModel is deprecated since interface 2.0: make it a ModelDescription",
+        "a dict as the description of a LoadedModel is deprecated since interface 2.0: use a ModelDescription",
         DeprecationWarning,
         stacklevel=3,
     )
@@ -225,8 +224,8 @@ _shared_sources: ContextVar[dict[tuple[Any, ...], Source] | None] = ContextVar("
 def shared_sources() -> Iterator[None]:
     """Let :func:`open_source` return the same object for the same source within this context.
 
-    A model's description and its weights, which different callers need, are then read from one opened file. The objects
-    and what they have read are released at the end.
+    Callers that need a model's description and its weights then share one opened file. The objects and their caches are
+    released at the end.
     """
     token = _shared_sources.set({})
     try:
@@ -236,7 +235,7 @@ def shared_sources() -> Iterator[None]:
 
 
 def open_source(source: str, format: str | None = None, map_files: bool = True) -> Source:
-    """Open a model's source in its format; once within :func:`shared_sources`.
+    """Open a model's source in its format. Within :func:`shared_sources`, each source is opened once.
 
     Args:
         source: a file, a folder or a hub id.
@@ -244,7 +243,7 @@ def open_source(source: str, format: str | None = None, map_files: bool = True) 
         map_files: memory-map tensors.
 
     Raises:
-        UserError: if no format recognises the source, or if the format is only written.
+        UserError: if no format recognises the source, or if the format cannot be read.
     """
     shared, key = _shared_sources.get(), (source, format, map_files)
     if shared is not None and key in shared:
@@ -259,7 +258,7 @@ def _open(source: str, format: str | None, map_files: bool) -> Source:
     if format is not None:
         entry = registry().get("format", format)
         if not entry.spec.reads:
-            raise UserError(f"format {format!r} is only written; formats that are read: {_names('reads')}")
+            raise UserError(f"format {format!r} cannot be read; readable formats: {_names('reads')}")
         return _opened(source, entry, map_files)
     refuse_remote("source", source)
     formats = _formats_to_try(source)
@@ -274,7 +273,7 @@ def _open(source: str, format: str | None, map_files: bool) -> Source:
     if reasons:
         raise UserError("; ".join(dict.fromkeys(reasons)))
     known = ", ".join(sorted(map(registry().short_name, formats)))
-    raise UserError(f"{source}: no model in any format that is read ({known or 'none'}){registry().not_loaded('')}")
+    raise UserError(f"{source}: not a model in a readable format ({known or 'none'}){registry().not_loaded('')}")
 
 
 def _opened(source: str, entry: Entry[FormatSpec], map_files: bool) -> Source:
@@ -284,7 +283,7 @@ def _opened(source: str, entry: Entry[FormatSpec], map_files: bool) -> Source:
 
 
 def _formats_to_try(source: str) -> list[Entry[FormatSpec]]:
-    """Return the formats that a source may be in, those with its suffix first."""
+    """Return the formats to try for a source, those with its suffix first."""
     reading = [entry for entry in registry().entries("format") if entry.spec.reads]
     by_suffix = [entry for entry in reading if _has_suffix(source, entry)]
     if by_suffix and not Path(source).exists():
@@ -312,8 +311,8 @@ def format_for(loaded: LoadedModel, target: str, format: str | None = None) -> E
     Args:
         loaded: the model.
         target: a file or a folder.
-        format: the format's name. None: by the suffix of a file or, for a folder, the first format that can store the
-            model and be read again. Formats of the distribution of the model's input adapter come first.
+        format: name of the format. None: by the suffix of a file or, for a folder, the first readable format that can
+            store the model. Formats of the distribution of the model's input adapter come first.
 
     Raises:
         UserError: if no format can store the model.
@@ -335,18 +334,18 @@ def format_for(loaded: LoadedModel, target: str, format: str | None = None) -> E
         if refusal is None:
             return entry
         refusals.append(refusal)
-    raise UserError(f"{target}: {'; '.join(refusals) or 'no format is written as a folder'}")
+    raise UserError(f"{target}: {'; '.join(refusals) or 'no format writes a folder'}")
 
 
 def _named_format(format: str, target: str) -> Entry[FormatSpec]:
-    """Return the format of a name, checked against the suffix of the target."""
+    """Return the format with a name, checked against the suffix of the target."""
     entry = registry().get("format", format)
     if not entry.spec.writes:
-        raise UserError(f"format {format!r} is only read; formats that are written: {_names('writes')}")
+        raise UserError(f"format {format!r} cannot be written; writable formats: {_names('writes')}")
     if entry.spec.suffixes and not _has_suffix(target, entry):
         raise UserError(f"{target}: a file of format {format!r} ends with {' or '.join(entry.spec.suffixes)}")
     if not entry.spec.suffixes and any(_has_suffix(target, other) for other in registry().entries("format")):
-        raise UserError(f"{target}: format {format!r} writes a folder, this is the name of a file")
+        raise UserError(f"{target}: format {format!r} writes a folder, but the target has a file suffix")
     return entry
 
 
@@ -359,7 +358,7 @@ def _checked(entry: Entry[FormatSpec], loaded: LoadedModel, folder: bool) -> Ent
             if other.spec.reads and other.spec.writes and other != entry and folder == (not other.spec.suffixes)
             if other.resolve("format")().refusal(loaded) is None
         ]
-        instead = f" (--format={' or --format='.join(others)} holds this model)" if others else ""
+        instead = f" (--format={' or --format='.join(others)} can store this model)" if others else ""
         raise UserError(f"{refusal}{instead}")
     return entry
 
@@ -377,20 +376,20 @@ def _names(ability: str) -> str:
 def write_model(loaded: LoadedModel, target: str, format: str | None = None, *, overwrite: bool = False) -> float:
     """Write a model and verify that the written model computes the same outputs.
 
-    The target is created only after this check.
+    The target is created only if they are equal up to :data:`TOLERANCE`.
 
     Args:
         loaded: the model.
         target: a file or a folder.
         format: name of the format. None: see :func:`format_for`.
-        overwrite: replace existing files. Others in the folder stay.
+        overwrite: replace existing files. Other files in the folder are kept.
 
     Returns:
-        Maximum difference between the outputs of the two for random inputs, relative to the largest output.
+        Maximum difference between the outputs of both models for random inputs, relative to the largest output.
 
     Raises:
-        UserError: if the model cannot be written in this format, if ``target`` exists, or if the written model has
-            other outputs.
+        UserError: if the model cannot be written in this format, if ``target`` exists, or if the outputs of the
+            written model differ.
     """
     import torch
 
@@ -402,8 +401,8 @@ def write_model(loaded: LoadedModel, target: str, format: str | None = None, *, 
         with torch.inference_mode():
             difference = largest_difference(written.expected(loaded.model, batch), written.compute(str(draft), batch))
         if not difference <= TOLERANCE:
-            how = f"outputs differ by {difference:.2g}" if difference < float("inf") else "other shapes, or not finite"
-            raise UserError(f"{target}: what was written computes something else ({how}), so that it is removed")
+            how = f"by {difference:.2g}" if difference < float("inf") else "other shapes or values that are not finite"
+            raise UserError(f"{target}: removed the written model, whose outputs differ ({how})")
     return difference
 
 
@@ -416,7 +415,7 @@ def check_free(target: str, overwrite: bool = False) -> None:
     refuse_remote("target", target)
     path = Path(target)
     if not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{target}: exists already (--overwrite replaces it)")
+        raise UserError(f"{target}: already exists (--overwrite replaces it)")
 
 
 @contextlib.contextmanager
@@ -441,14 +440,14 @@ def _draft(target: Path) -> Iterator[Path]:
 
 
 def example_batch(model: PerceiverIO) -> Batch:
-    """Create seeded random inputs for a model, a batch of one example."""
+    """Create a batch with one example of seeded random inputs."""
     import torch
 
     return model.input_adapter.example_batch(1, torch.Generator().manual_seed(0))
 
 
 def _positions_to_compare(model: PerceiverIO) -> Tensor | None:
-    """Return indices (1, p) of some output positions of a model with very many, or None for all."""
+    """Return indices (1, p) of at most :data:`NUM_COMPARED` output positions, or None for all."""
     import torch
 
     numbers: Any = getattr(model.output_adapter.query_provider, "num_positions", None)
@@ -475,7 +474,7 @@ def largest_difference(expected: Any, found: Any) -> float:
 
 
 def _tensors(structure: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a structure, those of mappings sorted by name."""
+    """Yield the tensors in a structure; mappings are traversed in the order of their sorted keys."""
     import torch
 
     if isinstance(structure, Mapping):

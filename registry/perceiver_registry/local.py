@@ -13,15 +13,15 @@ from perceiver_registry.errors import PluginError
 
 
 def import_file(path: str) -> ModuleType:
-    """Import a file as the module of its name, so that worker processes can import it as well.
+    """Import a file as a module of the same name, so that worker processes can import it as well.
 
-    The file's folder is appended to ``sys.path``, so that its other files do not shadow installed modules.
+    The file's folder is appended to ``sys.path``, last, so that its other files do not shadow installed modules.
 
     Args:
         path: absolute path of the file.
 
     Raises:
-        PluginError: if the file does not exist, or its name is not that of a new module.
+        PluginError: if the file does not exist, or its name is invalid or taken by another module.
     """
     file = Path(path)
     name = file.stem
@@ -34,7 +34,7 @@ def import_file(path: str) -> ModuleType:
         sys.path.append(str(file.parent))
         importlib.invalidate_caches()
     elif not (Path(origin).is_file() and file.samefile(origin)):
-        raise PluginError(f"a module {name!r} exists already, {origin} (rename the file)")
+        raise PluginError(f"a module {name!r} already exists: {origin} (rename the file)")
     return importlib.import_module(name)
 
 

@@ -46,7 +46,7 @@ class Migration:
 
 
 def find_migrations(versions: Iterable[tuple[str, str]]) -> list[Entry[MigrationSpec]]:
-    """Return the migrations that a model needs, the oldest first.
+    """Return the migrations that a model needs, oldest first.
 
     Args:
         versions: names and versions of the distributions that wrote the model.
@@ -83,7 +83,7 @@ def apply_migration(entry: Entry[MigrationSpec], method: str, source: str | Path
     failed = f"{source}: migration {entry.name!r} ({entry.plugin}) failed"
     migration = entry.resolve("migration")
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # keep what it prints out of a command's output
+        with contextlib.redirect_stdout(sys.stderr):  # migrations may print
             result = getattr(migration(), method)(value, *others)
     except KeyboardInterrupt:
         raise

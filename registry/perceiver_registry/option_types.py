@@ -78,7 +78,7 @@ def requirement(hint: Any, value: Any) -> str:
     """
     described = describe_type(hint)
     if not described:
-        return f"{spell(value)} is not a value that it takes (see --help)"
+        return f"{spell(value)} is not a valid value (see --help)"
     known = [*choices(hint), *(name for each in classes(hint) for name in subclass_names(each))]
     near = difflib.get_close_matches(str(value), known, n=1, cutoff=SUGGESTION_CUTOFF)
     suggestion = f" (did you mean {near[0]!r}?)" if near else ""

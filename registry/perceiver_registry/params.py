@@ -34,7 +34,7 @@ def load_pretrained(model: PerceiverIO) -> None:
     if config.params is None and config.encoder.params is None:
         return
     if config.params is not None and config.encoder.params is not None:
-        raise UserError("model.params and model.encoder.params: give one of the two; the first has an encoder as well")
+        raise UserError("model.params and model.encoder.params: set only one (model.params includes the encoder)")
     if config.params is not None:
         load_params(model, config.params)
     else:
@@ -114,7 +114,7 @@ def check_fits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
     """
     for key, value in state.items():
         if not hasattr(value, "shape"):
-            raise UserError(f"{source}: {key!r} is no tensor: the file is damaged")
+            raise UserError(f"{source}: {key!r} is not a tensor (the file is damaged)")
     mismatches = [*_missing(expected, state), *_unfitting(expected, state)]
     if mismatches:
         more = f"; and {len(mismatches) - MAX_LISTED} more" if len(mismatches) > MAX_LISTED else ""

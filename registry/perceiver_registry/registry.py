@@ -1,4 +1,4 @@
-"""Registry: look-up of the specs that plugins register."""
+"""Registry of the specs of all plugins."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOUNS = {
     "format": "format",
     "migration": "migration",
 }
-"""Names of the kinds of specs in messages."""
+"""Names of the kinds of specs, for messages."""
 
 LISTED = 3
 """Maximum number of plugins that an error lists. Arbitrary."""
@@ -46,7 +46,7 @@ class Entry(Generic[S]):
 
     @property
     def full_name(self) -> str:
-        """Name with the distribution (``perceiver-zoo:text``), unique whatever else is installed."""
+        """Name with the distribution (``perceiver-zoo:text``), unique among all plugins."""
         return f"{self.plugin.distribution}:{self.name}"
 
     @property
@@ -61,11 +61,11 @@ class Entry(Generic[S]):
             key: key in the mapping.
 
         Raises:
-            PluginError: if it cannot be imported.
+            PluginError: if the import path cannot be resolved.
         """
         path = getattr(self.spec, field) if key is None else getattr(self.spec, field)[key]
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # keep what it prints out of a command's output
+            with contextlib.redirect_stdout(sys.stderr):  # modules may print when imported
                 return resolve_import_path(path)
         except KeyboardInterrupt:
             raise
@@ -88,14 +88,14 @@ class Entry(Generic[S]):
 class Registry:
     """Specs of the loaded plugins, by kind and name.
 
-    Entries of different distributions may share a name. ``distribution:name`` selects one of them and is accepted
-    wherever a name is.
+    Entries of different distributions may share a name. ``distribution:name`` selects one of them, wherever a name is
+    expected.
 
     Args:
         plugins: the loaded plugins. Nothing is registered for plugins that failed.
 
     Attributes:
-        plugins: all plugins, with those that failed or are disabled.
+        plugins: all plugins, including failed and disabled ones.
     """
 
     def __init__(self, plugins: Iterable[LoadedPlugin] = ()):
@@ -215,7 +215,7 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> str:
         known = listed = self.names(kind)
-        if name[:1].isupper():  # written like a class: compare it with classes
+        if name[:1].isupper():  # a class name
             paths = [path for entry in self._entries[kind] for path in entry.spec.import_paths]
             known = listed = [path.partition(":")[2] for path in paths]
         elif ":" in name:
@@ -223,10 +223,10 @@ class Registry:
         return f"unknown {NOUNS[kind]} {name!r}; {near(name, known, listed)}{self.not_loaded(name)}"
 
     def not_loaded(self, name: str) -> str:
-        """Describe the plugins that may have an unknown name, those that failed or are disabled, for error messages.
+        """Describe failed and disabled plugins, which may register an unknown name, for error messages.
 
         Args:
-            name: the unknown name. With a distribution as its prefix, only the plugins of that are described.
+            name: the unknown name. A distribution as its prefix restricts the description to its plugins.
         """
         missing = self._missing(name)
         failed = [str(loaded) for loaded in missing if loaded.error]
@@ -237,21 +237,21 @@ class Registry:
         return "".join(f"; {fact}" for fact in facts)
 
     def _missing(self, name: str) -> list[LoadedPlugin]:
-        """Return the plugins that are not loaded, of the distribution in ``name`` or else all."""
+        """Return the failed and disabled plugins of the distribution in ``name``, or all if it has none."""
         missing = [loaded for loaded in self.plugins if loaded.status != "ok"]
         distribution, _, short = name.partition(":")
         of_distribution = [loaded for loaded in missing if short and loaded.plugin.is_of(distribution)]
         return of_distribution or missing
 
     def adapter_of(self, kind: Literal["input", "output"], config: object) -> Entry[AdapterSpec]:
-        """Return the adapter that the type of ``config`` selects.
+        """Return the adapter registered for the type of ``config``.
 
-        If several adapters are registered for the type, the one in the type's own package is selected, so that a plugin
-        cannot replace the adapter of another.
+        If several adapters are registered for it, the one in the type's own package is selected, so that plugins cannot
+        replace adapters of other plugins.
 
         Raises:
-            UnknownNameError: if no plugin registered that type.
-            AmbiguousNameError: if several did.
+            UnknownNameError: if no adapter is registered for the type.
+            AmbiguousNameError: if several are, all in other packages or several in its own.
         """
         config_type = type(config)
         # The module of the type is imported already, since a config of that type exists.
@@ -270,8 +270,8 @@ class Registry:
         """Return the task of a Lightning module's class, named by its attribute ``task``.
 
         Raises:
-            UnknownNameError: if no plugin registers it.
-            AmbiguousNameError: if several do, none of them with this class or one of its base classes.
+            UnknownNameError: if the task is not registered.
+            AmbiguousNameError: if several distributions register it, none with this class or one of its base classes.
         """
         name: str = module_type.task  # type: ignore[attr-defined]
         found = [
@@ -287,13 +287,13 @@ def _of_distribution(entries: Iterable[Entry[Any]], distribution: str) -> list[E
 
 
 def _with_name(entries: Sequence[Entry[Any]], name: str) -> list[Entry[Any]]:
-    """Return the entries registered as ``name``, or else those with a class of that name."""
+    """Return the entries registered as ``name``, otherwise those with a class of that name."""
     return [entry for entry in entries if entry.name == name] or [entry for entry in entries if entry.answers_to(name)]
 
 
-def _more(plugins: Sequence[str], what: str) -> list[str]:
-    """Describe the number of plugins beyond those that an error lists, if there are more."""
-    return [f"{len(plugins) - LISTED} more plugins {what}"] if len(plugins) > LISTED else []
+def _more(plugins: Sequence[str], status: str) -> list[str]:
+    """Count the plugins beyond :data:`LISTED`, which an error does not list."""
+    return [f"{len(plugins) - LISTED} more plugins {status}"] if len(plugins) > LISTED else []
 
 
 def _is_import_path_of(path: str, value: object) -> bool:
@@ -306,14 +306,14 @@ def _is_import_path_of(path: str, value: object) -> bool:
 
 
 def registry() -> Registry:
-    """Return the registry of the installed plugins, which are discovered in the first call.
+    """Return the registry of the installed plugins, which the first call discovers.
 
-    A plugin that fails to load is not an error, see :attr:`Registry.failures`. The environment variables
+    Plugins that fail to load do not raise an error, see :attr:`Registry.failures`. The environment variables
     ``PERCEIVER_PLUGINS``, ``PERCEIVER_DISABLE_PLUGINS`` and ``PERCEIVER_PLUGIN_FILES`` select plugins
     (:class:`~perceiver_registry.discovery.Selection`).
 
     Raises:
-        UserError: if they name a plugin that does not exist.
+        UserError: if a variable names a plugin that does not exist.
         PluginError: if a plugin from a file fails to load.
     """
     return _registry(Selection.of_environment())

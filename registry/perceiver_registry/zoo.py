@@ -53,7 +53,7 @@ def create_model(name: str, pretrained: bool = False, **overrides: Any) -> Perce
     entry = registry().get("model", name)
     if pretrained and entry.spec.params is None:
         known = ", ".join(list_models(pretrained=True)) or "none"
-        raise UserError(f"model {name!r} ({entry.plugin}) has no published weights; those that have: {known}")
+        raise UserError(f"model {name!r} ({entry.plugin}) has no published weights; models with weights: {known}")
     config = model_config(entry, **overrides)
     return assemble(replace(config, params=entry.spec.params) if pretrained else config)
 
@@ -132,7 +132,7 @@ def to_hugging_face(model: PerceiverIO) -> Any:
 
     Raises:
         UserError: if no class of transformers has its input adapter, or if the plugin that converts it is not loaded.
-        ValueError: if none of these classes can express it; the message lists the differences.
+        ValueError: if none of these classes can represent it; the message lists the differences.
     """
     return _hugging_face_format().to_hugging_face(model)
 

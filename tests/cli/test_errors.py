@@ -203,8 +203,8 @@ def write_wrong_checkpoint(kind: str, good: bytes) -> None:
         ("a class of another project", "wrong.ckpt: not a readable checkpoint"),
         ("text", "wrong.ckpt: not a readable checkpoint"),
         ("empty", "wrong.ckpt: not a readable checkpoint"),
-        ("foreign", "wrong.ckpt: a checkpoint, but not one of perceiver"),
-        ("a tensor", "wrong.ckpt: a checkpoint, but not one of perceiver"),
+        ("foreign", "wrong.ckpt: not a checkpoint of perceiver"),
+        ("a tensor", "wrong.ckpt: not a checkpoint of perceiver"),
     ],
 )
 def test_wrong_checkpoint_is_reported(trained, perceiver, command, kind, message):

@@ -98,7 +98,7 @@ def test_limits_of_dynamic_dimensions_are_printed(
         (["--ckpt_path=CKPT", "--output=model.bin"], "--output=model.bin: unknown suffix (add --format=onnx or"),
         (["--ckpt_path=CKPT", "--format=torch-export", "--output=model.bin"], "ends with .pt2"),
         (["--ckpt_path=nowhere.ckpt", "--format=torch-export"], "nowhere.ckpt"),
-        (["--ckpt_path=CKPT", "--output=there.pt2"], "there.pt2: exists already (--overwrite replaces it)"),
+        (["--ckpt_path=CKPT", "--output=there.pt2"], "there.pt2: already exists (--overwrite replaces it)"),
         (["--ckpt_path=CKPT", "--output=model.pt2", "--formt=onnx"], "--formt"),
     ],
 )

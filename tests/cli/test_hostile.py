@@ -339,7 +339,7 @@ def test_checkpoint_with_code_is_refused(perceiver, pickles, command, form):
     Path("evil.ckpt").write_bytes(pickles[form])
     line = perceiver(command, "--ckpt_path=evil.ckpt").error
     assert line.startswith("evil.ckpt: not a readable checkpoint: "), line
-    assert form != "zip" or "its pickle calls posix.system, and plain data is all that is ever read" in line
+    assert form != "zip" or "its pickle calls posix.system, but only plain data is read" in line
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_published_model_with_remote_code_is_refused(refused):
     names = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoModelForMaskedLM": "evil.Evil"}
     write_published(Path("published"), model_type="evil", auto_map=names)
     Path("published", "evil.py").write_text(EVIL_CODE)
-    assert "published: no model in any format that is read" in refused("--model.params=published")
+    assert "published: not a model in a readable format" in refused("--model.params=published")
 
 
 @pytest.mark.usefixtures("_says_yes")

@@ -222,7 +222,7 @@ def test_classes_are_unpickled_in_spawned_processes(fresh):
         (".", "no such file"),
         ("plain.txt", "must be a Python file whose name can be imported, such as my_adapters.py"),
         ("my-adapters.py", "must be a Python file whose name can be imported"),
-        ("colorsys.py", "a module 'colorsys' exists already, "),
+        ("colorsys.py", "a module 'colorsys' already exists: "),
         ("broken.py", "cannot be imported: SyntaxError: invalid syntax (broken.py, line 2)"),
         ("raising.py", "cannot be imported: ValueError: no luck"),
         ("leaving.py", "cannot be imported: SystemExit"),
@@ -250,7 +250,7 @@ def test_two_files_with_one_module_name_are_reported(fresh):
     shown = fresh.perceiver("list-data", "--plugin=mine/light.py", "--plugin=mine/other/light.py")
     assert shown.code == 2
     (line,) = shown.err.splitlines()
-    assert "a module 'light' exists already" in line
+    assert "a module 'light' already exists" in line
     assert str(Path("other") / "light.py") in line
 
 

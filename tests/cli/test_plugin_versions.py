@@ -348,7 +348,7 @@ def test_new_model_from_a_config_of_the_first_version_is_saved_in_the_second(fir
 def test_removed_adapter_is_reported_with_versions(first, install, fit, perceiver, table):
     source = fit("--trainer.max_epochs=1")
     install("2.0", "scale", "table", plugin=PLUGIN.replace('"grid"', '"mesh"'))
-    expected = "needs the input adapter 'grid' of acme-grid 1.4; acme-grid 2.0, which is installed, has none"
+    expected = "needs the input adapter 'grid' of acme-grid 1.4, which acme-grid 2.0 does not register"
     assert all(
         f"perceiver: {source}: {expected}" in error for error in errors(perceiver, source, table, ["predict", "fit"])
     )
@@ -374,7 +374,7 @@ def test_migration_without_description_is_reported(first, install, fit, perceive
     source = fit("--trainer.max_epochs=1")
     wrong = MIGRATIONS.replace('        print("printed")\n', '        return {**description, "model": []}\n')
     install("2.0", "gain", "columns", plugin=PLUGIN + HOOK, migrations=wrong)
-    damaged = "its description of the model is damaged: model is not of its type"
+    damaged = "its description of the model is damaged: model has the wrong type"
     versions = "(written with acme-grid 1.4, installed: 2.0)"
     assert errors(perceiver, source, table, ["predict"]) == [f"perceiver: {source}: {damaged} {versions}"]
 

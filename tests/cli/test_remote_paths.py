@@ -86,9 +86,9 @@ def test_remote_cache_is_refused(perceiver, small, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "advice"),
     [
-        ("hf://owner/name", "write the hub id alone: owner/name"),
-        ("https://huggingface.co/owner/name", "write the hub id alone: owner/name"),
-        ("file:///data/a.txt", "write the path alone: /data/a.txt"),
+        ("hf://owner/name", "use the hub id: owner/name"),
+        ("https://huggingface.co/owner/name", "use the hub id: owner/name"),
+        ("file:///data/a.txt", "use the path: /data/a.txt"),
         ("gs://bucket", "copy or mount it"),
     ],
 )

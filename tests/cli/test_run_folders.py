@@ -98,7 +98,7 @@ def test_newest_run_is_that_of_the_task(perceiver):
     add_run("lightning_logs/version_0", 1, "last")
     add_run("lightning_logs/version_1", 2, "last", task="regression")
     line = perceiver("predict", "--task=mlm", "--ckpt_path=last").error
-    assert line.startswith("logs/lightning_logs/version_0/checkpoints/last.ckpt: a checkpoint, but not one of")
+    assert line.startswith("logs/lightning_logs/version_0/checkpoints/last.ckpt: not a checkpoint of")
     assert (
         "no run of task 'image-classification' in logs"
         in perceiver("predict", "--task=image-classification", "--ckpt_path=last").error

@@ -363,7 +363,7 @@ def test_fully_frozen_model_is_refused(refusal):
         ("missing.ckpt", "missing.ckpt: no such checkpoint"),
         ("missing.safetensors", "encoder.params='missing.safetensors': no such file"),
         ("./missing", "./missing: no such file or folder"),
-        ("empty", "empty: no model in any format that is read"),
+        ("empty", "empty: not a model in a readable format"),
         ("text.ckpt", "text.ckpt: not a readable checkpoint"),
     ],
 )
@@ -375,5 +375,5 @@ def test_missing_source_is_reported(refusal, source, message, tmp_path):
 
 def test_params_of_model_and_encoder_are_exclusive(refusal, text_classifier):
     assert refusal(f"--model.params={text_classifier.last}") == (
-        "model.params and model.encoder.params: give one of the two; the first has an encoder as well"
+        "model.params and model.encoder.params: set only one (model.params includes the encoder)"
     )

@@ -306,7 +306,7 @@ def test_missing_plugins_of_checkpoints_are_reported_with_the_remedy(environment
     assert "1.0 failed: cannot be imported: ModuleNotFoundError" in lines[0]
     assert lines[1] == f"{asked} never-installed 0.9: pip install never-installed==0.9"
     assert lines[2] == "some.ckpt: needs the task 'tagging' of never-installed 0.9+local.3: pip install never-installed"
-    assert lines[3] == f"{asked} talkative 0.9; talkative 1.0, which is installed, has none: pip install talkative==0.9"
+    assert lines[3] == f"{asked} talkative 0.9, which talkative 1.0 does not register: pip install talkative==0.9"
     assert (
         lines[4] == f"{asked} my_adapters.py, a file that is not installed: give it with --plugin=PATH/my_adapters.py"
     )

@@ -50,25 +50,25 @@ def test_entries_keep_the_order_in_which_they_are_written(plain):
 WRONG: list[tuple[str, Any, str]] = [
     ("", None, "it is not a mapping"),
     ("", [1], "it is not a mapping"),
-    ("format", None, "format is not of its type"),
-    ("format", "1", "format is not of its type"),
-    ("format", 1.5, "format is not of its type"),
-    ("task", 3, "task is not of its type"),
-    ("model", [1], "model is not of its type"),
-    ("data", "text", "data is not of its type"),
-    ("run", None, "run is not of its type"),
-    ("seed", "3", "seed is not of its type"),
-    ("seed", True, "seed is not of its type"),
-    ("plugins", None, "plugins is not of its type"),
-    ("plugins", "text", "plugins is not of its type"),
-    ("plugins", [1], "plugins is not of its type"),
-    ("plugins.0.kind", "music", "plugins is not of its type"),
-    ("plugins.1.version", None, "plugins is not of its type"),
-    ("model.encoder", 1, "model.encoder is not of its type"),
-    ("model.decoder.adapter", None, "model.decoder.adapter is not of its type"),
-    ("model.num_latents", torch.ones(1), "model.num_latents is not of its type"),
-    ("run.data", 3, "run.data is not of its type"),
-    ("run.optimizer.name", 3, "run.optimizer is not of its type"),
+    ("format", None, "format has the wrong type"),
+    ("format", "1", "format has the wrong type"),
+    ("format", 1.5, "format has the wrong type"),
+    ("task", 3, "task has the wrong type"),
+    ("model", [1], "model has the wrong type"),
+    ("data", "text", "data has the wrong type"),
+    ("run", None, "run has the wrong type"),
+    ("seed", "3", "seed has the wrong type"),
+    ("seed", True, "seed has the wrong type"),
+    ("plugins", None, "plugins has the wrong type"),
+    ("plugins", "text", "plugins has the wrong type"),
+    ("plugins", [1], "plugins has the wrong type"),
+    ("plugins.0.kind", "music", "plugins has the wrong type"),
+    ("plugins.1.version", None, "plugins has the wrong type"),
+    ("model.encoder", 1, "model.encoder has the wrong type"),
+    ("model.decoder.adapter", None, "model.decoder.adapter has the wrong type"),
+    ("model.num_latents", torch.ones(1), "model.num_latents has the wrong type"),
+    ("run.data", 3, "run.data has the wrong type"),
+    ("run.optimizer.name", 3, "run.optimizer has the wrong type"),
 ]
 
 
@@ -87,7 +87,7 @@ def test_a_wrong_entry_is_named(plain, dotted, value, problem):
 
 def test_a_key_that_is_no_text_is_damage(plain):
     plain["model"]["encoder"][5] = 1
-    with pytest.raises(UserError, match=r"damaged: model\.encoder is not of its type"):
+    with pytest.raises(UserError, match=r"damaged: model\.encoder has the wrong type"):
         ModelDescription.from_dict(plain, "m.ckpt")
 
 
@@ -109,11 +109,11 @@ def test_entries_that_are_not_known_are_left_out(plain):
 
 def test_access_by_name_is_deprecated(plain):
     description = ModelDescription.from_dict(plain, "m.ckpt")
-    with pytest.warns(DeprecationWarning, match=r"description\['task'\] is deprecated .*: write description\.task"):
+    with pytest.warns(DeprecationWarning, match=r"description\['task'\] is deprecated .*: use description\.task"):
         assert description["task"] == "mlm"
-    with pytest.warns(DeprecationWarning, match="write description"):
+    with pytest.warns(DeprecationWarning, match="use description"):
         assert {**description} == plain
-    with pytest.warns(DeprecationWarning, match="write description"):
+    with pytest.warns(DeprecationWarning, match="use description"):
         assert description.get("data") == plain["data"]
     assert description.get("colour", 1) == 1
     assert "task" in description
@@ -134,12 +134,12 @@ def test_a_format_with_descriptions_of_an_older_interface_is_read():
 
     source = Source("x", None, Older())  # type: ignore[arg-type]
     for read in (lambda: source.description, lambda: source.read().description):
-        with pytest.warns(DeprecationWarning, match="make it a ModelDescription"):
+        with pytest.warns(DeprecationWarning, match="use a ModelDescription"):
             assert read() == ModelDescription("image-classification", {"encoder": {}})
 
 
 def test_a_model_with_a_dict_as_its_description_has_a_typed_one():
-    with pytest.warns(DeprecationWarning, match="make it a ModelDescription"):
+    with pytest.warns(DeprecationWarning, match="use a ModelDescription"):
         _, description = LoadedModel(object(), {"task": "mlm", "model": {}})  # type: ignore[arg-type]
     assert description == ModelDescription("mlm", {})
 
@@ -152,5 +152,5 @@ def test_a_checkpoint_hands_over_its_content_once(plain, tmp_path):
     assert [*checkpoint.weights] == ["x"]
     assert [*checkpoint.take()] == ["state_dict", "perceiver"]
     assert checkpoint.content == {}
-    with pytest.raises(UserError, match="a checkpoint without weights"):
+    with pytest.raises(UserError, match="the checkpoint has no weights"):
         _ = checkpoint.weights

@@ -202,7 +202,7 @@ def test_weights_of_a_published_model_that_do_not_fit_are_listed(published, clas
 
 def test_one_of_the_two_is_given(classifier_config, checkpoint):
     config = dataclasses.replace(classifier_config(checkpoint), params=checkpoint)
-    assert "model.params and model.encoder.params: give one of the two" in refusal(config, "")
+    assert "model.params and model.encoder.params: set only one" in refusal(config, "")
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "missing.ckpt", "missing-folder"])

@@ -32,10 +32,10 @@ def test_a_folder_is_of_the_first_format_that_can_hold_the_model(loaded):
 def test_a_format_must_be_of_use_for_what_is_asked(loaded):
     for entry in registry().entries("format"):
         if not entry.spec.reads:
-            with pytest.raises(UserError, match=f"format '{entry.name}' is only written; formats that are read: "):
+            with pytest.raises(UserError, match=f"format '{entry.name}' cannot be read; readable formats: "):
                 open_source("anything", entry.name)
         if not entry.spec.writes:
-            with pytest.raises(UserError, match=f"format '{entry.name}' is only read; formats that are written: "):
+            with pytest.raises(UserError, match=f"format '{entry.name}' cannot be written; writable formats: "):
                 format_for(loaded, "anything", entry.name)
 
 

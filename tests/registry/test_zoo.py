@@ -60,7 +60,9 @@ def test_what_is_wrong_is_said():
         create_model("mnist-classifier", num_latent=3)
     with pytest.raises(UserError, match="decoder has no field 'classes'"):
         create_model("mnist-classifier", decoder={"classes": 3})
-    with pytest.raises(UserError, match=r"'mnist-classifier' .* has no published weights; those that have: language"):
+    with pytest.raises(
+        UserError, match=r"'mnist-classifier' .* has no published weights; models with weights: language"
+    ):
         create_model("mnist-classifier", pretrained=True)
     with pytest.raises(UserError, match=r"missing\.ckpt: no such checkpoint"):
         load_model("missing.ckpt")

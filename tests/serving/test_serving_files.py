@@ -71,7 +71,7 @@ def test_existing_file_is_only_overwritten_on_request(tmp_path: Path, small_mode
     target = tmp_path / "model.pt2"
     target.write_text("mine")
 
-    with pytest.raises(UserError, match=r"model\.pt2: exists already"):
+    with pytest.raises(UserError, match=r"model\.pt2: already exists"):
         export(model, target)
     assert target.read_text() == "mine"
 

@@ -125,9 +125,7 @@ def test_weights_of_another_architecture_are_refused(text_config, safetensors_fi
 
 def test_unknown_format_is_refused(text_config, tmp_path):
     model = assemble(text_config())
-    with pytest.raises(
-        UserError, match=r"params='.*': no model in any format that is read \(checkpoint, .*safetensors"
-    ):
+    with pytest.raises(UserError, match=r"params='.*': not a model in a readable format \(checkpoint, .*safetensors"):
         load_params(model, str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Configs become models, and plain data, and configs again."""
+"""Assembly of models from configs, and conversion of configs to plain data and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perceiver_plugins.text.adapters import TextInputAdapter, TiedTextOutputAdap
 from perceiver_registry import UnknownNameError, UserError, assemble, config_from_dict, config_to_dict
 
 
-def test_a_config_becomes_a_model_with_its_adapters(text_config):
+def test_assembled_model_has_the_adapters_of_its_config(text_config):
     model = assemble(text_config())
     assert type(model) is PerceiverIO
     assert type(model.input_adapter) is TextInputAdapter
@@ -20,14 +20,14 @@ def test_a_config_becomes_a_model_with_its_adapters(text_config):
     assert model({"input_ids": torch.randint(37, (2, 23))}).shape == (2, 23, 37)
 
 
-def test_a_config_survives_being_plain_data(text_config):
+def test_config_round_trips_through_plain_data(text_config):
     config = text_config({"freeze": True, "dropout": 0.25}, {"num_output_query_channels": 12}, init="local")
     plain = json.loads(json.dumps(config_to_dict(config)))
     assert plain["encoder"]["adapter"] == plain["decoder"]["adapter"] == "text"
     assert config_from_dict(plain) == config
 
 
-def test_values_that_are_left_out_take_their_defaults(text_config):
+def test_omitted_values_take_their_defaults(text_config):
     plain = {"encoder": {"adapter": "text", "vocab_size": 9}, "decoder": {"adapter": "text"}, "num_latents": 3}
     config = config_from_dict(plain)
     assert (config.encoder.vocab_size, config.encoder.max_seq_len, config.num_latents) == (9, 512, 3)
@@ -46,7 +46,7 @@ def test_values_that_are_left_out_take_their_defaults(text_config):
         (("decoder",), None, r"the model's decoder names no adapter"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_near_names(text_config, path, value, message):
+def test_unknown_names_are_rejected_with_suggestions(text_config, path, value, message):
     plain = config_to_dict(text_config())
     target = plain
     for key in path[:-1]:
@@ -57,14 +57,14 @@ def test_what_does_not_fit_is_refused_with_near_names(text_config, path, value, 
     assert "\n" not in str(error.value)
 
 
-def test_an_adapter_that_is_not_installed_is_an_unknown_name(text_config):
+def test_uninstalled_adapter_is_an_unknown_name(text_config):
     plain = config_to_dict(text_config())
     plain["encoder"]["adapter"] = "spectrogram"
     with pytest.raises(UnknownNameError):
         config_from_dict(plain)
 
 
-def test_values_out_of_range_are_refused(text_config):
+def test_values_out_of_range_are_rejected(text_config):
     plain = config_to_dict(text_config())
     plain["encoder"]["dropout"] = 2.0
     with pytest.raises(ValueError, match=r"TextEncoderConfig\.dropout=2\.0"):

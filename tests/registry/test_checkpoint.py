@@ -1,4 +1,4 @@
-"""Checkpoints describe themselves; what is no such checkpoint is refused in one line."""
+"""Self-describing checkpoints, and one-line errors about other files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perceiver_registry import PluginError, UserError, config_from_dict, config_
 
 
 class Foreign:
-    """A class that a restricted unpickler does not know."""
+    """Class that the restricted unpickler rejects."""
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def refusal(path, error_type=UserError) -> str:
     return message
 
 
-def test_a_description_is_plain_data(description, path):
+def test_description_is_plain_data(description, path):
     assert json.loads(json.dumps(description)) == description
     torch.save({"state_dict": {"model.x": torch.ones(2)}, "perceiver": description}, path)
     assert torch.load(path, weights_only=True)["perceiver"] == description
 
 
-def test_a_description_says_what_the_checkpoint_needs(description, text_config):
+def test_description_lists_required_plugins(description, text_config):
     assert description["task"] == "mlm"
     assert config_from_dict(description["model"]) == text_config()  # the weights are in the checkpoint: no params
     assert (description["data"], description["run"]) == ({"tokenizer": "bytes"}, {"seed": 1})
@@ -53,7 +53,7 @@ def test_a_description_says_what_the_checkpoint_needs(description, text_config):
     assert all(re.match(r"\d+\.\d+", plugin["version"]) for plugin in description["plugins"])
 
 
-def test_a_checkpoint_is_read_as_it_was_written(description, path):
+def test_checkpoint_round_trip(description, path):
     torch.save({"state_dict": {"model.x": torch.arange(3.0)}, "perceiver": description}, path)
     for source in (path, str(path)):
         checkpoint = read_checkpoint(source)
@@ -61,14 +61,14 @@ def test_a_checkpoint_is_read_as_it_was_written(description, path):
         assert checkpoint["state_dict"]["model.x"].tolist() == [0, 1, 2]
 
 
-def test_a_missing_file_is_refused(path):
+def test_missing_file_is_rejected(path):
     assert "no such checkpoint" in refusal(path)
     path.mkdir()
     assert "no such checkpoint" in refusal(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.98])
-def test_a_truncated_file_is_refused(description, path, share):
+def test_truncated_file_is_rejected(description, path, share):
     torch.save({"state_dict": {"model.x": torch.ones(2000)}, "perceiver": description}, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
@@ -76,47 +76,47 @@ def test_a_truncated_file_is_refused(description, path, share):
 
 
 @pytest.mark.parametrize("content", [b"a text", b"broken", pickle.dumps({"a": 1}), pickle.dumps(Foreign())])
-def test_another_kind_of_file_is_refused(path, content):
+def test_file_of_another_format_is_rejected(path, content):
     path.write_bytes(content)
     refusal(path)
 
 
-def test_a_pickled_class_is_refused_and_not_created(path):
+def test_pickled_class_is_rejected_without_creating_it(path):
     torch.save({"perceiver": Foreign()}, path)
     assert "not a readable checkpoint" in refusal(path)
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], torch.ones(3)])
-def test_a_checkpoint_of_another_project_is_refused(path, content):
+def test_checkpoint_of_another_project_is_rejected(path, content):
     torch.save(content, path)
     assert "not a checkpoint of perceiver" in refusal(path)
 
 
-def test_a_newer_format_is_refused(description, path):
+def test_newer_format_is_rejected(description, path):
     torch.save({"perceiver": description | {"format": 99}}, path)
     assert "written by a newer perceiver (format 99)" in refusal(path)
 
 
-def test_a_missing_plugin_is_an_error_that_names_what_to_install(description, path):
+def test_missing_plugin_error_gives_the_pip_command(description, path):
     description["plugins"][1] |= {"name": "spectrogram", "distribution": "perceiver-audio", "version": "0.3"}
     torch.save({"perceiver": description}, path)
     needs = f"{path}: needs the input adapter 'spectrogram' of perceiver-audio 0.3"
     assert refusal(path, PluginError) == f"{needs}: pip install perceiver-audio==0.3"
 
 
-def test_what_another_distribution_registers_under_the_name_is_not_meant(description, path):
+def test_same_name_of_another_distribution_does_not_match(description, path):
     description["plugins"][1] |= {"distribution": "perceiver-audio", "version": "0.3"}
     torch.save({"perceiver": description}, path)
     assert "needs the input adapter 'text' of perceiver-audio 0.3: pip install" in refusal(path, PluginError)
 
 
-def test_what_was_tried_out_in_a_file_may_be_installed_later(description, path):
+def test_installed_plugin_replaces_a_local_file(description, path):
     description["plugins"][1] |= {"distribution": "my_adapters.py", "version": "local file"}
     torch.save({"perceiver": description}, path)
     assert read_checkpoint(path)["perceiver"] == description
 
 
-def test_an_older_version_without_the_name_is_said_to_be_installed(description, path):
+def test_missing_name_error_gives_the_installed_version(description, path):
     description["plugins"][1] |= {"name": "spectrogram", "version": "9.0"}
     torch.save({"perceiver": description}, path)
     message = refusal(path, PluginError)
@@ -124,7 +124,7 @@ def test_an_older_version_without_the_name_is_said_to_be_installed(description, 
     assert message.endswith("perceiver-zoo==9.0")
 
 
-def test_a_missing_data_module_does_not_hinder_the_use_of_a_model(text_config, path):
+def test_missing_data_module_is_accepted(text_config, path):
     description = describe("mlm", text_config(), run={"data": {"name": "python-docs"}})
     used = description["plugins"][-1]
     assert (used["kind"], used["name"], used["distribution"]) == ("data", "python-docs", "perceiver-zoo")
@@ -133,7 +133,7 @@ def test_a_missing_data_module_does_not_hinder_the_use_of_a_model(text_config, p
     assert read_checkpoint(path)["perceiver"] == description
 
 
-def test_full_names_are_read_like_short_ones(text_config):
+def test_full_and_short_names_are_equivalent(text_config):
     config = text_config()
     short, full = config_to_dict(config), config_to_dict(config, full_names=True)
     assert [short[part]["adapter"] for part in ("encoder", "decoder")] == ["text", "text"]
@@ -141,7 +141,7 @@ def test_full_names_are_read_like_short_ones(text_config):
     assert config_from_dict(full) == config_from_dict(short) == config
 
 
-def test_names_of_parts_are_full_too():
+def test_nested_adapters_have_full_names():
     inputs = {"words": {"adapter": "TextInputAdapter"}, "table": {"adapter": "table"}}
     config = PerceiverConfig(CompositeEncoderConfig(inputs=inputs), TextDecoderConfig())
     full = config_to_dict(config, full_names=True)["encoder"]

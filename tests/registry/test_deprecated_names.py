@@ -1,4 +1,4 @@
-"""Names of earlier releases: what they name now, with a warning."""
+"""Deprecated names, which still work and warn."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ MOVED = {
 
 
 @pytest.mark.parametrize(("old", "new"), MOVED.items())
-def test_a_name_that_has_moved_warns(old: str, new: str) -> None:
+def test_moved_name_warns(old: str, new: str) -> None:
     module, _, name = old.rpartition(".")
     with pytest.warns(DeprecationWarning, match=rf"^{module} is deprecated: import {name} from {new}$"):
         found = getattr(importlib.import_module(module), name)
     assert found is getattr(importlib.import_module(new), name)
 
 
-def test_the_import_of_published_model_cards_works_and_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_of_published_model_cards_works_and_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "perceiver_plugins.hub.auto", raising=False)
     monkeypatch.delitem(CONFIG_MAPPING._extra_content, "perceiver-zoo", raising=False)
     monkeypatch.delitem(sys.modules, "perceiver_plugins.huggingface.auto", raising=False)
@@ -90,6 +90,6 @@ def test_sentence_of_checks_warns() -> None:
         assert check.sentence == check.description
 
 
-def test_an_unknown_name_of_a_moved_module_is_an_attribute_error() -> None:
+def test_unknown_name_of_a_moved_module_is_an_import_error() -> None:
     with pytest.raises(ImportError, match="NoSuchName"):
         from perceiver_plugins.training.data import NoSuchName  # noqa: F401

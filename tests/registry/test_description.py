@@ -1,4 +1,4 @@
-"""The typed description of a model: the plain data of a file, and back, and what is no description."""
+"""Typed descriptions of models: conversion from and to plain data, and validation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plain(config) -> dict[str, Any]:
     return describe("mlm", config, data={"tokenizer": "bytes"}, run=run) | {"seed": 3}
 
 
-def test_plain_data_comes_back_as_it_was(plain, config):
+def test_plain_data_round_trip(plain, config):
     description = ModelDescription.from_dict(plain, "m.ckpt")
     assert description.to_dict() == plain
     assert json.loads(json.dumps(plain)) == plain
@@ -43,7 +43,7 @@ def test_plain_data_comes_back_as_it_was(plain, config):
     assert description.to_dict(with_run=False) == without_run
 
 
-def test_entries_keep_the_order_in_which_they_are_written(plain):
+def test_entries_keep_their_order(plain):
     assert [*plain] == ["format", "task", "model", "data", "run", "plugins", "seed"]
 
 
@@ -73,7 +73,7 @@ WRONG: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("dotted", "value", "problem"), WRONG)
-def test_a_wrong_entry_is_named(plain, dotted, value, problem):
+def test_invalid_entry_is_named(plain, dotted, value, problem):
     if dotted:
         *path, last = [int(key) if key.isdecimal() else key for key in dotted.split(".")]
         node = plain
@@ -85,29 +85,29 @@ def test_a_wrong_entry_is_named(plain, dotted, value, problem):
     assert str(error.value) == f"m.ckpt: its description of the model is damaged: {problem}"
 
 
-def test_a_key_that_is_no_text_is_damage(plain):
+def test_non_string_key_is_rejected(plain):
     plain["model"]["encoder"][5] = 1
     with pytest.raises(UserError, match=r"damaged: model\.encoder has the wrong type"):
         ModelDescription.from_dict(plain, "m.ckpt")
 
 
 @pytest.mark.parametrize("name", ["format", "task", "model", "data", "run", "plugins"])
-def test_a_missing_entry_is_named(plain, name):
+def test_missing_entry_is_named(plain, name):
     del plain[name]
     with pytest.raises(UserError, match=rf"^m\.ckpt: its description of the model is damaged: {name} is missing$"):
         ModelDescription.from_dict(plain, "m.ckpt")
 
 
-def test_a_newer_layout_is_not_read_any_further():
+def test_newer_layout_is_rejected_first():
     with pytest.raises(UserError, match=r"^m\.ckpt: written by a newer perceiver \(format 2\); please upgrade$"):
         ModelDescription.from_dict({"format": 2, "task": [], "plugins": 3}, "m.ckpt")
 
 
-def test_entries_that_are_not_known_are_left_out(plain):
+def test_unknown_entries_are_ignored(plain):
     assert read_description(plain | {"colour": "red"}, "m.ckpt").to_dict() == plain
 
 
-def test_access_by_name_is_deprecated(plain):
+def test_dict_access_is_deprecated(plain):
     description = ModelDescription.from_dict(plain, "m.ckpt")
     with pytest.warns(DeprecationWarning, match=r"description\['task'\] is deprecated .*: use description\.task"):
         assert description["task"] == "mlm"
@@ -120,7 +120,7 @@ def test_access_by_name_is_deprecated(plain):
     assert "colour" not in description
 
 
-def test_a_format_with_descriptions_of_an_older_interface_is_read():
+def test_format_with_dict_descriptions_is_read():
     model = create_model(
         "mnist-classifier", num_latents=2, num_latent_channels=8, decoder={"num_output_query_channels": 8}
     )
@@ -138,13 +138,13 @@ def test_a_format_with_descriptions_of_an_older_interface_is_read():
             assert read() == ModelDescription("image-classification", {"encoder": {}})
 
 
-def test_a_model_with_a_dict_as_its_description_has_a_typed_one():
+def test_dict_description_of_a_model_becomes_typed():
     with pytest.warns(DeprecationWarning, match="use a ModelDescription"):
         _, description = LoadedModel(object(), {"task": "mlm", "model": {}})  # type: ignore[arg-type]
     assert description == ModelDescription("mlm", {})
 
 
-def test_a_checkpoint_hands_over_its_content_once(plain, tmp_path):
+def test_checkpoint_content_is_taken_once(plain, tmp_path):
     state = {"model.x": torch.ones(2), "metric": torch.ones(1)}
     torch.save({"state_dict": state, "perceiver": plain}, tmp_path / "m.ckpt")
     checkpoint = Checkpoint.read(tmp_path / "m.ckpt")

@@ -1,4 +1,4 @@
-"""An encoder that is taken over from a model of another task, and what does not fit."""
+"""Initialisation from a pretrained encoder of another task, and errors about weights that do not fit."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def safetensors_file(language_model, tmp_path) -> str:
 
 @pytest.fixture
 def classifier_config(text_config):
-    """A function that makes the config of a classifier with the language model's encoder, or another one."""
+    """Factory of configs of a classifier with the language model's encoder or another one."""
 
     def classifier_config(params: str | None = None, encoder=None, decoder=None, **values) -> PerceiverConfig:
         config = text_config({"params": params, **(encoder or {})}, **values)
@@ -72,7 +72,7 @@ def encoder_of(model) -> dict[str, torch.Tensor]:
 
 
 def refusal(config, source: str) -> str:
-    """The message with which a config is refused: one line that names the source."""
+    """Return the error about a config, one line that names the source."""
     with pytest.raises(UserError) as error:
         assemble(config)
     message = str(error.value)
@@ -87,7 +87,7 @@ def refusal(config, source: str) -> str:
     [None, TokenClassificationDecoderConfig(2, num_classes=4)],
     ids=["classification", "token-classification"],
 )
-def test_the_encoder_and_its_adapter_are_taken_over(language_model, classifier_config, source, decoder, request):
+def test_encoder_and_input_adapter_are_loaded(language_model, classifier_config, source, decoder, request):
     config = classifier_config(request.getfixturevalue(source), decoder=decoder)
     torch.manual_seed(1)
     model = assemble(config)
@@ -101,7 +101,7 @@ def test_the_encoder_and_its_adapter_are_taken_over(language_model, classifier_c
     assert any(key.startswith("decoder.") for key in rest)
 
 
-def test_the_latents_are_those_of_the_language_model(language_model, classifier_config, checkpoint):
+def test_latents_equal_those_of_the_language_model(language_model, classifier_config, checkpoint):
     batch = {"input_ids": torch.randint(37, (2, 23)), "attention_mask": torch.arange(23).expand(2, -1) < 20}
     latents = [
         model.encoder(model.input_adapter(batch)) for model in (language_model, assemble(classifier_config(checkpoint)))
@@ -109,7 +109,7 @@ def test_the_latents_are_those_of_the_language_model(language_model, classifier_
     torch.testing.assert_close(*latents, rtol=0, atol=0)
 
 
-def test_a_language_model_takes_it_over_with_what_is_tied(language_model, text_config, safetensors_file):
+def test_tied_weights_are_loaded(language_model, text_config, safetensors_file):
     model = LanguageModel(text_config({"params": safetensors_file}))
     torch.testing.assert_close(encoder_of(model), encoder_of(language_model), rtol=0, atol=0)
     assert model.output_adapter.embedding.weight is model.input_adapter.token_embedding.weight
@@ -118,8 +118,8 @@ def test_a_language_model_takes_it_over_with_what_is_tied(language_model, text_c
     )
 
 
-def test_an_encoder_goes_from_task_to_task_by_training(tiny_run, text_config, classifier_config, tmp_path):
-    """From a checkpoint that a trainer saved, of a model with a moving average: its average."""
+def test_encoder_of_a_trained_checkpoint_is_loaded(tiny_run, text_config, classifier_config, tmp_path):
+    """The checkpoint has averaged weights, which are loaded."""
     mlm = LitLanguageModel.create(text_config(), num_samples=0, ema_decay=0.5)
     fresh = encoder_of(mlm.model)
     ids = torch.randint(37, (8, 23))
@@ -132,7 +132,7 @@ def test_an_encoder_goes_from_task_to_task_by_training(tiny_run, text_config, cl
 
 @pytest.fixture
 def tiny_run(tmp_path):
-    """A function that trains a module for a few steps with the examples of a batch."""
+    """Function that trains a module for a few steps on the examples of a batch."""
 
     def tiny_run(module, batch) -> Trainer:
         examples = [{name: values[i] for name, values in batch.items()} for i in range(len(batch["labels"]))]
@@ -152,7 +152,7 @@ def tiny_run(tmp_path):
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.999])
-def test_a_frozen_encoder_stays_as_it_was(language_model, classifier_config, checkpoint, tiny_run, ema_decay):
+def test_frozen_encoder_is_not_trained(language_model, classifier_config, checkpoint, tiny_run, ema_decay):
     config = classifier_config(checkpoint, {"freeze": True})
     optimizer = {"name": "AdamW", "lr": 0.01, "weight_decay": 0.5}
     module = create_module("classification", config, optimizer=optimizer, ema_decay=ema_decay)
@@ -172,7 +172,7 @@ def test_a_frozen_encoder_stays_as_it_was(language_model, classifier_config, che
 
 @pytest.fixture
 def published(tmp_path):
-    """A folder in the hub's layout with a masked language model, and the model."""
+    """Folder in the hub's layout with a masked language model, and the model."""
     model = transformers.PerceiverForMaskedLM(transformers.PerceiverConfig(**SIZES)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -181,7 +181,7 @@ def published(tmp_path):
     return str(tmp_path / "hub"), model
 
 
-def test_the_encoder_of_a_published_model_is_taken_over(published):
+def test_encoder_of_a_published_model_is_loaded(published):
     source, theirs = published
     whole = convert_config(transformers.PerceiverConfig(**SIZES))
     whole.encoder.params = source
@@ -194,13 +194,13 @@ def test_the_encoder_of_a_published_model_is_taken_over(published):
     torch.testing.assert_close(latents, expected.last_hidden_state, rtol=1e-4, atol=1e-5)
 
 
-def test_weights_of_a_published_model_that_do_not_fit_are_listed(published, classifier_config):
+def test_mismatches_of_a_published_model_are_listed(published, classifier_config):
     message = refusal(classifier_config(published[0]), published[0])
     assert message.startswith(f"encoder.params={published[0]!r}: does not fit the model: ")
     assert "'input_adapter.token_embedding.weight' has shape (41, 16), the model's has (37, 18)" in message
 
 
-def test_one_of_the_two_is_given(classifier_config, checkpoint):
+def test_params_and_encoder_params_are_exclusive(classifier_config, checkpoint):
     config = dataclasses.replace(classifier_config(checkpoint), params=checkpoint)
     assert "model.params and model.encoder.params: set only one" in refusal(config, "")
 
@@ -212,19 +212,19 @@ def test_missing_params_source_is_rejected(classifier_config, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt"])
 @pytest.mark.parametrize("content", [b"", b"no weights at all, but a text"])
-def test_a_foreign_file_is_refused(classifier_config, tmp_path, name, content):
+def test_invalid_file_is_rejected(classifier_config, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert "not a readable" in refusal(classifier_config(str(tmp_path / name)), name)
 
 
-def test_more_and_fewer_layers_are_refused(classifier_config, checkpoint):
+def test_different_number_of_layers_is_rejected(classifier_config, checkpoint):
     fewer = refusal(classifier_config(checkpoint, {"num_self_attention_layers_per_block": 1}), checkpoint)
     assert "'encoder.self_attention_blocks.0.1.norm.weight' is unknown" in fewer
     more = refusal(classifier_config(checkpoint, {"num_self_attention_layers_per_block": 3}), checkpoint)
     assert "'encoder.self_attention_blocks.0.2.norm.weight' is missing" in more
 
 
-def test_other_shapes_are_listed(classifier_config, checkpoint):
+def test_different_shapes_are_listed(classifier_config, checkpoint):
     message = refusal(classifier_config(checkpoint, num_latents=8), checkpoint)
     assert message == (
         f"encoder.params={checkpoint!r}: does not fit the model: "
@@ -232,7 +232,7 @@ def test_other_shapes_are_listed(classifier_config, checkpoint):
     )
 
 
-def test_the_encoder_of_another_modality_is_refused(model_of_table, classifier_config, tmp_path):
+def test_encoder_of_another_modality_is_rejected(model_of_table, classifier_config, tmp_path):
     path = str(tmp_path / "table.safetensors")
     safetensors.torch.save_file(model_of_table, path)
     message = refusal(classifier_config(path), path)
@@ -241,7 +241,7 @@ def test_the_encoder_of_another_modality_is_refused(model_of_table, classifier_c
 
 @pytest.fixture
 def model_of_table(language_model) -> dict[str, torch.Tensor]:
-    """The weights of the same model with an input adapter of another kind."""
+    """Weights of the same model with an input adapter of another kind."""
     state = {key: value.clone() for key, value in language_model.state_dict().items()}
     renamed = {key.replace("token_embedding", "columns"): value for key, value in state.items()}
     assert renamed.keys() != state.keys()
@@ -252,11 +252,11 @@ def weights(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
     return {name: torch.zeros(shape) for name, shape in shapes.items()}
 
 
-def test_what_fits_is_accepted():
+def test_matching_weights_are_accepted():
     check_fits(weights(a=(2, 3), b=(1,)), weights(b=(1,), a=(2, 3)), "source")
 
 
-def test_weights_that_are_shared_may_be_given_once():
+def test_shared_weights_may_be_stored_once():
     shared = torch.zeros(2)
     check_fits({"a": shared, "b": shared}, weights(a=(2,)), "source")
     check_fits({"a": shared, "b": shared}, weights(b=(2,)), "source")
@@ -264,7 +264,7 @@ def test_weights_that_are_shared_may_be_given_once():
         check_fits({"a": shared, "b": shared}, {}, "source")
 
 
-def test_all_that_does_not_fit_is_listed_up_to_a_number():
+def test_mismatches_are_listed_up_to_a_maximum():
     expected, state = weights(a=(2,), b=(3,), c=(4,)), weights(a=(2,), c=(4, 1), d=(5,))
     with pytest.raises(UserError) as error:
         check_fits(expected, state, "file.ckpt")
@@ -283,7 +283,7 @@ def test_all_that_does_not_fit_is_listed_up_to_a_number():
         assert str(error.value).count("is missing") == MAX_LISTED
 
 
-def test_an_encoder_without_a_decoder_is_enough(language_model, classifier_config, tmp_path):
+def test_source_may_lack_a_decoder(language_model, classifier_config, tmp_path):
     path = str(tmp_path / "encoder.safetensors")
     safetensors.torch.save_file(encoder_of(language_model), path)
     model = assemble(classifier_config())
@@ -291,7 +291,7 @@ def test_an_encoder_without_a_decoder_is_enough(language_model, classifier_confi
     torch.testing.assert_close(encoder_of(model), encoder_of(language_model), rtol=0, atol=0)
 
 
-def test_a_saved_model_has_its_weights_and_needs_the_source_no_more(classifier_config, checkpoint):
+def test_saved_model_does_not_need_the_source(classifier_config, checkpoint):
     config = classifier_config(checkpoint)
     assert config_from_dict(config_to_dict(config)) == config
     module = create_module("classification", config)

@@ -1,4 +1,4 @@
-"""Names in messages."""
+"""Suggested and listed names in error messages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MANY = [f"column{number}" for number in range(1000)]
         ("x" * 3000, ["x" * 2999], f"did you mean '{'x' * 57}...'?"),
     ],
 )
-def test_near_names(name, known, said):
+def test_similar_names_are_suggested(name, known, said):
     assert near(name, known) == said
 
 
 @pytest.mark.parametrize("listed", [None, MANY])
-def test_no_message_lists_all_of_many_names(listed):
+def test_messages_do_not_list_all_of_many_names(listed):
     said = near("zzz", MANY, listed)
     assert said.startswith("known: ")
     assert said.endswith(", ... (1000 in all)")
@@ -31,10 +31,10 @@ def test_no_message_lists_all_of_many_names(listed):
     assert near("zzz", MANY, "a list of them is elsewhere") == "a list of them is elsewhere"
 
 
-def test_names_are_listed_up_to_a_number():
+def test_names_are_listed_up_to_a_maximum():
     assert some_of(MANY[:8]) == ", ".join(MANY[:8])
     assert some_of(MANY[:9]).endswith("column7, ... (9 in all)")
 
 
-def test_an_error_of_a_stranger_is_one_line_that_can_be_shown():
+def test_third_party_error_is_one_printable_line():
     assert in_one_line(ValueError("two\nlines \x1b[31m\u202e é")) == r"ValueError: two lines \u001b[31m\u202e é"

@@ -1,4 +1,4 @@
-"""Escapes of what a terminal would obey."""
+"""Escaping of control characters for terminals."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ ESCAPED = {
 
 
 @pytest.mark.parametrize("text", KEPT.values(), ids=KEPT)
-def test_text_of_any_script_stays_as_it_is(text):
+def test_text_of_any_script_is_unchanged(text):
     assert escape_controls(text) == text
     assert escape_line(text) == text
 
 
 @pytest.mark.parametrize(("text", "escaped"), ESCAPED.values(), ids=ESCAPED)
-def test_what_a_terminal_obeys_is_escaped(text, escaped):
+def test_control_characters_are_escaped(text, escaped):
     assert escape_controls(text) == escaped
     assert escape_line(text) == escaped
     assert json.loads(escape_controls(json.dumps(text, ensure_ascii=False))) == text
 
 
-def test_lines_end_where_they_should():
+def test_line_ends_are_kept_or_escaped():
     assert escape_controls("a\nb") == "a\nb"
     assert escape_line("a\nb\u2028c\u2029") == r"a\u000ab\u2028c\u2029"
 
 
-def test_no_control_character_is_left():
+def test_all_control_characters_are_escaped():
     characters = "".join(map(chr, range(0x3000)))
     left = [c for c in escape_controls(characters) if unicodedata.category(c) == "Cc"]
     assert left == ["\t", "\n"]
@@ -59,7 +59,7 @@ def test_no_control_character_is_left():
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
-def test_what_an_encoding_lacks_becomes_the_same_escapes(encoding):
+def test_unencodable_characters_are_escaped(encoding):
     text = "naïve 日本 😀"
     written = json.dumps(text, ensure_ascii=False).encode(encoding, ENCODING_ERRORS)
     assert json.loads(written.decode(encoding)) == text

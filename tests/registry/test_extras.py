@@ -1,4 +1,4 @@
-"""Missing packages are reported with the extra that installs them."""
+"""Errors about missing packages, with the extra that installs them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Requires-Dist: acme_windows; extra == 'all' and sys_platform == 'no-such-platfor
 
 @pytest.fixture(autouse=True)
 def acme(tmp_path, monkeypatch):
-    """An installed distribution with a plugin, and requirements that are not installed."""
+    """Installed distribution with a plugin and missing requirements."""
     monkeypatch.syspath_prepend(tmp_path)
     write_distribution(tmp_path, "acme-plugins", REQUIREMENTS)
     return tmp_path
@@ -58,7 +58,7 @@ def test_extra_of_a_missing_package(package, extras, requirement):
 
 
 @pytest.mark.parametrize("package", ["acme_unknown", "acme_windows"])
-def test_packages_that_no_extra_installs_here(package):
+def test_packages_without_an_extra(package):
     assert find_requirement(package) is None
 
 
@@ -83,7 +83,7 @@ def test_damaged_metadata_of_other_distributions_is_skipped(acme):
         ValueError("acme_wave"),
     ],
 )
-def test_other_errors_are_not_about_a_missing_requirement(error):
+def test_other_errors_have_no_missing_requirement(error):
     assert missing_requirement(error) is None
 
 

@@ -1,4 +1,4 @@
-"""Which format a model is read from and written in."""
+"""Selection of the format to read or write a model in."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def loaded() -> LoadedModel:
     return LoadedModel(model, describe("image-classification", model.config))
 
 
-def test_the_suffix_of_a_file_decides(loaded):
+def test_file_suffix_selects_the_format(loaded):
     for target, name in (("a.ckpt", "checkpoint"), ("b/a.pt", "checkpoint"), ("a.safetensors", "safetensors")):
         assert format_for(loaded, target).name == name
 
 
-def test_a_folder_is_of_the_first_format_that_can_hold_the_model(loaded):
+def test_folder_uses_the_first_format_that_can_store_the_model(loaded):
     assert format_for(loaded, "folder").name == "zoo"
     assert format_for(loaded, "model-v1.5").name == "zoo"
     named = format_for(loaded, "folder", "perceiver-zoo:zoo")
@@ -29,7 +29,7 @@ def test_a_folder_is_of_the_first_format_that_can_hold_the_model(loaded):
         format_for(loaded, "folder", "huggingface")
 
 
-def test_a_format_must_be_of_use_for_what_is_asked(loaded):
+def test_formats_reject_unsupported_operations(loaded):
     for entry in registry().entries("format"):
         if not entry.spec.reads:
             with pytest.raises(UserError, match=f"format '{entry.name}' cannot be read; readable formats: "):
@@ -39,13 +39,13 @@ def test_a_format_must_be_of_use_for_what_is_asked(loaded):
                 format_for(loaded, "anything", entry.name)
 
 
-def test_missing_files_are_looked_for_by_the_formats_of_their_suffix(tmp_path):
+def test_missing_file_is_reported_by_the_format_of_its_suffix(tmp_path):
     with pytest.raises(UserError) as error:
         open_source(str(tmp_path / "a.ckpt"))
     assert str(error.value) == f"{tmp_path / 'a.ckpt'}: no such checkpoint"
 
 
-def test_specs_are_checked():
+def test_invalid_specs_are_rejected():
     with pytest.raises(ValueError, match="FormatSpec 'x': reads is 1, must be True or False"):
         FormatSpec("x", "x:X", "x", reads=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"FormatSpec 'x': suffixes is '.x', must be a tuple of names"):

@@ -1,4 +1,4 @@
-"""A task imports only what it needs of the large libraries.
+"""Imports of large libraries by task.
 
 torchmetrics, which Lightning imports, imports transformers and torchvision itself: what is recorded are the import
 statements of our own modules.
@@ -18,7 +18,7 @@ FORBIDDEN = {
     "table": {"datasets", "timm", "torchvision", "transformers"},
     "text": {"timm", "torchvision"},
 }
-"""For each input adapter, what its tasks do without."""
+"""Libraries that the tasks of each input adapter do not import."""
 
 RECORD = f"""
 import builtins, contextlib, json
@@ -65,15 +65,15 @@ print(json.dumps(imports))
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, list[tuple[str, str]]]:
-    """For each input adapter, our modules that import a large library, and which."""
+    """Modules of this project that import a large library, by input adapter and library."""
     result = subprocess.run([sys.executable, "-c", RECORD], capture_output=True, text=True, check=True)
     return json.loads(result.stdout)
 
 
-def test_the_record_notices_imports(imports):
+def test_recorder_notices_imports(imports):
     assert ["perceiver_plugins.text.tokenizers", "transformers"] in imports["text"]
 
 
 @pytest.mark.parametrize("adapter", FORBIDDEN)
-def test_a_task_imports_no_library_of_another(imports, adapter):
+def test_tasks_do_not_import_libraries_of_others(imports, adapter):
     assert [each for each in imports[adapter] if each[1] in FORBIDDEN[adapter]] == []

@@ -1,4 +1,4 @@
-"""The zoo's exhibits are what they say."""
+"""Named models: availability and parameter counts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PUBLISHED = {
 }
 
 
-def test_the_published_models_are_there():
+def test_published_models_are_registered():
     assert set(PUBLISHED) <= {entry.name for entry in registry().entries("model")}
 
 
 @pytest.mark.parametrize("entry", registry().entries("model"), ids=lambda entry: entry.name)
-def test_a_named_model_has_the_parameters_that_its_spec_says(entry):
+def test_parameter_count_matches_the_spec(entry):
     with torch.device("meta"):
         model = assemble(config_from_dict(nest(entry.spec.config)))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Types of options in words, and values converted to them."""
+"""Descriptions of option types and conversion of values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Colour(enum.Enum):
 
 
 class Logger:
-    """A class that is named."""
+    """Class for type hints."""
 
 
 class TextLogger(Logger):
-    """A subclass that is suggested."""
+    """Subclass for suggestions."""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ class TextLogger(Logger):
         (Any, ""),
     ],
 )
-def test_types_are_described_in_words(hint, words):
+def test_type_descriptions(hint, words):
     assert describe_type(hint) == words
 
 
@@ -71,7 +71,7 @@ def test_types_are_described_in_words(hint, words):
         (Logger | None, "TextLoger", "must be a Logger or null, got 'TextLoger' (did you mean 'TextLogger'?)"),
     ],
 )
-def test_a_value_of_another_type_is_refused_in_words(hint, value, message):
+def test_wrong_type_error_describes_the_expected_type(hint, value, message):
     with pytest.raises(ConversionError) as caught:
         convert(hint, value)
     assert str(caught.value) == message
@@ -92,19 +92,19 @@ def test_a_value_of_another_type_is_refused_in_words(hint, value, message):
         (dict[str, float], {"a": 1}, {"a": 1.0}),
     ],
 )
-def test_texts_and_plain_data_are_converted(hint, value, converted):
+def test_strings_and_plain_data_are_converted(hint, value, converted):
     found = convert(hint, value)
     assert found == converted
     assert type(found) is type(converted)
 
 
-def test_a_value_is_not_changed():
+def test_argument_is_not_modified():
     value = [{"a": 1}]
     convert(list[dict[str, float]], value)
     assert type(value[0]["a"]) is int
 
 
-def test_choices_are_the_values_that_a_type_names():
+def test_choices_are_the_enumerated_values():
     assert choices(Literal["a", "b"] | bool | None) == ["a", "b", "true", "false", "null"]
     assert choices(Colour) == ["RED", "BLUE"]
     assert choices(int) == choices(Logger) == choices(list[bool]) == []

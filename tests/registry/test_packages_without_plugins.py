@@ -1,4 +1,4 @@
-"""Installed packages that require this project but register nothing are named, and others are not."""
+"""Detection of installed packages that require this project but register no plugin."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def _installed(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_installed")
-def test_packages_that_register_nothing_are_found():
+def test_packages_without_plugins_are_found():
     assert find_packages_without_plugins() == FORGETFUL
 
 
-def test_no_package_of_the_tests_environment_is_one():
+def test_test_environment_has_no_such_packages():
     assert find_packages_without_plugins() == []
 
 
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize(("pattern", "named"), [([], FORGETFUL), (["*pinned"], ["acme-pinned"]), (["text"], [])])
-def test_the_command_names_them_on_standard_error(pattern, named, capsys):
+def test_command_lists_them_on_standard_error(pattern, named, capsys):
     assert main(["plugins", *pattern]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "registers nothing" in line]
     assert [line.split()[1] for line in lines] == named

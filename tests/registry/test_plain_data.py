@@ -1,4 +1,4 @@
-"""YAML and JSON that would take all memory, time or stack."""
+"""Limits on YAML and JSON that would exhaust memory, time or stack."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LETTERS = "abcdefghijkl"
 
 
 def bomb(line: str, first: str) -> str:
-    """A document whose every line holds nine aliases of the line before."""
+    """Return a document in which each line has nine aliases of the previous line."""
     pairs = pairwise(LETTERS)
     return first + "".join(line.format(name=name, aliases=",".join([f"*{below}"] * 9)) for below, name in pairs)
 
@@ -51,7 +51,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED)
-def test_yaml_beyond_the_limits_is_refused_at_once(text, message):
+def test_yaml_beyond_the_limits_is_rejected_quickly(text, message):
     start = time.perf_counter()
     with pytest.raises(PlainDataError) as error:
         load_yaml(text)
@@ -70,7 +70,7 @@ def test_yaml_beyond_the_limits_is_refused_at_once(text, message):
         (f"{{names: {list(range(30_000))}}}", {"names": list(range(30_000))}),
     ],
 )
-def test_other_yaml_is_read(text, value):
+def test_valid_yaml_is_read(text, value):
     assert load_yaml(text) == value
 
 
@@ -83,7 +83,7 @@ def test_other_yaml_is_read(text, value):
         ('{"a": 1', "not JSON (Expecting ',' delimiter, line 1, column 8)"),
     ],
 )
-def test_json_beyond_the_limits_is_refused(text, message):
+def test_json_beyond_the_limits_is_rejected(text, message):
     with pytest.raises(PlainDataError) as error:
         load_json(text)
     assert message in str(error.value)
@@ -94,7 +94,7 @@ def test_nesting_up_to_the_limit_is_read():
     assert load_json(text) == load_yaml(text) == json.loads(text)
 
 
-def test_data_that_contains_itself_or_is_endless_is_refused():
+def test_recursive_and_huge_data_is_rejected():
     loop: dict = {}
     loop["a"] = [loop]
     doubled: list = []
@@ -109,7 +109,7 @@ def test_data_that_contains_itself_or_is_endless_is_refused():
     check_size({"a": [shared] * 1000, "b": "text", "c": (shared, {"d": shared})})
 
 
-def test_files_of_settings_have_a_size_and_an_encoding(tmp_path):
+def test_settings_files_have_a_maximum_size_and_an_encoding(tmp_path):
     (tmp_path / "good.yaml").write_text("\ufeffa: é", encoding="utf-8")
     assert load_yaml(read_settings(tmp_path / "good.yaml")) == {"a": "é"}
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")

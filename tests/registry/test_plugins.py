@@ -1,4 +1,4 @@
-"""Plugins as they are installed: found in a fresh interpreter, without importing torch."""
+"""Discovery of installed plugins in a fresh interpreter, without importing torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ print("heavy", *({"torch", "numpy", "pytorch_lightning", "transformers", "datase
 
 
 def python(code: str, *path: Path) -> dict[str, list[str]]:
-    """Runs ``code`` in a fresh interpreter; returns the words of the lines that it prints, by their first."""
+    """Run ``code`` in a fresh interpreter, and return the words of each printed line by its first word."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, "-c", textwrap.dedent(code)]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -30,7 +30,7 @@ def python(code: str, *path: Path) -> dict[str, list[str]]:
     return {words[0]: words[1:] for words in map(str.split, result.stdout.splitlines())}
 
 
-def test_importing_the_registry_and_listing_everything_imports_nothing_heavy():
+def test_listing_all_entries_imports_no_heavy_modules():
     lines = python(LIST_ALL + PRINT_HEAVY)
     assert "text" in lines["input"]
     assert "text" in lines["output"]
@@ -40,7 +40,7 @@ def test_importing_the_registry_and_listing_everything_imports_nothing_heavy():
     assert lines["heavy"] == []
 
 
-STRANGERS_PLUGIN = """
+PLUGIN_MODULE = """
 from perceiver_registry import AdapterSpec, hookimpl
 
 @hookimpl
@@ -60,7 +60,7 @@ def perceiver_adapters():
         summary="not written yet",
     )
 """
-STRANGERS_ADAPTERS = """
+ADAPTERS_MODULE = """
 from dataclasses import dataclass
 
 from torch import nn
@@ -90,13 +90,13 @@ class WaveInput(InputAdapter):
 
 
 @pytest.fixture
-def strangers_folder(tmp_path):
-    """A folder with an installed distribution ``strange-audio`` that has an input adapter."""
+def plugin_folder(tmp_path):
+    """Folder with an installed distribution ``strange-audio`` that has an input adapter."""
     package = tmp_path / "strange_audio"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "plugin.py").write_text(STRANGERS_PLUGIN)
-    (package / "adapters.py").write_text(STRANGERS_ADAPTERS)
+    (package / "plugin.py").write_text(PLUGIN_MODULE)
+    (package / "adapters.py").write_text(ADAPTERS_MODULE)
     info = tmp_path / "strange_audio-0.7.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange-audio\nVersion: 0.7\n")
@@ -104,19 +104,19 @@ def strangers_folder(tmp_path):
     return tmp_path
 
 
-def test_a_strangers_plugin_is_listed_with_its_distribution(strangers_folder):
+def test_third_party_plugin_is_listed_with_its_distribution(plugin_folder):
     code = """
     entry = registry().get("input", "wave")
     print("from", entry.plugin.name, entry.plugin.distribution, entry.plugin.version)
     """
-    lines = python(LIST_ALL + textwrap.dedent(code) + PRINT_HEAVY, strangers_folder)
+    lines = python(LIST_ALL + textwrap.dedent(code) + PRINT_HEAVY, plugin_folder)
     assert {"text", "wave"} <= set(lines["input"])
     assert "unfinished" in lines["output"]  # import paths are resolved on first use
     assert lines["from"] == ["audio", "strange-audio", "0.7"]
     assert lines["heavy"] == []
 
 
-def test_a_strangers_input_works_with_a_built_in_output_from_a_config(strangers_folder):
+def test_third_party_input_adapter_works_with_a_built_in_output_adapter(plugin_folder):
     code = """
     import torch
     from perceiver_registry import PluginError, assemble, config_from_dict, config_to_dict, describe, registry
@@ -137,7 +137,7 @@ def test_a_strangers_input_works_with_a_built_in_output_from_a_config(strangers_
     except PluginError as error:
         print("error", error)
     """
-    lines = python(code, strangers_folder)
+    lines = python(code, plugin_folder)
     assert lines["type"] == ["WaveEncoderConfig"]
     assert lines["again"] == ["True"]
     assert lines["logits"] == ["2", "7", "9"]

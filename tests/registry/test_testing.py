@@ -1,4 +1,4 @@
-"""The contract as code: sound adapters and plugins pass, and every fault is found by the check that is meant for it."""
+"""Contract checks: valid adapters and plugins pass, and each fault fails exactly its own check."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from perceiver_registry.testing.checks import report
 pytest_plugins = ["pytester"]
 
 SLOW = {"exports", "compiles"}
-"""Checks that take longer than all others together."""
+"""Checks that take longer than all others combined."""
 
 
-def broken(checks) -> dict[str, str]:
-    """The message of each check that fails, by name."""
+def failed(checks) -> dict[str, str]:
+    """Return the message of each failed check by name."""
     return {check.name: str(check.outcome) for check in checks if isinstance(check.outcome, AssertionError)}
 
 
@@ -31,18 +31,13 @@ def broken(checks) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("spec", [faults.FRAMES, faults.NOTES, faults.CHORDS], ids=lambda spec: spec.name)
-def test_a_sound_adapter_passes(spec):
+def test_valid_adapters_pass(spec):
     check_adapter(spec)
 
 
-def test_what_can_be_checked_of_a_sound_adapter_is_checked():
-    without = {
-        "reader_is_valid",
-        "reader_fits_adapter",
-        "padding_is_ignored",
-        "supports_local_init",
-    }  # of these notes have nothing
-    for spec, skipped in ((faults.FRAMES, set()), (faults.NOTES, without), (faults.CHORDS, set())):
+def test_only_inapplicable_checks_are_skipped():
+    inapplicable = {"reader_is_valid", "reader_fits_adapter", "padding_is_ignored", "supports_local_init"}
+    for spec, skipped in ((faults.FRAMES, set()), (faults.NOTES, inapplicable), (faults.CHORDS, set())):
         checks = adapter_checks(spec, skip=SLOW)
         assert {check.name for check in checks if isinstance(check.outcome, SkipTest)} == skipped
 
@@ -53,23 +48,23 @@ def name_of_fault(fault) -> str:
 
 
 @pytest.mark.parametrize("fault", faults.FAULTS, ids=name_of_fault)
-def test_a_planted_fault_is_found_by_its_check_and_by_no_other(fault):
+def test_faulty_adapter_fails_its_check_only(fault):
     name, spec, message = fault
-    found = broken(adapter_checks(spec, skip=SLOW - {name}))
+    found = failed(adapter_checks(spec, skip=SLOW - {name}))
     assert set(found) == {name}
     assert message in found[name]
     assert repr(spec.name) in found[name]
     assert "\n" not in found[name]
 
 
-def test_each_check_of_adapters_has_a_planted_fault():
+def test_each_adapter_check_has_a_faulty_adapter():
     checks = [*adapter_checks(faults.FRAMES), *adapter_checks(faults.CHORDS)]
     assert {name for name, _, _ in faults.FAULTS} == {check.name for check in checks}
 
 
 # Plugins
 
-SOUND = """
+VALID = """
 from perceiver_registry import AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec, hookimpl
 
 PERCEIVER_INTERFACE = "2.0"
@@ -184,7 +179,7 @@ class Strict(Score):
     def __init__(self, encoding):
         pass
 """
-"""The formats, in a light module beside the plugin's."""
+"""Module with the formats, without heavy imports."""
 
 LATE = """
 
@@ -275,12 +270,12 @@ class Tensors(ClassPredictor):
     def rows(predictions):
         return predictions
 """
-"""Classes in a module beside the plugin's."""
+"""Module with the other classes of the plugin."""
 
 
 @pytest.fixture
 def write_plugin(tmp_path, monkeypatch):
-    """A function that writes a package with a plugin's text and returns the plugin's module."""
+    """Function that writes a package with a plugin's source code and returns the name of the plugin's module."""
     monkeypatch.syspath_prepend(tmp_path)
     numbers = itertools.count()
 
@@ -297,8 +292,8 @@ def write_plugin(tmp_path, monkeypatch):
     return write_plugin
 
 
-def test_a_sound_plugin_passes(write_plugin):
-    check_plugin(importlib.import_module(write_plugin(SOUND)), skip=SLOW)
+def test_valid_plugin_passes(write_plugin):
+    check_plugin(importlib.import_module(write_plugin(VALID)), skip=SLOW)
 
 
 PLUGIN_FAULTS = [
@@ -421,30 +416,30 @@ PLUGIN_FAULTS = [
     ("formats_are_valid", '(".score",)', '("score",)', "suffix 'score' does not begin with a dot"),
     ("formats_reject_empty_files", "HERE.formats:Score", "HERE.formats:Gullible", "is True, must be False"),
 ]
-"""The check that is to find it, what is replaced in the sound plugin and by what, and what the message says."""
+"""Expected failing check, replaced text of the valid plugin, its replacement, and expected part of the message."""
 
 
-def of_plugins(checks):
-    return [check for check in checks if check.name not in {each.name for each in ALL_OF_ADAPTERS}]
+def without_adapter_checks(checks):
+    return [check for check in checks if check.name not in {each.name for each in ADAPTER_CHECKS}]
 
 
-ALL_OF_ADAPTERS = [*adapter_checks(faults.FRAMES), *adapter_checks(faults.CHORDS)]
+ADAPTER_CHECKS = [*adapter_checks(faults.FRAMES), *adapter_checks(faults.CHORDS)]
 
 
 @pytest.mark.parametrize("fault", PLUGIN_FAULTS, ids=lambda fault: fault[0])
-def test_a_fault_of_a_plugin_is_found_by_its_check_and_by_no_other(fault, write_plugin):
-    name, sound, wrong, message = fault
-    assert sound in SOUND
-    module = write_plugin(SOUND.replace(sound, wrong))
+def test_faulty_plugin_fails_its_check_only(fault, write_plugin):
+    name, valid, faulty, message = fault
+    assert valid in VALID
+    module = write_plugin(VALID.replace(valid, faulty))
     slow = {"imports_are_light", "formats_reject_empty_files"} - {name}
-    found = broken(of_plugins(plugin_checks(importlib.import_module(module), skip=slow)))
+    found = failed(without_adapter_checks(plugin_checks(importlib.import_module(module), skip=slow)))
     assert set(found) == {name}
     assert message in found[name]
     assert "\n" not in found[name]
 
 
-def test_each_check_of_plugins_has_a_planted_fault(write_plugin):
-    checks = of_plugins(plugin_checks(importlib.import_module(write_plugin(SOUND))))
+def test_each_plugin_check_has_a_faulty_plugin(write_plugin):
+    checks = without_adapter_checks(plugin_checks(importlib.import_module(write_plugin(VALID))))
     assert {name for name, *_ in PLUGIN_FAULTS} == {check.name for check in checks}
 
 
@@ -481,11 +476,11 @@ def test_output_adapter_is_checked_with_the_default_encoder_of_its_task(write_pl
     assert "KeyError: 'scale'" in alone["output_is_finite"]
 
 
-# How they are called
+# Entry points of the checks
 
 
-def test_all_that_is_wrong_is_one_error(write_plugin):
-    wrong = SOUND.replace('PERCEIVER_INTERFACE = "2.0"', "").replace('faults:Notes"', 'faults:Nonsense"')
+def test_all_failures_are_reported_in_one_error(write_plugin):
+    wrong = VALID.replace('PERCEIVER_INTERFACE = "2.0"', "").replace('faults:Notes"', 'faults:Nonsense"')
     with pytest.raises(AssertionError) as error:
         check_plugin(importlib.import_module(write_plugin(wrong.replace("1353", "7"))), skip=SLOW)
     head, *lines = str(error.value).splitlines()
@@ -502,13 +497,13 @@ def test_all_that_is_wrong_is_one_error(write_plugin):
         assert all(part in line for part in parts), line
 
 
-def test_a_name_stands_for_the_adapters_of_both_kinds():
+def test_name_selects_adapters_of_both_kinds():
     kinds = [{check.subject.kind for check in adapter_checks("text", kind)} for kind in (None, "input", "output")]
     assert kinds == [{"input", "output"}, {"input"}, {"output"}]
     assert {check.subject.kind for check in adapter_checks(registry().get("output", "text"))} == {"output"}
 
 
-def test_unknown_names_are_errors_that_say_what_is_near():
+def test_unknown_names_are_errors_with_suggestions():
     for call, near in (
         (lambda: check_adapter("txet"), "did you mean 'text'"),
         (lambda: check_adapter("txet", "input"), "did you mean 'text'"),
@@ -519,14 +514,14 @@ def test_unknown_names_are_errors_that_say_what_is_near():
             call()
 
 
-def test_a_plugin_may_be_named_with_its_distribution():
+def test_plugin_name_may_include_its_distribution():
     (check, *_) = plugin_checks("perceiver-zoo:table")
     assert check.subject.module_name == "perceiver_plugins.table.plugin"
     with pytest.raises(UnknownNameError):
         plugin_checks("another-zoo:table")
 
 
-def test_checks_are_tests_of_their_own_in_pytest(pytester):
+def test_checks_are_separate_tests_in_pytest(pytester):
     pytester.makepyfile(
         """
         import pytest
@@ -543,19 +538,19 @@ def test_checks_are_tests_of_their_own_in_pytest(pytester):
     result.stdout.fnmatch_lines(["*test_contract[[]input-table-padding_is_ignored[]] SKIPPED*"])
 
 
-def test_importing_it_imports_no_torch():
+def test_import_does_not_import_torch():
     code = "import sys, perceiver_registry.testing; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
-# What is built in
+# Built-in plugins
 
 
 @pytest.mark.parametrize(
     "name", [loaded.plugin.name for loaded in registry().plugins if loaded.plugin.is_of("perceiver-zoo")]
 )
-def test_every_built_in_plugin_passes(name):
+def test_built_in_plugins_pass(name):
     checks = plugin_checks(f"perceiver-zoo:{name}")
     report(checks)
     skipped = {check.name for check in checks if check.outcome is not None}

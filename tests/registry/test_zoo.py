@@ -1,4 +1,4 @@
-"""The zoo from Python."""
+"""Python API of the zoo."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_models_are_listed_by_pattern():
     assert list_models("nothing*") == []
 
 
-def test_a_named_model_is_what_its_spec_says():
+def test_named_model_matches_its_spec():
     for name in list_models():
         entry = registry().get("model", name)
         with torch.device("meta"):
@@ -53,7 +53,7 @@ def test_fields_are_overridden():
     assert model(batch).shape == (2, 26)
 
 
-def test_what_is_wrong_is_said():
+def test_invalid_arguments_are_errors():
     with pytest.raises(UnknownNameError, match="unknown model 'mnist-clasifier'; did you mean 'mnist-classifier'"):
         create_model("mnist-clasifier")
     with pytest.raises(UserError, match="model has no field 'num_latent'; did you mean 'num_latents'"):
@@ -69,7 +69,7 @@ def test_what_is_wrong_is_said():
 
 
 @torch.no_grad()
-def test_a_published_model_is_loaded_by_its_folder(randomise, tmp_path):
+def test_published_model_is_loaded_from_a_folder(randomise, tmp_path):
     config = transformers.PerceiverConfig(
         d_latents=16, num_latents=3, num_self_attends_per_block=1, num_cross_attention_heads=1, image_size=13
     )
@@ -82,7 +82,7 @@ def test_a_published_model_is_loaded_by_its_folder(randomise, tmp_path):
 
 
 @torch.no_grad()
-def test_a_checkpoint_is_loaded_with_its_weights(randomise, tmp_path):
+def test_checkpoint_is_loaded_with_its_weights(randomise, tmp_path):
     model = randomise(create_model("mnist-classifier", **SMALL, decoder=CLASSIFIER)).eval()
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     description = describe("image-classification", model.config)
@@ -105,8 +105,8 @@ CLASSES = {
 
 
 @pytest.mark.parametrize(("architecture", "name"), CLASSES.items())
-def test_all_seven_published_shapes_go_there_and_back_again(architecture, name):
-    """At full size, without their weights: the parity of small ones is tested with each plugin."""
+def test_published_architectures_round_trip(architecture, name):
+    """Full size, without weights. The plugins' tests compare small models numerically."""
     with torch.device("meta"):
         model = create_model(name)
         theirs = to_hugging_face(model)
@@ -118,7 +118,7 @@ def test_all_seven_published_shapes_go_there_and_back_again(architecture, name):
     }
 
 
-def test_conversion_without_its_plugin_is_one_line_of_error(monkeypatch):
+def test_conversion_without_its_plugin_is_a_one_line_error(monkeypatch):
     monkeypatch.setenv("PERCEIVER_DISABLE_PLUGINS", "huggingface")
     with pytest.raises(
         UserError, match=r"converts models of transformers is not loaded; disabled plugins: huggingface$"
@@ -126,7 +126,7 @@ def test_conversion_without_its_plugin_is_one_line_of_error(monkeypatch):
         to_hugging_face(create_model("mnist-classifier", num_latents=3))
 
 
-def test_what_cannot_be_converted_is_said():
+def test_unsupported_conversion_is_an_error():
     with pytest.raises(
         UserError, match=r"model: BertModel cannot be converted \(convertible classes: PerceiverForMaskedLM, "
     ):

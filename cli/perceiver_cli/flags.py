@@ -188,7 +188,7 @@ def _add_sections(parser: Parser, run: Run) -> None:
         parser.add_argument(
             "--optimizer.layer_decay",
             type=float | None,
-            help="factor of the learning rate from each layer to the one before it, such as 0.75 for fine-tuning; "
+            help="ratio of each layer's learning rate to that of the next layer, such as 0.75 for fine-tuning; "
             "none: one rate for all layers",
         )
     if lr_scheduler is not None:

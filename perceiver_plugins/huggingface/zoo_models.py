@@ -48,7 +48,7 @@ class ZooModel(PreTrainedModel):
         run: training run, if known. Its model card is saved with the model.
 
     Raises:
-        UserError: if the configuration is of a model of another class.
+        UserError: if the configuration must be loaded with another class.
         PluginError: if it needs an adapter or task that is not installed; the message names what to install.
     """
 
@@ -106,7 +106,7 @@ class ZooModel(PreTrainedModel):
         if unusable := sorted({*info["missing_keys"], *mismatched} - reinitialised):
             raise UserError(
                 f"{pretrained_model_name_or_path}: the weights do not fit config.json: {unusable[0]!r} is missing or "
-                f"has another shape ({len(unusable)} in all)"
+                f"has another shape (affected weights: {len(unusable)})"
             )
         if reinitialised:
             model._reinitialise(reinitialised)
@@ -114,7 +114,7 @@ class ZooModel(PreTrainedModel):
 
     @torch.no_grad()
     def _reinitialise(self, names: Iterable[str]) -> None:
-        """Set weights to those of a new model: versions of transformers initialise them differently."""
+        """Reinitialise weights as in a new model, which versions of transformers do differently."""
         config: Any = self.config
         initial, state = type(self)(config).state_dict(), self.state_dict()
         for name in names:
@@ -208,7 +208,7 @@ class ZooModel(PreTrainedModel):
         return embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        raise NotImplementedError("the vocabulary size is that of the model's configuration")
+        raise NotImplementedError("the token embedding cannot be replaced: its size is fixed in config.json")
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, *args: Any, **kwargs: Any
@@ -448,7 +448,7 @@ class ZooForImageClassification(_LabelledModel):
 
 
 def _migrated(source: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return arguments of ``from_pretrained`` with migrated configuration and weights, None if there is no migration.
+    """Return arguments of ``from_pretrained`` with migrated configuration and weights, None if they are current.
 
     Args:
         source: folder or hub id of the model.
@@ -478,6 +478,7 @@ MODELS: tuple[type[_LabelledModel], ...] = (
 )
 
 HUB_OPTIONS = ("token", "private", "revision", "commit_message", "commit_description", "create_pr")
+"""Arguments of :meth:`ZooModel.push_to_hub` that are passed to ``huggingface_hub``."""
 
 
 def model_class(config: PerceiverConfig[Any, Any]) -> type[ZooModel]:
@@ -486,12 +487,12 @@ def model_class(config: PerceiverConfig[Any, Any]) -> type[ZooModel]:
 
 
 def _input_keys(config: PerceiverConfig[Any, Any]) -> tuple[str, ...]:
-    """Return the entries of a batch in the spec of the input adapter, which can be empty."""
+    """Return the batch keys in the spec of the input adapter; an empty tuple if the spec has no keys."""
     return registry().adapter_of("input", config.encoder).spec.reads
 
 
 def _example_keys(model: PerceiverIO) -> tuple[str, ...]:
-    """Return the entries of the input adapter's example batch; an empty tuple if it is not implemented."""
+    """Return the keys of the input adapter's example batch; an empty tuple if it is not implemented."""
     try:
         return tuple(model.input_adapter.example_batch(1, torch.Generator()))
     except NotImplementedError:
@@ -502,8 +503,8 @@ def _example_keys(model: PerceiverIO) -> tuple[str, ...]:
 def _default_device_and_dtype() -> Iterator[None]:
     """Context manager that builds models in float32 and on a real device.
 
-    transformers builds models in the requested precision and, since version 5, on the meta device. Third-party adapters
-    need not support this.
+    transformers builds models in the requested precision and, since version 5, on the meta device, which third-party
+    adapters need not support.
     """
     dtype, on_meta = torch.get_default_dtype(), torch.get_default_device().type == "meta"
     torch.set_default_dtype(torch.float32)

@@ -162,7 +162,7 @@ def _broken(folder: Path, image_folder: Path) -> Iterator[tuple[Callable[[], Any
     state = load_file(folder / "model.safetensors")
     lacking = {name: value for name, value in state.items() if "latents" not in name}
     save_file(lacking, folder / "model.safetensors", {"format": "pt"})
-    yield lambda: load(folder), "'perceiver.encoder.latents' is missing or has another shape (1 in all)"
+    yield lambda: load(folder), "'perceiver.encoder.latents' is missing or has another shape (affected weights: 1)"
     (folder / "model.safetensors").write_bytes(b"nothing")
     yield lambda: load(folder), "model: cannot load a model of the zoo"
 

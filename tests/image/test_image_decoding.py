@@ -188,5 +188,5 @@ def test_frames_after_the_first_are_reported(tmp_path, caplog):
     with caplog.at_level("INFO"):
         data = ImageFolderDataModule(str(tmp_path), num_channels=1, mean=0.0, std=1 / 255)
         data.setup()
-    assert "2 of 4 images left out: all frames or pages but the first" in caplog.text
+    assert "2 of 4 images have several frames or pages, of which only the first is read" in caplog.text
     assert {round(float(batch["pixel_values"].max())) for batch in data.train_dataloader()} == {10}

@@ -221,7 +221,7 @@ def test_options_that_need_all_gradients_are_rejected(tiny_config, tiny_data, qu
     module = LitLanguageModel.create(tiny_config(), optimizer={"name": "AdamW", "lr": 0.1, "in_backward": True})
     trainer = quiet_trainer(max_steps=2, **options)
     with pytest.raises(
-        UserError, match=rf"^--optimizer\.in_backward=true: does not go with .*{re.escape(named)}[^\n]*$"
+        UserError, match=rf"^--optimizer\.in_backward=true: cannot be combined with .*{re.escape(named)}[^\n]*$"
     ):
         trainer.fit(module, datamodule=tiny_data())
     assert trainer.global_step == 0

@@ -144,5 +144,5 @@ def test_strategies_that_flatten_parameters_have_one_group(tiny_config, tiny_dat
     with pytest.warns(UserWarning, match=r"strategy=SingleDeviceStrategy: weight decay applies to biases and norms"):
         (group,) = fit().param_groups
     assert group["weight_decay"] == 0.01
-    with pytest.raises(UserError, match=r"layer_decay: does not go with --trainer\.strategy=SingleDeviceStrategy"):
+    with pytest.raises(UserError, match=r"layer_decay: cannot be combined with --trainer\.strategy=Single"):
         fit(layer_decay=0.5)

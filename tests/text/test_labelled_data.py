@@ -623,7 +623,7 @@ def test_target_redirects_to_masked_class() -> None:
         (rows(("a", 3), ("b", 3), ("c", None)), {"target": "number"}, "column 'label' of the training data are all 3"),
         (rows(("a", None), ("b", "")), {"target": "number"}, "column 'label' of the training data are all missing"),
         ([{"tokens": ["a", "b"], "label": ["x"]}], {"target": "token"}, "line 1: 1 labels in 'label' for 2 words"),
-        ([{"tokens": "a b", "label": ["x"]}], {"target": "token"}, "line 1: 'tokens' is not a list but text"),
+        ([{"tokens": "a b", "label": ["x"]}], {"target": "token"}, "line 1: 'tokens' must be a list, got text"),
         ([{"tokens": ["a", ""], "label": ["x", "y"]}], {"target": "token"}, "'tokens' must list words, got ''"),
         (
             [{"tokens": ["a"], "label": [None]}],

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar
 
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from perceiver_plugins.image.data.bit_depth import find_bit_depth
@@ -13,7 +14,7 @@ from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, MODES
 from perceiver_plugins.image.data.examples import ImageExamples
 from perceiver_plugins.image.data.sources import ImageHeader, ImageSplits, without_unreadable
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, match_channels, timm_augmentation
-from perceiver_plugins.sdk.data.file_trees import report_left_out
+from perceiver_plugins.sdk.data.file_trees import printable
 from perceiver_plugins.sdk.data.module import Classes, PerceiverDataModule
 from perceiver_registry.errors import UserError
 
@@ -21,11 +22,11 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 USUAL_SIZE = (224, 224)
-"""Size for images of different or larger sizes."""
+"""Default ``image_size`` if the images differ in size or are larger."""
 
 
 class ImageDataModule(Classes, PerceiverDataModule):
-    """Base class of labelled images.
+    """Base class of data modules of labelled images.
 
     Batches are dicts of ``pixel_values`` (b, channels, height, width), float32, normalised, and ``labels`` (b,),
     int64. With mixup or CutMix, training labels are (b, classes), float32, and sum to 1.
@@ -39,16 +40,16 @@ class ImageDataModule(Classes, PerceiverDataModule):
     Args:
         image_size: Height and width (or one number for both) of the model's input images; null: that of the data if
             its images have one size of at most 224 pixels, otherwise 224.
-        num_channels: 1 (greyscale) or 3 (RGB); null: that of the data set, 3 for your own images and those of the hub.
-        mean: Mean of pixels from 0 to 1, for each channel; null: the data set's, ImageNet's for your own images and
-            those of the hub.
-        std: Standard deviation of pixels, for each channel; null: as mean.
+        num_channels: 1 (greyscale) or 3 (RGB); null: that of the data set, or 3 for your own images and hub data sets.
+        mean: Mean of pixels from 0 to 1, for each channel; null: the data set's, or ImageNet's for your own images and
+            hub data sets.
+        std: Standard deviation of pixels from 0 to 1, for each channel; null: as for mean.
         crop_pct: Side of the centre crop in evaluation, relative to the largest that fits; null: 0.875 with random
             crops in training, otherwise 1.
-        bit_depth: Bits of greyscale images of 16 bits that are used, from 8 to 16; null: as many as the brightest of
-            up to 100 training images needs (8, 10, 12, 14 or 16).
-        min_crop: Smallest area of random crops in training, relative to the image; 1: no random crops. Null: 0.08 if
-            images are larger than image_size, otherwise 1.
+        bit_depth: Number of bits that the values of 16-bit greyscale images use, from 8 to 16; null: as many as the
+            brightest of up to 100 training images needs (8, 10, 12, 14 or 16).
+        min_crop: Smallest area of random crops in training, relative to the image; 1: no random crops; null: 0.08 if
+            most images are larger than image_size, otherwise 1.
         augment: Automatic augmentation of timm, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3 (AugMix) or
             original-mstd0.5 (AutoAugment); null: none.
         hflip: Probability of mirroring a training image.
@@ -189,12 +190,17 @@ class ImageDataModule(Classes, PerceiverDataModule):
             return []
         headers = self.splits.images["train"].headers()
         if animated := sum(header.animated for header in headers):
-            report_left_out(self.source, animated, f"of {len(headers)} images", "all frames or pages but the first")
+            rank_zero_info(
+                printable(
+                    f"{self.source}: {animated} of {len(headers)} images have several frames or pages, of which only "
+                    "the first is read"
+                )
+            )
         return headers
 
     @cached_property
     def bit_depth(self) -> int:
-        """Bits of greyscale images of 16 bits that are used."""
+        """Number of bits that the values of 16-bit greyscale images use."""
         known = self._bit_depth or self.known.get("bit_depth")
         if known or "train" not in self.splits.images:
             return known or MAX_BIT_DEPTH
@@ -202,7 +208,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
 
     @property
     def _has_larger_images(self) -> bool:
-        """Return whether most images are larger than ``image_size``."""
+        """Check whether most images are larger than ``image_size``."""
         height, width = self.image_size
         return 2 * sum(h > height and w > width for h, w in self._sizes) > len(self._sizes)
 

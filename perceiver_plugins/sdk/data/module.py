@@ -30,7 +30,7 @@ MAX_WORKERS = 8
 
 
 def check_positive(**values: int | None) -> None:
-    """Raise UserError unless each value, by the name of its flag, is at least 1 or None."""
+    """Raise UserError if a value is less than 1; names are those of flags, and None is accepted."""
     for name, value in values.items():
         if value is not None and value < 1:
             raise UserError(f"{name}={value} must be at least 1")
@@ -39,17 +39,18 @@ def check_positive(**values: int | None) -> None:
 class PerceiverDataModule(LightningDataModule):
     """Base class of data modules, for repeatable, resumable and distributed runs.
 
-    Subclasses fill :attr:`split_datasets` in ``setup``. Datasets either make whole batches
-    (:class:`~perceiver_plugins.sdk.data.loading.BatchDataset`, which is faster), or are collated by :attr:`collate_fn`.
-    Their keys are ``(epoch, index)`` in training, so that random numbers are a function of these and the seed
-    (:func:`~perceiver_plugins.sdk.data.loading.example_rng`), and ``index`` in evaluation. In evaluation, an index
-    beyond the end returns an example with ignored labels (``IGNORED``, or NaN), which pads the last batch of a process.
+    Subclasses fill :attr:`split_datasets` in ``setup``. Datasets return either whole
+    batches (:class:`~perceiver_plugins.sdk.data.loading.BatchDataset`, which is faster) or single examples, which
+    :attr:`collate_fn` collates. They are indexed by ``(epoch, index)`` in training, so that random numbers are a
+    function of epoch, index and seed (:func:`~perceiver_plugins.sdk.data.loading.example_rng`), and by ``index`` in
+    evaluation, where an index beyond the end returns an example with ignored labels (``IGNORED``, or NaN) as padding
+    for the last batch of a process.
 
     Args:
         batch_size: Examples per batch and device, in training.
         valid_batch_size: Examples per batch and device in validation and test; null: the same as batch_size.
-        num_workers: Worker processes per device; null: none on a CPU, otherwise up to 8, depending on the cores.
-        seed: Seed of order and augmentation; null: the seed of the run (seed_everything), 0 if unset.
+        num_workers: Worker processes per device; null: 0 on a CPU, otherwise the CPU cores per device, at most 8.
+        seed: Seed of order and augmentation; null: the seed of the run (seed_everything), or 0 if it has no seed.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -83,8 +84,8 @@ class PerceiverDataModule(LightningDataModule):
     def example(cls, folder: Path) -> Mapping[str, Any]:
         """Write small files and return the arguments that load them, for the checks of ``perceiver_registry.testing``.
 
-        Data modules that need no files have arguments in their spec's ``example`` instead. With neither, their batches
-        are not checked.
+        A data module that needs no files has these arguments in its spec's ``example`` instead. Without either, its
+        batches are not checked.
 
         Args:
             folder: an empty folder to write the files into.
@@ -119,7 +120,7 @@ class PerceiverDataModule(LightningDataModule):
         return self._loader(dataset, sampler, self.batch_size, TrainingLoader)
 
     def loading_state(self) -> dict[str, int]:
-        """Return the values, besides the seed, that determine the order of the training data; saved in checkpoints."""
+        """Return the values that determine, with the seed, the order of the training data; saved in checkpoints."""
         examples = len(self.split_datasets.get("train", ()))
         return {"batch_size": self.batch_size, "num_replicas": self.num_replicas, "examples": examples}
 
@@ -178,7 +179,7 @@ class PerceiverDataModule(LightningDataModule):
 
     @property
     def rank(self) -> int:
-        """Rank of this process among them."""
+        """Rank of this process."""
         return int(self._distribution.get("rank", 0))
 
     @property
@@ -186,7 +187,7 @@ class PerceiverDataModule(LightningDataModule):
         return (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
 
     def loader_options(self) -> dict[str, Any]:
-        """Return the options of all loaders."""
+        """Return the ``DataLoader`` arguments that all loaders share."""
         device = self.trainer.strategy.root_device.type if self.trainer else "cpu"
         workers = self.num_workers
         if workers is None:
@@ -202,7 +203,7 @@ class PerceiverDataModule(LightningDataModule):
 
 
 class Classes:
-    """Mixin for data modules of classes, with their names and counts. Put it before the data module's class."""
+    """Mixin for data modules with class labels: names and counts of the classes. List it as the first base."""
 
     @property
     @abstractmethod

@@ -84,7 +84,7 @@ class OptimizerInBackward(Callback):
         """
         obstacle = _obstacle(trainer, pl_module) if stage == "fit" else None
         if obstacle is not None:
-            raise UserError(f"--optimizer.in_backward=true: does not go with {obstacle}")
+            raise UserError(f"--optimizer.in_backward=true: cannot be combined with {obstacle}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for optimizer in trainer.optimizers:

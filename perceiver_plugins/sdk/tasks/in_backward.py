@@ -57,8 +57,8 @@ def check_updates_independently(optimizer: Optimizer) -> None:
     # Some optimizers of timm count the steps of a whole group, or divide by the norm of all gradients.
     if type(optimizer).__module__.partition(".")[0] != "torch" or isinstance(optimizer, torch.optim.LBFGS):
         raise UserError(
-            f"--optimizer.in_backward=true: does not go with --optimizer={type(optimizer).__name__}, which may need "
-            "all gradients at once (choose one of torch.optim, such as AdamW)"
+            f"--optimizer.in_backward=true: cannot be combined with --optimizer={type(optimizer).__name__}, which may "
+            "need all gradients at once (choose one of torch.optim, such as AdamW)"
         )
 
 

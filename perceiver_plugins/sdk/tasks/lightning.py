@@ -52,11 +52,11 @@ DEFAULT_OPTIMIZER: Mapping[str, Any] = {NAME: "AdamW", "lr": 1e-3}
 
 @dataclass(frozen=True)
 class LossSum:
-    """Sum of losses and their number, for means over batches and processes with equal weights.
+    """Summed loss and number of predictions, from which the mean over batches and processes is computed.
 
     Attributes:
-        total: sum of the losses of all predictions.
-        count: number of predictions, or sum of their weights, as a tensor.
+        total: scalar, sum of the losses of all predictions.
+        count: scalar, number of predictions or sum of their weights.
     """
 
     total: Tensor
@@ -64,7 +64,7 @@ class LossSum:
 
     @property
     def divisor(self) -> Tensor:
-        """Divisor of a sum over these predictions: ``count``, or 1 without predictions."""
+        """Denominator of the mean: ``count``, or 1 if it is 0."""
         return self.count.masked_fill(self.count == 0, 1)
 
     @property
@@ -80,11 +80,11 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     throughput, and the metrics that the subclass adds
     (:meth:`~perceiver_plugins.sdk.tasks.metrics.EvaluationMetrics.add_metrics`) and updates in :meth:`evaluate`.
 
-    Runs with equal seeds are equal, also if one of them was interrupted and resumed: the random numbers of a training
-    step (dropout) depend on the seed, the number of batches before it, and the process.
+    Runs are repeatable, even if they are interrupted and resumed: the random numbers of a training step, such as those
+    of dropout, are a function of the seed, the number of batches trained on and the rank.
 
-    A subclass declares the same arguments, with the types of its encoder and decoder, and its own. Arguments that it
-    does not document have the documentation of this class.
+    The ``__init__`` of a subclass declares these arguments, with the types of its encoder and decoder, and any others.
+    Arguments that its docstring omits are documented as here.
 
     Args:
         encoder: encoder config; its type selects the input adapter.
@@ -98,17 +98,17 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         compile: compile each attention layer for training.
         optimizer: name (under ``"name"``) and arguments of the optimizer: ``{"name": "Lamb", "lr": 1e-3}``.
             None: AdamW with a learning rate of 1e-3. ``"in_backward": True``: step inside the backward pass
-            (:class:`~perceiver_plugins.sdk.tasks.callbacks.OptimizerInBackward`). ``"layer_decay"``: factor of the
-            learning rate from each layer to the one before it. Biases and norms have no weight decay
+            (:class:`~perceiver_plugins.sdk.tasks.callbacks.OptimizerInBackward`). ``"layer_decay"``: ratio of
+            each layer's learning rate to that of the next layer. Biases and norms have no weight decay
             (:func:`~perceiver_plugins.sdk.tasks.parameter_groups.group_parameters`).
         lr_scheduler: name and arguments of the learning rate schedule. None: a constant learning rate.
         task: name of the registered task. None: the task of this class.
-        ema_decay: validate, test and save an exponential moving average of the weights with this decay at each step,
-            such as 0.999. None: no average.
+        ema_decay: decay per step, such as 0.999, of an exponential moving average of the weights, which is validated,
+            tested and saved instead of them. None: no average.
         patience: end training after this number of validations without a lower validation loss. None: never.
 
     Raises:
-        UserError: if an argument, or what it names, is invalid.
+        UserError: if an argument is invalid.
     """
 
     task: str
@@ -175,10 +175,10 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         self._checked: set[str] = set()
         self._seed: int | None = None
         self._exclude_from_decay: bool | None = None
-        """Exclude biases and norms from weight decay, as the checkpoint's optimizer does. None: no checkpoint."""
+        """Weight decay excludes biases and norms in the checkpoint's optimizer. None: no checkpoint."""
         self._num_tokens: Tensor | int = 0
         self._measured_step = 0
-        self._since = time.perf_counter()
+        self._clock_start = time.perf_counter()
 
     @classmethod
     def create(
@@ -196,11 +196,11 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
         Args:
             config: model config.
-            optimizer: as for this class, like the arguments below. None: the default of the class.
-            lr_scheduler: learning rate schedule.
-            task: name of the task.
-            ema_decay: decay of the moving average.
-            patience: number of validations.
+            optimizer: as for the class. None, here and below: the default of the class.
+            lr_scheduler: as for the class.
+            task: as for the class.
+            ema_decay: as for the class.
+            patience: as for the class.
             options: arguments of a subclass that are not fields of ``config``.
         """
         named = {
@@ -327,7 +327,8 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         everywhere = self._sum_over_processes(local)
         self.log("train_loss", everywhere.mean, prog_bar=True)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        # Processes may hold different numbers of predictions: each counts the same once gradients are averaged.
+        # DDP averages gradients over processes. This factor weights all predictions equally, even if processes have
+        # different numbers of them.
         return local.total * self.trainer.world_size / everywhere.divisor
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -336,7 +337,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         step = self.trainer.global_step
         if step % self.trainer.log_every_n_steps == 0 and step != self._measured_step:  # type: ignore[attr-defined]
             self._measured_step = step
-            rate = float(self._num_tokens) * self.trainer.world_size / (time.perf_counter() - self._since)
+            rate = float(self._num_tokens) * self.trainer.world_size / (time.perf_counter() - self._clock_start)
             self.log(self.throughput, rate)
             self._restart_clock()
 
@@ -372,20 +373,20 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         return LossSum(*self.trainer.strategy.reduce(both, reduce_op="sum"))
 
     def _restart_clock(self) -> None:
-        self._num_tokens, self._since = 0, time.perf_counter()
+        self._num_tokens, self._clock_start = 0, time.perf_counter()
 
     # Optimization
 
     def configure_optimizers(self) -> Any:
         precision = self.trainer.precision
-        # Gradients that a fused optimizer unscales itself cannot be clipped before.
+        # A fused optimizer unscales fp16 gradients in its step, so that they cannot be clipped before it.
         prefer_fused = not (precision == "16-mixed" and self.trainer.gradient_clip_val)
         groups = self._parameter_groups()
         if not groups:
             raise UserError("nothing to train: encoder and decoder are both frozen")
         optimizer = create_optimizer(self.optimizer_config, groups, prefer_fused)
         if precision == "bf16-mixed" and hasattr(optimizer, "_step_supports_amp_scaling"):
-            # Lightning refuses to clip for such optimizers, which is only needed with a gradient scaler.
+            # Lightning refuses to clip for these optimizers, although only fp16 with its gradient scaler rules it out.
             optimizer._step_supports_amp_scaling = False
         if not self.lr_scheduler_config:
             return optimizer
@@ -399,10 +400,10 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         self._exclude_from_decay = None
         strategy = self.trainer.strategy
         if strategy.restore_checkpoint_after_setup:
-            # Such a strategy (FSDP, DeepSpeed) may have flattened the parameters, and a checkpoint is read too late.
+            # FSDP and DeepSpeed may have flattened the parameters, and read checkpoints after creating the optimizer.
             flag = f"--trainer.strategy={type(strategy).__name__}"
             if self.optimizer_config.get(LAYER_DECAY) is not None:
-                raise UserError(f"--optimizer.layer_decay: does not go with {flag} (leave it out)")
+                raise UserError(f"--optimizer.layer_decay: cannot be combined with {flag} (leave it out)")
             if has_weight_decay(self.optimizer_config, optimizer):
                 rank_zero_warn(f"{flag}: weight decay applies to biases and norms too")
             exclude = False
@@ -416,7 +417,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     ) -> None:
         strategy = self.trainer.strategy
         if gradient_clip_val and gradient_clip_algorithm != "value" and isinstance(strategy, FSDPStrategy):
-            # Lightning refuses; FSDP's model computes the norm of sharded gradients.
+            # Lightning refuses to clip by norm under FSDP, whose own method computes the norm over sharded gradients.
             strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr, operator]
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -425,7 +426,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError(
-                "the learning rate schedule needs the number of steps: set trainer.max_steps, or its training_steps"
+                "--trainer.max_steps: required by the learning rate schedule (or set --lr_scheduler.training_steps)"
             )
         return int(steps)
 
@@ -458,7 +459,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         self._reset_rates = other_optimizer or other_schedule
 
     def _keep_groups(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the parameter groups of a saved optimizer: those of earlier versions decay biases and norms."""
+        """Keep the weight decay of a saved optimizer's groups: in earlier versions, it includes biases and norms."""
         if not states or self._trainer is None or self._trainer.state.fn != TrainerFn.FITTING:
             return
         self._exclude_from_decay = any(group.get(NO_DECAY) for group in states[0].get("param_groups", []))
@@ -468,6 +469,6 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     @staticmethod
     def _progress_of(schedule: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the part of a schedule's state that another schedule restores: its position and rates."""
+        """Return the entries of a schedule's state that another schedule can restore: its step and rates."""
         kept = {key: schedule[key] for key in ("last_epoch", "_step_count", "_last_lr", "base_lrs") if key in schedule}
         return kept | {"lr_lambdas": [None for _ in schedule.get("base_lrs", ())]}

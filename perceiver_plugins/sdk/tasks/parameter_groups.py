@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from perceiver_registry.errors import UserError
 
 LAYER_DECAY = "layer_decay"
-"""Key of an optimizer's plain config: factor of the learning rate from each layer to the one before it."""
+"""Key of an optimizer's plain config: ratio of each layer's learning rate to that of the next layer."""
 
 LR_SCALE = "lr_scale"
 """Key of a parameter group: its learning rate relative to the optimizer's, as in timm. Absent: 1."""

@@ -29,11 +29,11 @@ Run = tuple[str | None, int]
 class Labels(ABC):
     """Parser and encoder of labelled texts.
 
-    All rows of the training data are read first, with :meth:`read`; then :meth:`learn` is called, then the other splits
-    are read. After that, :meth:`encode` can be used, also in other processes.
+    Call :meth:`read` for all rows of the training data, then :meth:`learn`, then :meth:`read` for the other splits.
+    After that, :meth:`encode` can be called, also in other processes.
 
     Args:
-        columns: Required columns of rows, each with the flag that names it.
+        columns: Required columns, each mapped to the flag that names it.
     """
 
     stored: ClassVar[pa.DataType]
@@ -50,7 +50,7 @@ class Labels(ABC):
 
     @abstractmethod
     def read(self, row: Mapping[str, Any], location: str) -> tuple[str, Any]:
-        """Parse the text and the labels of a row. If the text is "", the labels are to be ignored.
+        """Parse the text and the labels of a row. The labels of an empty text are ignored.
 
         Args:
             row: Values by column.
@@ -62,7 +62,7 @@ class Labels(ABC):
 
     @abstractmethod
     def learn(self) -> None:
-        """Fix what depends on the training data, after all of it has been read.
+        """Determine the facts about the training data, such as class names, after reading all of it.
 
         Raises:
             DataError: If a model cannot be trained on the labels, for example with a single class.
@@ -70,7 +70,7 @@ class Labels(ABC):
 
     @abstractmethod
     def recall(self, facts: Mapping[str, Any]) -> None:
-        """Restore the facts about the training data when it is not available.
+        """Restore the facts about the training data from a trained model.
 
         Args:
             facts: Output of :meth:`facts`, as stored with the model.
@@ -81,7 +81,7 @@ class Labels(ABC):
         """Encode texts as tokens and labels as numbers.
 
         Args:
-            encoder: Tokenizes the texts.
+            encoder: Tokenizer of the texts.
             texts: The texts.
             values: Labels of each text, as :meth:`read` returned them.
 
@@ -191,15 +191,15 @@ class NumberLabels(Labels):
 class TokenLabels(Labels):
     """One class per token.
 
-    Words are joined by spaces. With a byte tokenizer, all bytes of a word have its class. With other tokenizers, its
-    first token has, and its other tokens are ignored, as is usual. Tokens between words are ignored.
+    If words have classes, they are joined by spaces. With a byte tokenizer, each byte of a word has the class of the
+    word. With other tokenizers, the first token of a word has its class, and the other tokens are ignored, as is common
+    for subwords. Tokens between words are ignored.
 
-    Classes of characters are those of all their bytes, and of the token that begins with the character. A class of None
-    is ignored.
+    If characters have classes, a token has the class of its first character that has one. A class of None is ignored.
 
     Args:
         text_column: Column of the text, for classes of characters.
-        tokens_column: Column of lists of words; None: classes are those of the text's characters.
+        tokens_column: Column of lists of words; None: the characters of the text have classes.
         label_column: Column of lists of classes, one per word or character.
         label_names: Names of the classes; see :class:`ClassNames`.
     """
@@ -336,5 +336,5 @@ def _list(row: Mapping[str, Any], column: str, location: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise DataError(f"{location}: {column!r} is not a list but {kind_of(value)}")
+        raise DataError(f"{location}: {column!r} must be a list, got {kind_of(value)}")
     return value

@@ -1,4 +1,4 @@
-"""Access to the Hugging Face hub, online or offline, and to folders in its layout. Imports nothing heavy."""
+"""Access to the Hugging Face hub, online or offline, and to folders in its layout. Imports its libraries on use."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def reachable() -> bool:
 def hub() -> Iterator[None]:
     """Context manager for access to the hub.
 
-    Without a network, the hub's libraries are in offline mode within this context: cached files are found, others fail
-    at once instead of after most of a minute. Libraries that read the mode on import (datasets, transformers 4) must be
-    imported before.
+    Without a network, the hub's libraries are in offline mode within this context: cached files are found, others raise
+    an error at once, not after repeated timeouts. Libraries that read the mode on import (datasets, transformers 4)
+    must be imported before.
     """
     import huggingface_hub
 

@@ -152,7 +152,7 @@ def test_wrong_config_file_is_reported(error, tmp_path, content, message):
         ("empty.txt", b"", "empty.txt"),
         ("blank.txt", b"\n\n  \n", "blank.txt"),
         ("binary.txt", b"GIF89a\0\0\1", "binary.txt: a binary file"),
-        ("latin.txt", b"n\xe4h " * 100, "latin.txt: not UTF-8 text: bad byte 0xe4"),
+        ("latin.txt", b"n\xe4h " * 100, "latin.txt: not UTF-8 text: invalid byte 0xe4"),
         (
             "rows.csv",
             b"title,body\na,b\n",

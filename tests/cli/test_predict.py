@@ -266,7 +266,7 @@ def test_command_in_a_pipe(text_classifier, start, finish, sentences, tmp_path):
     result = finish(start(*argv, cwd=tmp_path), "\n".join(sentences[1:]))
     assert result.code == 1
     assert result.err.splitlines() == [
-        "perceiver: latin.txt: not UTF-8 text: bad byte 0xe4 at byte 1; convert the file to UTF-8 (iconv -t UTF-8)"
+        "perceiver: latin.txt: not UTF-8 text: invalid byte 0xe4 at byte 1 (convert the file to UTF-8: iconv -t UTF-8)"
     ]
     assert [row["input"] for row in csv_rows(result.out)] == sentences
 

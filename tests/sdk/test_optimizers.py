@@ -192,5 +192,5 @@ def without_timm(monkeypatch):
 def test_optimizers_of_torch_need_no_timm(without_timm):
     assert find_optimizer("AdamW") is torch.optim.AdamW
     assert "AdamW" in optimizers()
-    with pytest.raises(UserError, match=r"unknown optimizer 'Lamb'; .*; if it is one of timm, it needs timm"):
+    with pytest.raises(UserError, match=r"unknown optimizer 'Lamb'; .*; an optimizer of timm needs timm"):
         find_optimizer("Lamb")

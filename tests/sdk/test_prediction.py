@@ -214,9 +214,9 @@ def test_input_of_a_rejected_shape_is_reported(module, reader_class, batch_size,
     predictions = predictor.predict(["1,2,3", "1,2", "none", "3,4", "5"])
     assert [prediction["input"] for prediction in predictions] == ["1,2", "3,4"]
     assert predictor.failures == [
-        "1,2,3: the model cannot take this input (length must be 2)",
+        "1,2,3: the model does not support this input (length must be 2)",
         "'none': not numbers",
-        "5: the model cannot take this input (length must be 2)",
+        "5: the model does not support this input (length must be 2)",
     ]
 
 
@@ -229,7 +229,7 @@ def test_input_that_cannot_be_collated_is_reported(module):
 
     predictor = SumPredictor(module, Choosy({}, None))
     assert [prediction["input"] for prediction in predictor.predict(["1,2", "1,2,3", "3"])] == ["1,2", "3"]
-    assert predictor.failures == ["1,2,3: the model cannot take this input (more than two numbers)"]
+    assert predictor.failures == ["1,2,3: the model does not support this input (more than two numbers)"]
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,16 @@ def error_message(path: Path, data: bytes, columns: dict[str, str] = COLUMNS) ->
         ("t.csv", b"text,label,text\na,1,b\n", ": the column 'text' occurs more than once"),
         ("t.csv", b'text,label\na,1\n"b,2\nc,3\n', ", line 3: not a valid table (a quote opened in this row"),
         ("t.csv", b"text,label\na,1\nb\0,2\n", ", line 3: a zero byte"),
-        ("t.csv", "text,label\nä,1\n".encode() + b"\xe9,2\n", ": not UTF-8 text: bad byte 0xe9 at line 3, byte 1"),
-        ("t.csv", "text,label\nä".encode() + b"\xe9,2\n", ": not UTF-8 text: bad byte 0xe9 at line 2, byte 3"),
+        (
+            "t.csv",
+            "text,label\nä,1\n".encode() + b"\xe9,2\n",
+            ": not UTF-8 text: invalid byte 0xe9 in line 3, at its byte 1",
+        ),
+        (
+            "t.csv",
+            "text,label\nä".encode() + b"\xe9,2\n",
+            ": not UTF-8 text: invalid byte 0xe9 in line 2, at its byte 3",
+        ),
         ("t.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}', ", line 2: no column 'label'"),
         ("t.jsonl", b'{"text": "a", "label": 1, "text": "b"}', ", line 1: the key 'text' occurs more than once"),
         (

@@ -58,7 +58,9 @@ def test_rows_without_text_are_reported_on_every_use(tmp_path: Path, module: Any
 
 def test_similar_labels_are_reported(tmp_path: Path) -> None:
     file = table(tmp_path / "train.csv", [*ROWS, "another,Pos"])
-    with pytest.warns(UserWarning, match=r"differ only by white space, case or form.* 'pos' \(10\), 'Pos' \(1\)"):
+    with pytest.warns(
+        UserWarning, match=r"differ only by white space, case or Unicode form.* 'pos' \(10\), 'Pos' \(1\)"
+    ):
         assert LabelledTextFilesDataModule(file, target="class").label_names == ["Pos", "neg", "pos"]
 
 

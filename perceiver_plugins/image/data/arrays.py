@@ -253,7 +253,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         with open_binary(path) as file:
             data = file.read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: the compressed data is damaged or ends too early ({error})") from error
+        raise DataError(f"{path}: the compressed data is damaged or truncated ({error})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     start = 4 + 4 * dimensions

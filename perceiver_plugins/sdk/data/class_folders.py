@@ -49,7 +49,7 @@ def find_class_folders(
 ) -> ClassFolders:
     """Find the folders of classes in a tree, or in each folder of a split. Files outside of them are reported.
 
-    A single top-level folder is skipped.
+    If the tree has a single top-level folder, the folders are searched in it.
 
     Args:
         tree: the folder or archive.
@@ -110,7 +110,7 @@ def _split_folders(
 ) -> dict[str, str]:
     """Return the folder of each split. Training data is optional if ``without_training``."""
     named = sorted(filter(_is_split, children[root]))
-    # A class may be named "train" as well: its folder contains files, that of a split contains folders.
+    # A class may also be named "train": class folders contain files, split folders contain folders.
     with_classes = [folder for folder in named if children[_join(root, folder)]]
     splits = _folders_by_split(tree, root, with_classes)
     if splits and "train" not in splits and not without_training:
@@ -124,7 +124,7 @@ def _split_folders(
 
 
 def _empty_validation(folders: Iterable[str], splits: Mapping[str, str]) -> list[str]:
-    """Select the folders that cannot be classes beside other folders: that of validation if there are splits."""
+    """Select the empty folders that are errors even next to other folders: those of validation, if there are splits."""
     return [folder for folder in folders if splits and _split_of(folder) == "validation"]
 
 
@@ -140,7 +140,7 @@ def _folders_by_split(tree: FileTree, root: str, names: Iterable[str]) -> dict[s
     """Map splits to their folders.
 
     Raises:
-        DataError: if two folders are of the same split.
+        DataError: if two folders are for the same split.
     """
     splits: dict[str, str] = {}
     for name in names:

@@ -14,11 +14,11 @@ from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError, near
 
-MANY = 1000
+MANY_CLASSES = 1000
 """Number of classes above which labels with few examples each are rejected as text or numbers. Arbitrary."""
 
-REPORTED = 3
-"""Groups of similar names in a report. Arbitrary."""
+MAX_REPORTED_GROUPS = 3
+"""Largest number of groups of similar names in a report. Arbitrary."""
 
 
 class ClassNames:
@@ -27,9 +27,9 @@ class ClassNames:
     First read all training data, then call :meth:`settle`, then read the other splits. Without training data, call
     :meth:`recall` first.
 
-    Integers, also as text, are indices of given names; otherwise they are names, as are booleans (false, true). Names
-    of the training data are sorted, integers by value. All labels of a column have the same type: text, number or
-    boolean.
+    If names are given, integers (also as text) that are not names are indices of them. Otherwise integers and booleans
+    (false, true) are names. Names of the training data are sorted, integers by value. All labels of a column have the
+    same type: text, number or boolean.
 
     Args:
         column: Name of the column.
@@ -70,7 +70,7 @@ class ClassNames:
         if not isinstance(value, str | int):
             hint = "; to predict numbers, pass target=number" if isinstance(value, float) else ""
             raise DataError(
-                f"{location}: {self.where} must hold texts, whole numbers or booleans to name classes, "
+                f"{location}: {self.where} must contain classes (texts, whole numbers or booleans), "
                 f"not {kind_of(value)} ({value!r:.40}){hint}"
             )
         kind = kind_of(value)
@@ -79,7 +79,7 @@ class ClassNames:
         elif kind != self._kind:
             raise DataError(
                 f"{location}: the label {value!r:.40} in {self.where} is {kind}, but {self._kind} in "
-                f"{self._kind_location} (write all labels in one way)"
+                f"{self._kind_location} (all labels must have the same type)"
             )
 
     def _given_name(self, value: str | int, name: str, location: str) -> str:
@@ -105,7 +105,7 @@ class ClassNames:
         return name
 
     def settle(self) -> None:
-        """Number the names after all training data was read.
+        """Number the names, after all training data has been read.
 
         Raises:
             DataError: If there is a single class, or implausibly many.
@@ -115,7 +115,7 @@ class ClassNames:
             what = f"are all {next(iter(self.counts))!r:.60}" if found else "are all missing"
             raise DataError(f"the labels in {self.where} of the training data {what} (at least two classes are needed)")
         if not self.given:
-            if (found > MANY and found * 10 > total) or (found > MANY // 10 and found * 2 > total):
+            if (found > MANY_CLASSES and found * 10 > total) or (found > MANY_CLASSES // 10 and found * 2 > total):
                 raise DataError(
                     f"{self.where} has {found:,} different labels among {total:,} in the training data, "
                     "which looks like text or numbers, not like classes: name another label_column, pass "
@@ -151,9 +151,7 @@ def sort_names(names: Iterable[str]) -> list[str]:
 
 
 def similar_names(counts: Mapping[str, int], where: str) -> list[str]:
-    """Report names of classes that differ only by white space, case or the form of their characters.
-
-    They remain different classes.
+    """Report names of classes that differ only by white space, case or Unicode form. They remain different classes.
 
     Args:
         counts: Number of examples, by name.
@@ -165,10 +163,13 @@ def similar_names(counts: Mapping[str, int], where: str) -> list[str]:
     alike = [names for names in groups.values() if len(names) > 1]
     if not alike:
         return []
-    shown = "; ".join(", ".join(f"{name!r:.40} ({counts[name]:,})" for name in names) for names in alike[:REPORTED])
-    more = f"; and {len(alike) - REPORTED} more" if len(alike) > REPORTED else ""
+    shown = "; ".join(
+        ", ".join(f"{name!r:.40} ({counts[name]:,})" for name in names) for names in alike[:MAX_REPORTED_GROUPS]
+    )
+    more = f"; and {len(alike) - MAX_REPORTED_GROUPS} more" if len(alike) > MAX_REPORTED_GROUPS else ""
     return [
-        f"labels in {where} differ only by white space, case or form, and count as different classes: {shown}{more}"
+        f"labels in {where} differ only by white space, case or Unicode form, and count as different classes: "
+        f"{shown}{more}"
     ]
 
 

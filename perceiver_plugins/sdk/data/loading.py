@@ -45,7 +45,7 @@ def example_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 class BatchDataset(Dataset[dict[str, Any]], ABC):
     """Base class of datasets that make whole batches by array operations; collate with :func:`identity_collate`.
 
-    torch's loaders request all examples of a batch at once (``__getitems__``). They are of the same epoch.
+    torch's loaders request all examples of a batch at once (``__getitems__``). They belong to the same epoch.
     """
 
     @abstractmethod
@@ -200,7 +200,7 @@ class EvaluationSampler(DistributedSampler[int]):
 def batches_trained(trainer: Trainer) -> int:
     """Return the number of batches per rank that the trainer has trained on, including those before a restart.
 
-    Lightning restores it before it requests the training data. The number of epochs is not reliable: with
+    Lightning restores this number before it requests the training data. The number of epochs is not reliable: with
     ``max_steps``, Lightning 2.6 counts an epoch twice after a restart from a checkpoint at its end, which would skip
     the next one.
     """

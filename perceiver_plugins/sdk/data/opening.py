@@ -1,4 +1,4 @@
-"""Access to the user's files: formats by suffix, decompression, validation of UTF-8."""
+"""Opening of data files: formats by suffix, decompression, validation of UTF-8."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: the compressed data is damaged or ends too early ({error})") from error
+        raise DataError(f"{path}: the compressed data is damaged or truncated ({error})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def decoded_lines(path: Path) -> Iterator[str]:
-    r"""Read the lines of a UTF-8 file including their line ends: \n, \r\n, \r or a mixture.
+    r"""Yield the lines of a UTF-8 file with their line ends: \n, \r\n, \r or a mixture.
 
     Raises:
-        DataError: If a line is not UTF-8 or contains a null byte.
+        DataError: If a line is not UTF-8 or contains a zero byte.
     """
     with open_binary(path) as file:
         refuse_utf16(path, file.read(4))
@@ -87,7 +87,7 @@ def _refuse_bad_bytes(path: Path, number: int, line: str) -> None:
     except UnicodeEncodeError as error:
         before = len(line[: error.start].encode())
         byte = ord(line[error.start]) - 0xDC00
-        raise DataError(not_utf8(path, f"at line {number}, byte {before + 1} of it", byte)) from error
+        raise DataError(not_utf8(path, f"in line {number}, at its byte {before + 1}", byte)) from error
 
 
 def refuse_utf16(path: Path, start: bytes) -> None:
@@ -99,5 +99,5 @@ def refuse_utf16(path: Path, start: bytes) -> None:
 
 
 def not_utf8(path: Path, where: str, byte: int) -> str:
-    """Return the message for a byte that is not UTF-8."""
-    return f"{path}: not UTF-8 text: bad byte 0x{byte:02x} {where}; convert the file to UTF-8 (iconv -t UTF-8)"
+    """Return the error message for an invalid byte in a file, ``where`` naming its position."""
+    return f"{path}: not UTF-8 text: invalid byte 0x{byte:02x} {where} (convert the file to UTF-8: iconv -t UTF-8)"

@@ -50,8 +50,8 @@ def draw_groups(groups: Sequence[Hashable], fraction: float) -> set[Any]:
 def stratified_split(labels: Any, *fractions: float, round_sums: bool = False) -> list[np.ndarray]:
     """Split examples class by class, at random but the same way in each run.
 
-    At least one example of each class remains in the first split. The other splits have at least one each if the class
-    has enough; with ``round_sums``, only the first of them.
+    At least one example of each class remains in the first split. The other splits also have at least one if the class
+    has enough examples; with ``round_sums``, this holds only for the second split.
 
     Args:
         labels: (n,) classes of the examples, an array or a tensor.

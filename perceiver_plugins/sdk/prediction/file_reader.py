@@ -18,7 +18,7 @@ ARCHIVE = ".zip"
 
 
 class ArchivedFile(str):
-    """File in a zip archive as an input: its path for messages, with the archive and the name in it.
+    """File in a zip archive, as the string that messages show, with the archive and the name in it.
 
     Args:
         archive: the archive.

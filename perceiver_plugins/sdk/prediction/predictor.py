@@ -1,4 +1,4 @@
-"""Base class of predictors: inputs in batches through a model, and one prediction for each input."""
+"""Base class of predictors, which run a model on inputs in batches and return one prediction per input."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
 from perceiver_registry import UserError
 
 MAX_FILE_STEM = 40
-"""Characters of an input that become part of a file's name. Arbitrary."""
+"""Largest number of characters of an input in the name of an output file. Arbitrary."""
 
 SHAPE_ERRORS = (ValueError, RuntimeError)
-"""Errors of collate functions and models on inputs of a shape that they cannot take."""
+"""Errors of collate functions and models for inputs of unsupported shapes."""
 
 DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
-"""Errors of the device, which inherit from RuntimeError: they end a prediction. Older torch lacks the second."""
+"""Device errors: subclasses of RuntimeError that end the prediction. Older versions of torch lack AcceleratorError."""
 
 Prediction = dict[str, Any]
 """Prediction for one input: plain data by name, such as a class, its probability or a text. The task names them."""
 
 Read = tuple[int, str, Any]
-"""Number of an input among all inputs, its source, and the example that the reader read."""
+"""Index of an input among all inputs, its source, and the example that the reader returned for it."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Name of each entry of a batch, and its shape without the batch dimension."""
@@ -65,16 +65,16 @@ class Predictor(ABC):
 
     @abstractmethod
     def answers(self, output: Any, examples: Sequence[Any]) -> list[Prediction]:
-        """Turn the model's output for a batch into a prediction for each of its examples."""
+        """Convert the model's output for a batch to one prediction per example."""
 
     @staticmethod
     @abstractmethod
     def rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, str]]:
-        """Format predictions as rows of a table for people, with rounded numbers."""
+        """Format predictions as rows of the printed table, with rounded numbers."""
 
     @classmethod
     def records(cls, predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
-        """Format predictions as rows for programs (CSV): the same columns in each row, numbers with all digits."""
+        """Format predictions as rows of a CSV file, with the same columns in each row and unrounded numbers."""
         yield from cls.rows(predictions)
 
     def predict(self, inputs: Sequence[str]) -> list[Prediction]:
@@ -116,7 +116,7 @@ class Predictor(ABC):
         predictions, rejected = self._predict_read(read)
         for (number, source, example), cause in rejected:
             self._raise_if_shape_is_known(example, cause)
-            failures[number] = f"{shorten_path(source)}: the model cannot take this input ({one_line(cause)})"
+            failures[number] = f"{shorten_path(source)}: the model does not support this input ({one_line(cause)})"
         self.failures += [failures[number] for number in sorted(failures)]
         return [predictions[number] for number in sorted(predictions)]
 
@@ -146,7 +146,7 @@ class Predictor(ABC):
     def _predict_apart(
         self, read: Sequence[Read], error: Exception
     ) -> tuple[dict[int, Prediction], list[tuple[Read, Exception]]]:
-        """Predict for inputs whose batch failed: in batches of equal shapes or, if theirs are equal, one by one.
+        """Predict for the inputs of a failed batch again, grouped by shape or, if they have one shape, one by one.
 
         Args:
             read: the inputs.
@@ -166,7 +166,7 @@ class Predictor(ABC):
         return predictions, rejected
 
     def _shapes_of(self, example: Any) -> Shapes | None:
-        """Return the shapes of an example as a batch of its own; None if it cannot be collated."""
+        """Return the shapes of a batch of this example alone; None if it cannot be collated."""
         try:
             return _shapes(self.reader.collate([example]))
         except (UserError, *SHAPE_ERRORS):
@@ -175,8 +175,8 @@ class Predictor(ABC):
     def _raise_if_shape_is_known(self, example: Any, error: Exception) -> None:
         """Raise the error of an input unless its shape is the likely cause.
 
-        Collate functions and models raise UserError and ValueError for inputs that they cannot take. Other errors may
-        have any cause, unless inputs of another shape were predicted.
+        Collate functions and models raise UserError and ValueError for unsupported inputs. Other errors are attributed
+        to the shape only if inputs of other shapes, and none of this shape, were predicted.
         """
         is_known = not self._predicted_shapes or self._shapes_of(example) in self._predicted_shapes
         if is_known and not isinstance(error, UserError | ValueError):
@@ -269,12 +269,12 @@ def best_classes(logits: Tensor, label_names: Sequence[str], top_k: int) -> list
 
 
 def class_record(prediction: Prediction) -> dict[str, Any]:
-    """Format the prediction of :func:`best_classes` as a row for programs."""
+    """Format the prediction of :func:`best_classes` as a row of a CSV file."""
     return {"input": prediction["input"], **number_columns(prediction["top"])}
 
 
 def class_row(prediction: Prediction) -> dict[str, str]:
-    """Format the prediction of :func:`best_classes` as a row of a table for people."""
+    """Format the prediction of :func:`best_classes` as a row of the printed table."""
     return {
         name: f"{value:.4f}" if isinstance(value, float) else value for name, value in class_record(prediction).items()
     }

@@ -34,7 +34,7 @@ class Reader(ABC):
     """Side of padding."""
 
     long_inputs: bool = False
-    """Accept texts of any length and truncate them."""
+    """True if inputs may be texts of any length, which are truncated."""
 
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         self.data = data

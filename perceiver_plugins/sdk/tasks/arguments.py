@@ -21,7 +21,7 @@ CONFIG = "config"
 EARLIER_ORDER = (CONFIG, "optimizer", "lr_scheduler", "task", "ema_decay", "patience")
 """Positional arguments of ``LitX(config, ...)``, the deprecated form."""
 
-DOCUMENTED = re.compile(r"^    (\w+): .*\n?(?: {5,}.*\n?)*", re.MULTILINE)
+ARGUMENT_DOCS = re.compile(r"^    (\w+): .*\n?(?: {5,}.*\n?)*", re.MULTILINE)
 """Pattern of the documentation of one argument in a docstring."""
 
 
@@ -82,10 +82,10 @@ def complete_docs(cls: type, base: type) -> None:
         base: the base class.
     """
     before, section, own = inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")
-    documented = {entry[1] for entry in DOCUMENTED.finditer(own)}
+    documented = {entry[1] for entry in ARGUMENT_DOCS.finditer(own)}
     missing = inspect.signature(cls).parameters.keys() - documented
     arguments, blank, after = own.partition("\n\n")
     shared = inspect.cleandoc(base.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
-    added = "".join(f"\n{entry[0].rstrip()}" for entry in DOCUMENTED.finditer(shared) if entry[1] in missing)
+    added = "".join(f"\n{entry[0].rstrip()}" for entry in ARGUMENT_DOCS.finditer(shared) if entry[1] in missing)
     if section:
         cls.__doc__ = f"{before}{section}{arguments}{added}{blank}{after}"

@@ -14,7 +14,7 @@ from perceiver_registry.errors import RunError
 VAL_LOSS = "val_loss"
 """Name of the validation loss, which must be finite."""
 
-AVERAGED = "current_model_state"
+TRAINED_WEIGHTS = "current_model_state"
 """Checkpoint key of the trained weights, if ``state_dict`` is their moving average."""
 
 
@@ -25,9 +25,9 @@ class NonFiniteError(RunError):
 class FiniteGuard(Callback):
     """End training if the loss or the weights are not finite, before such a state is saved.
 
-    With one process on a CPU, each loss is checked before its gradients are computed. Otherwise that would synchronise
-    the device at each step: the number of the first bad step is kept on the device, and read when metrics are logged,
-    before each checkpoint and validation, and at the end.
+    With one process on a CPU, each loss is checked before its gradients are computed. In other runs, this would
+    synchronise the device at each step. There, the number of the first bad step is kept on the device, and read when
+    metrics are logged, before each checkpoint and validation, and at the end.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class FiniteGuard(Callback):
 
 
 def check_weights(trainer: Trainer, module: LightningModule, *states: Mapping[str, Any]) -> None:
-    """Check that all weights are finite. To be called by every process.
+    """Check that all weights are finite. Must be called in every process.
 
     Args:
         trainer: the trainer, for the message.
@@ -101,7 +101,7 @@ def check_saved_weights(trainer: Trainer, module: LightningModule, checkpoint: d
     Raises:
         NonFiniteError: if they are not.
     """
-    check_weights(trainer, module, checkpoint.get("state_dict", {}), checkpoint.get(AVERAGED, {}))
+    check_weights(trainer, module, checkpoint.get("state_dict", {}), checkpoint.get(TRAINED_WEIGHTS, {}))
 
 
 def _explained(trainer: Trainer, problem: str, step: int | None) -> str:

@@ -12,7 +12,7 @@ from perceiver_plugins.sdk.tasks.parameter_groups import group_rates
 
 
 class TunableLearningRate(LightningModule):
-    """Mixin of Lightning modules with an ``optimizer_config``: attribute ``lr``."""
+    """Mixin that adds the attribute ``lr`` to Lightning modules with an ``optimizer_config``."""
 
     optimizer_config: dict[str, Any]
 
@@ -21,7 +21,7 @@ class TunableLearningRate(LightningModule):
 
     @property
     def lr(self) -> float | None:
-        """Learning rate of the optimizer before its schedule. None: the optimizer has no such argument."""
+        """Learning rate of the optimizer, before scaling by the schedule. None: the optimizer has no learning rate."""
         default = inspect.signature(find_optimizer(self.optimizer_config[NAME])).parameters.get("lr")
         return self.optimizer_config.get("lr", None if default is None else default.default)
 

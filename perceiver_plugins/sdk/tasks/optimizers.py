@@ -116,7 +116,7 @@ def _find(name: str, known: Mapping[str, Any], noun: str) -> Any:
 
 
 def find_optimizer(name: str) -> type[Optimizer]:
-    """Return the optimizer class of a name (``AdamW``, ``Lamb``, ``torch.optim.SGD``).
+    """Find an optimizer class by name (``AdamW``, ``Lamb``, ``torch.optim.SGD``).
 
     Raises:
         UserError: if the name is unknown; the message suggests similar ones.
@@ -124,14 +124,12 @@ def find_optimizer(name: str) -> type[Optimizer]:
     found = _match(name, torch_optimizers())
     if found is None and importlib.util.find_spec("timm") is None:
         missing = find_requirement("timm") or MissingRequirement("timm", "timm")
-        raise UserError(
-            f"unknown optimizer {name!r}; {near(name, torch_optimizers())}; if it is one of timm, it {missing}"
-        )
+        raise UserError(f"unknown optimizer {name!r}; {near(name, torch_optimizers())}; an optimizer of timm {missing}")
     return found or _find(name, optimizers(), "optimizer")
 
 
 def find_lr_scheduler(name: str) -> Callable[..., Any]:
-    """Return the schedule of a name (``CosineWithWarmup``, ``cosine_with_warmup``, ``StepLR``).
+    """Find a learning rate schedule by name (``CosineWithWarmup``, ``cosine_with_warmup``, ``StepLR``).
 
     Raises:
         UserError: if the name is unknown; the message suggests similar ones.
@@ -193,7 +191,7 @@ def create_lr_scheduler(
 
 
 def _scaled_rates(options: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Arguments of a schedule that are learning rates, one for each group where groups have other rates."""
+    """Return a schedule's learning rates as lists, one per parameter group, if groups have scaled rates."""
     if not any(LR_SCALE in group for group in optimizer.param_groups):
         return {}
     rates = {name: options.get(name) for name in ("base_lr", "max_lr", "min_lr")}

@@ -1,9 +1,9 @@
 """Exact resuming of runs.
 
-Lightning saves its loops' counters, whichever hook a checkpoint is saved in, and infers the position from them. Some
-hooks give wrong positions: an epoch that ``max_steps`` ended counts as finished, an epoch may count twice, a due
-validation or a step of ``ReduceLROnPlateau`` is left out. Checkpoints therefore have an explicit record of the
-position, from which a resumed run sets Lightning's counters.
+Lightning saves the counters of its loops, and infers the position of a run from them. In checkpoints of some hooks,
+this position is wrong: an epoch that ``max_steps`` ended counts as finished, an epoch counts twice, or a due validation
+or step of ``ReduceLROnPlateau`` is left out. Checkpoints therefore have an explicit record of the position, from which
+a resumed run sets Lightning's counters.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ExactResume(Callback):
 
     def __init__(self) -> None:
         self._validated = 0
-        """Number of training batches before the end of the latest validation."""
+        """Number of batches trained on before the end of the latest validation."""
         self._record: Mapping[str, Any] | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -213,8 +213,8 @@ def check_stream(saved: Mapping[str, int], current: Mapping[str, int]) -> None:
             )
 
 
-def _fitted(position: Position, trainer: Trainer, saved: Mapping[str, int]) -> Position:
-    """Convert the position by the number of examples, if the batch size has changed."""
+def _convert_position(position: Position, trainer: Trainer, saved: Mapping[str, int]) -> Position:
+    """Convert the position to a changed batch size or number of processes, by the number of examples."""
     current, batches_per_epoch = loading_state(trainer), trainer.num_training_batches
     if saved.keys() != current.keys() or saved == current or not isinstance(batches_per_epoch, int):
         return position
@@ -238,7 +238,7 @@ def resume(trainer: Trainer, module: LightningModule, record: Mapping[str, Any])
         module: the module that it trains.
         record: the checkpoint's :func:`resume_record`.
     """
-    position = _fitted(read_position(record), trainer, record.get("loading", {}))
+    position = _convert_position(read_position(record), trainer, record.get("loading", {}))
     fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in record["metrics"].items()})
     if position.step_plateau:
@@ -282,13 +282,13 @@ def _restart_within_epoch(trainer: Trainer, position: Position) -> None:
         loop._restart_stage = EpochStage.NONE
         _set_steps(trainer, after_step=False)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        # They act at the start of an epoch, which is skipped. The latter averages once in an epoch.
+        # These act at the start of an epoch, which is skipped when resuming within it.
         if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
             callback.on_train_epoch_start(trainer, trainer.lightning_module)
 
 
 def _set_steps(trainer: Trainer, after_step: bool) -> None:
-    """Set the step number of loggers; Lightning has yet to count the latest step if not ``after_step``."""
+    """Set the step number of loggers. If not ``after_step``, Lightning counts the latest step afterwards."""
     loop = trainer.fit_loop.epoch_loop
     if trainer.lightning_module.automatic_optimization:
         pending = not after_step and not loop._should_accumulate()
@@ -296,7 +296,7 @@ def _set_steps(trainer: Trainer, after_step: bool) -> None:
 
 
 def _is_validation_due(trainer: Trainer) -> bool:
-    """Return whether a validation follows the latest batch, except one because training stops."""
+    """Check whether a validation is due after the latest batch, except for the validation when training stops."""
     fit_loop = trainer.fit_loop
     stopping, trainer.should_stop = trainer.should_stop, False
     try:
@@ -343,7 +343,10 @@ def _restore_gradients(trainer: Trainer, module: LightningModule, record: Mappin
     accumulate, saved = trainer.accumulate_grad_batches, record.get("accumulate_grad_batches")
     gradients = record.get("gradients", {})
     if gradients and saved != accumulate:
-        rank_zero_warn(f"--trainer.accumulate_grad_batches: {accumulate}, was {saved}: the step under way starts anew")
+        rank_zero_warn(
+            f"--trainer.accumulate_grad_batches: {accumulate}, was {saved}: gradients of the interrupted step are "
+            "discarded"
+        )
         return
     parameters = dict(module.named_parameters())
     for name, gradient in gradients.items():

@@ -100,12 +100,12 @@ class TokenOutputAdapter(OutputAdapter):
     output_name = "logits"
 
     def serve(self, model: Any, batch: Batch) -> Mapping[str, Tensor]:
-        """Compute ``logits`` (b, o, vocabulary) at the m positions of a tokenized input, otherwise at all positions."""
+        """Compute ``logits``: (b, m, vocabulary) for a tokenized input, (b, o, vocabulary) for other inputs."""
         return {self.output_name: model(batch, positions=model.input_adapter.default_positions(batch))}
 
 
 class TiedTextOutputAdapter(TokenOutputAdapter):
-    """Output layer that shares its weight with the token embedding, with a bias of its own.
+    """Output layer with its weight tied to the token embedding, and a bias.
 
     Args:
         query_provider: output queries with as many channels as the embedding.
@@ -123,7 +123,7 @@ class TiedTextOutputAdapter(TokenOutputAdapter):
 
 
 class TextOutputAdapter(TokenOutputAdapter):
-    """Output layer with a weight of its own.
+    """Output layer with its own weight.
 
     Args:
         query_provider: output queries.
@@ -142,7 +142,7 @@ class TextOutputAdapter(TokenOutputAdapter):
         """Create a :class:`TiedTextOutputAdapter` if ``num_output_query_channels`` is None, otherwise this class.
 
         Raises:
-            ValueError: if weights are to be tied and the input adapter is not for text, or has another vocabulary size.
+            ValueError: if weights are tied, and the input adapter is not for text or has another vocabulary size.
         """
         if config.num_output_query_channels is not None:
             queries = TrainableQueryProvider(config.max_seq_len, config.num_output_query_channels, config.init_scale)

@@ -70,7 +70,7 @@ class MaskFiller:
         self.add_special_tokens = add_special_tokens
 
     def fill(self, texts: Sequence[str], top_k: int = 5) -> list[Filling]:
-        """Fill the masks (``<mask>`` or ``[MASK]``) of each text, independently of each other.
+        """Fill the masks (``<mask>`` or ``[MASK]``) of each text. Masks of one text are predicted independently.
 
         Args:
             texts: texts with at least one mask each; a mask is one token.
@@ -91,7 +91,7 @@ class MaskFiller:
         for start in range(0, len(texts), BATCH_SIZE):
             batch = texts[start : start + BATCH_SIZE]
             encoded = self._encode(batch)
-            # Token 0, which pads for a tokenizer without a pad token, may be the mask token.
+            # Without a pad token, padding is token 0, which may be the mask token.
             masked = (encoded["input_ids"] == self.tokenizer.mask_token_id) & encoded["attention_mask"].bool()
             probabilities = self._probabilities(encoded, masked)
             best, best_ids = probabilities.topk(min(top_k, probabilities.shape[1]))
@@ -114,7 +114,7 @@ class MaskFiller:
             shown: the text as shown in error messages.
 
         Raises:
-            UserError: if not.
+            UserError: if it has no mask or is longer.
         """
         masked = self._with_mask_tokens(text)
         if self.tokenizer.mask_token not in masked:
@@ -133,7 +133,7 @@ class MaskFiller:
         for text in texts:
             self.check(text, shorten(text))
         masked = [self._with_mask_tokens(text) for text in texts]
-        # The collator pads, as a tokenizer without a pad token cannot. The model ignores padding.
+        # Padded by the collator, as tokenizers without a pad token cannot pad. The model ignores padding.
         ids = self.tokenizer(masked, add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"]
         side: Any = self.tokenizer.padding_side
         encoded = Collator(int(self.tokenizer.pad_token_id or 0), side).inputs([np.array(row) for row in ids])
@@ -141,7 +141,7 @@ class MaskFiller:
         return {name: encoded[name].to(device) for name in ("input_ids", "attention_mask")}
 
     def _probabilities(self, encoded: Mapping[str, Tensor], masked: Tensor) -> Tensor:
-        """Compute probabilities (masks, vocabulary); special tokens, which are not text, have probability 0."""
+        """Compute probabilities (masks, vocabulary); those of special tokens are 0."""
         logits = self.model(encoded["input_ids"], encoded["attention_mask"], positions=masked).float()
         logits[:, self.tokenizer.all_special_ids] = float("-inf")
         return logits.softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Plugin hooks of text. Imports nothing heavy."""
+"""Specs of the text plugin. Does not import torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="output",
             adapter="perceiver_plugins.text.adapters:TextOutputAdapter",
             config="perceiver_plugins.text.config:TextDecoderConfig",
-            summary="a token for each position of a sequence, with tied or separate output weights",
+            summary="token logits at each position of a sequence, with tied or separate output weights",
             links={"vocab_size": "vocab_size", "max_seq_len": "max_seq_len"},
             tasks=("mlm",),
             example={"model.decoder.vocab_size": 40, "model.decoder.max_seq_len": 12},
@@ -117,7 +117,11 @@ def perceiver_data() -> list[DataSpec]:
     masked = ("mlm",)
     labelled = ("text-classification", "classification", "regression", "token-classification")
     modules = {
-        "python-docs": ("PythonDocsDataModule", masked, "English text that comes with Python: topics and docstrings"),
+        "python-docs": (
+            "PythonDocsDataModule",
+            masked,
+            "English text that comes with Python: help topics and docstrings",
+        ),
         "python-code": (
             "PythonCodeDataModule",
             ("token-classification",),
@@ -145,7 +149,7 @@ def perceiver_data() -> list[DataSpec]:
         "hub-text": "LabelledHubTextDataModule",
         "imdb": "LabelledImdbDataModule",
     }
-    # Text for a first try: a run ends after a few minutes on a laptop.
+    # Small demonstration data: a run takes a few minutes on a laptop.
     embedded = {"trainer.max_steps": 2000, "trainer.val_check_interval": 500}
     # An epoch may take days: validate by steps.
     large = {"trainer.val_check_interval": 1000}

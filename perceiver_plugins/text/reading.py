@@ -32,19 +32,19 @@ from perceiver_registry.escaping import escape_controls
 TEXT_FILES = tuple(f".txt{compression}" for compression in ("", *COMPRESSIONS))
 
 MAX_SHOWN = 60
-"""Most characters of a text in a message or title; arbitrary."""
+"""Largest number of characters of a text in a message or title; arbitrary."""
 
 CHARACTERS_PER_TOKEN = 16
-"""Characters to tokenize first, per token of the model's input. Arbitrary: about four times those of a subword."""
+"""Characters to tokenize first, per token of the model's input. Arbitrary: about four times the length of a subword."""
 
 MAX_CHARACTERS_PER_TOKEN = 1024
-"""Most characters to tokenize per token of the model's input; bounds the memory for text without white space."""
+"""Largest number of characters to tokenize per token of the model's input, to bound memory for text without spaces."""
 
 MIN_CHARACTERS = 2**16
 """Lower limit of the number of characters to keep of a long text; arbitrary."""
 
 MARGIN = 16
-"""Tokens to exceed the model's input by, as tokens near a cut may differ from those of the whole text; arbitrary."""
+"""Extra tokens to tokenize, because tokens near a cut may differ from those of the whole text; arbitrary."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -117,7 +117,7 @@ class TextReader(Reader):
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
         if "tokenizer" not in data:
-            raise UserError("checkpoint: names no tokenizer (it was not trained with a TextDataModule)")
+            raise UserError("checkpoint: its data has no tokenizer (the model was not trained on texts)")
         self.tokenizer = deserialize_tokenizer(data["tokenizer"])
         self.add_special_tokens = bool(data.get("add_special_tokens", False))
         self.encoder = DocumentEncoder(
@@ -132,7 +132,7 @@ class TextReader(Reader):
 
     @classmethod
     def example(cls, input_adapter: InputAdapter, folder: Path) -> tuple[Reader, list[str]]:
-        vocabulary = ["[PAD]", "[UNK]", "[MASK]", "a", "small", "text"]  # within the smallest vocabularies
+        vocabulary = ["[PAD]", "[UNK]", "[MASK]", "a", "small", "text"]  # few, to fit into any vocabulary
         words = Tokenizer(WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))
         words.pre_tokenizer = Whitespace()
         special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
@@ -256,9 +256,10 @@ class TextReader(Reader):
         return dict(self._collator.inputs([example.input_ids for example in examples]))
 
     def tokens(self, example: TextExample) -> list[str]:
-        """Return the characters of each token and of the white space before it; joined, they are the text.
+        """Return the characters of each token, with the white space before them; joined, they are the text.
 
-        Of a character's bytes, the first returns the character, the others "". Special tokens return their names.
+        If a character has several byte tokens, the first one has the character and the others "". Special tokens have
+        their names.
         """
         pieces = []
         end = max(0, int(example.spans[example.spans[:, 0] >= 0][0, 0]))
@@ -311,5 +312,5 @@ def _escape(text: str) -> str:
 
 
 def _is_file_name(source: str) -> bool:
-    """Tell whether an input is meant as a file, which may be missing: a .txt suffix and no white space."""
+    """Check whether an input names a file, which may be missing: it has a .txt suffix and no white space."""
     return source.lower().endswith(TEXT_FILES) and not any(map(str.isspace, source))

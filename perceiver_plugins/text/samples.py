@@ -18,7 +18,7 @@ MASK = "▒"
 """Character for a masked token in samples."""
 
 MAX_PRINTED = 240
-"""Most characters of a sample that are printed (arbitrary); loggers receive the whole sample."""
+"""Largest number of characters of a sample that are printed (arbitrary); loggers receive the whole sample."""
 
 
 class FillMaskSamples(Callback):

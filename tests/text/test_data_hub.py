@@ -120,7 +120,7 @@ def test_saved_data_set(whole: bool, folder: Path) -> None:
     assert texts.get("test") == ("abc" if whole else None)
     with pytest.raises(DataError, match="no column 'text'; text_column must be one of: body, label"):
         ready(HubTextDataModule(str(folder)))
-    with pytest.raises(DataError, match="column 'label' is not text but int64"):
+    with pytest.raises(DataError, match="column 'label' must be text, got int64"):
         ready(HubTextDataModule(str(folder), text_column="label"))
     with pytest.raises(DataError, match="no split 'extra'"):
         ready(HubTextDataModule(str(folder), train_split="extra", text_column="body"))
@@ -167,7 +167,7 @@ def test_real_text() -> None:
 
 def test_real_text_without_training_split() -> None:
     source = sample_data("wikitext-2")
-    with pytest.raises(DataError, match="no file is named by the split 'train'"):
+    with pytest.raises(DataError, match="no file or folder name contains the split 'train'"):
         ready(WikiTextDataModule(str(source)))
     texts = ready(WikiTextDataModule(str(source), train_split="validation", val_split="test"))
     assert " = Homarus gammarus = " in texts["train"]

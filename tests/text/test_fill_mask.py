@@ -159,7 +159,7 @@ def test_predictor_uses_tokenizer_of_checkpoint(word_model, wordpiece):
         (predictions[1]["filled"], "1"),
         ("", "2"),
     ]
-    with pytest.raises(UserError, match="names no tokenizer"):
+    with pytest.raises(UserError, match="its data has no tokenizer"):
         TextReader({}, word_model.input_adapter)
 
 

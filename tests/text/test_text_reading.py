@@ -190,7 +190,7 @@ def test_unreadable_inputs_are_refused(tmp_path: Path) -> None:
 
 
 def test_description_without_tokenizer_is_refused() -> None:
-    with pytest.raises(UserError, match="names no tokenizer"):
+    with pytest.raises(UserError, match="its data has no tokenizer"):
         TextReader({"image_size": [3, 3]}, SimpleNamespace())  # type: ignore[arg-type]
 
 

@@ -25,7 +25,7 @@ class MaskedChunks(BatchDataset):
         masker: Chooses and masks the tokens to predict.
         collator: Pads the chunks of a batch.
         max_seq_len: Tokens per chunk.
-        min_seq_len: Fewest tokens of the last chunk and of truncated chunks.
+        min_seq_len: Smallest number of tokens of the last chunk and of truncated chunks.
         seed: Seed of all random numbers.
         static: Use the same masks in all epochs.
         shift: Start each chunk up to ``max_seq_len - 1`` tokens later, at random in each epoch.

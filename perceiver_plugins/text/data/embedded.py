@@ -87,7 +87,7 @@ class LanguageNames(GeneratedText):
 
 
 class LanguagesDataModule(LanguageNames, LabelledGeneratedDataModule):
-    """Language identification among 32 languages, of names of languages, countries, scripts, currencies, months etc.
+    """Language identification (32 languages) from names of languages, countries, scripts, currencies, months etc.
 
     The names come from the Unicode Consortium's locale data in the package Babel; names that several languages share
     are left out. A text is one name, or several separated by commas. There are about 14,000 texts: 80 % of the names

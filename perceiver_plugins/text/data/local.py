@@ -23,14 +23,14 @@ class TextFiles(DocumentDataModule):
     """Base class for documents in the user's files.
 
     Args:
-        train_files: Files to train on; null: only evaluate a trained model, which knows its classes.
+        train_files: Files to train on; null: only evaluate a trained model, with which its classes are stored.
         val_files: Files to validate on; null: hold out a fraction of the training data.
         test_files: Files to test on.
         text_column: Name of the column (or field) with the text, in formats that have columns.
         delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
             .tsv files.
-        val_fraction: Fraction of the documents (of each class, with target=class) to hold out for validation. From
-            few documents of masked text, it is the fraction at the end of each.
+        val_fraction: Fraction of the documents (of each class, with target=class) to hold out for validation. If
+            masked text has only a few documents, the end of each document is held out instead.
     """
 
     cache_name = "files"

@@ -25,7 +25,7 @@ FORMAT = 3
 """Version of the files and of tokenization, part of the cache key: increase it when either changes."""
 
 SMALL_TEXT = 64 * 2**20
-"""Most bytes of text that are tokenized in one process and without a progress bar; arbitrary."""
+"""Largest number of bytes of text to tokenize in one process and without a progress bar; arbitrary."""
 
 ROWS_PER_BATCH = 1000
 """Documents per Arrow record batch; arbitrary."""
@@ -160,7 +160,8 @@ def split_documents(
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Split documents into (train, validation), the same for every seed.
 
-    Of many documents, some are drawn at random; of few (one long text, for example), the end of each is cut off.
+    If the fraction amounts to two documents or more, whole documents are drawn at random. Otherwise (one long text, for
+    example), the end of each document is held out.
 
     Args:
         documents: Column ``text`` and, if documents are split into pieces, ``first`` and ``last``.

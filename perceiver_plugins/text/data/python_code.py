@@ -15,7 +15,7 @@ CLASSES = ("space", "comment", "string", "number", "operator", "keyword", "built
 """Lexical classes of characters."""
 
 TOTAL_CHARACTERS = 2_000_000
-"""Characters after which no further module is read; arbitrary, about those of ``python_docs``."""
+"""Characters after which no further module is read; arbitrary, about the size of ``python_docs``."""
 
 _DATA_PACKAGES = ("encodings.", "pydoc_data.")
 """Packages of data rather than code."""
@@ -30,7 +30,7 @@ _BUILTINS = set(dir(builtins))
 
 
 def code_windows(length: int) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield (split, text, class of each character) of each window of whole lines.
+    """Split modules into windows of whole lines; yield (split, text, class of each character) of each window.
 
     A window has at most ``length`` characters, unless it is a single longer line. The choice of modules depends on
     their names and Python's version.

@@ -216,8 +216,8 @@ class SavedSplits(Splits):
 
 class FileSplits(Splits):
     """A folder of files whose names, or whose folders' names, contain their split:
-    ``train-00000-of-00041.parquet``, ``test/1.jsonl.gz``, ``wiki.valid.txt``. Without such names, all files are of the
-    split ``train``.
+    ``train-00000-of-00041.parquet``, ``test/1.jsonl.gz``, ``wiki.valid.txt``. Without such names, all files belong
+    to the split ``train``.
     """
 
     def __init__(self, folder: Path, text_column: str, delimiter: str | None = None) -> None:
@@ -273,7 +273,8 @@ class FileSplits(Splits):
     def _require(self, split: str) -> list[Path]:
         if not (files := self.find(split)):
             raise DataError(
-                f"{self.folder}: no file is named by the split {split!r} (the first file is {self.files[0].name})"
+                f"{self.folder}: no file or folder name contains the split {split!r} (the first file is "
+                f"{self.files[0].name})"
             )
         return files
 
@@ -335,7 +336,7 @@ def _text_only(documents: datasets.Dataset, column: str, location: str) -> datas
     require_columns(location, {column: "text_column"}, documents.column_names)
     kind = getattr(documents.features[column], "dtype", "a nested type")
     if kind not in ("string", "large_string", "string_view"):
-        raise DataError(f"{location}: the column {column!r} is not text but {kind}")
+        raise DataError(f"{location}: the column {column!r} must be text, got {kind}")
     documents = documents.select_columns([column])
     return documents if column == "text" else documents.rename_column(column, "text")
 

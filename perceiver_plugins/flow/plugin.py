@@ -1,4 +1,4 @@
-"""Specs of the optical flow plugin. Imports nothing heavy."""
+"""Specs of the optical flow plugin. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="input",
             adapter=f"{PLUGIN}.adapters:FlowPatchesInputAdapter",
             config=f"{PLUGIN}.config:FlowPatchesEncoderConfig",
-            summary="patches around each pixel of two frames with Fourier positions, of any height and width",
+            summary="patches around each pixel of two frames of any height and width, with Fourier positions",
             links={"image_size": "image_size"},
             reads=("frames",),
             reader=f"{PLUGIN}.reading:FrameReader",
@@ -33,14 +33,14 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="output",
             adapter=f"{PLUGIN}.adapters:OpticalFlowOutputAdapter",
             config=f"{PLUGIN}.config:OpticalFlowDecoderConfig",
-            summary="optical flow at each input position, queried by the adapted input",
+            summary="optical flow at each input position, with the adapted input as queries",
             tasks=(TASK,),
             example={"model.decoder.rescale_factor": 1.0},
         ),
     ]
 
 
-SMALL = {
+SMALL_MODEL = {
     "encoder": "flow-patches",
     "encoder.num_cross_attention_heads": 1,
     "encoder.num_self_attention_heads": 4,
@@ -67,7 +67,7 @@ def perceiver_tasks() -> list[TaskSpec]:
             data="stereo-pair",
             reads=("frames",),
             defaults={
-                **{f"model.{field}": value for field, value in SMALL.items()},
+                **{f"model.{field}": value for field, value in SMALL_MODEL.items()},
                 "optimizer": "AdamW",
                 "optimizer.lr": 3e-3,
                 "lr_scheduler": "CosineWithWarmup",
@@ -166,7 +166,7 @@ def perceiver_models() -> list[ModelSpec]:
         ModelSpec(
             name="small-optical-flow",
             task=TASK,
-            config={**SMALL, "encoder.image_size": [40, 48], "init": "normal"},
+            config={**SMALL_MODEL, "encoder.image_size": [40, 48], "init": "normal"},
             num_parameters=620_256,
             summary="small optical flow model on small frames, for a CPU",
             defaults={"data": "stereo-pair", "data.image_size": [40, 48]},

@@ -124,7 +124,7 @@ class FrameReader(Reader):
             UserError: if the pairs have different sizes.
         """
         if len({example.shape for example in examples}) > 1:
-            raise UserError("pairs of frames of different sizes do not make a batch")
+            raise UserError("pairs of frames of different sizes cannot be batched")
         return {"frames": torch.stack(list(examples))}
 
     def _pixels(self, frame: Frame) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Specs of the image plugin. Imports nothing heavy."""
+"""Specs of the image plugin. Does not import torch."""
 
 from __future__ import annotations
 

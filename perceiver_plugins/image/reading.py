@@ -39,7 +39,7 @@ class ImageExample(NamedTuple):
 
 
 class ImageReader(FileReader):
-    """Reader of image files, also in zip archives. Preprocessing is that of validation in training.
+    """Reader of image files, also in zip archives. Images are preprocessed as in validation.
 
     Args:
         data: the ``description()`` of the data module.
@@ -87,7 +87,7 @@ class ImageReader(FileReader):
             UserError: if the images have different sizes.
         """
         if len({example.pixel_values.shape for example in examples}) > 1:
-            raise UserError("images of different sizes do not make a batch")
+            raise UserError("images of different sizes cannot be batched")
         return {"pixel_values": torch.stack([example.pixel_values for example in examples])}
 
     def tokens(self, example: ImageExample) -> list[str]:

@@ -74,7 +74,7 @@ class ClipPredictor(Predictor):
             self.reconstructions.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"reconstructions={str(self.reconstructions)!r}: cannot create the folder: {error.strerror}"
+                f"reconstructions={str(self.reconstructions)!r}: the folder cannot be created ({error.strerror})"
             ) from error
         reconstruction = reconstruct(self.module.model, batch, self.module.chunk_size)  # type: ignore[arg-type]
         clips = from_batch(reconstruction.pixel_values_videos, reconstruction.input_values)

@@ -17,8 +17,8 @@ class ClipQueryProvider(QueryProvider):
     """Queries of audio patches, pixels and the label, in this order.
 
     A query consists of the Fourier features of its position, or of a learned vector for the label, and of a learned
-    modality embedding. Index i of n in a dimension is at -1 + 2 i / n, as in Hugging Face's model when it decodes a
-    subset of the positions; here also when all positions are decoded.
+    modality embedding. Index i of n along a dimension has the coordinate -1 + 2 i / n. Hugging Face's model uses
+    these coordinates only when it decodes a subset of the positions.
 
     Args:
         config: the decoder's configuration.

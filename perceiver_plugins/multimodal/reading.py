@@ -14,7 +14,7 @@ from perceiver_plugins.sdk.prediction.reader import Reader, files_named
 
 
 class ClipReader(Reader):
-    """Read the middle of video or audio files, as for validation; only the streams that the model reads.
+    """Reader of the middle of video and audio files, as in validation. Reads only the streams that the model needs.
 
     Args:
         data: the data module's ``description()``.

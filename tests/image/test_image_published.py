@@ -176,5 +176,5 @@ def test_images_that_are_not_resized_are_predicted_in_batches_of_one_size(tmp_pa
         f"{files[3]}: the model does not support this input (images of 3x3 pixels are too small)",
         f"{tmp_path}/missing.png: cannot be read (No such file or directory)",
     ]
-    with pytest.raises(UserError, match=r"^images of different sizes do not make a batch$"):
+    with pytest.raises(UserError, match=r"^images of different sizes cannot be batched$"):
         reader.collate([reader.read(file) for file in files[:2]])

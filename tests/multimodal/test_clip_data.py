@@ -313,7 +313,7 @@ def test_invalid_class_folders_are_reported(clip_folder, tmp_path, classes, mess
         ({"num_frames": 0}, "num_frames=0 must be at least 1"),
         ({"frame_size": (8, 0)}, r"frame_size=\(8, 0\) must be a height and a width"),
         ({"val_fraction": 1.0}, "val_fraction=1.0 must be more than 0 and less than 1"),
-        ({"test_fraction": 0.95}, "test_fraction=0.95 must be at least 0, and less than 1 together with val_fraction"),
+        ({"test_fraction": 0.95}, "test_fraction=0.95 must be at least 0, and its sum with val_fraction less than 1"),
     ],
 )
 def test_invalid_options_are_reported(tmp_path, options, message):

@@ -91,7 +91,7 @@ def test_invalid_options_are_reported(module, reader, clip_folder, tmp_path):
         ClipPredictor(module, reader, top_k=0)
     (tmp_path / "file").write_text("")
     predictor = ClipPredictor(module, reader, reconstructions=str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"^reconstructions='.*file': cannot create the folder: File exists$"):
+    with pytest.raises(UserError, match=r"^reconstructions='.*file': the folder cannot be created \(File exists\)$"):
         predictor.predict([str(clip_folder({"circle": 1}, WRITTEN))])
 
 

@@ -18,8 +18,8 @@ class FlowDataModule(PerceiverDataModule):
 
     Batches are dicts of ``frames`` (b, 2, 3, height, width), float32, from -1 to 1, and ``labels`` (b, 2, height,
     width), float32: the motion of each pixel of the first frame to the right and down, in pixels, NaN where it is
-    unknown. Training uses random crops, a function of the seed, the epoch and the index; evaluation the fewest tiles
-    that cover all frames.
+    unknown. Training uses random crops, a function of seed, epoch and index. Evaluation uses the smallest number of
+    tiles that cover the whole frame.
 
     Subclasses implement :meth:`load`.
 
@@ -36,7 +36,7 @@ class FlowDataModule(PerceiverDataModule):
 
     missing_split: ClassVar[dict[str, str]] = {
         "train": "no pairs of frames for training",
-        "validation": "too few pairs of frames to use some for validation",
+        "validation": "no validation data (too few pairs of frames to split some off)",
         "test": "no test data (`perceiver validate` evaluates the validation pairs)",
     }
     """Error messages of empty splits."""

@@ -21,7 +21,7 @@ class StereoPairDataModule(FlowDataModule):
     "High-resolution stereo datasets with subpixel-accurate ground truth").
 
     Args:
-        val_fraction: Fraction of the photographs' width, at the right, for validation.
+        val_fraction: Fraction of the photographs' width, from the right edge, that is used for validation.
     """
 
     def __init__(self, val_fraction: float = 0.3, **kwargs: Any) -> None:
@@ -44,7 +44,7 @@ def load_stereo_pair() -> FlowPair:
 
     Raises:
         ModuleNotFoundError: if scikit-image is not installed.
-        DataError: if it lacks the photographs.
+        DataError: if the photographs cannot be loaded.
     """
     try:
         from skimage.data import stereo_motorcycle

@@ -12,7 +12,7 @@ from torch import Tensor
 from perceiver_plugins.image.data.bit_depth import find_bit_depth
 from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, MODES
 from perceiver_plugins.image.data.examples import ImageExamples
-from perceiver_plugins.image.data.sources import ImageHeader, ImageSplits, without_unreadable
+from perceiver_plugins.image.data.sources import ImageHeader, ImageSplits, remove_unreadable
 from perceiver_plugins.image.data.transforms import Augmentation, ImageFormat, match_channels, timm_augmentation
 from perceiver_plugins.sdk.data.file_trees import printable
 from perceiver_plugins.sdk.data.module import Classes, PerceiverDataModule
@@ -63,7 +63,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
 
     missing_split: ClassVar[dict[str, str]] = {
         "train": "no images for training",
-        "validation": "too few images to use some for validation",
+        "validation": "no validation data (too few images to split some off)",
         "test": "no test data",
     }
     """Error messages of empty splits."""
@@ -154,7 +154,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
     def splits(self) -> ImageSplits:
         """The data set, loaded on first use."""
         splits = self.load()
-        return without_unreadable(self.source, splits, self.num_channels) if self.skip_unreadable else splits
+        return remove_unreadable(self.source, splits, self.num_channels) if self.skip_unreadable else splits
 
     @property
     def label_names(self) -> list[str]:

@@ -140,7 +140,7 @@ def split_for_validation(images: LabelledImages, val_fraction: float) -> dict[st
     return {"train": images.select(train), "validation": images.select(validation)}
 
 
-def without_unreadable(name: str, splits: ImageSplits, num_channels: int) -> ImageSplits:
+def remove_unreadable(name: str, splits: ImageSplits, num_channels: int) -> ImageSplits:
     """Read each image once and leave out those that cannot be read. Their number is reported.
 
     Args:

@@ -34,7 +34,7 @@ class ImageFormat:
         mean: mean of each channel of pixels from 0 to 1, for normalisation.
         std: standard deviation of each channel.
         crop_pct: side of the centre crop, relative to the largest crop with the aspect ratio of ``image_size``.
-        bit_depth: bits of greyscale images of 16 bits that are used.
+        bit_depth: number of bits that the values of 16-bit greyscale images use.
     """
 
     image_size: tuple[int, int]
@@ -175,12 +175,12 @@ class Augmentation:
 
     @property
     def processes_single_images(self) -> bool:
-        """Return whether single images are augmented, before collation."""
+        """True if images are augmented one by one, before they are collated to a batch."""
         return self.min_crop < 1 or self.augment is not None
 
     @property
     def any(self) -> bool:
-        """Return whether any augmentation is enabled."""
+        """True if any augmentation is enabled."""
         changes = (self.hflip, self.random_shift, self.random_rotation, self.erase, self.mix)
         return self.processes_single_images or any(changes)
 
@@ -232,7 +232,7 @@ def shift_and_rotate(pixels: Tensor, shift: int, rotation: float) -> Tensor:
     size, (height, width) = len(pixels), pixels.shape[2:]
     angle = torch.empty(size).uniform_(-rotation, rotation).deg2rad()
     down, right = torch.randint(-shift, shift + 1, (2, size))
-    # Affine maps from coordinates of the result to those of the image, both from -1 to 1.
+    # Affine maps from output to input coordinates, both normalised to -1 ... 1.
     along_x = torch.stack([angle.cos(), angle.sin() * height / width, 2 * right / width], dim=-1)
     along_y = torch.stack([-angle.sin() * width / height, angle.cos(), 2 * down / height], dim=-1)
     grid = functional.affine_grid(torch.stack([along_x, along_y], dim=1), list(pixels.shape), align_corners=False)
@@ -265,7 +265,7 @@ def timm_augmentation(config: str, image_format: ImageFormat) -> Callable[[Image
 
 
 def match_channels(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:
-    """Return one value per channel: the given ones if their number matches, otherwise their average."""
+    """Return one value per channel: ``values`` if there are ``num_channels``, otherwise their mean for each channel."""
     if len(values) == num_channels:
         return values
     return (sum(values) / len(values),) * num_channels

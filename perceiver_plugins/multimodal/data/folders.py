@@ -52,17 +52,17 @@ class VideoFolderDataModule(ClipDataModule):
         frame_size: Height and width of a frame, or one number for both.
         frame_rate: Frames per second.
         samples_per_frame: Audio samples per frame; 1920 at 25 frames per second are 48 kHz.
-        streams: Streams to read: video, audio or both; null: both, except for audio files, and for videos if up to 100
-            sampled files have no audio.
-        val_fraction: Fraction of the training clips for validation if it has no folder.
-        test_fraction: Fraction of the training clips for test if it has no folder; 0: no test data.
+        streams: Streams to read: video, audio or both; null: audio for audio files; for videos, both, or only video
+            if none of up to 100 sampled files has audio.
+        val_fraction: Fraction of the training clips to use for validation, without a folder for validation.
+        test_fraction: Fraction of the training clips to use for test, without a folder ``test``; 0: no test data.
         skip_unreadable: Skip files that are damaged, too short or without a required stream instead of raising an
             error. Each file is read once before training to find them.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
         **ClipDataModule.missing_split,
-        "test": "no test data: no folder 'test' with one folder per class, and no test_fraction",
+        "test": "no test data: no folder 'test' with one folder per class (add one, or set test_fraction)",
     }
 
     def __init__(
@@ -88,7 +88,7 @@ class VideoFolderDataModule(ClipDataModule):
         check_fraction(val_fraction)
         if not 0 <= test_fraction < 1 - val_fraction:
             raise UserError(
-                f"test_fraction={test_fraction} must be at least 0, and less than 1 together with val_fraction"
+                f"test_fraction={test_fraction} must be at least 0, and its sum with val_fraction less than 1"
             )
         self.path = Path(path).expanduser()
         self.tree = open_tree(path)

@@ -1,4 +1,4 @@
-"""Clips in memory and in batches."""
+"""Clips of video and audio: their format, and conversion to and from batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Clip(NamedTuple):
 
     Attributes:
         frames: (frames, 3, height, width), uint8, RGB; None without video.
-        samples: (samples), float32, from -1 to 1; None without audio.
+        samples: (samples,), float32, from -1 to 1; None without audio.
     """
 
     frames: Tensor | None
@@ -38,7 +38,7 @@ class ClipFormat:
         frame_size: height and width of a frame.
         frame_rate: frames per second.
         samples_per_frame: audio samples per frame.
-        streams: streams of a clip, of :data:`STREAMS`.
+        streams: streams of a clip, a subset of :data:`STREAMS`.
     """
 
     num_frames: int
@@ -52,7 +52,7 @@ class ClipFormat:
         """Create a format from its :meth:`description`.
 
         Raises:
-            UserError: if the description is not of clips.
+            UserError: if the description lacks an entry.
         """
         try:
             return cls(
@@ -88,9 +88,11 @@ class ClipFormat:
 
 
 def to_batch(clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Return ``pixel_values_videos`` (b, frames, 3, height, width) from 0 to 1, and ``input_values`` (b, samples).
+    """Stack clips to a batch.
 
-    The entries of streams that the clips do not have are missing.
+    Returns:
+        ``pixel_values_videos`` (b, frames, 3, height, width), from 0 to 1, and ``input_values`` (b, samples). A stream
+        that the clips lack has no entry.
     """
     batch = {}
     if frames := [clip.frames for clip in clips if clip.frames is not None]:
@@ -101,7 +103,7 @@ def to_batch(clips: Sequence[Clip]) -> dict[str, Tensor]:
 
 
 def from_batch(pixel_values_videos: Tensor, input_values: Tensor) -> list[Clip]:
-    """Convert a batch, or a reconstruction in its shape, to clips; values out of range are clipped."""
+    """Convert a batch, or a reconstruction of its shape, to clips. Values out of range are clamped."""
     frames = (pixel_values_videos.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     samples = input_values.float().clamp(-1, 1).cpu()
     return [Clip(*clip) for clip in zip(frames, samples, strict=True)]

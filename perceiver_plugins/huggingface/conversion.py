@@ -255,7 +255,7 @@ def encoder_values(config: transformers.PerceiverConfig, num_input_channels: int
 
 
 def classification_decoder_values(config: transformers.PerceiverConfig) -> dict[str, Any]:
-    """Return the values of the ``ClassificationDecoderConfig`` that are hard-coded in Hugging Face's classifiers.
+    """Return the fields of the ``ClassificationDecoderConfig`` that is equivalent to Hugging Face's classifiers.
 
     ``label_names`` is None if ``config`` has the default names of transformers.
     """

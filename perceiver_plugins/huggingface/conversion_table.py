@@ -88,7 +88,7 @@ def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig
 
 
 def conversion_for(model: PerceiverIO) -> Conversion:
-    """Return the conversion to the class of transformers with the adapters of ``model``, or at least its input adapter.
+    """Return the conversion to the class of transformers with the adapters of ``model``, or else its input adapter.
 
     Raises:
         UserError: if no class in the table has the model's input adapter.

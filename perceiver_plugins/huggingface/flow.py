@@ -36,7 +36,7 @@ def convert_config(
     Raises:
         ValueError: if the activation of ``config`` is not the exact GELU.
     """
-    # The decoder's default channels follow the encoder's setting as well.
+    # transformers applies this setting of the encoder to the decoder's default channels too.
     attention_channels = {"kv": config.d_latents, "q": NUM_INPUT_CHANNELS}[config.cross_attention_shape_for_attention]
     height, width = config.train_size
     return PerceiverConfig(

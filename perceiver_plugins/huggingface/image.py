@@ -44,9 +44,9 @@ class Architecture:
     Args:
         encoder: class of the converted encoder's configuration.
         num_input_channels: input channels of the encoder.
-        values: returns the values of the input adapter from Hugging Face's configuration.
+        values: returns the encoder's fields that belong to the input adapter, from Hugging Face's configuration.
         parameters: names of the input adapter's parameters and statistics in this project, and in transformers.
-        settings: returns Hugging Face's settings of the input from the converted encoder's configuration.
+        settings: returns Hugging Face's settings that belong to the input, from the converted encoder's configuration.
     """
 
     encoder: type[ImageEncoderConfig]
@@ -128,7 +128,7 @@ def convert_config(
 
 
 def key_pairs(architecture: str, num_layers: int) -> Pairs:
-    """Return the pairs of all parameters.
+    """Yield the names of each parameter in this project and in transformers.
 
     Args:
         architecture: name of Hugging Face's class.

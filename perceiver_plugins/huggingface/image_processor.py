@@ -26,7 +26,7 @@ class ZooImageProcessor(BaseImageProcessor):
         image_mean: mean per channel of pixel values from 0 to 1, which is subtracted.
         image_std: standard deviation per channel, by which the result is divided.
         crop_pct: size of the centre crop, relative to the largest crop of the same aspect ratio.
-        bit_depth: used bits of 16-bit grey images.
+        bit_depth: number of bits that the values of 16-bit grey images use.
         published: options of a ``PerceiverImageProcessor`` to use instead. None: use the options above.
         kwargs: options of the base class.
     """

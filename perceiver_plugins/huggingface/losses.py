@@ -21,10 +21,10 @@ def problem_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Te
     """Compute the loss of a classifier.
 
     Args:
-        logits: (b, classes), or (b, q, classes).
-        labels: targets (b, classes) of a regression, or (b) if there is one class; for a single label, class indices
-            (b) or (b, q), or class probabilities in the shape of ``logits``; for several labels, 0 or 1 for each class
-            in the shape of ``logits``.
+        logits: (b, classes), or (b, o, classes) with o output queries.
+        labels: regression: targets in the shape of ``logits``, or without the last dimension for one class. Single
+            label: class indices (b,) or (b, o), or class probabilities in the shape of ``logits``. Multi-label: 0 or 1
+            for each class, in the shape of ``logits``.
         problem_type: one of :data:`PROBLEM_TYPES`. None: regression if there is one class, otherwise single label
             if ``labels`` are integers and multi-label if they are not.
 

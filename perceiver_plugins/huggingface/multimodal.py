@@ -24,14 +24,14 @@ from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
 
 KIND = "Perceiver for multimodal autoencoding"
 
-FIXED = {"num_audio_frequency_bands": 192, "num_video_frequency_bands": 32}
+HARD_CODED_VALUES = {"num_audio_frequency_bands": 192, "num_video_frequency_bands": 32}
 """Values that are hard-coded in Hugging Face's class and differ from the defaults of this project."""
 
 FRAME_RATE = 25
 """Frames per second of the published model's training clips, which have 1920 audio samples per frame."""
 
-NUM_COMPARED = 256
-"""Number of output positions per modality that are compared with Hugging Face's model (arbitrary)."""
+MAX_COMPARED_POSITIONS = 256
+"""Largest number of output positions per modality that are compared with Hugging Face's model (arbitrary)."""
 
 Config = PerceiverConfig[AudioVideoLabelEncoderConfig, AudioVideoLabelDecoderConfig]
 
@@ -57,7 +57,7 @@ def convert_config(config: transformers.PerceiverConfig, params: str | None = No
         "num_classes": config.num_labels,
         "audio_max_resolution": num_audio_samples,
         "video_max_resolution": (config.num_frames, config.image_size, config.image_size),
-        **FIXED,
+        **HARD_CODED_VALUES,
     }
     names = [name for _, name in sorted((config.id2label or {}).items())]
     decoder = AudioVideoLabelDecoderConfig(
@@ -68,7 +68,7 @@ def convert_config(config: transformers.PerceiverConfig, params: str | None = No
         dropout=config.attention_probs_dropout_prob,
         init_scale=config.initializer_range,
     )
-    # The decoder's channels follow the encoder's setting as well.
+    # transformers applies this setting of the encoder to the decoder's channels too.
     channels = config.d_latents if config.cross_attention_shape_for_attention == "kv" else decoder.num_query_channels
     decoder.num_cross_attention_qk_channels = decoder.num_cross_attention_v_channels = channels
     num_input_channels = AudioVideoLabelEncoderConfig(**clip).num_input_channels
@@ -141,7 +141,9 @@ def _compared_positions(config: Config) -> dict[str, Tensor | None]:
         "audio": encoder.num_audio_samples // encoder.samples_per_patch,
         "image": encoder.num_frames * math.prod(encoder.frame_size),
     }
-    positions = {name: torch.linspace(0, size - 1, min(size, NUM_COMPARED)).long() for name, size in sizes.items()}
+    positions = {
+        name: torch.linspace(0, size - 1, min(size, MAX_COMPARED_POSITIONS)).long() for name, size in sizes.items()
+    }
     return {**positions, "label": None}
 
 

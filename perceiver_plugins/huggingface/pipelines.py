@@ -1,4 +1,4 @@
-"""Pipelines for optical flow and multimodal autoencoding, for which ``transformers`` has none.
+"""Pipelines for optical flow and multimodal autoencoding, which ``transformers`` lacks.
 
 The plugins of these tasks are imported when a pipeline is used.
 """
@@ -126,7 +126,7 @@ OWN_PIPELINES: tuple[tuple[type[_OwnPipeline], str], ...] = (
     (OpticalFlowPipeline, "image"),
     (MultimodalAutoencodingPipeline, "multimodal"),
 )
-"""Pipelines of the zoo, named after their tasks, and the kind of each."""
+"""Pipelines of the zoo, each with its ``type`` in the registry of transformers."""
 
 
 def register_pipelines() -> None:

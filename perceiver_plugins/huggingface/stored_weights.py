@@ -20,7 +20,7 @@ HUB_OPTIONS = (
     "subfolder",
     "token",
 )
-"""Arguments of ``from_pretrained`` that say where files are."""
+"""Arguments of ``from_pretrained`` that locate files."""
 
 
 def read_stored_weights(source: str, **options: Any) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Fast tokenizers of ``transformers`` that are equivalent to the data module of a checkpoint."""
+"""Fast tokenizers of ``transformers``, equivalent to the tokenization of a checkpoint's data module."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from perceiver_plugins.text.tokenizers import byte_offset, deserialize_tokenizer
 
 
 def create_tokenizer(data: Mapping[str, Any], max_length: int, masks: bool) -> ZooTokenizer:
-    """Create the tokenizer of a checkpoint. By default it encodes texts as in training.
+    """Create the tokenizer of a checkpoint, which encodes texts as in training.
 
     Args:
         data: the checkpoint's description of its data.
         max_length: the model's maximum sequence length.
-        masks: texts can have mask tokens. Otherwise a byte tokenizer treats special tokens in texts as plain text, and
-            documents end as in training.
+        masks: texts can contain mask tokens. If false, a byte tokenizer treats special tokens in texts as plain text,
+            and the end-of-sequence token is appended if it was in training (``add_eos_token``).
     """
     original = deserialize_tokenizer(data["tokenizer"])
     end_token = bool(data.get("add_eos_token", False)) and not masks

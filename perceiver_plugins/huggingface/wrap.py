@@ -23,7 +23,7 @@ from perceiver_registry import LoadedModel, ModelDescription, UserError, read_mo
 
 
 def from_checkpoint(path: str | Path) -> ZooModel:
-    """Load a checkpoint as a model of the class of its task, with tokenizer or image processor and model card.
+    """Load a checkpoint as the model class of its task, with tokenizer or image processor and model card.
 
     ``from_checkpoint("best.ckpt").save_pretrained("folder")`` writes all of them.
 

@@ -42,7 +42,7 @@ NUM_COLOURS = 3
 
 @dataclass(frozen=True)
 class Conversion:
-    """Conversion of one kind of models.
+    """Conversion of one kind of model.
 
     Args:
         kind: name of the kind in messages.
@@ -111,7 +111,9 @@ class Conversion:
             size = getattr(config.encoder, self.grid)
             positions = FourierPositions(config.encoder.num_frequency_bands, size)(size)
             if not _agree(stored_positions, positions):
-                raise UserError(f"{original.source}: its stored Fourier positions are not those of its configuration")
+                raise UserError(
+                    f"{original.source}: its stored Fourier positions differ from those of its configuration"
+                )
         return {name: state[original_name] for name, original_name in pairs}
 
 
@@ -121,13 +123,16 @@ def _agree(stored: Tensor, computed: Tensor) -> bool:
 
 
 def select_values(original: Values, config_type: type) -> dict[str, Any]:
-    """Return the original values of the fields that ``config_type`` has as well."""
+    """Return the original values of the fields that ``config_type`` also has, except those of training."""
     names = {each.name for each in fields(config_type)}
     return {name: value for name, value in original.items() if name in names and name not in TRAINING_FIELDS}
 
 
 def encoder_pairs(encoder: EncoderConfig) -> Pairs:
-    """Return the pairs of the encoder: ``_1`` is the first layer or block, ``_n`` the later ones with other weights."""
+    """Return the pairs of the encoder.
+
+    In perceiver-io, ``_1`` is the first layer or block, and ``_n`` the later ones if they do not share its weights.
+    """
     yield "encoder.latents", "0.latent_provider._query"
     own_cross = encoder.num_cross_attention_layers > 1 and not encoder.first_cross_attention_layer_shared
     for number, suffix in enumerate("1n" if own_cross else "1"):

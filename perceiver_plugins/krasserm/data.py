@@ -26,8 +26,8 @@ def describe_texts(config: PerceiverConfig[Any, Any], original: Original, target
 
     Args:
         config: the converted configuration.
-        original: the original model; if it names no tokenizer, a vocabulary of 262 tokens is that of the byte
-            tokenizer.
+        original: the original model. If it has no tokenizer option and a vocabulary of 262 tokens, its tokenizer is
+            the byte tokenizer.
         target: "masked" or "class".
     """
     options = original.text_options()
@@ -37,7 +37,7 @@ def describe_texts(config: PerceiverConfig[Any, Any], original: Original, target
     try:
         tokenizer = load_tokenizer(PERCEIVER_TOKENIZER if name in BYTE_TOKENIZERS else name)
     except TokenizerError as error:
-        rank_zero_warn(f"prediction will not be possible with this model: {error}")
+        rank_zero_warn(f"the model cannot be used for prediction: {error}")
         return {}
     tokenizer.padding_side = options.get("padding_side", tokenizer.padding_side)
     return {

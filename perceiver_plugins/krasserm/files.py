@@ -1,6 +1,6 @@
 """Reading of the folders, hub ids and Lightning checkpoints of krasserm/perceiver-io.
 
-Reading executes no code of a file and does not need that project.
+Reading executes no code in the files, and does not need an installation of perceiver-io.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ KNOWN_PACKAGES = (
     "pathlib",
     "_codecs",
 )
-"""Packages whose classes its checkpoints may name, for configurations and the state of a Lightning run."""
+"""Packages of the classes that checkpoints of perceiver-io may contain, in configurations and Lightning's state."""
 
 TEXT_OPTIONS = ("tokenizer", "padding_side", "add_special_tokens", "add_eos_token")
-"""Options of its text data modules that prediction needs."""
+"""Options of perceiver-io's text data modules that prediction needs."""
 
 BYTES = "PerceiverTokenizer"
 """Class of the byte tokenizer in transformers."""
@@ -82,10 +82,10 @@ class PickledObject(dict[str, Any]):
 
 
 def find_model(source: str) -> Original | None:
-    """Return the model of a checkpoint, folder or hub id; None if it is not of perceiver-io.
+    """Find the model of perceiver-io in a checkpoint, folder or hub id; None for models of other projects.
 
     Raises:
-        UserError: if it is of perceiver-io, but cannot be read.
+        UserError: if the model cannot be read.
     """
     return _find_in_checkpoint(source) if source.endswith(SUFFIXES) else _find_in_folder(source)
 
@@ -107,7 +107,7 @@ def _find_in_folder(source: str) -> Original | None:
 
 @contextmanager
 def _reporting_invalid(source: str, name: str) -> Iterator[None]:
-    """Context manager that reports errors as those of a file's content."""
+    """Context manager that converts errors in the content of a file to UserErrors that name the file."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:
@@ -125,7 +125,7 @@ def _folder_text_options(source: str, config: Mapping[str, Any]) -> dict[str, An
     if not saved and "tokenizer_class" not in config:
         return {}
     names_bytes = BYTES in (saved.get("tokenizer_class"), config.get("tokenizer_class"))
-    # Its pipelines add special tokens.
+    # The pipelines of perceiver-io add special tokens.
     return {"tokenizer": BYTES if names_bytes else source, "add_special_tokens": True}
 
 
@@ -166,7 +166,7 @@ def _folder_state(source: str) -> dict[str, Tensor]:
     for name, load in readers.items():
         try:
             path = file_of(source, name)
-        except UserError as error:  # without a network, it may or may not be on the hub
+        except UserError as error:  # offline: the hub may have this file
             unreachable = error
             continue
         if path is None:
@@ -205,7 +205,7 @@ def _find_in_checkpoint(source: str) -> Original | None:
 
 
 def _load_checkpoint(path: str) -> dict[str, Any] | None:
-    """Load a Lightning checkpoint, with a :class:`PickledObject` for each class; None if it is not of perceiver-io."""
+    """Load a Lightning checkpoint, with a :class:`PickledObject` for each class; None for other projects."""
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
@@ -232,7 +232,7 @@ def _load_checkpoint(path: str) -> dict[str, Any] | None:
 
 
 def is_causal(config: Mapping[str, Any]) -> bool:
-    """Return whether a configuration is of a Perceiver AR."""
+    """Check whether a configuration describes a Perceiver AR model."""
     return {"max_latents", "num_channels", "num_self_attention_rotary_layers"} <= {*config}
 
 

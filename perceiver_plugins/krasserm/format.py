@@ -1,4 +1,4 @@
-"""Format of models of krasserm/perceiver-io, which is only read."""
+"""Read-only format of the models of krasserm/perceiver-io."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_stored_positions_are_checked_and_optional(kind, tmp_path):
     without = {each: value for each, value in state.items() if each != name}
     read_model(peer.save_folder(tmp_path / "without", kind, config, without))
     other_order = state | {name: state[name].flip(0)}
-    with pytest.raises(UserError, match="other: its stored Fourier positions are not those of its config"):
+    with pytest.raises(UserError, match="other: its stored Fourier positions differ from those of its config"):
         read_model(peer.save_folder(tmp_path / "other", kind, config, other_order))
 
 

@@ -98,7 +98,7 @@ def test_texts_are_not_described_without_a_tokenizer(saved):
 
 
 def test_unavailable_tokenizer_is_a_warning(trained):
-    with pytest.warns(UserWarning, match="prediction will not be possible with this model: tokenizer 'some/tokenizer'"):
+    with pytest.warns(UserWarning, match="the model cannot be used for prediction: tokenizer 'some/tokenizer'"):
         loaded = read_model(trained("text-classifier", {"tokenizer": "some/tokenizer"}))
     assert loaded.description.data == {}
 
@@ -245,7 +245,7 @@ def test_weights_of_another_model_are_reported(saved):
         ("num_self_attention_layers_per_block", 3): "the weights of this optical flow model of perceiver-io lack '0.s",
         ("num_self_attention_layers_per_block", 1): "do not fit its configuration: '0.self_attn_1.1.0.module",
         ("num_patch_hidden_channels", 12): "model: does not fit the model: 'input_adapter.linear.weight' has shape",
-        ("num_frequency_bands", 4): "its stored Fourier positions are not those of its configuration",
+        ("num_frequency_bands", 4): "its stored Fourier positions differ from those of its configuration",
     }.items():
         changed = config | {"model_config": {**config["model_config"]}}
         changed["model_config"]["encoder"] = config["model_config"]["encoder"] | dict([changes])

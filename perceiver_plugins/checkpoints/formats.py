@@ -157,7 +157,7 @@ def _header(source: str) -> Mapping[str, str]:
     """Read the metadata of a safetensors file.
 
     Raises:
-        UserError: if the file is missing or of another kind.
+        UserError: if the file is missing or not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -18,10 +18,10 @@ from perceiver_registry import UserError
 class RandomDataModule(PerceiverDataModule):
     """Random inputs from the model's input adapter, with random labels.
 
-    A model can only memorise the training examples.
+    A model can memorise the training examples, but not generalise from them.
 
     Args:
-        num_examples: training examples; validation and test have as many each.
+        num_examples: examples in each of the training, validation and test data.
         batch_size: examples per batch and device.
         seed: seed of the examples and their order; null: the seed of the run, or 0 if it has none.
     """
@@ -34,7 +34,7 @@ class RandomDataModule(PerceiverDataModule):
     def setup(self, stage: str | None = None) -> None:
         module = cast(LitPerceiver, self.trainer.lightning_module if self.trainer else None)
         if module is None:
-            raise UserError("random data depends on the model: it can only be used with a trainer")
+            raise UserError("random data can only be used with a trainer, as it depends on the model")
         for number, split in enumerate(("train", "validation", "test")):
             generator = torch.Generator().manual_seed(self.seed * 3 + number)
             adapter: Any = module.model.input_adapter
@@ -42,7 +42,7 @@ class RandomDataModule(PerceiverDataModule):
                 batch = dict(adapter.example_batch(self.num_examples, generator))
             except NotImplementedError as error:
                 raise UserError(
-                    f"{type(adapter).__name__}.example_batch is not implemented, which random data needs"
+                    f"{type(adapter).__name__}.example_batch is not implemented (required for random data)"
                 ) from error
             with torch.no_grad():
                 batch["labels"] = module.example_labels(batch, generator)
@@ -63,7 +63,7 @@ class Rows(BatchDataset):
         return len(self.examples["labels"])
 
     def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Any]:
-        # Indices beyond the end occur with several processes: they repeat examples.
+        # Indices beyond the end, which occur with several processes, repeat examples.
         return cast("dict[str, Any]", _rows(self.examples, torch.from_numpy(indices % len(self))))
 
 

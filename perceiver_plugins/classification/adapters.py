@@ -74,9 +74,9 @@ class TokenClassificationOutputAdapter(LinearOutputAdapter):
 
 
 class RegressionOutputAdapter(LinearOutputAdapter):
-    """Targets in their original units, in double precision.
+    """Targets in their original units, in double precision (single precision on Apple's GPUs).
 
-    Single precision would round large targets: Unix timestamps to minutes, for example.
+    Single precision rounds large targets, for example Unix timestamps to minutes.
 
     Args:
         query_provider: a single output query.
@@ -107,7 +107,7 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         return cls(queries, config.num_targets, config.target_mean, config.target_std, config.init_scale)
 
     def standardise(self, numbers: Tensor) -> Tensor:
-        """Convert numbers (..., t) to standard deviations from the mean."""
+        """Standardise numbers (..., t): subtract the mean and divide by the standard deviation."""
         mean, std = self.statistics(numbers.device)
         return (numbers.to(mean.dtype) - mean) / std
 
@@ -117,7 +117,7 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         return torch.tensor(self.mean, dtype=dtype, device=device), torch.tensor(self.std, dtype=dtype, device=device)
 
     def forward(self, decoded: Tensor) -> Tensor:
-        """Map the decoder output (b, 1, f) to targets (b, t), float64."""
+        """Map the decoder output (b, 1, f) to targets (b, t) of :func:`exact_dtype`."""
         standardised = super().forward(decoded)
         mean, std = self.statistics(standardised.device)
         return standardised.to(mean.dtype) * std + mean

@@ -113,15 +113,15 @@ class LitClassifier(DecodedClasses, LitPerceiver):
         """Check that data and model have the same classes; set balanced class weights.
 
         Raises:
-            UserError: if the classes differ, or class_weights="balanced" and the data does not count its classes.
+            UserError: if the classes differ, or if class_weights="balanced" and the data module lacks ``class_counts``.
         """
         super().check_data(datamodule)
         names = getattr(datamodule, "label_names", None)
         model_names = self.config.decoder.label_names
         if names is not None and model_names is not None and list(names) != list(model_names):
             raise UserError(
-                f"the data's classes ({list_first(names)}) are not the model's ({list_first(model_names)}); "
-                "for data with other classes, train a new model with --model.encoder.params set to the checkpoint"
+                f"the data's classes ({list_first(names)}) differ from the model's ({list_first(model_names)}) "
+                "(train a new model with --model.encoder.params set to the checkpoint)"
             )
         number = getattr(datamodule, "num_classes", None)
         if number is not None and number != self.num_classes:
@@ -152,7 +152,7 @@ class LitClassifier(DecodedClasses, LitPerceiver):
                 (b, classes) of mixed labels.
 
         Returns:
-            Logits (labels, classes), and labels (labels) or (labels, classes).
+            Logits (labelled outputs, classes), and their labels (labelled outputs,) or (labelled outputs, classes).
 
         Raises:
             UserError: if the number of labels is not the number of output queries.

@@ -1,4 +1,4 @@
-"""Plugin hooks of classification and regression of any input. Imports nothing heavy."""
+"""Specs of classification and regression of any input. Does not import torch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ def perceiver_adapters() -> list[AdapterSpec]:
     ]
 
 
-# Small enough to train on a CPU with any input.
 SMALL_ENCODER = {
     "model.encoder.num_cross_attention_heads": 1,
     "model.encoder.num_self_attention_heads": 4,
@@ -53,8 +52,9 @@ SMALL_ENCODER = {
     "model.num_latents": 32,
     "model.num_latent_channels": 128,
 }
+"""Options of an encoder small enough to train on a CPU with any input."""
 
-TRAINING = {
+TRAINING_DEFAULTS = {
     "optimizer": "AdamW",
     "optimizer.lr": 1e-3,
     "lr_scheduler": "CosineWithWarmup",
@@ -62,6 +62,7 @@ TRAINING = {
     "trainer.max_epochs": 20,
     "trainer.gradient_clip_val": 1.0,
 }
+"""Options of training that all tasks share."""
 
 
 @hookimpl
@@ -80,7 +81,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "model.decoder.num_output_query_channels": 128,
                 "model.decoder.num_cross_attention_heads": 1,
                 "model.decoder.init_scale": 0.1,
-                **TRAINING,
+                **TRAINING_DEFAULTS,
             },
             predictor=f"{PLUGIN}.prediction:ClassPredictor",
         ),
@@ -96,7 +97,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 **SMALL_ENCODER,
                 "model.init": "local",
                 "model.decoder": "token-classification",
-                **TRAINING,
+                **TRAINING_DEFAULTS,
             },
             predictor=f"{PLUGIN}.prediction:TokenPredictor",
         ),
@@ -113,7 +114,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "model.decoder.num_output_query_channels": 128,
                 "model.decoder.num_cross_attention_heads": 1,
                 "model.decoder.init_scale": 0.1,
-                **TRAINING,
+                **TRAINING_DEFAULTS,
             },
             predictor=f"{PLUGIN}.prediction:NumberPredictor",
         ),

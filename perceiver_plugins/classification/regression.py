@@ -104,8 +104,8 @@ class LitRegressor(LitPerceiver):
         """Predict all targets that are not missing.
 
         Args:
-            batch: the input adapter's entries, and ``labels``: (b, t), or (b) for a single target. NaN and, among
-                integers, IGNORED are missing.
+            batch: the input adapter's entries, and ``labels``: (b, t), or (b) for a single target. Missing targets
+                are NaN, or IGNORED in integer labels.
 
         Returns:
             Standardised predictions, standardised targets, and the standard deviation of each target: one number per
@@ -125,7 +125,7 @@ class LitRegressor(LitPerceiver):
         if targets.shape != predictions.shape:
             raise UserError(
                 f"labels: {targets.shape[1]} targets per example, the model has {predictions.shape[1]} (mixup and "
-                "cutmix are for classes)"
+                "cutmix require class labels)"
             )
         if targets.isinf().any():
             raise DataError("labels: a target is infinite (remove it from the data)")
@@ -159,7 +159,7 @@ class LitRegressor(LitPerceiver):
         self._keep_metrics_exact("test")
 
     def _keep_metrics_exact(self, stage: str) -> None:
-        # Here rather than in setup: after it, a precision plugin converts the metrics with the module.
+        # Not in setup: precision plugins convert the metrics with the module after it.
         cast(MetricCollection, self.metrics[stage]).set_dtype(exact_dtype(self.device))
 
     def log_metrics(self, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""Comparison of exported models with the original, in other sizes than those of tracing."""
+"""Comparison of exported models with the original, for sizes other than those of tracing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from perceiver_plugins.serving.served_model import compute_outputs
 from perceiver_plugins.serving.tracing import BATCH_SIZE, DynamicSize, Traced
 from perceiver_registry.formats import TOLERANCE, largest_difference
 
-MAX_NUMBERS = 2**18
-"""Largest input for which a check uses larger sizes (arbitrary)."""
+MAX_ELEMENTS = 2**18
+"""Largest number of elements of an input that is checked at all planned sizes; arbitrary."""
 
 Run = Callable[[Batch], Mapping[str, Tensor]]
 """Computes the named output tensors of an exported model."""
@@ -41,9 +41,9 @@ class Check:
 
 
 def checks(model: PerceiverIO, traced: Traced, run: Run) -> Iterator[Check]:
-    """Compare an exported model with the original for several batch sizes, and with other sizes of each dimension.
+    """Compare an exported model with the original at several batch sizes, and at other sizes of each dynamic dimension.
 
-    Large inputs are compared with fewer sizes, and with no larger ones, to limit the time.
+    Large inputs are compared at fewer sizes, to limit the time.
 
     Args:
         model: original model.
@@ -51,17 +51,17 @@ def checks(model: PerceiverIO, traced: Traced, run: Run) -> Iterator[Check]:
         run: computes the outputs of the exported model.
     """
     batch = example_batch(model, BATCH_SIZE + 1 if "batch" in traced.sizes else 1)
-    is_small = _count_numbers(batch) <= MAX_NUMBERS
+    is_small = _count_elements(batch) <= MAX_ELEMENTS
     for candidates in _planned_sizes(traced.sizes, is_small):
         yield _check_first(model, traced, run, batch, candidates)
 
 
-def _count_numbers(batch: Batch) -> int:
+def _count_elements(batch: Batch) -> int:
     return sum(value.numel() for _, value in entries(batch) if isinstance(value, Tensor))
 
 
 def _planned_sizes(sizes: Mapping[str, DynamicSize], is_small: bool) -> Iterator[list[dict[str, int]]]:
-    """Iterate over the planned checks. Each compares in the first of its candidates that the original accepts."""
+    """Yield the candidate sizes of each check, which uses the first of them that the original model accepts."""
     one, more = _batch_sizes(sizes)
     others = {name: size for name, size in sizes.items() if name != "batch"}
     if is_small or len(others) < 2:
@@ -86,7 +86,7 @@ def _other_sizes(size: DynamicSize) -> list[int]:
 
 
 def _enlarged_together(sizes: Mapping[str, DynamicSize]) -> list[dict[str, int]]:
-    """Return twice and one and a half times the traced sizes that have no limit; nothing if all have one."""
+    """Return the traced sizes that have no upper limit, times 2 and times 1.5; an empty list if all have a limit."""
     unlimited = {name: size.traced for name, size in sizes.items() if size.highest is None}
     if not unlimited:
         return []
@@ -96,7 +96,7 @@ def _enlarged_together(sizes: Mapping[str, DynamicSize]) -> list[dict[str, int]]
 
 
 def _check_first(model: PerceiverIO, traced: Traced, run: Run, batch: Batch, candidates: list[dict[str, int]]) -> Check:
-    """Compare the models in the first of the candidate sizes that the original accepts."""
+    """Compare the models at the first of the candidate sizes that the original model accepts."""
     for sizes in candidates:
         resized = _resize(batch, traced, sizes)
         expected = _try_run(lambda batch: compute_outputs(model, batch), resized)

@@ -83,7 +83,7 @@ def export(
 
         - ``"inputs"`` and ``"outputs"``: name, type and shape of each tensor, with names for dynamic sizes;
         - ``"sizes"``: minimum and maximum of each dynamic size (None: no limit);
-        - ``"checked"``: the sizes in which the file was compared with the original, and the differences.
+        - ``"checked"``: the sizes at which the file was compared with the original, and the differences.
 
     Raises:
         UserError: if the model cannot be exported, or if ``target`` exists.
@@ -111,7 +111,7 @@ def _format_of(target: str, format: str | None) -> str:
 
 
 def write(backend: Backend, loaded: LoadedModel, target: str) -> None:
-    """Export a model, check that it equals the original in several sizes, and write it.
+    """Export a model, check that it equals the original at several sizes, and write it.
 
     Raises:
         UserError: if the model cannot be exported.

@@ -1,4 +1,4 @@
-"""Export to files of ``torch.export``."""
+"""Export of models as ``torch.export`` programs (.pt2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXTRA_FILE = f"{KEY}.json"
 
 
 class Programs(Backend):
-    """Programs that map a batch to a dict of tensors. The description is a file in the archive."""
+    """Backend of ``torch.export`` programs from a batch to a dict of tensors, with the description as an extra file."""
 
     def build(self, traced: Traced) -> ExportedProgram:
         return traced.program

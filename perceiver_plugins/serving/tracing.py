@@ -68,7 +68,7 @@ class Traced:
         inputs: entries of the batch, in the order of the program's inputs.
         outputs: returned tensors, in the order of the program's outputs.
         sizes: dynamic sizes by name.
-        symbols: names of the dynamic sizes by the program's symbols.
+        symbols: name of the dynamic size of each symbol in the program.
     """
 
     program: ExportedProgram

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from perceiver_core import AdaptedInput, Batch, InputAdapter
 from perceiver_plugins.table.config import TableEncoderConfig
 
-MISSING = 0.1
+MISSING_FRACTION = 0.1
 """Fraction of missing numbers in an example batch; arbitrary."""
 
 
@@ -52,7 +52,7 @@ class TableInputAdapter(InputAdapter):
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
         shape = (batch_size, self.num_features)
-        missing = torch.rand(shape, generator=generator) < MISSING
+        missing = torch.rand(shape, generator=generator) < MISSING_FRACTION
         return {"inputs": torch.randn(shape, generator=generator).masked_fill(missing, torch.nan)}
 
     def forward(self, batch: Batch) -> AdaptedInput:
@@ -71,6 +71,6 @@ class TableInputAdapter(InputAdapter):
                 f"num_features={self.num_features} columns"
             )
         missing = inputs.isnan()[..., None]
-        # Multiplied before it is replaced, a NaN would make the gradient of the weight NaN.
+        # NaN is replaced before the product, as it would otherwise make the gradient of the weight NaN.
         numbers = torch.where(missing, 0.0, inputs.to(self.weight.dtype)[..., None])
         return AdaptedInput(torch.where(missing, self.missing, numbers * self.weight) + self.columns)

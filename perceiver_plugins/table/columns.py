@@ -49,7 +49,7 @@ class Columns:
         return cls(list(names), mean.tolist(), std.tolist())
 
     def standardise(self, numbers: np.ndarray) -> Tensor:
-        """Convert ``numbers`` (..., m) to standard deviations from the mean, float32."""
+        """Standardise ``numbers`` (..., m): subtract the mean and divide by the standard deviation; float32."""
         return torch.from_numpy(((numbers - self.mean) / self.std).astype(np.float32))
 
 
@@ -60,7 +60,7 @@ def read_numbers(row: Mapping[str, Any], names: Sequence[str], location: str, fl
         row: values by column.
         names: the columns to read.
         location: file and line of the row, for error messages.
-        flag: what chooses the columns, for error messages: an option or "the model".
+        flag: source of ``names`` in error messages: a flag or "the model".
 
     Raises:
         DataError: if a value is not a number; the message names all such columns of the row.

@@ -121,7 +121,7 @@ class TableDataModule(Classes, PerceiverDataModule):
 
     @cached_property
     def columns(self) -> Columns:
-        """Feature columns with the statistics of the training data, or those of the model without training data."""
+        """Feature columns with the statistics of the training data or, without it, those of the trained model."""
         if "train" not in self.tables.splits:
             return Columns(**self.known["columns"])
         return Columns.fit(self.feature_names, self.tables.splits["train"].features)
@@ -177,7 +177,7 @@ class TableDataModule(Classes, PerceiverDataModule):
             raise UserError(f"target={self.target}: must be {target!r} for the labels that the task needs")
 
     def description(self) -> dict[str, Any]:
-        """Return what prediction needs to know about the data, as plain data for checkpoints."""
+        """Describe the data for prediction, as plain data that is stored in checkpoints."""
         return {"columns": asdict(self.columns)}
 
     def setup(self, stage: str | None = None) -> None:

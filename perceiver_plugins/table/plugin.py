@@ -1,4 +1,4 @@
-"""Plugin hooks of tables. Imports nothing heavy."""
+"""Specs of the table plugin. Does not import torch."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
     ]
 
 
-# Tables are usually small: a larger model overfits, and an epoch has few steps to warm up in.
-SMALL = {
+SMALL_MODEL = {
     "model.encoder": "table",
     "model.encoder.num_input_channels": 64,
     "model.encoder.num_cross_attention_heads": 1,
@@ -39,6 +38,7 @@ SMALL = {
     "model.num_latent_channels": 64,
     "lr_scheduler.warmup_steps": 20,
 }
+"""Defaults for tables, which usually have few rows: a larger model overfits, and an epoch has few steps for warm-up."""
 
 
 @hookimpl
@@ -50,7 +50,7 @@ def perceiver_data() -> list[DataSpec]:
             tasks=("regression",),
             summary="progression of diabetes in 442 patients, from ten measurements (part of scikit-learn)",
             yields=("inputs",),
-            defaults=SMALL | {"trainer.max_epochs": 20},
+            defaults=SMALL_MODEL | {"trainer.max_epochs": 20},
             example={"batch_size": 8},
         ),
         DataSpec(
@@ -59,6 +59,6 @@ def perceiver_data() -> list[DataSpec]:
             tasks=("classification", "regression"),
             summary="your own .csv, .tsv, .jsonl or .parquet files with numeric columns",
             yields=("inputs",),
-            defaults=SMALL,
+            defaults=SMALL_MODEL,
         ),
     ]

@@ -55,7 +55,7 @@ class TableReader(Reader):
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
         if "columns" not in data:
-            raise UserError("checkpoint: names no columns (it was not trained with a TableDataModule)")
+            raise UserError("checkpoint: its data has no columns (the model was not trained on tables)")
         self.columns = Columns(**data["columns"])
         self.delimiter = check_delimiter(data.get("delimiter"))
 

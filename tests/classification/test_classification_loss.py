@@ -150,7 +150,10 @@ def test_options_out_of_range_are_refused(classifier, options, message):
     ("attributes", "message"),
     [
         ({"num_classes": 5}, r"the data has 5 classes, the model 4 .*--model.decoder.num_classes=5"),
-        ({"label_names": ["a", "b", "d", "c"]}, r"the data's classes \(a, b, d, ... 4 in all\) are not the model's"),
+        (
+            {"label_names": ["a", "b", "d", "c"]},
+            r"the data's classes \(a, b, d, ... 4 in all\) differ from the model's",
+        ),
         ({"num_classes": 4}, "class_weights=balanced: the data module does not count its classes"),
     ],
 )

@@ -206,7 +206,7 @@ def test_adapter_without_example_batch_is_rejected(module, quiet_trainer, monkey
     lit_module = module("classification")
     monkeypatch.delattr(type(lit_module.model.input_adapter), "example_batch")
     with pytest.raises(
-        UserError, match=r"^TextInputAdapter.example_batch is not implemented, which random data needs$"
+        UserError, match=r"^TextInputAdapter.example_batch is not implemented \(required for random data\)$"
     ):
         quiet_trainer(max_steps=1).fit(lit_module, datamodule=RandomDataModule())
 

@@ -105,7 +105,7 @@ def test_invalid_row_does_not_prevent_reading_others(reader, write):
 
 
 def test_checkpoint_without_columns_is_refused():
-    with pytest.raises(UserError, match="checkpoint: names no columns"):
+    with pytest.raises(UserError, match="checkpoint: its data has no columns"):
         TableReader({}, TableInputAdapter(3, 8))
 
 

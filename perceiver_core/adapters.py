@@ -64,7 +64,7 @@ class InputAdapter(InputPositionHooks, nn.Module):
         return self._layout_of_hooks()
 
     def check_data(self, data: Any) -> None:
-        """Check that a data module's batches fit. By default they do.
+        """Check that a data module's batches fit. The default accepts all.
 
         Args:
             data: data module of any kind; attributes that it lacks are not checked.
@@ -117,10 +117,10 @@ class QueryProvider(QueryPositionHooks, nn.Module):
     def position_layout(self, inputs: PositionLayout | None) -> PositionLayout | None:
         """Return the layout of the output positions; None (default) if they are not on a sequence or a grid.
 
-        With ``init="local"``, the queries of a layout's positions start as positions of the input.
+        With ``init="local"``, the table of the layout is initialised with the position encodings of the input.
 
         Args:
-            inputs: layout of the input positions, which is returned if the input array itself is the queries.
+            inputs: layout of the input positions. Return it if the queries are the input array.
         """
         return self._layout_of_hooks(inputs)
 
@@ -145,7 +145,7 @@ class TrainableQueryProvider(QueryProvider):
         num_queries: output positions o.
         num_query_channels: output query channels f.
         init_scale: standard deviation of the normal initialisation.
-        ordered: the output positions are a sequence, so that neighbours belong together.
+        ordered: the output positions are a sequence, so neighbours are related (used by local initialisation).
     """
 
     def __init__(self, num_queries: int, num_query_channels: int, init_scale: float = 0.02, ordered: bool = True):
@@ -164,7 +164,7 @@ class TrainableQueryProvider(QueryProvider):
     def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
         if positions is None:
             return self.queries[None]
-        # Not self.queries[positions]: the gradients of an index are summed in no fixed order on several threads.
+        # Not self.queries[positions]: its backward pass sums gradients in a nondeterministic order on several threads.
         return nn.functional.embedding(positions, self.queries)
 
 
@@ -223,9 +223,9 @@ class OutputAdapter(nn.Module):
         raise NotImplementedError(f"{type(self).__name__}.forward")
 
     def apply_context(self, output: Any, context: Context) -> Any:
-        """Complete the output with extra entries of the batch, position by position. By default it stays as it is.
+        """Complete the output with extra entries of the batch, position by position. The default returns it unchanged.
 
-        It runs after the forward pass of this module, and uses no parameters: sharded ones may be released by then.
+        It runs after the forward pass of this module and must not use parameters: sharded ones may be released by then.
 
         Args:
             output: output of :meth:`forward` for all or some of the output positions: (b, o, ...), or (p, ...) for the

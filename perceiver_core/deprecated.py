@@ -1,6 +1,7 @@
 """Hooks of interface 1.2 that ``position_layout`` replaced in 2.0.
 
-Adapters and query providers that define them work as before, with a DeprecationWarning. Interface 2.0 removes them.
+Adapters and query providers that define them work in this release, with a DeprecationWarning. The next release removes
+the hooks.
 """
 
 from __future__ import annotations

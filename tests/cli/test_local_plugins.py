@@ -1,4 +1,4 @@
-"""Plugins from a file that is not installed."""
+"""Plugins from local files (``--plugin=FILE``)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ FIT = [
 ]
 CHECKPOINT = "logs/classification/version_0/checkpoints/last.ckpt"
 
-IN_ANOTHER_PROCESS = """
+SPAWN_SCRIPT = """
 import multiprocessing, os
 from perceiver_registry import registry
 
@@ -121,7 +121,7 @@ with multiprocessing.get_context("spawn").Pool(1) as pool:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
-    """An environment into which nothing is installed, with files in a folder "mine"."""
+    """Environment without an installed plugin, with plugin files in the folder "mine"."""
     fresh = FreshEnvironment(tmp_path_factory.mktemp("local") / "environment")
     folder = fresh.folder / "mine"
     folder.mkdir()
@@ -210,7 +210,7 @@ def test_checkpoint_without_its_local_plugin_names_the_flag(results):
 
 
 def test_classes_are_unpickled_in_spawned_processes(fresh):
-    done = fresh.python("-c", IN_ANOTHER_PROCESS)
+    done = fresh.python("-c", SPAWN_SCRIPT)
     assert done.code == 0, done.err
     assert done.out.splitlines()[-1] == "<class 'light.Example'> 3"
 

@@ -1,4 +1,4 @@
-"""Adapters with the hooks of interface 1.2 start like those with a position layout, and warn."""
+"""Adapters with the hooks of interface 1.2 warn, and get the initial weights of those with a position layout."""
 
 from __future__ import annotations
 

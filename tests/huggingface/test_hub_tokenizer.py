@@ -1,4 +1,4 @@
-"""Tokenizers for the hub encode texts as in training by default."""
+"""Tokenizers saved for the hub encode texts as in training by default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perceiver_plugins.huggingface.tokenizers import create_tokenizer
 from perceiver_plugins.text.reading import TextReader
 from perceiver_plugins.text.tokenizers import load_tokenizer, serialize_tokenizer
 
-LONGEST = 40
+MAX_LENGTH = 40
 TEXTS = [
     "plain",
     "ä€😀 \t\n\x00\x7f\u2028 ende",
@@ -27,13 +27,13 @@ TEXTS = [
 
 def description(tokenizer: Any, **values: Any) -> dict[str, Any]:
     """Return a data module's description."""
-    plain = {"max_seq_len": LONGEST, "padding_side": "right", "truncation_side": "right"}
+    plain = {"max_seq_len": MAX_LENGTH, "padding_side": "right", "truncation_side": "right"}
     return {"tokenizer": serialize_tokenizer(tokenizer), **plain, **values}
 
 
 def saved(data: dict[str, Any], folder: Path, masks: bool = False) -> ZooTokenizer:
     """Return the tokenizer after a round trip through a folder."""
-    create_tokenizer(data, LONGEST, masks).save_pretrained(folder)
+    create_tokenizer(data, MAX_LENGTH, masks).save_pretrained(folder)
     return ZooTokenizer.from_pretrained(folder)
 
 
@@ -51,7 +51,7 @@ def saved(data: dict[str, Any], folder: Path, masks: bool = False) -> ZooTokeniz
         ("subwords", True, True, "right", "left"),
     ],
 )
-def test_encoding_equals_the_readers(
+def test_encoding_equals_that_of_the_reader(
     kind: str,
     special_tokens: bool,
     end_token: bool,
@@ -69,7 +69,7 @@ def test_encoding_equals_the_readers(
     assert {*ours} == {*expected} == {"input_ids", "attention_mask"}
     for name in ours:
         np.testing.assert_array_equal(ours[name], expected[name])
-    assert ours["input_ids"].shape[1] == LONGEST
+    assert ours["input_ids"].shape[1] == MAX_LENGTH
 
 
 def test_byte_tokenizer_keeps_token_ids(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_byte_tokenizer_keeps_token_ids(tmp_path: Path) -> None:
         assert ours.decode(ids, skip_special_tokens=True) == original.decode(ids, skip_special_tokens=True)
     assert ours.mask_token_id == original.mask_token_id
     assert ours.pad_token_id == original.pad_token_id
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(20):
-        text = "".join(map(chr, chance.integers(1, 0xD7FF, size=30)))
+        text = "".join(map(chr, rng.integers(1, 0xD7FF, size=30)))
         assert ours(text)["input_ids"] == original(text, add_special_tokens=False)["input_ids"]
 
 
@@ -97,4 +97,4 @@ def test_text_with_masks_has_no_end_token(tmp_path: Path) -> None:
 
 
 def test_max_length_is_saved(tmp_path: Path) -> None:
-    assert saved(description(PerceiverTokenizer()), tmp_path).model_max_length == LONGEST
+    assert saved(description(PerceiverTokenizer()), tmp_path).model_max_length == MAX_LENGTH

@@ -32,11 +32,11 @@ FEATURES: Mapping[str, tuple[str, ...]] = {
         "out of time",
     ),
 }
-"""Values of each feature. A streamed epoch has a number of batches, an endless one has none."""
+"""Values of each feature. Epochs of streamed data have a known number of batches; endless data has no epochs."""
 
 
 def is_possible(combination: Combination) -> bool:
-    """Return whether such a run exists, and equals one that is not resumed."""
+    """Return whether such a run is valid and, resumed, must equal an uninterrupted run."""
     several_batches_a_step = combination["accumulate"] == "2"
     if combination["step"] == "in backward" and several_batches_a_step:
         return False
@@ -47,7 +47,7 @@ def is_possible(combination: Combination) -> bool:
             return False
         if combination["saved"] in ("after the last batch", "after an epoch", "before an epoch"):
             return False
-    # a schedule of fewer steps is another schedule
+    # a computed schedule depends on the number of steps, which differs in the interrupted run
     return not (combination["saved"] == "out of steps" and combination["schedule"] == "computed")
 
 

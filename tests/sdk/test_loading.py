@@ -63,7 +63,7 @@ def test_ranks_split_the_batches_of_a_single_process(ranks: int) -> None:
         assert sorted(together) == sorted(single[step * 4 * ranks : (step + 1) * 4 * ranks])
 
 
-def test_iteration_starts_at_the_progress() -> None:
+def test_iteration_resumes_at_the_progress() -> None:
     whole = [keys(EpochSampler(SIZE, BATCH, seed=3), epoch) for epoch in range(3)]
     done = 6
     sampler = EpochSampler(SIZE, BATCH, seed=3, progress=lambda: done)

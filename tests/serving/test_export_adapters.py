@@ -37,7 +37,7 @@ DYNAMIC_SIZES = {
 
 
 def pair_adapters() -> Iterator[tuple[AdapterSpec, AdapterSpec]]:
-    """Pair each input adapter with the output adapter of its plugin, or with the others in turn; each at least once."""
+    """Pair each input adapter with its plugin's output adapter or, in turn, the remaining ones; none is left out."""
     inputs, outputs = registry().entries("input"), registry().entries("output")
     partners = {}
     for output in outputs:

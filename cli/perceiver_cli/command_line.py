@@ -84,7 +84,7 @@ def value_of(flag: Flag) -> str:
         UserError: if it has no value.
     """
     if flag.value is None:
-        raise UserError(f"{flag.written}: a value is missing (write {flag.written}=VALUE)")
+        raise UserError(f"{flag.written}: value missing (write {flag.written}=VALUE)")
     return flag.value
 
 

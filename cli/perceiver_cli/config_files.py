@@ -81,7 +81,7 @@ def _parse(source: str, text: str) -> ConfigLayer:
     try:
         values = load_yaml(text)
     except PlainDataError as error:
-        raise UserError(f"{source}: {error}") from error
+        raise UserError(_yaml_problem(source, error)) from error
     if not isinstance(values, dict):
         raise UserError(f"{source}: not a mapping of options")
     normal = normalise(values)
@@ -89,6 +89,14 @@ def _parse(source: str, text: str) -> ConfigLayer:
     if isinstance(file, str):
         normal[TRAINER] = read_config_file(f"--{TRAINER}={file}", file).values
     return ConfigLayer(source, normal, dict(_lines(text)))
+
+
+def _yaml_problem(source: str, error: PlainDataError) -> str:
+    """Describe a document that is not YAML, with the line of the problem if the YAML library reports one."""
+    problem, mark = getattr(error.__cause__, "problem", None), getattr(error.__cause__, "problem_mark", None)
+    if not problem or mark is None:
+        return f"{source}: {error}"
+    return f"{source}, line {mark.line + 1}: not YAML: {problem}"
 
 
 def _lines(text: str) -> Iterator[tuple[str, int]]:

@@ -42,8 +42,8 @@ def check_defaults(parser: Parser, run: Run) -> None:
         for key in flatten(defaults, parser.leaves()):
             if key not in names and _applies(key, entry, defaults, run, names):
                 raise PluginError(
-                    f"{NOUNS[kind]} {entry.name!r} ({entry.plugin}): unknown key {key!r} in its defaults; "
-                    f"{suggest_name(key, names, 'perceiver describe NAME lists the fields')}"
+                    f"{NOUNS[kind]} {entry.name!r} ({entry.plugin}): unknown key {key!r} in its defaults ("
+                    f"{suggest_name(key, names, 'perceiver describe NAME lists the fields')})"
                 )
 
 

@@ -66,7 +66,7 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
     except OSError as error:
         return _failed(f"the run failed: {_os_failure(error)} (--debug shows more)", FAILED, debug)
     except (RuntimeError, MemoryError, ValueError) as error:
-        return _failed(f"the run failed: {type(error).__name__}: {_line(error)} (--debug shows more)", FAILED, debug)
+        return _failed(f"the run failed: {_line(error)} (--debug shows more)", FAILED, debug)
     except Exception as error:
         line = explain(error)
         if line is not None:
@@ -79,7 +79,7 @@ def guarded(action: Callable[[], None], debug: bool) -> int:
 def _os_failure(error: OSError) -> str:
     """Describe an error of the operating system, with its file first."""
     if error.filename is None or not error.strerror:
-        return f"{type(error).__name__}: {_line(error)}"
+        return _line(error)
     return f"{error.filename}: {error.strerror}"
 
 
@@ -91,4 +91,5 @@ def _failed(line: str, code: int, debug: bool) -> int:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]
+    """Return an error's message in one line; its type if it has none."""
+    return " ".join(str(error).split())[:400] or type(error).__name__

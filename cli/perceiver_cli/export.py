@@ -105,8 +105,8 @@ def _format(name: str | None, output: str | None) -> Entry[FormatSpec]:
     if name is not None:
         entry = registry().find("format", name)
         if entry is None or entry not in known.values():
-            reason = "" if entry is None else " (perceiver convert writes it)"
-            raise UnknownNameError(f"--format={name}: not a format for serving{reason}; {near(name, known)}")
+            reason = "" if entry is None else "perceiver convert writes it; "
+            raise UnknownNameError(f"--format={name}: not a format for serving ({reason}{near(name, known)})")
         return entry
     if output is None:
         raise UserError(f"--format: missing (one of: {', '.join(known)})")

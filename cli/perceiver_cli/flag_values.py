@@ -87,8 +87,8 @@ def refuse_words(parser: Parser, line: CommandLine) -> None:
         UserError: if it has another word; the message suggests the intended flag.
     """
     for word in line.words:
-        hint = suggest_argument(word, {f"--{name}" for name in parser.names()}) or "options have the form --NAME=VALUE"
-        raise UserError(f"unexpected argument {word!r}: {hint}")
+        hint = suggest_argument(word, {f"--{name}" for name in parser.names()}) or "write options as --NAME=VALUE"
+        raise UserError(f"{word!r}: unexpected argument ({hint})")
 
 
 def _option_of(flag: Flag, parser: Parser) -> str:
@@ -103,7 +103,7 @@ def _option_of(flag: Flag, parser: Parser) -> str:
             return name
     flags = {f"--{each}" for each in names}
     sections = {each.partition(".")[0] for each in flags}
-    raise UserError(f"unknown flag {flag.written}; {suggest_flag(flag.written, flags, listed=sections)}")
+    raise UserError(f"{flag.written}: unknown flag ({suggest_flag(flag.written, flags, listed=sections)})")
 
 
 def _check_text(flag: Flag) -> None:

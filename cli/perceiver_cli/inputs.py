@@ -70,7 +70,7 @@ def _lines_of_all(streams: Sequence[tuple[str, TextIO]], long_lines: bool, other
             yield line
         if name == STANDARD_INPUT:
             if is_empty and not others and len(streams) == 1:
-                raise UserError("no inputs: standard input is empty")
+                raise UserError("standard input: empty (give inputs or --input=FILE)")
             continue
         stream.close()
         if is_empty:

@@ -1,4 +1,4 @@
-"""One-line messages for errors of libraries about wrong options."""
+"""One-line messages for errors that libraries raise about options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODULE = re.compile(r"No module named '([\w]+)")
 
 LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning_utilities")
 
-BELOW = ("torch",)
+LOWER_PACKAGES = ("torch",)
 """Packages that may raise an error caused by Lightning's arguments."""
 
 
@@ -62,7 +62,7 @@ def explain(error: BaseException) -> str | None:
 def _class_that_failed(error: BaseException) -> str | None:
     """Return the name of Lightning's class whose method raised an error; None if other code raised it."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    while frames and _package(frames[-1]) in BELOW:
+    while frames and _package(frames[-1]) in LOWER_PACKAGES:
         frames.pop()
     if not frames or _package(frames[-1]) not in LIGHTNING:
         return None
@@ -71,7 +71,7 @@ def _class_that_failed(error: BaseException) -> str | None:
 
 
 def _innermost_class(error: BaseException) -> str:
-    """Name of the class whose method raised an error; that of the function if no method did."""
+    """Return the name of the class whose method raised an error; that of the function if no method did."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     owners = [type(frame.f_locals["self"]) for frame in reversed(frames) if "self" in frame.f_locals]
     names = [owner.__name__ for owner in owners if "importlib" not in owner.__module__]
@@ -79,7 +79,7 @@ def _innermost_class(error: BaseException) -> str:
 
 
 def _plugins_that_failed(error: BaseException) -> list[str]:
-    """Names of the modules that raised an error, part by part: extras are named after plugins, and these after them."""
+    """Return the parts of the module names in a traceback; extras have the names of plugins' packages."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return [part for frame in frames for part in str(frame.f_globals.get("__name__", "")).split(".")]
 

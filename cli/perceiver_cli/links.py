@@ -14,7 +14,6 @@ from perceiver_cli.notes import note
 from perceiver_cli.values import KINDS, Values, name_of
 from perceiver_registry import UserError, registry
 from perceiver_registry.configs import config_types
-from perceiver_registry.errors import in_one_line
 from perceiver_registry.specs import ANY_TASK
 
 SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
@@ -149,4 +148,4 @@ def explained_mismatches(
             "(leave it out to take the data's)"
             for each in causes
         )
-        raise UserError(described if named else f"{described}: {in_one_line(error)}") from error
+        raise UserError(described if named else f"{described}: {' '.join(str(error).split())[:300]}") from error

@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         for flag in (word.partition("=")[0] for word in args or ()):
             if flag.startswith("-") and flag != "-" and flag not in self._option_string_actions:
-                raise UserError(f"unknown flag {flag}; {suggest_flag(flag, flags)}")
+                raise UserError(f"{flag}: unknown flag ({suggest_flag(flag, flags)})")
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -129,7 +129,8 @@ def _describe(name: str, kinds: Iterable[str], form: str) -> None:
     found = [entry for kind in kinds for entry in registry().matches(kind, name)]
     if not found:
         names = {known for kind in kinds for known in registry().names(kind)}
-        raise UnknownNameError(f"unknown name {name!r}; {near(name, names, LISTS)}{registry().not_loaded(name)}")
+        hint = f"{near(name, names, LISTS)}{registry().not_loaded(name)}"
+        raise UnknownNameError(f"describe: unknown name {name!r} ({hint})")
     descriptions = [_facts(entry) | {"details": _details(entry), "fields": _fields(entry)} for entry in found]
     if form == "json":
         print(json.dumps(descriptions, indent=2, default=str))

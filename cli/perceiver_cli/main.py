@@ -77,7 +77,7 @@ def _main(argv: Sequence[str] | None) -> int:
     name, *rest = argv
     commands = {name: command for group in COMMANDS.values() for name, command in group.items()}
     if name not in commands:
-        print(f"perceiver: unknown command {name!r}; {suggest_command(name, commands)}", file=sys.stderr)
+        print(f"perceiver: {name!r}: unknown command ({suggest_command(name, commands)})", file=sys.stderr)
         return WRONG_USE
     return guarded(lambda: _call(name, commands[name], rest), debug="--debug" in rest)
 

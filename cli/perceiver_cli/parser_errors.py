@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 
     Attributes:
         option: dotted option within the value, such as ".save_dir"; empty: the value itself.
-        reason: ": must be ..." or " is missing".
+        reason: ": must be ..." or ": missing".
     """
 
     option: str
@@ -71,7 +71,7 @@ def explain(
             return UserError(f"{locate(name + problem.option)}{problem.reason}")
     missing = [f"--{name}" for name in required if values.get(name) is None]
     if missing:
-        return UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+        return UserError(f"{' and '.join(missing)}: missing")
     where = next(map(locate, composed), "the configuration")
     package = missing_package(" ".join(str(error).split()))
     return UserError(package or f"{where}: invalid value (see --help; --debug shows the traceback)")
@@ -135,12 +135,12 @@ def _problem_of_class(hint: Any, spec: Mapping[str, Any]) -> Problem | None:
     for name, value in given.items():
         if name not in hints:
             near = suggest_name(name, hints, otherwise=f"known: {', '.join(hints)}")
-            return Problem(f".{name}", f": {found.__name__} has no such option; {near}")
+            return Problem(f".{name}", f": {found.__name__} has no such option ({near})")
         problem = problem_of(hints[name], value)
         if problem is not None:
             return Problem(f".{name}{problem.option}", problem.reason)
     missing = next((name for name in required if given.get(name) is None), None)
-    return Problem(f".{missing}", " is missing") if missing else None
+    return Problem(f".{missing}", ": missing") if missing else None
 
 
 def _find_class(hint: Any, name: str) -> type | None:

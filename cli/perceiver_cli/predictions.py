@@ -104,15 +104,15 @@ def _file_format(output: str, suffix: str, form: str | None) -> str:
             raise UserError(f"--output={output}: unknown suffix (use {known}, or add --format)")
         return form
     if form not in (None, suffix):
-        raise UserError(f"--output={output}: suffix does not match --format={form}")
+        raise UserError(f"--output={output}: suffix does not match --format={form} (leave out one of the two)")
     return suffix
 
 
 def _check_writable(output: str, file: Path, overwrite: bool) -> None:
     if os.path.isdir(file):
-        raise UserError(f"--output={output}: is a folder")
+        raise UserError(f"--output={output}: is a folder (give a file name)")
     if not os.path.isdir(file.parent):
-        raise UserError(f"--output={output}: its folder does not exist")
+        raise UserError(f"--output={output}: its folder does not exist (create it first)")
     if os.path.lexists(file) and not overwrite:
         raise UserError(f"--output={output}: already exists (--overwrite replaces it)")
 

@@ -43,7 +43,7 @@ def check_training_state(checkpoint: Mapping[str, Any], trainer: Trainer, source
     """
     damaged = next(_damaged_entries(checkpoint, trainer), None)
     if damaged is not None:
-        raise UserError(f"{source}: cannot be resumed from: {damaged} is missing or damaged")
+        raise UserError(f"{source}: {damaged} is missing or damaged (resume from another checkpoint)")
 
 
 def _damaged_entries(checkpoint: Mapping[str, Any], trainer: Trainer) -> Iterator[str]:
@@ -116,7 +116,9 @@ def check_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any], source
     fits = _is_list_of_states(groups) and _has_numbers_of(groups, optimizer)
     is_fused = all("fused" in group for group in optimizer.param_groups)
     if not fits or (is_fused and not _has_tensors_of(state, optimizer)):
-        raise UserError(f"{source}: cannot be resumed from: optimizer_states is damaged, or of another model")
+        raise UserError(
+            f"{source}: optimizer_states is damaged or belongs to another model (resume from another checkpoint)"
+        )
 
 
 def _has_numbers_of(groups: Iterable[Mapping[str, Any]], optimizer: Optimizer) -> bool:
@@ -228,7 +230,7 @@ class RestoredState(Callback):
         folder = str(callback.dirpath)
         recorded = state.get("best_k_models")
         if not isinstance(recorded, Mapping):
-            raise UserError(f"{self.source}: cannot be resumed from: callbacks.best_k_models is damaged")
+            raise UserError(f"{self.source}: callbacks.best_k_models is damaged (resume from another checkpoint)")
         is_own = self._is_folder_of(folder, state.get("dirpath"))
         files = {path: _file_in(folder, path, state.get("dirpath")) if is_own else "" for path in recorded}
         models = {file: _score(recorded[path], self.source) for path, file in files.items() if file}
@@ -280,7 +282,7 @@ def _file_in(folder: str, path: Any, recorded: Any) -> str:
 
 def _score(value: Any, source: Path) -> Tensor:
     if not (isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()):
-        raise UserError(f"{source}: cannot be resumed from: callbacks.best_k_models is damaged")
+        raise UserError(f"{source}: callbacks.best_k_models is damaged (resume from another checkpoint)")
     return value.reshape(())
 
 

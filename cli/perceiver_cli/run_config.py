@@ -117,7 +117,7 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
         name_of(chosen, "task") or name_of(merge_layers(below), "task") or task_of_model(name_of(chosen, "model"))
     )
     if task_name is None and not help:
-        raise UserError(f"--task is missing; {_suggest_task(rest)}")
+        raise UserError(f"--task: missing ({_suggest_task(rest)})")
     task = registry().get("task", task_name) if task_name else None
     if task:
         below = [*default_layers(task, [*below, *user]), *below]

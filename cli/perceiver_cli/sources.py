@@ -55,13 +55,13 @@ def published(model: str | None, task: str | None) -> str:
         return source
     reason = ""
     if model is not None:
-        reason = f"model {model!r} has no published weights; "
+        reason = f", and model {model!r} has no published weights"
     elif task is not None:
-        reason = f"no model is published for task {task!r}; "
+        reason = f", and task {task!r} has no published model"
     tasks = [registry().short_name(entry) for entry in registry().entries("task") if entry.spec.published]
     raise UserError(
-        f"--ckpt_path is missing: {reason}give a checkpoint, folder or hub id of a model, or best or last for the "
-        f"newest run (tasks with a published model: {', '.join(tasks) or 'none'})"
+        f"--ckpt_path: missing{reason} (give a checkpoint, folder or hub id of a model, or best or last for the "
+        f"newest run; tasks with a published model: {', '.join(tasks) or 'none'})"
     )
 
 

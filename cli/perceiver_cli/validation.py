@@ -76,7 +76,7 @@ def _check_files(parser: Parser, run: Run, unused: Mapping[str, Any]) -> None:
             if key in unused:
                 check_unused(layer, key, values[key], unused[key], run)
             elif key in kept and key not in names:
-                raise UserError(f"{layer.line_of(key)}: unknown key {key!r}; {suggest_name(key, names)}")
+                raise UserError(f"{layer.line_of(key)}: unknown key {key!r} ({suggest_name(key, names)})")
         refuse_other_scalars(layer, values, parser.hints())
 
 

@@ -51,7 +51,7 @@ def test_last_flag_wins():
 
 
 def test_flag_without_value_is_reported():
-    with pytest.raises(UserError, match=r"^--config: a value is missing \(write --config=VALUE\)$"):
+    with pytest.raises(UserError, match=r"^--config: value missing \(write --config=VALUE\)$"):
         read_command_line(["--config", "--task=mlm"]).text("config")
     with pytest.raises(UserError, match=r"^--print_config: takes no value$"):
         read_command_line(["--print_config=yes"])

@@ -93,8 +93,8 @@ def test_limits_of_dynamic_dimensions_are_printed(
     [
         (["--format=onnx"], "the following arguments are required: --ckpt_path"),
         (["--ckpt_path=CKPT"], "--format: missing (one of: onnx, torch-export)"),
-        (["--ckpt_path=CKPT", "--format=onxx"], "not a format for serving; did you mean 'onnx'?"),
-        (["--ckpt_path=CKPT", "--format=safetensors"], "not a format for serving (perceiver convert writes it)"),
+        (["--ckpt_path=CKPT", "--format=onxx"], "not a format for serving (did you mean 'onnx'?)"),
+        (["--ckpt_path=CKPT", "--format=safetensors"], "not a format for serving (perceiver convert writes it; "),
         (["--ckpt_path=CKPT", "--output=model.bin"], "--output=model.bin: unknown suffix (add --format=onnx or"),
         (["--ckpt_path=CKPT", "--format=torch-export", "--output=model.bin"], "ends with .pt2"),
         (["--ckpt_path=nowhere.ckpt", "--format=torch-export"], "nowhere.ckpt"),

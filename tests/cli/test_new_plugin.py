@@ -335,7 +335,7 @@ def test_help_explains(perceiver):
     [
         ([], "the following arguments are required: NAME"),
         (["My", "Audio"], "unrecognized arguments: Audio"),
-        (["my-audio", "--foldr=x"], "unknown flag --foldr; did you mean '--folder'?"),
+        (["my-audio", "--foldr=x"], "--foldr: unknown flag (did you mean '--folder'?)"),
     ],
 )
 def test_wrong_use_is_one_line(perceiver, tmp_path, arguments, wrong):

@@ -55,11 +55,11 @@ def test_refused_path_is_parsed_from_the_installed_version(hint, value):
         (int, "5", None),
         (int, None, None),
         (Logger | None, "CVSLogger", ("", ": must be a Logger or null, got 'CVSLogger' (did you mean 'CSVLogger'?)")),
-        (Logger | None, "CSVLogger", (".save_dir", " is missing")),
+        (Logger | None, "CSVLogger", (".save_dir", ": missing")),
         (Logger, {"class_path": "CSVLogger", "init_args": {"save_dir": "x", "flush_logs_every_n_steps": "y"}},
          (".flush_logs_every_n_steps", ": must be a whole number, got 'y'")),
         (list[Callback] | None, ["Timer", {"class_path": "EarlyStopping", "init_args": {"mode": "min"}}],
-         (".monitor", " is missing")),
+         (".monitor", ": missing")),
         (Callback, {"class_path": "Timer", "init_args": 3}, (".init_args", ": must be a mapping, got 3")),
         (Callback, "torch.nn.Linear", ("", ": must be a Callback, got 'torch.nn.Linear'")),
     ],
@@ -76,12 +76,12 @@ def explained(values: dict[str, Any], required: list[str], composed: list[str] |
 
 def test_first_wrong_value_is_explained():
     assert explained({"data.batch_size": "x"}, []) == "--data.batch_size: must be a whole number, got 'x'"
-    assert explained({"trainer.logger": "CSVLogger"}, ["data.path"]) == "--trainer.logger.save_dir is missing"
+    assert explained({"trainer.logger": "CSVLogger"}, ["data.path"]) == "--trainer.logger.save_dir: missing"
 
 
 def test_missing_flags_are_reported():
-    assert explained({"data.batch_size": "3"}, ["data.path"]) == "--data.path is missing"
-    assert explained({"data.path": None}, ["data.path", "data.name"]) == "--data.path and --data.name are missing"
+    assert explained({"data.batch_size": "3"}, ["data.path"]) == "--data.path: missing"
+    assert explained({"data.path": None}, ["data.path", "data.name"]) == "--data.path and --data.name: missing"
 
 
 def test_unexplained_error_has_a_generic_message():
@@ -116,4 +116,4 @@ def test_unexplained_error_has_a_generic_message():
 def test_messages_contain_no_python_types(perceiver, small, flags):
     line = perceiver("fit", *small, *flags, "--print_config").error
     assert not [word for word in INTERNALS if word in line], line
-    assert line.startswith(("--", "unknown flag --")), line
+    assert line.startswith("--"), line

@@ -180,7 +180,7 @@ def test_name_of_a_disabled_plugin_is_reported(perceiver):
 
 
 def test_wrong_use_is_one_line(perceiver):
-    assert "unknown flag --formt; did you mean '--format'?" in perceiver("plugins", "--formt=json").error
+    assert "--formt: unknown flag (did you mean '--format'?)" in perceiver("plugins", "--formt=json").error
     shown = perceiver("plugins", "--help")
     assert shown.code == 0
     assert "--format {table,json}" in shown.out

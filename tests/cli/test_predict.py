@@ -209,10 +209,10 @@ def test_file_names_may_be_any_bytes(image_classifier, predict, pictures, tmp_pa
         (["a.png", "--top_k=0"], "top_k=0 must be at least 1"),
         (["a.png", "--batch_size=0"], "batch_size=0 must be at least 1"),
         (["a.png", "--attention=a.png"], "attention='a.png': the folder cannot be created (File exists)"),
-        (["a.png", "--attention"], "--attention: a value is missing (write --attention=VALUE)"),
+        (["a.png", "--attention"], "--attention: value missing (write --attention=VALUE)"),
         (["a.png", "--format=xml"], "--format: must be 'table', 'csv', 'json' or 'jsonl', got 'xml'"),
         (["a.png", "--format=cvs"], "'json' or 'jsonl', got 'cvs' (did you mean 'csv'?)"),
-        (["a.png", "--atention=x"], "unknown flag --atention; did you mean '--attention'"),
+        (["a.png", "--atention=x"], "--atention: unknown flag (did you mean '--attention'"),
         (["a.png", "--input=missing.txt"], "--input=missing.txt: No such file"),
     ],
 )
@@ -350,7 +350,7 @@ def test_filled_masks_as_csv(trained, predict, predictions):
     guesses = [guesses for filling in filled for (guesses,) in filling["masks"]]
     assert [row["token"] for row in rows] == [guess["token"] for guess in guesses]
     assert [float(row["probability"]) for row in rows] == [guess["probability"] for guess in guesses]
-    assert predict(trained, "a<mask>", "--attention=pages").error.startswith("unknown flag --attention")
+    assert predict(trained, "a<mask>", "--attention=pages").error.startswith("--attention: unknown flag")
 
 
 # Tokens

@@ -232,12 +232,12 @@ KNOWN = "image-classification, mlm, multimodal-autoencoding, optical-flow"
     [
         (
             [],
-            rf"--ckpt_path is missing: give a checkpoint, .*, or best or last .* \(tasks .*: {KNOWN}",
+            rf"--ckpt_path: missing \(give a checkpoint, .*, or best or last .*; tasks .*: {KNOWN}",
         ),
-        (["--task=regression"], f"--ckpt_path is missing: no model is published for task 'regression'; .*: {KNOWN}"),
-        (["--model=small-optical-flow"], "--ckpt_path is missing: model 'small-optical-flow' has no published weights"),
+        (["--task=regression"], f"--ckpt_path: missing, and task 'regression' has no published model .*: {KNOWN}"),
+        (["--model=small-optical-flow"], "missing, and model 'small-optical-flow' has no published weights"),
         (["--model=optical-flow-perceiver", "--ckpt_path=a.ckpt"], r"both select a model \(give one of the two\)"),
-        (["--config=run.yaml"], "--ckpt_path is missing"),
+        (["--config=run.yaml"], "--ckpt_path: missing"),
         (["--ckpt_path=./none"], "none: no such file or folder"),
         (["--task=optical-flow", "--optimizer.lr=1"], "--optimizer.lr: has no effect in predict, which uses the model"),
         (["--task=optical-flow", "--optimizer", "AdamW"], "--optimizer: has no effect in predict"),

@@ -1,4 +1,4 @@
-"""Values in plugins' specs that mean nothing, defaults and links, are errors when a model is trained."""
+"""Invalid defaults and links in plugins' specs are errors in training."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_misspelt_default_is_reported(fit_with, option, key, spec, hint):
     error = fit_with({option: {key: 1}}, *flags).error
     assert error.startswith(f"{spec} (plugin 'plugin_"), error
     shown = f"model.{key}" if option == "MODEL_CONFIG" else key
-    assert f"unknown key {shown!r} in its defaults; did you mean {hint!r}" in error
+    assert f"unknown key {shown!r} in its defaults (did you mean {hint!r}" in error
 
 
 def test_misspelt_options_of_the_default_optimizer_are_reported(fit_with):
@@ -103,7 +103,7 @@ def test_defaults_for_other_choices_are_accepted(fit_with):
 
 @dataclass
 class Config(DecoderConfig):
-    """Config with a required, an optional and another field."""
+    """Decoder config whose fields are filled in from the data: one with a default value, one optional."""
 
     size: int = 2
     names: list[str] | None = None

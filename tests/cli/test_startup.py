@@ -89,11 +89,11 @@ def test_listings_are_filtered(perceiver):
     [
         (["list-data", "--task=mml"], "did you mean 'mlm'?"),
         (["list-adapters", "--kind=inptu"], "invalid choice: 'inptu'"),
-        (["list-adapters", "--formt=json"], "unknown flag --formt; did you mean '--format'?"),
+        (["list-adapters", "--formt=json"], "--formt: unknown flag (did you mean '--format'?)"),
         (["describe"], "the following arguments are required: name"),
         (["describe", "language-percever"], "did you mean 'language-perceiver'"),
-        (["describe", "text", "--kind=model"], "unknown name 'text'"),
-        (["describe", "qqqqqqqq"], "unknown name 'qqqqqqqq'; perceiver list-adapters, list-tasks, list-data, "),
+        (["describe", "text", "--kind=model"], "describe: unknown name 'text' ("),
+        (["describe", "qqqqqqqq"], "describe: unknown name 'qqqqqqqq' (perceiver list-adapters, list-tasks, "),
         (["list-format"], "did you mean 'list-formats'"),
         (["list-adapter"], "did you mean 'list-adapters'"),
         (["fti"], "did you mean 'fit'?"),
@@ -106,10 +106,10 @@ def test_wrong_use_is_one_line(perceiver, argv, near):
 @pytest.mark.parametrize(
     ("name", "kind", "field"),
     [
-        ("text", "input", ("vocab_size", "int", "262", "number of tokens")),
+        ("text", "input", ("vocab_size", "int", "262", "size of the vocabulary")),
         ("text", "output", ("num_output_query_channels", "int | None", "None", "output query")),
         ("mlm", "task", ("num_samples", "int", "4", "validation examples")),
-        ("TextFilesDataModule", "data", ("mask_prob", "float", "0.15", "to be predicted")),
+        ("TextFilesDataModule", "data", ("mask_prob", "float", "0.15", "to predict")),
         ("TextFilesDataModule", "data", ("train_files", "str | list[str] | None", "None", "Files to train on")),
     ],
 )
@@ -146,7 +146,7 @@ def test_describe_shows_details_of_a_model(perceiver):
 
 def test_formats_are_described(perceiver):
     shown = perceiver("describe", "safetensors").out
-    assert shown.startswith("format safetensors: weights alone")
+    assert shown.startswith("format safetensors: weights")
     (row,) = json.loads(perceiver("list-formats", "checkpoint", "--format=json").out)
     assert (row["form"], row["ways"]) == (".ckpt, .pt", "reads, writes")
 

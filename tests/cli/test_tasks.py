@@ -131,7 +131,7 @@ def test_all_fields_are_documented(perceiver, name, kind, fields, words):
         (["--task=image-classification", "--data.image_sise=3"], "did you mean '--data.image_size'"),
         (["--task=regression", "--task.loss=l2"], "--task.loss: must be 'mse', 'l1' or 'huber', got 'l2' (did you"),
         (["--task=image-classification", "--data.augment=rnd"], "augment='rnd' is not one of timm's augmentations"),
-        (["--task=image-classification", "--data=image-folder"], "--data.path is missing"),
+        (["--task=image-classification", "--data=image-folder"], "--data.path: missing"),
     ],
 )
 def test_incompatible_names_are_reported(perceiver, argv, message):

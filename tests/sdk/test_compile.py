@@ -1,4 +1,4 @@
-"""Compiled layers: equal results and names, only in training."""
+"""Layer compilation: it changes neither results nor names, and only training compiles."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from perceiver_registry import UserError
 pytestmark = pytest.mark.filterwarnings("ignore:.*not resumable.*", "ignore:.*many workers.*", "ignore:.*LeafSpec.*")
 
 TRACED = {"backend": "aot_eager"}
-"""Backend without code generation, which is slow."""
+"""Backend that skips code generation, the slow part of compilation."""
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left_compiled():
+def _reset_compiler():
     torch.compiler.reset()
     yield
     torch.compiler.reset()
@@ -87,7 +87,7 @@ def test_generated_code_is_equal_within_tolerance(text_config, randomise):
 
 def test_missing_compiler_is_reported(text_config, tmp_path):
     no_compiler = {"cpp.cxx": (str(tmp_path / "no-compiler"),), "fx_graph_cache": False}
-    message = r"^--model.compile=true needs a C\+\+ compiler \(g\+\+; [^\n]*$"
+    message = r"^--model.compile=true: compiling failed: [^\n]* \(install a C\+\+ compiler \(g\+\+; [^\n]*$"
     with torch._inductor.config.patch(no_compiler), pytest.raises(UserError, match=message):
         compile_layers(LanguageModel(text_config()))
 

@@ -39,4 +39,4 @@ def _check_compiler(device: torch.device, options: dict[str, Any]) -> None:
     except Exception as error:  # of many types, from a missing compiler to a failing one
         needed = "a C++ compiler (g++; CXX names another)" if device.type == "cpu" else "a C compiler and Triton"
         reason = in_one_line(error.__cause__ or error)
-        raise UserError(f"--model.compile=true needs {needed}, and compiling failed: {reason}") from error
+        raise UserError(f"--model.compile=true: compiling failed: {reason} (install {needed})") from error

@@ -590,7 +590,7 @@ def test_target_redirects_to_masked_class() -> None:
         (rows(("a", "x"), ("b", None)), {}, r"train.jsonl, line 2: the label in the column 'label' .* is missing"),
         (rows(("a", "x"), ("b", "")), {}, r"line 2: the label in .*\(label_column\) is missing"),
         (rows(("a", "x"), ("b", "x")), {}, "labels in the column 'label' .* are all 'x' .* two classes"),
-        (rows(("a", ["x"])), {}, "line 1: .* must hold texts, whole numbers or booleans .*not a list"),
+        (rows(("a", ["x"])), {}, "line 1: .* must contain classes .*not a list"),
         (rows(("a", 1.5)), {}, r"line 1: .*not a number \(1.5\); to predict numbers, pass target=number"),
         (rows(("a", 1)), {"label_column": "lable"}, "line 1: no column 'lable'; label_column must .*mean 'label'"),
         (rows(("a", 1)), {"text_column": "body"}, "line 1: no column 'body'; text_column must be one of: text, label"),

@@ -122,12 +122,12 @@ def check_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any], source
 
 
 def _has_numbers_of(groups: Iterable[Mapping[str, Any]], optimizer: Optimizer) -> bool:
-    """Return whether saved options are numbers wherever the optimizer's options are."""
+    """Return whether the saved rate, and each other saved option, is a number if the optimizer's is."""
     return all(
-        _is_number(saved[name])
+        _is_number(saved.get(name))
         for group, saved in zip(optimizer.param_groups, groups, strict=False)
         for name, value in group.items()
-        if name in saved and _is_number(value)
+        if _is_number(value) and (name in saved or name == "lr")
     )
 
 

@@ -162,6 +162,16 @@ def test_damaged_state_of_a_fused_optimizer_is_refused(resume):
     assert result.err.splitlines()[-1].endswith("optimizer_states is damaged, or of another model")
 
 
+def test_optimizer_state_without_a_learning_rate_is_refused(resume):
+    def change(checkpoint):
+        for group in checkpoint["optimizer_states"][0]["param_groups"]:
+            del group["lr"]
+
+    result = resume(change)
+    assert result.code == 2, result
+    assert result.err.splitlines()[-1].endswith("optimizer_states is damaged, or of another model")
+
+
 # Files
 
 

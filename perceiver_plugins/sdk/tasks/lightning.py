@@ -441,6 +441,8 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._seed = checkpoint[KEY]["seed"]
+        if self._trainer is None or self._trainer.state.fn != TrainerFn.FITTING:
+            return  # the optimizer and schedule are not restored, and their options may differ from the saved ones
         saved = checkpoint["hyper_parameters"]
         other_optimizer = saved["optimizer"][NAME] != self.optimizer_config[NAME]
         other_schedule = saved["lr_scheduler"] != self.lr_scheduler_config
@@ -460,7 +462,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     def _keep_groups(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Keep the weight decay of a saved optimizer's groups: in earlier versions, it includes biases and norms."""
-        if not states or self._trainer is None or self._trainer.state.fn != TrainerFn.FITTING:
+        if not states:
             return
         self._exclude_from_decay = any(group.get(NO_DECAY) for group in states[0].get("param_groups", []))
         optimizer = find_optimizer(self.optimizer_config[NAME])

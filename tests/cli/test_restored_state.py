@@ -159,17 +159,40 @@ def test_damaged_state_of_a_fused_optimizer_is_refused(resume):
 
     result = resume(change)
     assert result.code == 2, result
-    assert result.err.splitlines()[-1].endswith("optimizer_states is damaged, or of another model")
+    assert result.err.splitlines()[-1].startswith("perceiver: nice.ckpt: optimizer_states is damaged")
 
 
-def test_optimizer_state_without_a_learning_rate_is_refused(resume):
+@pytest.mark.parametrize("flags", [(), ("--optimizer.lr=0.01",)], ids=["kept", "overridden"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": None},
+        {"lr": "0.1"},
+        {"lr_scale": float("nan")},
+        {"lr_scale": "1"},
+        {"lr_scale": 100.0},
+        {"no_decay": 1},
+        {"no_decay": True, "weight_decay": None},
+    ],
+    ids=str,
+)
+def test_optimizer_state_with_wrong_options_is_refused(resume, options, flags):
     def change(checkpoint):
         for group in checkpoint["optimizer_states"][0]["param_groups"]:
-            del group["lr"]
+            group.update(options)
 
-    result = resume(change)
-    assert result.code == 2, result
-    assert result.err.splitlines()[-1].endswith("optimizer_states is damaged, or of another model")
+    result = resume(change, *flags)
+    assert (result.code, len(result.err.splitlines())) == (2, 1), result
+    assert result.err.startswith("perceiver: nice.ckpt: "), result
+    assert "optimizer_states is damaged" in result.err
+
+
+@pytest.mark.parametrize("groups", [None, 3, "groups", [3], {}], ids=str)
+def test_optimizer_state_without_groups_is_refused(resume, groups):
+    result = resume(lambda checkpoint: checkpoint["optimizer_states"][0].update(param_groups=groups))
+    assert (result.code, len(result.err.splitlines())) == (2, 1), result
+    assert result.err.startswith("perceiver: nice.ckpt: "), result
+    assert "optimizer_states is damaged" in result.err
 
 
 # Files

@@ -39,7 +39,13 @@ from perceiver_plugins.sdk.tasks.optimizers import (
     override_state,
     remove_optimizer,
 )
-from perceiver_plugins.sdk.tasks.parameter_groups import LAYER_DECAY, NO_DECAY, group_parameters, has_weight_decay
+from perceiver_plugins.sdk.tasks.parameter_groups import (
+    LAYER_DECAY,
+    NO_DECAY,
+    check_groups,
+    group_parameters,
+    has_weight_decay,
+)
 from perceiver_plugins.sdk.tasks.quantization import quantize
 from perceiver_plugins.sdk.tasks.resuming import ExactResume
 from perceiver_registry import UserError, assemble, config_to_dict, describe
@@ -447,6 +453,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         other_optimizer = saved["optimizer"][NAME] != self.optimizer_config[NAME]
         other_schedule = saved["lr_scheduler"] != self.lr_scheduler_config
         if "optimizer_states" in checkpoint:
+            check_groups(checkpoint["optimizer_states"])
             if other_optimizer:
                 remove_optimizer(checkpoint)
             elif saved["optimizer"] != self.optimizer_config:

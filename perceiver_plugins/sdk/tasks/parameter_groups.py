@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from perceiver_registry.errors import UserError
@@ -81,6 +81,31 @@ def has_weight_decay(config: Mapping[str, Any], optimizer: type[Optimizer]) -> b
 def group_rates(groups: Iterable[Mapping[str, Any]], lr: float) -> list[float]:
     """Return the learning rates of parameter groups for the optimizer's learning rate ``lr``."""
     return [lr * group.get(LR_SCALE, 1) for group in groups]
+
+
+def check_groups(states: Iterable[Any]) -> None:
+    """Check the saved parameter groups of optimizers: their learning rates, and the options that this module sets.
+
+    Raises:
+        ValueError: if an option is missing or has a wrong type.
+    """
+    for state in states:
+        groups = state.get("param_groups") if isinstance(state, Mapping) else None
+        if not isinstance(groups, list) or not all(map(_is_group, groups)):
+            raise ValueError("optimizer_states is damaged or belongs to another model")
+
+
+def _is_group(group: Any) -> bool:
+    if not isinstance(group, Mapping):
+        return False
+    scale = group.get(LR_SCALE, 1.0)
+    has_decay = NO_DECAY not in group or (isinstance(group[NO_DECAY], bool) and _is_number(group.get("weight_decay")))
+    return _is_number(group.get("lr")) and isinstance(scale, float | int) and 0 < scale <= 1 and has_decay
+
+
+def _is_number(value: Any) -> bool:
+    is_scalar = isinstance(value, Tensor) and value.numel() == 1
+    return is_scalar or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _argument(name: str, config: Mapping[str, Any], optimizer: type[Optimizer]) -> Any:

@@ -260,7 +260,7 @@ def test_unknown_name_lists_failed_plugins(environment):
     assert "plugin 'missing-import' of missing-import-dist 1.0 failed" in line
     assert "plugin 'raises' of raises-dist 1.0 failed" in line
     assert "disabled plugins: argument, " in line
-    assert line.endswith(" more plugins are disabled")
+    assert line.endswith(" more plugins are disabled)")
 
 
 def test_unimportable_adapter_is_an_error_on_first_use(environment):

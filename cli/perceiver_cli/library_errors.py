@@ -71,10 +71,13 @@ def _class_that_failed(error: BaseException) -> str | None:
 
 
 def _innermost_class(error: BaseException) -> str:
-    """Return the name of the class whose method raised an error; that of the function if no method did."""
+    """Return the name of the class whose method raised an error; that of the function if no method did.
+
+    Named tuples are records of other classes and do not count.
+    """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     owners = [type(frame.f_locals["self"]) for frame in reversed(frames) if "self" in frame.f_locals]
-    names = [owner.__name__ for owner in owners if "importlib" not in owner.__module__]
+    names = [owner.__name__ for owner in owners if "importlib" not in owner.__module__ and not issubclass(owner, tuple)]
     return next(iter(names), frames[-1].f_code.co_name if frames else "this")
 
 

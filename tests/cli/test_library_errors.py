@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from email.message import Message
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
@@ -54,9 +55,16 @@ def test_errors_of_other_code_are_not_explained():
     assert explain(missing_name.value) is None
 
 
+class Codec(NamedTuple):
+    name: str
+
+    def load(self) -> None:
+        raise ModuleNotFoundError(f"No module named {self.name!r}", name=self.name)
+
+
 class Reader:
     def read(self) -> None:
-        raise ModuleNotFoundError("No module named 'acme_codec'", name="acme_codec")
+        Codec("acme_codec").load()
 
 
 def test_optional_dependency_comes_with_its_extra(monkeypatch):

@@ -59,9 +59,25 @@ def predict(chosen: Run, values: Values, device: torch.device) -> None:
     long_lines = getattr(reader, "long_inputs", False)
     inputs: Iterable[str] = itertools.chain(given, lines(long_lines)) if lines else given
     with output.opened() as write:
-        write(predictor, _stream(predictor, inputs))
+        predictions = CountedIterator(_stream(predictor, inputs))
+        write(predictor, predictions)
+        if predictor.failures and not predictions.count:  # within the context, which then keeps an existing file
+            raise IncompleteRunError(predictor.failures)
     if predictor.failures:
         raise IncompleteRunError(predictor.failures)
+
+
+class CountedIterator(Iterator[Any]):
+    """Iterator that counts its items."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+        self.count = 0
+
+    def __next__(self) -> Any:
+        item = next(self._items)
+        self.count += 1
+        return item
 
 
 def _stream(predictor: Any, inputs: Iterable[str]) -> Iterator[Any]:

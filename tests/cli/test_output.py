@@ -195,6 +195,16 @@ def test_output_file_is_written_atomically(perceiver, text_classifier, tmp_path)
     assert os.listdir() == ["lines"]
 
 
+@pytest.mark.parametrize("name", ["p.csv", "p.json", "p.jsonl"])
+def test_output_file_is_kept_if_all_inputs_fail(perceiver, text_classifier, name):
+    predict = ["predict", f"--ckpt_path={text_classifier.last}", f"--output={name}", "missing.txt"]
+    assert perceiver(*predict).code == 1
+    assert os.listdir() == []
+    Path(name).write_text("old")
+    assert perceiver(*predict, "--overwrite").code == 1
+    assert Path(name).read_text() == "old"
+
+
 @pytest.mark.parametrize(
     ("output", "form", "message"),
     [

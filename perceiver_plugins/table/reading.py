@@ -12,30 +12,15 @@ import torch
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
-from perceiver_plugins.sdk.data.files import Row, find_files, read_rows
+from perceiver_plugins.sdk.data.files import find_files
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_plugins.sdk.prediction.table_inputs import TableRow, table_inputs
 from perceiver_plugins.sdk.tasks.pictures import drawable
 from perceiver_plugins.table.columns import Columns, read_numbers
 from perceiver_registry import UserError
 from perceiver_registry.errors import near, shorten
-
-
-class TableRow(str):
-    """Displayed name of a table row, with the row's values.
-
-    Args:
-        name: file and row number, such as ``patients.csv:1``.
-        row: location and values by column, or the error that prevented reading.
-    """
-
-    row: Row | DataError
-
-    def __new__(cls, name: str, row: Row | DataError) -> TableRow:
-        source = super().__new__(cls, name)
-        source.row = row
-        return source
 
 
 class TableReader(Reader):
@@ -86,21 +71,14 @@ class TableReader(Reader):
             return
         columns = dict.fromkeys(self.columns.names, "the model's columns")
         for path in find_files(name, "input"):
-            number = 0
-            try:
-                for number, row in enumerate(read_rows(path, columns, self.delimiter), start=1):
-                    yield TableRow(f"{path}:{number}", row)
-                if number == 0:
-                    raise DataError(f"{path}: no rows")
-            except DataError as error:  # rows before the error, and other files, are still predicted
-                yield TableRow(str(path), error)
+            yield from table_inputs(path, columns, self.delimiter)
 
     def read(self, source: str) -> np.ndarray:
         """Return the numbers (m) of a row, NaN where missing."""
-        row = source.row if isinstance(source, TableRow) else (repr(shorten(source)), self._parse(source))
-        if isinstance(row, DataError):
-            raise row
-        location, values = row
+        if isinstance(source, TableRow):
+            location, values = source.values_by_column()
+        else:
+            location, values = repr(shorten(source)), self._parse(source)
         return np.array(read_numbers(values, self.columns.names, location, "the model"))
 
     def _parse(self, text: str) -> dict[str, str]:

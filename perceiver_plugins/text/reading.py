@@ -18,11 +18,13 @@ from transformers import PreTrainedTokenizerFast
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.sdk.data.file_trees import FolderTree, select_files
-from perceiver_plugins.sdk.data.files import COMPRESSIONS, find_files, is_table, read_documents
-from perceiver_plugins.sdk.data.missing_files import missing
+from perceiver_plugins.sdk.data.files import COMPRESSIONS, TABLES, find_files, is_table, read_documents, text_of
+from perceiver_plugins.sdk.data.missing_files import missing, shorten_path
 from perceiver_plugins.sdk.data.paths import as_path, is_file, is_folder, is_pattern
+from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_plugins.sdk.prediction.table_inputs import TableRow, table_inputs
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.tokenizers import deserialize_tokenizer, serialize_tokenizer
@@ -30,6 +32,8 @@ from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_controls
 
 TEXT_FILES = tuple(f".txt{compression}" for compression in ("", *COMPRESSIONS))
+
+TABLE_FILES = tuple(f"{suffix}{compression}" for suffix in TABLES for compression in ("", *COMPRESSIONS))
 
 MAX_SHOWN = 60
 """Largest number of characters of a text in a message or title; arbitrary."""
@@ -100,9 +104,10 @@ class Excerpt(NamedTuple):
 class TextReader(Reader):
     """Reader of texts and text files, with the tokenizer that the model was trained with.
 
-    The name of a file is read as the file's text, the name of a folder as the texts of its .txt files; any other input
-    is itself a text. A text that is longer than the model's input is cut as in training, with a single warning. Only
-    the part of a file that may be needed is kept in memory.
+    The name of a file is read as the file's text, the name of a table as the texts of its rows, and the name of a
+    folder as the texts of its .txt files; any other input is itself a text. Rows are named ``reviews.csv:1`` and so on;
+    their texts are in the text column of the training data. A text that is longer than the model's input is cut as in
+    training, with a single warning. Only the part of a text that may be needed is kept in memory.
 
     Args:
         data: description of the training data from the checkpoint: ``description()`` of the data module.
@@ -126,6 +131,8 @@ class TextReader(Reader):
         self.max_seq_len = min(data.get("max_seq_len") or np.inf, getattr(input_adapter, "max_seq_len", None) or np.inf)
         self.padding_side: Literal["left", "right"] = data.get("padding_side", "right")
         self.truncation_side = data.get("truncation_side", "right")
+        self.text_column = data.get("text_column", "text")
+        self.delimiter = check_delimiter(data.get("delimiter"))
         self._collator = Collator(int(self.tokenizer.pad_token_id or 0), self.padding_side)
         self._max_characters = max(MIN_CHARACTERS, MAX_CHARACTERS_PER_TOKEN * self.max_seq_len)
         self._has_warned = False
@@ -140,17 +147,26 @@ class TextReader(Reader):
         return cls({"tokenizer": tokenizer}, input_adapter), ["a [MASK] text", "a small small [MASK]"]
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
-        """Expand folders and patterns to files; keep texts and names of files.
+        """Expand folders and patterns to files, and tables to rows; keep texts and names of other files.
 
         Raises:
             UserError: if a pattern or folder has no text file.
         """
-        return [source for name in inputs for source in self._expand(name)]
+        return list(self.sources(inputs))
 
     def sources(self, inputs: Iterable[str]) -> Iterator[str]:
+        names: Iterable[str] = (name for each in inputs for name in self._expand(each))
         if isinstance(inputs, Sequence):
-            return iter(self.expand(inputs))
-        return (source for name in inputs for source in self._expand(name))
+            names = list(names)
+            if not any(map(_is_table_file, names)):
+                return iter(names)  # of known length, for the progress bar
+        return (source for name in names for source in self._rows(name))
+
+    def _rows(self, name: str) -> Iterator[str]:
+        """Yield the rows of a table; any other input as it is."""
+        if _is_table_file(name):
+            return table_inputs(Path(name), {self.text_column: "the model's text column"}, self.delimiter)
+        return iter([name])
 
     def _expand(self, name: str) -> list[str]:
         path = as_path(name)
@@ -159,7 +175,7 @@ class TextReader(Reader):
             if not files:
                 raise UserError(f"{path}: no .txt files in the folder")
             return [str(path / file) for file in files]
-        if name.lower().endswith(TEXT_FILES) and is_pattern(name):
+        if name.lower().endswith(TEXT_FILES + TABLE_FILES) and is_pattern(name):
             return [str(file) for file in find_files(name, "input")]
         return [str(path) if is_file(name) or _is_file_name(name) else name]
 
@@ -169,6 +185,9 @@ class TextReader(Reader):
         Raises:
             UserError: if the text is not valid Unicode, or the file cannot be read.
         """
+        if isinstance(source, TableRow):
+            location, values = source.values_by_column()
+            return self._cut(text_of(values, self.text_column, location), True)
         if is_file(source):
             return self._excerpt_of_file(Path(source))
         if _is_file_name(source):
@@ -181,7 +200,7 @@ class TextReader(Reader):
 
     def _excerpt_of_file(self, path: Path) -> Excerpt:
         if is_table(path):
-            raise UserError(f"{path}: a table, not a text (write its texts to a file, one per line, for --input=FILE)")
+            raise UserError(f"{path}: a table, not a text (its rows are inputs: use expand)")
         pieces: deque[str] = deque()
         length, is_whole = 0, True
         for piece in read_documents(path):
@@ -213,7 +232,7 @@ class TextReader(Reader):
         text, is_whole = self.excerpt(source)
         ids, spans, text, is_whole = self._encode(text, is_whole)
         if not len(ids):
-            raise UserError(f"{source[:MAX_SHOWN]!r}: no text to read")
+            raise UserError(f"{_shown(source)}: no text to read")
         prefix, suffix = self.encoder.prefix, self.encoder.suffix
         excess = int(max(0, len(ids) + len(prefix) + len(suffix) - self.max_seq_len))
         if excess or not is_whole:
@@ -247,7 +266,7 @@ class TextReader(Reader):
             self._has_warned = True
             part = "end" if self.truncation_side == "left" else "beginning"
             rank_zero_warn(
-                f"{source[:MAX_SHOWN]!r} has {length} tokens: the model reads its {part} only, as its input is "
+                f"{_shown(source)} has {length} tokens: the model reads its {part} only, as its input is "
                 f"limited to {self.max_seq_len} tokens (not repeated for other long texts)"
             )
 
@@ -312,5 +331,18 @@ def _escape(text: str) -> str:
 
 
 def _is_file_name(source: str) -> bool:
-    """Check whether an input names a file, which may be missing: it has a .txt suffix and no white space."""
-    return source.lower().endswith(TEXT_FILES) and not any(map(str.isspace, source))
+    """Check whether an input names a file, which may be missing: it has a known suffix and no white space.
+
+    A URL is a text.
+    """
+    is_named = source.lower().endswith(TEXT_FILES + TABLE_FILES) and "://" not in source
+    return is_named and not any(map(str.isspace, source))
+
+
+def _shown(source: str) -> str:
+    """Return an input for messages: the name of a row, or the beginning of a text."""
+    return shorten_path(source) if isinstance(source, TableRow) else repr(source[:MAX_SHOWN])
+
+
+def _is_table_file(source: str) -> bool:
+    return source.lower().endswith(TABLE_FILES) and is_file(source)

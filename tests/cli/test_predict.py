@@ -274,15 +274,23 @@ def test_command_in_a_pipe(text_classifier, start, finish, sentences, tmp_path):
 def test_unreadable_texts_are_reported_at_the_end(text_classifier, predict, reviews, tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"\0\1")
     (tmp_path / "empty.txt").write_bytes(b"")
-    result = predict(text_classifier, "binary.txt", "gut", "empty.txt", str(reviews / "test.jsonl"), "")
+    (tmp_path / "reviews.csv").write_text("review,label\ngut,gut\n")
+    result = predict(text_classifier, "binary.txt", "gut", "empty.txt", "reviews.csv", "")
     assert result.code == 1
     assert [row["input"] for row in table_rows(result.out)] == ["gut"]
     shown = [line.removeprefix("perceiver: ") for line in result.err.splitlines()]
-    assert [line.partition(": ")[0] for line in shown] == [
-        "binary.txt", "empty.txt", str(reviews / "test.jsonl"), "''",
-    ]  # fmt: skip
+    assert [line.partition(": ")[0] for line in shown] == ["binary.txt", "empty.txt", "reviews.csv", "''"]
     assert "a binary file" in shown[0]
-    assert "a table, not a text" in shown[2]
+    assert shown[2].startswith("reviews.csv: no column 'text'; the model's text column must be one of: review, label")
+
+
+def test_rows_of_a_table_are_predicted(text_classifier, predictions, reviews):
+    file = reviews / "test.jsonl"
+    texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
+    of_rows = predictions(text_classifier, str(file))
+    assert [each.pop("input") for each in of_rows] == [f"{file}:{number}" for number in range(1, 10)]
+    of_texts = predictions(text_classifier, *texts)
+    assert of_rows == [{name: value for name, value in each.items() if name != "input"} for each in of_texts]
 
 
 def test_text_with_several_lines(text_classifier, predict, predictions):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -180,13 +181,61 @@ def test_unreadable_inputs_are_refused(tmp_path: Path) -> None:
         f"{tmp_path}/empty.txt": "no text",
         f"{tmp_path}/binary.txt": "binary file",
         f"{tmp_path}/latin.txt": "not UTF-8 text",
-        f"{tmp_path}/train.jsonl": r"a table, not a text \(.* --input=FILE",
+        f"{tmp_path}/tran.jsonl": "input: file .*tran.jsonl not found .*'train.jsonl'",
         "": "no text to read",
         "caf\udce9": "not UTF-8 text",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
             reader.read(name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".jsonl.gz", ".parquet"])
+def test_rows_of_a_table_are_texts(tmp_path: Path, suffix: str) -> None:
+    frame = pd.DataFrame({"label": ["x", "y"], "review": ["good", "not, good"]})
+    name = str(tmp_path / f"reviews{suffix}")
+    if suffix == ".parquet":
+        frame.to_parquet(name)
+    elif suffix in (".csv", ".tsv"):
+        frame.to_csv(name, sep="," if suffix == ".csv" else "\t", index=False)
+    else:
+        frame.to_json(name, orient="records", lines=True)
+    reader = TextReader({**make_reader(tmp_path)[0].data, "text_column": "review"}, TextInputAdapter(300, 512, 8))
+    sources = reader.expand(["a text", name])
+    assert sources == ["a text", f"{name}:1", f"{name}:2"]
+    assert [reader.read(source).text for source in sources] == ["a text", "good", "not, good"]
+    assert list(reader.sources(iter([name]))) == sources[1:]
+
+
+def test_broken_rows_of_a_table_are_refused(tmp_path: Path) -> None:
+    reader, module = make_reader(tmp_path)
+    assert module.description()["text_column"] == "text"
+    (tmp_path / "columns.csv").write_text("review,label\ngood,1\n")
+    (tmp_path / "empty.csv").write_text("text,label\n")
+    (tmp_path / "rows.csv").write_text("text,label\ngood,1\nbad\n")
+    (tmp_path / "types.jsonl").write_text('{"text": 1}\n{"text": ""}\n')
+    for name, message in {
+        "columns.csv": "columns.csv: no column 'text'; the model's text column must be one of: review, label",
+        "empty.csv": "empty.csv: no rows",
+        "rows.csv": "rows.csv, line 3: 1 values, fewer than the 2 columns",
+        "types.jsonl": "types.jsonl, line 1: 'text' must be text",
+    }.items():
+        sources = reader.expand([str(tmp_path / name)])
+        assert sources[-1] == str(tmp_path / name) or len(sources) == 2
+        with pytest.raises(UserError, match=re.escape(message)):
+            reader.read(sources[0 if name == "types.jsonl" else -1])
+    with pytest.raises(UserError, match=r"types\.jsonl:2: no text to read"):
+        reader.read(sources[1])
+
+
+def test_delimiter_of_the_training_data_is_used(tmp_path: Path) -> None:
+    reader, _ = make_reader(tmp_path)
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / name).write_text(f"text;label\na {name};0\nb {name};1\n")
+    files = [str(tmp_path / name) for name in ("train.csv", "val.csv")]
+    module = LabelledTextFilesDataModule(*files, delimiter=";", target="class")
+    reader = TextReader(module.description(), reader.input_adapter)
+    assert [reader.read(source).text for source in reader.expand(files)][1:3] == ["b train.csv", "a val.csv"]
 
 
 def test_description_without_tokenizer_is_refused() -> None:

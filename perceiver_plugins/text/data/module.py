@@ -76,6 +76,7 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
 
     target: str
     text_column: str = "text"
+    delimiter: str | None = None
 
     def __init__(
         self,
@@ -178,7 +179,8 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
             "add_special_tokens": self.add_special_tokens,
             "add_eos_token": self.add_eos_token,
             "target": self.target,
-        }
+            "text_column": self.text_column,
+        } | ({"delimiter": self.delimiter} if self.delimiter else {})
 
     # preparation
 

@@ -13,7 +13,7 @@ from perceiver_cli.commands import SUMMARIES
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.suggestions import suggest_flag
 from perceiver_cli.tables import print_table
-from perceiver_registry import Entry, ModelSpec, UnknownNameError, UserError, registry
+from perceiver_registry import DataSpec, Entry, ModelSpec, UnknownNameError, UserError, registry
 from perceiver_registry.errors import near
 from perceiver_registry.registry import NOUNS
 from perceiver_registry.specs import ANY_TASK
@@ -149,9 +149,9 @@ def _print_description(description: Mapping[str, Any]) -> None:
             print(f"  {key}:", *(f"{name}: {each}" for name, each in value.items()), sep="\n    ")
         else:
             print(f"  {key}: {value}")
-    if description["fields"]:
-        print()
-        print_table(description["fields"])
+    for tasks, fields in itertools.groupby(description["fields"], key=lambda field: field.get("tasks")):
+        print(f"\nonly with --task={', '.join(tasks)}:" if tasks else "")
+        print_table({key: value for key, value in field.items() if key != "tasks"} for field in fields)
 
 
 def _details(entry: Entry[Any]) -> Mapping[str, Any]:
@@ -160,6 +160,7 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
         "adapter",
         "config",
         "module",
+        "modules",
         "data",
         "yields",
         "reads",
@@ -195,7 +196,7 @@ def _plain(value: Any) -> Any:
     return ", ".join(value) if isinstance(value, tuple) else value
 
 
-def _fields(entry: Entry[Any]) -> list[dict[str, str]]:
+def _fields(entry: Entry[Any]) -> list[dict[str, Any]]:
     """Return the options of an entry's class, with types, defaults and documentation."""
     from perceiver_cli.fields import fields_of, fields_of_model, section_arguments
 
@@ -206,7 +207,22 @@ def _fields(entry: Entry[Any]) -> list[dict[str, str]]:
     if entry.kind == "task":
         return fields_of(entry.resolve("module"), skip=section_arguments())
     if entry.kind == "data":
-        others = dict.fromkeys(entry.resolve("modules", task) for task in entry.spec.modules)
-        fields = [fields_of(module) for module in (*others, entry.resolve("module"))]
-        return [*{field["field"]: field for field in itertools.chain.from_iterable(fields)}.values()]
+        return _fields_of_data(entry)
     return fields_of(entry.resolve("config"))
+
+
+def _fields_of_data(entry: Entry[DataSpec]) -> list[dict[str, Any]]:
+    """Return the fields of a data module: those of all its tasks, then those of some, with "tasks"."""
+    from perceiver_cli.fields import fields_of
+
+    modules: dict[type, list[str]] = {}
+    for task in entry.spec.tasks:
+        module = entry.resolve("modules", task) if task in entry.spec.modules else entry.resolve("module")
+        modules.setdefault(module, []).append(task)
+    tasks_of: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for module, tasks in modules.items():
+        for field in fields_of(module):
+            tasks_of.setdefault(tuple(field.items()), []).extend(tasks)
+    count = len(entry.spec.tasks)
+    shared = [dict(field) for field, tasks in tasks_of.items() if len(tasks) == count]
+    return shared + [{**dict(field), "tasks": tasks} for field, tasks in tasks_of.items() if len(tasks) < count]

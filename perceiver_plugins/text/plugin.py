@@ -132,7 +132,7 @@ def perceiver_data() -> list[DataSpec]:
             ("text-classification", "classification"),
             "language identification: names of countries, days, currencies etc. from Babel's locale data",
         ),
-        "text-files": ("TextFilesDataModule", masked + labelled, "your own .txt, .jsonl, .csv or .parquet files"),
+        "text-files": ("TextFilesDataModule", masked + labelled, "your own .txt, .jsonl, .csv, .tsv or .parquet files"),
         "hub-text": ("HubTextDataModule", masked + labelled, "any text data set of the hub, or a local folder"),
         "imdb": (
             "ImdbDataModule",

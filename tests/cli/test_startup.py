@@ -103,6 +103,22 @@ def test_wrong_use_is_one_line(perceiver, argv, near):
     assert near in perceiver(*argv).error
 
 
+def test_describe_shows_the_fields_of_each_task(perceiver):
+    shown = perceiver("describe", "text-files").out
+    shared, masked, labelled = shown.split("\nonly with --task=")
+    assert "your own .txt, .jsonl, .csv, .tsv or .parquet files" in shared
+    assert "\ntrain_files " in shared
+    assert "\ntarget " not in shared
+    assert masked.startswith("mlm:\n")
+    assert "Literal['masked']" in masked
+    assert labelled.startswith("text-classification, classification, regression, token-classification:\n")
+    assert "Literal['class', 'number', 'token']" in labelled
+    (described,) = json.loads(perceiver("describe", "text-files", "--format=json").out)
+    tasks = {field["field"]: field.get("tasks") for field in described["fields"]}
+    assert (tasks["train_files"], tasks["mask_prob"]) == (None, ["mlm"])
+    assert described["details"]["modules"]["regression"].endswith("LabelledTextFilesDataModule")
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "field"),
     [

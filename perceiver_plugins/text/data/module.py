@@ -228,7 +228,7 @@ class TextDataModule(DocumentDataModule):
     Subclasses implement :meth:`source_key` and :meth:`load_documents`.
 
     Args:
-        target: Kind of labels: masked. Labelled text has data modules of its own.
+        target: Kind of labels: masked. Tasks with other labels use other data modules.
         mask_prob: Fraction of the tokens (or words) to predict.
         mask_words: Mask whole words (true) or single tokens (false). With bytes, words are separated by white space.
         static_masking: Use the same masks in each epoch.

@@ -76,7 +76,7 @@ def test_wrong_file_is_reported(tmp_path, content, message):
 
 def test_wrong_standard_input_is_reported(stdin, monkeypatch):
     stdin(b" \n")
-    with pytest.raises(UserError, match="standard input is empty"):
+    with pytest.raises(UserError, match="standard input: empty"):
         opened()
     stdin(b"n\xe4h\n")
     with pytest.raises(UserError, match="standard input: not UTF-8 text"):

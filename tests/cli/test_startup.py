@@ -156,7 +156,7 @@ def test_describe_shows_details_of_a_model(perceiver):
     assert "optimizer: Lamb" in shown
     assert re.search(r"^encoder.num_self_attention_layers_per_block +int +26 ", shown, flags=re.MULTILINE)
     assert "inputs: text: tokens or UTF-8 bytes with learned positions (input_ids, attention_mask)" in shown
-    assert "outputs: text: a token for each position of a sequence" in shown
+    assert "outputs: text: token logits at each position of a sequence" in shown
     assert "weights: not published" in perceiver("describe", "mnist-classifier").out
 
 

@@ -29,7 +29,7 @@ class SpokenDigitsDataModule(NamedLabels, PerceiverDataModule):
         sample_rate: samples per second of the files.
         max_delay_ms: maximum silence before a clip in training, in milliseconds.
         batch_size: examples per batch and device, in training.
-        valid_batch_size: the same in validation and test; null: as in training.
+        valid_batch_size: batch size in validation and test; null: batch_size.
         num_workers: number of data loading processes; null: depends on the device.
         seed: random seed; null: that of the run.
     """

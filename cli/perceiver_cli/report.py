@@ -12,7 +12,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 
-def report(trainer: Trainer, last: Path | None, again: str = "", plugins: str = "") -> Iterator[str]:
+def report(
+    trainer: Trainer, last: Path | None, again: str = "", plugins: str = "", resumed_step: int | None = None
+) -> Iterator[str]:
     """Compose the lines of the report.
 
     Args:
@@ -20,9 +22,15 @@ def report(trainer: Trainer, last: Path | None, again: str = "", plugins: str = 
         last: path of the latest checkpoint. None: checkpoints are disabled.
         again: common flags of a command that resumes the run, each after a space.
         plugins: common flags of a command that uses its model, each after a space.
+        resumed_step: step of the checkpoint that the run resumed from. None: it is a new run.
     """
-    steps = trainer.global_step
-    yield f"\nTrained for {steps} {'step' if steps == 1 else 'steps'}."
+    steps, limits = trainer.global_step, reached_limits(trainer)
+    if limits and steps == resumed_step:
+        named = " and ".join(f"--trainer.{name}={value}" for name, value in limits.items())
+        raised = "it" if len(limits) == 1 else "them"
+        yield f"\n{named}: reached by the checkpoint; no step was trained (raise {raised})"
+    else:
+        yield f"\nTrained for {steps} {'step' if steps == 1 else 'steps'}."
     best: list[Any] = [callback for callback in trainer.checkpoint_callbacks if _has_best(callback)]
     yield from _results(trainer, best, last)
     if last is None:
@@ -33,8 +41,20 @@ def report(trainer: Trainer, last: Path | None, again: str = "", plugins: str = 
     used = best[0].best_model_path if best else last
     yield f"Latest state: {last}"
     yield f"\nPredict:    perceiver predict {shlex.quote(f'--ckpt_path={used}')}{plugins} ..."
-    yield f"Resume:     perceiver fit {shlex.quote(f'--ckpt_path={last}')}{again} --trainer.max_steps=N"
+    raised = "".join(f" --trainer.{name}=N" for name in limits)
+    yield f"Resume:     perceiver fit {shlex.quote(f'--ckpt_path={last}')}{again}{raised}"
     yield from (f"Logs:       {logs}" for logs in _logs(trainer))
+
+
+def reached_limits(trainer: Trainer) -> dict[str, int]:
+    """Return the limits of the trainer that ended training and must be raised to train on, by option."""
+    max_epochs = trainer.max_epochs
+    limits = {"max_steps": trainer.max_steps} if 0 <= trainer.max_steps <= trainer.global_step else {}
+    # Lightning also counts an epoch that max_steps ended before its last batch.
+    is_finished = not limits or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    if max_epochs is not None and 0 <= max_epochs <= trainer.current_epoch and is_finished:
+        limits["max_epochs"] = max_epochs
+    return limits
 
 
 def _results(trainer: Trainer, best: Sequence[Any], last: Path | None) -> Iterator[str]:
@@ -42,7 +62,7 @@ def _results(trainer: Trainer, best: Sequence[Any], last: Path | None) -> Iterat
     latest = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
     if latest:
         yield f"Last validation: {', '.join(f'{name} {_number(value)}' for name, value in sorted(latest.items()))}"
-    elif last is not None:
+    elif last is not None and not best:
         yield "No validation was run, so best.ckpt was not saved."
     for callback in best:
         yield f"Best {_monitored(callback)} {_number(callback.best_model_score)}: {callback.best_model_path}"

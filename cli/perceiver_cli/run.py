@@ -113,17 +113,18 @@ def _create_parts(command: str, chosen: Run, values: Values) -> RunParts | None:
 def fit(parts: RunParts, chosen: Run) -> None:
     """Train a model, and report its results and checkpoints."""
     trainer = parts.trainer
-    last = _find_callback(trainer, LastCheckpoint)
+    last, resumed_step = _find_callback(trainer, LastCheckpoint), None
     if chosen.checkpoint is not None:
         assert chosen.loaded is not None
         with chosen.loaded.description.loading(chosen.checkpoint):
             check_training_state(chosen.loaded.content, trainer, chosen.checkpoint)
+        resumed_step = chosen.loaded.content["global_step"]
     explained = explained_mismatches(
         parts.values, parts.datamodule, chosen.locate, has_run=lambda: trainer.global_step > 0
     )
     with _explained_failures(trainer, last), explained, quiet():
         trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
-    _report(trainer, last)
+    _report(trainer, last, resumed_step)
 
 
 @contextlib.contextmanager
@@ -158,11 +159,12 @@ def _last_finite_state(last: LastCheckpoint | None, trainer: Trainer) -> str:
 
 
 @rank_zero_only
-def _report(trainer: Trainer, last: LastCheckpoint | None) -> None:
+def _report(trainer: Trainer, last: LastCheckpoint | None, resumed_step: int | None) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         print("\nTrial run: nothing was saved.")
         return
-    for line in report(trainer, last.path(trainer) if last else None, _resume_flags(), _plugin_flags()):
+    path = last.path(trainer) if last else None
+    for line in report(trainer, path, _resume_flags(), _plugin_flags(), resumed_step):
         print(line)
 
 

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import re
+import shutil
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from perceiver_cli.report import report
+from perceiver_cli.report import reached_limits, report
+
+
+def trainer_at(step: int, epoch: int, *, at_end: bool = True, max_steps: int = -1, max_epochs: int = -1) -> Any:
+    """Stub of a trainer that has stopped after a step, in or at the end of an epoch."""
+    epoch_loop = SimpleNamespace(batch_progress=SimpleNamespace(is_last_batch=at_end))
+    return SimpleNamespace(
+        global_step=step,
+        max_steps=max_steps,
+        max_epochs=max_epochs,
+        current_epoch=epoch,
+        fit_loop=SimpleNamespace(epoch_loop=epoch_loop),
+    )
 
 
 @pytest.fixture
@@ -24,12 +38,9 @@ def lines(tmp_path):
         best.best_model_score, best.best_model_path = torch.tensor(score), str(tmp_path / "my best.ckpt")
         for name in ("my best.ckpt", "last.ckpt") if exists else ():
             (tmp_path / name).touch()
-        trainer = SimpleNamespace(
-            global_step=steps,
-            callback_metrics={"val_loss": torch.tensor(0.25), "train_loss": torch.tensor(9.0)},
-            checkpoint_callbacks=[best],
-            loggers=loggers,
-        )
+        trainer = trainer_at(steps, 1, max_steps=steps)
+        trainer.callback_metrics = {"val_loss": torch.tensor(0.25), "train_loss": torch.tensor(9.0)}
+        trainer.checkpoint_callbacks, trainer.loggers = [best], loggers
         return list(report(trainer, tmp_path / "last.ckpt", " --again", " --plugin=p.py"))
 
     return lines
@@ -54,6 +65,39 @@ def test_best_checkpoint_is_reported_with_its_metric(lines):
 
 def test_one_step_is_singular(lines):
     assert lines(steps=1)[0] == "\nTrained for 1 step."
+
+
+@pytest.mark.parametrize(
+    ("state", "reached"),
+    [
+        ({"max_steps": 6}, {"max_steps": 6}),
+        ({"max_steps": 7}, {}),
+        ({"max_epochs": 2}, {"max_epochs": 2}),
+        ({"max_epochs": 3}, {}),
+        ({"max_steps": 7, "max_epochs": 2}, {"max_epochs": 2}),
+        ({"max_steps": 6, "max_epochs": 2}, {"max_steps": 6, "max_epochs": 2}),
+        ({"max_steps": 6, "max_epochs": 2, "at_end": False}, {"max_steps": 6}),
+    ],
+)
+def test_limits_that_ended_training(state, reached):
+    assert reached_limits(trainer_at(6, 2, **state)) == reached
+
+
+def test_resume_command_names_the_limit_that_ended_training(perceiver, regressor, trained):
+    assert "last.ckpt --trainer.max_epochs=N\n" in regressor.result.out
+    assert "last.ckpt --trainer.max_steps=N\n" in trained.result.out
+
+
+def test_resumed_run_without_a_step_names_the_limit(perceiver, regressor, tmp_path):
+    shutil.copytree(regressor.folder.parents[1], tmp_path / "logs")
+    result = perceiver("fit", "--ckpt_path=last", "--trainer.max_steps=4000")
+    assert result.code == 0, result.err
+    first, *others = result.out.strip().splitlines()
+    assert first == "--trainer.max_epochs=3: reached by the checkpoint; no step was trained (raise it)"
+    assert not any(line.startswith("No validation was run") for line in others)
+    assert "last.ckpt --trainer.max_epochs=N\n" in result.out
+    result = perceiver("fit", "--ckpt_path=last", "--trainer.max_epochs=4")
+    assert "Trained for 12 steps." in result.out
 
 
 def test_only_existing_checkpoints_are_reported(lines):

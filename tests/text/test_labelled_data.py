@@ -386,6 +386,33 @@ def test_equal_texts_stay_in_one_split(write: Callable[..., str]) -> None:
     assert len(parts[1]) == 12
 
 
+TWO_TEXTS = [("good", "a"), ("bad", "b")]
+ONE_EACH = r"2 of {}, one of each class \(name files with val_files, or add other texts\)"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "target", "reason"),
+    [
+        (TWO_TEXTS * 6, "class", ONE_EACH.format(12)),
+        (TWO_TEXTS, "class", ONE_EACH.format(2)),
+        ([("good", 1), ("good", 2)], "number", r"1 of 2 \(name files with val_files, or add other"),
+        # The text of two that would be held out is the one that is repeated.
+        ([("bad", "a")] * 11 + [("good", "a"), ("x", "b")], "class", r"3 of 13 \(.* raise val_fra"),
+    ],
+)
+def test_equal_texts_without_one_to_hold_out_are_reported(
+    pairs: list[tuple[str, Any]], target: Any, reason: str, write: Callable[..., str]
+) -> None:
+    module = LabelledTextFilesDataModule(write(rows(*pairs)), target=target, val_fraction=0.1)
+    module.setup()
+    cause = f"no text for validation: equal texts are kept in one split; distinct texts: {reason}"
+    with pytest.raises(DataError, match=f"^{cause}"):
+        module.examples("validation")
+    raised = LabelledTextFilesDataModule(write(rows(*pairs)), target=target, val_fraction=0.95)
+    raised.setup()
+    assert ("validation" in raised.split_datasets) == ("raise val_fra" in reason)
+
+
 def test_validation_split_of_numbers(write: Callable[..., str]) -> None:
     module = LabelledTextFilesDataModule(
         write(rows(*((f"text {number}", number) for number in range(40)))), target="number", val_fraction=0.25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -95,7 +96,8 @@ def prepare_labelled(
         facts = labels.facts(open_documents(result, "train").labels) if "train" in documents else dict(known or {})
         (result / LABEL_FACTS).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         for split in documents:
-            notes += labels.notes(open_documents(result, split).labels, split)
+            if len(stored := open_documents(result, split).labels):
+                notes += labels.notes(stored, split)
         return notes
 
     make_folder(folder, make)
@@ -174,6 +176,17 @@ def open_documents(folder: Path, split: str) -> Documents:
     by_token = TOKEN_LABELS in arrays
     labels = arrays[TOKEN_LABELS if by_token else DOCUMENT_LABELS]
     return Documents(arrays["input_ids"], arrays["starts"], labels, by_token)
+
+
+def distinct_per_class(documents: Documents) -> Counter[int]:
+    """Count the distinct texts of each class; without a class per document, all have class 0."""
+    has_class = documents.labels.ndim == 1 and not documents.by_token
+    classes = documents.labels.tolist() if has_class else [0] * (len(documents.starts) - 1)
+    limits = zip(documents.starts[:-1].tolist(), documents.starts[1:].tolist(), strict=True)
+    distinct = {
+        (each, documents.input_ids[start:stop].tobytes()) for each, (start, stop) in zip(classes, limits, strict=True)
+    }
+    return Counter(each for each, _ in distinct)
 
 
 def store_documents(folder: Path, encoded: datasets.Dataset, by_token: bool) -> None:

@@ -13,6 +13,7 @@ from perceiver_plugins.sdk.data.left_out import LeftOut
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.text.data.labelled import Documents, distinct_per_class
 from perceiver_plugins.text.data.labelled_module import ColumnLabelsDataModule
 from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModule
 from perceiver_plugins.text.data.prepared import split_documents, write_documents
@@ -115,6 +116,26 @@ class LabelledTextFilesDataModule(TextFiles, ColumnLabelsDataModule):
     def load_rows(self) -> dict[str, Iterable[Row]]:
         columns = self.new_labels(self._label_names).columns
         return {split: rows_of_files(files, columns, self.delimiter) for split, files in self.files.items()}
+
+    def examples(self, split: str) -> Any:
+        is_held_out = split == "validation" and split not in self.files
+        if is_held_out and split not in self.split_datasets and "train" in self.split_datasets:
+            self._refuse_equal_texts(self.split_datasets["train"].documents)
+        return super().examples(split)
+
+    @staticmethod
+    def _refuse_equal_texts(documents: Documents) -> None:
+        """Raise DataError if equal texts leave none to hold out for validation."""
+        size, distinct = len(documents.starts) - 1, distinct_per_class(documents)
+        is_single = max(distinct.values()) == 1
+        if distinct.total() == size and not is_single:
+            return
+        of_each = ", one of each class" if is_single and len(distinct) > 1 else ""
+        remedy = "add other texts" if is_single else "raise val_fraction"
+        raise DataError(
+            "no text for validation: equal texts are kept in one split; "
+            f"distinct texts: {distinct.total():,} of {size:,}{of_each} (name files with val_files, or {remedy})"
+        )
 
 
 TextFilesDataModule.other_targets = LabelledTextFilesDataModule

@@ -152,7 +152,7 @@ def test_environment_disables_plugins(fresh):
     assert set(both) == {"plugin7"}
     missing = fresh.perceiver("describe", "plugin5-dist:plugin5", **variable)
     assert "unknown name 'plugin5-dist:plugin5'" in error(missing)
-    assert error(missing).endswith("; disabled plugins: plugin5")
+    assert error(missing).endswith("; disabled plugins: plugin5)")
 
 
 @pytest.mark.parametrize(

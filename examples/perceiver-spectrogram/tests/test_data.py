@@ -100,7 +100,7 @@ def nothing(folder):
         (no_wav, "1_a_7.wav: not a .wav file"),
         (cut_off, "1_a_7.wav: not a .wav file .it ends too early"),
         (wrong_name, "seven.wav: must have a name like 7_jackson_32.wav"),
-        (nothing, "there are no recordings"),
+        (nothing, "no recordings"),
     ],
 )
 def test_invalid_recordings_are_reported(spoil, message, tmp_path):
@@ -122,5 +122,5 @@ def test_invalid_paths_are_reported(tmp_path):
 def test_empty_archives_are_reported(tmp_path):
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    with pytest.raises(UserError, match="there are no recordings"):
+    with pytest.raises(UserError, match="no recordings"):
         _ = SpokenDigitsDataModule(str(tmp_path / "empty.zip")).clips

@@ -24,6 +24,7 @@ from perceiver_cli.flags import build_parser, print_help
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.library_warnings import as_note
 from perceiver_cli.lightning_messages import quiet
+from perceiver_cli.limits import remove_limits, replaced_limits
 from perceiver_cli.links import explained_mismatches, fill_in_links
 from perceiver_cli.notes import note
 from perceiver_cli.paths import refuse_remote_values
@@ -66,6 +67,8 @@ def run(command: str, argv: Sequence[str]) -> None:
         if command == "fit":
             check_defaults(parser, chosen)
         values = validate(parser, chosen)
+        if command == "fit":
+            remove_limits(values, replaced_limits(values, chosen))
         refuse_remote_values({name: value for name, value in values.items() if name != WORDS})
         if command == "predict":
             with _wrong_use():

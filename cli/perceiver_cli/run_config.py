@@ -83,9 +83,12 @@ class Run:
 
     def locate(self, name: str) -> str:
         """Name an option with the source of its value: a flag, a line of a config file, a checkpoint or a spec."""
+        return f"--{name}" if self.has_flag(name) else layer_with(self.layers, name).locate(name)
+
+    def has_flag(self, name: str) -> bool:
+        """Return whether a flag sets an option, a section of it or an option in it."""
         given = [flag.name.removesuffix("+") for flag in self.line.flags]
-        is_flag = any(f"{each}.".startswith(f"{name}.") or f"{name}.".startswith(f"{each}.") for each in given)
-        return f"--{name}" if is_flag else layer_with(self.layers, name).locate(name)
+        return any(f"{each}.".startswith(f"{name}.") or f"{name}.".startswith(f"{each}.") for each in given)
 
     @cached_property
     def values(self) -> Values:

@@ -31,6 +31,11 @@ class RandomDataModule(PerceiverDataModule):
         check_positive(num_examples=num_examples)
         self.num_examples = num_examples
 
+    @property
+    def num_train_examples(self) -> int | None:
+        """Number of training examples."""
+        return self.num_examples
+
     def setup(self, stage: str | None = None) -> None:
         module = cast(LitPerceiver, self.trainer.lightning_module if self.trainer else None)
         if module is None:

@@ -176,6 +176,11 @@ class TableDataModule(Classes, PerceiverDataModule):
         if self.target != target:
             raise UserError(f"target={self.target}: must be {target!r} for the labels that the task needs")
 
+    @property
+    def num_train_examples(self) -> int | None:
+        """Number of rows of the training data."""
+        return len(self.train_labels) if "train" in self.tables.splits else None
+
     def description(self) -> dict[str, Any]:
         """Describe the data for prediction, as plain data that is stored in checkpoints."""
         return {"columns": asdict(self.columns)}

@@ -167,6 +167,11 @@ class ImageDataModule(Classes, PerceiverDataModule):
         return self.splits.images["train"].labels
 
     @property
+    def num_train_examples(self) -> int | None:
+        """Number of training images."""
+        return len(self.train_labels) if "train" in self.splits.images else None
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the model's input images."""
         if self._image_size is not None:

@@ -124,6 +124,14 @@ class PerceiverDataModule(LightningDataModule):
         examples = len(self.split_datasets.get("train", ()))
         return {"batch_size": self.batch_size, "num_replicas": self.num_replicas, "examples": examples}
 
+    @property
+    def num_train_examples(self) -> int | None:
+        """Number of training examples, which :meth:`setup` loads if necessary; None: unknown, as with streaming."""
+        if not self.split_datasets:
+            self.prepare_data()
+            self.setup("fit")
+        return len(self.split_datasets["train"]) if "train" in self.split_datasets else None
+
     def val_dataloader(self) -> DataLoader:
         """Create the loader of the validation data, in order.
 

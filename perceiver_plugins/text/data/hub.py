@@ -141,6 +141,11 @@ class HubTextDataModule(HubText, TextDataModule):
         self.notes += self.splits.notes
         return loaded
 
+    @property
+    def num_train_examples(self) -> int | None:
+        """Number of training examples; None: unknown, with streaming."""
+        return None if self.streaming else super().num_train_examples
+
     def prepare_data(self) -> None:
         if not self.streaming:
             super().prepare_data()

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
+
 from perceiver_plugins.sdk.data.files import Row
 from perceiver_plugins.sdk.data.prepared_folder import reuse_folder
 from perceiver_plugins.text.data.labelled import LABEL_FACTS, LabelledDocuments, open_documents, prepare_labelled
@@ -113,6 +115,23 @@ class LabelledTextDataModule(DocumentDataModule):
     def target_std(self) -> list[float]:
         """target=number: standard deviation of each target in the training data."""
         return list(self._fact("target_std"))
+
+    @property
+    def num_train_examples(self) -> int | None:
+        """Number of training texts; None: there is no training data."""
+        return len(self._train_lengths) or None
+
+    @property
+    def mean_train_length(self) -> float | None:
+        """Mean number of tokens of the training texts, each cut to max_seq_len; None: there is no training data."""
+        lengths = self._train_lengths
+        return float(np.minimum(lengths, self.max_seq_len).mean()) if len(lengths) else None
+
+    @cached_property
+    def _train_lengths(self) -> np.ndarray:
+        """Number of tokens of each training text, (texts,)."""
+        self.prepare_data()
+        return np.diff(open_documents(self.folder, "train").starts)
 
     def _fact(self, name: str) -> Any:
         if name not in self._facts:

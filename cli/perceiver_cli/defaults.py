@@ -32,19 +32,33 @@ def check_defaults(parser: Parser, run: Run) -> None:
         PluginError: if a default is not a flag; the message names the spec.
     """
     assert run.task is not None
-    names = parser.names()
     for section, kind in (("task", "task"), ("model", "model"), ("data", "data")):
         name = name_of(run.values, section)
         entry = registry().find(kind, name) if name else None
-        if entry is None:
-            continue
-        defaults = _defaults(entry)
-        for key in flatten(defaults, parser.leaves()):
-            if key not in names and _applies(key, entry, defaults, run, names):
-                raise PluginError(
-                    f"{NOUNS[kind]} {entry.name!r} ({entry.plugin}): unknown key {key!r} in its defaults ("
-                    f"{suggest_name(key, names, 'perceiver describe NAME lists the fields')})"
-                )
+        if entry is not None:
+            check_keys(parser, run, entry, _defaults(entry), "its defaults")
+
+
+def check_keys(parser: Parser, run: Run, entry: Entry[Any], defaults: Values, noun: str) -> None:
+    """Check that defaults are flags, as in :func:`check_defaults`.
+
+    Args:
+        parser: the parser of the run's flags.
+        run: the run.
+        entry: the registered object that has the defaults.
+        defaults: nested values.
+        noun: what contains the defaults: "its defaults".
+
+    Raises:
+        PluginError: if a default is not a flag.
+    """
+    names = parser.names()
+    for key in flatten(defaults, parser.leaves()):
+        if key not in names and _applies(key, entry, defaults, run, names):
+            raise PluginError(
+                f"{NOUNS[entry.kind]} {entry.name!r} ({entry.plugin}): unknown key {key!r} in {noun} ("
+                f"{suggest_name(key, names, 'perceiver describe NAME lists the fields')})"
+            )
 
 
 def _defaults(entry: Entry[Any]) -> Values:

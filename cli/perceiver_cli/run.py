@@ -20,7 +20,7 @@ from perceiver_cli.checkpoints import LastCheckpoint
 from perceiver_cli.data_modules import data_class
 from perceiver_cli.defaults import check_defaults
 from perceiver_cli.errors import INTERRUPTED, TERMINATED, InterruptedRunError
-from perceiver_cli.flags import build_parser, print_help
+from perceiver_cli.flags import Parser, build_parser, print_help
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.library_warnings import as_note
 from perceiver_cli.lightning_messages import quiet
@@ -34,6 +34,7 @@ from perceiver_cli.record import as_plain
 from perceiver_cli.report import report
 from perceiver_cli.restored_state import RestoredState, check_training_state
 from perceiver_cli.run_config import Run, read_run
+from perceiver_cli.sized_defaults import apply_sized_defaults
 from perceiver_cli.trainer import create_trainer, default_precision, find_device
 from perceiver_cli.validation import WORDS, validate
 from perceiver_cli.values import Values
@@ -74,10 +75,10 @@ def run(command: str, argv: Sequence[str]) -> None:
             with _wrong_use():
                 predict(chosen, values, find_device(values["trainer"]))
             return
-        parts = _create_parts(command, chosen, values)
+        parts = _create_parts(command, parser, chosen, values)
     if parts is not None:
         with _named_flags(values):
-            fit(parts, chosen) if command == "fit" else evaluate(command, parts, chosen)
+            fit(parts) if command == "fit" else evaluate(command, parts)
 
 
 class RunParts(NamedTuple):
@@ -88,34 +89,43 @@ class RunParts(NamedTuple):
         module: the task's Lightning module.
         datamodule: the data module.
         values: the values of the run.
+        chosen: the run.
+        sized: line about the defaults by the size of the data; "" without such defaults.
     """
 
     trainer: Trainer
     module: Any
     datamodule: LightningDataModule
     values: Values
+    chosen: Run
+    sized: str
 
 
-def _create_parts(command: str, chosen: Run, values: Values) -> RunParts | None:
+def _create_parts(command: str, parser: Parser, chosen: Run, values: Values) -> RunParts | None:
     """Create the objects of a run; with ``--print_config`` print its values instead."""
     with _named_flags(values), _wrong_use():
         seed_everything(values["seed_everything"], workers=True, verbose=False)
         datamodule = _create_data(command, chosen, values)
         fill_in_links(values, datamodule)
+        sized = ""
+        if command == "fit" and chosen.checkpoint is None:
+            chosen, sized = apply_sized_defaults(parser, chosen, values, datamodule)
         values["trainer"]["precision"] = values["trainer"]["precision"] or default_precision(values["trainer"])
         if chosen.print_config:
+            if sized:
+                note(f"perceiver: {sized}")
             print(yaml.safe_dump(_saved(values), sort_keys=False), end="")
             return None
         with explained_mismatches(values, datamodule, chosen.locate, runs_model=False):
             module = _create_module(chosen, values)
         module.check_data(datamodule)
         trainer = create_trainer(command, values, chosen, _saved(values))
-    return RunParts(trainer, module, datamodule, values)
+    return RunParts(trainer, module, datamodule, values, chosen, sized)
 
 
-def fit(parts: RunParts, chosen: Run) -> None:
+def fit(parts: RunParts) -> None:
     """Train a model, and report its results and checkpoints."""
-    trainer = parts.trainer
+    trainer, chosen = parts.trainer, parts.chosen
     last, resumed_step = _find_callback(trainer, LastCheckpoint), None
     if chosen.checkpoint is not None:
         assert chosen.loaded is not None
@@ -125,6 +135,7 @@ def fit(parts: RunParts, chosen: Run) -> None:
     explained = explained_mismatches(
         parts.values, parts.datamodule, chosen.locate, has_run=lambda: trainer.global_step > 0
     )
+    _print(parts.sized)
     with _explained_failures(trainer, last), explained, quiet():
         trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
     _report(trainer, last, resumed_step)
@@ -162,6 +173,12 @@ def _last_finite_state(last: LastCheckpoint | None, trainer: Trainer) -> str:
 
 
 @rank_zero_only
+def _print(line: str) -> None:
+    if line:
+        print(line, flush=True)  # before the progress of training
+
+
+@rank_zero_only
 def _report(trainer: Trainer, last: LastCheckpoint | None, resumed_step: int | None) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         print("\nTrial run: nothing was saved.")
@@ -171,8 +188,9 @@ def _report(trainer: Trainer, last: LastCheckpoint | None, resumed_step: int | N
         print(line)
 
 
-def evaluate(command: str, parts: RunParts, chosen: Run) -> None:
+def evaluate(command: str, parts: RunParts) -> None:
     """Compute the metrics of a model on the validation or test data; Lightning prints them."""
+    chosen = parts.chosen
     run_loop = parts.trainer.validate if command == "validate" else parts.trainer.test
     if chosen.loaded is not None:
         with chosen.loaded.description.loading(chosen.loaded.path), readable(chosen.loaded.path):

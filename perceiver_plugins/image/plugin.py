@@ -61,6 +61,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reader=f"{PLUGIN}.reading:ImageReader",
             data_options=("image_size", "num_channels", "mean", "std", "crop_pct", "bit_depth"),
             example={f"model.encoder.{field}": value for field, value in (example | {"num_channels": 1}).items()},
+            size_rule=f"{PLUGIN}.sizing:size_rule",
         )
         for name, (prefix, summary, links, example) in ADAPTERS.items()
     ]
@@ -130,8 +131,16 @@ def perceiver_data() -> list[DataSpec]:
         "model.encoder.patch_size": 4,
         "model.encoder.max_resolution": [8, 8],
         "model.encoder.num_frequency_bands": 8,
+        "trainer.max_epochs": 20,
     }
-    defaults = {"digits": digits, "mnist": small, "fashion-mnist": small, "cifar10": small}
+    large = {"trainer.max_epochs": 20}
+    defaults: dict[str, dict[str, Any]] = {
+        "digits": digits,
+        "mnist": small,
+        "fashion-mnist": small,
+        "cifar10": small,
+        "imagenet": large,
+    }
     return [
         DataSpec(
             name=name,

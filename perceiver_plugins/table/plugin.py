@@ -23,6 +23,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reader=f"{PLUGIN}.reading:TableReader",
             data_options=("feature_columns",),
             example={"model.encoder.num_features": 5, "model.encoder.num_input_channels": 16},
+            size_rule=f"{PLUGIN}.sizing:size_rule",
         )
     ]
 

@@ -27,6 +27,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
                 "model.encoder.max_seq_len": 12,
                 "model.encoder.num_input_channels": 16,
             },
+            size_rule="perceiver_plugins.text.sizing:size_rule",
         ),
         AdapterSpec(
             name="text",
@@ -155,7 +156,7 @@ def perceiver_data() -> list[DataSpec]:
     large = {"trainer.val_check_interval": 1000}
     defaults = {
         "python-docs": embedded,
-        "languages": {"data.max_seq_len": 64},
+        "languages": {"data.max_seq_len": 64, "trainer.max_epochs": 10},
         "python-code": {"data.max_seq_len": 128},
         "text-files": {},
     }

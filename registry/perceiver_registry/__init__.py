@@ -11,6 +11,7 @@ from perceiver_registry.migrations import Migration
 from perceiver_registry.params import load_params, load_pretrained
 from perceiver_registry.plugins import INTERFACE_VERSION, LoadedPlugin, Plugin
 from perceiver_registry.registry import Entry, Registry, registry
+from perceiver_registry.sizing import SizedDefaults
 from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, TaskSpec
 from perceiver_registry.zoo import create_model, from_hugging_face, list_models, load_model, to_hugging_face
 
@@ -31,6 +32,7 @@ __all__ = [
     "Plugin",
     "PluginError",
     "Registry",
+    "SizedDefaults",
     "TaskSpec",
     "UnknownNameError",
     "UserError",

@@ -139,6 +139,8 @@ class AdapterSpec(_Checked):
         data_options: input adapters: options of the data module that its weights depend on (``("tokenizer",)``).
             They are copied from the checkpoint when a model is initialised from a pretrained encoder.
         example: values by dotted flag of a small configuration (``{"model.encoder.vocab_size": 40}``), for tests.
+        size_rule: input adapters: import path of a function that chooses defaults by the size of the data
+            (:data:`~perceiver_registry.sizing.SizeRule`), or None.
     """
 
     name: Name
@@ -152,6 +154,7 @@ class AdapterSpec(_Checked):
     reader: ImportPath | None = None
     data_options: Names = ()
     example: Mapping[str, Any] = field(default_factory=dict)
+    size_rule: ImportPath | None = None
 
     @property
     def import_paths(self) -> Names:

@@ -1,0 +1,37 @@
+"""Defaults for texts by the number of training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perceiver_plugins.sdk.sizing import describe_size, scaled_epochs
+from perceiver_registry import SizedDefaults
+
+TASKS = ("text-classification", "classification", "regression")
+"""Tasks that have a rule."""
+
+
+def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDefaults | None:
+    """Return the defaults for texts with a class or numbers; None for other tasks and data of unknown size.
+
+    Args:
+        datamodule: the data module.
+        task: name of the task.
+        values: values of the run by dotted flag.
+    """
+    num_examples = getattr(datamodule, "num_train_examples", None) if task in TASKS else None
+    if not num_examples:
+        return None
+    return SizedDefaults(describe_size(num_examples, "text", datamodule), text_defaults(num_examples))
+
+
+def text_defaults(num_examples: int) -> dict[str, Any]:
+    """Return the defaults for texts.
+
+    The figures are chosen with ``python -m benchmarks own-data``.
+
+    Args:
+        num_examples: number of training texts.
+    """
+    return {"trainer.max_epochs": scaled_epochs(num_examples, 128_000, 3, 40)}

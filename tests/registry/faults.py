@@ -23,7 +23,7 @@ from perceiver_core import (
 from perceiver_core.config import require_positive
 from perceiver_plugins.sdk.data import PadCollator
 from perceiver_plugins.sdk.prediction.reader import Reader
-from perceiver_registry import AdapterSpec
+from perceiver_registry import AdapterSpec, SizedDefaults
 
 # Valid adapters
 
@@ -167,9 +167,30 @@ FRAMES = AdapterSpec(
     reads=("frames", "attention_mask"),
     reader="faults:FramesReader",
     example={"model.encoder.num_bins": 3},
+    size_rule="faults:frames_rule",
 )
 NOTES = AdapterSpec("notes", "input", "faults:Notes", "faults:NotesEncoderConfig", "a melody", reads=("notes",))
 CHORDS = AdapterSpec("chords", "output", "faults:Chords", "faults:ChordsDecoderConfig", "chords", tasks=("harmony",))
+
+
+def frames_rule(datamodule, task, values):
+    """Size rule with a default for data of unknown size."""
+    return SizedDefaults("unknown number of recordings", {"model.encoder.max_frames": 7, "trainer.max_epochs": 3})
+
+
+def failing_rule(datamodule, task, values):
+    """Size rule that expects an attribute."""
+    return frames_rule(datamodule.num_train_examples, task, values)
+
+
+def misspelt_rule(datamodule, task, values):
+    """Size rule with the default of a field that does not exist."""
+    return SizedDefaults("unknown number of recordings", {"model.encoder.max_frame": 7})
+
+
+def data_rule(datamodule, task, values):
+    """Size rule with the default of an option of the data."""
+    return SizedDefaults("unknown number of recordings", {"data.batch_size": 7})
 
 
 class FramesReader(Reader):
@@ -519,6 +540,9 @@ FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("reader_is_valid", _changed(FRAMES, reader="faults:Frames"), "no method 'expand'"),
     ("reader_fits_adapter", _changed(FRAMES, reader="faults:UnpaddedReader"), "stack expects each tensor"),
     ("reader_fits_adapter", _changed(FRAMES, reader="faults:UnmaskedReader"), "KeyError: 'attention_mask'"),
+    ("size_rule_is_valid", _changed(FRAMES, size_rule="faults:failing_rule"), "fails: AttributeError"),
+    ("size_rule_is_valid", _changed(FRAMES, size_rule="faults:misspelt_rule"), "'model.encoder.max_frame' is not a"),
+    ("size_rule_is_valid", _changed(FRAMES, size_rule="faults:data_rule"), "'data.batch_size' cannot depend on"),
     ("linked_fields_exist", _changed(FRAMES, links={"bins": "num_bins"}), "'bins' is not a field"),
     ("example_builds_config", _changed(FRAMES, example={"model.encoder.bins": 3}), "'model.encoder.bins'"),
     ("example_builds_config", _changed(FRAMES, example={"num_bins": 3}), "flags begin with 'model.encoder.'"),

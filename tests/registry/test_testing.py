@@ -36,7 +36,13 @@ def test_valid_adapters_pass(spec):
 
 
 def test_only_inapplicable_checks_are_skipped():
-    inapplicable = {"reader_is_valid", "reader_fits_adapter", "padding_is_ignored", "supports_local_init"}
+    inapplicable = {
+        "reader_is_valid",
+        "size_rule_is_valid",
+        "reader_fits_adapter",
+        "padding_is_ignored",
+        "supports_local_init",
+    }
     for spec, skipped in ((faults.FRAMES, set()), (faults.NOTES, inapplicable), (faults.CHORDS, set())):
         checks = adapter_checks(spec, skip=SLOW)
         assert {check.name for check in checks if isinstance(check.outcome, SkipTest)} == skipped

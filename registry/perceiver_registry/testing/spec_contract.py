@@ -14,6 +14,7 @@ import yaml
 from perceiver_core import DecoderConfig, EncoderConfig, InputAdapter, OutputAdapter, QueryProvider
 from perceiver_registry.configs import create_config
 from perceiver_registry.import_paths import resolve_import_path
+from perceiver_registry.sizing import problem_of_sized_defaults
 from perceiver_registry.testing.checks import Contract, expect, expect_none
 from perceiver_registry.testing.subjects import AdapterSubject
 
@@ -22,7 +23,7 @@ CONTRACT = Contract()
 BASES: dict[str, tuple[type, type]] = {"input": (InputAdapter, EncoderConfig), "output": (OutputAdapter, DecoderConfig)}
 """Base classes of adapter and config, by kind."""
 
-IMPORT_PATH_FIELDS = ("adapter", "config", "reader")
+IMPORT_PATH_FIELDS = ("adapter", "config", "reader", "size_rule")
 
 
 @CONTRACT.check()
@@ -93,6 +94,29 @@ def reader_is_valid(subject: AdapterSubject) -> None:
         inspect.signature(reader).bind({}, None)
     except TypeError as error:
         raise AssertionError(f"{reader.__name__}(data, input_adapter) cannot be called: {error}") from error
+
+
+@CONTRACT.check(kind="input", needs=["classes_match_kind"])
+def size_rule_is_valid(subject: AdapterSubject) -> None:
+    """A size rule is a function of a data module, the name of a task and the values of a run. For data of unknown size
+    and any task, it returns None or `SizedDefaults`, whose flags `model.encoder.FIELD` name fields of the config."""
+    if subject.spec.size_rule is None:
+        raise SkipTest("the spec has no size_rule")
+    call = f"size_rule={subject.spec.size_rule!r} of data without attributes"
+    try:
+        found = resolve_import_path(subject.spec.size_rule)(object(), "any-task", {})
+    except Exception as error:
+        raise AssertionError(f"{call} fails: {type(error).__name__}: {error}") from error
+    if found is None:
+        return
+    problem = problem_of_sized_defaults(found)
+    expect(problem is None, f"{call}: {problem}")
+    known = {f"{subject.section}{field.name}" for field in fields(subject.config_type)}
+    expect_none(
+        f"{call}: {flag!r} is not a field of {subject.config_type.__name__}"
+        for flag in found.defaults
+        if flag.startswith(subject.section) and flag not in known
+    )
 
 
 @CONTRACT.check(needs=["classes_match_kind"])

@@ -105,7 +105,7 @@ def build_parser(command: str, run: Run) -> Parser:
     parser = Parser(
         prog=f"perceiver {command}",
         usage=f"perceiver {command} {inputs}[--flag=value ...]",
-        description="Precedence: flags, config files, the checkpoint, then the defaults shown here.",
+        description=_precedence(command, run),
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -129,6 +129,13 @@ def build_parser(command: str, run: Run) -> Parser:
     parser.add_class_arguments(Trainer, "trainer", instantiate=False)
     parser.hide_own_classes()
     return parser
+
+
+def _precedence(command: str, run: Run) -> str:
+    adapter = name_of(run.values, "model.encoder") if command == "fit" and run.checkpoint is None else None
+    is_sized = adapter is not None and registry().get("input", adapter).spec.size_rule is not None
+    note = " (some of the task's are chosen by the size of the data, and printed when training starts)"
+    return f"Precedence: flags, config files, the checkpoint, then the defaults shown here{note if is_sized else ''}."
 
 
 def _add_flags_of_prediction(parser: Parser, run: Run) -> None:

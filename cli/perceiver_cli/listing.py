@@ -168,6 +168,7 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
         "defaults",
         "links",
         "reader",
+        "size_rule",
         "predictor",
         "format",
         "num_parameters",

@@ -206,3 +206,13 @@ def test_rules_have_no_defaults_for_data_of_unknown_size(name):
 def test_demonstration_data_has_its_own_defaults(flags, configure, monkeypatch):
     monkeypatch.setattr(sizing, "text_defaults", TEXT_DEFAULTS)
     assert configure(*flags)[1] == set()
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_sized"),
+    [(["--data=text-files"], True), (["--data=text-files", "--model.encoder=composite"], False)],
+)
+def test_help_mentions_defaults_by_size(flags, is_sized, perceiver):
+    shown = perceiver("fit", "--task=classification", "--model.encoder=text", *flags, "--help")
+    assert shown.code == 0, shown.err
+    assert ("chosen by the size of the data" in " ".join(shown.out.split())) is is_sized

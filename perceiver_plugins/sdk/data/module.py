@@ -77,6 +77,9 @@ class PerceiverDataModule(LightningDataModule):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.known: Mapping[str, Any] = {}
         """Class names and statistics of a trained model, for evaluation without its training data."""
+        self.inherited: Mapping[str, Any] = {}
+        """Description of the data of the model that the run resumes, evaluates or starts from. What is fitted to the
+        training data and belongs to the weights, such as a trained tokenizer, is taken from it."""
         self.split_datasets: dict[str, Any] = {}
         """Datasets of "train", "validation" and "test", if they exist."""
 

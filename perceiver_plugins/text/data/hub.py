@@ -27,6 +27,7 @@ from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModul
 from perceiver_plugins.text.data.prepared import Tokens, split_documents, write_documents
 from perceiver_plugins.text.data.splits import Splits, file_states, open_splits
 from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader, fingerprint
+from perceiver_plugins.text.tokenizer_training import MAX_CHARACTERS
 from perceiver_registry.errors import UserError
 
 
@@ -130,6 +131,27 @@ class HubTextDataModule(HubText, TextDataModule):
         self.stream_val_docs = stream_val_docs
         self._held_out: frozenset[bytes] = frozenset()
 
+    def cache_key(self) -> dict[str, Any]:
+        # of the trained tokenizer, as streamed text is not prepared
+        streamed = {"stream_val_docs": self.stream_val_docs} if self.streaming else {}
+        return {**super().cache_key(), **streamed}
+
+    def training_documents(self, work: Path) -> Iterable[Piece]:
+        return self._streamed_documents() if self.streaming else super().training_documents(work)
+
+    def _streamed_documents(self) -> Iterator[Piece]:
+        """Yield the beginning of the training data, without the documents that are held out."""
+        _, held_out = self._validation_head()
+        source, column = self.splits.stream(self.train_split)
+        size = 0
+        for row in source:
+            text = row.get(column)
+            if size >= MAX_CHARACTERS:
+                return
+            if text and fingerprint(text) not in held_out:
+                size += len(text)
+                yield Piece(text)
+
     def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
         loaded = {"train": self.splits.load(self.train_split, work)}
         if validation := self._evaluation_split(self.val_split, "validation"):
@@ -154,6 +176,13 @@ class HubTextDataModule(HubText, TextDataModule):
         if not self.streaming:
             super().setup(stage)
             return
+        head, self._held_out = self._validation_head()
+        self.split_datasets["validation"] = self.chunks(self._encode(head), train=False)
+        if test := self._evaluation_split(self.test_split, "test"):
+            self.split_datasets["test"] = self.chunks(self._encode(self._head(test)), train=False)
+
+    def _validation_head(self) -> tuple[list[str], frozenset[bytes]]:
+        """Return the validation documents of a stream, and the fingerprints of those that are held out of training."""
         validation = self._evaluation_split(self.val_split, "validation")
         head = self._head(validation or self.train_split)
         if validation is None and len(head) < self.stream_val_docs:
@@ -161,10 +190,7 @@ class HubTextDataModule(HubText, TextDataModule):
                 f"stream_val_docs={self.stream_val_docs}: would hold out all {len(head)} documents of {self.dataset} "
                 "(pass a smaller number, or leave out streaming)"
             )
-        self._held_out = frozenset() if validation else frozenset(map(fingerprint, head))
-        self.split_datasets["validation"] = self.chunks(self._encode(head), train=False)
-        if test := self._evaluation_split(self.test_split, "test"):
-            self.split_datasets["test"] = self.chunks(self._encode(self._head(test)), train=False)
+        return head, frozenset() if validation else frozenset(map(fingerprint, head))
 
     def _head(self, split: str) -> list[str]:
         source, column = self.splits.stream(split)

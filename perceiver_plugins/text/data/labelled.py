@@ -67,23 +67,10 @@ def prepare_labelled(
     Raises:
         DataError: If a row is invalid or a split is empty.
     """
-    schema = pa.schema({"text": pa.large_string(), "labels": labels.stored})
 
     def make(work: Path, result: Path) -> list[str]:
-        documents, notes = {}, []
         with quiet_datasets():
-            splits = load()
-            if "train" not in splits:
-                labels.recall(known or {})
-            for split, rows in splits.items():
-                left_out = LeftOut()
-                texts = _documents(rows, labels, split, left_out)
-                documents[split] = write_documents(work / f"{split}.arrow", texts, schema)
-                notes += left_out.lines(split)
-                if split == "train":
-                    labels.learn()
-        if "validation" not in documents and "train" in documents:
-            documents["train"], documents["validation"] = hold_out(documents["train"], val_fraction)
+            documents, notes = load_labelled(work, load(), labels, val_fraction, known)
         features = {"input_ids": datasets.Sequence(datasets.Value(np.dtype(encoder.dtype).name))}
         features["labels"] = labels.feature
         for split, part in documents.items():
@@ -101,6 +88,44 @@ def prepare_labelled(
         return notes
 
     make_folder(folder, make)
+
+
+def load_labelled(
+    work: Path,
+    splits: Mapping[str, Iterable[Row]],
+    labels: Labels,
+    val_fraction: float | None,
+    known: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, datasets.Dataset], list[str]]:
+    """Parse the rows of splits into documents, columns ``text`` and ``labels``.
+
+    Args:
+        work: Folder for temporary files.
+        splits: The rows of each split, "train" first.
+        labels: Parses the labels.
+        val_fraction: Fraction of the training data to hold out if there is no validation split; None: hold none out.
+        known: Facts about the labels of the model, for use without training data.
+
+    Returns:
+        The documents of each split, and notes on rows that are left out.
+
+    Raises:
+        DataError: If a row is invalid or a split is empty.
+    """
+    schema = pa.schema({"text": pa.large_string(), "labels": labels.stored})
+    documents, notes = {}, []
+    if "train" not in splits:
+        labels.recall(known or {})
+    for split, rows in splits.items():
+        left_out = LeftOut()
+        texts = _documents(rows, labels, split, left_out)
+        documents[split] = write_documents(work / f"{split}.arrow", texts, schema)
+        notes += left_out.lines(split)
+        if split == "train":
+            labels.learn()
+    if val_fraction is not None and "validation" not in documents and "train" in documents:
+        documents["train"], documents["validation"] = hold_out(documents["train"], val_fraction)
+    return documents, notes
 
 
 def _documents(rows: Iterable[Row], labels: Labels, split: str, left_out: LeftOut) -> Iterator[tuple[str, Any]]:

@@ -6,15 +6,23 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from perceiver_plugins.sdk.data.files import Row
+from perceiver_plugins.sdk.data.files import Piece, Row
 from perceiver_plugins.sdk.data.prepared_folder import reuse_folder
-from perceiver_plugins.text.data.labelled import LABEL_FACTS, LabelledDocuments, open_documents, prepare_labelled
+from perceiver_plugins.text.data.labelled import (
+    LABEL_FACTS,
+    LabelledDocuments,
+    load_labelled,
+    open_documents,
+    prepare_labelled,
+)
 from perceiver_plugins.text.data.labels import Labels, LabelTarget, make_labels
 from perceiver_plugins.text.data.module import DocumentDataModule
+from perceiver_plugins.text.data.prepared import quiet_datasets
 from perceiver_registry.errors import UserError
 
 
@@ -163,6 +171,15 @@ class LabelledTextDataModule(DocumentDataModule):
                 self.preproc_batch_size,
                 self.known_facts,
             )
+
+    def training_documents(self, work: Path) -> Iterable[Piece]:
+        with quiet_datasets():
+            splits = self.load_rows()
+            train = {split: rows for split, rows in splits.items() if split == "train"}
+            fraction = None if "validation" in splits else self.val_fraction
+            labels = self.new_labels(self.given_label_names())
+            documents, _ = load_labelled(work, train, labels, fraction, self.known_facts)
+            return self._training_sample(documents.get("train"))
 
     def open_dataset(self, split: str) -> LabelledDocuments:
         prefix, suffix = self.encoder.prefix, self.encoder.suffix

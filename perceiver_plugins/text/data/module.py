@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Literal
 import datasets
 from transformers import PreTrainedTokenizerBase
 
+from perceiver_plugins.sdk.data.files import Piece
 from perceiver_plugins.sdk.data.loading import BatchDataset
 from perceiver_plugins.sdk.data.module import PerceiverDataModule, check_positive
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.masking import Masker
@@ -22,8 +24,10 @@ from perceiver_plugins.text.data.prepared import (
     cache_root,
     open_split,
     prepare,
+    quiet_datasets,
 )
 from perceiver_plugins.text.data.targets import TargetRedirect
+from perceiver_plugins.text.tokenizer_training import TokenizerTraining, sample_pieces
 from perceiver_plugins.text.tokenizers import (
     PERCEIVER_TOKENIZER,
     load_tokenizer,
@@ -42,11 +46,14 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
     - ``attention_mask`` (b, m), int64, 1 at tokens and 0 at padding;
     - ``labels``, whose shape depends on the target.
 
-    Subclasses implement :meth:`source_key`, :meth:`cache_key`, :meth:`prepare_split_files` and :meth:`open_dataset`.
+    Subclasses implement :meth:`source_key`, :meth:`cache_key`, :meth:`prepare_split_files`, :meth:`open_dataset` and
+    :meth:`training_documents`.
 
     Args:
-        tokenizer: ``deepmind/language-perceiver`` (UTF-8 bytes, no download), or any tokenizer: a hub id or a folder.
+        tokenizer: ``deepmind/language-perceiver`` (UTF-8 bytes, no download); ``train:bpe``, ``train:unigram`` or
+            ``train:word``, which train a tokenizer on the training texts; or any tokenizer: a hub id or a folder.
             Masked text needs a mask token. In Python, a tokenizer object is accepted as well.
+        vocab_size: Size of the vocabulary of a tokenizer that is trained, at most, special tokens included; null: 8000.
         max_seq_len: Tokens per example, at most.
         truncation_side: Side on which a document of more than max_seq_len tokens is cut, with labels and in prediction:
             right (use its beginning) or left (use its end).
@@ -81,6 +88,7 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
     def __init__(
         self,
         tokenizer: str = PERCEIVER_TOKENIZER,
+        vocab_size: int | None = None,
         max_seq_len: int = 256,
         truncation_side: Literal["left", "right"] = "right",
         random_train_shift: bool = False,
@@ -118,6 +126,7 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
         self.preproc_batch_size = preproc_batch_size
         self.cache_dir = cache_dir
         self._tokenizer = tokenizer
+        self._training = TokenizerTraining.from_options(tokenizer, vocab_size)
         self._padding_side = padding_side
         self._is_prepared = False
 
@@ -139,6 +148,14 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
     def open_dataset(self, split: str) -> BatchDataset:
         """Create the dataset of a split from the files in :attr:`folder`."""
 
+    def training_documents(self, work: Path) -> Iterable[Piece]:
+        """Return the documents of the training split, or their pieces, to train a tokenizer on.
+
+        Args:
+            work: Folder for temporary files, which is removed afterwards.
+        """
+        raise UserError(f"tokenizer={self._tokenizer}: {type(self).__name__} cannot train a tokenizer (name another)")
+
     def check_target(self, target: str) -> None:
         """Raise UserError unless the data has labels for a target."""
         if target not in self.targets:
@@ -154,10 +171,24 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, loaded at first use."""
+        """The tokenizer, loaded or trained at first use.
+
+        A tokenizer to train is not trained again if :attr:`inherited` has the tokenizer of a model.
+        """
         if isinstance(self._tokenizer, PreTrainedTokenizerBase):
             return self._tokenizer
-        return load_tokenizer(self._tokenizer)
+        if self._training is None:
+            return load_tokenizer(self._tokenizer)
+        if stored := self.inherited.get("tokenizer"):
+            return self._training.restore(stored)
+        key = {"source": self.source_key(), "training": self._training.key(), **self.cache_key()}
+        folder = cache_folder(cache_root(self.cache_dir), "tokenizer", key)
+        return self._training.train_in(folder, self.training_documents)
+
+    def _training_sample(self, documents: datasets.Dataset | None) -> Iterable[Piece]:
+        if documents is None:
+            raise DataError(f"tokenizer={self._tokenizer}: no training data (name the data to train on)")
+        return sample_pieces(documents)
 
     @property
     def vocab_size(self) -> int:
@@ -272,6 +303,10 @@ class TextDataModule(DocumentDataModule):
             ``last``.
         """
 
+    def training_documents(self, work: Path) -> Iterable[Piece]:
+        with quiet_datasets():
+            return self._training_sample(self.load_documents(work).get("train"))
+
     @cached_property
     def encoder(self) -> DocumentEncoder:
         """Encoder of documents."""
@@ -298,7 +333,10 @@ class TextDataModule(DocumentDataModule):
     def prepare_split_files(self) -> None:
         mask_token_id(self.tokenizer)  # refuse a tokenizer without a mask token before tokenizing
         workers, batch_size = self.preproc_workers, self.preproc_batch_size
-        prepare(self.folder, self.load_documents, self.encoder, workers, batch_size, lambda: self.notes)
+        prepare(self.folder, self.load_documents, self.encoder, workers, batch_size, self._distinct_notes)
+
+    def _distinct_notes(self) -> list[str]:
+        return list(dict.fromkeys(self.notes))  # the training of a tokenizer loads the documents as well
 
     def open_dataset(self, split: str) -> MaskedChunks:
         return self.chunks(open_split(self.folder, split), train=split == "train")

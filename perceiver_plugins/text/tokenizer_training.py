@@ -1,0 +1,286 @@
+"""Training of tokenizers on the texts of a data module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from pytorch_lightning.utilities import rank_zero_info
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from perceiver_plugins.sdk.data.files import Piece
+from perceiver_plugins.sdk.data.prepared_folder import make_folder
+from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.text.tokenizers import deserialize_tokenizer, serialize_tokenizer
+from perceiver_registry.errors import UserError
+
+PREFIX = "train:"
+"""Prefix of the option ``tokenizer`` that asks for a trained tokenizer."""
+
+NAMES = "train:bpe, train:unigram or train:word"
+"""Values of the option ``tokenizer`` that ask for a trained tokenizer, for messages."""
+
+VOCAB_SIZE = 8000
+"""Default size of a trained vocabulary; arbitrary."""
+
+MAX_CHARACTERS = 10**8
+"""Characters of text to train on, at most; arbitrary. Training takes about a minute per 100 million characters."""
+
+FILE = "tokenizer.json"
+"""File of a prepared folder with the trained tokenizer."""
+
+VERSION = 1
+"""Version of the training, part of the cache key: increase it when the tokenizers change."""
+
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+    "bos_token": "[BOS]",
+    "eos_token": "[EOS]",
+}
+"""Special tokens of all trained tokenizers, which have the ids 0, 1, ... in this order."""
+
+MIN_FREQUENCY = 2
+"""Fewest occurrences of a word or merge that becomes a token. Rarer words are [UNK], which is learned from them."""
+
+PIECES = Regex(
+    r" ?[\p{L}\p{M}\x{200C}\x{200D}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}\x{200C}\x{200D}]+|\s+(?!\S)|\s+",
+)
+"""Runs of letters, of digits, of punctuation, each with the space before it, and of white space. As in GPT-2, but with
+combining marks and joiners as letters, which many scripts need, and without the English contractions."""
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+WORDS = Regex(rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\w\x{{200C}}\x{{200D}}])+|[^\w\s\x{{200C}}\x{{200D}}]")
+"""Words, and single characters of punctuation and of scripts without spaces between words."""
+
+_PENALTY = 1e-4
+"""Difference between the scores that Hugging Face's trainer gives, in random order, to the characters it has to add."""
+
+
+@dataclass(frozen=True)
+class TokenizerTraining:
+    """Tokenizer that is trained on the training texts of a data module.
+
+    - ``bpe``: byte-level byte-pair encoding (Sennrich et al., 2016). Lossless: any text can be encoded and decoded.
+    - ``unigram``: unigram language model (Kudo, 2018). Characters that are not in the training texts become [UNK].
+    - ``word``: the most frequent lower-cased words (normalised to NFC), and punctuation. Other words become [UNK].
+
+    The same texts give the same tokenizer, on any number of cores.
+
+    Args:
+        kind: bpe, unigram or word.
+        vocab_size: Size of the vocabulary, at most, special tokens included.
+    """
+
+    kind: str
+    vocab_size: int = VOCAB_SIZE
+
+    def __post_init__(self) -> None:
+        if self.kind not in _BUILDERS:
+            raise UserError(f"tokenizer={self.name}: must be {NAMES}")
+        smallest = len(SPECIAL_TOKENS) + (256 if self.kind == "bpe" else 1)
+        if self.vocab_size < smallest:
+            bytes_ = "256 bytes and " if self.kind == "bpe" else ""
+            raise UserError(
+                f"vocab_size={self.vocab_size}: must be at least {smallest} with tokenizer={self.name} "
+                f"({bytes_}{len(SPECIAL_TOKENS)} special tokens are part of it)"
+            )
+
+    @classmethod
+    def from_options(cls, tokenizer: Any, vocab_size: int | None) -> TokenizerTraining | None:
+        """Create the training that a data module's options ask for, or return None if they name a tokenizer.
+
+        Raises:
+            UserError: If the kind is unknown, or the size is too small or without effect.
+        """
+        if isinstance(tokenizer, str) and tokenizer.startswith(PREFIX):
+            return cls(tokenizer.removeprefix(PREFIX), VOCAB_SIZE if vocab_size is None else vocab_size)
+        if vocab_size is not None:
+            raise UserError(
+                f"vocab_size={vocab_size}: only a tokenizer that is trained takes a size (pass tokenizer={NAMES}, or "
+                "leave it out)"
+            )
+        return None
+
+    @property
+    def name(self) -> str:
+        """Value of the option ``tokenizer``."""
+        return PREFIX + self.kind
+
+    def key(self) -> dict[str, Any]:
+        """Return plain data that identifies the training, as part of the key of a cache."""
+        return {"kind": self.kind, "vocab_size": self.vocab_size, "version": VERSION}
+
+    def restore(self, stored: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+        """Restore the tokenizer of a trained model, which replaces the training.
+
+        Args:
+            stored: Output of :func:`~perceiver_plugins.text.tokenizers.serialize_tokenizer`.
+
+        Raises:
+            UserError: If it is another tokenizer than the options ask for.
+        """
+        tokenizer = deserialize_tokenizer(dict(stored))
+        if stored["name"] != self.name:
+            raise UserError(
+                f"tokenizer={self.name}: cannot be trained, as the model has the tokenizer {stored['name']!r} "
+                "(leave it out)"
+            )
+        if len(tokenizer) > self.vocab_size:
+            raise UserError(
+                f"vocab_size={self.vocab_size}: smaller than the model's vocabulary of {len(tokenizer):,} tokens "
+                "(leave it out)"
+            )
+        return tokenizer
+
+    def train_in(self, folder: Path, load: Callable[[Path], Iterable[Piece]]) -> PreTrainedTokenizerBase:
+        """Load the tokenizer from a prepared folder, after training it if the folder does not exist or is damaged.
+
+        Args:
+            folder: The folder.
+            load: Loads the training documents, or their pieces, given a folder for temporary files.
+
+        Raises:
+            DataError, UserError: As :meth:`train`.
+        """
+
+        def make(work: Path, result: Path) -> list[str]:
+            state = serialize_tokenizer(self.train(load(work)))
+            (result / FILE).write_text(json.dumps(state, ensure_ascii=False, sort_keys=True), encoding="utf-8")
+            return []
+
+        make_folder(folder, make)
+        return deserialize_tokenizer(json.loads((folder / FILE).read_text(encoding="utf-8")))
+
+    def train(self, documents: Iterable[Piece]) -> PreTrainedTokenizerBase:
+        """Train the tokenizer, and report its size.
+
+        Args:
+            documents: Documents of the training split, or their pieces.
+
+        Raises:
+            DataError: If the texts are empty, or no word occurs twice.
+            UserError: If the vocabulary is too small for the characters of the texts.
+        """
+        count = 0
+
+        def texts() -> Iterator[str]:
+            nonlocal count
+            for piece in documents:
+                count += piece.first
+                yield piece.text
+
+        backend = _BUILDERS[self.kind](self, texts())
+        if backend.get_vocab_size() == len(SPECIAL_TOKENS):
+            twice = f"no word occurs {MIN_FREQUENCY} times in " if count else "no text in "
+            raise DataError(f"tokenizer={self.name}: {twice}the training data (pass another tokenizer)")
+        special = list(SPECIAL_TOKENS.values())
+        affixes = [(token, special.index(token)) for token in ("[CLS]", "[SEP]")]
+        backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=affixes)
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS
+        )
+        tokenizer.name_or_path = self.name
+        rank_zero_info(f"tokenizer: trained {self.kind} with {len(tokenizer):,} tokens on {count:,} texts")
+        return tokenizer
+
+    # kinds
+
+    def _train_bpe(self, texts: Iterator[str]) -> Tokenizer:
+        tokenizer = Tokenizer(models.BPE())
+        bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(PIECES, "isolated"), bytes_])
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(initial_alphabet=alphabet, min_frequency=MIN_FREQUENCY, **self._options(True))
+        tokenizer.train_from_iterator(texts, trainer)
+        return tokenizer
+
+    def _train_unigram(self, texts: Iterator[str]) -> Tokenizer:
+        tokenizer = Tokenizer(models.Unigram())
+        spaces = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(PIECES, "isolated"), spaces])
+        tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+        trainer = trainers.UnigramTrainer(unk_token=SPECIAL_TOKENS["unk_token"], **self._options(True))
+        try:
+            tokenizer.train_from_iterator(texts, trainer)
+        except Exception as error:  # tokenizers raises no other class
+            if "not large enough" not in str(error):
+                raise
+            raise UserError(
+                f"vocab_size={self.vocab_size}: too small for the different characters in the training texts (pass a "
+                "larger one, or tokenizer=train:bpe)"
+            ) from error
+        vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
+        unknown = list(SPECIAL_TOKENS).index("unk_token")
+        tokenizer.model = models.Unigram(canonical_unigram(vocabulary), unk_id=unknown, byte_fallback=False)
+        return tokenizer
+
+    def _train_words(self, texts: Iterator[str]) -> Tokenizer:
+        tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL_TOKENS["unk_token"]))
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS, "removed", invert=True)
+        trainer = trainers.WordLevelTrainer(min_frequency=MIN_FREQUENCY, **self._options(False))
+        tokenizer.train_from_iterator(texts, trainer)
+        return tokenizer
+
+    def _options(self, with_spaces: bool) -> dict[str, Any]:
+        """Return the arguments that all trainers share.
+
+        Args:
+            with_spaces: Tokens include the space before a word, so that a mask includes it as well.
+        """
+        mask = SPECIAL_TOKENS["mask_token"]
+        special = [
+            AddedToken(token, special=True, normalized=False, lstrip=with_spaces and token == mask)
+            for token in SPECIAL_TOKENS.values()
+        ]
+        return {"vocab_size": self.vocab_size, "special_tokens": special, "show_progress": False}
+
+
+_BUILDERS = {
+    "bpe": TokenizerTraining._train_bpe,
+    "unigram": TokenizerTraining._train_unigram,
+    "word": TokenizerTraining._train_words,
+}
+
+
+def sample_pieces(documents: datasets.Dataset) -> Iterator[Piece]:
+    """Yield the documents or pieces of a data set, or evenly spaced ones if there are more than MAX_CHARACTERS.
+
+    Args:
+        documents: Column ``text`` and, if documents are split into pieces, ``first``.
+    """
+    stride = -(-documents.data.nbytes // MAX_CHARACTERS)
+    selected = documents.select(range(0, len(documents), stride)) if stride > 1 else documents
+    for batch in selected.iter(batch_size=1000):
+        firsts = batch.get("first") or [True] * len(batch["text"])
+        yield from (Piece(text, first) for text, first in zip(batch["text"], firsts, strict=True) if text)
+
+
+def canonical_unigram(vocabulary: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Remove what varies between trainings of a unigram vocabulary on the same texts.
+
+    Hugging Face's trainer visits words in random order. Scores differ by rounding errors, and characters that the model
+    lacked have different scores close to the lowest one.
+
+    Args:
+        vocabulary: Tokens and scores, special tokens first.
+
+    Returns:
+        The same tokens, with rounded scores, the highest first.
+    """
+    special, ordinary = vocabulary[: len(SPECIAL_TOKENS)], vocabulary[len(SPECIAL_TOKENS) :]
+    lowest = min((score for _, score in ordinary), default=0.0)
+    limit = lowest + _PENALTY * sum(len(token) == 1 for token, _ in ordinary)
+    levelled = ((token, lowest if len(token) == 1 and score < limit else score) for token, score in ordinary)
+    rounded = ((token, round(score, 6)) for token, score in levelled)
+    return [(token, score) for token, score in special] + sorted(rounded, key=lambda pair: (-pair[1], pair[0]))

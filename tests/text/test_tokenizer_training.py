@@ -1,0 +1,188 @@
+"""Tokenizers trained on the user's texts."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perceiver_plugins.sdk.data.files import Piece
+from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.text.data.encoding import DocumentEncoder
+from perceiver_plugins.text.tokenizer_training import SPECIAL_TOKENS, TokenizerTraining, canonical_unigram
+from perceiver_plugins.text.tokenizers import check_words, deserialize_tokenizer, serialize_tokenizer
+from perceiver_registry.errors import UserError
+
+KINDS = ("bpe", "unigram", "word")
+
+TEXTS = (
+    "The quick brown fox, isn't it? The fox!  Two  spaces\n\tand\r\nlines",
+    "naïve café\u00a0№ 5, Straße, cafe\u0301",
+    "日本語のテキスト 中文 😀👍🏽 ok",
+    "हिन्दी में लिखा है और பின்னர் தமிழ், می‌خواهم",
+    "ภาษาไทยไม่มีช่องว่าง",
+    "Ωμέγα и язык İstanbul",
+)
+"""Texts of many scripts, of which a tokenizer trained on them loses nothing."""
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+
+
+def train(kind: str, texts: Any = TEXTS, vocab_size: int = 500) -> Any:
+    return TokenizerTraining(kind, vocab_size).train(Piece(text) for text in [*texts, *texts])
+
+
+def words_of(text: str) -> list[str]:
+    """Split a text into words by the categories and names of its characters, in lower case."""
+    words: list[str] = []
+    previous = ""
+    for character in unicodedata.normalize("NFC", text).lower():
+        category, script = unicodedata.category(character), unicodedata.name(character, "").split(" ")[0]
+        kind = "word" if category[0] in "LM" or category in ("Nd", "Pc", "Cf") else "other"
+        if script in ("CJK", "HIRAGANA", "KATAKANA", "THAI") and kind == "word":
+            kind = "unspaced"
+        if (kind == previous == "word") or (category[0] == "M" and previous):
+            words[-1] += character
+        elif not character.isspace():
+            words.append(character)
+            previous = kind
+        if character.isspace():
+            previous = ""
+    return words
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_encoded_text_decodes_to_itself(kind: str, text: str) -> None:
+    tokenizer = train(kind)
+    assert tokenizer.decode(DocumentEncoder(tokenizer, False).encode([text])[0].tolist()) == text
+
+
+def test_bytes_encode_texts_unlike_the_training_texts() -> None:
+    tokenizer = train("bpe", ["a small text"])
+    text = "Ünlike 日本 \x00 😀"
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_words_of_all_scripts(text: str) -> None:
+    tokenizer = train("word")
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == words_of(text)
+
+
+def test_word_vocabulary_has_the_most_frequent_words() -> None:
+    texts = [" ".join(random.Random(seed).choices("abcdefghijklmnop", range(1, 17), k=40)) for seed in range(5)]
+    tokenizer = TokenizerTraining("word", 17).train(map(Piece, texts))
+    counts = Counter(" ".join(texts).split())
+    expected = sorted(counts, key=lambda word: (-counts[word], word))[:10]
+    assert tokenizer.convert_ids_to_tokens(range(7, 17)) == expected
+
+
+def test_words_that_occur_once_are_unknown() -> None:
+    tokenizer = TokenizerTraining("word").train([Piece("twice once"), Piece("twice")])
+    assert set(tokenizer.get_vocab()) == {*SPECIAL_TOKENS.values(), "twice"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_tokens(kind: str) -> None:
+    tokenizer = train(kind)
+    assert tokenizer.special_tokens_map == SPECIAL_TOKENS
+    assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS.values())) == [*range(7)]
+    assert tokenizer.pad_token_id == 0
+    ids = tokenizer("fox")["input_ids"]
+    assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    check_words(tokenizer)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_serialized_tokenizer_is_restored_exactly(kind: str) -> None:
+    tokenizer = train(kind)
+    state = serialize_tokenizer(tokenizer)
+    restored = deserialize_tokenizer(json.loads(json.dumps(state)))
+    assert serialize_tokenizer(restored) == state
+    masked = "The [MASK] fox"
+    assert restored(masked)["input_ids"] == tokenizer(masked)["input_ids"]
+    if kind != "word":  # the mask includes the space before it, as do words
+        tokens = restored.convert_ids_to_tokens(restored(masked)["input_ids"])
+        assert tokens[tokens.index("[MASK]") - 1].endswith("e")
+
+
+TRAIN = """
+import hashlib, random, sys
+from perceiver_plugins.sdk.data.files import Piece
+from perceiver_plugins.text.tokenizer_training import TokenizerTraining
+from perceiver_plugins.text.tokenizers import serialize_tokenizer
+rng = random.Random(0)
+words = ["".join(rng.choices("abcdefgh", k=rng.randint(1, 9))) for _ in range(400)]
+texts = [" ".join(rng.choices(words, k=30)) for _ in range(300)] + ["".join(map(chr, range(0x4E00, 0x4E80)))]
+for kind in ("bpe", "unigram", "word"):
+    state = serialize_tokenizer(TokenizerTraining(kind, 420).train(map(Piece, texts)))
+    print(hashlib.sha256(state["json"].encode()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_training_is_the_same_in_all_processes_and_threads() -> None:
+    variables = [
+        {"TOKENIZERS_PARALLELISM": "false"},
+        {"RAYON_NUM_THREADS": "3", "TOKENIZERS_PARALLELISM": "true", "PYTHONHASHSEED": "1"},
+    ]
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", TRAIN], env=os.environ | each, check=True, capture_output=True, text=True
+        ).stdout
+        for each in variables
+    }
+    assert len(outputs) == 1
+    assert len(outputs.pop().split()) == 3
+
+
+def test_order_of_unigram_characters_is_canonical() -> None:
+    special = [(token, 0.0) for token in SPECIAL_TOKENS.values()]
+    one = [*special, ("ab", -1.5), ("a", -3.0), ("b", -2.9999), ("c", -2.9998)]
+    two = [*special, ("ab", -1.5 + 1e-13), ("c", -3.0), ("a", -2.9999), ("b", -2.9998)]
+    assert canonical_unigram(one) == canonical_unigram(two)
+    assert canonical_unigram(one)[7:] == [("ab", -1.5), ("a", -3.0), ("b", -3.0), ("c", -3.0)]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocab_size", "message"),
+    [
+        ("foo", 500, "tokenizer=train:foo: must be train:bpe, train:unigram or train:word"),
+        ("", 500, "tokenizer=train:: must be train:bpe, train:unigram or train:word"),
+        ("bpe", 262, "vocab_size=262: must be at least 263 with tokenizer=train:bpe"),
+        ("unigram", 7, "vocab_size=7: must be at least 8"),
+        ("word", -1, "vocab_size=-1: must be at least 8"),
+        ("unigram", 30, "vocab_size=30: too small for the different characters"),
+    ],
+)
+def test_invalid_options(kind: str, vocab_size: int, message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        train(kind, vocab_size=vocab_size)
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("texts", "message"), [([], "no text in"), (["one two three"], "no word occurs 2 times")])
+def test_texts_that_are_too_few(kind: str, texts: list[str], message: str) -> None:
+    if kind != "word" and texts:
+        pytest.skip("single characters are tokens")
+    if kind == "bpe":
+        pytest.skip("single bytes are tokens")
+    with pytest.raises(DataError, match=f"tokenizer=train:{kind}: {message}"):
+        TokenizerTraining(kind).train(map(Piece, texts))

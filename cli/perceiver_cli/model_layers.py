@@ -58,7 +58,7 @@ def _layers_of_params(user: Values, is_named: bool) -> Iterator[ConfigLayer]:
         for entry in registry().entries("model"):
             if entry.spec.params == params:
                 yield _layer_of(entry, values_of_spec(entry, entry.spec.defaults))
-        description = _description_of(params)
+        description = description_of(params)
         if description is not None:
             config = Replacement({**description.model, "params": params})
             yield ConfigLayer(params, {"data": _data_of_params(description, params)})
@@ -69,7 +69,7 @@ def _layers_of_params(user: Values, is_named: bool) -> Iterator[ConfigLayer]:
 
 def _layers_of_encoder(params: str) -> Iterator[ConfigLayer]:
     """Yield the layers of a pretrained encoder: its architecture, and the data options that it depends on."""
-    description = _description_of(params)
+    description = description_of(params)
     if description is None:
         return
     config = description.model
@@ -140,8 +140,12 @@ def _data_of_description(description: ModelDescription) -> Values:
     return resolved | options
 
 
-def _description_of(params: str) -> ModelDescription | None:
-    """Return the description in a source of weights, or None for a file of weights without one."""
+def description_of(params: str) -> ModelDescription | None:
+    """Return the description in a source of weights, or None for a file of weights without one.
+
+    Raises:
+        UserError: if the source cannot be read.
+    """
     try:
         return open_source(params).description
     except UserError:

@@ -26,6 +26,7 @@ from perceiver_cli.library_warnings import as_note
 from perceiver_cli.lightning_messages import quiet
 from perceiver_cli.limits import remove_limits, replaced_limits
 from perceiver_cli.links import explained_mismatches, fill_in_links
+from perceiver_cli.model_layers import description_of
 from perceiver_cli.notes import note
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.predict_config import read_prediction
@@ -210,7 +211,17 @@ def _create_data(command: str, chosen: Run, values: Values) -> LightningDataModu
     datamodule: LightningDataModule = data_class(options.pop("name"), chosen.task.name)(**options)
     if command != "fit" and chosen.description is not None:
         datamodule.known = _trained_statistics(chosen.description)  # type: ignore[attr-defined]
+    datamodule.inherited = _inherited_data(chosen, values)  # type: ignore[attr-defined]
     return datamodule
+
+
+def _inherited_data(chosen: Run, values: Values) -> Values:
+    """Return the description of the data of the model that is resumed, evaluated or whose weights are used."""
+    description = chosen.description
+    params = values["model"].get("params") or values["model"].get("encoder", {}).get("params")
+    if description is None and params:
+        description = description_of(params)
+    return dict(description.data) if description else {}
 
 
 def _trained_statistics(description: ModelDescription) -> Values:

@@ -28,10 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["profile"]:
         return profile(parse(arguments[1:], "python -m benchmarks profile"))
+    if arguments[:1] == ["own-data"]:
+        from benchmarks.own_data import command as own_data  # deferred: only this command needs it
+
+        return own_data.main(arguments[1:])
     chosen = parse(arguments, "python -m benchmarks")
     if chosen.list:
         for case in all_cases().values():
             print(f"{case.name:28} {case.title}{' (on a GPU)' if case.device == 'cuda' else ''}")
+        print(f"{'own-data':28} Training on own data beside linear baselines (a command: own-data --help)")
         return 0
     folder = results_folder(chosen)
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
@@ -50,7 +55,8 @@ def parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=program,
         description=(
-            "Measures this project beside its peers. `python -m benchmarks profile CASE` shows where the time goes."
+            "Measures this project beside its peers. `python -m benchmarks profile CASE` shows where the time goes; "
+            "`python -m benchmarks own-data --help` describes training on public labelled data."
         ),
     )
     parser.add_argument("cases", nargs="*", help="names of cases, or beginnings of them; all that fit the device")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from perceiver_core import (
     AdaptedInput,
@@ -22,6 +23,50 @@ from perceiver_core import (
 )
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 
+HASH_MULTIPLIER, HASH_MODULUS = 1_000_003, 2**31 - 1
+"""Constants of the polynomial hash of n-grams. Arbitrary primes whose products fit into 64 bits."""
+
+
+class NgramEmbedding(nn.Module):
+    """Sum of the embeddings of the n-grams that end at a token, by their hash (Joulin et al. 2017, arXiv 1607.01759).
+
+    An n-gram that begins before the sequence has a hash of its own, so that first words are recognised.
+
+    Args:
+        max_ngram_length: longest n-gram, of at least 2 tokens.
+        num_buckets: size of the table, which all lengths share.
+        num_channels: channels c of an embedding.
+    """
+
+    def __init__(self, max_ngram_length: int, num_buckets: int, num_channels: int):
+        super().__init__()
+        self.max_ngram_length = max_ngram_length
+        self.embedding = nn.Embedding(num_buckets, num_channels)
+        nn.init.zeros_(self.embedding.weight)  # n-grams that training has not seen must not add noise
+
+    def forward(self, input_ids: Tensor, pad_mask: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
+        """Embed the n-grams of tokens (b, m).
+
+        Args:
+            input_ids: tokens (b, m).
+            pad_mask: padding mask (b, m), True at padding. Default: no padding.
+            keep: tokens (b, m) to keep; n-grams with another token are left out. Default: all.
+
+        Returns:
+            Sums of embeddings (b, m, c).
+        """
+        # 0 before the sequence and at padding, so that the side of the padding has no effect.
+        tokens = input_ids + 1 if pad_mask is None else (input_ids + 1).masked_fill(pad_mask, 0)
+        hashes, total = tokens, torch.zeros((), device=input_ids.device)
+        whole = keep = torch.ones_like(input_ids, dtype=torch.bool) if keep is None else keep
+        for length in range(2, self.max_ngram_length + 1):
+            tokens = pad(tokens[:, :-1], (1, 0))
+            hashes = (hashes * HASH_MULTIPLIER + tokens + length) % HASH_MODULUS
+            keep = pad(keep[:, :-1], (1, 0), value=True)
+            whole = whole & keep
+            total = total + self.embedding(hashes % self.embedding.num_embeddings) * whole[..., None]
+        return total
+
 
 class TextInputAdapter(InputAdapter):
     """Token embedding plus learned position embedding. Reads ``input_ids`` and ``attention_mask`` of a batch.
@@ -31,19 +76,43 @@ class TextInputAdapter(InputAdapter):
         max_seq_len: length of the longest sequence.
         num_input_channels: channels c of the embeddings.
         init_scale: standard deviation of the normal initialisation.
+        max_ngram_length: longest n-gram of tokens with a hashed embedding. 1: none.
+        num_ngram_buckets: size of the table of hashed n-grams.
+        token_dropout: probability of hiding a token in training: its embedding and those of its n-grams are zero.
     """
 
-    def __init__(self, vocab_size: int, max_seq_len: int, num_input_channels: int, init_scale: float = 0.02):
+    def __init__(
+        self,
+        vocab_size: int,
+        max_seq_len: int,
+        num_input_channels: int,
+        init_scale: float = 0.02,
+        max_ngram_length: int = 1,
+        num_ngram_buckets: int = 2**16,
+        token_dropout: float = 0.0,
+    ):
         super().__init__(num_input_channels)
         self.max_seq_len = max_seq_len
+        self.token_dropout = token_dropout
         self.token_embedding = nn.Embedding(vocab_size, num_input_channels)
         self.position_embedding = nn.Embedding(max_seq_len, num_input_channels)
         nn.init.normal_(self.token_embedding.weight, 0.0, init_scale)
         nn.init.normal_(self.position_embedding.weight, 0.0, init_scale)
+        self.ngram_embedding = (
+            NgramEmbedding(max_ngram_length, num_ngram_buckets, num_input_channels) if max_ngram_length > 1 else None
+        )
 
     @classmethod
     def from_config(cls, config: TextEncoderConfig) -> TextInputAdapter:
-        return cls(config.vocab_size, config.max_seq_len, config.num_input_channels, config.init_scale)
+        return cls(
+            config.vocab_size,
+            config.max_seq_len,
+            config.num_input_channels,
+            config.init_scale,
+            config.max_ngram_length,
+            config.num_ngram_buckets,
+            config.token_dropout,
+        )
 
     def position_layout(self) -> PositionLayout:
         return PositionLayout(self.position_embedding.weight, self.position_embedding.weight)
@@ -87,11 +156,14 @@ class TextInputAdapter(InputAdapter):
         if length > self.max_seq_len:
             raise ValueError(f"input of length {length} is longer than max_seq_len={self.max_seq_len}")
         attention_mask = batch.get("attention_mask")
-        positions = self.position_embedding(torch.arange(length, device=input_ids.device))
-        return AdaptedInput(
-            self.token_embedding(input_ids) + positions,
-            None if attention_mask is None else ~attention_mask.bool(),
-        )
+        pad_mask = None if attention_mask is None else ~attention_mask.bool()
+        tokens, keep = self.token_embedding(input_ids), None
+        if self.training and self.token_dropout:
+            keep = torch.rand(input_ids.shape, device=input_ids.device) >= self.token_dropout
+            tokens = tokens * keep[..., None]
+        if self.ngram_embedding is not None:
+            tokens = tokens + self.ngram_embedding(input_ids, pad_mask, keep)
+        return AdaptedInput(tokens + self.position_embedding(torch.arange(length, device=input_ids.device)), pad_mask)
 
 
 class TokenOutputAdapter(OutputAdapter):

@@ -163,6 +163,7 @@ def test_class_names_round_trip():
         ("encoder", "num_cross_attention_layers", 2, "encoder.num_cross_attention_layers is 2, must be 1"),
         ("encoder", "first_self_attention_block_shared", False, "must be True"),
         ("encoder", "num_self_attention_v_channels", 40, "encoder.num_self_attention_v_channels is 40, must be 20"),
+        ("encoder", "max_ngram_length", 2, "encoder.max_ngram_length is 2, must be 1"),
         ("decoder", "num_cross_attention_heads", 4, "decoder.num_cross_attention_heads is 4, must be 8"),
         ("decoder", "cross_attention_residual", True, "decoder.cross_attention_residual is True, must be False"),
         ("decoder", "num_output_query_channels", 16, "PerceiverForMaskedLM cannot express this model"),
@@ -178,7 +179,7 @@ def test_unsupported_configs_are_refused(part, field, value, message):
 def test_training_options_are_ignored():
     config = convert_config(transformers.PerceiverConfig(**BASE))
     trained = PerceiverConfig(
-        replace(config.encoder, freeze=True),
+        replace(config.encoder, freeze=True, token_dropout=0.1),
         config.decoder,
         num_latents=config.num_latents,
         num_latent_channels=config.num_latent_channels,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_core import (
+    AdaptedInput,
     InputAdapter,
     InputQueryProvider,
     Linear,
@@ -18,6 +19,39 @@ from perceiver_plugins.classification.config import (
     RegressionDecoderConfig,
     TokenClassificationDecoderConfig,
 )
+
+
+class PooledQueryProvider(TrainableQueryProvider):
+    """Learned queries plus a projection of the mean of the input array.
+
+    With a residual connection around the decoder's cross-attention, the mean reaches the output without passing the
+    latents, as in a linear model of a bag of words.
+
+    Args:
+        num_queries: output positions o.
+        num_query_channels: output query channels f.
+        num_input_channels: input channels c.
+        init_scale: standard deviation of the normal initialisation.
+    """
+
+    def __init__(self, num_queries: int, num_query_channels: int, num_input_channels: int, init_scale: float = 0.02):
+        super().__init__(num_queries, num_query_channels, init_scale, ordered=False)
+        self.norm = nn.LayerNorm(num_input_channels)
+        self.projection = Linear(num_input_channels, num_query_channels)
+        nn.init.normal_(self.projection.weight, 0.0, init_scale)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, adapted: AdaptedInput, positions: Tensor | None = None) -> Tensor:
+        """Return queries (b, o, f), or (b, p, f) for ``positions``."""
+        return super().forward(adapted, positions) + self.projection(self.norm(mean_input(adapted)))
+
+
+def mean_input(adapted: AdaptedInput) -> Tensor:
+    """Return the mean of the input array over its positions, without padding: (b, 1, c). 0 if all is padding."""
+    if adapted.pad_mask is None:
+        return adapted.x.mean(1, keepdim=True)
+    kept = ~adapted.pad_mask[..., None]
+    return (adapted.x * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp(min=1)
 
 
 class LinearOutputAdapter(OutputAdapter):
@@ -55,10 +89,12 @@ class ClassificationOutputAdapter(LinearOutputAdapter):
     def from_config(
         cls, config: ClassificationDecoderConfig, input_adapter: InputAdapter
     ) -> ClassificationOutputAdapter:
-        queries = TrainableQueryProvider(
-            config.num_output_queries, config.num_output_query_channels, config.init_scale, ordered=False
+        return cls(
+            learned_queries(config, config.num_output_queries, input_adapter),
+            config.num_classes,
+            config.init_scale,
+            squeeze=config.num_output_queries == 1,
         )
-        return cls(queries, config.num_classes, config.init_scale, squeeze=config.num_output_queries == 1)
 
 
 class TokenClassificationOutputAdapter(LinearOutputAdapter):
@@ -103,7 +139,7 @@ class RegressionOutputAdapter(LinearOutputAdapter):
 
     @classmethod
     def from_config(cls, config: RegressionDecoderConfig, input_adapter: InputAdapter) -> RegressionOutputAdapter:
-        queries = TrainableQueryProvider(1, config.num_output_query_channels, config.init_scale, ordered=False)
+        queries = learned_queries(config, 1, input_adapter)
         return cls(queries, config.num_targets, config.target_mean, config.target_std, config.init_scale)
 
     def standardise(self, numbers: Tensor) -> Tensor:
@@ -121,6 +157,16 @@ class RegressionOutputAdapter(LinearOutputAdapter):
         standardised = super().forward(decoded)
         mean, std = self.statistics(standardised.device)
         return standardised.to(mean.dtype) * std + mean
+
+
+def learned_queries(
+    config: ClassificationDecoderConfig | RegressionDecoderConfig, num_queries: int, input_adapter: InputAdapter
+) -> QueryProvider:
+    """Create the provider of learned queries, with ``pool_inputs`` one that adds the mean of the input array."""
+    channels, scale = config.num_output_query_channels, config.init_scale
+    if config.pool_inputs:
+        return PooledQueryProvider(num_queries, channels, input_adapter.num_input_channels, scale)
+    return TrainableQueryProvider(num_queries, channels, scale, ordered=False)
 
 
 def exact_dtype(device: torch.device) -> torch.dtype:

@@ -16,12 +16,14 @@ class ClassificationDecoderConfig(DecoderConfig):
         num_output_queries: number of learned output queries, each with logits of its own.
         num_output_query_channels: channels of an output query.
         label_names: names of the classes, by class index.
+        pool_inputs: add a projection of the mean of the input array to the output queries.
     """
 
     num_classes: int = 2
     num_output_queries: int = 1
     num_output_query_channels: int = 256
     label_names: list[str] | None = None
+    pool_inputs: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +63,7 @@ class RegressionDecoderConfig(DecoderConfig):
         target_names: names of the targets.
         target_mean: mean of each target in the training data, added to the scaled output. None: 0.
         target_std: standard deviation of each target in the training data, which scales the output. None: 1.
+        pool_inputs: add a projection of the mean of the input array to the output queries.
     """
 
     num_targets: int = 1
@@ -68,6 +71,7 @@ class RegressionDecoderConfig(DecoderConfig):
     target_names: list[str] | None = None
     target_mean: list[float] | None = None
     target_std: list[float] | None = None
+    pool_inputs: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import layer_norm
 
+from perceiver_core import AdaptedInput
 from perceiver_core.local_init import sinusoids
+from perceiver_plugins.classification.adapters import PooledQueryProvider
 from perceiver_plugins.classification.config import (
     ClassificationDecoderConfig,
     RegressionDecoderConfig,
@@ -143,3 +146,26 @@ def test_heads_must_divide_input_channels(model_config):
 def test_default_decoder_of_a_task_serves_it(name):
     assert registry().get("task", name).spec.defaults["model.decoder"] == name
     assert name in registry().get("output", name).spec.tasks
+
+
+def test_pooled_queries_add_the_mean_of_the_input(randomise):
+    provider = randomise(PooledQueryProvider(3, 8, 5))
+    x, pad_mask = torch.randn(4, 7, 5), torch.rand(4, 7) < 0.4
+    pad_mask[0], pad_mask[1] = False, True
+    queries = provider(AdaptedInput(x, pad_mask))
+    assert queries.shape == (4, 3, 8)
+    for example, padding, found in zip(x, pad_mask, queries, strict=True):
+        kept = example[~padding]
+        mean = kept.mean(0) if len(kept) else torch.zeros(5)
+        normalised = layer_norm(mean, (5,), provider.norm.weight, provider.norm.bias)
+        torch.testing.assert_close(found, provider.queries + provider.projection(normalised))
+    positions = torch.tensor([[2, 0]])
+    torch.testing.assert_close(provider(AdaptedInput(x, pad_mask), positions), queries[:, [2, 0]])
+    torch.testing.assert_close(provider(AdaptedInput(x[:1]))[0], queries[0])
+
+
+@pytest.mark.parametrize("config_type", [ClassificationDecoderConfig, RegressionDecoderConfig])
+def test_pooling_is_chosen_in_the_config(model_config, config_type):
+    for pools in (False, True):
+        model = assemble(model_config(config_type(2, num_output_query_channels=8, pool_inputs=pools)))
+        assert isinstance(model.output_adapter.query_provider, PooledQueryProvider) == pools

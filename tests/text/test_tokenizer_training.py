@@ -186,3 +186,13 @@ def test_texts_that_are_too_few(kind: str, texts: list[str], message: str) -> No
         pytest.skip("single bytes are tokens")
     with pytest.raises(DataError, match=f"tokenizer=train:{kind}: {message}"):
         TokenizerTraining(kind).train(map(Piece, texts))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spans_leave_out_the_space_before_a_word(kind: str) -> None:
+    text = "  fox fox,\n fox "
+    _, spans = DocumentEncoder(train(kind, ["fox fox, fox"]), False).encode_with_spans(text)
+    pieces = [text[start:stop] for start, stop in spans.tolist()]
+    visible = [piece for piece in pieces if piece.strip()]
+    assert "".join(visible) == "foxfox,fox"
+    assert len(visible) == 4 or kind == "unigram"

@@ -148,11 +148,12 @@ class DocumentEncoder:
 
         Returns:
             Tokens (n,), and start and end of each token's characters (n, 2). All bytes of a character have its span.
+            White space at the start of a token is not part of its span, unless the token has no other characters.
         """
         if self.offset is None:
             encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             spans = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-            return np.array(encoded["input_ids"], dtype=self.dtype), spans
+            return np.array(encoded["input_ids"], dtype=self.dtype), without_leading_space(text, spans)
         ids, _, _ = self._encode_bytes([text], self.offset)
         begins = np.cumsum(((ids - self.offset) & 0xC0) != 0x80) - 1
         return ids, np.stack([begins, begins + 1], axis=1)
@@ -168,6 +169,15 @@ class DocumentEncoder:
         starts = (np.cumsum(lengths) - lengths)[lengths > 0]
         parts[starts] = np.where(parts[starts] == NO_WORD, NO_WORD, WORD_START)
         return ids, parts, lengths
+
+
+def without_leading_space(text: str, spans: np.ndarray) -> np.ndarray:
+    """Remove the white space at the start of spans (n, 2) of a text's characters, unless a span has nothing else."""
+    size = len(text)
+    indices = np.array([size if character.isspace() else index for index, character in enumerate(text)], dtype=np.int64)
+    next_visible = np.append(np.minimum.accumulate(indices[::-1])[::-1], size)
+    starts = next_visible[spans[:, 0]]
+    return np.stack([np.where(starts < spans[:, 1], starts, spans[:, 0]), spans[:, 1]], axis=1)
 
 
 def _affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -21,7 +21,7 @@ from perceiver_plugins.sdk.data.splits import draw
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_registry.remote import refuse_remote
 
-FORMAT = 3
+FORMAT = 4
 """Version of the files and of tokenization, part of the cache key: increase it when either changes."""
 
 SMALL_TEXT = 64 * 2**20

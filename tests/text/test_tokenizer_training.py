@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import unicodedata
@@ -16,9 +17,30 @@ import pytest
 
 from perceiver_plugins.sdk.data.files import Piece
 from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.text import tokenizer_training
+from perceiver_plugins.text.data import (
+    HubTextDataModule,
+    LabelledHubTextDataModule,
+    LabelledTextFilesDataModule,
+    LanguagesDataModule,
+    MaskedLanguagesDataModule,
+    TextFilesDataModule,
+)
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.text.tokenizer_training import SPECIAL_TOKENS, TokenizerTraining, canonical_unigram
-from perceiver_plugins.text.tokenizers import check_words, deserialize_tokenizer, serialize_tokenizer
+from perceiver_plugins.text.data.languages import language_texts
+from perceiver_plugins.text.data.prepared import write_documents
+from perceiver_plugins.text.tokenizer_training import (
+    SPECIAL_TOKENS,
+    TokenizerTraining,
+    canonical_unigram,
+    sample_pieces,
+)
+from perceiver_plugins.text.tokenizers import (
+    PERCEIVER_TOKENIZER,
+    check_words,
+    deserialize_tokenizer,
+    serialize_tokenizer,
+)
 from perceiver_registry.errors import UserError
 
 KINDS = ("bpe", "unigram", "word")
@@ -134,19 +156,12 @@ for kind in ("bpe", "unigram", "word"):
 
 
 @pytest.mark.slow
-def test_training_is_the_same_in_all_processes_and_threads() -> None:
-    variables = [
-        {"TOKENIZERS_PARALLELISM": "false"},
-        {"RAYON_NUM_THREADS": "3", "TOKENIZERS_PARALLELISM": "true", "PYTHONHASHSEED": "1"},
-    ]
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", TRAIN], env=os.environ | each, check=True, capture_output=True, text=True
-        ).stdout
-        for each in variables
-    }
-    assert len(outputs) == 1
-    assert len(outputs.pop().split()) == 3
+def test_training_is_the_same_in_all_processes_and_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    variables = os.environ | {"RAYON_NUM_THREADS": "3", "TOKENIZERS_PARALLELISM": "true"}
+    result = subprocess.run([sys.executable, "-c", TRAIN], env=variables, check=True, capture_output=True, text=True)
+    exec(TRAIN, {})
+    assert result.stdout == capsys.readouterr().out
+    assert len(set(result.stdout.split())) == 3
 
 
 def test_order_of_unigram_characters_is_canonical() -> None:
@@ -196,3 +211,154 @@ def test_spans_leave_out_the_space_before_a_word(kind: str) -> None:
     visible = [piece for piece in pieces if piece.strip()]
     assert "".join(visible) == "foxfox,fox"
     assert len(visible) == 4 or kind == "unigram"
+
+
+# Data modules
+
+SOURCES = ["masked files", "masked folder", "stream", "class files", "class folder", "numbers", "tokens"]
+
+CASES = [
+    (source, kind, bool((row + column) % 2)) for row, source in enumerate(SOURCES) for column, kind in enumerate(KINDS)
+]
+"""All pairs of data, kind of tokenizer, and validation data that is held out or given."""
+
+
+def row_of(number: int) -> dict[str, Any]:
+    """Return a row with labels of all kinds, whose text has a word of its own."""
+    words = f"only{number} Two only{number}, {'good' if number % 2 else 'bad'} words".split()
+    return {
+        "text": " ".join(words),
+        "label": number % 2,
+        "score": number / 7,
+        "tokens": words,
+        "tags": [index % 2 for index in range(len(words))],
+    }
+
+
+def write(path: Path, numbers: range) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row_of(number)) + "\n" for number in numbers), encoding="utf-8")
+    return str(path)
+
+
+def create(source: str, folder: Path, kind: str, held_out: bool, **more: Any) -> Any:
+    """Create a data module of 40 rows for training, and 7 for validation if they are not held out."""
+    train = write(folder / "train.jsonl", range(40))
+    val = None if held_out else write(folder / "validation.jsonl", range(40, 47))
+    options: dict[str, Any] = {"tokenizer": f"train:{kind}", "vocab_size": 300, "val_fraction": 0.25, **more}
+    files = {"train_files": train, "val_files": val}
+    match source.split():
+        case ["masked", "files"]:
+            return TextFilesDataModule(**files, **options)
+        case ["masked", "folder"]:
+            return HubTextDataModule(str(folder), mask_words=False, **options)
+        case ["stream"]:
+            return HubTextDataModule(str(folder), streaming=True, stream_val_docs=10, **options)
+        case ["class", "files"]:
+            return LabelledTextFilesDataModule(**files, add_special_tokens=True, **options)
+        case ["class", "folder"]:
+            return LabelledHubTextDataModule(str(folder), **options)
+        case ["numbers"]:
+            return LabelledTextFilesDataModule(**files, target="number", label_column="score", **options)
+    return LabelledTextFilesDataModule(**files, target="token", label_column="tags", **options)
+
+
+def training_rows(module: Any) -> list[int]:
+    """Return the numbers of the rows that are not validation data, in order."""
+    split = module.split_datasets["validation"]
+    ids = split.tokens.input_ids if hasattr(split, "tokens") else split.documents.input_ids
+    decoded = module.tokenizer.decode(ids.tolist())
+    validation = set(map(int, re.findall(r"only(\d+)", decoded)))
+    return [number for number in range(40) if number not in validation]
+
+
+@pytest.mark.parametrize(("source", "kind", "held_out"), CASES)
+def test_tokenizer_is_trained_on_training_texts_only(source: str, kind: str, held_out: bool, tmp_path: Path) -> None:
+    module = create(source, tmp_path / "data", kind, held_out)
+    assert module.vocab_size == len(module.tokenizer)
+    module.setup()
+    rows = [*range(40)]
+    if held_out:
+        # Words of validation texts are unknown to a tokenizer of words: bytes show which texts are held out.
+        plain = create(source, tmp_path / "data", kind, held_out, tokenizer=PERCEIVER_TOKENIZER, vocab_size=None)
+        plain.setup()
+        rows = training_rows(plain)
+        assert len(rows) == 30
+    expected = TokenizerTraining(kind, 300).train(Piece(row_of(number)["text"]) for number in rows)
+    assert serialize_tokenizer(module.tokenizer) == serialize_tokenizer(expected)
+
+
+@pytest.mark.parametrize(("source", "kind", "held_out"), CASES)
+def test_trained_tokenizer_of_a_model_is_used(
+    source: str, kind: str, held_out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = create(source, tmp_path / "data", kind, held_out)
+    description = json.loads(json.dumps(first.description()))
+    monkeypatch.setattr(TokenizerTraining, "train", None)
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "empty"))
+    again = create(source, tmp_path / "data", kind, held_out)
+    with open(tmp_path / "data" / "train.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({**row_of(99), "text": "other texts"}) + "\n")
+    again.inherited = description
+    again.setup()
+    assert again.description() == description
+    batch = next(iter(again.val_dataloader()))
+    assert batch["input_ids"].max() < again.vocab_size
+
+
+def test_generated_texts() -> None:
+    module = MaskedLanguagesDataModule(tokenizer="train:word", vocab_size=50)
+    texts = [text for split, text, _ in language_texts() if split == "train"]
+    expected = TokenizerTraining("word", 50).train(map(Piece, texts))
+    assert serialize_tokenizer(module.tokenizer) == serialize_tokenizer(expected)
+
+
+def test_cached_tokenizer_depends_on_its_options_and_texts(tmp_path: Path) -> None:
+    def tokens(kind: str, size: int) -> list[str]:
+        module = TextFilesDataModule(write(tmp_path / "a.jsonl", rows), tokenizer=f"train:{kind}", vocab_size=size)
+        return sorted(module.tokenizer.get_vocab())
+
+    rows = range(40)
+    first = tokens("bpe", 300)
+    assert first == tokens("bpe", 300)
+    others = [tokens("bpe", 280), tokens("word", 300)]
+    rows = range(60, 100)
+    others.append(tokens("bpe", 300))
+    assert first not in others
+    assert len(list((tmp_path / "cache" / "text").glob("tokenizer-*"))) == 4
+
+
+def test_end_of_a_single_text_is_held_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("start start " * 1000 + "end " * 200)
+    module = TextFilesDataModule(str(path), tokenizer="train:word", val_fraction=0.05)
+    assert set(module.tokenizer.get_vocab()) - {*SPECIAL_TOKENS.values()} == {"start", "end"}
+    module = TextFilesDataModule(str(path), tokenizer="train:word", val_fraction=0.1)
+    assert set(module.tokenizer.get_vocab()) - {*SPECIAL_TOKENS.values()} == {"start"}
+
+
+def test_evenly_spaced_texts_of_large_data_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer_training, "MAX_CHARACTERS", 2000)
+    documents = write_documents(tmp_path / "a.arrow", [Piece("x" * 99 + str(number % 10)) for number in range(100)])
+    sampled = [piece.text[99:] for piece in sample_pieces(documents)]
+    assert 10 <= len(sampled) <= 20
+    assert sampled == [str(number % 10) for number in range(0, 100, -(-documents.data.nbytes // 2000))]
+
+
+def test_size_of_a_tokenizer_that_is_not_trained_is_an_error() -> None:
+    with pytest.raises(UserError, match="vocab_size=300: only a tokenizer that is trained takes a size"):
+        LanguagesDataModule(vocab_size=300)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tokenizer": "train:word"}, "tokenizer=train:word: cannot be trained, as the model has the tokenizer"),
+        ({"tokenizer": "train:bpe", "vocab_size": 263}, "vocab_size=263: smaller than the model's vocabulary"),
+    ],
+)
+def test_options_other_than_the_models_are_errors(options: dict[str, Any], message: str) -> None:
+    module = LanguagesDataModule(**options)
+    module.inherited = {"tokenizer": serialize_tokenizer(train("bpe"))}
+    with pytest.raises(UserError, match=message):
+        _ = module.tokenizer

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start another program, themselves or in a fixture, as ``cli``."""
+    """Mark tests that start another program, themselves or in a fixture, as ``cli`` and ``slow``."""
     cache: dict[Callable[..., Any], bool] = {}
     for item in items:
         if isinstance(item, pytest.Function):
@@ -29,6 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             functions = [item.function, *(definitions[-1].func for definitions in fixtures)]
             if any(starts_process(function, cache) for function in functions):
                 item.add_marker(pytest.mark.cli)
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -54,6 +54,7 @@ def published(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "num_examples"), [("README.md", 1), ("docs/python.md", 5)])
 def test_python_examples_run(page, num_examples, tmp_path, monkeypatch, published):
     monkeypatch.chdir(tmp_path)
@@ -95,6 +96,7 @@ INDEPENDENT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", INDEPENDENT, ids=" ".join)
 def test_fit_commands_parse(arguments, tmp_path, monkeypatch, capsys, published):
     monkeypatch.chdir(tmp_path)

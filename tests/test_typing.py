@@ -53,6 +53,7 @@ PACKAGES = [
 ]
 
 
+@pytest.mark.slow
 def test_wrong_calls_are_type_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("user.py").write_text(USER)

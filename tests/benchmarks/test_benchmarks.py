@@ -66,6 +66,7 @@ def test_quick_run_compares_the_language_model_with_its_peers(tmp_path: Path) ->
     assert "results/language-model-forward.png" in results
 
 
+@pytest.mark.slow
 def test_unequal_results_and_failures_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +94,7 @@ def test_unequal_results_and_failures_are_reported(
     assert "failed: RuntimeError: there is no such peer" in rows["absent"]
 
 
+@pytest.mark.slow
 def test_run_of_some_cases_keeps_the_results_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "results"
     case, other = (Case(name, name, "Text.", rows=lambda options: [ROWS], picture=None) for name in ("rows", "other"))

@@ -78,6 +78,7 @@ def spec(name: str) -> dict[str, object]:
     return {"class_path": name, "init_args": CALLBACKS[name]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("callback", "logger"), COMBINATIONS)
 def test_run_with_callback_and_logger_predicts_and_resumes(perceiver, config, table, callback, logger):
     if callback in NEEDED and importlib.util.find_spec(NEEDED[callback]) is None:

@@ -82,6 +82,7 @@ def test_pairs_contain_all_adapters():
     assert len(decoders) > 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "decoder", "task"), pairs())
 def test_input_trains_with_output(perceiver, tmp_path, monkeypatch, encoder, decoder, task):
     monkeypatch.chdir(tmp_path)
@@ -106,6 +107,7 @@ def embedded() -> list[Any]:
     return [pytest.param(spec.name, task, id=f"{spec.name}-{task}") for spec in specs for task in spec.tasks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "task"), embedded())
 def test_embedded_data_trains_its_tasks(perceiver, tmp_path, monkeypatch, data, task):
     monkeypatch.chdir(tmp_path)

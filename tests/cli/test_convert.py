@@ -88,6 +88,7 @@ def difference_in(result: Any) -> float:
     return float(re.search(r"^difference (\S+) at most, relative to the largest output", result.out, re.MULTILINE)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", CLASSES)
 def test_round_trip_through_all_formats_preserves_the_model(architecture, perceiver, tmp_path):
     original = official(architecture, tmp_path / "hub", id2label=dict(enumerate(["ant", "bee", "cat"])), num_labels=3)
@@ -139,6 +140,7 @@ def test_converted_language_model_predicts_as_the_original(perceiver, tmp_path):
     assert guesses[0]["probability"] == pytest.approx(float(expected.max()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_converted_image_classifier_predicts_as_the_original(perceiver, tmp_path):
     import numpy as np
     from PIL import Image

@@ -90,6 +90,7 @@ def test_damaged_entry_is_reported(run_damaged, perceiver, checkpoint, command, 
     run_damaged(command, checkpoint, found(checkpoint, dotted), WRONG[wrong])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_sample_of_damaged_entries_causes_no_traceback(run_damaged, checkpoint, command):
     combinations = [(name, wrong) for name in entries(checkpoint) for wrong in WRONG]

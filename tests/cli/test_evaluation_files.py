@@ -38,6 +38,7 @@ def losses(out: str, stage: str) -> list[float]:
     return [float(number) for number in re.findall(rf"{stage}_loss\D+([\d.]+)", out)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FLAGS)
 def test_evaluation_needs_no_training_files(perceiver, fit, trainer, tmp_path, kind):
     Path("train.csv").write_text(rows(kind, range(60)))

@@ -36,6 +36,7 @@ def table_in(out: str) -> list[list[str]]:
     return [line.strip().split(maxsplit=3) for line in out.splitlines() if line.startswith(("inputs", "outputs"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format", "suffix"), [("onnx", ".onnx"), ("torch-export", ".pt2")])
 def test_export_writes_next_to_the_checkpoint(
     format: str,
@@ -77,6 +78,7 @@ def test_export_writes_next_to_the_checkpoint(
         torch.testing.assert_close(found.detach(), model({"pixel_values": images}), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_limits_of_dynamic_dimensions_are_printed(
     text_classifier: Any, tmp_path: Path, perceiver: Callable[..., Any]
 ) -> None:
@@ -111,6 +113,7 @@ def test_wrong_use_is_one_line(
     assert Path("there.pt2").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_commands_of_the_serving_guide_run(capsys: Any) -> None:
     needs_onnx()
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

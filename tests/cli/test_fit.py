@@ -126,6 +126,7 @@ def test_printed_config_equals_the_saved_one(trained, perceiver, fit):
     assert yaml.safe_load(printed.out) == yaml.safe_load((trained.folder / "config.yaml").read_text())
 
 
+@pytest.mark.slow
 def test_seed_determines_weights_order_and_masks(small, fit, load, assert_same_training_state):
     def last(seed: int):
         return fit(*small, "--trainer.max_steps=1", f"--seed_everything={seed}") / "checkpoints" / "last.ckpt"
@@ -136,6 +137,7 @@ def test_seed_determines_weights_order_and_masks(small, fit, load, assert_same_t
     assert not torch.equal(load(first)["state_dict"][key], load(other)["state_dict"][key])
 
 
+@pytest.mark.slow
 def test_data_uses_the_seed_of_the_run(small, fit, assert_same_training_state):
     flags = [*small, "--trainer.max_steps=1", "--seed_everything=1"]
     implied, same, other = (fit(*flags, *more) for more in ((), ("--data.seed=1",), ("--data.seed=2",)))

@@ -24,6 +24,7 @@ def printed(perceiver):
     return printed
 
 
+@pytest.mark.slow
 def test_command_line_of_the_original_project(fit, load, texts, model, tmp_path):
     (tmp_path / "wikipedia").mkdir()
     rows = [json.dumps({"title": "x", "text": texts.joinpath("train.txt").read_text()}) for _ in range(40)]
@@ -144,6 +145,7 @@ def test_schedules_by_name(small, fit, flags, rates):
     assert logged == pytest.approx(rates or cosine, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_plateau_schedule_monitors_the_loss(small, fit, load):
     flags = ["--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.patience=0", "--optimizer.lr=1e-12"]
     folder = fit(*small, *flags, "--lr_scheduler.threshold=0.5", "--trainer.max_steps=16")
@@ -196,6 +198,7 @@ def test_params_of_a_checkpoint(trained, data, fit, load, trainer):
     torch.testing.assert_close(checkpoint["state_dict"], load(trained.best)["state_dict"])
 
 
+@pytest.mark.slow
 def test_resumed_run_does_not_read_its_params(published, data, fit, load, trainer):
     import shutil
 

@@ -101,6 +101,7 @@ def test_both_ends_of_a_long_line_are_kept(tmp_path, monkeypatch, length):
         assert opened(file="lines", long_lines=False)[1] == found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [b"x" * 99 + b"\n", b"x" * 2**20], ids=["many lines", "one line"])
 def test_memory_does_not_grow_with_the_file(tmp_path, line):
     with (tmp_path / "lines").open("wb") as file:

@@ -144,6 +144,7 @@ def test_killed_run_with_workers_resumes_its_data(
     assert_same_training_state(CHECKPOINTS / "last.ckpt", whole / "last.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [5, 7])
 def test_extended_run_equals_a_longer_run(small, fit, load, steps):
     flags = [*small, "--lr_scheduler=none", "--model.encoder.dropout=0.1", "--data.random_train_shift=true"]

@@ -80,6 +80,7 @@ FORMATS = {
 }
 
 
+@pytest.mark.slow
 def test_format_of_files_does_not_change_training(fit, load, classify, reviews, tmp_path):
     files = [f"--data.val_files={reviews / 'val.jsonl'}", "--data.max_seq_len=32"]
     flags = [*classify, *files, "--data.batch_size=8", "--trainer.max_steps=2"]
@@ -104,6 +105,7 @@ def test_all_formats_yield_the_same_batches(reviews, tmp_path, name):
     torch.testing.assert_close(batches(tmp_path / name), batches(reviews / "train.jsonl"), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_columns_and_labels_of_other_names_and_types(fit, load, classify, tmp_path):
     for number, (values, names) in enumerate({
         (3, 20, 100): ["3", "20", "100"],
@@ -204,6 +206,7 @@ def test_accuracy_equals_that_of_the_predictions(text_classifier, perceiver, rev
     assert metric(result, f"{split}_loss") == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_test_needs_test_files(fit, perceiver, classify, reviews):
     folder = fit(*classify, f"--data.train_files={reviews / 'train.jsonl'}", "--trainer.max_steps=1")
     line = perceiver("test", f"--ckpt_path={last(folder)}").error
@@ -249,6 +252,7 @@ def test_patience_stops_training(fit, load, classify, reviews):
     assert load(last(fit(*classify, *files, *flags)))["global_step"] == 3 * 2  # the first is the best, then two more
 
 
+@pytest.mark.slow
 def test_moving_average_is_evaluated_and_saved(fit, load, perceiver, classify, reviews):
     files = [f"--data.{split}_files={reviews / split}.jsonl" for split in ("train", "val")]
     flags = ["--data.batch_size=20", "--optimizer.lr=0.1", "--trainer.max_steps=2"]
@@ -260,6 +264,7 @@ def test_moving_average_is_evaluated_and_saved(fit, load, perceiver, classify, r
         torch.testing.assert_close(averaged["state_dict"][key], (first[key] + weight) / 2)
 
 
+@pytest.mark.slow
 def test_throughput_is_logged_with_short_epochs(fit, classify, reviews):
     files = [f"--data.{split}_files={reviews / split}.jsonl" for split in ("train", "val")]
     flags = ["--data.batch_size=20", "--trainer.log_every_n_steps=3", "--trainer.max_epochs=6"]

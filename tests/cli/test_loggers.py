@@ -19,6 +19,7 @@ def steps(name: str) -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(file) if row[name]]
 
 
+@pytest.mark.slow
 def test_resumed_run_continues_its_metrics_file(small, fit):
     flags = [*small, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=."]
     fit(*flags, "--trainer.max_steps=7", "--checkpoint.every_n_steps=4")
@@ -44,6 +45,7 @@ def test_file_without_metrics_is_refused(tmp_path):
     assert file.read_text() == "name,age\nAnna,3\n"
 
 
+@pytest.mark.slow
 def test_steps_after_the_checkpoint_are_logged_once(small, fit):
     folder = fit(*small, "--trainer.max_steps=5")
     last = folder / "checkpoints" / "last.ckpt"

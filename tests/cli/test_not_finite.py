@@ -23,6 +23,7 @@ def test_diverging_run_fails(perceiver, flags, tmp_path):
         assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)["state_dict"].values())
 
 
+@pytest.mark.slow
 def test_last_finite_state_can_be_resumed(perceiver, regressor, flags, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "perceiver_plugins.sdk.tasks.lightning.LitPerceiver.on_before_zero_grad",

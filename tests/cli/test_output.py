@@ -183,6 +183,7 @@ def test_predictions_are_written_to_a_file(perceiver, text_classifier, tmp_path,
     assert len(Path(name).read_text()) > 50
 
 
+@pytest.mark.slow
 def test_output_file_is_written_atomically(perceiver, text_classifier, tmp_path):
     predict = ["predict", f"--ckpt_path={text_classifier.last}", "--output=p.csv", "--batch_size=1"]
     assert perceiver(*predict, "gut", "missing.txt").code == 1  # other predictions are written

@@ -203,6 +203,7 @@ def test_version_notice_is_one_line():
     assert as_note(PluginVersionWarning(f"a.ckpt: {NOTICE}")) == f"perceiver: a.ckpt: {NOTICE}\n"
 
 
+@pytest.mark.slow
 def test_migrated_model_predicts_and_validates(first, second, fit, noticed, table):
     source = fit("--trainer.max_epochs=2")
     ask = ["predict", f"--ckpt_path={source}", "--format=json", str(table)]
@@ -218,6 +219,7 @@ def test_migrated_model_predicts_and_validates(first, second, fit, noticed, tabl
     assert notices == [f"{source}: {NOTICE}"]
 
 
+@pytest.mark.slow
 def test_migrated_run_is_resumed(first, second, fit, noticed):
     whole = torch.load(fit("--trainer.max_epochs=4"), weights_only=True)
     fit("--trainer.max_epochs=2", "--trainer.default_root_dir=halves")
@@ -236,6 +238,7 @@ def test_migrated_run_is_resumed(first, second, fit, noticed):
     assert noticed("validate", f"--ckpt_path={source}")[1] == []
 
 
+@pytest.mark.slow
 def test_migrated_model_is_converted(first, second, fit, noticed):
     source = fit("--trainer.max_epochs=1")
     noticed("convert", str(source), "old.safetensors")
@@ -251,6 +254,7 @@ def test_migrated_model_is_converted(first, second, fit, noticed):
         assert "input_adapter.columns" in stored.keys()  # noqa: SIM118
 
 
+@pytest.mark.slow
 def test_migrated_encoder_initialises_a_model(first, second, fit, noticed):
     source = fit("--trainer.max_epochs=1")
     second()
@@ -313,6 +317,7 @@ def test_folder_of_another_version_is_read_or_refused(first, install, fit, notic
     assert error.endswith(f"({versions.replace('1.5', '1.6')})\n"), error
 
 
+@pytest.mark.slow
 def test_folder_of_the_first_version_is_migrated(first, second, fit, noticed):
     source = fit("--trainer.max_epochs=1")
     noticed("convert", str(source), "folder", "--format=zoo")

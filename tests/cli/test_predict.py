@@ -68,6 +68,7 @@ def digits(pictures) -> list[str]:
     return [str(pictures / f"{number}.png") for number in range(5)]
 
 
+@pytest.mark.slow
 def test_image_classes_equal_those_of_the_module(image_classifier, load, predictions, digits):
     data = load(image_classifier.last)["perceiver"]["data"]
     pixels = np.stack([np.asarray(Image.open(digit)) for digit in digits])[:, None] / 255
@@ -169,6 +170,7 @@ def test_batch_size_does_not_change_predictions(image_classifier, predictions, p
             assert a["probability"] == pytest.approx(b["probability"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_attention_of_images_is_drawn(image_classifier, predictions, pictures, tmp_path):
     plain = predictions(image_classifier, str(pictures))
     drawn = predictions(image_classifier, str(pictures), "--attention=new/drawn", "--batch_size=3")
@@ -364,6 +366,7 @@ def test_filled_masks_as_csv(trained, predict, predictions):
 # Tokens
 
 
+@pytest.mark.slow
 def test_token_classes_equal_those_of_the_module(token_classifier, predict, predictions):
     texts = ["Anna lives in Köln", "Otto"]
     predicted = predictions(token_classifier, *texts)
@@ -445,6 +448,7 @@ def test_model_with_several_inputs(predict, train):
     assert line.endswith(": no reader, so its models cannot predict from the command line")
 
 
+@pytest.mark.slow
 def test_model_of_random_images(predict, train):
     run = train("--task=image-classification", "--data=random", "--trainer.max_steps=1")
     error = predict(run, "a.png").error

@@ -34,6 +34,7 @@ def steps_of(err: str) -> list[int]:
     return [int(LINE.fullmatch(line)[1]) for line in lines]
 
 
+@pytest.mark.slow
 def test_steps_are_printed_and_continue_in_a_resumed_run(perceiver, flags):
     result = perceiver("fit", *flags, "--trainer.max_steps=2", "--trainer.max_epochs=-1")
     assert "perceiver: step 1/2 (50 %), " in result.err
@@ -41,6 +42,7 @@ def test_steps_are_printed_and_continue_in_a_resumed_run(perceiver, flags):
     assert steps_of(result.err) == list(range(3, 13))
 
 
+@pytest.mark.slow
 def test_total_steps_are_computed_from_epochs(perceiver, flags):
     result = perceiver("fit", *flags, "--trainer.max_epochs=4", "--trainer.accumulate_grad_batches=2")
     assert max(steps_of(result.err)) == 12

@@ -139,6 +139,7 @@ def test_model_summary_shows_parameters_without_operations(perceiver, small):
     assert "Parameters:" not in lightnings.out
 
 
+@pytest.mark.slow
 def test_tuned_values_are_recorded_and_kept(perceiver, fit, small, load):
     finders = ["--trainer.callbacks=LearningRateFinder", "--trainer.callbacks.num_training_steps=20"]
     finders += ["--trainer.callbacks+=BatchSizeFinder", "--trainer.callbacks.max_trials=2"]

@@ -47,6 +47,7 @@ def state_of_best(checkpoint) -> dict[str, object]:
 FORMS = ["local://{folder}", "file://{folder}", "{file}", "{folder}", "../victim/precious.ckpt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_files_outside_the_run_are_not_deleted(resume, victim, form):
     path = form.format(folder=victim.parent, file=victim)
@@ -66,6 +67,7 @@ def test_files_outside_the_run_are_not_deleted(resume, victim, form):
     assert path not in str(kept)
 
 
+@pytest.mark.slow
 def test_link_in_the_run_folder_is_not_followed(perceiver, regressor, victim, tmp_path):
     folder = tmp_path / "logs" / "regression" / "version_0"
     shutil.copytree(regressor.folder, folder)
@@ -93,6 +95,7 @@ def test_moved_run_keeps_its_best_checkpoint(perceiver, regressor, tmp_path):
     assert state["best_model_score"] <= best
 
 
+@pytest.mark.slow
 def test_callback_state_with_foreign_paths_is_not_restored(resume, victim):
     def change(checkpoint):
         checkpoint["callbacks"]["Timer"] = {"time_elapsed": {"train": 1.0}, "log": str(victim)}
@@ -102,6 +105,7 @@ def test_callback_state_with_foreign_paths_is_not_restored(resume, victim):
     assert f"nice.ckpt: the state of Timer is not restored: {victim} is outside the run's folder" in result.err
 
 
+@pytest.mark.slow
 def test_output_goes_to_the_current_folder(resume, victim):
     def change(checkpoint):
         trainer = checkpoint[KEY]["run"]["trainer"]

@@ -50,6 +50,7 @@ def test_loggers_of_a_run_share_its_folder():
     assert prepared(TensorBoardLogger("logs", name="mlm", version=1)) == [1]
 
 
+@pytest.mark.slow
 def test_runs_without_logger_have_separate_folders(perceiver, fit, regressor):
     flags = [*regressor.flags, "--trainer.logger=false", "--trainer.max_epochs=1"]
     assert [str(fit(*flags)) for _ in range(2)] == ["logs/regression/version_0", "logs/regression/version_1"]

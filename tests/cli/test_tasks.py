@@ -138,6 +138,7 @@ def test_incompatible_names_are_reported(perceiver, argv, message):
     assert message in perceiver("fit", *argv).error
 
 
+@pytest.mark.slow
 def test_config_files_of_earlier_versions_are_accepted(perceiver, tmp_path):
     written = {"mask_prob": 0.15, "mask_words": True, "static_masking": False, "target": "class", "max_seq_len": 40}
     path = tmp_path / "c.yaml"
@@ -150,6 +151,7 @@ def test_config_files_of_earlier_versions_are_accepted(perceiver, tmp_path):
     assert "data.mask_prob: has no effect with --task=text-classification (leave it out)" in error
 
 
+@pytest.mark.slow
 def test_printed_configuration_repeats_the_run(perceiver, fit, trainer, tmp_path, assert_same_training_state):
     small = ["--model.num_latents=4", "--model.num_latent_channels=16", "--data.mixup_alpha=0.5"]
     short = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--task.class_weights=balanced"]

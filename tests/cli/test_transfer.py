@@ -113,6 +113,7 @@ def words(tmp_path) -> str:
     return str(tmp_path / "words")
 
 
+@pytest.mark.slow
 def test_encoder_params_set_tokenizer_and_length(fit, load, perceiver, classify, small, words, encoder_of):
     mlm = fit(*small, f"--data.tokenizer={words}", "--data.max_seq_len=6", "--trainer.max_steps=1")
     folder = fit(*classify, f"--model.encoder.params={last(mlm)}", *STILL)
@@ -244,6 +245,7 @@ def test_encoder_of_a_published_model(fit, load, perceiver, classify, published,
 # Images
 
 
+@pytest.mark.slow
 def test_image_encoder_in_another_task(fit, image_classifier, trainer, assert_same_encoder):
     flags = ["--task=classification", "--data=digits", *trainer, *STILL, "--trainer.limit_val_batches=1"]
     params = f"--model.encoder.params={image_classifier.last}"
@@ -263,6 +265,7 @@ def photos(tmp_path) -> str:
     return "photos"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--model.encoder.params", "--model.params"])
 def test_image_options_are_taken_from_params(fit, load, perceiver, image_classifier, trainer, photos, flag):
     data = ["--data=image-folder", f"--data.path={photos}"]

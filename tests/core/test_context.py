@@ -76,6 +76,7 @@ def test_an_adapter_without_use_for_context_ignores_it(build, model, batch, cont
     torch.testing.assert_close(with_context, model(batch | {"context": {}}, positions), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_model_with_context_compiles(model, batch, context, expected) -> None:
     positions = torch.tensor([[3, 0], [10, 1], [4, 4]])
     compiled = torch.compile(model, backend="eager", fullgraph=True)

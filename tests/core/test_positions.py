@@ -141,6 +141,7 @@ def test_attention_of_selected_positions_is_returned(model, batch, kind):
         torch.testing.assert_close(weights[:, : len(example)], all_weights[:, example], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_of_selected_queries_are_deterministic_on_several_threads():
     provider = TrainableQueryProvider(64, 128)
     positions = torch.randint(64, (64, 32))

@@ -60,6 +60,7 @@ def test_flags_set_their_values(folder, argv, capsys):
         assert (actual["adapter"] if isinstance(actual, dict) else actual) == yaml.safe_load(value)
 
 
+@pytest.mark.slow
 def test_in_backward_training_and_int8_prediction(folder, capsys):
     (fit,) = (argv for argv in commands("fit") if "--optimizer.in_backward=true" in argv)
     clipping = [flag for flag in fit if "gradient_clip_val" not in flag]

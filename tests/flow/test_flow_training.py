@@ -120,6 +120,7 @@ def test_invalid_options_are_rejected(flow_config):
         LitOpticalFlow.create(flow_config(), num_places=0)
 
 
+@pytest.mark.slow
 def test_model_overfits_four_pairs(flow_config, chairs, quiet_trainer):
     """The flow of the frames is (0, 0), (1, -1), (2, -2) and (3, -3)."""
     data = FlyingChairsDataModule(str(chairs(4, size=(8, 12))), val_fraction=0, batch_size=4, seed=0)

@@ -243,6 +243,7 @@ def test_auto_model_returns_latents(texts: Path, images: Path, batch: dict[str, 
         torch.testing.assert_close(first, latents)
 
 
+@pytest.mark.slow
 def test_feature_extraction_pipeline_returns_latents(text_classifier: Any) -> None:
     extract: Any = pipeline("feature-extraction", model=str(text_classifier.folder), device="cpu")
     features = torch.tensor(extract("The cat sat"))

@@ -289,6 +289,7 @@ class SaveEach(Callback):
         trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
 
+@pytest.mark.slow
 def test_training_resumes_within_an_epoch(tmp_path: Path) -> None:
     def fit(ckpt_path: Path | None = None) -> list[dict[str, torch.Tensor]]:
         model = Seen()

@@ -26,6 +26,7 @@ def is_image_open(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr == "open" and ast.unparse(node.value).endswith("Image")
 
 
+@pytest.mark.slow
 def test_images_are_opened_by_one_module():
     found = [
         path.relative_to(ROOT).as_posix()

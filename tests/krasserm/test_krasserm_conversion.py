@@ -220,6 +220,7 @@ def test_language_model_equals_hugging_faces(published, randomise):
     assert_converts_to(theirs, model)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_image_classifier_equals_hugging_faces(published, randomise):
     config = transformers.PerceiverConfig(**SMALL, num_labels=6, num_cross_attention_heads=1)

@@ -67,6 +67,7 @@ def test_default_weights_and_numbers_of_positions_are_the_papers(autoencoder):
     assert module.limits == {"audio": 32, "image": 512}  # 512 samples, 16 in a patch
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_loss_at_random_positions_is_unbiased(autoencoder, tiny_batch):
     module = autoencoder(label_weight=0.1, audio_places=2, video_places=9)
@@ -169,6 +170,7 @@ def test_training_on_random_data_with_half_of_the_labels_masked(clip_model_confi
 CLIPS = ClipFormat(num_frames=4, frame_size=(16, 16), frame_rate=8, samples_per_frame=64)
 
 
+@pytest.mark.slow
 def test_overfits_a_few_clips(clip_folder, clip_model_config, quiet_trainer, tmp_path):
     torch.manual_seed(1)
     written = dataclasses.replace(CLIPS, samples_per_frame=128)

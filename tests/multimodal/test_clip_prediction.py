@@ -95,6 +95,7 @@ def test_invalid_options_are_reported(module, reader, clip_folder, tmp_path):
         predictor.predict([str(clip_folder({"circle": 1}, WRITTEN))])
 
 
+@pytest.mark.slow
 def test_fit_and_predict_on_the_command_line(clip_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = clip_folder({"circle": 3, "square": 3}, WRITTEN)

@@ -30,11 +30,13 @@ def failed(checks) -> dict[str, str]:
 # Adapters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [faults.FRAMES, faults.NOTES, faults.CHORDS], ids=lambda spec: spec.name)
 def test_valid_adapters_pass(spec):
     check_adapter(spec)
 
 
+@pytest.mark.slow
 def test_only_inapplicable_checks_are_skipped():
     inapplicable = {
         "reader_is_valid",
@@ -298,6 +300,7 @@ def write_plugin(tmp_path, monkeypatch):
     return write_plugin
 
 
+@pytest.mark.slow
 def test_valid_plugin_passes(write_plugin):
     check_plugin(importlib.import_module(write_plugin(VALID)), skip=SLOW)
 
@@ -432,6 +435,7 @@ def without_adapter_checks(checks):
 ADAPTER_CHECKS = [*adapter_checks(faults.FRAMES), *adapter_checks(faults.CHORDS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", PLUGIN_FAULTS, ids=lambda fault: fault[0])
 def test_faulty_plugin_fails_its_check_only(fault, write_plugin):
     name, valid, faulty, message = fault
@@ -485,6 +489,7 @@ def test_output_adapter_is_checked_with_the_default_encoder_of_its_task(write_pl
 # Entry points of the checks
 
 
+@pytest.mark.slow
 def test_all_failures_are_reported_in_one_error(write_plugin):
     wrong = VALID.replace('PERCEIVER_INTERFACE = "2.0"', "").replace('faults:Notes"', 'faults:Nonsense"')
     with pytest.raises(AssertionError) as error:
@@ -553,6 +558,7 @@ def test_import_does_not_import_torch():
 # Built-in plugins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [loaded.plugin.name for loaded in registry().plugins if loaded.plugin.is_of("perceiver-zoo")]
 )

@@ -126,6 +126,7 @@ def test_conversion_without_its_plugin_is_a_one_line_error(monkeypatch):
         to_hugging_face(create_model("mnist-classifier", num_latents=3))
 
 
+@pytest.mark.slow
 def test_unsupported_conversion_is_an_error():
     with pytest.raises(
         UserError, match=r"model: BertModel cannot be converted \(convertible classes: PerceiverForMaskedLM, "

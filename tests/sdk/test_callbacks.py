@@ -180,6 +180,7 @@ def test_best_checkpoint_has_the_validated_average(train, module, tiny_data, qui
     assert_same(weights_of(other), record.in_validation[step])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 5])  # after a validation, and at the end of an epoch
 def test_killed_run_is_resumed_exactly(train, saved, step):
     train("alone")
@@ -189,6 +190,7 @@ def test_killed_run_is_resumed_exactly(train, saved, step):
     assert_same_run(saved("killed"), saved("alone"))
 
 
+@pytest.mark.slow
 def test_finished_run_is_extended_exactly(train, saved):
     train("longer", steps=10)
     train("short", steps=5)
@@ -196,6 +198,7 @@ def test_finished_run_is_extended_exactly(train, saved):
     assert_same_run(saved("short"), saved("longer"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 6])
 def test_run_interrupted_in_validation_is_resumed_exactly(train, saved, step):
     train("alone", steps=8, every_n_steps=0, callbacks=[record := Record()])
@@ -214,6 +217,7 @@ def test_run_interrupted_in_validation_is_resumed_exactly(train, saved, step):
     assert trainer.global_step == 8
 
 
+@pytest.mark.slow
 def test_checkpoint_saved_after_the_end_is_resumed_exactly(train, saved, tmp_path):
     train("longer", steps=8)
     trainer = train("run", steps=4)
@@ -244,6 +248,7 @@ def test_average_of_frozen_weights_equals_them(tiny_config, tiny_data, quiet_tra
     assert_same(lit_module.model.encoder.state_dict(), before)
 
 
+@pytest.mark.slow
 def test_average_can_be_added_on_resume(train, module, tiny_data, quiet_trainer, saved, tmp_path):
     without = module(None)
     trainer = quiet_trainer(max_steps=4)

@@ -50,6 +50,7 @@ def outputs(model, tokens) -> list[torch.Tensor]:
     return [output, *(parameter.grad for parameter in model.parameters())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{}, {"activation_checkpointing": True}], ids=["plain", "checkpointing"])
 def test_compiled_model_has_equal_outputs_gradients_and_names(text_config, randomise, config):
     model = randomise(LanguageModel(text_config({"num_self_attention_blocks": 2}, **config)))
@@ -61,6 +62,7 @@ def test_compiled_model_has_equal_outputs_gradients_and_names(text_config, rando
     assert [name for name, _ in other.named_modules()] == [name for name, _ in model.named_modules()]
 
 
+@pytest.mark.slow
 def test_equal_attention_layers_are_compiled_once(text_config):
     model = LanguageModel(text_config({"num_self_attention_layers_per_block": 5}))
     compile_layers(model, **TRACED)
@@ -73,6 +75,7 @@ def test_equal_attention_layers_are_compiled_once(text_config):
     assert not counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_generated_code_is_equal_within_tolerance(text_config, randomise):
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("no C++ compiler")
@@ -92,6 +95,7 @@ def test_missing_compiler_is_reported(text_config, tmp_path):
         compile_layers(LanguageModel(text_config()))
 
 
+@pytest.mark.slow
 def test_compiled_model_steps_in_backward(text_config):
     model = LanguageModel(text_config())
     other = copy.deepcopy(model)
@@ -109,6 +113,7 @@ def test_compiled_model_steps_in_backward(text_config):
     torch.testing.assert_close(other.state_dict(), model.state_dict(), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_a_compiled_run_is_ordinary(tiny_config, tiny_data, quiet_trainer, tmp_path, traced):
     def fit(compile: bool, steps: int, source=None) -> dict:
         seed_everything(3, verbose=False)
@@ -129,6 +134,7 @@ def test_checkpoint_of_a_compiled_run_is_ordinary(tiny_config, tiny_data, quiet_
     assert fit(False, 8, tmp_path / "run.ckpt")["global_step"] == 8
 
 
+@pytest.mark.slow
 def test_evaluation_and_prediction_do_not_compile(tiny_config, tiny_data, quiet_trainer, tmp_path, traced):
     module = LitLanguageModel.create(tiny_config(compile=True), num_samples=0)
     quiet_trainer(limit_val_batches=1).validate(module, datamodule=tiny_data(), verbose=False)

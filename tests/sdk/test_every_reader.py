@@ -249,6 +249,7 @@ def test_memory_is_independent_of_text_length(side, tmp_path):
     assert large < small + 2**20
 
 
+@pytest.mark.slow
 def test_memory_is_independent_of_table_length(tmp_path):
     (tmp_path / "large.csv").write_text("age,bmi\n" + "1,2\n" * 30_000)
     reader = table_reader()

@@ -151,6 +151,7 @@ def assert_same_run(one: dict, other: dict) -> None:
         assert_same(one[part], other[part])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
     [({}, {}), ({"activation_checkpointing": True}, {"precision": "bf16-mixed"})],

@@ -35,6 +35,7 @@ class Record(Callback):
         self.losses.append(float(trainer.callback_metrics["train_loss"]))
 
 
+@pytest.mark.slow
 def test_training_with_a_data_module(tiny_config, tiny_data, quiet_trainer):
     module = LitLanguageModel.create(tiny_config(dropout=0.0, init="local"), num_samples=0)
     trainer = quiet_trainer(max_epochs=12, callbacks=[record := Record()])

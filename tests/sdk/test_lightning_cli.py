@@ -90,6 +90,7 @@ def test_script_prints_its_config(run, capsys):
     assert "vocab_size" not in printed["encoder"]  # linked to the data
 
 
+@pytest.mark.slow
 def test_script_selects_an_optimizer(run):
     module = run('--model.optimizer={"name": "SGD", "lr": 0.5}', "--model.lr_scheduler=null").model
     assert isinstance(module.trainer.optimizers[0], torch.optim.SGD)

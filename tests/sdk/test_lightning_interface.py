@@ -95,6 +95,7 @@ def test_schedule_uses_a_rate_set_at_the_start_of_a_run(lit, tiny_data, quiet_tr
     assert find.rates == [0.125 * factor for factor in ([first, 0.5, 1, 1] if schedule else [1, 1, 1, 1])]
 
 
+@pytest.mark.slow
 def test_tuner_finds_a_batch_size(lit, tiny_data, quiet_trainer):
     module, data = lit(), tiny_data()
     found = Tuner(quiet_trainer(max_steps=5)).scale_batch_size(module, datamodule=data, max_trials=2)

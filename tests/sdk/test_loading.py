@@ -237,6 +237,7 @@ def test_resumed_training_sees_the_remaining_batches(options: dict[str, Any], ho
         assert run(0, [], checkpoint, **options) == alone[done:], f"resumed after batch {done}"
 
 
+@pytest.mark.slow
 def test_resumed_training_with_worker_processes(tmp_path: Path) -> None:
     save = SaveAt(tmp_path, "on_train_batch_end")
     alone = run(2, [save], max_epochs=2)

@@ -80,6 +80,7 @@ def train(tiny_config, tiny_data, quiet_trainer, tmp_path):
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "patience"), [("epochs", 1), ("epochs", 2), ("parts of an epoch", 3), ("steps", 2)])
 def test_training_ends_when_patience_is_exhausted(train, name, patience):
     intervals = INTERVALS[name]
@@ -92,6 +93,7 @@ def test_training_ends_when_patience_is_exhausted(train, name, patience):
     assert losses_of_it.losses == [(step, loss) for step, loss in losses.losses if step <= expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "intervals",
     [pytest.param(value, id=name) for name, value in INTERVALS.items()],

@@ -72,6 +72,7 @@ def loss_of(module, batch) -> float:
         return float(module.loss_sum(batch).mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", DECODERS)
 def test_model_overfits_the_training_examples(module, quiet_trainer, task):
     lit_module, data = module(task), RandomDataModule(num_examples=16, batch_size=16, seed=1)
@@ -105,6 +106,7 @@ def fitting_pairs() -> list[tuple[str, str, str]]:
     return pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "decoder", "task"), fitting_pairs())
 def test_inputs_train_with_fitting_outputs(quiet_trainer, encoder, decoder, task):
     plain = {

@@ -64,6 +64,7 @@ def state(trainer) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}], ids=["each batch", "accumulated"])
 def test_killed_run_is_resumed_exactly(train, options):
     options = options | {"max_steps": STEPS // options.get("accumulate_grad_batches", 1)}
@@ -84,6 +85,7 @@ def test_run_killed_twice_is_resumed_exactly(train):
     torch.testing.assert_close(state(train("killed", resume=True)), alone, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_resume_with_other_num_workers_is_exact(train):
     alone = state(train("alone"))
     train("killed", kill=6, data={"num_workers": 1})

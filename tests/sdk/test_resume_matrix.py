@@ -225,6 +225,7 @@ def batches(events: list[Any]) -> list[Any]:
     return [event for event in events if event[0] == "batch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "each", list(all_combinations())[::EVERY] if EVERY else covering_pairs(), ids=lambda each: ",".join(each.values())
 )

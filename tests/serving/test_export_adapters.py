@@ -56,6 +56,7 @@ def pair_adapters() -> Iterator[tuple[AdapterSpec, AdapterSpec]]:
 PAIRS = list(pair_adapters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("input_spec", "output_spec"), PAIRS, ids=[f"{one.name}-{two.name}" for one, two in PAIRS])
 def test_exported_models_equal_the_original_in_other_sizes(
     input_spec: AdapterSpec, output_spec: AdapterSpec, onnx_backend: Backend, randomise: Callable[[Any], Any]

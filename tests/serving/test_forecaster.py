@@ -64,6 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[forecaster.LitFor
     return module.eval(), folder / "last.ckpt"
 
 
+@pytest.mark.slow
 def test_trained_forecaster_predicts_in_units_of_the_series(
     trained: tuple[forecaster.LitForecaster, Path], quiet_trainer: Callable[..., Trainer]
 ) -> None:
@@ -80,6 +81,7 @@ def test_trained_forecaster_predicts_in_units_of_the_series(
     torch.testing.assert_close(load_model(str(checkpoint))(unseen[0]), forecasts[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_exported_forecaster_equals_the_original_for_any_batch_size(
     suffix: str, trained: tuple[forecaster.LitForecaster, Path], tmp_path: Path

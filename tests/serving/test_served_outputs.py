@@ -23,6 +23,7 @@ from perceiver_plugins.text.config import TextDecoderConfig
 from perceiver_registry import assemble
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_language_model_returns_logits_of_the_given_tokens(text_config: Any, randomise: Any) -> None:
     model = randomise(LanguageModel(text_config())).eval()
@@ -36,6 +37,7 @@ def test_language_model_returns_logits_of_the_given_tokens(text_config: Any, ran
     torch.testing.assert_close(exported, logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_flow_is_an_image_in_pixels(small_model: Callable[..., Any]) -> None:
     model = small_model("flow-patches", "optical-flow")
@@ -52,6 +54,7 @@ def test_flow_is_an_image_in_pixels(small_model: Callable[..., Any]) -> None:
     assert traced.outputs[0].shape == ("batch", 2, "height", "width")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_multimodal_outputs(small_model: Callable[..., Any]) -> None:
     model = small_model("audio-video-label", "audio-video-label")

@@ -32,6 +32,7 @@ DESCRIPTION = ModelDescription(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_file_has_a_description(suffix: str, tmp_path: Path, small_model: Any) -> None:
     model = small_model("image-pixels", "classification")
@@ -66,6 +67,7 @@ def test_file_has_a_description(suffix: str, tmp_path: Path, small_model: Any) -
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
+@pytest.mark.slow
 def test_existing_file_is_only_overwritten_on_request(tmp_path: Path, small_model: Any) -> None:
     model = small_model("table", "classification")
     target = tmp_path / "model.pt2"
@@ -114,6 +116,7 @@ class StaticBatchAdapter(VectorsInputAdapter):
         return AdaptedInput(torch.stack([x[index] for index in range(len(x))]), pad_mask)
 
 
+@pytest.mark.slow
 def test_static_batch_size_is_one() -> None:
     model = model_with(StaticBatchAdapter)
 
@@ -132,6 +135,7 @@ class WrongForOtherSizesAdapter(VectorsInputAdapter):
         return AdaptedInput(x + x.sum(dim=1, keepdim=True) / number, pad_mask)
 
 
+@pytest.mark.slow
 def test_size_with_wrong_results_is_static() -> None:
     model = model_with(WrongForOtherSizesAdapter)
     assert trace(model).inputs[0].shape == ("batch", "features", 16)
@@ -154,6 +158,7 @@ class DataDependentAdapter(VectorsInputAdapter):
         return AdaptedInput(x if x.sum() > 0 else -x, pad_mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adapter_type", "message"),
     [
@@ -177,12 +182,14 @@ class UnsupportedByOnnxAdapter(VectorsInputAdapter):
         return AdaptedInput(torch.special.bessel_j1(x), pad_mask)
 
 
+@pytest.mark.slow
 def test_operation_that_onnx_lacks_is_reported(onnx_backend: Backend) -> None:
     with pytest.raises(UserError, match="the model cannot be expressed in ONNX") as error:
         onnx_backend.build(trace(model_with(UnsupportedByOnnxAdapter)))
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_models_are_exported_in_evaluation_mode(small_model: Any) -> None:
     model = small_model("image-conv", "classification").train()
     program = trace(model).program

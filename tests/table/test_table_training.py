@@ -64,6 +64,7 @@ def diabetes(tmp_path_factory) -> tuple[LitRegressor, DiabetesDataModule, Traine
     return module.eval(), data, trainer
 
 
+@pytest.mark.slow
 def test_regressor_beats_mean_predictor(diabetes):
     module, data, trainer = diabetes
     assert trainer.callback_metrics["val_r2"] > 0.3  # a linear model reaches 0.5, the mean 0
@@ -118,6 +119,7 @@ def test_checkpoint_round_trip(diabetes, tmp_path):
     assert torch.equal(loaded.model(batch), module.model(batch))
 
 
+@pytest.mark.slow
 def test_classifier_learns_classes_of_a_file(write, tmp_path):
     seed_everything(0, verbose=False)
     iris = load_iris()

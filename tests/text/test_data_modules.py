@@ -168,6 +168,7 @@ def test_batch_equals_single_examples(options: dict[str, Any], side: Literal["le
 # embedded text
 
 
+@pytest.mark.slow
 def test_python_docs() -> None:
     module = PythonDocsDataModule(max_seq_len=64)
     assert (module.vocab_size, module.max_seq_len, module.mask_words) == (262, 64, False)

@@ -282,6 +282,7 @@ def test_labels_beyond_the_end_are_ignored(write: Callable[..., str]) -> None:
         np.testing.assert_array_equal(labels.numpy(), np.array(expected))
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_workers(write: Callable[..., str]) -> None:
     train = write(rows(*((f"text {number} " * (number % 9 + 1), number % 3) for number in range(60))))
     options = {"target": "class", "max_seq_len": 40, "batch_size": 8, "random_train_shift": True, "seed": 3}
@@ -743,6 +744,7 @@ def test_label_columns_are_parsed() -> None:
 # embedded data
 
 
+@pytest.mark.slow
 def test_languages() -> None:
     module = LanguagesDataModule()
     assert (module.max_seq_len, module.num_classes) == (64, 32)
@@ -757,6 +759,7 @@ def test_languages() -> None:
     assert batch["labels"].shape == (64,)
 
 
+@pytest.mark.slow
 def test_names_are_unique_across_texts_and_languages() -> None:
     texts = list(language_texts())
     assert texts == list(language_texts())
@@ -769,6 +772,7 @@ def test_names_are_unique_across_texts_and_languages() -> None:
     assert {name: languages.get(name) for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_python_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python_code, "TOTAL_CHARACTERS", python_code.TOTAL_CHARACTERS // 4)
     module = PythonCodeDataModule()

@@ -6,6 +6,7 @@ subclass selects the adapter. Every field is also a flag of the command line.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, Self, TypeVar, get_args
 
@@ -19,10 +20,12 @@ def require(condition: bool, config: Any, field: str, rule: str) -> None:
 
 
 def require_positive(config: Any, *fields: str) -> None:
-    """Raise ValueError unless each of ``fields`` is None or at least 1."""
+    """Raise ValueError unless each of ``fields`` is at least 1, or None if its type has None."""
+    types = {field.name: str(field.type) for field in dataclasses.fields(config)}
     for field in fields:
-        value = getattr(config, field)
-        require(value is None or value >= 1, config, field, "must be at least 1")
+        value, declared = getattr(config, field), types[field]
+        is_valid = "None" in declared or "Optional" in declared if value is None else value >= 1
+        require(is_valid, config, field, "must be at least 1")
 
 
 def require_divisible(config: Any, field: str, channels: int | None, heads_field: str) -> None:

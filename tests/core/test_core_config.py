@@ -34,6 +34,11 @@ def assert_refused(config_type: type, field: str, value: object, **others: objec
         config_type(**{field: value}, **others)
 
 
+@pytest.mark.parametrize("field", sorted({*ENCODER_COUNTS} - {*ENCODER_CHANNELS}))
+def test_missing_counts_are_refused(field):
+    assert_refused(EncoderConfig, field, None)
+
+
 @pytest.mark.parametrize("value", [0, -3])
 @pytest.mark.parametrize(
     ("config_type", "field"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceiver_plugins.sdk.sizing import describe_size, scaled_epochs
+from perceiver_plugins.sdk.sizing import size_data
 from perceiver_registry import SizedDefaults
 
 TASKS = ("image-classification", "classification")
@@ -20,18 +20,4 @@ def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDef
         task: name of the task.
         values: values of the run by dotted flag.
     """
-    num_examples = getattr(datamodule, "num_train_examples", None) if task in TASKS else None
-    if not num_examples:
-        return None
-    return SizedDefaults(describe_size(num_examples, "image", datamodule), image_defaults(num_examples))
-
-
-def image_defaults(num_examples: int) -> dict[str, Any]:
-    """Return the defaults for images.
-
-    The figures are arbitrary: about 4,000 batches of 32.
-
-    Args:
-        num_examples: number of training images.
-    """
-    return {"trainer.max_epochs": scaled_epochs(num_examples, 128_000, 3, 40)}
+    return size_data(datamodule, "image") if task in TASKS else None

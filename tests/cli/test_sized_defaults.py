@@ -7,7 +7,8 @@ import shutil
 import pytest
 import yaml
 
-from perceiver_plugins.text import sizing
+from perceiver_plugins.sdk import sizing
+from perceiver_plugins.text import sizing as text_sizing
 from perceiver_registry import registry
 from perceiver_registry.sizing import SizedDefaults, apply_size_rule
 
@@ -20,7 +21,7 @@ SIZED = {
     "optimizer.lr": 0.5,
     "trainer.max_epochs": 5,
 }
-TEXT_DEFAULTS = sizing.text_defaults
+DEFAULTS_BY_EXAMPLES = sizing.defaults_by_examples
 
 ARCHITECTURE = {name for name in SIZED if name.startswith("model.")}
 ENCODER = {name for name in ARCHITECTURE if name != "model.decoder.dropout"}
@@ -36,7 +37,7 @@ def classify(labelled, tmp_path) -> list[str]:
 def rule(monkeypatch) -> dict[str, object]:
     """Defaults of the rule for texts, which a test may change."""
     defaults = dict(SIZED)
-    monkeypatch.setattr(sizing, "text_defaults", lambda num_examples: defaults)
+    monkeypatch.setattr(sizing, "defaults_by_examples", lambda num_examples: defaults)
     return defaults
 
 
@@ -178,7 +179,7 @@ def test_invalid_result_of_a_rule_is_reported(found, message, monkeypatch, class
             raise found
         return found
 
-    monkeypatch.setattr(sizing, "size_rule", rule)
+    monkeypatch.setattr(text_sizing, "size_rule", rule)
     error = perceiver("fit", *classify).error
     assert error.startswith("input adapter 'text' (plugin 'text' of perceiver-zoo")
     assert (
@@ -204,7 +205,7 @@ def test_rules_have_no_defaults_for_data_of_unknown_size(name):
     ],
 )
 def test_demonstration_data_has_its_own_defaults(flags, configure, monkeypatch):
-    monkeypatch.setattr(sizing, "text_defaults", TEXT_DEFAULTS)
+    monkeypatch.setattr(sizing, "defaults_by_examples", DEFAULTS_BY_EXAMPLES)
     assert configure(*flags)[1] == set()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceiver_plugins.sdk.sizing import size_data
+from perceiver_plugins.sdk.sizing import DataSize
 from perceiver_registry import SizedDefaults
 
 TASKS = ("image-classification", "classification")
@@ -20,4 +20,10 @@ def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDef
         task: name of the task.
         values: values of the run by dotted flag.
     """
-    return size_data(datamodule, "image") if task in TASKS else None
+    size = DataSize.of(datamodule) if task in TASKS else None
+    return SizedDefaults(size.describe("image"), choose_defaults(size)) if size else None
+
+
+def choose_defaults(size: DataSize) -> dict[str, Any]:
+    """Return the defaults for data of a size, by dotted flag."""
+    return {"trainer.max_epochs": size.epochs()}

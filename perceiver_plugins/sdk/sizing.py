@@ -1,11 +1,10 @@
-"""Size rule of the built-in input adapters, which chooses defaults by the size of the data."""
+"""Size of the training data, by which the size rules of the built-in input adapters choose defaults."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
-
-from perceiver_registry import SizedDefaults
 
 TRAINED_EXAMPLES = 128_000
 """Examples to train on, repetitions included: 4,000 batches of 32. Arbitrary."""
@@ -14,33 +13,49 @@ MIN_EPOCHS, MAX_EPOCHS = 3, 40
 """Limits of the number of epochs. Arbitrary."""
 
 
-def size_data(datamodule: Any, noun: str) -> SizedDefaults | None:
-    """Return the size of the training data and the defaults for it; None if the size is unknown.
+@dataclass(frozen=True)
+class DataSize:
+    """Size of the training data.
 
-    Args:
-        datamodule: the data module, which may have ``num_train_examples``, ``num_classes`` or ``num_targets``.
-        noun: what an example is, in the singular.
+    Attributes:
+        num_examples: number of training examples.
+        num_classes: number of classes; None: the data has none.
+        num_targets: number of targets to predict for each example; None: the data has none.
     """
-    num_examples = getattr(datamodule, "num_train_examples", None)
-    if not num_examples:
-        return None
-    return SizedDefaults(_describe(num_examples, noun, datamodule), defaults_by_examples(num_examples))
 
+    num_examples: int
+    num_classes: int | None = None
+    num_targets: int | None = None
 
-def defaults_by_examples(num_examples: int) -> dict[str, Any]:
-    """Return the defaults for a number of training examples, by dotted flag."""
-    epochs = math.ceil(TRAINED_EXAMPLES / num_examples)
-    return {"trainer.max_epochs": min(MAX_EPOCHS, max(MIN_EPOCHS, epochs))}
+    @classmethod
+    def of(cls, datamodule: Any) -> DataSize | None:
+        """Return the size of a data module's training data; None if it is unknown, as with streams."""
+        num_examples = getattr(datamodule, "num_train_examples", None)
+        if not num_examples:
+            return None
+        return cls(num_examples, _count(datamodule, "num_classes"), _count(datamodule, "num_targets"))
 
+    def describe(self, noun: str) -> str:
+        """Describe the size: "10,003 texts, 77 classes".
 
-def _describe(num_examples: int, noun: str, datamodule: Any) -> str:
-    """Describe the size of data: "10,003 texts, 77 classes"."""
-    counts = {noun: num_examples}
-    for name, attribute in {"class": "num_classes", "target": "num_targets"}.items():
-        count = _count(datamodule, attribute)
-        if count is not None:
-            counts[name] = count
-    return ", ".join(f"{count:,} {_plural(name, count)}" for name, count in counts.items())
+        Args:
+            noun: what an example is, in the singular.
+        """
+        counts = {noun: self.num_examples, "class": self.num_classes, "target": self.num_targets}
+        known = ((name, count) for name, count in counts.items() if count is not None)
+        return ", ".join(f"{count:,} {_plural(name, count)}" for name, count in known)
+
+    def epochs(
+        self, trained_examples: int = TRAINED_EXAMPLES, minimum: int = MIN_EPOCHS, maximum: int = MAX_EPOCHS
+    ) -> int:
+        """Return the number of epochs with about a number of training examples, repetitions included.
+
+        Args:
+            trained_examples: the number of examples.
+            minimum: fewest epochs.
+            maximum: most epochs.
+        """
+        return min(maximum, max(minimum, math.ceil(trained_examples / self.num_examples)))
 
 
 def _count(datamodule: Any, attribute: str) -> int | None:

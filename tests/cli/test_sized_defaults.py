@@ -7,7 +7,6 @@ import shutil
 import pytest
 import yaml
 
-from perceiver_plugins.sdk import sizing
 from perceiver_plugins.text import sizing as text_sizing
 from perceiver_registry import registry
 from perceiver_registry.sizing import SizedDefaults, apply_size_rule
@@ -21,7 +20,7 @@ SIZED = {
     "optimizer.lr": 0.5,
     "trainer.max_epochs": 5,
 }
-DEFAULTS_BY_EXAMPLES = sizing.defaults_by_examples
+CHOOSE_DEFAULTS = text_sizing.choose_defaults
 
 ARCHITECTURE = {name for name in SIZED if name.startswith("model.")}
 ENCODER = {name for name in ARCHITECTURE if name != "model.decoder.dropout"}
@@ -37,7 +36,7 @@ def classify(labelled, tmp_path) -> list[str]:
 def rule(monkeypatch) -> dict[str, object]:
     """Defaults of the rule for texts, which a test may change."""
     defaults = dict(SIZED)
-    monkeypatch.setattr(sizing, "defaults_by_examples", lambda num_examples: defaults)
+    monkeypatch.setattr(text_sizing, "choose_defaults", lambda size: defaults)
     return defaults
 
 
@@ -205,7 +204,7 @@ def test_rules_have_no_defaults_for_data_of_unknown_size(name):
     ],
 )
 def test_demonstration_data_has_its_own_defaults(flags, configure, monkeypatch):
-    monkeypatch.setattr(sizing, "defaults_by_examples", DEFAULTS_BY_EXAMPLES)
+    monkeypatch.setattr(text_sizing, "choose_defaults", CHOOSE_DEFAULTS)
     assert configure(*flags)[1] == set()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ SMALL = {
     "trainer.log_every_n_steps": 1,
 }
 
-STEPS = 24
+STEPS = 2
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:
@@ -96,8 +97,8 @@ def test_input_trains_with_output(perceiver, tmp_path, monkeypatch, encoder, dec
     with (tmp_path / "logs/lightning_logs/version_0/metrics.csv").open() as file:
         losses = [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
     assert len(losses) == STEPS
-    # The model memorises eight examples.
-    assert min(losses[-3:]) < 0.9 * losses[0]
+    assert losses[1] != losses[0]  # of the same batch; test_random_data has models that memorise their examples
+    assert all(map(math.isfinite, losses))
 
 
 def embedded() -> list[Any]:

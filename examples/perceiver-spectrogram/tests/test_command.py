@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import subprocess
-import sys
+
+from perceiver_cli.main import main
 
 SMALL = (
     "--model.num_latents=4",
@@ -18,24 +18,20 @@ SMALL = (
 )
 
 
-def perceiver(*arguments, cwd):
-    command = [sys.executable, "-m", "perceiver_cli", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
-def test_trained_model_classifies_held_out_recordings(tones, tmp_path):
+def test_trained_model_classifies_held_out_recordings(tones, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     words = ("--task=classification", "--model.encoder=spectrogram", "--data=spoken-digits")
-    fit = perceiver("fit", *words, f"--data.path={tones}", *SMALL, cwd=tmp_path)
-    assert fit.returncode == 0, fit.stderr
+    assert main(["fit", *words, f"--data.path={tones}", *SMALL]) == 0
 
     held_out = tmp_path / "held out"
     held_out.mkdir()
     for path in tones.glob("*_[5-9].wav"):
         shutil.copy(path, held_out)
     (held_out / "broken.wav").write_text("no sound")
-    done = perceiver("predict", "--ckpt_path=best", "held out", "--format=json", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "broken.wav: not a .wav file" in done.stderr
-    labels = {each["input"]: each["label"] for each in json.loads(done.stdout)}
+    capsys.readouterr()
+    assert main(["predict", "--ckpt_path=best", "held out", "--format=json"]) == 1
+    shown = capsys.readouterr()
+    assert "broken.wav: not a .wav file" in shown.err
+    labels = {each["input"]: each["label"] for each in json.loads(shown.out)}
     assert len(labels) == 10
     assert all(name.startswith(f"held out/{word}_") for name, word in labels.items())

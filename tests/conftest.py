@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from process_detection import starts_process
-from pytorch_lightning import Trainer
-from torch import nn
 
-from perceiver_core import PerceiverConfig
-from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
+# The controller of the test processes reads this file too; it starts them five seconds earlier without these imports.
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+    from torch import nn
 
-# Tensors this small gain nothing from threads, which wait for each other on a busy machine.
-torch.set_num_threads(1)
+    from perceiver_core import PerceiverConfig
+    from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,14 +31,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    # Tensors this small gain nothing from threads, which wait for each other on a busy machine.
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
+    import torch
+
     torch.manual_seed(20)
 
 
 @pytest.fixture
 def randomise() -> Callable[[nn.Module], nn.Module]:
     """A function that draws every parameter of a module at random, those of norms too, and returns the module."""
+    import torch
 
     def randomise(module: nn.Module) -> nn.Module:
         with torch.no_grad():
@@ -55,6 +65,8 @@ def randomise() -> Callable[[nn.Module], nn.Module]:
 @pytest.fixture
 def text_config() -> Callable[..., PerceiverConfig[TextEncoderConfig, TextDecoderConfig]]:
     """A function that makes a small language model's config of odd sizes, with other values where given."""
+    from perceiver_core import PerceiverConfig
+    from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 
     def text_config(encoder=None, decoder=None, **values) -> PerceiverConfig[TextEncoderConfig, TextDecoderConfig]:
         sizes = {"vocab_size": 37, "max_seq_len": 23}
@@ -78,6 +90,7 @@ def text_config() -> Callable[..., PerceiverConfig[TextEncoderConfig, TextDecode
 @pytest.fixture
 def quiet_trainer(tmp_path: Path) -> Callable[..., Trainer]:
     """A function that makes a quiet trainer on the CPU."""
+    from pytorch_lightning import Trainer
 
     def quiet_trainer(**options: Any) -> Trainer:
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}

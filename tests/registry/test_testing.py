@@ -563,7 +563,8 @@ def test_import_does_not_import_torch():
     "name", [loaded.plugin.name for loaded in registry().plugins if loaded.plugin.is_of("perceiver-zoo")]
 )
 def test_built_in_plugins_pass(name):
-    checks = plugin_checks(f"perceiver-zoo:{name}")
+    # tests/serving/test_export_adapters.py exports the adapters.
+    checks = [check for check in plugin_checks(f"perceiver-zoo:{name}") if check.name != "exports"]
     report(checks)
     skipped = {check.name for check in checks if check.outcome is not None}
     if name in ("flow", "image", "multimodal", "table", "text"):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-KILLED = ("train 3 SIGKILL", "train 5 SIGKILL", "validation 10 SIGKILL")
-"""Within an epoch; before the first step of the next epoch; in the validation after a step with a checkpoint."""
+KILLED = ("train 3 SIGKILL", "validation 10 SIGKILL")
+"""Within an epoch; in the validation after a step with a checkpoint."""
 
 INTERRUPTED = "within 7 SIGINT"
 

@@ -60,6 +60,7 @@ def test_model_classes_of_transformers_are_found(source, found):
     assert [*model_classes(source)] == found
 
 
+@pytest.mark.slow
 def test_only_huggingface_uses_model_classes_of_transformers():
     outside = [*sources_outside("perceiver_plugins/huggingface")]
     assert len(outside) > 100

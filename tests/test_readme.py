@@ -109,6 +109,7 @@ def test_fit_commands_parse(arguments, tmp_path, monkeypatch, capsys, published)
     assert yaml.safe_load(capsys.readouterr().out)["task"]["name"] == task
 
 
+@pytest.mark.slow
 def test_adapter_in_a_file_trains(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_user_files(tmp_path)

@@ -67,6 +67,7 @@ def test_files_contain_the_rows(name: str, tmp_path: Path) -> None:
     assert label == str(row.label)
 
 
+@pytest.mark.slow
 def test_generated_tables_are_large_and_repeatable() -> None:
     for name in ("friedman", "clusters"):
         loaded = SETS[name].load(Path())
@@ -88,6 +89,7 @@ def test_text_baseline_chooses_characters_where_words_do_not_repeat(tmp_path: Pa
     assert result["metrics"]["accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_convolutional_network_learns_within_its_cpu_seconds() -> None:
     colours = {"red": (200, 20, 20), "blue": (20, 20, 200)}
     images = [np.full((9, 9, 3), colour, np.uint8) for colour in colours.values()] * 8

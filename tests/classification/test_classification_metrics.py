@@ -133,6 +133,7 @@ def test_confusion_matrix_of_many_classes_is_not_drawn(
     assert EventAccumulator(logger.log_dir).Reload().Tags()["images"] == ["test_confusion"] * (num_classes < 65)
 
 
+@pytest.mark.slow
 def test_sanity_check_does_not_affect_metrics(nine, data_module, quiet_trainer, tmp_path):
     module, batch = nine
     logger = TensorBoardLogger(tmp_path, name=None)
@@ -148,6 +149,7 @@ def test_sanity_check_does_not_affect_metrics(nine, data_module, quiet_trainer, 
 TWO = {"devices": 2, "strategy": "ddp_fork"}
 
 
+@pytest.mark.slow
 def test_metrics_of_two_processes_equal_those_of_one(nine, data_module, quiet_trainer, recwarn):
     module, batch = nine
     expected = expected_metrics(module.model(batch).detach().numpy(), batch["labels"].numpy(), "val")
@@ -155,6 +157,7 @@ def test_metrics_of_two_processes_equal_those_of_one(nine, data_module, quiet_tr
     assert metrics == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_of_two_processes_equal_those_of_one(classifier, sequences, data_module, quiet_trainer):
     """The processes have different labels, and different weights of them."""
     labels = torch.randint(4, (16,))

@@ -169,6 +169,7 @@ def test_data_with_other_number_of_targets_is_refused(regressor, batch, data_mod
         quiet_trainer(max_steps=1).fit(regressor(), datamodule=data)
 
 
+@pytest.mark.slow
 def test_training_explains_most_variance(regressor, batch, data_module, quiet_trainer):
     module = regressor(optimizer={"name": "AdamW", "lr": 0.02})
     trainer = quiet_trainer(max_epochs=40, limit_val_batches=0)

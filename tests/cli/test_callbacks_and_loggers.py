@@ -107,6 +107,7 @@ def test_unreadable_callback_state_is_reported_before_training(perceiver, config
     assert "checkpoints of this run could not be read back: callbacks.Unreadable.state is of type Unreadable" in line
 
 
+@pytest.mark.slow
 def test_async_checkpoints_are_written(perceiver, config):
     result = perceiver("fit", config([], True, plugins=[{"class_path": "AsyncCheckpointIO"}]))
     assert torch.load(last_checkpoint(result), weights_only=True)["global_step"] == 6

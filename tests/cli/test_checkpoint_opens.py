@@ -49,6 +49,7 @@ def opens(monkeypatch):
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_opens_its_checkpoint_once(command, perceiver, regressor, table, opens):
     # A run's folder of its own: the run is resumed, with its logs.
@@ -60,6 +61,7 @@ def test_command_opens_its_checkpoint_once(command, perceiver, regressor, table,
     assert counts == {"torch.load": 1, "open": 1}
 
 
+@pytest.mark.slow
 def test_resumed_run_frees_its_checkpoint_before_training(perceiver, regressor, monkeypatch):
     """Its file may be replaced while it trains, so that no tensor stays in the file, and none is kept twice."""
     restored, options = [], {}

@@ -115,6 +115,7 @@ def test_linked_values_are_in_the_saved_config(trained):
     assert config["seed_everything"] == 0
 
 
+@pytest.mark.slow
 def test_second_run_has_its_own_folder(small, fit):
     flags = [*small, "--trainer.max_steps=1"]
     assert [fit(*flags).name, fit(*flags).name] == ["version_0", "version_1"]

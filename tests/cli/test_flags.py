@@ -103,6 +103,7 @@ def test_later_files_and_flags_win(printed, texts, tmp_path):
     assert config["trainer"]["max_steps"] == 9
 
 
+@pytest.mark.slow
 def test_file_options_apply_to_the_optimizer_named_by_a_flag(printed, small, tmp_path):
     (tmp_path / "c.yaml").write_text("data:\n  mask_prob: 0.3\noptimizer:\n  momentum: 0.5\n")
     config = printed("--config=c.yaml", *small, "--optimizer=SGD")
@@ -176,6 +177,7 @@ def published(tmp_path) -> str:
     return str(tmp_path / "hub")
 
 
+@pytest.mark.slow
 def test_params_set_architecture_and_weights(published, data, printed, fit, load, trainer):
     flags = ["--task=mlm", *data, *trainer, f"--model.params={published}"]
     config = printed(*flags)

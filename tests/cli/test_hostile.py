@@ -232,6 +232,7 @@ def test_describe_imports_registered_names_only(perceiver, user_module):
 # What the user allows
 
 
+@pytest.mark.slow
 def test_allowed_callback_runs(perceiver, small, user_module, marker):
     flags = ["fit", *small, "--trainer.max_steps=1", "--trainer.limit_val_batches=0"]
     mine = [f"--trainer.callbacks={user_module}.Mine", "--trainer.callbacks.name=was_called"]
@@ -284,6 +285,7 @@ def test_missing_allowed_module_is_reported(refused):
     assert "needs nowhere, which is not installed" in refused("--trainer.callbacks=nowhere.Mine", "--allow=nowhere")
 
 
+@pytest.mark.slow
 def test_documented_classes_are_allowed(perceiver, small):
     values = {
         "trainer": {

@@ -202,6 +202,7 @@ def test_new_learning_rate_rescales_the_schedule(resume):
     assert checkpoint["optimizer_states"][0]["state"][0]["step"] == 4  # its moments are kept
 
 
+@pytest.mark.slow
 def test_new_learning_rate_without_a_schedule(small, fit, load):
     flags = [*small, "--lr_scheduler=none", "--optimizer.lr=0.01", "--trainer.max_steps=2"]
     fit(*flags)
@@ -236,6 +237,7 @@ def test_new_dropout_is_applied(resume, whole, load):
     assert (with_dropout["state_dict"][latents] != without["state_dict"][latents]).any()
 
 
+@pytest.mark.slow
 def test_schedule_can_be_added(small, fit, load):
     fit(*small, "--optimizer.lr=0.1", "--lr_scheduler=none", "--trainer.max_steps=4")
     schedule = ["--lr_scheduler=CosineWithWarmup", "--lr_scheduler.training_steps=8"]

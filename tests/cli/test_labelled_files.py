@@ -185,6 +185,7 @@ def test_known_data_sets(fit, load, classify, files, num_classes):
 # Evaluation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "split"), [("validate", "val"), ("test", "test")])
 def test_accuracy_equals_that_of_the_predictions(text_classifier, perceiver, reviews, tmp_path, command, split):
     # Some labels are swapped, so that some predictions are wrong.
@@ -218,6 +219,7 @@ def test_test_needs_test_files(fit, perceiver, classify, reviews):
 # Flags of the task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.25])
 @pytest.mark.parametrize("weights", [None, "balanced", "[1, 3]"])
 def test_class_weights_and_label_smoothing_change_the_loss(fit, perceiver, classify, reviews, weights, smoothing):
@@ -246,6 +248,7 @@ def test_class_weights_and_label_smoothing_change_the_loss(fit, perceiver, class
     assert logged == pytest.approx(total / weight_sum, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_patience_stops_training(fit, load, classify, reviews):
     files = [f"--data.{split}_files={reviews / split}.jsonl" for split in ("train", "val")]
     flags = ["--data.batch_size=20", "--optimizer.lr=0", "--task.patience=2", "--trainer.max_epochs=9"]

@@ -31,6 +31,7 @@ def test_evaluation_needs_no_layer_decay(perceiver, run, copy, table, command, m
     assert result.code == 0, result.err
 
 
+@pytest.mark.slow
 def test_resumed_run_has_the_saved_layer_decay(perceiver, load, copy):
     more = ("--trainer.max_epochs=2", "--optimizer.lr=0.02")
     result = perceiver("fit", f"--ckpt_path={copy}", *more)

@@ -83,6 +83,7 @@ def absent(package: str) -> None:
         pytest.skip(f"{package} is installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "flags", "name"),
     [

@@ -60,6 +60,7 @@ def test_limit_of_the_user_replaces_that_of_the_checkpoint(flags, expected, limi
     assert limits("--ckpt_path=last", *flags) == expected
 
 
+@pytest.mark.slow
 def test_run_that_ended_by_epochs_is_resumed_by_steps(fit, small, assert_same_training_state):
     flags = [*small, "--model.encoder.dropout=0.1", "--lr_scheduler=none", "--optimizer.lr=0.01"]
     whole = fit(*flags, "--trainer.max_steps=12", "--trainer.default_root_dir=whole")

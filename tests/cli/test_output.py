@@ -167,6 +167,7 @@ def test_predictions_survive_other_encodings(evil_run, monkeypatch):
 # Files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["p.csv", "p.json", "p.jsonl", "P.JSON"])
 def test_predictions_are_written_to_a_file(perceiver, text_classifier, tmp_path, name):
     form = name.lower().partition(".")[2]

@@ -288,6 +288,7 @@ def errors(perceiver: Any, source: Path, table: Path, commands: Iterable[str] = 
     return found
 
 
+@pytest.mark.slow
 def test_removed_field_is_reported_with_versions(first, install, fit, perceiver, table):
     source = fit("--trainer.max_epochs=1")
     install("2.0", "gain", "table")
@@ -296,6 +297,7 @@ def test_removed_field_is_reported_with_versions(first, install, fit, perceiver,
         assert error == f"{gone} (written with acme-grid 1.4, installed: 2.0)"
 
 
+@pytest.mark.slow
 def test_removed_weights_are_reported_with_versions(first, install, fit, perceiver, table):
     source = fit("--trainer.max_epochs=1")
     install("1.5", "scale", "columns")

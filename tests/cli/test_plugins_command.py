@@ -118,6 +118,7 @@ def test_plugins_are_listed_as_a_table(fresh):
     assert " ".join(words[6:]) == "1 input adapter, 1 output adapter, 1 data module"
 
 
+@pytest.mark.slow
 def test_pattern_matches_plugins_and_distributions(perceiver):
     shown = json.loads(perceiver("plugins", "perceiver-*", "--format=json").out)
     assert {"text", "image", "checkpoints"} <= {row["name"] for row in shown}

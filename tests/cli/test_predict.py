@@ -232,6 +232,7 @@ def sentences() -> list[str]:
     return ["näht 44 <b>gut</b>", "schlecht & 3", "gut", "日本 <script>alert(1)</script>"]
 
 
+@pytest.mark.slow
 def test_text_classes_equal_those_of_the_module(text_classifier, predictions, sentences):
     predicted = predictions(text_classifier, *sentences)
     for text, prediction in zip(sentences, predicted, strict=True):
@@ -243,6 +244,7 @@ def test_text_classes_equal_those_of_the_module(text_classifier, predictions, se
     assert [prediction["label"] for prediction in predicted[:2]] == ["gut", "schlecht"]
 
 
+@pytest.mark.slow
 def test_texts_from_files_and_standard_input(text_classifier, predictions, sentences, tmp_path, monkeypatch):
     direct = predictions(text_classifier, *sentences)
     guesses = [prediction["top"] for prediction in direct]
@@ -387,6 +389,7 @@ def test_token_classes_equal_those_of_the_module(token_classifier, predict, pred
     assert [row["label"] for row in rows for _ in row["text"]] == labels
 
 
+@pytest.mark.slow
 def test_attention_of_tokens_is_drawn(token_classifier, predict, tmp_path):
     assert predict(token_classifier, "Anna & <Otto>", "--attention=pages").code == 0
     (file,) = (tmp_path / "pages").iterdir()

@@ -41,6 +41,7 @@ def test_masks_in_files_are_filled(trained, perceiver, predictions, tmp_path):
     assert "'no mask': no <mask> or [MASK] to fill in" in none
 
 
+@pytest.mark.slow
 def test_folder_of_texts_without_slash(text_classifier, predictions, tmp_path):
     (as_word,) = predictions(text_classifier, "texts")
     assert as_word["input"] == "texts"

@@ -48,6 +48,7 @@ def test_total_steps_are_computed_from_epochs(perceiver, flags):
     assert max(steps_of(result.err)) == 12
 
 
+@pytest.mark.slow
 def test_evaluation_batches_are_printed(perceiver, flags):
     result = perceiver("fit", *flags, "--trainer.max_epochs=1")
     assert re.search(r"^perceiver: validation batch 1/\d+ \(\d+ %\), ", result.err, flags=re.MULTILINE)

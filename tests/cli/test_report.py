@@ -88,6 +88,7 @@ def test_resume_command_names_the_limit_that_ended_training(perceiver, regressor
     assert "last.ckpt --trainer.max_steps=N\n" in trained.result.out
 
 
+@pytest.mark.slow
 def test_resumed_run_without_a_step_names_the_limit(perceiver, regressor, tmp_path):
     shutil.copytree(regressor.folder.parents[1], tmp_path / "logs")
     result = perceiver("fit", "--ckpt_path=last")
@@ -125,6 +126,7 @@ def test_fast_dev_run_writes_nothing(perceiver, small, tmp_path):
     assert set(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_model_summary_shows_parameters_without_operations(perceiver, small):
     summary = ["--trainer.enable_model_summary=true", "--trainer.fast_dev_run=true", "--model.encoder.freeze=true"]
     shown = perceiver("fit", *small, *summary)

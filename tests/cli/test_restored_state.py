@@ -81,6 +81,7 @@ def test_link_in_the_run_folder_is_not_followed(perceiver, regressor, victim, tm
     assert victim.read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_moved_run_keeps_its_best_checkpoint(perceiver, regressor, tmp_path):
     folder = tmp_path / "elsewhere" / "logs" / "regression" / "version_7"
     shutil.copytree(regressor.folder, folder)

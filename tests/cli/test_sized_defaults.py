@@ -93,6 +93,7 @@ def test_options_with_another_source_are_not_sized(flags, kept, classify, config
     assert not [name for name in kept if value_at(config, name) == SIZED[name]]
 
 
+@pytest.mark.slow
 def test_architecture_of_pretrained_weights_is_kept(classify, configure, text_classifier):
     _, sized = configure(*classify, f"--model.params={text_classifier.best}")
     assert sized == SIZED.keys() - ARCHITECTURE
@@ -113,6 +114,7 @@ def test_defaults_of_the_data_module_are_kept(classify, configure):
     assert config["optimizer"]["lr"] == 0.03
 
 
+@pytest.mark.slow
 def test_resumed_run_has_the_values_of_its_checkpoint(classify, configure, rule, perceiver, train, tmp_path):
     short = ["--trainer.limit_train_batches=1", "--trainer.max_epochs=1"]
     run = train(*classify, *short)
@@ -129,6 +131,7 @@ def test_resumed_run_has_the_values_of_its_checkpoint(classify, configure, rule,
     assert repeated["model"] == saved["model"]
 
 
+@pytest.mark.slow
 def test_values_of_a_config_file_of_the_run_are_those_printed(classify, configure, tmp_path):
     config, _ = configure(*classify)
     (tmp_path / "printed.yaml").write_text(yaml.safe_dump(config))
@@ -194,6 +197,7 @@ def test_rules_have_no_defaults_for_data_of_unknown_size(name):
         assert apply_size_rule(entry, object(), task, {}) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

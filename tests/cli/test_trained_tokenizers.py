@@ -82,6 +82,7 @@ def test_invalid_options(perceiver, small, flags, message):
     assert perceiver("fit", *small, *flags).error.startswith(message)
 
 
+@pytest.mark.slow
 def test_model_with_another_tokenizer_is_an_error(perceiver, fit, small):
     trained = last(fit(*small, "--trainer.max_steps=1"))
     error = perceiver("validate", f"--ckpt_path={trained}", "--data.tokenizer=train:bpe").error

@@ -224,6 +224,7 @@ def published(tmp_path):
     return "published", model.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--data.tokenizer=published", "--data.add_special_tokens=true")])
 def test_encoder_of_a_published_model(fit, load, perceiver, classify, published, flags, encoder_of):
     source, weights = published

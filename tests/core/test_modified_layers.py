@@ -302,6 +302,7 @@ def test_custom_kernels_require_plain_tensors() -> None:
     assert type(attend(q, k, v)[0]) is Rounding
 
 
+@pytest.mark.slow
 def test_weights_that_are_distributed_tensors(
     attention_of: Callable[..., Any], arrays: list[Tensor], one_process: Any
 ) -> None:

@@ -258,6 +258,7 @@ def test_invalid_options_are_rejected(flow_module, reader, folder, tmp_path):
 # Through the command
 
 
+@pytest.mark.slow
 def test_fit_and_predict_commands(chairs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root = chairs(3)

@@ -83,6 +83,7 @@ def test_regression(other_process: Any, regressor: Any, predicted: Callable[...,
     assert all(100 < y < 180 for y, _ in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet_transformers")
 def test_names_of_weights_and_tied_weights(language_model: Any) -> None:
     with safe_open(language_model.folder / "model.safetensors", "pt") as file:
@@ -101,6 +102,7 @@ def test_names_of_weights_and_tied_weights(language_model: Any) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet_transformers")
 def test_round_trip_of_model_and_description(language_model: Any, text_classifier: Any, regressor: Any) -> None:
     for exported in (language_model, text_classifier, regressor):
@@ -143,6 +145,7 @@ def test_missing_adapter_is_reported_with_its_distribution(folder: Path) -> None
         assert str(caught.value) == f"{folder}: {message}"
 
 
+@pytest.mark.slow
 def test_invalid_folders_are_reported_in_one_line(folder: Path, image_classifier: Any) -> None:
     for broken, message in _broken(folder, image_classifier.folder):
         with pytest.raises(UserError) as caught:

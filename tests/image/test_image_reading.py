@@ -139,6 +139,7 @@ def test_attention_is_drawn(layers: int, across: int, down: int, tmp_path: Path)
         assert picture.width / picture.height == pytest.approx(across / (down * (8 / 12 + 0.1)), rel=0.02)
 
 
+@pytest.mark.slow
 def test_attention_map_is_drawn_at_the_position_of_the_weight(tmp_path: Path) -> None:
     adapter = ImagePatchesInputAdapter(
         ImagePatchesEncoderConfig(num_channels=3, patch_size=4, num_patch_channels=4, num_frequency_bands=2)

@@ -68,6 +68,7 @@ def test_language_model_fills_masks(predictions):
     assert [guess["token"] for guess in guesses] == names
 
 
+@pytest.mark.slow
 def test_image_classifier_predicts(predictions, tmp_path):
     config = peer.model_config("image-classifier")
     state = peer.random_state(config)

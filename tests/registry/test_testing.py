@@ -532,6 +532,7 @@ def test_plugin_name_may_include_its_distribution():
         plugin_checks("another-zoo:table")
 
 
+@pytest.mark.slow
 def test_checks_are_separate_tests_in_pytest(pytester):
     pytester.makepyfile(
         """
@@ -573,6 +574,7 @@ def test_built_in_plugins_pass(name):
         assert not skipped & {"reader_fits_adapter", "predictors_predict"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "example"),
     [

@@ -36,6 +36,7 @@ def test_models_are_listed_by_pattern():
     assert list_models("nothing*") == []
 
 
+@pytest.mark.slow
 def test_named_model_matches_its_spec():
     for name in list_models():
         entry = registry().get("model", name)

@@ -168,6 +168,7 @@ def test_only_validation_uses_the_average(train):
         assert_same(before, after)
 
 
+@pytest.mark.slow
 def test_best_checkpoint_has_the_validated_average(train, module, tiny_data, quiet_trainer, tmp_path):
     trainer = train("run", steps=9, callbacks=[record := Record()])
     best = trainer.checkpoint_callback

@@ -88,6 +88,7 @@ def test_generated_code_is_equal_within_tolerance(text_config, randomise):
         torch.testing.assert_close(model(tokens), exact, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_missing_compiler_is_reported(text_config, tmp_path):
     no_compiler = {"cpp.cxx": (str(tmp_path / "no-compiler"),), "fx_graph_cache": False}
     message = r"^--model.compile=true: compiling failed: [^\n]* \(install a C\+\+ compiler \(g\+\+; [^\n]*$"

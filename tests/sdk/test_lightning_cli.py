@@ -62,6 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lightn
     return run
 
 
+@pytest.mark.slow
 def test_script_trains_with_links_and_defaults(run, tmp_path):
     flags = ["--model.encoder.dropout=0.25", "--model.num_latents=6", "--model.num_samples=0", "--model.ema_decay=0.9"]
     cli = run(*flags)
@@ -111,6 +112,7 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int],
     return imported
 
 
+@pytest.mark.slow
 def test_documented_script_trains(run, imported):
     cli = run(script=imported(0).LanguageModelCLI)
     assert cli.trainer.global_step == 1
@@ -118,6 +120,7 @@ def test_documented_script_trains(run, imported):
     assert cli.model.config.encoder.max_seq_len == 24
 
 
+@pytest.mark.slow
 def test_subclass_selects_the_adapters(run, imported, tmp_path):
     module_type = imported(1).LitTextClassifier
     texts = "text,label\n" + "good words,yes\nbad words,no\n" * 4

@@ -64,6 +64,7 @@ def test_lr_attribute(lit, tiny_config):
     assert LitLanguageModel.create(tiny_config(), optimizer={"name": "AdamW"}).lr == 1e-3
 
 
+@pytest.mark.slow
 def test_training_uses_the_learning_rate_found_by_a_tuner(lit, tiny_data, quiet_trainer):
     module, data = lit(), tiny_data()
     finder = Tuner(quiet_trainer(max_steps=5)).lr_find(module, datamodule=data, num_training=30)

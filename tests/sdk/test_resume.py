@@ -78,6 +78,7 @@ def test_killed_run_is_resumed_exactly(train, options):
         torch.testing.assert_close(state(resumed), alone, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_run_killed_twice_is_resumed_exactly(train):
     alone = state(train("alone"))
     train("killed", kill=4)

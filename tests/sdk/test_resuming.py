@@ -67,6 +67,7 @@ def test_other_batch_size_continues_the_epoch(train):
     assert seen == [(1, batch) for batch in range(6, 10)]
 
 
+@pytest.mark.slow
 def test_weight_averaging_is_resumed_within_an_epoch(tiny_config, tiny_data, quiet_trainer, tmp_path):
     def train(checkpoint=None):
         seed_everything(3, verbose=False)

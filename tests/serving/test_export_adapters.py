@@ -64,6 +64,7 @@ def test_exported_models_equal_the_original_in_other_sizes(
     check_exports(randomise(AdapterSubject(output_spec, {}, partner=input_spec).model()), input_spec.name, onnx_backend)
 
 
+@pytest.mark.slow
 def test_exported_classifier_with_ngrams_and_pooling(onnx_backend: Backend, randomise: Callable[[Any], Any]) -> None:
     encoder = TextEncoderConfig(1, num_self_attention_heads=1, vocab_size=30, max_seq_len=9, num_input_channels=6)
     encoder.max_ngram_length, encoder.num_ngram_buckets, encoder.token_dropout = 3, 11, 0.5

@@ -220,6 +220,7 @@ class Positions(torch.nn.Module):
         return FourierPositions(5, (224, 224))((x.shape[0], x.shape[1]))
 
 
+@pytest.mark.slow
 def test_fourier_positions_with_dynamic_sizes() -> None:
     auto = torch.export.Dim.AUTO
     program = torch.export.export(Positions(), (torch.ones(6, 8),), dynamic_shapes=({0: auto, 1: auto},)).module()

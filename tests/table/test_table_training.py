@@ -75,6 +75,7 @@ def test_regressor_beats_mean_predictor(diabetes):
     assert logged["test_mae"] < 0.85 * mean_predictor
 
 
+@pytest.mark.slow
 def test_rows_of_a_file_are_predicted_as_in_validation(diabetes, tmp_path):
     module, data, _ = diabetes
     table = data.tables.splits["validation"]

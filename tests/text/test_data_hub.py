@@ -283,6 +283,7 @@ def test_ranks_and_workers_share_documents(workers: int, shards: int) -> None:
     assert seen == Counter(f"{number:04d}" for number in range(24))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "starts"), [(0, (1, 16)), (2, (5, 16))])
 def test_stream_resumes_exactly(workers: int, starts: tuple[int, ...]) -> None:
     def take(start: int, count: int) -> list[list[str]]:

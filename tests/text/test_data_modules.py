@@ -191,6 +191,7 @@ def test_python_docs() -> None:
 # user's files
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_workers_or_global_rng(corpus: Path) -> None:
     options = {"train_files": str(corpus), "max_seq_len": 100, "batch_size": 4, "seed": 5}
     single = TextFilesDataModule(num_workers=0, **options)
@@ -266,6 +267,7 @@ def test_documents_end_with_eos_token(tmp_path: Path) -> None:
     assert tokens == [ord("a") + 6, TOKENIZER.eos_token_id]
 
 
+@pytest.mark.slow
 def test_prepared_data_does_not_depend_on_workers(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": f"document {number} é"}) for number in range(300)))

@@ -204,6 +204,7 @@ def folder(peer, tmp_path):
     return str(tmp_path / "saved"), hf_model
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_folder_in_hub_layout_is_loaded(folder):
     source, hf_model = folder

@@ -306,6 +306,7 @@ def test_trained_tokenizer_of_a_model_is_used(
     assert batch["input_ids"].max() < again.vocab_size
 
 
+@pytest.mark.slow
 def test_generated_texts() -> None:
     module = MaskedLanguagesDataModule(tokenizer="train:word", vocab_size=50)
     texts = [text for split, text, _ in language_texts() if split == "train"]

@@ -58,6 +58,54 @@ def test_weights_are_initialised_at_configured_scale():
     assert adapter.columns.std().item() == pytest.approx(0.3, rel=0.05)
 
 
+def test_columns_have_an_initial_scale_of_their_own():
+    config = TableEncoderConfig(num_features=40, num_input_channels=90, init_scale=0.02, column_init_scale=0.5)
+    adapter = TableInputAdapter.from_config(config)
+    assert adapter.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert adapter.columns.std().item() == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(("column_init_scale", "is_linear"), [(None, False), (0.2, True)])
+def test_larger_columns_keep_the_size_of_numbers_through_a_layer_norm(column_init_scale, is_linear):
+    torch.manual_seed(0)
+    adapter = TableInputAdapter.from_config(
+        TableEncoderConfig(num_features=1, num_input_channels=65, column_init_scale=column_init_scale)
+    )
+    norm = torch.nn.LayerNorm(65)
+    with torch.no_grad():
+        zero, one, four = norm(adapter({"inputs": torch.tensor([[0.0], [1.0], [4.0]])}).x[:, 0])
+    # The component of the change along the direction of the weight: four times as large for a linear map.
+    ratio = (((four - zero) @ adapter.weight[0]) / ((one - zero) @ adapter.weight[0])).item()
+    assert (3.5 < ratio < 4.5) is is_linear
+
+
+def test_number_dropout_hides_numbers_in_training_alone(randomise):
+    config = TableEncoderConfig(num_features=5, num_input_channels=7, number_dropout=0.3)
+    adapter = randomise(TableInputAdapter.from_config(config))
+    inputs = torch.randn(900, 5)
+    inputs[0, 2] = NAN
+    kept, hidden = adapter.eval()({"inputs": inputs}).x, adapter({"inputs": torch.full_like(inputs, NAN)}).x
+    torch.testing.assert_close(kept, torch.where(inputs.isnan()[..., None], hidden, kept))
+    x = adapter.train()({"inputs": inputs}).x
+    is_hidden = (x == hidden).all(-1)
+    assert is_hidden[0, 2]
+    assert is_hidden.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert torch.equal(x, torch.where(is_hidden[..., None], hidden, kept))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("column_init_scale", 0.0, "must be greater than 0"),
+        ("number_dropout", 1.0, "must be at least 0 and less than 1"),
+        ("number_dropout", -0.1, "must be at least 0 and less than 1"),
+    ],
+)
+def test_values_out_of_range_are_refused(field, value, rule):
+    with pytest.raises(ValueError, match=f"TableEncoderConfig.{field}={value}: {rule}"):
+        TableEncoderConfig(**{field: value})
+
+
 @pytest.mark.parametrize("shape", [(2, 4), (2, 6), (5,), (2, 5, 1)])
 def test_wrong_number_of_columns_is_refused(adapter, shape):
     with pytest.raises(ValueError, match=r"inputs of shape .* num_features=5 columns"):

@@ -28,20 +28,6 @@ def perceiver_adapters() -> list[AdapterSpec]:
     ]
 
 
-SMALL_MODEL = {
-    "model.encoder": "table",
-    "model.encoder.num_input_channels": 64,
-    "model.encoder.num_cross_attention_heads": 1,
-    "model.encoder.num_self_attention_heads": 4,
-    "model.encoder.num_self_attention_layers_per_block": 1,
-    "model.decoder.num_output_query_channels": 64,
-    "model.num_latents": 16,
-    "model.num_latent_channels": 64,
-    "lr_scheduler.warmup_steps": 20,
-}
-"""Defaults for tables, which usually have few rows: a larger model overfits, and an epoch has few steps for warm-up."""
-
-
 @hookimpl
 def perceiver_data() -> list[DataSpec]:
     return [
@@ -51,7 +37,7 @@ def perceiver_data() -> list[DataSpec]:
             tasks=("regression",),
             summary="progression of diabetes in 442 patients, from ten measurements (part of scikit-learn)",
             yields=("inputs",),
-            defaults=SMALL_MODEL | {"trainer.max_epochs": 20},
+            defaults={"model.encoder": "table"},
             example={"batch_size": 8},
         ),
         DataSpec(
@@ -60,6 +46,6 @@ def perceiver_data() -> list[DataSpec]:
             tasks=("classification", "regression"),
             summary="your own .csv, .tsv, .jsonl or .parquet files with numeric columns",
             yields=("inputs",),
-            defaults=SMALL_MODEL,
+            defaults={"model.encoder": "table"},
         ),
     ]

@@ -12,6 +12,32 @@ TASKS = ("classification", "regression")
 """Tasks that have a rule."""
 
 
+TABLE_MODEL = {
+    "model.num_latents": 16,
+    "model.num_latent_channels": 64,
+    "model.encoder.num_input_channels": 64,
+    "model.encoder.column_init_scale": 0.2,
+    "model.encoder.num_cross_attention_heads": 1,
+    "model.encoder.num_self_attention_heads": 4,
+    "model.encoder.num_self_attention_layers_per_block": 1,
+    "model.decoder.num_output_query_channels": 64,
+    "model.decoder.pool_inputs": True,
+}
+"""Model of tables of all sizes. In cross-validation of the training rows of the benchmark ``own-data --set=diabetes``,
+the larger columns and the pooled input raise R2 from about 0.32 to 0.42; ridge regression has 0.43."""
+
+SMALL_TABLE = {"model.encoder.number_dropout": 0.2, "task.ema_decay": 0.98, "lr_scheduler.warmup_steps": 20}
+"""Options of small tables, against overfitting and against a best checkpoint chosen by the noise of a few validation
+rows. In cross-validation of the training rows of ``own-data --set breast-cancer wine``, they raise the accuracy by 1
+and 3 points, label smoothing included."""
+
+LARGE_TABLE = {"task.ema_decay": 0.99}
+"""Options of larger tables."""
+
+SMALL_ROWS = 2_000
+"""Rows up to which a table is small. Arbitrary: measured were tables of 107 to 341 and of 16,000 rows."""
+
+
 def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDefaults | None:
     """Return the defaults for tables with a class or numbers; None for other tasks and data of unknown size.
 
@@ -26,4 +52,6 @@ def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDef
 
 def choose_defaults(size: DataSize) -> dict[str, Any]:
     """Return the defaults for data of a size, by dotted flag."""
-    return {"trainer.max_epochs": size.epochs()}
+    options = SMALL_TABLE if size.num_examples <= SMALL_ROWS else LARGE_TABLE
+    smoothing = {} if size.num_classes is None else {"task.label_smoothing": 0.1}
+    return {**TABLE_MODEL, **options, **smoothing, "trainer.max_epochs": size.epochs()}

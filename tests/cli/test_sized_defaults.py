@@ -202,7 +202,6 @@ def test_rules_have_no_defaults_for_data_of_unknown_size(name):
     "flags",
     [
         ["--task=image-classification", "--data=digits"],
-        ["--task=regression", "--data=diabetes"],
         ["--task=mlm", "--data=python-docs"],
         ["--task=text-classification", "--data=languages"],
     ],

@@ -15,8 +15,9 @@ from perceiver_plugins.classification.config import ClassificationDecoderConfig,
 from perceiver_plugins.classification.lightning import LitClassifier
 from perceiver_plugins.classification.prediction import NumberPredictor
 from perceiver_plugins.classification.regression import LitRegressor
+from perceiver_plugins.sdk.sizing import DataSize
 from perceiver_plugins.table import DiabetesDataModule, TableEncoderConfig, TableFilesDataModule, TableReader
-from perceiver_plugins.table.plugin import perceiver_data
+from perceiver_plugins.table.sizing import choose_defaults
 
 OPTIMIZER = {"name": "AdamW", "lr": 1e-3}
 LR_SCHEDULER = {"name": "CosineWithWarmup", "warmup_steps": 20}
@@ -30,8 +31,8 @@ def _restore_seed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small_config(num_features: int, decoder) -> PerceiverConfig:
-    """Default model of the plugin's data modules."""
-    defaults = next(spec.defaults for spec in perceiver_data() if spec.name == "diabetes")
+    """Default model of small tables."""
+    defaults = choose_defaults(DataSize(300))
     prefix = "model.encoder."
     encoder = {name.removeprefix(prefix): value for name, value in defaults.items() if name.startswith(prefix)}
     latents = {name: defaults[f"model.{name}"] for name in ("num_latents", "num_latent_channels")}
@@ -55,6 +56,7 @@ def diabetes(tmp_path_factory) -> tuple[LitRegressor, DiabetesDataModule, Traine
         target_std=data.target_std,
         num_output_query_channels=64,
         num_cross_attention_heads=1,
+        pool_inputs=True,
     )
     module = LitRegressor.create(
         small_config(data.num_features, decoder), optimizer=OPTIMIZER, lr_scheduler=LR_SCHEDULER
@@ -137,6 +139,7 @@ def test_classifier_learns_classes_of_a_file(write, tmp_path):
         label_names=data.label_names,
         num_output_query_channels=64,
         num_cross_attention_heads=1,
+        pool_inputs=True,
     )
     module = LitClassifier.create(
         small_config(data.num_features, decoder),
@@ -144,6 +147,6 @@ def test_classifier_learns_classes_of_a_file(write, tmp_path):
         lr_scheduler=LR_SCHEDULER,
         class_weights="balanced",
     )
-    trainer = quiet_trainer(tmp_path, max_epochs=10, enable_checkpointing=False)
+    trainer = quiet_trainer(tmp_path, max_epochs=40, enable_checkpointing=False)
     trainer.fit(module, data)
     assert trainer.callback_metrics["val_accuracy"] > 0.85  # chance level: 1/3

@@ -3,11 +3,13 @@ from .adapters import ImageInputAdapter as ImageInputAdapter
 from .adapters import ImageLearnedInputAdapter as ImageLearnedInputAdapter
 from .adapters import ImagePatchesInputAdapter as ImagePatchesInputAdapter
 from .adapters import ImagePixelsInputAdapter as ImagePixelsInputAdapter
+from .adapters import ImageStagesInputAdapter as ImageStagesInputAdapter
 from .adapters import ImageTimmInputAdapter as ImageTimmInputAdapter
 from .config import ImageConvEncoderConfig as ImageConvEncoderConfig
 from .config import ImageLearnedEncoderConfig as ImageLearnedEncoderConfig
 from .config import ImagePatchesEncoderConfig as ImagePatchesEncoderConfig
 from .config import ImagePixelsEncoderConfig as ImagePixelsEncoderConfig
+from .config import ImageStagesEncoderConfig as ImageStagesEncoderConfig
 from .config import ImageTimmEncoderConfig as ImageTimmEncoderConfig
 from .data import CIFAR10DataModule as CIFAR10DataModule
 from .data import DigitsDataModule as DigitsDataModule

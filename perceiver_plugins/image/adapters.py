@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from perceiver_plugins.image.config import (
     ImageLearnedEncoderConfig,
     ImagePatchesEncoderConfig,
     ImagePixelsEncoderConfig,
+    ImageStagesEncoderConfig,
     ImageTimmEncoderConfig,
 )
 
@@ -230,6 +232,78 @@ class ImageConvInputAdapter(FourierImageInputAdapter):
     def features(self, pixel_values: Tensor) -> Tensor:
         self.grid(*pixel_values.shape[2:])
         return self.stem(pixel_values)
+
+
+class Conv3x3(nn.Sequential):
+    """3x3 convolution, BatchNorm and ReLU.
+
+    Args:
+        num_channels: input channels.
+        num_output_channels: output channels.
+    """
+
+    def __init__(self, num_channels: int, num_output_channels: int):
+        super().__init__(
+            nn.Conv2d(num_channels, num_output_channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(num_output_channels),
+            nn.ReLU(),
+        )
+
+
+class ConvStage(nn.Module):
+    """3x3 convolution, 2x2 max-pooling and residual 3x3 convolutions.
+
+    Height and width are halved and rounded up.
+
+    Args:
+        num_channels: input channels.
+        num_output_channels: output channels.
+        num_residual_layers: residual convolutions.
+    """
+
+    def __init__(self, num_channels: int, num_output_channels: int, num_residual_layers: int):
+        super().__init__()
+        self.conv = Conv3x3(num_channels, num_output_channels)
+        self.pool = nn.MaxPool2d(kernel_size=2, ceil_mode=True)
+        self.residual_layers = nn.ModuleList(
+            Conv3x3(num_output_channels, num_output_channels) for _ in range(num_residual_layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.conv(x))
+        for layer in self.residual_layers:
+            x = x + layer(x)
+        return x
+
+
+class ImageStagesInputAdapter(FourierImageInputAdapter):
+    """Features of a small residual convolutional network with Fourier position encodings.
+
+    Args:
+        config: the encoder's configuration.
+    """
+
+    def __init__(self, config: ImageStagesEncoderConfig):
+        super().__init__(config, config.num_conv_channels, reduction=2**config.num_stages)
+        widths = [config.num_conv_channels // 2**halvings for halvings in reversed(range(config.num_stages))]
+        self.stages = nn.Sequential(
+            *(
+                ConvStage(before, after, config.num_residual_layers_per_stage)
+                for before, after in pairwise([config.num_channels, *widths])
+            )
+        )
+
+    @classmethod
+    def from_config(cls, config: ImageStagesEncoderConfig) -> ImageStagesInputAdapter:
+        return cls(config)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        stride = 2 ** len(self.stages)
+        return -(-height // stride), -(-width // stride)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        # Convolutions on CPUs are faster with channels last.
+        return self.stages(pixel_values.contiguous(memory_format=torch.channels_last))
 
 
 class ImagePatchesInputAdapter(FourierImageInputAdapter):

@@ -98,6 +98,35 @@ class ImageConvEncoderConfig(FourierImageEncoderConfig):
 
 
 @dataclass
+class ImageStagesEncoderConfig(FourierImageEncoderConfig):
+    """Encoder of the features of a small residual convolutional network with Fourier position encodings.
+
+    A stem of 3x3 convolutions learns much from few images (Xiao et al., "Early Convolutions Help Transformers See
+    Better", arXiv 2106.14881).
+
+    Args:
+        num_conv_channels: output channels of the last stage. Each stage has twice as many as the one before.
+        num_stages: stages, each of which halves height and width.
+        num_residual_layers_per_stage: residual convolutions at the end of each stage.
+    """
+
+    num_conv_channels: int = 128
+    num_stages: int = 3
+    num_residual_layers_per_stage: int = 1
+    num_frequency_bands: int = 4
+    max_resolution: tuple[int, int] = (8, 8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "num_conv_channels", "num_stages")
+        require(self.num_residual_layers_per_stage >= 0, self, "num_residual_layers_per_stage", "must be at least 0")
+        factor = 2 ** (self.num_stages - 1)
+        is_divisible = self.num_conv_channels % factor == 0
+        rule = f"must be divisible by {factor} for num_stages={self.num_stages}"
+        require(is_divisible, self, "num_conv_channels", rule)
+
+
+@dataclass
 class ImagePatchesEncoderConfig(FourierImageEncoderConfig):
     """Encoder of linearly embedded, non-overlapping patches with Fourier position encodings.
 

@@ -31,6 +31,12 @@ ADAPTERS: dict[str, tuple[str, str, dict[str, str], dict[str, Any]]] = {
         {},
         {"max_resolution": [4, 4], "num_conv_channels": 8, "num_frequency_bands": 3},
     ),
+    "image-stages": (
+        "ImageStages",
+        "a small residual convolutional network with Fourier positions",
+        {},
+        {"max_resolution": [4, 4], "num_conv_channels": 8, "num_stages": 2, "num_frequency_bands": 3},
+    ),
     "image-patches": (
         "ImagePatches",
         "patches with Fourier positions",

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import io
 import pickle
+from itertools import product
 
 import pytest
 import timm
@@ -29,6 +30,8 @@ from perceiver_plugins.image import (
     ImagePatchesInputAdapter,
     ImagePixelsEncoderConfig,
     ImagePixelsInputAdapter,
+    ImageStagesEncoderConfig,
+    ImageStagesInputAdapter,
     ImageTimmEncoderConfig,
     ImageTimmInputAdapter,
 )
@@ -41,6 +44,10 @@ ADAPTERS = {
         ImageLearnedEncoderConfig(num_channels=2, num_conv_channels=7, image_size=(9, 6), num_position_channels=5),
     ),
     "conv": (ImageConvInputAdapter, ImageConvEncoderConfig(num_channels=2, num_conv_channels=7, num_frequency_bands=3)),
+    "stages": (
+        ImageStagesInputAdapter,
+        ImageStagesEncoderConfig(num_channels=2, num_conv_channels=12, num_stages=2, num_residual_layers_per_stage=2),
+    ),
     "patches": (
         ImagePatchesInputAdapter,
         ImagePatchesEncoderConfig(num_channels=2, patch_size=4, num_patch_channels=7, num_frequency_bands=3),
@@ -179,6 +186,50 @@ def test_learned_positions_of_an_oblong_grid_are_interpolated(randomise):
         other = adapt(adapter, torch.randn(1, 2, *size))[0, :, 7:]
         resized = nn.functional.interpolate(grid, size, mode="bicubic")[0].flatten(1).T
         torch.testing.assert_close(other, resized + adapter.positions_projection.bias, rtol=1e-5, atol=1e-5)
+
+
+# Stages of convolutions
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(9, 14), (1, 1), (16, 5)])
+def test_stages_equal_the_formula(size, randomise_all):
+    """The convolutions are loops over the 3x3 offsets of zero-padded images."""
+    adapter = randomise_all(ImageStagesInputAdapter(ADAPTERS["stages"][1])).eval()
+    weights = [value for name, value in adapter.state_dict().items() if "num_batches" not in name]
+    images = torch.randn(2, 2, *size)
+
+    def layer(x: Tensor) -> Tensor:
+        kernel, scale, shift, mean, variance = (weights.pop(0) for _ in range(5))
+        height, width = x.shape[2:]
+        padded = nn.functional.pad(x, (1, 1, 1, 1))
+        convolved = sum(
+            torch.einsum("bchw,fc->bfhw", padded[:, :, row : row + height, column : column + width], weight)
+            for (row, column), weight in zip(product(range(3), range(3)), kernel.flatten(2).unbind(2), strict=True)
+        )
+        normed = (convolved - mean[:, None, None]) / (variance + 1e-5).sqrt()[:, None, None]
+        return (normed * scale[:, None, None] + shift[:, None, None]).clamp(min=0)
+
+    def largest_of_four(x: Tensor) -> Tensor:
+        x = nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2), value=float("-inf"))
+        return torch.stack([x[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)]).amax(0)
+
+    x = images
+    for _ in range(2):
+        x = largest_of_four(layer(x))
+        for _ in range(2):
+            x = x + layer(x)
+    assert not weights
+    assert x.shape[2:] == adapter.grid(*size)
+    torch.testing.assert_close(adapt(adapter, images)[..., :12], x.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-4)
+
+
+def test_channels_that_cannot_be_halved_are_rejected():
+    with pytest.raises(ValueError, match=r"num_conv_channels=18: must be divisible by 4 for num_stages=3"):
+        ImageStagesEncoderConfig(num_conv_channels=18)
+    assert ImageStagesEncoderConfig(num_conv_channels=18, num_stages=2).num_residual_layers_per_stage == 1
+    with pytest.raises(ValueError, match=r"num_residual_layers_per_stage=-1: must be at least 0"):
+        ImageStagesEncoderConfig(num_residual_layers_per_stage=-1)
 
 
 # timm
@@ -535,6 +586,8 @@ def test_invalid_size_is_rejected(value):
         (ImageLearnedEncoderConfig, "num_conv_channels"),
         (ImageLearnedEncoderConfig, "num_position_channels"),
         (ImageConvEncoderConfig, "num_conv_channels"),
+        (ImageStagesEncoderConfig, "num_conv_channels"),
+        (ImageStagesEncoderConfig, "num_stages"),
         (ImagePatchesEncoderConfig, "patch_size"),
         (ImagePatchesEncoderConfig, "num_patch_channels"),
         (ImageTimmEncoderConfig, "num_channels"),

@@ -15,12 +15,14 @@ from perceiver_plugins.image.adapters import (
     ImageLearnedInputAdapter,
     ImagePatchesInputAdapter,
     ImagePixelsInputAdapter,
+    ImageStagesInputAdapter,
 )
 from perceiver_plugins.image.config import (
     ImageConvEncoderConfig,
     ImageLearnedEncoderConfig,
     ImagePatchesEncoderConfig,
     ImagePixelsEncoderConfig,
+    ImageStagesEncoderConfig,
 )
 
 SIZE = (28, 20)
@@ -35,6 +37,11 @@ ENCODERS = {
         ImageConvInputAdapter,
         ImageConvEncoderConfig,
         {"max_resolution": (7, 5), "num_conv_channels": 24, "num_frequency_bands": 16},
+    ),
+    "stages": (
+        ImageStagesInputAdapter,
+        ImageStagesEncoderConfig,
+        {"max_resolution": (7, 5), "num_stages": 2, "num_conv_channels": 24, "num_frequency_bands": 16},
     ),
     "patches": (
         ImagePatchesInputAdapter,

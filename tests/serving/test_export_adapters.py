@@ -31,6 +31,7 @@ DYNAMIC_SIZES = {
     "image-learned": {"batch", "height", "width"},
     "image-patches": {"batch", "height", "width"},
     "image-pixels": {"batch", "height", "width"},
+    "image-stages": {"batch", "height", "width"},
     "image-timm": {"batch", "height", "width"},
     "table": {"batch"},
     "text": {"batch", "length"},

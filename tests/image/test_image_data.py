@@ -157,10 +157,10 @@ def test_properties_before_setup() -> None:
     [
         ({}, (9, 12), 1, 1),
         ({"image_size": 16}, (16, 16), 1, 1),
-        ({"image_size": 8}, (8, 8), 0.08, 0.875),
+        ({"image_size": 8}, (8, 8), 0.35, 0.875),
         ({"image_size": (8, 20)}, (8, 20), 1, 1),
         ({"image_size": [8, 7], "min_crop": 1.0}, (8, 7), 1, 1),
-        ({"image_size": 8, "crop_pct": 0.9}, (8, 8), 0.08, 0.9),
+        ({"image_size": 8, "crop_pct": 0.9}, (8, 8), 0.35, 0.9),
         ({"min_crop": 0.5}, (9, 12), 0.5, 0.875),
     ],
 )
@@ -173,10 +173,38 @@ def test_size_and_crops(options: dict[str, Any], size: tuple[int, int], min_crop
         assert batch["pixel_values"].is_contiguous()
 
 
-def test_default_size_of_large_images_is_224() -> None:
-    module = ArrayModule(noise(2, 1, 225, 300), torch.arange(2))
-    assert (module.image_size, module.min_crop, module.crop_pct) == ((224, 224), 0.08, 0.875)
-    assert ArrayModule(noise(2, 1, 100, 224), torch.arange(2)).image_size == (100, 224)
+def test_default_size_of_large_images_is_64() -> None:
+    module = ArrayModule(noise(2, 1, 65, 100), torch.arange(2))
+    assert (module.image_size, module.min_crop, module.crop_pct) == ((64, 64), 0.35, 0.875)
+    assert ArrayModule(noise(2, 1, 30, 64), torch.arange(2)).image_size == (30, 64)
+
+
+class OwnModule(ArrayModule):
+    """Data module of the user's own images."""
+
+    augmented_by_default = True
+
+
+@pytest.mark.parametrize(
+    ("module_class", "channels", "options", "expected"),
+    [
+        (OwnModule, 3, {}, (0.5, 4)),
+        (OwnModule, 1, {}, (0.0, 4)),
+        (OwnModule, 3, {"image_size": (20, 15)}, (0.5, 0)),
+        (OwnModule, 3, {"image_size": (20, 15), "min_crop": 1.0}, (0.5, 1)),
+        (OwnModule, 3, {"hflip": 0.0, "random_shift": 0}, (0.0, 0)),
+        (OwnModule, 1, {"hflip": 0.25, "random_shift": 3}, (0.25, 3)),
+        (ArrayModule, 3, {}, (0.0, 0)),
+        (ArrayModule, 3, {"hflip": 0.25, "random_shift": 3}, (0.25, 3)),
+    ],
+)
+def test_augmentation_of_own_images(
+    module_class: type[ArrayModule], channels: int, options: dict[str, Any], expected: tuple[float, int]
+) -> None:
+    module = ready(module_class(noise(3, channels, 33, 35), torch.arange(3), **options))
+    augmentation = Augmentation(module.image_format, 3, module.min_crop, **module.augmentation_options)
+    assert (augmentation.hflip, augmentation.random_shift) == expected
+    assert module.split_datasets["train"].augmentation is None or augmentation.any
 
 
 def test_description_is_plain_data(tmp_path: Path) -> None:
@@ -429,7 +457,7 @@ def test_files_and_arrays_give_the_same_batches(channels: int, options: dict[str
         path = tmp_path / f"class {int(labels[index])}" / f"{index:02d}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray((image[0] if channels == 1 else image.permute(1, 2, 0)).numpy()).save(path)
-    more = {"num_channels": channels, "batch_size": 5, **options}
+    more = {"num_channels": channels, "batch_size": 5, "hflip": 0.0, "random_shift": 0, **options}
     from_files = ImageFolderDataModule(str(tmp_path), **more)
     files = from_files.splits.images["train"]
     order = torch.tensor([int(Path(files.store.location(int(number))).stem) for number in files.numbers])

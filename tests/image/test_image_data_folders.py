@@ -80,14 +80,14 @@ def test_folder_per_class(kind: str, nested: bool, folder: Path, tmp_path: Path)
     path = pack(folder, tmp_path / "pets.zip", "pets/" if nested else "") if kind == "zip" else folder
     if kind == "folder" and nested:
         path = folder.parent
-    module = ImageFolderDataModule(str(path), val_fraction=0.2)
+    module = ImageFolderDataModule(str(path), val_fraction=0.2, random_shift=0)
     found = contents(module)
     assert (module.label_names, module.num_classes, module.num_channels) == (["cat", "dog"], 2, 3)
     assert (module.image_size, module.class_counts) == ((10, 12), [9, 8])
     expected = [(index, "cat") for index in (*range(10), 50)] + [(100 + index, "dog") for index in range(10)]
     assert sorted(found["train"] + found["validation"]) == sorted(expected)
     assert [name for _, name in found["validation"]] == ["cat"] * 2 + ["dog"] * 2
-    again = ImageFolderDataModule(str(path), val_fraction=0.2, seed=9)
+    again = ImageFolderDataModule(str(path), val_fraction=0.2, random_shift=0, seed=9)
     assert contents(again) == found
     with pytest.raises(DataError, match="no test data: no folder 'test'"):
         module.test_dataloader()
@@ -162,7 +162,7 @@ def test_imagenet_in_folders(tmp_path: Path) -> None:
     module = ImageNetDataModule(str(tmp_path))
     assert module.label_names == ["tench, Tinca tinca", "goldfish, Carassius auratus", "other"]
     assert set(module.splits.images) == {"train", "validation"}
-    assert module.augmentation_options["hflip"] == 0.5
+    assert (module.hflip, module.default_image_size, module.default_min_crop) == (0.5, (224, 224), 0.08)
     module.setup()
     with pytest.raises(DataError, match="the labels of ImageNet's test images are not public"):
         module.test_dataloader()
@@ -245,10 +245,10 @@ def test_mixed_sizes_and_modes(folder: Path) -> None:
     write(folder / "cat" / "flat.png", size=(90, 3), mode="L")
     write(folder / "dog" / "dot.png", size=(1, 1), mode="RGBA")
     module = ready(ImageFolderDataModule(str(folder), val_fraction=0.5, batch_size=10))
-    assert module.image_size == (224, 224)
+    assert module.image_size == (64, 64)
     for split in ("train", "validation"):
         for batch in module._evaluation_loader(split):
-            assert batch["pixel_values"].shape[1:] == (3, 224, 224)
+            assert batch["pixel_values"].shape[1:] == (3, 64, 64)
     small = ready(ImageFolderDataModule(str(folder), image_size=(6, 8), min_crop=0.2, batch_size=10))
     assert next(iter(small.train_dataloader()))["pixel_values"].shape == (10, 3, 6, 8)
 

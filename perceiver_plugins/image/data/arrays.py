@@ -196,6 +196,7 @@ class CIFAR10DataModule(DownloadedImagesDataModule):
     """
 
     torchvision_class = torchvision.datasets.CIFAR10
+    augmented_by_default = True
     default_mean = (0.4914, 0.4822, 0.4465)
     default_std = (0.2470, 0.2435, 0.2616)
 

@@ -31,6 +31,9 @@ MODES = {1: "L", 3: "RGB"}
 
 TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
+GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's modes of greyscale images."""
+
 MAX_PIXELS = 178_956_970
 """Largest number of pixels of an image: Pillow's default limit, which other libraries disable."""
 

@@ -45,6 +45,7 @@ class ImageFolderDataModule(ImageDataModule):
         **ImageDataModule.missing_split,
         "test": "no test data: no folder 'test' with a folder for each class",
     }
+    augmented_by_default = True
 
     @classmethod
     def example(cls, folder: Path) -> Mapping[str, Any]:

@@ -48,6 +48,7 @@ class HubImagesDataModule(ImageDataModule):
         **ImageDataModule.missing_split,
         "test": "no test data: no split 'test' with labels (set test_split to use another)",
     }
+    augmented_by_default = True
 
     def __init__(
         self,
@@ -252,6 +253,8 @@ class ImageNetDataModule(HubImagesDataModule):
         hflip: Probability of mirroring a training image.
     """
 
+    default_image_size = (224, 224)
+    default_min_crop = 0.08
     missing_split: ClassVar[dict[str, str]] = {
         **HubImagesDataModule.missing_split,
         "test": "no test data: the labels of ImageNet's test images are not public",

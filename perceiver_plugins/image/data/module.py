@@ -21,8 +21,11 @@ from perceiver_registry.errors import UserError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-USUAL_SIZE = (224, 224)
-"""Default ``image_size`` if the images differ in size or are larger."""
+HFLIP = 0.5
+"""Default ``hflip`` of data that is augmented by default (He et al., arXiv 1512.03385, section 4.2)."""
+
+SHIFT = 1 / 8
+"""Default ``random_shift`` of such data, relative to the smaller side (ibid.: 4 of 32 pixels)."""
 
 
 class ImageDataModule(Classes, PerceiverDataModule):
@@ -39,7 +42,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
 
     Args:
         image_size: Height and width (or one number for both) of the model's input images; null: that of the data if
-            its images have one size of at most 224 pixels, otherwise 224.
+            its images have one size of at most 64 pixels, otherwise 64 (224 for imagenet).
         num_channels: 1 (greyscale) or 3 (RGB); null: that of the data set, or 3 for your own images and hub data sets.
         mean: Mean of pixels from 0 to 1, for each channel; null: the data set's, or ImageNet's for your own images and
             hub data sets.
@@ -48,12 +51,14 @@ class ImageDataModule(Classes, PerceiverDataModule):
             crops in training, otherwise 1.
         bit_depth: Number of bits that the values of 16-bit greyscale images use, from 8 to 16; null: as many as the
             brightest of up to 100 training images needs (8, 10, 12, 14 or 16).
-        min_crop: Smallest area of random crops in training, relative to the image; 1: no random crops; null: 0.08 if
-            most images are larger than image_size, otherwise 1.
+        min_crop: Smallest area of random crops in training, relative to the image; 1: no random crops; null: 0.35
+            (0.08 for imagenet) if most images are larger than image_size, otherwise 1.
         augment: Automatic augmentation of timm, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3 (AugMix) or
             original-mstd0.5 (AutoAugment); null: none.
-        hflip: Probability of mirroring a training image.
-        random_shift: Largest translation of a training image in pixels, vertically and horizontally.
+        hflip: Probability of mirroring a training image; null: 0.5 for your own images, hub data sets and
+            CIFAR-10 unless most are greyscale (such as scanned digits), otherwise 0.
+        random_shift: Largest translation of a training image in pixels, vertically and horizontally; null: an eighth of
+            image_size for the same data unless there are random crops, otherwise 0.
         random_rotation: Largest rotation of a training image in degrees, in both directions.
         random_erasing: Probability of erasing a rectangle of a training image.
         mixup_alpha: Mix training images in pairs (mixup), with weights from Beta(alpha, alpha); 0: no mixup.
@@ -72,6 +77,15 @@ class ImageDataModule(Classes, PerceiverDataModule):
     default_mean: ClassVar[tuple[float, ...]] = IMAGENET_MEAN
     default_std: ClassVar[tuple[float, ...]] = IMAGENET_STD
 
+    default_image_size: ClassVar[tuple[int, int]] = (64, 64)
+    """Default ``image_size`` if the images differ in size or are larger. A default run takes minutes on a CPU."""
+
+    default_min_crop: ClassVar[float] = 0.35
+    """Default ``min_crop`` if most images are larger than ``image_size``."""
+
+    augmented_by_default: ClassVar[bool] = False
+    """Mirror and shift training images unless ``hflip`` and ``random_shift`` are given."""
+
     skip_unreadable = False
     """Leave out images that cannot be read."""
 
@@ -85,8 +99,8 @@ class ImageDataModule(Classes, PerceiverDataModule):
         bit_depth: int | None = None,
         min_crop: float | None = None,
         augment: str | None = None,
-        hflip: float = 0.0,
-        random_shift: int = 0,
+        hflip: float | None = None,
+        random_shift: int | None = None,
         random_rotation: float = 0.0,
         random_erasing: float = 0.0,
         mixup_alpha: float = 0.0,
@@ -108,10 +122,8 @@ class ImageDataModule(Classes, PerceiverDataModule):
         self.std = self._per_channel("std", std, self.default_std)
         if min(self.std) <= 0:
             raise UserError(f"std={std} must be more than 0")
-        self.augmentation_options: dict[str, Any] = {
+        self._augmentation_options: dict[str, Any] = {
             "augment": augment,
-            "hflip": hflip,
-            "random_shift": random_shift,
             "random_rotation": random_rotation,
             "random_erasing": random_erasing,
             "mixup_alpha": mixup_alpha,
@@ -120,8 +132,10 @@ class ImageDataModule(Classes, PerceiverDataModule):
         self._crop_pct = crop_pct
         self._bit_depth = bit_depth
         self._min_crop = min_crop
+        self._hflip = hflip
+        self._random_shift = random_shift
         if augment is not None:  # reports a misspelt name before any data is loaded
-            timm_augmentation(augment, ImageFormat(USUAL_SIZE, self.num_channels, self.mean, self.std))
+            timm_augmentation(augment, ImageFormat(self.default_image_size, self.num_channels, self.mean, self.std))
 
     def _per_channel(
         self, flag: str, given: float | list[float] | None, default: tuple[float, ...]
@@ -180,8 +194,9 @@ class ImageDataModule(Classes, PerceiverDataModule):
             height, width = self.known["image_size"]
             return (height, width)
         sizes = set(self._sizes)
-        height, width = sizes.pop() if len(sizes) == 1 else USUAL_SIZE
-        return (height, width) if max(height, width) <= max(USUAL_SIZE) else USUAL_SIZE
+        usual = self.default_image_size
+        size = sizes.pop() if len(sizes) == 1 else usual
+        return size if max(size) <= max(usual) else usual
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
@@ -220,7 +235,27 @@ class ImageDataModule(Classes, PerceiverDataModule):
     @property
     def min_crop(self) -> float:
         """Smallest area of random crops in training, relative to the image."""
-        return self._min_crop or (0.08 if self._has_larger_images else 1.0)
+        return self._min_crop or (self.default_min_crop if self._has_larger_images else 1.0)
+
+    @property
+    def augmentation_options(self) -> dict[str, Any]:
+        """Options of the augmentation of training images except ``min_crop``."""
+        return self._augmentation_options | {"hflip": self.hflip, "random_shift": self.random_shift}
+
+    @property
+    def hflip(self) -> float:
+        """Probability of mirroring a training image."""
+        if self._hflip is not None or not self.augmented_by_default:
+            return self._hflip or 0.0
+        # Colour distinguishes photos from scans of text and digits, whose mirror images have another meaning.
+        return HFLIP if 2 * sum(header.grey for header in self._headers) <= len(self._headers) else 0.0
+
+    @property
+    def random_shift(self) -> int:
+        """Largest translation of a training image in pixels."""
+        if self._random_shift is not None or not self.augmented_by_default:
+            return self._random_shift or 0
+        return 0 if self.min_crop < 1 else int(SHIFT * min(self.image_size))
 
     @property
     def crop_pct(self) -> float:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, decode, image_errors, is_deep
+from perceiver_plugins.image.data.decoding import GREY_MODES, MAX_BIT_DEPTH, decode, image_errors, is_deep
 from perceiver_plugins.sdk.data.splits import stratified_split
 from perceiver_plugins.sdk.errors import DataError
 
@@ -64,6 +64,7 @@ class ImageHeader(NamedTuple):
         item: index of the image in its split.
         height: in pixels.
         width: in pixels.
+        grey: whether it is greyscale.
         deep: whether it has more than 8 bits a channel.
         animated: whether it has more than one frame or page.
     """
@@ -71,6 +72,7 @@ class ImageHeader(NamedTuple):
     item: int
     height: int
     width: int
+    grey: bool
     deep: bool
     animated: bool
 
@@ -115,7 +117,8 @@ class LabelledImages:
             try:
                 with image_errors(self.store.location(number)), self.store.open(number) as image:
                     animated = getattr(image, "is_animated", False)
-                    found.append(ImageHeader(index, image.height, image.width, is_deep(image), animated))
+                    size = image.height, image.width
+                    found.append(ImageHeader(index, *size, image.mode in GREY_MODES, is_deep(image), animated))
             except DataError:
                 continue
         return found

@@ -36,7 +36,7 @@ def check_defaults(parser: Parser, run: Run) -> None:
         name = name_of(run.values, section)
         entry = registry().find(kind, name) if name else None
         if entry is not None:
-            check_keys(parser, run, entry, _defaults(entry), "its defaults")
+            check_keys(parser, run, entry, _defaults(entry, run.task.name), "its defaults")
 
 
 def check_keys(parser: Parser, run: Run, entry: Entry[Any], defaults: Values, noun: str) -> None:
@@ -61,9 +61,12 @@ def check_keys(parser: Parser, run: Run, entry: Entry[Any], defaults: Values, no
             )
 
 
-def _defaults(entry: Entry[Any]) -> Values:
-    config = {f"model.{field}": value for field, value in getattr(entry.spec, "config", {}).items()}
-    return values_of_spec(entry, {**config, **entry.spec.defaults})
+def _defaults(entry: Entry[Any], task: str) -> Values:
+    """Return the default values of a task, data module or named model, for a task of that name."""
+    spec = entry.spec
+    defaults = spec.defaults_for(task) if entry.kind == "data" else spec.defaults
+    config = {f"model.{field}": value for field, value in getattr(spec, "config", {}).items()}
+    return values_of_spec(entry, {**config, **defaults})
 
 
 def _applies(key: str, entry: Entry[Any], defaults: Values, run: Run, names: Collection[str]) -> bool:
@@ -78,7 +81,7 @@ def _applies(key: str, entry: Entry[Any], defaults: Values, run: Run, names: Col
         return intended == chosen
     if section in KINDS:
         return not _is_field_of_any(KINDS[section], key.removeprefix(f"{section}."))
-    return chosen is not None and chosen == name_of(_defaults(run.task), section)
+    return chosen is not None and chosen == name_of(_defaults(run.task, run.task.name), section)
 
 
 def _is_field_of_any(kind: str, field: str) -> bool:

@@ -166,6 +166,7 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
         "reads",
         "tasks",
         "defaults",
+        "task_defaults",
         "links",
         "reader",
         "size_rule",

@@ -37,7 +37,7 @@ def default_layers(task: Entry[TaskSpec], above: Sequence[ConfigLayer]) -> list[
     layers = [_layer_of(task, merge(named, values_of_spec(task, task.spec.defaults)))]
     data = registry().find("data", data_name)
     if data is not None:
-        layers.append(_layer_of(data, values_of_spec(data, data.spec.defaults)))
+        layers.append(_layer_of(data, values_of_spec(data, data.spec.defaults_for(task.name))))
     if model is not None:
         layers.extend(_layers_of_named_model(model, model_values))
     return [*layers, *_layers_of_params(user, is_named=model is not None)]

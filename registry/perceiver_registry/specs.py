@@ -67,6 +67,10 @@ def _are_values(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(_is_string, value))
 
 
+def _are_mappings(value: object) -> bool:
+    return _are_values(value) and all(map(_are_values, value.values()))  # type: ignore[attr-defined]
+
+
 def _are_import_paths(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(_is_string, value)) and all(map(_is_import_path, value.values()))
 
@@ -91,6 +95,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str]] = {
         "a mapping of strings to import paths such as 'package.module:Name'",
     ),
     "Mapping[str, Any]": (_are_values, "a mapping with strings as keys"),
+    "Mapping[str, Mapping[str, Any]]": (_are_mappings, "a mapping of strings to mappings with strings as keys"),
 }
 """Validation function and description of valid values, by the declared type of a field."""
 
@@ -176,6 +181,8 @@ class DataSpec(_Checked):
             (``{"text-classification": "my_plugin.data:LabelledTextDataModule"}``).
         example: arguments of the data module (``{"num_examples": 8}``) with which ``check_plugin`` loads a few small
             batches, without a trainer and without a download. None: its batches are not checked.
+        task_defaults: default values for some tasks, which replace those in ``defaults``, by task name
+            (``{"text-classification": {"data.tokenizer": "train:word"}}``).
     """
 
     name: Name
@@ -186,8 +193,13 @@ class DataSpec(_Checked):
     defaults: Mapping[str, Any] = field(default_factory=dict)
     modules: Mapping[str, ImportPath] = field(default_factory=dict)
     example: Mapping[str, Any] | None = None
+    task_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     kind: ClassVar[str] = "data"
+
+    def defaults_for(self, task: str) -> dict[str, Any]:
+        """Return the default values for a task, by dotted flag."""
+        return {**self.defaults, **self.task_defaults.get(task, {})}
 
     def serves(self, task: str) -> bool:
         """Return whether its batches fit the task of that name."""

@@ -380,6 +380,18 @@ PLUGIN_FAULTS = [
         'yields=("notes",), modules={"classification": "json:JSONDecoder"}',
         "'json:JSONDecoder' is not a LightningDataModule",
     ),
+    (
+        "data_modules_are_valid",
+        'yields=("notes",)',
+        'yields=("notes",), task_defaults={"sleep": {}}',
+        "task_defaults: 'sleep' is not one of its tasks",
+    ),
+    (
+        "data_modules_are_valid",
+        'yields=("notes",)',
+        'yields=("notes",), task_defaults={"classification": {"size": 1}}',
+        "default 'size': unknown flag",
+    ),
     ("data_modules_load_batches", "late:Recordings", "late:Unpadded", "stack expects each tensor"),
     ("data_modules_load_batches", '"num_recordings": 4', '"num_clips": 4', "cannot load batches with num_clips=4"),
     (

@@ -176,7 +176,8 @@ def _problems_of_task(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
 
 
 def _unknown_flags(spec: TaskSpec | DataSpec | ModelSpec) -> Iterator[str]:
-    for flag in spec.defaults:
+    by_task = spec.task_defaults.values() if isinstance(spec, DataSpec) else ()
+    for flag in (flag for defaults in (spec.defaults, *by_task) for flag in defaults):
         if flag.partition(".")[0] not in FLAGS:
             yield f"{spec.name}: default {flag!r}: unknown flag; flags begin with {', '.join(FLAGS)}"
 
@@ -236,8 +237,9 @@ def _problems_of_data(subject: PluginSubject, spec: DataSpec) -> Iterator[str]:
     yield from problems
     if problems:
         return
-    if unserved := sorted(spec.modules.keys() - set(spec.tasks)):
-        yield f"{spec.name}: modules: {unserved[0]!r} is not one of its tasks"
+    for field in ("modules", "task_defaults"):
+        if unserved := sorted(getattr(spec, field).keys() - set(spec.tasks)):
+            yield f"{spec.name}: {field}: {unserved[0]!r} is not one of its tasks"
     for task in spec.tasks:
         if task != ANY_TASK and subject.find("task", task) is None:
             yield f"{spec.name}: tasks: unknown task {task!r}"

@@ -73,7 +73,10 @@ def test_tokenizer_stays_with_its_model(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data.tokenizer=train:foo"], "--data.tokenizer=train:foo: must be train:bpe, train:unigram or train:word"),
+        (
+            ["--data.tokenizer=train:foo"],
+            "--data.tokenizer=train:foo: must be train:auto, train:bpe, train:unigram or train:word",
+        ),
         (["--data.tokenizer=train:bpe", "--data.vocab_size=100"], "--data.vocab_size=100: must be at least 263"),
         (["--data.vocab_size=100"], "--data.vocab_size=100: only a tokenizer that is trained takes a size"),
     ],

@@ -33,7 +33,9 @@ from perceiver_plugins.text.tokenizer_training import (
     SPECIAL_TOKENS,
     TokenizerTraining,
     canonical_unigram,
+    choose_kind,
     sample_pieces,
+    unrepeated_share,
 )
 from perceiver_plugins.text.tokenizers import (
     PERCEIVER_TOKENIZER,
@@ -117,6 +119,33 @@ def test_words_that_occur_once_are_unknown() -> None:
     assert set(tokenizer.get_vocab()) == {*SPECIAL_TOKENS.values(), "twice"}
 
 
+def word_texts(num_repeated: int, num_single: int) -> list[str]:
+    """Texts with two occurrences of each of some words and one of each of others."""
+    return [f"Again{number} AGAIN{number}" for number in range(num_repeated)] + [f"once{n}" for n in range(num_single)]
+
+
+@pytest.mark.parametrize(("num_single", "model"), [(0, "WordLevel"), (2, "WordLevel"), (3, "BPE")])
+def test_words_or_byte_pairs_by_the_share_of_unrepeated_words(num_single: int, model: str) -> None:
+    texts = word_texts(9, num_single)  # 0, 10 and 14 percent
+    assert unrepeated_share(texts) == pytest.approx(num_single / (18 + num_single))
+    tokenizer = TokenizerTraining("auto").train(map(Piece, texts))
+    assert json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == model
+    expected = TokenizerTraining("word" if model == "WordLevel" else "bpe").train(Piece(text.lower()) for text in texts)
+    encoded = tokenizer("Again3 ONCE1", add_special_tokens=False)["input_ids"]
+    assert encoded == expected("again3 once1", add_special_tokens=False)["input_ids"]
+
+
+def test_choice_by_the_first_texts_keeps_all_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer_training, "SAMPLE_CHARACTERS", 10)
+    kind, texts = choose_kind(iter(["again again", "once", "twice"]))
+    assert (kind, list(texts)) == ("word", ["again again", "once", "twice"])
+
+
+@pytest.mark.parametrize("texts", [[], [" "]])
+def test_texts_without_words_get_byte_pairs(texts: list[str]) -> None:
+    assert choose_kind(iter(texts))[0] == "bpe"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_special_tokens(kind: str) -> None:
     tokenizer = train(kind)
@@ -178,8 +207,8 @@ def test_order_of_unigram_characters_is_canonical() -> None:
 @pytest.mark.parametrize(
     ("kind", "vocab_size", "message"),
     [
-        ("foo", 500, "tokenizer=train:foo: must be train:bpe, train:unigram or train:word"),
-        ("", 500, "tokenizer=train:: must be train:bpe, train:unigram or train:word"),
+        ("foo", 500, "tokenizer=train:foo: must be train:auto, train:bpe, train:unigram or train:word"),
+        ("", 500, "tokenizer=train:: must be train:auto, train:bpe, train:unigram or train:word"),
         ("bpe", 262, "vocab_size=262: must be at least 263 with tokenizer=train:bpe"),
         ("unigram", 7, "vocab_size=7: must be at least 8"),
         ("word", -1, "vocab_size=-1: must be at least 8"),

@@ -50,10 +50,12 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
     :meth:`training_documents`.
 
     Args:
-        tokenizer: ``deepmind/language-perceiver`` (UTF-8 bytes, no download); ``train:bpe``, ``train:unigram`` or
-            ``train:word``, which train a tokenizer on the training texts; or any tokenizer: a hub id or a folder.
-            Masked text needs a mask token. In Python, a tokenizer object is accepted as well.
-        vocab_size: Size of the vocabulary of a tokenizer that is trained, at most, special tokens included; null: 8000.
+        tokenizer: ``deepmind/language-perceiver`` (UTF-8 bytes, no download); ``train:bpe``, ``train:unigram``,
+            ``train:word`` or ``train:auto`` (words if they repeat, else byte pairs), which train a tokenizer on the
+            training texts; or any tokenizer: a hub id or a folder. Masked text needs a mask token. In
+            Python, a tokenizer object is accepted as well.
+        vocab_size: Size of the vocabulary of a tokenizer that is trained, at most, special tokens included; null: 8000,
+            or 20,000 words.
         max_seq_len: Tokens per example, at most.
         truncation_side: Side on which a document of more than max_seq_len tokens is cut, with labels and in prediction:
             right (use its beginning) or left (use its end).

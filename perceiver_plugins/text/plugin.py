@@ -150,6 +150,11 @@ def perceiver_data() -> list[DataSpec]:
         "hub-text": "LabelledHubTextDataModule",
         "imdb": "LabelledImdbDataModule",
     }
+    # Words of the training texts are learned in fewer steps than bytes. Classes of tokens remain classes of bytes.
+    own = {
+        task: {"data.tokenizer": "train:auto", "data.max_seq_len": 512}
+        for task in ("text-classification", "classification", "regression")
+    }
     # Small demonstration data: a run takes a few minutes on a laptop.
     embedded = {"trainer.max_steps": 2000, "trainer.val_check_interval": 500}
     # An epoch may take days: validate by steps.
@@ -168,6 +173,7 @@ def perceiver_data() -> list[DataSpec]:
             summary=summary,
             yields=("input_ids", "attention_mask"),
             defaults=defaults.get(name, large),
+            task_defaults=own if name in ("text-files", "hub-text") else {},
             modules={task: f"{DATA}:{with_labels[name]}" for task in tasks if name in with_labels and task in labelled},
         )
         for name, (module, tasks, summary) in modules.items()
@@ -264,6 +270,6 @@ def perceiver_models() -> list[ModelSpec]:
             },
             num_parameters=730_242,
             summary="classifier of texts of up to 512 bytes, small enough for a CPU (parameters: with two classes)",
-            defaults={"data.max_seq_len": 512},
+            defaults={"data.tokenizer": "deepmind/language-perceiver", "data.max_seq_len": 512},
         ),
     ]

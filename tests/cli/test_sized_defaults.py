@@ -36,7 +36,7 @@ def classify(labelled, tmp_path) -> list[str]:
 def rule(monkeypatch) -> dict[str, object]:
     """Defaults of the rule for texts, which a test may change."""
     defaults = dict(SIZED)
-    monkeypatch.setattr(text_sizing, "choose_defaults", lambda size: defaults)
+    monkeypatch.setattr(text_sizing, "choose_defaults", lambda size, has_words: defaults)
     return defaults
 
 

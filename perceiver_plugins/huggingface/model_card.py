@@ -141,8 +141,11 @@ def _read_logged_metrics(folder: Path, steps: int) -> Iterator[tuple[str, float]
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     for name in events.Tags()["scalars"]:
-        values = [event.value for event in events.Scalars(name) if event.step <= steps]
-        if name.partition("_")[0] in SPLITS and values:
+        split = name.partition("_")[0]
+        # Lightning logs a validation in training before it counts the preceding step.
+        last = steps - 1 if split == "val" else steps
+        values = [event.value for event in events.Scalars(name) if event.step <= last]
+        if split in SPLITS and values:
             yield name, values[-1]
 
 

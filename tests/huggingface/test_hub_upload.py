@@ -29,7 +29,7 @@ def test_card_describes_the_run(text_classifier: Any) -> None:
     [state] = [each for name, each in checkpoint["callbacks"].items() if "ModelCheckpoint" in name]
     metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert {"loss", "accuracy", "f1"} <= {*metrics}
-    assert metrics["loss"] == pytest.approx(float(state["best_model_score"]), abs=1e-6)
+    assert metrics["loss"] == pytest.approx(float(state["current_score"]), abs=1e-6)
     assert {result.dataset_split for result in card.data.eval_results} == {"validation"}
     assert {result.dataset_name for result in card.data.eval_results} == {"text-files"}
     parameters = sum(value.numel() for name, value in checkpoint["state_dict"].items() if name.startswith("model."))

@@ -80,7 +80,7 @@ def test_regression(other_process: Any, regressor: Any, predicted: Callable[...,
     assert name == "ZooModel"
     expected = [[row["y"], row["z"]] for row in predicted(regressor)]
     assert ours == [pytest.approx(row, rel=1e-6) for row in expected]
-    assert all(100 < y < 180 for y, _ in expected)
+    assert all(80 < y < 200 for y, _ in expected)  # in units of the data, 100 to 178
 
 
 @pytest.mark.slow

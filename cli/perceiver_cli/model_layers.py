@@ -136,8 +136,10 @@ def _data_of_description(description: ModelDescription) -> Values:
     """Return the data options that a model was trained with, including defaults resolved by the data module."""
     options = {key: value for key, value in description.run.get("data", {}).items() if value is not None}
     # The description of a tokenizer is its content; the option is its name.
-    resolved = {key: value for key, value in description.data.items() if not isinstance(value, Mapping)}
-    return resolved | options
+    resolved = {
+        key: value.get("name") if isinstance(value, Mapping) else value for key, value in description.data.items()
+    }
+    return {key: value for key, value in resolved.items() if value is not None} | options
 
 
 def description_of(params: str) -> ModelDescription | None:

@@ -341,12 +341,9 @@ def test_attention_of_texts_is_drawn(text_classifier, predictions, sentences, tm
     assert [file.name[:5] for file in files] == ["0000-", "0001-", "0002-", "0003-"]
     assert {file.suffix for file in files} == {".html"}
     for text, file in zip(sentences, files, strict=True):
-        content = file.read_text(encoding="utf-8")
-        page = Page(content)
+        page = Page(file.read_text(encoding="utf-8"))
         assert page.text == text
         assert not page.tags & {"b", "script"}
-        for sign, escaped in {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.items():
-            assert content.count(f">{escaped}</span>") == text.count(sign)  # each byte by itself
         assert sum(page.weights) == pytest.approx(1, abs=1e-3 * len(text))
     for a, b in zip(plain, drawn, strict=True):
         assert a["probability"] == pytest.approx(b["probability"], abs=1e-5)

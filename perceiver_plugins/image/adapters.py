@@ -234,6 +234,18 @@ class ImageConvInputAdapter(FourierImageInputAdapter):
         return self.stem(pixel_values)
 
 
+class SafeBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm that trains on a single position of a single image, which has no variance, with running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (b, c, height, width)."""
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)
+
+
 class Conv3x3(nn.Sequential):
     """3x3 convolution, BatchNorm and ReLU.
 
@@ -245,7 +257,7 @@ class Conv3x3(nn.Sequential):
     def __init__(self, num_channels: int, num_output_channels: int):
         super().__init__(
             nn.Conv2d(num_channels, num_output_channels, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(num_output_channels),
+            SafeBatchNorm2d(num_output_channels),
             nn.ReLU(),
         )
 

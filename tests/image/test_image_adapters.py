@@ -224,6 +224,16 @@ def test_stages_equal_the_formula(size, randomise_all):
     torch.testing.assert_close(adapt(adapter, images)[..., :12], x.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-4)
 
 
+def test_single_position_of_a_last_batch_is_trained(randomise_all):
+    """A batch of one image of one position has no variance, so that the running one is used."""
+    adapter = randomise_all(ImageStagesInputAdapter(ADAPTERS["stages"][1]))
+    image = torch.randn(1, 2, 1, 1)
+    trained = adapt(adapter.train(), image)
+    torch.testing.assert_close(trained, adapt(adapter.eval(), image))
+    trained.sum().backward()
+    assert all(parameter.grad is not None for parameter in adapter.parameters())
+
+
 def test_channels_that_cannot_be_halved_are_rejected():
     with pytest.raises(ValueError, match=r"num_conv_channels=18: must be divisible by 4 for num_stages=3"):
         ImageStagesEncoderConfig(num_conv_channels=18)

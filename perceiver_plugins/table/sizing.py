@@ -11,7 +11,6 @@ from perceiver_registry import SizedDefaults
 TASKS = ("classification", "regression")
 """Tasks that have a rule."""
 
-
 TABLE_MODEL = {
     "model.num_latents": 16,
     "model.num_latent_channels": 64,
@@ -24,7 +23,8 @@ TABLE_MODEL = {
     "model.decoder.pool_inputs": True,
 }
 """Model of tables of all sizes. In cross-validation of the training rows of the benchmark ``own-data --set=diabetes``,
-the larger columns and the pooled input raise R2 from about 0.32 to 0.42; ridge regression has 0.43."""
+larger columns raise R2 from 0.28 to 0.39, the pooled input as well to 0.40. On held-out rows of scikit-learn's split
+(``--task=regression``), R2 was 0.50 and 0.53 with the former defaults, and is 0.56 and 0.57, with the seeds 0 and 1."""
 
 SMALL_TABLE = {"model.encoder.number_dropout": 0.2, "task.ema_decay": 0.98, "lr_scheduler.warmup_steps": 20}
 """Options of small tables, against overfitting and against a best checkpoint chosen by the noise of a few validation

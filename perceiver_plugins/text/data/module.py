@@ -30,6 +30,7 @@ from perceiver_plugins.text.data.targets import TargetRedirect
 from perceiver_plugins.text.tokenizer_training import TokenizerTraining, sample_pieces
 from perceiver_plugins.text.tokenizers import (
     PERCEIVER_TOKENIZER,
+    deserialize_tokenizer,
     load_tokenizer,
     mask_token_id,
     serialize_tokenizer,
@@ -175,13 +176,15 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded or trained at first use.
 
-        A tokenizer to train is not trained again if :attr:`inherited` has the tokenizer of a model.
+        A tokenizer that :attr:`inherited` has, that of a model, is neither loaded nor trained again.
         """
         if isinstance(self._tokenizer, PreTrainedTokenizerBase):
             return self._tokenizer
+        stored = self.inherited.get("tokenizer")
         if self._training is None:
-            return load_tokenizer(self._tokenizer)
-        if stored := self.inherited.get("tokenizer"):
+            is_stored = stored is not None and stored["name"] == self._tokenizer
+            return deserialize_tokenizer(dict(stored)) if is_stored else load_tokenizer(self._tokenizer)
+        if stored:
             return self._training.restore(stored)
         key = {"source": self.source_key(), "training": self._training.key(), **self.cache_key()}
         folder = cache_folder(cache_root(self.cache_dir), "tokenizer", key)

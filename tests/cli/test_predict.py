@@ -17,6 +17,8 @@ from transformers import PerceiverTokenizer
 
 from perceiver_plugins.classification.lightning import LitClassifier, LitTokenClassifier
 from perceiver_plugins.classification.regression import LitRegressor
+from perceiver_plugins.text.tokenizers import deserialize_tokenizer
+from perceiver_registry import read_checkpoint
 
 
 @pytest.fixture
@@ -235,8 +237,9 @@ def sentences() -> list[str]:
 @pytest.mark.slow
 def test_text_classes_equal_those_of_the_module(text_classifier, predictions, sentences):
     predicted = predictions(text_classifier, *sentences)
+    tokenizer = deserialize_tokenizer(read_checkpoint(text_classifier.last)["perceiver"]["data"]["tokenizer"])
     for text, prediction in zip(sentences, predicted, strict=True):
-        input_ids = torch.tensor([PerceiverTokenizer()(text, add_special_tokens=False)["input_ids"]])
+        input_ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
         row = answers(LitClassifier, text_classifier, {"input_ids": input_ids}).softmax(dim=-1)[0]
         probabilities = {guess["label"]: guess["probability"] for guess in prediction["top"]}
         assert probabilities == pytest.approx({"gut": row[0].item(), "schlecht": row[1].item()}, abs=1e-5)

@@ -327,6 +327,8 @@ def one_process(tmp_path: Any) -> Iterator[Any]:
     """A mesh of this process alone."""
     if not torch.distributed.is_gloo_available():
         pytest.skip("torch is built without gloo")
+    if torch.distributed.is_initialized():  # by a distributed run of another test in this process
+        torch.distributed.destroy_process_group()
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     yield torch.distributed.init_device_mesh("cpu", (1,))
     torch.distributed.destroy_process_group()

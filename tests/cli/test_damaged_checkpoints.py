@@ -85,6 +85,7 @@ def found(checkpoint: dict[str, Any], dotted: str) -> tuple[Any, ...]:
     return next(name for name in entries(checkpoint) if ".".join(map(str, name)) == dotted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "dotted", "wrong"), CHOSEN)
 def test_damaged_entry_is_reported(run_damaged, perceiver, checkpoint, command, dotted, wrong):
     run_damaged(command, checkpoint, found(checkpoint, dotted), WRONG[wrong])

@@ -167,6 +167,7 @@ def test_damaged_state_of_a_fused_optimizer_is_refused(resume):
     assert result.err.splitlines()[-1].startswith("perceiver: nice.ckpt: optimizer_states is damaged")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--optimizer.lr=0.01",)], ids=["kept", "overridden"])
 @pytest.mark.parametrize(
     "options",

@@ -70,6 +70,7 @@ model: {encoder: {dropout: 0.0}}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "kept"),
     [

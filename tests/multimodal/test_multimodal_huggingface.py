@@ -70,6 +70,7 @@ def theirs(request, peer) -> transformers.PerceiverForMultimodalAutoencoding:
     return peer(**VARIANTS[request.param])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_outputs_equal_hugging_faces_in_both_directions(theirs, hf_logits):
     ours = MULTIMODAL.from_hugging_face(theirs)

@@ -55,6 +55,7 @@ def name_of_fault(fault) -> str:
     return f"{fault[0]}-{spec.adapter.partition(':')[2]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", faults.FAULTS, ids=name_of_fault)
 def test_faulty_adapter_fails_its_check_only(fault):
     name, spec, message = fault

@@ -105,6 +105,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "name"), CLASSES.items())
 def test_published_architectures_round_trip(architecture, name):
     """Full size, without weights. The plugins' tests compare small models numerically."""

@@ -149,6 +149,7 @@ FOUND = {name: values[0] for name, values in FEATURES.items()} | {
 """A found rate for several layers with a schedule: three features, which the pairs need not cover."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "each", [*covering_pairs(FEATURES, is_possible), FOUND], ids=lambda each: ",".join(each.values())
 )

@@ -63,6 +63,7 @@ def train(model, optimizer, schedule) -> None:
         schedule.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("min_size", [0, 200])
 @pytest.mark.parametrize(
     "config",

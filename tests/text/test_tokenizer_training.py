@@ -380,6 +380,7 @@ def test_size_of_a_tokenizer_that_is_not_trained_is_an_error() -> None:
         LanguagesDataModule(vocab_size=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -182,8 +182,9 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
             return self._tokenizer
         stored = self.inherited.get("tokenizer")
         if self._training is None:
-            is_stored = stored is not None and stored["name"] == self._tokenizer
-            return deserialize_tokenizer(dict(stored)) if is_stored else load_tokenizer(self._tokenizer)
+            if stored and stored["name"] == self._tokenizer:
+                return deserialize_tokenizer(dict(stored))
+            return load_tokenizer(self._tokenizer)
         if stored:
             return self._training.restore(stored)
         key = {"source": self.source_key(), "training": self._training.key(), **self.cache_key()}

@@ -42,4 +42,4 @@ def choose_defaults(size: DataSize, num_pixels: int) -> dict[str, Any]:
         size: the size of the data.
         num_pixels: pixels of an image.
     """
-    return {"trainer.max_epochs": size.epochs(TRAINED_PIXELS // num_pixels, MIN_EPOCHS, MAX_EPOCHS)}
+    return size.duration(size.epochs(TRAINED_PIXELS // num_pixels, MIN_EPOCHS, MAX_EPOCHS))

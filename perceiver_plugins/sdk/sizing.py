@@ -12,6 +12,9 @@ TRAINED_EXAMPLES = 128_000
 MIN_EPOCHS, MAX_EPOCHS = 3, 40
 """Limits of the number of epochs. Arbitrary."""
 
+TASK_WARMUP_STEPS = 100
+"""Warm-up steps of the tasks of texts and images, which a short run shortens."""
+
 
 @dataclass(frozen=True)
 class DataSize:
@@ -21,11 +24,13 @@ class DataSize:
         num_examples: number of training examples.
         num_classes: number of classes; None: the data has none.
         num_targets: number of targets to predict for each example; None: the data has none.
+        batch_size: examples per step.
     """
 
     num_examples: int
     num_classes: int | None = None
     num_targets: int | None = None
+    batch_size: int = 1
 
     @classmethod
     def of(cls, datamodule: Any) -> DataSize | None:
@@ -33,7 +38,12 @@ class DataSize:
         num_examples = getattr(datamodule, "num_train_examples", None)
         if not num_examples:
             return None
-        return cls(num_examples, _count(datamodule, "num_classes"), _count(datamodule, "num_targets"))
+        return cls(
+            num_examples,
+            num_classes=_count(datamodule, "num_classes"),
+            num_targets=_count(datamodule, "num_targets"),
+            batch_size=_count(datamodule, "batch_size") or 1,
+        )
 
     def describe(self, noun: str) -> str:
         """Describe the size: "10,003 texts, 77 classes".
@@ -56,6 +66,12 @@ class DataSize:
             maximum: most epochs.
         """
         return min(maximum, max(minimum, math.ceil(trained_examples / self.num_examples)))
+
+    def duration(self, epochs: int) -> dict[str, int]:
+        """Return the defaults for a number of epochs: at most a tenth of the steps are for warm-up."""
+        warmup_steps = max(1, epochs * self.num_examples // (10 * self.batch_size))
+        is_short = warmup_steps < TASK_WARMUP_STEPS
+        return {"trainer.max_epochs": epochs} | ({"lr_scheduler.warmup_steps": warmup_steps} if is_short else {})
 
 
 def _count(datamodule: Any, attribute: str) -> int | None:

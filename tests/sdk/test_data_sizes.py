@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 from perceiver_plugins.checkpoints.random_data import RandomDataModule
 from perceiver_plugins.image.data import DigitsDataModule
 from perceiver_plugins.sdk.data import PerceiverDataModule
+from perceiver_plugins.sdk.sizing import DataSize
 from perceiver_plugins.table import DiabetesDataModule
 from perceiver_plugins.text.data import HubTextDataModule, LabelledTextFilesDataModule
 
@@ -59,3 +60,16 @@ def test_size_of_labelled_texts(labels, target, tmp_path):
     data = LabelledTextFilesDataModule(**files, cache_dir=str(tmp_path / "cache"), target=target, max_seq_len=8)
     assert data.num_train_examples == 3
     assert data.mean_train_length == pytest.approx((1 + 5 + 8) / 3)  # one byte per letter, at most 8 of 9
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch_size", "steps"), [(56, 32, 7), (9, 64, 1), (790, 32, 98), (800, 32, None), (320, 1, None)]
+)
+def test_warm_up_is_at_most_a_tenth_of_the_steps(examples, batch_size, steps):
+    duration = DataSize(examples, batch_size=batch_size).duration(epochs=40)
+    assert (duration["trainer.max_epochs"], duration.get("lr_scheduler.warmup_steps")) == (40, steps)
+
+
+def test_size_has_the_batch_size_of_the_data_module():
+    data = CountingDataModule(batch_size=3)
+    assert DataSize.of(data) == DataSize(5, batch_size=3)

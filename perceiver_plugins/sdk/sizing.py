@@ -15,6 +15,9 @@ MIN_EPOCHS, MAX_EPOCHS = 3, 40
 TASK_WARMUP_STEPS = 100
 """Warm-up steps of the tasks of texts and images, which a short run shortens."""
 
+LABEL_SMOOTHING = 0.1
+"""Label smoothing of classifiers of texts and tables, as in Szegedy et al., arXiv 1512.00567."""
+
 
 @dataclass(frozen=True)
 class DataSize:
@@ -66,6 +69,10 @@ class DataSize:
             maximum: most epochs.
         """
         return min(maximum, max(minimum, math.ceil(trained_examples / self.num_examples)))
+
+    def smoothing(self) -> dict[str, float]:
+        """Return the default label smoothing, which only data with classes has."""
+        return {} if self.num_classes is None else {"task.label_smoothing": LABEL_SMOOTHING}
 
     def duration(self, epochs: int) -> dict[str, int]:
         """Return the defaults for a number of epochs: at most a tenth of the steps are for warm-up."""

@@ -53,5 +53,4 @@ def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDef
 def choose_defaults(size: DataSize) -> dict[str, Any]:
     """Return the defaults for data of a size, by dotted flag."""
     options = SMALL_TABLE if size.num_examples <= SMALL_ROWS else LARGE_TABLE
-    smoothing = {} if size.num_classes is None else {"task.label_smoothing": 0.1}
-    return {**TABLE_MODEL, **options, **smoothing, "trainer.max_epochs": size.epochs()}
+    return {**TABLE_MODEL, **options, **size.smoothing(), "trainer.max_epochs": size.epochs()}

@@ -58,10 +58,9 @@ def choose_defaults(size: DataSize, has_words: bool) -> dict[str, Any]:
         size: size of the training data.
         has_words: tokens are words or pieces of words, not bytes.
     """
-    few_classes = size.num_classes is not None and size.num_classes <= FEW_CLASSES
-    epochs = size.epochs(TRAINED_EXAMPLES_OF_FEW_CLASSES) if has_words and few_classes else size.epochs()
     if not has_words:
-        return size.duration(epochs)
-    smoothing = {} if size.num_classes is None else {"task.label_smoothing": 0.1}
+        return size.duration(size.epochs())
+    few_classes = size.num_classes is not None and size.num_classes <= FEW_CLASSES
     token_dropout = {"model.encoder.token_dropout": 0.5 if few_classes else 0.3}
-    return {**WORD_MODEL, **token_dropout, **smoothing, **size.duration(epochs)}
+    epochs = size.epochs(TRAINED_EXAMPLES_OF_FEW_CLASSES) if few_classes else size.epochs()
+    return {**WORD_MODEL, **token_dropout, **size.smoothing(), **size.duration(epochs)}

@@ -47,15 +47,20 @@ class Batches(Callback):
 
 @pytest.fixture
 def train(tiny_config, tiny_data, quiet_trainer, tmp_path):
-    def train(batch_size: int, checkpoint=None, **options):
+    def train(batch_size: int, checkpoint=None, examples: int | None = None, **options):
         seed_everything(3, verbose=False)
         module = LitLanguageModel.create(tiny_config(), num_samples=0)
         batches = Batches()
         trainer = quiet_trainer(callbacks=[batches], **options)
         data = tiny_data(batch_size=batch_size)
+        if examples is not None:
+            text = (tmp_path / "train.txt").read_bytes() * 2
+            (tmp_path / "other.txt").write_bytes(text[: examples * 32])
+            data = tiny_data(batch_size=batch_size, train_files=str(tmp_path / "other.txt"))
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        trainer.save_checkpoint(tmp_path / "end.ckpt")
-        return batches.seen, tmp_path / "end.ckpt"
+        end = tmp_path / f"end-{len(list(tmp_path.glob('end-*')))}.ckpt"
+        trainer.save_checkpoint(end)
+        return batches.seen, end
 
     return train
 
@@ -65,6 +70,37 @@ def test_other_batch_size_continues_the_epoch(train):
     with pytest.warns(UserWarning, match="batch_size 2 -> 1: epoch 1 continues at its batch 6 of 10"):
         seen, _ = train(1, checkpoint, max_epochs=2)
     assert seen == [(1, batch) for batch in range(6, 10)]
+
+
+@pytest.mark.parametrize("examples", [7, 15])
+@pytest.mark.parametrize(
+    ("trained", "first", "message"),
+    [
+        ({"max_steps": 8}, 2, "training continues with epoch 2, of .* batches, without the rest of epoch 1"),
+        ({"max_epochs": 2}, 2, "training continues with epoch 2, of . batches$"),
+    ],
+    ids=["within an epoch", "end of an epoch"],
+)
+def test_other_number_of_examples_starts_the_next_epoch(train, examples, trained, first, message):
+    _, checkpoint = train(2, **trained)
+    with pytest.warns(UserWarning, match=f"^training examples 10 -> {examples}: {message}"):
+        seen, _ = train(2, checkpoint, examples, max_epochs=4)
+    assert seen == [(epoch, batch) for epoch in range(first, 4) for batch in range(examples // 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_run_on_other_examples_is_resumed_exactly(train, accumulate):
+    options = {"max_epochs": 5, "accumulate_grad_batches": accumulate}
+    _, checkpoint = train(2, max_steps=7 // accumulate)
+    with pytest.warns(UserWarning, match="training examples 10 -> 15"):
+        seen, alone = train(2, checkpoint, 15, **options)
+    alone = torch.load(alone, weights_only=True)["state_dict"]
+    with pytest.warns(UserWarning, match="training examples 10 -> 15"):
+        _, within = train(2, checkpoint, 15, **options | {"max_steps": 7 // accumulate + 9})
+    rest, end = train(2, within, 15, **options)
+    assert seen[-len(rest) :] == rest
+    torch.testing.assert_close(torch.load(end, weights_only=True)["state_dict"], alone, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -214,20 +214,42 @@ def check_stream(saved: Mapping[str, int], current: Mapping[str, int]) -> None:
 
 
 def _convert_position(position: Position, trainer: Trainer, saved: Mapping[str, int]) -> Position:
-    """Convert the position to a changed batch size or number of processes, by the number of examples."""
+    """Convert the position to changed data, batch size or number of processes, with a warning.
+
+    Another number of examples has another order, in which a position within an epoch has no meaning: the epoch ends,
+    and training continues with the next one. The same examples continue within the epoch, by their number.
+    """
     current, batches_per_epoch = loading_state(trainer), trainer.num_training_batches
     if saved.keys() != current.keys() or saved == current or not isinstance(batches_per_epoch, int):
         return position
-    examples = position.batch * saved["batch_size"] * saved["num_replicas"]
-    batch = min(examples // (current["batch_size"] * current["num_replicas"]), batches_per_epoch)
-    last = position.last or (position.batch > 0 and batch == batches_per_epoch)
-    changed = ", ".join(f"{name} {saved.get(name)} -> {now}" for name, now in current.items() if saved.get(name) != now)
-    rank_zero_warn(f"{changed}: epoch {position.epoch} continues at its batch {batch} of {batches_per_epoch}")
+    has_other_examples = saved.get("examples") != current.get("examples")
+    if position.batch == 0:
+        batch = 0
+    elif position.last or has_other_examples:
+        batch = batches_per_epoch
+    else:
+        examples = position.batch * saved["batch_size"] * saved["num_replicas"]
+        batch = min(examples // (current["batch_size"] * current["num_replicas"]), batches_per_epoch)
+    converted = replace(position, batch=batch, last=0 < batch == batches_per_epoch)
+    changed = ", ".join(
+        f"{'training ' * (name == 'examples')}{name} {saved.get(name)} -> {now}"
+        for name, now in current.items()
+        if saved.get(name) != now
+    )
+    rank_zero_warn(f"{changed}: {_describe_start(position, converted, batches_per_epoch)}")
     loop = trainer.fit_loop.epoch_loop
     total = position.epoch * batches_per_epoch + batch
     vars(loop.batch_progress.total).update(dict.fromkeys(vars(loop.batch_progress.total), total))
     vars(loop.batch_progress.current).update(dict.fromkeys(vars(loop.batch_progress.current), batch))
-    return replace(position, batch=batch, last=last)
+    return converted
+
+
+def _describe_start(saved: Position, converted: Position, batches_per_epoch: int) -> str:
+    """Describe where a run continues whose position was converted."""
+    if converted.batch and not converted.last:
+        return f"epoch {converted.epoch} continues at its batch {converted.batch} of {batches_per_epoch}"
+    skipped = f", without the rest of epoch {saved.epoch}" if converted.last and not saved.last else ""
+    return f"training continues with epoch {saved.epoch + converted.last}, of {batches_per_epoch} batches{skipped}"
 
 
 def resume(trainer: Trainer, module: LightningModule, record: Mapping[str, Any]) -> None:
@@ -247,7 +269,8 @@ def resume(trainer: Trainer, module: LightningModule, record: Mapping[str, Any])
         _set(fit_loop.epoch_progress, completed=position.epoch)
     if position.batch:
         _restart_within_epoch(trainer, position)
-        _restore_gradients(trainer, module, record)
+        if not position.last:
+            _restore_gradients(trainer, module, record)
     else:
         _restart_between_epochs(trainer)
     # Lightning may have created the iterator before it restored the loader's counters.

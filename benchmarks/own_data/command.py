@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--set", dest="sets", nargs="+", action="extend", choices=SETS, metavar="NAME")
     parser.add_argument(
-        "--part", choices=sets.PARTS, default="tune", help="rows to test on: to choose defaults on, or to report"
+        "--part", choices=sets.PARTS, default="tune", help="rows to test on: to choose on, to report, or to check"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="data sets measured at the same time")
@@ -168,7 +168,7 @@ def measure_set(data_set: DataSet, chosen: argparse.Namespace, results: Results,
     with tempfile.TemporaryDirectory(prefix=f"own-data-{data_set.name}-") as name:
         folder = Path(name)
         loaded = data_set.load(chosen.data)
-        parts = sets.split(loaded, chosen.quick)
+        parts = sets.split(loaded, chosen.quick, check=chosen.part == "check")
         rows = {"train": parts["train"], "test": parts[chosen.part]}
         files = [sets.write(data_set, rows[part], loaded.columns, folder, part) for part in rows]
         facts = {"code": code, **{f"{part}_rows": len(rows[part]) for part in rows}}

@@ -122,7 +122,7 @@ def table(content: dict[str, Any], part: str, flags: Sequence[str]) -> str:
 
     Args:
         content: the results.
-        part: "tune" or "report".
+        part: one of :data:`~benchmarks.own_data.sets.PARTS`.
         flags: further flags of the runs.
     """
     rows, curves = [], []

@@ -17,8 +17,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-PARTS = ("tune", "report")
-"""Held-out parts. Defaults are chosen on the first, and results are those on the second."""
+PARTS = ("tune", "report", "check")
+"""Held-out parts. Defaults are chosen on the first, and results are those on the second. Rows of the third are training
+rows of all other runs: only runs that are tested on them leave them out."""
 
 SPLIT_SEED = 0
 """Seed of the split: one for all runs, so that no run is tuned on rows of another run's reported part."""
@@ -105,8 +106,8 @@ def held_out_fraction(num_rows: int) -> float:
     return 0.2 if num_rows < 1_000 else 0.15 if num_rows < 10_000 else 0.1
 
 
-def split(loaded: Loaded, quick: bool = False) -> dict[str, Rows]:
-    """Split rows into "train", "tune" and "report", stratified by class.
+def split(loaded: Loaded, quick: bool = False, check: bool = False) -> dict[str, Rows]:
+    """Split rows into "train", "tune", "report" and "check", stratified by class.
 
     The order within a class is that of a hash of seed and key: it depends neither on the order of the rows nor on a
     library's random numbers. An official held-out split is the part "report".
@@ -114,6 +115,7 @@ def split(loaded: Loaded, quick: bool = False) -> dict[str, Rows]:
     Args:
         loaded: the rows.
         quick: keep a few rows of a few classes only.
+        check: move rows from "train" to "check", which is empty otherwise.
     """
     if quick:
         loaded = _few_classes(loaded)
@@ -122,7 +124,7 @@ def split(loaded: Loaded, quick: bool = False) -> dict[str, Rows]:
     for row in loaded.rows:
         strata[None if isinstance(row.label, float) else row.label].append(row)
     parts: dict[str, Rows] = {"train": [], **{part: [] for part in PARTS}}
-    drawn = PARTS if loaded.official is None else ("tune",)
+    drawn = ["tune", *(["report"] if loaded.official is None else []), *(["check"] if check else [])]
     for rows in strata.values():
         rows.sort(key=lambda row: _hash("split", row.key))
         size, start = max(1, round(fraction * len(rows))), 0

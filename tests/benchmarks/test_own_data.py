@@ -31,6 +31,16 @@ def test_parts_are_disjoint_stratified_and_independent_of_the_order() -> None:
     assert split(Loaded(loaded.rows[::-1])) == parts
 
 
+@pytest.mark.parametrize("official", [None, rows(13, "b")])
+def test_rows_to_check_are_training_rows_of_other_runs(official: list[Row] | None) -> None:
+    loaded = Loaded([*rows(97), *rows(41, "b")], official)
+    others, checked = split(loaded), split(loaded, check=True)
+    assert [sum(row.label == label for row in checked["check"]) for label in "ab"] == [19, 8]
+    assert others["check"] == []
+    assert sorted(others["train"]) == sorted(checked["train"] + checked["check"])
+    assert [checked[part] for part in ("tune", "report")] == [others[part] for part in ("tune", "report")]
+
+
 def test_official_split_is_reported() -> None:
     official = rows(13, "b")
     parts = split(Loaded([*rows(60), *rows(60, "b")], official))
@@ -40,7 +50,7 @@ def test_official_split_is_reported() -> None:
 
 
 def test_beginnings_of_parts_have_rows_of_all_classes() -> None:
-    parts = split(Loaded([row for label in "abc" for row in rows(2_000, label)]), quick=True)
+    parts = split(Loaded([row for label in "abc" for row in rows(2_000, label)]), quick=True, check=True)
     for part in parts.values():
         assert len(part) == 90
         assert {row.label for row in part} == {"a", "b", "c"}

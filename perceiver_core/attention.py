@@ -53,7 +53,12 @@ class MultiHeadAttention(nn.Module):
         self.o_proj = Linear(num_v_channels, num_output_channels)
 
     def forward(
-        self, x_q: Tensor, x_kv: Tensor, pad_mask: Tensor | None = None, return_attention: bool = False
+        self,
+        x_q: Tensor,
+        x_kv: Tensor,
+        pad_mask: Tensor | None = None,
+        return_attention: bool = False,
+        causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from ``x_q`` to ``x_kv``.
 
@@ -62,6 +67,7 @@ class MultiHeadAttention(nn.Module):
             x_kv: key and value inputs (b, m, ``num_kv_input_channels``).
             pad_mask: padding mask (b, m), True at padding. Default: no padding.
             return_attention: also return the attention weights.
+            causal: right-aligned causal attention (:func:`~perceiver_core.attend`).
 
         Returns:
             The output (b, n, ``num_output_channels``), and the attention weights (b, h, n, m) or None.
@@ -71,11 +77,11 @@ class MultiHeadAttention(nn.Module):
         absorption = choose_absorption(projections, x_q, x_kv) if self.num_heads == 1 else "none"
         if absorption != "none":
             attend_absorbed = ABSORBED_ATTENTION[absorption]
-            return attend_absorbed(projections, x_q, x_kv, pad_mask, dropout, return_attention)
+            return attend_absorbed(projections, x_q, x_kv, pad_mask, dropout, return_attention, causal)
 
         q, k, v = (
             proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for proj, x in ((self.q_proj, x_q), (self.k_proj, x_kv), (self.v_proj, x_kv))
         )
-        output, weights = attend(q, k, v, pad_mask, dropout, return_attention)
+        output, weights = attend(q, k, v, pad_mask, dropout, return_attention, causal=causal)
         return self.o_proj(output.transpose(1, 2).flatten(2)), weights

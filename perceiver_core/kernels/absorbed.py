@@ -66,6 +66,7 @@ def attend_to_inputs(
     pad_mask: Tensor | None,
     dropout: float,
     return_attention: bool,
+    causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Compute attention with the key projection absorbed into the queries and the value projection into the output.
 
@@ -79,6 +80,7 @@ def attend_to_inputs(
         pad_mask: padding mask (b, m) or None.
         dropout: dropout probability of the attention weights.
         return_attention: also return the attention weights.
+        causal: right-aligned causal attention (:func:`~perceiver_core.attend`).
 
     Returns:
         The output (b, n, output channels), and the attention weights (b, 1, n, m) or None.
@@ -90,7 +92,7 @@ def attend_to_inputs(
     x = x_kv.to(q.dtype)[:, None]  # once, where autocast would cast it as keys and as values
     # Weights of which some are dropped do not sum to 1: an input of ones finds their sum.
     values = nn.functional.pad(x, (0, 1), value=1.0) if dropout > 0.0 else x
-    output, weights = attend(q[:, None], x, values, pad_mask, dropout, return_attention, scale)
+    output, weights = attend(q[:, None], x, values, pad_mask, dropout, return_attention, scale, causal=causal)
     output = output[:, 0]
     projected = projections.v(output[..., : x.shape[-1]])
     if dropout > 0.0:
@@ -105,6 +107,7 @@ def attend_from_queries(
     pad_mask: Tensor | None,
     dropout: float,
     return_attention: bool,
+    causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Compute attention with the query projection absorbed into the keys and the output projection into the values.
 
@@ -118,7 +121,9 @@ def attend_from_queries(
     v = linear(projections.v(x_kv), projections.o.weight)
     k = linear(k, projections.q.weight.t())
     x = x_q.to(k.dtype)
-    output, weights = attend(x[:, None], k[:, None], v[:, None], pad_mask, dropout, return_attention, scale, key_bias)
+    output, weights = attend(
+        x[:, None], k[:, None], v[:, None], pad_mask, dropout, return_attention, scale, key_bias, causal
+    )
     return output[:, 0] + projections.o.bias.to(output.dtype), weights
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from perceiver_core.kernels.chunked import chunked_attention
 from perceiver_core.kernels.onednn import MIN_MULTIPLICATIONS, prefers_onednn
 from perceiver_core.kernels.override import Kernel, forced_kernel
-from perceiver_core.kernels.plain import plain_attention
+from perceiver_core.kernels.plain import hidden_keys, plain_attention
 from perceiver_core.unmodified import are_plain_tensors
 
 MAX_SCORES = 2**24
 """Scores that may exist at once, and be kept for the backward pass: 64 MiB in single precision (arbitrary)."""
+
+MAX_MASK_SIZE = 2**22
+"""Entries of the largest mask of causal attention: 16 MiB in single precision (arbitrary)."""
 
 
 def attend(
@@ -25,6 +31,7 @@ def attend(
     return_attention: bool = False,
     scale: float | None = None,
     key_bias: Tensor | None = None,
+    causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Compute scaled dot-product attention, softmax(q k^T / sqrt(k)) v, by the fastest exact kernel for these shapes.
 
@@ -40,29 +47,45 @@ def attend(
         return_attention: also return the attention weights; this takes the plain kernel.
         scale: factor of q k^T. Default: 1 / sqrt(k).
         key_bias: (b, m), added to all scores of a key, after scaling. Default: no bias.
+        causal: right-aligned causal attention: the queries are at the positions of the last n keys, and query i sees
+            key j only if j <= i + m - n.
 
     Returns:
         The output (b, h, n, e), and the attention weights after dropout (b, h, n, m) or None.
+
+    Raises:
+        ValueError: if causal attention has more queries than keys.
     """
+    n, m = q.shape[-2], k.shape[-2]
+    if causal and n > m:
+        raise ValueError(f"causal attention of {n} queries: needs at least as many keys, got {m}")
+    causal = causal and n > 1  # a single query sees all keys
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     bias = _score_bias(q, pad_mask, key_bias)
-    kernel = "plain" if return_attention else forced_kernel() or choose_kernel(q, k, v, bias, dropout)
+    kernel = "plain" if return_attention else forced_kernel() or choose_kernel(q, k, v, bias, dropout, causal)
     if kernel == "plain":
-        output, weights = plain_attention(q, k, v, bias, dropout, scale)
+        output, weights = plain_attention(q, k, v, bias, dropout, scale, causal)
         return output, weights if return_attention else None
     q = q.expand(k.shape[0], -1, -1, -1)
     if kernel == "fused":
-        return scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale), None
-    return chunked_attention(q, k, v, bias, dropout, scale), None
+        mask, is_causal = _fused_mask(q, k, bias) if causal else (bias, False)
+        output = scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, scale=scale
+        )
+        return output, None
+    return chunked_attention(q, k, v, bias, dropout, scale, causal), None
 
 
-def choose_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0) -> Kernel:
+def choose_kernel(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0, causal: bool = False
+) -> Kernel:
     """Choose the fastest kernel for these shapes on this device, of those whose scores fit into :data:`MAX_SCORES`.
 
     On CPUs the fused kernel needs equal query and value channels, no dropout, and a bias without gradient: without
     these it falls back to one that is slower than the plain formula. Where oneDNN multiplies faster
     (:mod:`perceiver_core.kernels.onednn`), so do chunks of the formula that use it. ``python -m benchmarks
-    attention-paths`` compares the kernels for the shapes of the official models.
+    attention-paths`` compares the kernels for the shapes of the official models. Causal attention that needs a mask
+    (n, m) of more than :data:`MAX_MASK_SIZE` in the fused kernel takes the chunked one, which needs none.
 
     Args:
         q: queries (b or 1, h, n, k).
@@ -70,6 +93,7 @@ def choose_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, d
         v: values (b, h, m, e).
         bias: added to the scores. Default: no bias.
         dropout: dropout probability of the attention weights.
+        causal: right-aligned causal attention.
     """
     if torch.compiler.is_compiling():
         return "fused"
@@ -78,13 +102,38 @@ def choose_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, d
     if not are_plain_tensors(q, k, v):
         # The chunked kernel has no rules for tensor subclasses and transforms.
         return "plain" if few_scores else "fused"
+    fused_mask_fits = not causal or _fused_mask_size(q, k, bias) <= MAX_MASK_SIZE
     if q.device.type != "cpu":
-        return "fused" if few_scores or _has_fused_gpu_kernel(q, k, v, bias, dropout) else "chunked"
-    if dropout == 0.0 and _is_faster_in_chunks(q, k, v):
+        has_fused = fused_mask_fits and _has_fused_gpu_kernel(q, k, v, bias, dropout)
+        return "fused" if few_scores or has_fused else "chunked"
+    if dropout == 0.0 and not causal and _is_faster_in_chunks(q, k, v):
         return "chunked"
-    if dropout == 0.0 and _has_fused_cpu_kernel(k, v, bias):
+    if dropout == 0.0 and fused_mask_fits and _has_fused_cpu_kernel(k, v, bias):
         return "fused"
     return "plain" if few_scores else "chunked"
+
+
+def _fused_mask_size(q: Tensor, k: Tensor, bias: Tensor | None) -> int:
+    """Return the number of entries of the mask that causal attention needs in the fused kernel."""
+    n, m = q.shape[-2], k.shape[-2]
+    if bias is not None:
+        return len(bias) * n * m
+    return 0 if n == m or q.device.type == "cuda" else n * m
+
+
+def _fused_mask(q: Tensor, k: Tensor, bias: Tensor | None) -> tuple[Tensor | None, bool]:
+    """Return the mask of causal attention for the fused kernel, and whether that kernel is to mask by itself.
+
+    Its own causal mask is left-aligned, which is the same for as many queries as keys.
+    """
+    n, m = q.shape[-2], k.shape[-2]
+    if bias is not None:
+        return bias.masked_fill(hidden_keys(n, m, q.device), -math.inf), False
+    if n == m:
+        return None, True
+    if q.device.type == "cuda" and not torch.compiler.is_compiling():
+        return causal_lower_right(n, m), False
+    return ~hidden_keys(n, m, q.device), False
 
 
 def _is_faster_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> bool:

@@ -72,9 +72,10 @@ def test_unreadable_folder_is_an_error(root: Path, monkeypatch: pytest.MonkeyPat
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match=r"data/b: cannot be read \(Permission denied\)"):
-        FolderTree(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        with pytest.raises(DataError, match=r"data/b: cannot be read \(Permission denied\)"):
+            FolderTree(root)
 
 
 SYSTEM = (

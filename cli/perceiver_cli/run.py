@@ -24,7 +24,7 @@ from perceiver_cli.flags import Parser, build_parser, print_help
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.library_warnings import as_note
 from perceiver_cli.lightning_messages import quiet
-from perceiver_cli.limits import remove_limits, replaced_limits
+from perceiver_cli.limits import check_limits, remove_limits, replaced_limits
 from perceiver_cli.links import explained_mismatches, fill_in_links
 from perceiver_cli.model_layers import description_of
 from perceiver_cli.notes import note
@@ -132,6 +132,7 @@ def fit(parts: RunParts) -> None:
         assert chosen.loaded is not None
         with chosen.loaded.description.loading(chosen.checkpoint):
             check_training_state(chosen.loaded.content, trainer, chosen.checkpoint)
+        check_limits(parts.values, chosen, chosen.loaded.content, chosen.checkpoint)
         resumed_step = chosen.loaded.content["global_step"]
     explained = explained_mismatches(
         parts.values, parts.datamodule, chosen.locate, has_run=lambda: trainer.global_step > 0

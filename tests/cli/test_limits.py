@@ -60,6 +60,17 @@ def test_limit_of_the_user_replaces_that_of_the_checkpoint(flags, expected, limi
     assert limits("--ckpt_path=last", *flags) == expected
 
 
+@pytest.mark.parametrize(("limit", "trained"), [("max_steps=8", "9 steps"), ("max_epochs=2", "3 epochs")])
+def test_limit_below_the_checkpoint_is_rejected(limit, trained, regressor, perceiver, tmp_path):
+    shutil.copytree(regressor.folder.parents[1], tmp_path / "logs")
+    checkpoint = Path("logs", "regression", "version_0", "checkpoints", "last.ckpt")
+    result = perceiver("fit", f"--ckpt_path={checkpoint}", f"--trainer.{limit}")
+    assert result.error == (
+        f"--trainer.{limit}: {checkpoint} has already trained {trained} (raise it, or start a new run with "
+        f"--model.params={checkpoint})"
+    )
+
+
 @pytest.mark.slow
 def test_run_that_ended_by_epochs_is_resumed_by_steps(fit, small, assert_same_training_state):
     flags = [*small, "--model.encoder.dropout=0.1", "--lr_scheduler=none", "--optimizer.lr=0.01"]

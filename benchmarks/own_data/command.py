@@ -87,12 +87,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def results_folder(chosen: argparse.Namespace) -> Path:
-    """Return the folder of the results: only reported runs with defaults are kept in the repository."""
+    """Return the folder of the results: only reported runs with defaults or a recipe are kept in the repository."""
     if chosen.results is not None:
         return chosen.results
     if chosen.quick:
         return Path(tempfile.mkdtemp(prefix="own-data-"))
-    if chosen.part == "report" and not chosen.flags:
+    if chosen.part == "report" and report.is_recorded(chosen.flags):
         return HERE / "results"
     return Path(tempfile.gettempdir()) / "own-data-benchmark"
 
@@ -245,6 +245,6 @@ def finish(chosen: argparse.Namespace, results: Results, write_section: bool) ->
     path = results.path.with_suffix(".md")
     path.write_text(f"{report.all_tables(content)}\n")
     print(f"\n{report.table(content, chosen.part, chosen.flags)}\n\n{path}")
-    if write_section and any(run["part"] == "report" and not run["flags"] for run in content["runs"]):
+    if write_section and any(map(report.is_shown, content["runs"])):
         report.update_section(RECIPES, content)
         print(RECIPES)

@@ -40,7 +40,20 @@ of accuracy, or 0.03 of R2, of the best one. A hash splits the rows of a set int
 chosen on, and the rows reported here, on which nothing is chosen. "Generated" tables are scikit-learn's
 `make_friedman1` and `make_classification`."""
 
+RECIPE_TEXT = """\
+The same with a recipe. Recipes, too, are chosen on the other rows."""
+
 Run = dict[str, Any]
+
+
+def is_recorded(flags: Sequence[str]) -> bool:
+    """Return whether flags are those of results that the repository keeps: the defaults, or a recipe."""
+    return all(flag.startswith("--config=recipes/") for flag in flags)
+
+
+def is_shown(run: Run) -> bool:
+    """Return whether a run is part of the section of the recipes' results."""
+    return run["part"] == "report" and is_recorded(run["flags"])
 
 
 def scaled(metrics: dict[str, float], data_set: DataSet) -> float:
@@ -156,22 +169,23 @@ def all_tables(content: dict[str, Any]) -> str:
 
 
 def section(content: dict[str, Any]) -> str:
-    """Format the section of the recipes' results: the reported part with defaults."""
+    """Format the section of the recipes' results: the reported part with defaults and with recipes."""
     machine, versions = content["machine"], content["versions"]
-    codes = {run["code"] for run in content["runs"] if run["part"] == "report" and not run["flags"]}
+    shown = [run for run in content["runs"] if is_shown(run)]
+    codes = {run["code"] for run in shown}
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return "\n\n".join(
-        [
-            BEGIN,
-            "## Own data",
-            f"    {content['command']}",
-            TEXT,
-            table(content, "report", []),
-            f"{machine.get('processor', '')}; {names}."
-            + (f" Runs of {len(codes)} versions of the code." if len(codes) > 1 else ""),
-            END,
+    parts = [BEGIN, "## Own data"]
+    for flags in sorted({tuple(run["flags"]) for run in shown}):  # the defaults, (), are first
+        measured = [
+            name for name in SETS if any(matches(run, name, "report") for run in shown if run["flags"] == list(flags))
         ]
+        command = ["python -m benchmarks own-data --part report --set", *measured, *(["--", *flags] if flags else [])]
+        parts += [f"    {' '.join(command)}", RECIPE_TEXT if flags else TEXT, table(content, "report", flags)]
+    parts.append(
+        f"{machine.get('processor', '')}; {names}."
+        + (f" Runs of {len(codes)} versions of the code." if len(codes) > 1 else "")
     )
+    return "\n\n".join([*parts, END])
 
 
 def update_section(path: Path, content: dict[str, Any]) -> None:

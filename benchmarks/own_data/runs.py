@@ -97,7 +97,7 @@ def measure(
         data_set: the data set.
         files: files to train and to test on.
         seed: seed of the run.
-        flags: further flags of ``perceiver fit``.
+        flags: further flags of ``perceiver fit``; relative paths of ``--config`` are those of the repository.
         folder: an empty folder, for all files of the run.
 
     Returns:
@@ -111,7 +111,7 @@ def measure(
     train_flag, test_flag = data_set.file_flags
     logs = [f"--trainer.logger={LOGGER}", "--trainer.logger.save_dir=logs", "--trainer.logger.name=run"]
     words = [*data_set.flags, f"{train_flag}={files[0]}", f"--seed_everything={seed}", *logs, "--allow=benchmarks"]
-    fit_seconds = call(["perceiver_cli", "fit", *words, *flags], folder)
+    fit_seconds = call(["perceiver_cli", "fit", *words, *map(resolve_config, flags)], folder)
     run = folder / "logs" / "run" / "version_0"
     result = summary(run, data_set.metric) | {"fit_cpu_seconds": fit_seconds, "notes": notes(folder / "output.txt")}
     tested = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=tested"]
@@ -122,6 +122,12 @@ def measure(
         name.removeprefix("test_"): float(value) for name, value in metrics.items() if name.startswith("test_")
     }
     return result
+
+
+def resolve_config(flag: str) -> str:
+    """Resolve the path of ``--config`` relative to the repository; return other flags as they are."""
+    name, _, value = flag.partition("=")
+    return f"{name}={REPOSITORY / value}" if name == "--config" else flag
 
 
 def summary(run: Path, metric: str) -> dict[str, Any]:

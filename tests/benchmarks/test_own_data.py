@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command
-from benchmarks.own_data import baselines, report
+from benchmarks.own_data import baselines, report, runs
 from benchmarks.own_data.command import Results, main
 from benchmarks.own_data.sets import SETS, Loaded, Row, read, split, write
 
@@ -174,6 +174,33 @@ def test_section_is_replaced_and_the_rest_kept(tmp_path: Path) -> None:
     second = path.read_text()
     assert first.replace("| 50.0 |", "| 75.0 |") + "\n## After\n" == second
     assert second.startswith("# Results\n\nBefore.\n\n<!-- own-data: begin -->\n\n## Own data\n")
+
+
+def test_section_has_a_table_for_each_recipe() -> None:
+    recipe = ["--config=recipes/words.yaml"]
+    runs = [
+        run_of("sst2", 0.5),
+        run_of("sst2", 0.75, flags=recipe),
+        run_of("wine", 0.8),
+        run_of("wine", 1.0, flags=["--a"]),
+    ]
+    lines = report.section(content_of(runs, {})).splitlines()
+    commands = [line.removeprefix("    ") for line in lines if line.startswith("    ")]
+    assert commands == [
+        "python -m benchmarks own-data --part report --set sst2 wine",
+        "python -m benchmarks own-data --part report --set sst2 -- --config=recipes/words.yaml",
+    ]
+    assert [line.split(" | ")[1] for line in lines if line.startswith(("| SST-2", "| wine"))] == [
+        "50.0",
+        "80.0",
+        "75.0",
+    ]
+
+
+def test_recipes_are_files_of_the_repository() -> None:
+    (recipe, *others) = (runs.resolve_config(flag) for flag in ("--config=recipes/mnist.yaml", "--data=text-files"))
+    assert Path(recipe.removeprefix("--config=")).is_file()
+    assert others == ["--data=text-files"]
 
 
 def test_results_replace_an_entry_with_the_same_key(tmp_path: Path) -> None:

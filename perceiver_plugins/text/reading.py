@@ -27,7 +27,12 @@ from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.sdk.prediction.table_inputs import TableRow, table_inputs
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_plugins.text.tokenizers import deserialize_tokenizer, serialize_tokenizer
+from perceiver_plugins.text.tokenizers import (
+    MAX_UNKNOWN,
+    deserialize_tokenizer,
+    serialize_tokenizer,
+    unknown_tokens,
+)
 from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_controls
 
@@ -49,6 +54,9 @@ MIN_CHARACTERS = 2**16
 
 MARGIN = 16
 """Extra tokens to tokenize, because tokens near a cut may differ from those of the whole text; arbitrary."""
+
+MAX_UNKNOWN_TEXTS = 5
+"""Largest number of inputs whose share of unknown tokens is reported; arbitrary."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -107,7 +115,8 @@ class TextReader(Reader):
     The name of a file is read as the file's text, the name of a table as the texts of its rows, and the name of a
     folder as the texts of its .txt files; any other input is itself a text. Rows are named ``reviews.csv:1`` and so on;
     their texts are in the text column of the training data. A text that is longer than the model's input is cut as in
-    training, with a single warning. Only the part of a text that may be needed is kept in memory.
+    training, with a single warning. The first texts that consist mostly of unknown tokens are reported. Only the part
+    of a text that may be needed is kept in memory.
 
     Args:
         data: description of the training data from the checkpoint: ``description()`` of the data module.
@@ -136,6 +145,7 @@ class TextReader(Reader):
         self._collator = Collator(int(self.tokenizer.pad_token_id or 0), self.padding_side)
         self._max_characters = max(MIN_CHARACTERS, MAX_CHARACTERS_PER_TOKEN * self.max_seq_len)
         self._has_warned = False
+        self._num_unknown_texts = 0
 
     @classmethod
     def example(cls, input_adapter: InputAdapter, folder: Path) -> tuple[Reader, list[str]]:
@@ -240,6 +250,7 @@ class TextReader(Reader):
         if excess:
             kept = slice(excess, None) if self.truncation_side == "left" else slice(len(ids) - excess)
             ids, spans = ids[kept], spans[kept]
+        self._report_unknown(source, float(unknown_tokens(self.tokenizer, ids).mean()))
         prefix_spans, suffix_spans = (np.full((len(special), 2), -1) for special in (prefix, suffix))
         return TextExample(
             np.concatenate([np.array(prefix, np.int64), ids, np.array(suffix, np.int64)]),
@@ -269,6 +280,17 @@ class TextReader(Reader):
                 f"{_shown(source)} has {length} tokens: the model reads its {part} only, as its input is "
                 f"limited to {self.max_seq_len} tokens (not repeated for other long texts)"
             )
+
+    def _report_unknown(self, source: str, share: float) -> None:
+        """Warn about a text that consists mostly of unknown tokens."""
+        if share <= MAX_UNKNOWN or self._num_unknown_texts == MAX_UNKNOWN_TEXTS:
+            return
+        self._num_unknown_texts += 1
+        last = "; not repeated for other such texts" if self._num_unknown_texts == MAX_UNKNOWN_TEXTS else ""
+        rank_zero_warn(
+            f"{_shown(source)}: {share:.0%} of its tokens are unknown to the model's tokenizer (is it in the language "
+            f"of the training texts?{last})"
+        )
 
     def collate(self, examples: Sequence[TextExample]) -> Batch:
         """Return ``input_ids`` and ``attention_mask`` (b, m), padded as in training."""

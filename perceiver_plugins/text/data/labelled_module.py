@@ -23,6 +23,7 @@ from perceiver_plugins.text.data.labelled import (
 from perceiver_plugins.text.data.labels import Labels, LabelTarget, make_labels
 from perceiver_plugins.text.data.module import DocumentDataModule
 from perceiver_plugins.text.data.prepared import quiet_datasets
+from perceiver_plugins.text.data.reports import describe_cut_texts, describe_unknown_texts
 from perceiver_registry.errors import UserError
 
 
@@ -200,6 +201,9 @@ class LabelledTextDataModule(DocumentDataModule):
             shift=self.random_train_shift and split == "train",
             truncate=self.random_train_truncation and split == "train",
         )
+
+    def reports(self, splits: Mapping[str, LabelledDocuments]) -> Iterable[str]:
+        return [describe_cut_texts(splits), describe_unknown_texts(splits, self.tokenizer)]
 
 
 class ColumnLabelsDataModule(LabelledTextDataModule):

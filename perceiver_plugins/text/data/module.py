@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import datasets
+from pytorch_lightning.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from perceiver_plugins.sdk.data.files import Piece
@@ -26,6 +27,7 @@ from perceiver_plugins.text.data.prepared import (
     prepare,
     quiet_datasets,
 )
+from perceiver_plugins.text.data.reports import SPLITS_OF_STAGE, describe_unknown_tokens
 from perceiver_plugins.text.data.targets import TargetRedirect
 from perceiver_plugins.text.tokenizer_training import TokenizerTraining, sample_pieces
 from perceiver_plugins.text.tokenizers import (
@@ -132,6 +134,7 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
         self._training = TokenizerTraining.from_options(tokenizer, vocab_size)
         self._padding_side = padding_side
         self._is_prepared = False
+        self._reported: set[str] = set()
 
     # for subclasses to implement
 
@@ -150,6 +153,14 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
     @abstractmethod
     def open_dataset(self, split: str) -> BatchDataset:
         """Create the dataset of a split from the files in :attr:`folder`."""
+
+    def reports(self, splits: Mapping[str, Any]) -> Iterable[str]:
+        """Return lines about texts that a model reads in part, or whose tokens are unknown; "" is not reported.
+
+        Args:
+            splits: datasets of :meth:`open_dataset` by split.
+        """
+        return ()
 
     def training_documents(self, work: Path) -> Iterable[Piece]:
         """Return the documents of the training split, or their pieces, to train a tokenizer on.
@@ -239,13 +250,22 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
             self._is_prepared = True
 
     def setup(self, stage: str | None = None) -> None:
-        """Memory-map the tokenized data, after preparing it if necessary."""
+        """Memory-map the tokenized data, after preparing it if necessary, and report on the splits of the stage."""
         if not self.folder.exists():
             self.prepare_data()
         for split in ("train", "validation", "test"):
             dataset = self.open_dataset(split)
             if len(dataset):
                 self.split_datasets[split] = dataset
+        used = SPLITS_OF_STAGE.get(stage or "", tuple(self.split_datasets))
+        unreported = {
+            split: dataset
+            for split, dataset in self.split_datasets.items()
+            if split in used and split not in self._reported
+        }
+        self._reported.update(unreported)
+        for line in filter(None, self.reports(unreported)):
+            rank_zero_warn(line)
 
     @cached_property
     def collator(self) -> Collator:
@@ -346,6 +366,10 @@ class TextDataModule(DocumentDataModule):
 
     def open_dataset(self, split: str) -> MaskedChunks:
         return self.chunks(open_split(self.folder, split), train=split == "train")
+
+    def reports(self, splits: Mapping[str, MaskedChunks]) -> Iterable[str]:
+        tokens = {split: chunks.tokens.input_ids for split, chunks in splits.items()}
+        return [describe_unknown_tokens(tokens, self.tokenizer)]
 
     def chunks(self, tokens: Tokens, train: bool) -> MaskedChunks:
         """Create the dataset of a split from its tokens."""

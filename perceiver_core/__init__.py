@@ -37,6 +37,7 @@ from perceiver_core.kernels.sdpa import attend
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.perceiver_io import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
 from perceiver_core.position_layout import PositionLayout
+from perceiver_core.rotary import Rotary
 
 __all__ = [
     "ActivationPolicy",
@@ -59,6 +60,7 @@ __all__ = [
     "PerceiverIO",
     "PositionLayout",
     "QueryProvider",
+    "Rotary",
     "SelfAttentionLayer",
     "TrainableQueryProvider",
     "attend",

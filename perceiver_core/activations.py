@@ -28,14 +28,14 @@ class ActivationPolicy:
     checkpointing: bool = False
     offloading: bool = False
 
-    def __call__(self, layer: Callable[..., Any], *args: Any) -> Any:
-        """Compute ``layer(*args)``."""
+    def __call__(self, layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute ``layer(*args, **kwargs)``."""
         if not torch.is_grad_enabled():
-            return layer(*args)
+            return layer(*args, **kwargs)
         with _Offloading(layer) if self.offloading else contextlib.nullcontext():
             if self.checkpointing:
-                return checkpoint(layer, *args, use_reentrant=False)
-            return layer(*args)
+                return checkpoint(layer, *args, use_reentrant=False, **kwargs)
+            return layer(*args, **kwargs)
 
 
 class _Offloading(save_on_cpu):

@@ -1,9 +1,11 @@
-"""Normal initialisation."""
+"""Normal initialisation, and frozen parts."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+from perceiver_core.config import PerceiverConfig
 
 
 @torch.no_grad()
@@ -22,3 +24,28 @@ def init_normal(module: nn.Module, scale: float) -> None:
                 parameter.zero_()
             else:
                 parameter.normal_(0.0, scale)
+
+
+def freeze_parts(
+    config: PerceiverConfig, input_adapter: nn.Module, encoder: nn.Module, decoder: nn.Module, output_adapter: nn.Module
+) -> None:
+    """Freeze the parts of a model that ``config.encoder.freeze`` and ``config.decoder.freeze`` name, in-place.
+
+    Weights that the output adapter shares with the input adapter follow the encoder's ``freeze``.
+
+    Args:
+        config: model config.
+        input_adapter: input adapter, of the encoder's part.
+        encoder: encoder.
+        decoder: decoder.
+        output_adapter: output adapter, of the decoder's part.
+    """
+    if config.encoder.freeze:
+        input_adapter.requires_grad_(False)
+        encoder.requires_grad_(False)
+    if config.decoder.freeze:
+        decoder.requires_grad_(False)
+        tied = set(input_adapter.parameters())
+        for parameter in output_adapter.parameters():
+            if parameter not in tied:
+                parameter.requires_grad_(False)

@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from perceiver_core.attention import MultiHeadAttention
 from perceiver_core.kernels.onednn import Linear
+from perceiver_core.rotary import Rotary
+from perceiver_core.sequence_cache import KeyValueCache
+
+Activation = Literal["gelu", "squared_relu"]
+
+
+class SquaredReLU(nn.Module):
+    """Squared rectifier, max(x, 0)^2 (Primer, arXiv 2109.08668)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu().square()
+
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "squared_relu": SquaredReLU}
 
 
 class MLP(nn.Sequential):
-    """Two linear layers with a GELU between them.
+    """Two linear layers with an activation function between them.
 
     Args:
         num_channels: input and output channels.
         widening_factor: hidden channels per input channel.
+        bias: biases of both layers.
+        activation: activation function.
     """
 
     hidden: Linear
     output: Linear
 
-    def __init__(self, num_channels: int, widening_factor: int):
+    def __init__(self, num_channels: int, widening_factor: int, bias: bool = True, activation: Activation = "gelu"):
         num_hidden_channels = widening_factor * num_channels
         super().__init__(
             OrderedDict(
-                hidden=Linear(num_channels, num_hidden_channels),
-                activation=nn.GELU(),
-                output=Linear(num_hidden_channels, num_channels),
+                hidden=Linear(num_channels, num_hidden_channels, bias=bias),
+                activation=ACTIVATIONS[activation](),
+                output=Linear(num_hidden_channels, num_channels, bias=bias),
             )
         )
 
@@ -44,6 +62,10 @@ class CrossAttentionLayer(nn.Module):
         widening_factor: hidden channels of the MLP per channel.
         attention_residual: add a residual connection around the attention.
         dropout: dropout probability of the attention weights.
+        residual_dropout: dropout probability of the outputs of the attention and the MLP.
+        bias: biases of the MLP and of the projections of queries, keys and values. The output projection has one
+            always.
+        activation: activation function of the MLP.
 
     Raises:
         ValueError: if channels cannot be split into heads.
@@ -59,8 +81,12 @@ class CrossAttentionLayer(nn.Module):
         widening_factor: int = 1,
         attention_residual: bool = True,
         dropout: float = 0.0,
+        residual_dropout: float = 0.0,
+        bias: bool = True,
+        activation: Activation = "gelu",
     ):
         super().__init__()
+        self.residual_dropout = nn.Dropout(residual_dropout)
         self.attention_residual = attention_residual
         self.q_norm = nn.LayerNorm(num_q_input_channels)
         self.kv_norm = nn.LayerNorm(num_kv_input_channels)
@@ -71,12 +97,21 @@ class CrossAttentionLayer(nn.Module):
             num_qk_channels=num_qk_channels,
             num_v_channels=num_v_channels,
             dropout=dropout,
+            qkv_bias=bias,
         )
         self.mlp_norm = nn.LayerNorm(num_q_input_channels)
-        self.mlp = MLP(num_q_input_channels, widening_factor)
+        self.mlp = MLP(num_q_input_channels, widening_factor, bias, activation)
 
     def forward(
-        self, x_q: Tensor, x_kv: Tensor, pad_mask: Tensor | None = None, return_attention: bool = False
+        self,
+        x_q: Tensor,
+        x_kv: Tensor,
+        pad_mask: Tensor | None = None,
+        return_attention: bool = False,
+        causal: bool = False,
+        rotary: Rotary | None = None,
+        cache: KeyValueCache | None = None,
+        prefix_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from ``x_q`` to ``x_kv``.
 
@@ -85,14 +120,23 @@ class CrossAttentionLayer(nn.Module):
             x_kv: key and value inputs (b, m, c).
             pad_mask: padding mask (b, m), True where ``x_kv`` is padding. Default: no padding.
             return_attention: also return the attention weights.
+            causal: right-aligned causal attention (:func:`~perceiver_core.attend`).
+            rotary: rotation of queries and keys. Default: none.
+            cache: keys and values of earlier inputs (:class:`~perceiver_core.MultiHeadAttention`). Default: none.
+            prefix_mask: (b or 1, m), True where ``kv_norm`` normalises ``x_kv``, and ``q_norm`` elsewhere. Default:
+                ``kv_norm`` everywhere.
 
         Returns:
             The output (b, n, d), and the attention weights (b, h, n, m) or None.
         """
-        x, weights = self.attention(self.q_norm(x_q), self.kv_norm(x_kv), pad_mask, return_attention)
+        normed_kv = self.kv_norm(x_kv)
+        if prefix_mask is not None:
+            normed_kv = torch.where(prefix_mask[..., None], normed_kv, self.q_norm(x_kv))
+        x, weights = self.attention(self.q_norm(x_q), normed_kv, pad_mask, return_attention, causal, rotary, cache)
+        x = self.residual_dropout(x)
         if self.attention_residual:
             x = x_q + x
-        return x + self.mlp(self.mlp_norm(x)), weights
+        return x + self.residual_dropout(self.mlp(self.mlp_norm(x))), weights
 
 
 class SelfAttentionLayer(nn.Module):
@@ -105,6 +149,9 @@ class SelfAttentionLayer(nn.Module):
         num_v_channels: value channels of all heads. Default: ``num_qk_channels``.
         widening_factor: hidden channels of the MLP per channel.
         dropout: dropout probability of the attention weights.
+        residual_dropout: dropout probability of the outputs of the attention and the MLP.
+        bias: biases of all linear layers.
+        activation: activation function of the MLP.
 
     Raises:
         ValueError: if channels cannot be split into heads.
@@ -118,8 +165,12 @@ class SelfAttentionLayer(nn.Module):
         num_v_channels: int | None = None,
         widening_factor: int = 1,
         dropout: float = 0.0,
+        residual_dropout: float = 0.0,
+        bias: bool = True,
+        activation: Activation = "gelu",
     ):
         super().__init__()
+        self.residual_dropout = nn.Dropout(residual_dropout)
         self.norm = nn.LayerNorm(num_channels)
         self.attention = MultiHeadAttention(
             num_heads,
@@ -128,21 +179,35 @@ class SelfAttentionLayer(nn.Module):
             num_qk_channels=num_qk_channels,
             num_v_channels=num_v_channels,
             dropout=dropout,
+            qkv_bias=bias,
+            out_bias=bias,
         )
         self.mlp_norm = nn.LayerNorm(num_channels)
-        self.mlp = MLP(num_channels, widening_factor)
+        self.mlp = MLP(num_channels, widening_factor, bias, activation)
 
-    def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self,
+        x: Tensor,
+        return_attention: bool = False,
+        pad_mask: Tensor | None = None,
+        causal: bool = False,
+        rotary: Rotary | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend within ``x``.
 
         Args:
             x: inputs (b, n, d).
             return_attention: also return the attention weights.
+            pad_mask: padding mask (b, n), True at padding. Default: no padding.
+            causal: causal attention.
+            rotary: rotation of queries and keys. Default: none.
+            cache: keys and values of earlier inputs (:class:`~perceiver_core.MultiHeadAttention`). Default: none.
 
         Returns:
             The output (b, n, d), and the attention weights (b, h, n, n) or None.
         """
         normed = self.norm(x)
-        attended, weights = self.attention(normed, normed, None, return_attention)
-        x = x + attended
-        return x + self.mlp(self.mlp_norm(x)), weights
+        attended, weights = self.attention(normed, normed, pad_mask, return_attention, causal, rotary, cache)
+        x = x + self.residual_dropout(attended)
+        return x + self.residual_dropout(self.mlp(self.mlp_norm(x))), weights

@@ -17,7 +17,7 @@ from perceiver_core.adapters import (
 )
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.context import NO_CONTEXT, Context, context_at, context_between, context_where
-from perceiver_core.init import init_normal
+from perceiver_core.init import freeze_parts, init_normal
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.local_init import LocalInitParts, init_local
 from perceiver_core.unmodified import has_hooks
@@ -219,16 +219,7 @@ class PerceiverIO(nn.Module):
         if config.init == "local":
             init_local(self._local_init_parts())
 
-        if config.encoder.freeze:
-            self.input_adapter.requires_grad_(False)
-            self.encoder.requires_grad_(False)
-        if config.decoder.freeze:
-            self.decoder.requires_grad_(False)
-            tied = set(self.input_adapter.parameters())
-            for parameter in self.output_adapter.parameters():
-                # Weights shared with the input adapter follow the encoder's ``freeze``.
-                if parameter not in tied:
-                    parameter.requires_grad_(False)
+        freeze_parts(config, input_adapter, self.encoder, self.decoder, output_adapter)
 
     def _local_init_parts(self) -> LocalInitParts:
         """Return the parts that local initialisation writes to."""

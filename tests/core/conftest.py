@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceiver_core import (
     AdaptedInput,
@@ -87,3 +88,22 @@ def batch() -> dict[str, Tensor]:
     pad_mask[1, 6:] = True
     pad_mask[2, 1:] = True
     return {"x": torch.randn(3, NUM_INPUTS, NUM_INPUT_CHANNELS), "pad_mask": pad_mask}
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that an operation makes."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        outputs = func(*args, **(kwargs or {}))
+        for output in outputs if isinstance(outputs, tuple | list) else (outputs,):
+            if isinstance(output, torch.Tensor):
+                self.size = max(self.size, output.numel())
+        return outputs
+
+
+@pytest.fixture
+def largest() -> Largest:
+    """A context that notes the size of the largest tensor."""
+    return Largest()

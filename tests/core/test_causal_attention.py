@@ -7,7 +7,6 @@ from typing import get_args
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceiver_core import MultiHeadAttention, attend
 from perceiver_core.kernels.override import Absorption, Kernel, force_kernel
@@ -137,27 +136,14 @@ def test_chunks_skip_the_keys_after_their_last_query(monkeypatch):
 
 @pytest.mark.parametrize(("n", "m"), [(300, 300), (300, 500)])
 @pytest.mark.parametrize("padded", [False, True])
-def test_large_causal_attention_has_no_mask_of_all_scores(monkeypatch, n, m, padded):
+def test_large_causal_attention_has_no_mask_of_all_scores(monkeypatch, largest, n, m, padded):
     for limit in ("MAX_SCORES", "MAX_MASK_SIZE"):
         monkeypatch.setattr(f"perceiver_core.kernels.sdpa.{limit}", 20_000)
     monkeypatch.setattr("perceiver_core.kernels.chunked._queries_per_chunk", lambda q, k: 25)
     q, k, v = (torch.randn(1, 2, size, 8, requires_grad=True) for size in (n, m, m))
-    with Largest() as largest:
+    with largest:
         attend(q, k, v, torch.arange(m)[None] < 9 if padded else None, causal=True)[0].sum().backward()
     assert largest.size <= 25 * m
-
-
-class Largest(TorchDispatchMode):
-    """Notes how many numbers the largest tensor has that an operation makes."""
-
-    size = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        outputs = func(*args, **(kwargs or {}))
-        for output in outputs if isinstance(outputs, tuple | list) else (outputs,):
-            if isinstance(output, torch.Tensor):
-                self.size = max(self.size, output.numel())
-        return outputs
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,13 @@ from perceiver_core.adapters import (
     TrainableQueryProvider,
 )
 from perceiver_core.attention import MultiHeadAttention
-from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core.config import DecoderConfig, EncoderConfig, ModelConfig, PerceiverConfig
 from perceiver_core.context import Context, select_positions
 from perceiver_core.fourier import FourierPositions, fourier_features, grid_positions
 from perceiver_core.kernels.onednn import Linear, linear
 from perceiver_core.kernels.sdpa import attend
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
+from perceiver_core.model import Model
 from perceiver_core.perceiver_io import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
 from perceiver_core.position_layout import PositionLayout
 from perceiver_core.rotary import Rotary
@@ -52,6 +53,8 @@ __all__ = [
     "InputAdapter",
     "InputQueryProvider",
     "Linear",
+    "Model",
+    "ModelConfig",
     "MultiHeadAttention",
     "OutputAdapter",
     "PerceiverConfig",

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, Self, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 Init = Literal["normal", "local"]
+
+ADAPTER_FIELDS = ("init_scale",)
+"""Fields of encoder and decoder configs that adapters read, in every architecture."""
 
 
 def require(condition: bool, config: Any, field: str, rule: str) -> None:
@@ -147,8 +150,61 @@ D = TypeVar("D", bound=DecoderConfig)
 
 
 @dataclass
-class PerceiverConfig(Generic[E, D]):
-    """Model config: encoder and decoder, whose types select the adapters, around one latent array.
+class ModelConfig(Generic[E, D]):
+    """Base class of model configs: encoder and decoder, whose types select the adapters.
+
+    The type of a model config selects the architecture. A subclass adds the architecture's own fields, which have
+    defaults, and ``params: str | None = None``, the source of the weights, which the registry reads. It lists the
+    fields of :class:`EncoderConfig` and :class:`DecoderConfig` that the architecture uses in :attr:`encoder_fields` and
+    :attr:`decoder_fields`. All others must have their defaults. The fields that adapters add, and ``init_scale``, apply
+    to every architecture.
+
+    Args:
+        encoder: encoder config.
+        decoder: decoder config.
+
+    Raises:
+        ValueError: if a field of encoder or decoder that the architecture does not use has another value than its
+            default.
+    """
+
+    encoder_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields of :class:`EncoderConfig` that the architecture uses."""
+
+    decoder_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields of :class:`DecoderConfig` that the architecture uses."""
+
+    encoder: E
+    decoder: D
+
+    def __post_init__(self) -> None:
+        for part in ("encoder", "decoder"):
+            config = getattr(self, part)
+            for name in sorted(self.unused_fields(part)):
+                value, default = getattr(config, name), type(config).__dataclass_fields__[name].default
+                if value != default:
+                    field = f"{type(self).__name__}.{part}.{name}"
+                    raise ValueError(f"{field}={value!r}: has no effect in this architecture (leave it out)")
+
+    @classmethod
+    def unused_fields(cls, part: str) -> frozenset[str]:
+        """Return the names of the fields that the architecture does not use.
+
+        Args:
+            part: "encoder" or "decoder".
+        """
+        base = EncoderConfig if part == "encoder" else DecoderConfig
+        used = cls.encoder_fields if part == "encoder" else cls.decoder_fields
+        return frozenset(field.name for field in dataclasses.fields(base)).difference(used, ADAPTER_FIELDS)
+
+    def without_params(self) -> Self:
+        """Return the config without a source of weights, as it is stored beside weights."""
+        return replace(self, encoder=self.encoder.without_params(), params=None)  # type: ignore[call-arg]
+
+
+@dataclass
+class PerceiverConfig(ModelConfig[E, D]):
+    """Config of Perceiver IO: encoder and decoder, whose types select the adapters, around one latent array.
 
     Args:
         encoder: encoder config.
@@ -169,8 +225,9 @@ class PerceiverConfig(Generic[E, D]):
             meant for GPUs, on CPUs it does not pay. Checkpoints and predictions stay the same.
     """
 
-    encoder: E
-    decoder: D
+    encoder_fields = tuple(field.name for field in dataclasses.fields(EncoderConfig))
+    decoder_fields = tuple(field.name for field in dataclasses.fields(DecoderConfig))
+
     num_latents: int = 256
     num_latent_channels: int = 512
     activation_checkpointing: bool = False
@@ -180,6 +237,7 @@ class PerceiverConfig(Generic[E, D]):
     compile: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "num_latents", "num_latent_channels")
         require(self.init in get_args(Init), self, "init", f"must be one of {', '.join(get_args(Init))}")
         encoder = self.encoder
@@ -194,7 +252,3 @@ class PerceiverConfig(Generic[E, D]):
                     f"must be divisible by encoder.num_{kind}_attention_heads={heads}, "
                     f"or set encoder.num_{kind}_attention_qk_channels",
                 )
-
-    def without_params(self) -> PerceiverConfig[E, D]:
-        """Return the config without a source of weights, as it is stored beside weights."""
-        return replace(self, encoder=self.encoder.without_params(), params=None)

@@ -8,18 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_core.activations import ActivationPolicy
-from perceiver_core.adapters import (
-    AdaptedInput,
-    Batch,
-    InputAdapter,
-    OutputAdapter,
-    QueryProvider,
-)
+from perceiver_core.adapters import AdaptedInput, Batch, InputAdapter, OutputAdapter
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_core.context import NO_CONTEXT, Context, context_at, context_between, context_where
+from perceiver_core.context import NO_CONTEXT, Context, context_between
 from perceiver_core.init import freeze_parts, init_normal
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.local_init import LocalInitParts, init_local
+from perceiver_core.model import Model
 from perceiver_core.unmodified import has_hooks
 
 M = TypeVar("M", bound=nn.Module)
@@ -184,7 +179,7 @@ class PerceiverDecoder(nn.Module):
         return (x, weights) if return_attention else x
 
 
-class PerceiverIO(nn.Module):
+class PerceiverIO(Model):
     """Perceiver IO: input adapter, encoder, decoder and output adapter.
 
     Args:
@@ -196,6 +191,8 @@ class PerceiverIO(nn.Module):
         ValueError: if ``config.init`` is "local" and the input adapter has no position layout, or if channels cannot be
             split into heads.
     """
+
+    config: PerceiverConfig
 
     def __init__(self, config: PerceiverConfig, input_adapter: InputAdapter, output_adapter: OutputAdapter):
         super().__init__()
@@ -257,29 +254,19 @@ class PerceiverIO(nn.Module):
         Raises:
             ValueError: if a boolean mask has another shape than (b, o).
         """
-        adapted = self.input_adapter(batch)
-        context, chosen = adapted.context, None
-        if positions is not None and positions.dtype == torch.bool:
-            _check_mask(positions, self.output_adapter.query_provider, adapted)
-            positions, chosen = mask_to_positions(positions)
-        if positions is not None:
-            context = context_at(context, positions)
-        queries = self.output_adapter.query_provider(adapted, positions)
+        adapted, queries, context, chosen = self._prepare(batch, positions)
         if return_attention:
             latents, encoder_cross, encoder_self = self.encoder(adapted, return_attention=True)
             decoded, decoder_cross = self.decoder(queries, latents, return_attention=True)
             output = self._output(decoded, context, chosen)
             return output, Attentions(encoder_cross, encoder_self, decoder_cross)
-        latents = self.encoder(adapted)
         if chosen is not None:
-            return self._output(self.decoder(queries, latents), context, chosen)
-        return self.decode(queries, latents, context)
+            return self._output(self.compute(adapted, queries), context, chosen)
+        return self.decode(queries, self.encoder(adapted), context)
 
-    def _output(self, decoded: Tensor, context: Context, chosen: Tensor | None = None) -> Any:
-        """Apply the output adapter to the decoder's output (b, o, f), or to its positions where ``chosen`` is True."""
-        if chosen is not None:
-            decoded, context = decoded[chosen], context_where(context, chosen)
-        return self.output_adapter.apply_context(self.output_adapter(decoded), context)
+    def compute(self, adapted: AdaptedInput, queries: Tensor) -> Tensor:
+        """Compute the decoder's output (b, o, f) for an adapted input and output queries (b or 1, o, f)."""
+        return self.decoder(queries, self.encoder(adapted))
 
     def decode(self, queries: Tensor, latents: Tensor, context: Context = NO_CONTEXT) -> Any:
         """Decode output queries and apply the output adapter.
@@ -308,28 +295,3 @@ class PerceiverIO(nn.Module):
 
 def _modules_of_type(parent: nn.Module, module_type: type[M]) -> list[M]:
     return [module for module in parent.modules() if isinstance(module, module_type)]
-
-
-def _check_mask(mask: Tensor, provider: QueryProvider, adapted: AdaptedInput) -> None:
-    """Check that a boolean mask has the output's shape (b, o)."""
-    expected = (len(adapted.x), provider(adapted).shape[1])
-    if mask.shape != expected:
-        raise ValueError(f"positions: a boolean mask must have the output's shape {expected}, got {tuple(mask.shape)}")
-
-
-def mask_to_positions(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Convert a boolean mask to positions, padded to the longest example.
-
-    Args:
-        mask: (b, o), True at chosen positions.
-
-    Returns:
-        Positions (b, p), the chosen ones in ascending order and then others as padding; and a mask (b, p), True where a
-        position was chosen.
-    """
-    counts = mask.sum(dim=1)
-    length = int(counts.max()) if mask.shape[0] else 0
-    # uint8: sorting booleans is not implemented on every device. Stable: chosen positions keep their order.
-    positions = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :length]
-    chosen = torch.arange(length, device=mask.device)[None] < counts[:, None]
-    return positions, chosen

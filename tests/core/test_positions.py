@@ -17,7 +17,7 @@ from perceiver_core import (
     QueryProvider,
     TrainableQueryProvider,
 )
-from perceiver_core.perceiver_io import mask_to_positions
+from perceiver_core.model import mask_to_positions
 
 
 @pytest.fixture(params=[True, False], ids=["residual", "no-residual"])

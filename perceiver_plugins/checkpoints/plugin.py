@@ -1,12 +1,25 @@
-"""Specs of the zoo's formats and of random data. Does not import torch."""
+"""Specs of the default architecture, the zoo's formats and random data. Does not import torch."""
 
 from __future__ import annotations
 
-from perceiver_registry import DataSpec, FormatSpec, hookimpl
+from perceiver_registry import ArchitectureSpec, DataSpec, FormatSpec, hookimpl
 from perceiver_registry.checkpoint import SUFFIXES
 from perceiver_registry.specs import ANY_TASK
 
-PERCEIVER_INTERFACE = "2.0"
+PERCEIVER_INTERFACE = "2.1"
+
+
+@hookimpl
+def perceiver_architectures() -> list[ArchitectureSpec]:
+    return [
+        ArchitectureSpec(
+            name="perceiver-io",
+            model="perceiver_core:PerceiverIO",
+            config="perceiver_core:PerceiverConfig",
+            summary="encoder and decoder around one latent array (arXiv 2107.14795)",
+            example={"model.num_latents": 4, "model.num_latent_channels": 16},
+        )
+    ]
 
 
 @hookimpl

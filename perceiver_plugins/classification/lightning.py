@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 from torchmetrics import MetricCollection
 
-from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core import Batch, DecoderConfig, EncoderConfig, ModelConfig
 from perceiver_core.config import Init
 from perceiver_plugins.checkpoints.random_data import num_examples
 from perceiver_plugins.classification.metrics import class_metrics, log_confusion
@@ -23,7 +23,7 @@ from perceiver_registry import UserError
 class DecodedClasses:
     """Mixin of Lightning modules whose decoder config has ``num_classes`` and ``label_names``."""
 
-    config: PerceiverConfig
+    config: ModelConfig[Any, Any]
 
     @property
     def num_classes(self) -> int:

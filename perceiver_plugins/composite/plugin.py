@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perceiver_registry import AdapterSpec, hookimpl
 
-PERCEIVER_INTERFACE = "2.0"
+PERCEIVER_INTERFACE = "2.1"
 
 PLUGIN = "perceiver_plugins.composite"
 

@@ -12,11 +12,12 @@ from perceiver_plugins.image.config import ImageConvEncoderConfig, ImageLearnedE
 from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, AudioVideoLabelEncoderConfig
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_registry import UserError, registry
+from perceiver_registry.assemble import require_perceiver_io
 
 if TYPE_CHECKING:
     import transformers
 
-    from perceiver_core import PerceiverIO
+    from perceiver_core import Model
     from perceiver_plugins.huggingface.conversion import Conversion
 
 
@@ -87,13 +88,14 @@ def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig
     return conversion_of(next(iter(config.architectures or ()), None), source), config
 
 
-def conversion_for(model: PerceiverIO) -> Conversion:
+def conversion_for(model: Model) -> Conversion:
     """Return the conversion to the class of transformers with the adapters of ``model``, or else its input adapter.
 
     Raises:
-        UserError: if no class in the table has the model's input adapter.
+        UserError: if no class in the table has the model's architecture and input adapter.
     """
     config = model.config
+    require_perceiver_io(config, "conversion to a class of transformers")
     rows = [row for row in TABLE if row.encoder is type(config.encoder)]
     fitting = [row for row in rows if row.decoder is type(config.decoder)]
     if not rows:

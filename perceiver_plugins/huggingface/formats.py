@@ -13,6 +13,7 @@ from perceiver_plugins.checkpoints.formats import loaded
 from perceiver_plugins.huggingface.model_type import MODEL_TYPE
 from perceiver_plugins.sdk.hub import config_of
 from perceiver_registry import Format, LoadedModel, ModelDescription, UserError
+from perceiver_registry.assemble import require_perceiver_io
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,8 +48,9 @@ class HuggingFaceFormat(Format):
     def refusal(self, loaded: LoadedModel) -> str | None:
         from perceiver_plugins.huggingface.conversion_table import conversion_for
 
+        model: Any = loaded.model
         try:
-            conversion_for(loaded.model).check(loaded.model)
+            conversion_for(model).check(model)
         except (UserError, ValueError) as error:
             return str(error)
         return None
@@ -57,20 +59,20 @@ class HuggingFaceFormat(Format):
         from perceiver_plugins.huggingface.conversion import quiet
         from perceiver_plugins.huggingface.conversion_table import conversion_for
 
-        model, description = loaded
+        model: Any = loaded.model
         conversion = conversion_for(model)
         try:
             hf_model = conversion.to_hugging_face(model)
         except ValueError as error:
             raise UserError(str(error)) from error
-        processor = conversion.processor(model.config, description.data)
+        processor = conversion.processor(model.config, loaded.description.data)
         Path(target).mkdir()
         with quiet(target):
             hf_model.save_pretrained(target)
             if processor is not None:
                 processor.save_pretrained(target)
 
-    def expected(self, model: PerceiverIO, batch: Batch) -> Any:
+    def expected(self, model: Any, batch: Batch) -> Any:
         from perceiver_plugins.huggingface.conversion_table import conversion_for
 
         return conversion_for(model).outputs(model, batch)
@@ -100,6 +102,13 @@ class HuggingFaceFormat(Format):
 
 class ZooFormat(Format):
     """Folders of the zoo's classes, with tokenizer or image processor and model card."""
+
+    def refusal(self, loaded: LoadedModel) -> str | None:
+        try:
+            require_perceiver_io(loaded.model.config, "conversion to a folder for transformers")
+        except UserError as error:
+            return str(error)
+        return None
 
     def recognises(self, source: str) -> bool:
         return config_of(source).get("model_type") == MODEL_TYPE

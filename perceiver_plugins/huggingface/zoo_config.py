@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.huggingface.model_type import MODEL_TYPE
 from perceiver_registry import ModelDescription, UserError, config_from_dict, config_to_dict, registry
+from perceiver_registry.assemble import require_perceiver_io
 
 
 class ZooConfig(PretrainedConfig):
@@ -107,10 +108,12 @@ class ZooConfig(PretrainedConfig):
         """Return the model's configuration.
 
         Raises:
-            UserError: if it is missing or of a newer version of this project, or if ``id2label`` does not fit.
+            UserError: if it is missing, of a newer version of this project or of another architecture than Perceiver
+                IO, or if ``id2label`` does not fit.
             PluginError: if it needs an adapter or task that is not installed; the message names what to install.
         """
-        return self.description.prepare(self._source).build_config(self._source)
+        config = self.description.prepare(self._source).build_config(self._source)
+        return require_perceiver_io(config, self._source)
 
     def migrate(self) -> ModelDescription:
         """Migrate the description, if an older version of a plugin wrote it, and return it for use.

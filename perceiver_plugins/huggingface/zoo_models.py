@@ -34,6 +34,7 @@ from perceiver_plugins.huggingface.zoo_outputs import (
 )
 from perceiver_plugins.text.config import TextDecoderConfig
 from perceiver_registry import UserError, assemble, registry
+from perceiver_registry.assemble import require_perceiver_io
 
 
 class ZooModel(PreTrainedModel):
@@ -61,10 +62,11 @@ class ZooModel(PreTrainedModel):
 
     def __init__(self, config: ZooConfig):
         super().__init__(config)
-        model_config = config.migrate().build_config(config.name_or_path or "config.json")
+        source = config.name_or_path or "config.json"
+        model_config = require_perceiver_io(config.migrate().build_config(source), source)
         if not self.fits(model_config):
             raise UserError(
-                f"{config.name_or_path or 'config.json'}: a model for {config.task} must be loaded as "
+                f"{source}: a model for {config.task} must be loaded as "
                 f"{model_class(model_config).__name__}, not {type(self).__name__}"
             )
         self.processor: Any = None

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from perceiver_core import Batch
+from perceiver_core import Batch, Model, ModelConfig
 from perceiver_core.config import Init
 from perceiver_plugins.checkpoints.random_data import num_examples
 from perceiver_plugins.classification.lightning import DecodedClasses
@@ -24,7 +24,8 @@ from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.errors import list_first
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
-from perceiver_registry import UserError
+from perceiver_registry import UserError, assemble
+from perceiver_registry.assemble import require_perceiver_io
 
 Positions = Mapping[str, Tensor | None]
 """Indices of output positions by modality, as :func:`~perceiver_plugins.multimodal.decoding.decode` takes them."""
@@ -120,6 +121,10 @@ class LitMultimodalAutoencoder(DecodedClasses, LitPerceiver):
                 "accuracy": MulticlassAccuracy(self.num_classes, average="micro"),
             }
         )
+
+    def build(self, config: ModelConfig[Any, Any]) -> Model:
+        require_perceiver_io(config, f"--task={self.task}")
+        return assemble(config)
 
     @property
     def adapter(self) -> AudioVideoLabelOutputAdapter:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceiver_core import Batch, PerceiverIO
+from perceiver_core import Batch, Model
 
 DIMENSIONS = {
     "input_ids": ("batch", "length"),
@@ -22,7 +22,7 @@ DIMENSIONS = {
 """Names of the dimensions of a batch's entries."""
 
 
-def example_batch(model: PerceiverIO, batch_size: int) -> dict[str, Any]:
+def example_batch(model: Model, batch_size: int) -> dict[str, Any]:
     """Return a random batch for a model, with a fixed seed."""
     batch = model.input_adapter.example_batch(batch_size, torch.Generator().manual_seed(0))
     return map_entries(batch, lambda name, value: value)

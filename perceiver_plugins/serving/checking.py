@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceiver_core import Batch, PerceiverIO
+from perceiver_core import Batch, Model
 from perceiver_plugins.serving.batches import entries, example_batch, resize_batch
 from perceiver_plugins.serving.served_model import compute_outputs
 from perceiver_plugins.serving.tracing import BATCH_SIZE, DynamicSize, Traced
@@ -40,7 +40,7 @@ class Check:
         return self.difference <= TOLERANCE
 
 
-def checks(model: PerceiverIO, traced: Traced, run: Run) -> Iterator[Check]:
+def checks(model: Model, traced: Traced, run: Run) -> Iterator[Check]:
     """Compare an exported model with the original at several batch sizes, and at other sizes of each dynamic dimension.
 
     Large inputs are compared at fewer sizes, to limit the time.
@@ -95,7 +95,7 @@ def _enlarged_together(sizes: Mapping[str, DynamicSize]) -> list[dict[str, int]]
     return [doubled, half_more]
 
 
-def _check_first(model: PerceiverIO, traced: Traced, run: Run, batch: Batch, candidates: list[dict[str, int]]) -> Check:
+def _check_first(model: Model, traced: Traced, run: Run, batch: Batch, candidates: list[dict[str, int]]) -> Check:
     """Compare the models at the first of the candidate sizes that the original model accepts."""
     for sizes in candidates:
         resized = _resize(batch, traced, sizes)

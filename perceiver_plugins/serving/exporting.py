@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from perceiver_core import PerceiverIO
+from perceiver_core import Model
 from perceiver_plugins.serving.checking import Check, Run, checks
 from perceiver_plugins.serving.tracing import InputDim, Traced, trace
 from perceiver_registry import (
@@ -68,7 +68,7 @@ class Backend(ABC):
 
 
 def export(
-    source: str | LoadedModel | PerceiverIO, target: str | Path, format: str | None = None, *, overwrite: bool = False
+    source: str | LoadedModel | Model, target: str | Path, format: str | None = None, *, overwrite: bool = False
 ) -> dict[str, Any]:
     """Export a model for serving.
 
@@ -130,7 +130,7 @@ def _stored_description(description: ModelDescription) -> dict[str, Any]:
     return {"model": description.model} if description.task == NO_TASK else description.to_dict(with_run=False)
 
 
-def build_checked_program(backend: Backend, model: PerceiverIO) -> CheckedProgram:
+def build_checked_program(backend: Backend, model: Model) -> CheckedProgram:
     """Trace and build a model, with static sizes where the result with dynamic sizes differs from the original.
 
     Args:

@@ -10,7 +10,7 @@ from perceiver_registry.formats import Format, LoadedModel
 from perceiver_registry.import_paths import resolve_import_path
 
 if TYPE_CHECKING:
-    from perceiver_core import Batch, PerceiverIO
+    from perceiver_core import Batch, Model
     from perceiver_plugins.serving.exporting import Backend
 
 
@@ -34,7 +34,7 @@ class ServingFormat(Format):
         """Compute the output tensors of an exported model, by name."""
         return self._backend().load(target)(batch)
 
-    def expected(self, model: PerceiverIO, batch: Batch) -> Any:
+    def expected(self, model: Model, batch: Batch) -> Any:
         """Compute the output tensors of the original model, by name."""
         from perceiver_plugins.serving.served_model import compute_outputs
 

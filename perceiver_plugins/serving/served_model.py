@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from perceiver_core import Batch, PerceiverIO
+from perceiver_core import Batch, Model
 from perceiver_plugins.serving.batches import entries
 
 
@@ -15,7 +15,7 @@ class ServedModel(nn.Module):
         model: model that computes the outputs.
     """
 
-    def __init__(self, model: PerceiverIO):
+    def __init__(self, model: Model):
         super().__init__()
         self.model = model
 
@@ -24,7 +24,7 @@ class ServedModel(nn.Module):
         return compute_outputs(self.model, batch)
 
 
-def compute_outputs(model: PerceiverIO, batch: Batch) -> dict[str, Tensor]:
+def compute_outputs(model: Model, batch: Batch) -> dict[str, Tensor]:
     """Compute the named output tensors of a model.
 
     The output adapter computes and names them (:meth:`~perceiver_core.OutputAdapter.serve`). An output with the name of

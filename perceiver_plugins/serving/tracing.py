@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from perceiver_core import Batch, PerceiverIO
+from perceiver_core import Batch, Model
 from perceiver_plugins.serving.batches import dimension_name, entries, example_batch, map_entries
 from perceiver_plugins.serving.served_model import ServedModel
 from perceiver_registry import UserError
@@ -86,7 +86,7 @@ class Traced:
         }
 
 
-def trace(model: PerceiverIO, fixed: Collection[InputDim] = (), batch_size: int = BATCH_SIZE) -> Traced:
+def trace(model: Model, fixed: Collection[InputDim] = (), batch_size: int = BATCH_SIZE) -> Traced:
     """Trace a model in evaluation mode.
 
     Args:

@@ -17,6 +17,7 @@ from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.samples import FillMaskSamples
+from perceiver_registry.assemble import require_perceiver_io
 
 
 class LitLanguageModel(LitPerceiver):
@@ -70,6 +71,7 @@ class LitLanguageModel(LitPerceiver):
         self.num_samples = num_samples
 
     def build(self, config: PerceiverConfig) -> LanguageModel:
+        require_perceiver_io(config, f"--task={self.task}")
         return LanguageModel(config)
 
     def configure_callbacks(self) -> list[Callback]:

@@ -6,7 +6,7 @@ from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hooki
 
 DATA = "perceiver_plugins.text.data"
 
-PERCEIVER_INTERFACE = "2.0"
+PERCEIVER_INTERFACE = "2.1"
 
 
 @hookimpl

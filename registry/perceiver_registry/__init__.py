@@ -1,4 +1,4 @@
-"""Registry of the installed adapters, tasks, data modules, models and formats. Importing it imports no torch."""
+"""Registry of the installed adapters, architectures, tasks, data modules, models and formats, without torch."""
 
 from perceiver_registry.assemble import assemble, build_adapters, create_module
 from perceiver_registry.checkpoint import describe, read_checkpoint
@@ -12,13 +12,22 @@ from perceiver_registry.params import load_params, load_pretrained
 from perceiver_registry.plugins import INTERFACE_VERSION, LoadedPlugin, Plugin
 from perceiver_registry.registry import Entry, Registry, registry
 from perceiver_registry.sizing import SizedDefaults
-from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import (
+    AdapterSpec,
+    ArchitectureSpec,
+    DataSpec,
+    FormatSpec,
+    MigrationSpec,
+    ModelSpec,
+    TaskSpec,
+)
 from perceiver_registry.zoo import create_model, from_hugging_face, list_models, load_model, to_hugging_face
 
 __all__ = [
     "INTERFACE_VERSION",
     "AdapterSpec",
     "AmbiguousNameError",
+    "ArchitectureSpec",
     "DataSpec",
     "Entry",
     "Format",

@@ -14,7 +14,7 @@ from perceiver_registry.errors import UserError, surface_own_fault
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from perceiver_core import PerceiverConfig
+    from perceiver_core import ModelConfig
 
 KEY = "perceiver"
 """Key of the description in a checkpoint."""
@@ -33,7 +33,10 @@ NOT_OURS = "{source}: not a checkpoint of perceiver (it has no description of th
 
 
 def describe(
-    task: str, config: PerceiverConfig, data: Mapping[str, Any] | None = None, run: Mapping[str, Any] | None = None
+    task: str,
+    config: ModelConfig[Any, Any],
+    data: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe a model as plain data, stored in checkpoints under :data:`KEY`.
 

@@ -2,40 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.errors import UserError, near
 from perceiver_registry.registry import registry
+from perceiver_registry.specs import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
-    from perceiver_core import PerceiverConfig
+    from perceiver_core import ModelConfig
 
 ADAPTER_KEY = "adapter"
 """Key of the adapter's name in a plain encoder or decoder config."""
+
+ARCHITECTURE_KEY = "architecture"
+"""Key of the architecture's name in a plain model config. Absent: :data:`DEFAULT_ARCHITECTURE`."""
 
 PARTS = {"encoder": "input", "decoder": "output"}
 """Kinds of adapters by the part of a model that they belong to."""
 
 
-def config_types(encoder: str, decoder: str) -> dict[str, type]:
+def config_types(encoder: str, decoder: str, architecture: str | None = None) -> dict[str, Any]:
     """Return the config dataclasses of a model with two adapters, by dotted name (``"model.encoder"``).
 
     Args:
         encoder: name of the input adapter.
         decoder: name of the output adapter.
+        architecture: name of the architecture. None: the default architecture.
 
     Raises:
-        UnknownNameError: if an adapter does not exist.
+        UnknownNameError: if an adapter or the architecture does not exist.
     """
-    from perceiver_core import PerceiverConfig
-
     return {
-        "model": PerceiverConfig,
+        "model": model_config_type(architecture),
         "model.encoder": registry().get("input", encoder).resolve("config"),
         "model.decoder": registry().get("output", decoder).resolve("config"),
     }
+
+
+def model_config_type(architecture: str | None = None) -> type[ModelConfig[Any, Any]]:
+    """Return the config dataclass of an architecture.
+
+    Args:
+        architecture: its name. None: the default architecture.
+
+    Raises:
+        UnknownNameError: if it does not exist.
+    """
+    config_type: type[ModelConfig[Any, Any]] = (
+        registry().get("architecture", architecture or DEFAULT_ARCHITECTURE).resolve("config")
+    )
+    return config_type
+
+
+def unused_options(architecture: str | None) -> frozenset[str]:
+    """Return the dotted names of the default architecture's options that another architecture does not have.
+
+    Args:
+        architecture: name of the other architecture. None: the default architecture.
+
+    Raises:
+        UnknownNameError: if it does not exist.
+    """
+    default, config_type = model_config_type(), model_config_type(architecture)
+    known = {field.name for field in fields(config_type)}
+    of_model = (f"model.{field.name}" for field in fields(default) if field.name not in known)
+    of_parts = (f"model.{part}.{name}" for part in PARTS for name in config_type.unused_fields(part))
+    return frozenset((*of_model, *of_parts))
 
 
 def model_fields() -> tuple[str, ...]:
@@ -45,19 +79,25 @@ def model_fields() -> tuple[str, ...]:
     return tuple(field.name for field in fields(PerceiverConfig))
 
 
-def config_to_dict(config: PerceiverConfig, full_names: bool = False) -> dict[str, Any]:
+def config_to_dict(config: ModelConfig[Any, Any], full_names: bool = False) -> dict[str, Any]:
     """Convert a configuration to plain data: nested dicts in which encoder and decoder name their adapters.
+
+    Other architectures than the default one are named under ``"architecture"``. Fields that an architecture does not
+    use are left out.
 
     Args:
         config: the configuration.
         full_names: include distributions in the names of adapters (``perceiver-zoo:text``), for storage: plugins that
             are installed later may register the same name. False: only for names of several distributions.
     """
-    plain = asdict(config)
+    plain, name = asdict(config), full_name if full_names else short_name
+    architecture = registry().architecture_of(config)
+    if architecture.full_name != DEFAULT_ARCHITECTURE:
+        plain = {ARCHITECTURE_KEY: name("architecture", architecture.full_name), **plain}
     for part, kind in PARTS.items():
-        entry = registry().adapter_of(kind, getattr(config, part))  # type: ignore[arg-type]
-        named = {ADAPTER_KEY: entry.full_name, **plain[part]}
-        name = full_name if full_names else short_name
+        entry, unused = registry().adapter_of(kind, getattr(config, part)), config.unused_fields(part)  # type: ignore[arg-type]
+        used = {field: value for field, value in plain[part].items() if field not in unused}
+        named = {ADAPTER_KEY: entry.full_name, **used}
         plain[part] = with_names(named, lambda written, kind=kind, name=name: name(kind, written))  # type: ignore[misc]
     return plain
 
@@ -89,17 +129,20 @@ def with_names(plain: Mapping[str, Any], rename: Callable[[str], str]) -> dict[s
     }
 
 
-def config_from_dict(plain: Mapping[str, Any]) -> PerceiverConfig:
+def config_from_dict(plain: Mapping[str, Any]) -> ModelConfig[Any, Any]:
     """Create a configuration from the plain data of :func:`config_to_dict`.
+
+    Returns:
+        A configuration of the type of the architecture that the data names: a ``PerceiverConfig`` without a name.
 
     Raises:
         UserError: if a field is unknown or missing; the message suggests similar names.
-        UnknownNameError: if an adapter is not installed.
+        UnknownNameError: if an adapter or the architecture is not installed.
         ValueError: if a value is out of range.
     """
-    from perceiver_core import PerceiverConfig
-
-    plain, types = dict(plain), {"model": PerceiverConfig}
+    plain = dict(plain)
+    model_type = model_config_type(plain.pop(ARCHITECTURE_KEY, None))
+    types: dict[str, type] = {"model": model_type}
     for part, kind in PARTS.items():
         plain[part] = dict(plain.get(part) or {})
         if ADAPTER_KEY not in plain[part]:
@@ -107,9 +150,9 @@ def config_from_dict(plain: Mapping[str, Any]) -> PerceiverConfig:
         types[part] = registry().get(kind, plain[part].pop(ADAPTER_KEY)).resolve("config")  # type: ignore[call-overload]
     for part, values in (("model", plain), *((part, plain[part]) for part in PARTS)):
         _check_parts(part, values, types)
-    return create_config(
-        PerceiverConfig, plain | {part: create_config(types[part], plain[part], part) for part in PARTS}, "model"
-    )
+    parts = {part: create_config(types[part], plain[part], part, model_type.unused_fields(part)) for part in PARTS}
+    config: ModelConfig[Any, Any] = create_config(model_type, plain | parts, "model")
+    return config
 
 
 def _check_parts(part: str, values: Mapping[str, Any], types: Mapping[str, type]) -> None:
@@ -129,20 +172,25 @@ def _check_parts(part: str, values: Mapping[str, Any], types: Mapping[str, type]
             raise UserError(f"{part} has no field {name!r}; did you mean {' or '.join(meant)}?")
 
 
-def create_config(config_type: type, values: Mapping[str, Any], where: str) -> Any:
+def create_config(
+    config_type: type, values: Mapping[str, Any], where: str, unused: Collection[str] = frozenset()
+) -> Any:
     """Create a configuration.
 
     Args:
         config_type: its dataclass.
         values: values by field.
         where: name of the configuration in error messages.
+        unused: fields that the architecture does not use.
 
     Raises:
         UserError: if a field is unknown or missing; the message suggests similar names.
         ValueError: if a value is out of range.
     """
-    known = {field.name: field for field in fields(config_type)}
+    known = {field.name: field for field in fields(config_type) if field.name not in unused}
     for name in values:
+        if name in unused:
+            raise UserError(f"{where}.{name}: has no effect in this architecture (leave it out)")
         if name not in known:
             raise UserError(f"{where} has no field {name!r}; {near(name, known)}")
     for name, field in known.items():

@@ -14,18 +14,26 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
-from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_from_dict, config_to_dict, with_names
+from perceiver_registry.configs import (
+    ADAPTER_KEY,
+    ARCHITECTURE_KEY,
+    PARTS,
+    config_from_dict,
+    config_to_dict,
+    short_name,
+    with_names,
+)
 from perceiver_registry.errors import PluginError, UserError, in_one_line
 from perceiver_registry.migrations import apply_migration, find_migrations
 from perceiver_registry.plain_data import PlainDataError, check_size
 from perceiver_registry.plugins import LOCAL, OWN_DISTRIBUTION
 from perceiver_registry.registry import NOUNS, Entry, registry
-from perceiver_registry.specs import MigrationSpec
+from perceiver_registry.specs import DEFAULT_ARCHITECTURE, MigrationSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from perceiver_core import PerceiverConfig
+    from perceiver_core import ModelConfig
 
 FORMAT = 1
 """Version of the description's layout."""
@@ -39,7 +47,7 @@ class UsedPlugin:
     """A registered object that a model uses, and the distribution that registers it.
 
     Attributes:
-        kind: "task", "input", "output" or "data".
+        kind: "task", "input", "output", "architecture" or "data".
         name: its registered name.
         distribution: name of the distribution.
         version: version of the distribution that the description is written for, or
@@ -168,7 +176,7 @@ class ModelDescription:
     def create(
         cls,
         task: str,
-        config: PerceiverConfig,
+        config: ModelConfig[Any, Any],
         data: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -185,6 +193,8 @@ class ModelDescription:
         model, run = config_to_dict(config.without_params()), dict(run or {})
         task_entry = registry().get("task", task)
         names = [(kind, name) for part, kind in PARTS.items() for name in _adapters_in(model[part])]
+        if ARCHITECTURE_KEY in model:
+            names.append(("architecture", model[ARCHITECTURE_KEY]))
         data_module = _data_module(run)
         if data_module:
             names.append(("data", data_module))
@@ -311,7 +321,7 @@ class ModelDescription:
                 migrated = apply_migration(entry, "weights", source, migrated, written)
         return migrated
 
-    def build_config(self, source: str | Path) -> PerceiverConfig[Any, Any]:
+    def build_config(self, source: str | Path) -> ModelConfig[Any, Any]:
         """Create the configuration of the model.
 
         Args:
@@ -381,10 +391,17 @@ class ModelDescription:
         model, run = dict(self.model), dict(self.run)
         for part, kind in PARTS.items():
             model[part] = with_names(model[part], lambda written, kind=kind: rename(kind, written))  # type: ignore[misc]
+        if ARCHITECTURE_KEY in model:
+            model[ARCHITECTURE_KEY] = rename("architecture", model[ARCHITECTURE_KEY])
         data_module = _data_module(run)
         if data_module:
             run["data"] = run["data"] | {"name": rename("data", data_module)}
         return replace(self, task=rename("task", self.task), model=model, run=run)
+
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture."""
+        return self.model.get(ARCHITECTURE_KEY) or short_name("architecture", DEFAULT_ARCHITECTURE)
 
     def adapters(self) -> tuple[str, str]:
         """Names of the input and the output adapter."""
@@ -472,6 +489,8 @@ def _problems(plain: Any) -> Iterator[str]:
 
 
 def _problems_of_parts(model: Mapping[str, Any]) -> Iterator[str]:
+    if not isinstance(model.get(ARCHITECTURE_KEY, ""), str):
+        yield _type_problem(f"model.{ARCHITECTURE_KEY}")
     for part in PARTS:
         if part not in model:
             yield f"model.{part} is missing"

@@ -26,7 +26,7 @@ from perceiver_registry.specs import FormatSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from perceiver_core import Batch, PerceiverIO
+    from perceiver_core import Batch, Model
 
 TOLERANCE = 1e-4
 """Tolerance between the outputs of a written model and the original, relative to the largest output. Arbitrary."""
@@ -36,7 +36,7 @@ NUM_COMPARED = 1024
 
 
 class _LoadedModel(NamedTuple):
-    model: PerceiverIO
+    model: Model
     description: ModelDescription
 
 
@@ -50,7 +50,7 @@ class LoadedModel(_LoadedModel):
 
     __slots__ = ()
 
-    def __new__(cls, model: PerceiverIO, description: ModelDescription | Mapping[str, Any]) -> Self:
+    def __new__(cls, model: Model, description: ModelDescription | Mapping[str, Any]) -> Self:
         return super().__new__(cls, model, typed_description(description))
 
 
@@ -139,7 +139,7 @@ class Format:
         """
         return self.expected(self.read(target).model, batch)
 
-    def expected(self, model: PerceiverIO, batch: Batch) -> Any:
+    def expected(self, model: Model, batch: Batch) -> Any:
         """Compute the outputs of a model that :meth:`compute` should return, at all positions or a subset."""
         return model(batch, _positions_to_compare(model))
 
@@ -439,14 +439,14 @@ def _draft(target: Path) -> Iterator[Path]:
         raise UserError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def example_batch(model: PerceiverIO) -> Batch:
+def example_batch(model: Model) -> Batch:
     """Create a batch with one example of seeded random inputs."""
     import torch
 
     return model.input_adapter.example_batch(1, torch.Generator().manual_seed(0))
 
 
-def _positions_to_compare(model: PerceiverIO) -> Tensor | None:
+def _positions_to_compare(model: Model) -> Tensor | None:
     """Return indices (1, p) of at most :data:`NUM_COMPARED` output positions, or None for all."""
     import torch
 

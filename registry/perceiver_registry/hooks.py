@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 import pluggy
 
-from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import (
+    AdapterSpec,
+    ArchitectureSpec,
+    DataSpec,
+    FormatSpec,
+    MigrationSpec,
+    ModelSpec,
+    TaskSpec,
+)
 
 PROJECT = "perceiver"
 """Name of the pluggy project and of the entry-point group of plugins."""
@@ -18,6 +26,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def perceiver_adapters() -> Iterable[AdapterSpec]:  # type: ignore[empty-body]
     """Return the specs of the input and output adapters of this plugin."""
+
+
+@hookspec
+def perceiver_architectures() -> Iterable[ArchitectureSpec]:  # type: ignore[empty-body]
+    """Return the specs of the architectures of this plugin."""
 
 
 @hookspec

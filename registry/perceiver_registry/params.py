@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.errors import PluginError, UserError
 from perceiver_registry.formats import Source, open_source
@@ -12,7 +12,7 @@ from perceiver_registry.formats import Source, open_source
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from perceiver_core import PerceiverIO
+    from perceiver_core import Model
 
 ENCODER_PREFIXES = ("input_adapter.", "encoder.")
 """Prefixes of the weights of input adapter and encoder in a model's state dict."""
@@ -21,7 +21,7 @@ MAX_LISTED = 6
 """Maximum number of mismatches that an error lists. Arbitrary."""
 
 
-def load_pretrained(model: PerceiverIO) -> None:
+def load_pretrained(model: Model) -> None:
     """Load the weights that a model's configuration names, in ``params`` or in ``encoder.params``.
 
     Args:
@@ -30,7 +30,7 @@ def load_pretrained(model: PerceiverIO) -> None:
     Raises:
         UserError: if both are set, or if the source is missing or does not fit the model.
     """
-    config = model.config
+    config: Any = model.config
     if config.params is None and config.encoder.params is None:
         return
     if config.params is not None and config.encoder.params is not None:

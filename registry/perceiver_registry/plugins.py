@@ -15,9 +15,18 @@ import pluggy
 
 from perceiver_registry import hooks
 from perceiver_registry.errors import PluginError, in_one_line, near
-from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, Spec, TaskSpec
+from perceiver_registry.specs import (
+    AdapterSpec,
+    ArchitectureSpec,
+    DataSpec,
+    FormatSpec,
+    MigrationSpec,
+    ModelSpec,
+    Spec,
+    TaskSpec,
+)
 
-INTERFACE_VERSION = "2.0"
+INTERFACE_VERSION = "2.1"
 """Version of the interface that plugins are written for: the hooks, the specs, and the public names of
 ``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.sdk``. Minor versions add to it, major versions break
 plugins.
@@ -40,6 +49,7 @@ LOCAL = "local file"
 
 SPEC_TYPES: dict[str, type[Spec]] = {
     "perceiver_adapters": AdapterSpec,
+    "perceiver_architectures": ArchitectureSpec,
     "perceiver_tasks": TaskSpec,
     "perceiver_data": DataSpec,
     "perceiver_models": ModelSpec,

@@ -14,13 +14,22 @@ from perceiver_registry.errors import AmbiguousNameError, PluginError, UnknownNa
 from perceiver_registry.extras import missing_requirement
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import LoadedPlugin, Plugin, load
-from perceiver_registry.specs import AdapterSpec, DataSpec, FormatSpec, MigrationSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import (
+    AdapterSpec,
+    ArchitectureSpec,
+    DataSpec,
+    FormatSpec,
+    MigrationSpec,
+    ModelSpec,
+    TaskSpec,
+)
 
-S = TypeVar("S", AdapterSpec, DataSpec, TaskSpec, ModelSpec, FormatSpec, MigrationSpec)
+S = TypeVar("S", AdapterSpec, ArchitectureSpec, DataSpec, TaskSpec, ModelSpec, FormatSpec, MigrationSpec)
 
 NOUNS = {
     "input": "input adapter",
     "output": "output adapter",
+    "architecture": "architecture",
     "task": "task",
     "data": "data module",
     "model": "model",
@@ -144,6 +153,8 @@ class Registry:
     @overload
     def entries(self, kind: Literal["input", "output"]) -> list[Entry[AdapterSpec]]: ...
     @overload
+    def entries(self, kind: Literal["architecture"]) -> list[Entry[ArchitectureSpec]]: ...
+    @overload
     def entries(self, kind: Literal["task"]) -> list[Entry[TaskSpec]]: ...
     @overload
     def entries(self, kind: Literal["data"]) -> list[Entry[DataSpec]]: ...
@@ -154,11 +165,13 @@ class Registry:
     @overload
     def entries(self, kind: Literal["migration"]) -> list[Entry[MigrationSpec]]: ...
     def entries(self, kind: str) -> list[Any]:
-        """Return the entries of a kind ("input", "output", "task", "data", "model", "format" or "migration")."""
+        """Return the entries of a kind, one of :data:`~perceiver_registry.registry.NOUNS`."""
         return list(self._entries[kind])
 
     @overload
     def get(self, kind: Literal["input", "output"], name: str, home: Plugin | None = None) -> Entry[AdapterSpec]: ...
+    @overload
+    def get(self, kind: Literal["architecture"], name: str, home: Plugin | None = None) -> Entry[ArchitectureSpec]: ...
     @overload
     def get(self, kind: Literal["task"], name: str, home: Plugin | None = None) -> Entry[TaskSpec]: ...
     @overload
@@ -171,7 +184,7 @@ class Registry:
         """Return the entry of a kind with a name.
 
         Args:
-            kind: "input", "output", "task", "data", "model" or "format".
+            kind: "input", "output", "architecture", "task", "data", "model" or "format".
             name: the registered name, or the name or import path of a class of the spec, each optionally with the
                 distribution as a prefix (``strange-audio:wave``).
             home: the plugin whose spec contains the name. Entries of its distribution come first.
@@ -253,12 +266,26 @@ class Registry:
             UnknownNameError: if no adapter is registered for the type.
             AmbiguousNameError: if several are, all in other packages or several in its own.
         """
+        return self._selected_by(config, kind)
+
+    def architecture_of(self, config: object) -> Entry[ArchitectureSpec]:
+        """Return the architecture registered for the type of a model config, selected as in :meth:`adapter_of`.
+
+        Raises:
+            UnknownNameError: if no architecture is registered for the type.
+            AmbiguousNameError: if several are, all in other packages or several in its own.
+        """
+        return self._selected_by(config, "architecture")
+
+    def _selected_by(self, config: object, kind: str) -> Entry[Any]:
+        """Return the entry of a kind that is registered for the type of ``config``."""
         config_type = type(config)
         # The module of the type is imported already, since a config of that type exists.
-        found = [entry for entry in self.entries(kind) if _is_import_path_of(entry.spec.config, config_type)]
+        found = [entry for entry in self._entries[kind] if _is_import_path_of(entry.spec.config, config_type)]
         if len(found) > 1:
             package = config_type.__module__.partition(".")[0]
-            found = [e for e in found if e.spec.adapter.replace(":", ".").partition(".")[0] == package] or found
+            # The first import path of a spec is that of the class that the config belongs to.
+            found = [e for e in found if e.spec.import_paths[0].replace(":", ".").partition(".")[0] == package] or found
         path = f"{config_type.__module__}.{config_type.__qualname__}"
         if not found:
             raise UnknownNameError(f"no plugin registers an {NOUNS[kind]} for {path}{self.not_loaded('')}")

@@ -23,6 +23,9 @@ ImportPath = str
 Version = str
 Names = tuple[str, ...]
 
+DEFAULT_ARCHITECTURE = "perceiver-zoo:perceiver-io"
+"""Architecture of tasks, named models and plain configs that name none."""
+
 ANY_TASK = "*"
 """Wildcard in ``DataSpec.tasks`` that matches every task."""
 
@@ -167,6 +170,31 @@ class AdapterSpec(_Checked):
 
 
 @dataclass(frozen=True)
+class ArchitectureSpec(_Checked):
+    """An architecture and the config type that selects it.
+
+    Args:
+        name: name in configs and flags (``--model.architecture=NAME``).
+        model: import path of the subclass of ``perceiver_core.Model``.
+        config: import path of the subclass of ``perceiver_core.ModelConfig``.
+        summary: one line for listings.
+        example: values by dotted flag of a small configuration (``{"model.num_channels": 8}``), for tests.
+    """
+
+    name: Name
+    model: ImportPath
+    config: ImportPath
+    summary: str
+    example: Mapping[str, Any] = field(default_factory=dict)
+
+    kind: ClassVar[str] = "architecture"
+
+    @property
+    def import_paths(self) -> Names:
+        return (self.model, self.config)
+
+
+@dataclass(frozen=True)
 class DataSpec(_Checked):
     """A LightningDataModule whose batches are dicts with Hugging Face's names.
 
@@ -228,6 +256,7 @@ class TaskSpec(_Checked):
         predictor: import path of the class that ``perceiver predict`` uses, a subclass of
             ``perceiver_plugins.sdk.prediction.Predictor``, or None.
         published: name of the model with published weights that is the default for prediction, or None.
+        architecture: name of the default architecture.
     """
 
     name: Name
@@ -238,6 +267,7 @@ class TaskSpec(_Checked):
     defaults: Mapping[str, Any] = field(default_factory=dict)
     predictor: ImportPath | None = None
     published: Reference | None = None
+    architecture: Reference = DEFAULT_ARCHITECTURE
 
     kind: ClassVar[str] = "task"
 
@@ -253,7 +283,8 @@ class ModelSpec(_Checked):
     Args:
         name: name in configs and flags (``--model=NAME``).
         task: name of its task.
-        config: values by dotted field of ``PerceiverConfig`` (``{"encoder": "text", "encoder.vocab_size": 262}``).
+        config: values by dotted field of the model's config (``{"encoder": "text", "encoder.vocab_size": 262}``).
+            ``"architecture"`` names its architecture; without it, the config is a ``PerceiverConfig``.
         num_parameters: its parameter count.
         summary: one line for listings.
         params: hub id of its published weights (``--model.params=ID`` loads them), or None.
@@ -322,4 +353,4 @@ class MigrationSpec(_Checked):
         return (self.migration,)
 
 
-Spec = AdapterSpec | DataSpec | TaskSpec | ModelSpec | FormatSpec | MigrationSpec
+Spec = AdapterSpec | ArchitectureSpec | DataSpec | TaskSpec | ModelSpec | FormatSpec | MigrationSpec

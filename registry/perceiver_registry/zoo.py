@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from perceiver_registry.assemble import assemble
-from perceiver_registry.configs import ADAPTER_KEY, PARTS, config_from_dict
+from perceiver_registry.configs import ADAPTER_KEY, ARCHITECTURE_KEY, PARTS, config_from_dict
 from perceiver_registry.description import ModelDescription
 from perceiver_registry.errors import UserError
 from perceiver_registry.formats import LoadedModel, read_model
@@ -16,7 +16,7 @@ from perceiver_registry.registry import Entry, registry
 from perceiver_registry.specs import ModelSpec
 
 if TYPE_CHECKING:
-    from perceiver_core import PerceiverConfig, PerceiverIO
+    from perceiver_core import Model, ModelConfig, PerceiverIO
 
 HUGGING_FACE = "perceiver-zoo:huggingface"
 """Full name of the format of transformers' Perceiver classes."""
@@ -36,13 +36,13 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     ]
 
 
-def create_model(name: str, pretrained: bool = False, **overrides: Any) -> PerceiverIO:
+def create_model(name: str, pretrained: bool = False, **overrides: Any) -> Model:
     """Create a named model.
 
     Args:
         name: a name from :func:`list_models`.
         pretrained: load its published weights.
-        overrides: values of fields of its ``PerceiverConfig``; ``encoder`` and ``decoder`` are mappings:
+        overrides: values of fields of its config; ``encoder`` and ``decoder`` are mappings:
             ``create_model("mnist-classifier", num_latents=64, decoder={"num_classes": 26})``.
 
     Raises:
@@ -54,11 +54,11 @@ def create_model(name: str, pretrained: bool = False, **overrides: Any) -> Perce
     if pretrained and entry.spec.params is None:
         known = ", ".join(list_models(pretrained=True)) or "none"
         raise UserError(f"model {name!r} ({entry.plugin}) has no published weights; models with weights: {known}")
-    config = model_config(entry, **overrides)
+    config: Any = model_config(entry, **overrides)
     return assemble(replace(config, params=entry.spec.params) if pretrained else config)
 
 
-def model_config(entry: Entry[ModelSpec], **overrides: Any) -> PerceiverConfig:
+def model_config(entry: Entry[ModelSpec], **overrides: Any) -> ModelConfig[Any, Any]:
     """Create the configuration of a named model.
 
     Args:
@@ -72,7 +72,9 @@ def model_config(entry: Entry[ModelSpec], **overrides: Any) -> PerceiverConfig:
     plain: dict[str, Any] = {part: {} for part in PARTS}
     for dotted, value in entry.spec.config.items():
         part, _, field = dotted.partition(".")
-        if part not in PARTS:
+        if part == ARCHITECTURE_KEY:
+            plain[part] = registry().get("architecture", value, entry.plugin).full_name
+        elif part not in PARTS:
             plain[part] = value
         elif field:
             plain[part][field] = value
@@ -84,7 +86,7 @@ def model_config(entry: Entry[ModelSpec], **overrides: Any) -> PerceiverConfig:
     return config_from_dict(plain)
 
 
-def load_model(source: str) -> PerceiverIO:
+def load_model(source: str) -> Model:
     """Load a model with its weights, in evaluation mode.
 
     Args:

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceiver_core import Attentions, Batch
+from perceiver_core import Attentions, Batch, Model
 from perceiver_plugins.sdk.data.missing_files import shorten_path
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.prediction.progress import track_progress
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
 from perceiver_registry import UserError
+from perceiver_registry.assemble import require_perceiver_io
 
 MAX_FILE_STEM = 40
 """Largest number of characters of an input in the name of an output file. Arbitrary."""
@@ -58,6 +59,8 @@ class Predictor(ABC):
         self.module = module
         self.reader = reader
         self.batch_size = batch_size
+        if attention and isinstance(module.model, Model):
+            require_perceiver_io(module.model.config, "--attention")
         self.attention = Path(attention).expanduser() if attention else None
         self.failures: list[str] = []
         """One line for each input that could not be read or predicted."""

@@ -10,13 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, ParamSpec
 
-from perceiver_core import PerceiverConfig
-from perceiver_registry import config_from_dict
+from perceiver_core import ModelConfig, PerceiverConfig
+from perceiver_registry import UserError, config_from_dict
+from perceiver_registry.configs import model_fields
 
 P = ParamSpec("P")
 
 CONFIG = "config"
 """Name of the argument that is a whole config."""
+
+GIVEN_CONFIG = "_given_config"
+"""Attribute of a Lightning module under construction: a config of another architecture than Perceiver IO."""
 
 EARLIER_ORDER = (CONFIG, "optimizer", "lr_scheduler", "task", "ema_decay", "patience")
 """Positional arguments of ``LitX(config, ...)``, the deprecated form."""
@@ -25,7 +29,7 @@ ARGUMENT_DOCS = re.compile(r"^    (\w+): .*\n?(?: {5,}.*\n?)*", re.MULTILINE)
 """Pattern of the documentation of one argument in a docstring."""
 
 
-def model_arguments(config: PerceiverConfig) -> dict[str, Any]:
+def model_arguments(config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
     """Return the arguments of a Lightning module for a model's config: one for each field."""
     return {field.name: getattr(config, field.name) for field in fields(config)}
 
@@ -38,7 +42,8 @@ def takes_config(init: Callable[..., None]) -> bool:
 def accept_config(init: Callable[P, None]) -> Callable[P, None]:
     """Decorate an ``__init__`` that takes the fields of a config to accept the config as well.
 
-    Checkpoints contain the config as plain data, which ``load_from_checkpoint`` passes as ``config``. A
+    Checkpoints contain the config as plain data, which ``load_from_checkpoint`` passes as ``config``. Configs of other
+    architectures, whose fields are not arguments, are passed to the base class as a whole. A
     :class:`~perceiver_core.PerceiverConfig` is accepted for one more release, with a ``DeprecationWarning``.
 
     Args:
@@ -50,20 +55,36 @@ def accept_config(init: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(init)
     def accepting(self: Any, *args: Any, **kwargs: Any) -> None:
         config = args[0] if args else kwargs.get(CONFIG)
-        if not isinstance(config, PerceiverConfig | Mapping):
+        if not isinstance(config, ModelConfig | Mapping):
             init(self, *args, **kwargs)
             return
         options = kwargs | dict(zip(EARLIER_ORDER, args, strict=False))
         del options[CONFIG]
         if isinstance(config, Mapping):
-            options = _accepted(init, model_arguments(config_from_dict(config)) | options)
+            options = _accepted(init, _arguments(self, config_from_dict(config), options))
         else:
-            name = type(self).__name__
-            warnings.warn(f"{name}(config) is deprecated: use {name}.create(config)", DeprecationWarning, 2)
-            options = model_arguments(config) | options
+            if isinstance(config, PerceiverConfig):
+                name = type(self).__name__
+                warnings.warn(f"{name}(config) is deprecated: use {name}.create(config)", DeprecationWarning, 2)
+            options = _arguments(self, config, options)
         init(self, **options)
 
     return accepting  # type: ignore[return-value]
+
+
+def _arguments(module: Any, config: ModelConfig[Any, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a module for a config and other options; store a config of another architecture in it.
+
+    Raises:
+        UserError: if an option is a field of Perceiver IO, and the config is of another architecture.
+    """
+    if isinstance(config, PerceiverConfig):
+        return {**model_arguments(config), **options}
+    for name in options:
+        if name in model_fields():
+            raise UserError(f"{name}: set it in {type(config).__name__}, if it has this field")
+    vars(module)[GIVEN_CONFIG] = config
+    return {"encoder": config.encoder, "decoder": config.decoder, **options}
 
 
 def _accepted(function: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, Any]:

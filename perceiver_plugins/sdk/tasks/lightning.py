@@ -15,11 +15,18 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_core import Batch, DecoderConfig, EncoderConfig, ModelConfig, PerceiverConfig
 from perceiver_core.config import Init
 from perceiver_plugins.deprecation import moved_function
 from perceiver_plugins.sdk.data.loading import batches_trained
-from perceiver_plugins.sdk.tasks.arguments import accept_config, complete_docs, model_arguments, takes_config
+from perceiver_plugins.sdk.tasks.arguments import (
+    CONFIG,
+    GIVEN_CONFIG,
+    accept_config,
+    complete_docs,
+    model_arguments,
+    takes_config,
+)
 from perceiver_plugins.sdk.tasks.batches import checked_loss
 from perceiver_plugins.sdk.tasks.callbacks import MovingAverage, OptimizerInBackward, Patience
 from perceiver_plugins.sdk.tasks.compilation import compile_layers
@@ -49,7 +56,7 @@ from perceiver_plugins.sdk.tasks.parameter_groups import (
 from perceiver_plugins.sdk.tasks.quantization import quantize
 from perceiver_plugins.sdk.tasks.resuming import ExactResume
 from perceiver_registry import UserError, assemble, config_to_dict, describe
-from perceiver_registry.assemble import own_task
+from perceiver_registry.assemble import own_task, require_perceiver_io
 from perceiver_registry.checkpoint import KEY
 from perceiver_registry.configs import full_name
 
@@ -90,7 +97,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     of dropout, are a function of the seed, the number of batches trained on and the rank.
 
     The ``__init__`` of a subclass declares these arguments, with the types of its encoder and decoder, and any others.
-    Arguments that its docstring omits are documented as here.
+    Arguments that its docstring omits are documented as here. :meth:`create` takes the config of any architecture.
 
     Args:
         encoder: encoder config; its type selects the input adapter.
@@ -152,7 +159,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         self.task = task or own_task(type(self))
         self.ema_decay = ema_decay
         self.patience = patience
-        self.config: PerceiverConfig[Any, Any] = PerceiverConfig(
+        self.config: ModelConfig[Any, Any] = vars(self).pop(GIVEN_CONFIG, None) or PerceiverConfig(
             encoder,
             decoder,
             num_latents=num_latents,
@@ -189,7 +196,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     @classmethod
     def create(
         cls,
-        config: PerceiverConfig,
+        config: ModelConfig[Any, Any],
         *,
         optimizer: Mapping[str, Any] | None = None,
         lr_scheduler: Mapping[str, Any] | None = None,
@@ -219,7 +226,8 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         options |= {name: value for name, value in named.items() if value is not None}
         if takes_config(cls.__init__):
             return cls(config, **options)  # type: ignore[arg-type]
-        return cls(**model_arguments(config), **options)
+        arguments = model_arguments(config) if isinstance(config, PerceiverConfig) else {CONFIG: config}
+        return cls(**arguments, **options)
 
     find_optimizer = staticmethod(moved_function("LitPerceiver.find_optimizer", find_optimizer))
     find_lr_scheduler = staticmethod(moved_function("LitPerceiver.find_lr_scheduler", find_lr_scheduler))
@@ -259,8 +267,8 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         """
         raise NotImplementedError(f"{type(self).__name__}.example_labels")
 
-    def build(self, config: PerceiverConfig) -> nn.Module:
-        """Build the model."""
+    def build(self, config: Any) -> nn.Module:
+        """Build the model of a config."""
         return assemble(config)
 
     def forward(self, batch: Batch) -> Any:
@@ -281,7 +289,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         Raises:
             UserError: if the model is not on a CPU.
         """
-        quantize(self.model)  # type: ignore[arg-type]
+        quantize(self.model)
 
     def loss_sum(self, batch: Batch) -> LossSum:
         """Compute the summed loss of a batch and its number of predictions."""
@@ -308,7 +316,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
     def setup(self, stage: str) -> None:
         if self.trainer.datamodule is not None:  # type: ignore[attr-defined]
             self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
-        if stage == "fit" and self.config.compile:
+        if stage == "fit" and getattr(self.config, "compile", False):
             compile_layers(self.model, self.trainer.strategy.root_device)
 
     def on_fit_start(self) -> None:
@@ -402,6 +410,8 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         }
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
+        if self.optimizer_config.get(LAYER_DECAY) is not None:
+            require_perceiver_io(self.config, "--optimizer.layer_decay")
         optimizer, exclude = find_optimizer(self.optimizer_config[NAME]), self._exclude_from_decay
         self._exclude_from_decay = None
         strategy = self.trainer.strategy

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import Linear, PerceiverIO
+from perceiver_core import Linear
 from perceiver_core.unmodified import is_unmodified_linear
 from perceiver_registry import UserError
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Int8Linear(nn.Module):
@@ -50,7 +54,7 @@ def to_int8(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (rows / scales).round_().to(torch.int8), scales
 
 
-def quantize(model: PerceiverIO) -> PerceiverIO:
+def quantize(model: M) -> M:
     """Replace a model's linear layers by :class:`Int8Linear`.
 
     Layers with another computation (subclasses, parametrizations, hooks, quantized weights) are not replaced.

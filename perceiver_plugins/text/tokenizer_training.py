@@ -100,7 +100,7 @@ class TokenizerTraining:
 
     def __post_init__(self) -> None:
         if self.kind not in (AUTO, *_BUILDERS):
-            raise UserError(f"tokenizer={self.name}: must be {NAMES}")
+            raise UserError(f"tokenizer: must be {NAMES}, got {self.name!r}")
         has_bytes = self.kind in (AUTO, "bpe")
         smallest = len(SPECIAL_TOKENS) + (256 if has_bytes else 1)
         if self.vocab_size is not None and self.vocab_size < smallest:
@@ -147,7 +147,7 @@ class TokenizerTraining:
         tokenizer = deserialize_tokenizer(dict(stored))
         if stored["name"] != self.name:
             raise UserError(
-                f"tokenizer={self.name}: cannot be trained, as the model has the tokenizer {stored['name']!r} "
+                f"tokenizer: {self.name} cannot be trained, as the model has the tokenizer {stored['name']!r} "
                 "(leave it out)"
             )
         if self.vocab_size is not None and len(tokenizer) > self.vocab_size:
@@ -197,8 +197,8 @@ class TokenizerTraining:
         kind, read = (self.kind, texts()) if self.kind != AUTO else choose_kind(texts())
         backend = _BUILDERS[kind](self, read)
         if backend.get_vocab_size() == len(SPECIAL_TOKENS):
-            twice = f"no word occurs {MIN_FREQUENCY} times in " if count else "no text in "
-            raise DataError(f"tokenizer={self.name}: {twice}the training data (pass another tokenizer)")
+            twice = f"no word that occurs {MIN_FREQUENCY} times in " if count else "no text in "
+            raise DataError(f"tokenizer: {self.name} finds {twice}the training data (pass another tokenizer)")
         special = list(SPECIAL_TOKENS.values())
         affixes = [(token, special.index(token)) for token in ("[CLS]", "[SEP]")]
         backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=affixes)

@@ -21,7 +21,13 @@ MAX_UNKNOWN = 0.5
 at most 0.3 % of the texts in the part ``tune`` of the English sets of ``python -m benchmarks own-data`` have a larger
 one. A text in an unknown script has 1."""
 
+BYTES = "bytes"
+"""Short name of the Perceiver tokenizer."""
+
 _SPECIAL_TOKENS = ("pad_token", "bos_token", "eos_token", "mask_token", "cls_token", "sep_token", "unk_token")
+
+CHOICES = f"name a folder with a saved tokenizer, a hub id, or {BYTES!r}, which needs no download"
+"""Advice on the option ``tokenizer``, for messages."""
 
 
 class TokenizerError(UserError):
@@ -32,19 +38,19 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer.
 
     Args:
-        name: ``deepmind/language-perceiver`` (UTF-8 bytes, no download), a folder with a saved tokenizer, or
-            the id of a tokenizer or model on the Hugging Face hub.
+        name: ``bytes`` or ``deepmind/language-perceiver`` (UTF-8 bytes, no download), a folder with a saved tokenizer,
+            or the id of a tokenizer or model on the Hugging Face hub.
 
     Raises:
         TokenizerError: If the tokenizer does not exist or is damaged, or the hub cannot be reached.
     """
-    if name == PERCEIVER_TOKENIZER:
+    if name in (BYTES, PERCEIVER_TOKENIZER):
         return PerceiverTokenizer()
     folder = Path(name).expanduser()
     if folder.is_dir():
         name = str(folder)
     elif folder.exists() or name.startswith((".", "/", "~")):
-        raise TokenizerError(f"tokenizer {name!r}: not a folder (name a folder with a saved tokenizer, or a hub id)")
+        raise TokenizerError(f"tokenizer: {name!r} is not a folder ({CHOICES})")
     try:
         with hub():
             return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(name, trust_remote_code=False))
@@ -53,8 +59,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         surface_own_fault(error)
         source = "folder" if folder.is_dir() else "the Hugging Face hub"
         raise TokenizerError(
-            f"tokenizer {name!r} could not be loaded from {source}: {one_line(error)} ({PERCEIVER_TOKENIZER!r} needs "
-            "no download)"
+            f"tokenizer: {name!r} could not be loaded from {source}: {one_line(error)} ({CHOICES})"
         ) from error
 
 
@@ -86,8 +91,8 @@ def mask_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """
     if tokenizer.mask_token_id is None:
         raise TokenizerError(
-            f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has no mask token, which masked "
-            f"language modelling needs (choose another tokenizer, such as {PERCEIVER_TOKENIZER!r})"
+            f"tokenizer: {tokenizer.name_or_path or type(tokenizer).__name__!r} has no mask token, which masked "
+            f"language modelling needs (choose another tokenizer, such as {BYTES!r})"
         )
     return int(tokenizer.mask_token_id)
 
@@ -101,7 +106,7 @@ def document_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     if end is None:
         raise TokenizerError(
-            f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has neither an EOS nor a SEP token "
+            f"tokenizer: {tokenizer.name_or_path or type(tokenizer).__name__!r} has neither an EOS nor a SEP token "
             "(leave out add_eos_token)"
         )
     return int(end)
@@ -119,13 +124,13 @@ def check_words(tokenizer: PreTrainedTokenizerBase) -> None:
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if not tokenizer.is_fast:
         raise TokenizerError(
-            f"tokenizer {name!r} has no fast version, so word boundaries are unknown (pass mask_words=false to mask "
+            f"tokenizer: {name!r} has no fast version, so word boundaries are unknown (pass mask_words=false to mask "
             "tokens)"
         )
     words = set(tokenizer("one two", add_special_tokens=False).word_ids()) - {None}
     if len(words) < 2:
         raise TokenizerError(
-            f"tokenizer {name!r} does not split text into words (pass mask_words=false to mask tokens)"
+            f"tokenizer: {name!r} does not split text into words (pass mask_words=false to mask tokens)"
         )
 
 
@@ -149,7 +154,7 @@ def serialize_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not tokenizer.is_fast or backend is None:
         raise TokenizerError(
-            f"tokenizer {common['name'] or type(tokenizer).__name__!r} has no fast version and cannot be stored in a "
+            f"tokenizer: {common['name'] or type(tokenizer).__name__!r} has no fast version and cannot be stored in a "
             "checkpoint (choose a tokenizer with a fast version)"
         )
     return {"kind": "fast", "json": backend.to_str(), **common}

@@ -425,7 +425,7 @@ def test_tokenizer_with_remote_code_is_refused(refused):
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Evil", "auto_map": names}))
     (folder / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}))
     (folder / "evil.py").write_text(EVIL_CODE)
-    assert "tokenizer 'tokenizer' could not be loaded from folder" in refused("--data.tokenizer=tokenizer")
+    assert "--data.tokenizer: 'tokenizer' could not be loaded from folder" in refused("--data.tokenizer=tokenizer")
 
 
 # Data

@@ -75,7 +75,11 @@ def test_tokenizer_stays_with_its_model(
     [
         (
             ["--data.tokenizer=train:foo"],
-            "--data.tokenizer=train:foo: must be train:auto, train:bpe, train:unigram or train:word",
+            "--data.tokenizer: must be train:auto, train:bpe, train:unigram or train:word, got 'train:foo'",
+        ),
+        (
+            ["--data.tokenizer=./none"],
+            "--data.tokenizer: './none' is not a folder (name a folder with a saved tokenizer",
         ),
         (["--data.tokenizer=train:bpe", "--data.vocab_size=100"], "--data.vocab_size=100: must be at least 263"),
         (["--data.vocab_size=100"], "--data.vocab_size=100: only a tokenizer that is trained takes a size"),
@@ -89,7 +93,7 @@ def test_invalid_options(perceiver, small, flags, message):
 def test_model_with_another_tokenizer_is_an_error(perceiver, fit, small):
     trained = last(fit(*small, "--trainer.max_steps=1"))
     error = perceiver("validate", f"--ckpt_path={trained}", "--data.tokenizer=train:bpe").error
-    assert error.startswith("--data.tokenizer=train:bpe: cannot be trained, as the model has the tokenizer")
+    assert error.startswith("--data.tokenizer: train:bpe cannot be trained, as the model has the tokenizer")
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ def test_texts_are_not_described_without_a_tokenizer(saved):
 
 
 def test_unavailable_tokenizer_is_a_warning(trained):
-    with pytest.warns(UserWarning, match="the model cannot be used for prediction: tokenizer 'some/tokenizer'"):
+    with pytest.warns(UserWarning, match="the model cannot be used for prediction: tokenizer: 'some/tokenizer'"):
         loaded = read_model(trained("text-classifier", {"tokenizer": "some/tokenizer"}))
     assert loaded.description.data == {}
 

@@ -209,7 +209,7 @@ def test_offline_hub_fails_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.monotonic()
     with pytest.raises(DataError, match="'perceiver/no-such-data-set' could not be loaded"):
         HubTextDataModule("perceiver/no-such-data-set").prepare_data()
-    with pytest.raises(UserError, match="tokenizer 'perceiver/no-such-tokenizer' could not be loaded"):
+    with pytest.raises(UserError, match=r"^tokenizer: 'perceiver/no-such-tokenizer' could not be loaded"):
         _ = HubTextDataModule("a/b", tokenizer="perceiver/no-such-tokenizer").tokenizer
     assert time.monotonic() - started < 10
     assert not datasets.config.HF_HUB_OFFLINE

@@ -207,8 +207,8 @@ def test_order_of_unigram_characters_is_canonical() -> None:
 @pytest.mark.parametrize(
     ("kind", "vocab_size", "message"),
     [
-        ("foo", 500, "tokenizer=train:foo: must be train:auto, train:bpe, train:unigram or train:word"),
-        ("", 500, "tokenizer=train:: must be train:auto, train:bpe, train:unigram or train:word"),
+        ("foo", 500, "tokenizer: must be train:auto, train:bpe, train:unigram or train:word, got 'train:foo'"),
+        ("", 500, "tokenizer: must be train:auto, train:bpe, train:unigram or train:word, got 'train:'"),
         ("bpe", 262, "vocab_size=262: must be at least 263 with tokenizer=train:bpe"),
         ("unigram", 7, "vocab_size=7: must be at least 8"),
         ("word", -1, "vocab_size=-1: must be at least 8"),
@@ -222,13 +222,15 @@ def test_invalid_options(kind: str, vocab_size: int, message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("texts", "message"), [([], "no text in"), (["one two three"], "no word occurs 2 times")])
+@pytest.mark.parametrize(
+    ("texts", "message"), [([], "no text in"), (["one two three"], "no word that occurs 2 times in")]
+)
 def test_texts_that_are_too_few(kind: str, texts: list[str], message: str) -> None:
     if kind != "word" and texts:
         pytest.skip("single characters are tokens")
     if kind == "bpe":
         pytest.skip("single bytes are tokens")
-    with pytest.raises(DataError, match=f"tokenizer=train:{kind}: {message}"):
+    with pytest.raises(DataError, match=f"tokenizer: train:{kind} finds {message}"):
         TokenizerTraining(kind).train(map(Piece, texts))
 
 
@@ -384,7 +386,7 @@ def test_size_of_a_tokenizer_that_is_not_trained_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tokenizer": "train:word"}, "tokenizer=train:word: cannot be trained, as the model has the tokenizer"),
+        ({"tokenizer": "train:word"}, "tokenizer: train:word cannot be trained, as the model has the tokenizer"),
         ({"tokenizer": "train:bpe", "vocab_size": 263}, "vocab_size=263: smaller than the model's vocabulary"),
     ],
 )

@@ -178,6 +178,10 @@ def test_fast_tokenizer_is_loaded_from_folder(tmp_path: Path) -> None:
     assert load_tokenizer(str(tmp_path)).mask_token == "[MASK]"
 
 
+def test_bytes_have_a_short_name() -> None:
+    assert serialize_tokenizer(load_tokenizer("bytes")) == serialize_tokenizer(load_tokenizer(PERCEIVER_TOKENIZER))
+
+
 def assert_error(match: str, function: object, *arguments: object) -> None:
     with pytest.raises(TokenizerError, match=match) as caught:
         function(*arguments)  # type: ignore[operator]
@@ -185,11 +189,13 @@ def assert_error(match: str, function: object, *arguments: object) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    assert_error("'./nowhere': not a folder", load_tokenizer, "./nowhere")
-    assert_error(f"{tmp_path}.* could not be loaded from folder", load_tokenizer, str(tmp_path))
+    assert_error(
+        "^tokenizer: './nowhere' is not a folder .*or 'bytes', which needs no download", load_tokenizer, "./nowhere"
+    )
+    assert_error(f"^tokenizer: '{tmp_path}.* could not be loaded from folder", load_tokenizer, str(tmp_path))
     no_mask = PreTrainedTokenizerFast(tokenizer_object=unsplit().backend_tokenizer)
-    assert_error("has no mask token", mask_token_id, no_mask)
-    assert_error(r"does not split text into words \(pass mask_words=false", check_words, unsplit())
+    assert_error("^tokenizer: .* has no mask token", mask_token_id, no_mask)
+    assert_error(r"^tokenizer: .* does not split text into words \(pass mask_words=false", check_words, unsplit())
     assert_error(
         "unknown kind of tokenizer 'odd'",
         deserialize_tokenizer,

@@ -53,9 +53,9 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
     :meth:`training_documents`.
 
     Args:
-        tokenizer: ``deepmind/language-perceiver`` (UTF-8 bytes, no download); ``train:bpe``, ``train:unigram``,
-            ``train:word`` or ``train:auto`` (words if they repeat, else byte pairs), which train a tokenizer on the
-            training texts; or any tokenizer: a hub id or a folder. Masked text needs a mask token. In
+        tokenizer: ``bytes`` or ``deepmind/language-perceiver`` (UTF-8 bytes, no download); ``train:bpe``,
+            ``train:unigram``, ``train:word`` or ``train:auto`` (words if they repeat, else byte pairs), which train a
+            tokenizer on the training texts; or any tokenizer: a hub id or a folder. Masked text needs a mask token. In
             Python, a tokenizer object is accepted as well.
         vocab_size: Size of the vocabulary of a tokenizer that is trained, at most, special tokens included; null: 8000,
             or 20,000 words.
@@ -168,7 +168,7 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
         Args:
             work: Folder for temporary files, which is removed afterwards.
         """
-        raise UserError(f"tokenizer={self._tokenizer}: {type(self).__name__} cannot train a tokenizer (name another)")
+        raise UserError(f"tokenizer: {type(self).__name__} cannot train one, got {self._tokenizer!r} (name another)")
 
     def check_target(self, target: str) -> None:
         """Raise UserError unless the data has labels for a target."""
@@ -204,7 +204,7 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
 
     def _training_sample(self, documents: datasets.Dataset | None) -> Iterable[Piece]:
         if documents is None:
-            raise DataError(f"tokenizer={self._tokenizer}: no training data (name the data to train on)")
+            raise DataError(f"tokenizer: no training data for {self._tokenizer} (name the data to train on)")
         return sample_pieces(documents)
 
     @property

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from pytorch_lightning.utilities import rank_zero_warn
+
+from perceiver_plugins.sdk.errors import DataError
 
 
 class LeftOut:
@@ -32,3 +38,18 @@ class LeftOut:
             f"{split}: {count:,} of {self.rows:,} rows left out: {reason} (first: {self.first[reason]})"
             for reason, count in self.reasons.items()
         ]
+
+
+@contextmanager
+def reported_before_errors(notes: Sequence[str]) -> Iterator[None]:
+    """Report notes on rows that are left out before an error about the data, which they may explain.
+
+    Args:
+        notes: the notes.
+    """
+    try:
+        yield
+    except DataError:
+        for note in notes:
+            rank_zero_warn(note)
+        raise

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from perceiver_plugins.sdk.data.files import Row
-from perceiver_plugins.sdk.data.left_out import LeftOut
+from perceiver_plugins.sdk.data.left_out import LeftOut, reported_before_errors
 from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset, example_rng
 from perceiver_plugins.sdk.data.prepared_folder import make_folder
 from perceiver_plugins.sdk.data.splits import first_of_each_class
@@ -80,7 +80,8 @@ def prepare_labelled(
                 store_documents(result / split, encoded, labels.by_token)
                 if missing := len(part) - len(encoded):
                     notes.append(f"{split}: {missing:,} of {len(part):,} texts left out: no token after tokenization")
-        facts = labels.facts(open_documents(result, "train").labels) if "train" in documents else dict(known or {})
+        with reported_before_errors(notes):
+            facts = labels.facts(open_documents(result, "train").labels) if "train" in documents else dict(known or {})
         (result / LABEL_FACTS).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         for split in documents:
             if len(stored := open_documents(result, split).labels):
@@ -122,7 +123,8 @@ def load_labelled(
         documents[split] = write_documents(work / f"{split}.arrow", texts, schema)
         notes += left_out.lines(split)
         if split == "train":
-            labels.learn()
+            with reported_before_errors(notes):
+                labels.learn()
     if val_fraction is not None and "validation" not in documents and "train" in documents:
         documents["train"], documents["validation"] = hold_out(documents["train"], val_fraction)
     return documents, notes

@@ -182,8 +182,11 @@ class TableFilesDataModule(TableDataModule):
         """Return warnings about suspicious columns, class names and missing targets."""
         inferred = self.feature_columns is None and "train" in tables
         warnings = index_warnings(names, tables["train"].features) if inferred else []
+        if "train" in tables:
+            warnings += constant_warnings(names, tables["train"].features)
         if classes is not None:
-            return warnings + classes.similar()
+            trained = classes.number_like() if "train" in tables else []
+            return warnings + classes.similar() + trained
         for split, table in tables.items():
             warnings += missing_targets(self.label_columns, table.labels, split)
         return warnings
@@ -206,3 +209,18 @@ def index_warnings(names: Iterable[str], features: np.ndarray) -> list[str]:
         f"the column {counting[0]!r} counts the rows of the training data (if it is an index, leave it out of "
         "feature_columns)"
     ]
+
+
+def constant_warnings(names: Iterable[str], features: np.ndarray) -> list[str]:
+    """Return a warning if columns of ``features`` (rows, m) are empty or constant: they carry no information."""
+    empty, constant = [], []
+    for name, column in zip(names, features.T, strict=True):
+        known = column[~np.isnan(column)]
+        if not known.size:
+            empty.append(repr(name))
+        elif known.size == column.size > 1 and known.min() == known.max():
+            constant.append(f"{name!r} ({known[0]:g})")
+    found = [f"{kind} {', '.join(columns)}" for kind, columns in (("empty", empty), ("constant", constant)) if columns]
+    if not found:
+        return []
+    return [f"columns without information in the training data: {'; '.join(found)} (feature_columns leaves them out)"]

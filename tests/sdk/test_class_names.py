@@ -10,6 +10,28 @@ from perceiver_plugins.sdk.data.class_names import ClassNames, similar_names
 from perceiver_plugins.sdk.errors import DataError
 
 
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (range(18, 48), "30 different whole numbers"),
+        (["0.5", "1", "9.1"], "3 different numbers"),
+        (range(1, 70), ""),
+        (range(77), ""),
+        ([-1, 1, 5], ""),
+        (["a", *map(str, range(18, 60))], ""),
+    ],
+)
+def test_classes_that_may_be_numbers_are_reported(labels: list[Any], kind: str) -> None:
+    names = ClassNames("label")
+    for label in labels:
+        names.read(label, "t.csv")
+    names.settle()
+    lines = names.number_like()
+    assert len(lines) == bool(kind)
+    for line in lines:
+        assert line.startswith(f"the {kind} in the column 'label' (label_column) are read as classes (to predict")
+
+
 @pytest.mark.parametrize("missing", [None, "", " ", "\t\n", float("nan")])
 def test_missing_labels_are_rejected(missing: Any) -> None:
     with pytest.raises(DataError, match=r"line 3: the label in the column 'kind' .* is missing"):

@@ -258,7 +258,7 @@ def test_class_absent_from_training_is_refused(write):
 def test_fractional_number_is_refused_as_class(write):
     message = refused(write("t.jsonl", [{"x": 1, "label": 0.5}, {"x": 1, "label": 1.5}]), target="class")
     assert "t.jsonl, line 1: the column 'label'" in message
-    assert "not a number (0.5); to predict numbers, pass target=number" in message
+    assert "not a number (0.5); to predict numbers, use --task=regression" in message
 
 
 def test_table_without_rows_is_refused(tmp_path):
@@ -296,6 +296,24 @@ def test_pandas_index_is_left_out_with_warning(tmp_path):
     data = TableFilesDataModule(str(tmp_path / "t.csv"))
     with pytest.warns(UserWarning, match=r"t.csv: the column without a name left out as the row index that pandas"):
         assert data.feature_names == ["x"]
+
+
+def test_columns_without_information_are_reported_in_one_line(write):
+    rows = [
+        {"x": n % 3, "one": 3, "two": 0.5, "none": None, "some": 1 if n else None, "label": n % 5} for n in range(30)
+    ]
+    with pytest.warns(UserWarning, match="columns without information") as caught:
+        _ = TableFilesDataModule(write("t.csv", rows)).tables
+    assert [str(each.message) for each in caught] == [
+        "columns without information in the training data: empty 'none'; constant 'one' (3), 'two' (0.5) "
+        "(feature_columns leaves them out)"
+    ]
+
+
+def test_numbers_as_classes_are_reported(write):
+    rows = [{"x": n % 3, "label": n % 30 + 18} for n in range(300)]
+    with pytest.warns(UserWarning, match=r"^the 30 different whole numbers in the column 'label' .* --task=regression"):
+        _ = TableFilesDataModule(write("t.csv", rows), target="class").tables
 
 
 def test_column_that_counts_rows_is_reported(write):

@@ -613,13 +613,32 @@ def test_target_redirects_to_masked_class() -> None:
 
 
 @pytest.mark.parametrize(
+    ("texts", "target", "message"),
+    [
+        (rows(("a", "x"), ("", "y"), ("b", "x"), ("", "y")), "class", "are all 'x'"),
+        (rows(("a", 1), ("", 2), ("b", 1), ("", 3)), "number", "are all 1"),
+    ],
+)
+def test_rows_left_out_are_reported_before_an_error(
+    texts: Any, target: str, message: str, write: Callable[..., str]
+) -> None:
+    train = write(texts)
+    module = LabelledTextFilesDataModule(train, train_copy(train), target=target)
+    with (
+        pytest.warns(UserWarning, match=r"^train: 2 of 4 rows left out: no text \(first: .*train.jsonl, line 2\)"),
+        pytest.raises(DataError, match=message),
+    ):
+        module.prepare_data()
+
+
+@pytest.mark.parametrize(
     ("data", "options", "message"),
     [
         (rows(("a", "x"), ("b", None)), {}, r"train.jsonl, line 2: the label in the column 'label' .* is missing"),
         (rows(("a", "x"), ("b", "")), {}, r"line 2: the label in .*\(label_column\) is missing"),
         (rows(("a", "x"), ("b", "x")), {}, "labels in the column 'label' .* are all 'x' .* two classes"),
         (rows(("a", ["x"])), {}, "line 1: .* must contain classes .*not a list"),
-        (rows(("a", 1.5)), {}, r"line 1: .*not a number \(1.5\); to predict numbers, pass target=number"),
+        (rows(("a", 1.5)), {}, r"line 1: .*not a number \(1.5\); to predict numbers, use --task=regression"),
         (rows(("a", 1)), {"label_column": "lable"}, "line 1: no column 'lable'; label_column must .*mean 'label'"),
         (rows(("a", 1)), {"text_column": "body"}, "line 1: no column 'body'; text_column must be one of: text, label"),
         (rows((3, 1)), {}, "line 1: 'text' must be text, got a whole number"),  # type: ignore[arg-type]
@@ -638,7 +657,7 @@ def test_target_redirects_to_masked_class() -> None:
         (
             rows(*((f"text {number}", f"answer {number}") for number in range(150))),
             {},
-            "'label' .* has 150 different labels among 150 .* target=number .* or list the classes in label_names",
+            "'label' .* has 150 different labels among 150 .* list the classes in label_names; .* --task=regression",
         ),
         (
             rows(*((f"text {number}", number // 5) for number in range(6000))),

@@ -17,6 +17,12 @@ from perceiver_registry.errors import UserError, near
 MANY_CLASSES = 1000
 """Number of classes above which labels with few examples each are rejected as text or numbers. Arbitrary."""
 
+MAX_NUMBER_CLASSES = 20
+"""Largest number of classes whose names are whole numbers that is not reported, as they may be numbers. Arbitrary."""
+
+NUMBERS_HINT = "to predict numbers, use --task=regression or, in Python, target='number'"
+"""Advice in messages on numbers as classes."""
+
 MAX_REPORTED_GROUPS = 3
 """Largest number of groups of similar names in a report. Arbitrary."""
 
@@ -68,7 +74,7 @@ class ClassNames:
 
     def _check_kind(self, value: Any, location: str) -> None:
         if not isinstance(value, str | int):
-            hint = "; to predict numbers, pass target=number" if isinstance(value, float) else ""
+            hint = f"; {NUMBERS_HINT}" if isinstance(value, float) else ""
             raise DataError(
                 f"{location}: {self.where} must contain classes (texts, whole numbers or booleans), "
                 f"not {kind_of(value)} ({value!r:.40}){hint}"
@@ -118,8 +124,8 @@ class ClassNames:
             if (found > MANY_CLASSES and found * 10 > total) or (found > MANY_CLASSES // 10 and found * 2 > total):
                 raise DataError(
                     f"{self.where} has {found:,} different labels among {total:,} in the training data, "
-                    "which looks like text or numbers, not like classes: name another label_column, pass "
-                    "target=number to predict numbers, or list the classes in label_names"
+                    "which looks like text or numbers, not like classes (name another label_column, or list the "
+                    f"classes in label_names; {NUMBERS_HINT})"
                 )
             self.names = sort_names(self.counts)
             self.numbers = {name: number for number, name in enumerate(self.names)}
@@ -134,6 +140,24 @@ class ClassNames:
     def similar(self) -> list[str]:
         """Report names that look alike, in at most one line."""
         return similar_names(self.counts, self.where)
+
+    def number_like(self) -> list[str]:
+        """Report names that may be numbers to predict, in at most one line.
+
+        These are fractions, and many whole numbers that do not count the classes from 0 or 1.
+        """
+        if self.given or not self.names:
+            return []
+        try:
+            numbers = sorted(float(name) for name in self.names)
+        except ValueError:
+            return []
+        counts_classes = any(numbers == [float(first + index) for index in range(len(numbers))] for first in (0, 1))
+        are_whole = all(number.is_integer() for number in numbers)
+        if counts_classes or (are_whole and len(numbers) <= MAX_NUMBER_CLASSES):
+            return []
+        kind = "whole numbers" if are_whole else "numbers"
+        return [f"the {len(numbers)} different {kind} in {self.where} are read as classes ({NUMBERS_HINT})"]
 
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
         """Return the names, and the number of ``labels`` (n,) of each class."""

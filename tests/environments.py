@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
-import json
+import io
 import os
 import site
 import subprocess
 import sys
 import venv
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -25,20 +30,53 @@ class Result:
     err: str
 
 
-IN_ONE_PROCESS = """
-import contextlib, io, json, sys
-from perceiver_cli.main import main
+FORKS = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+"""Context of processes that are forked from a server, which has imported what takes seconds: only other libraries, so
+that the processes import this project from their own environment."""
 
-commands, code = json.loads(sys.argv[1]), sys.argv[2]
-sys.argv[1:] = []
-results = {}
-for name, run in {"code": lambda: exec(code, {}), **{n: lambda a=a: main(a) for n, a in commands.items()}}.items():
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        result = run()
-    results[name] = [result, out.getvalue(), err.getvalue()]
-print(json.dumps(results))
-"""
+FORKS.set_forkserver_preload(["pytorch_lightning", "datasets", "sklearn.datasets"])
+
+
+def import_command(cwd: Path, variables: Mapping[str, str], packages: Path) -> Callable[[list[str]], int]:
+    """Import the command in a fork of the server, and return its function.
+
+    Args:
+        cwd: working directory.
+        variables: environment variables.
+        packages: folder of packages that are imported before all others.
+    """
+    import torch
+
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.path.insert(0, str(packages))
+    sys.argv[1:] = []
+    torch.set_num_threads(1)  # as in the tests' own process, so that sums are bit-equal
+    from perceiver_cli.main import main
+
+    return main
+
+
+def run_command(cwd: Path, variables: Mapping[str, str], packages: Path, argv: list[str]) -> None:
+    """Run a command in a fork of the server, which exits with its code."""
+    sys.exit(import_command(cwd, variables, packages)(argv))
+
+
+def run_commands(
+    cwd: Path, variables: Mapping[str, str], packages: Path, code: str, commands: Mapping[str, list[str]]
+) -> dict[str, Result]:
+    """Run code and commands in a fork of the server, and return their results by name."""
+    main = import_command(cwd, variables, packages)
+    runs: dict[str, Callable[[], Any]] = {"code": partial(exec, code, {})}
+    runs |= {name: partial(main, argv) for name, argv in commands.items()}
+    results = {}
+    for name, run in runs.items():
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            result = run()
+        results[name] = Result(result, out.getvalue(), err.getvalue())
+    return results
 
 
 class FreshEnvironment:
@@ -52,10 +90,10 @@ class FreshEnvironment:
         self.folder = folder
         venv.create(folder, with_pip=False, symlinks=True)
         self.executable = folder / "bin" / "python"
-        packages = next((folder / "lib").glob("python*/site-packages"))
+        self.packages = next((folder / "lib").glob("python*/site-packages"))
         # The packages beside the tests come last on the path, those that are installed here before them.
         lines = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
-        (packages / "beside_the_tests.pth").write_text("\n".join(lines) + "\n")
+        (self.packages / "beside_the_tests.pth").write_text("\n".join(lines) + "\n")
 
     def install(self, *sources: Path) -> None:
         """Installs wheels, or folders of projects, with pip, without what they depend on."""
@@ -75,27 +113,26 @@ class FreshEnvironment:
         return self._run(str(self.executable), "-m", "perceiver_cli", *argv, cwd=cwd, **variables)
 
     def commands(self, commands: Mapping[str, list[str]], cwd: Path | None = None, code: str = "") -> dict[str, Result]:
-        """Runs several commands in one process of this environment, which imports torch once.
+        """Runs several commands in one process, which has imported torch and Lightning before.
 
         Args:
             commands: their arguments, by any names; the results are returned by the same.
             cwd: the folder to run in.
             code: Python code that is run before, as if it were the command ``"code"``.
         """
-        done = self.python("-c", IN_ONE_PROCESS, json.dumps(dict(commands)), code, cwd=cwd)
-        assert done.code == 0, done.err
-        return {name: Result(*result) for name, result in json.loads(done.out.splitlines()[-1]).items()}
+        with ProcessPoolExecutor(1, mp_context=FORKS) as executor:
+            arguments = (cwd or self.folder, self._variables(), self.packages, code, commands)
+            return executor.submit(run_commands, *arguments).result(timeout=600)
 
     def python(self, *argv: str, cwd: Path | None = None, **variables: str) -> Result:
         """Runs this environment's Python."""
         return self._run(str(self.executable), *argv, cwd=cwd, **variables)
 
     def _run(self, *command: str, cwd: Path | None = None, **variables: str) -> Result:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "PYTHONPATH"))}
         done = subprocess.run(
             command,
             cwd=cwd or self.folder,
-            env=environment | variables,
+            env=self._variables() | variables,
             capture_output=True,
             text=True,
             check=False,
@@ -103,6 +140,10 @@ class FreshEnvironment:
             timeout=600,
         )
         return Result(done.returncode, done.stdout, done.stderr)
+
+    def _variables(self) -> dict[str, str]:
+        """Return the environment variables of the environment's processes."""
+        return {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "PYTHONPATH"))}
 
 
 def write_wheel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -164,14 +165,15 @@ def test_predict_fills_masks_as_the_model(trained, perceiver):
         assert [guess["probability"] for guess in guesses] == pytest.approx([g.probability for g in expected_guesses])
 
 
-def test_predict_takes_texts_files_and_standard_input(trained, start, finish, perceiver, tmp_path):
+def test_predict_takes_texts_files_and_standard_input(trained, perceiver, tmp_path, monkeypatch):
     predict = ["predict", f"--ckpt_path={trained.best}"]
     (tmp_path / "in.txt").write_text("näh <mask>\n\nwörd[MASK]\n", encoding="utf-8")
     texts = ["näh <mask>", "wörd[MASK]"]
     as_arguments = json.loads(perceiver(*predict, *texts, "--format=json").out)
     assert [filling["text"] for filling in as_arguments] == texts
     assert json.loads(perceiver(*predict, "--input=in.txt", "--format=json").out) == as_arguments
-    piped = finish(start(*predict, "--format=json", "a<mask>", "-", cwd=tmp_path), "näh <mask>\nwörd[MASK]\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("näh <mask>\nwörd[MASK]\n"))
+    piped = perceiver(*predict, "--format=json", "a<mask>", "-")
     assert piped.code == 0, piped.err
     assert [filling["text"] for filling in json.loads(piped.out)] == ["a<mask>", *texts]
     assert piped.err == ""

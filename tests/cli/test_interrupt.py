@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from environments import Result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-KILLED = ("train 3 SIGKILL", "validation 10 SIGKILL")
-"""Within an epoch; in the validation after a step with a checkpoint."""
+KILLED = "train 3 SIGKILL"
+"""Within an epoch."""
+
+KILLED_LATER = "validation 10 SIGKILL"
+"""In the validation after a step with a checkpoint."""
 
 INTERRUPTED = "within 7 SIGINT"
 
@@ -35,14 +39,16 @@ def flags(small) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def stopped(start, finish, run_in, flags, tmp_path_factory):
+def stopped(start, finish, fork, run_in, flags, tmp_path_factory):
     """Folder and result of stopped runs by step and signal, and of an uninterrupted run under "never"."""
-    folders = {stop: tmp_path_factory.mktemp(stop.replace(" ", "-")) for stop in (*KILLED, INTERRUPTED, "never")}
-    processes = {stop: start("fit", *flags, cwd=folders[stop], STOP_AT=stop) for stop in KILLED}
+    stops = (KILLED, KILLED_LATER, INTERRUPTED, "never")
+    folders = {stop: tmp_path_factory.mktemp(stop.replace(" ", "-")) for stop in stops}
     results = {
+        KILLED: finish(start("fit", *flags, cwd=folders[KILLED], STOP_AT=KILLED)),
+        KILLED_LATER: Result(fork(folders[KILLED_LATER], "fit", *flags, STOP_AT=KILLED_LATER), "", ""),
         INTERRUPTED: run_in(folders[INTERRUPTED], "fit", *flags, STOP_AT=INTERRUPTED),
         "never": run_in(folders["never"], "fit", *flags),
-    } | {stop: finish(process) for stop, process in processes.items()}
+    }
     return {stop: (folders[stop], result) for stop, result in results.items()}
 
 
@@ -66,7 +72,7 @@ def whole(stopped) -> Path:
     return folder / CHECKPOINTS
 
 
-@pytest.mark.parametrize("stop", KILLED)
+@pytest.mark.parametrize("stop", [KILLED, KILLED_LATER])
 def test_killed_run_resumes_to_the_same_state(resumable, whole, fit, load, assert_same_training_state, stop):
     assert resumable(stop).code == -9
     step = int(stop.split()[1])
@@ -134,12 +140,10 @@ def test_interrupt_between_steps_saves_the_state(
     assert_resumes_to_the_same_state(fit, whole, assert_same_training_state)
 
 
-def test_killed_run_with_workers_resumes_its_data(
-    start, finish, flags, whole, fit, assert_same_training_state, tmp_path
-):
+def test_killed_run_with_workers_resumes_its_data(fork, flags, whole, fit, assert_same_training_state, tmp_path):
     # The default schedule needs the number of steps, which starts the workers early.
     both = [*flags, "--data.num_workers=2", "--trainer.max_epochs=10"]
-    assert finish(start("fit", *both, cwd=tmp_path, STOP_AT="train 8 SIGKILL")).code == -9
+    assert fork(tmp_path, "fit", *both, STOP_AT="train 8 SIGKILL") == -9
     fit("--ckpt_path=last", ALLOW)
     assert_same_training_state(CHECKPOINTS / "last.ckpt", whole / "last.ckpt")
 

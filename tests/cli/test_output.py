@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -243,15 +242,16 @@ def test_output_is_chosen_by_flags(output, form, takes_folder, chosen, tmp_path)
     assert (found.form, found.file and str(found.file), folder) == chosen
 
 
-def test_note_is_left_out_of_merged_streams(evil_run, perceiver, monkeypatch):
+def test_note_is_left_out_of_merged_streams(evil_run, perceiver, tmp_path, monkeypatch):
     folder = evil_run.last.parents[4]
     argv = ["predict", "--ckpt_path=last", "--format=json", "a text"]
-    command = [sys.executable, "-m", "perceiver_cli", *argv]
-    done = subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=True
-    )
-    assert json.loads(done.stdout)[0]["input"] == "a text"
     monkeypatch.chdir(folder)
+    with (tmp_path / "merged.json").open("w+") as merged, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", merged)
+        patch.setattr(sys, "stderr", merged)
+        assert main(argv) == 0
+        merged.seek(0)
+        assert json.load(merged)[0]["input"] == "a text"
     result = perceiver(*argv)
     assert json.loads(result.out)[0]["input"] == "a text"
     assert "predicting with logs" in result.err

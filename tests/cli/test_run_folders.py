@@ -136,10 +136,9 @@ def test_hangup_stops_a_run_like_sigterm(perceiver, small, monkeypatch, ignored)
     assert (result.code, last["global_step"]) == ((0, 6) if ignored else (143, 4)), result.err
 
 
-def test_logs_are_flushed_with_each_checkpoint(start, finish, small, tmp_path):
+def test_logs_are_flushed_with_each_checkpoint(fork, small, tmp_path):
     flags = [*small, "--trainer.max_steps=9", "--trainer.callbacks=stopping.Stop", "--allow=stopping"]
-    process = start("fit", *flags, "--checkpoint.every_n_steps=3", cwd=tmp_path, STOP_AT="train 7 SIGKILL")
-    assert finish(process).code == -9
+    assert fork(tmp_path, "fit", *flags, "--checkpoint.every_n_steps=3", STOP_AT="train 7 SIGKILL") == -9
     events = EventAccumulator("logs/mlm/version_0").Reload()
     assert {event.step for event in events.Scalars("train_loss")} >= set(range(5))
     assert [event.step for event in events.Scalars("val_loss")] == [4]

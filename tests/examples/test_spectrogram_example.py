@@ -17,6 +17,14 @@ TUTORIAL = (ROOT / "docs" / "your-own-modality.md").read_text(encoding="utf-8")
 WORDS = ("--task=classification", "--model.encoder=spectrogram", "--data=spoken-digits")
 QUICK = ("--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--model.num_latents=4")
 
+PYTEST = """
+import sys
+import pytest
+
+sys.dont_write_bytecode = True
+print("exit code", int(pytest.main({options})))
+"""
+
 
 @pytest.fixture
 def environment(tmp_path: Path) -> FreshEnvironment:
@@ -26,9 +34,9 @@ def environment(tmp_path: Path) -> FreshEnvironment:
 
 
 def test_tests_of_the_package(environment, tmp_path):
-    options = ("-p", "no:cacheprovider", f"--basetemp={tmp_path / 'own'}", str(EXAMPLE / "tests"))
-    result = environment.python("-m", "pytest", "-q", *options, PYTHONDONTWRITEBYTECODE="1")
-    assert result.code == 0, result.out
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'own'}", str(EXAMPLE / "tests")]
+    result = environment.commands({}, code=PYTEST.format(options=options))["code"]
+    assert result.out.splitlines()[-1] == "exit code 0", result.out
 
 
 def test_checkpoint_without_the_package_reports_what_to_install(environment, tmp_path):
@@ -43,7 +51,7 @@ def test_checkpoint_without_the_package_reports_what_to_install(environment, tmp
     assert prediction["input"] == "tones/low_nobody_7.wav"
 
     environment.uninstall("perceiver-spectrogram")
-    result = environment.perceiver(*commands["predict"], cwd=tmp_path)
+    result = environment.commands({"predict": commands["predict"]}, cwd=tmp_path)["predict"]
     assert result.code == 2
     assert result.out == ""
     (line,) = result.err.splitlines()

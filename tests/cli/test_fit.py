@@ -100,6 +100,7 @@ def test_learning_rate_follows_the_schedule(events):
     assert all(math.isclose(rate, 0.01 * step / 100, rel_tol=1e-5, abs_tol=1e-12) for step, rate in rates.items())
 
 
+@pytest.mark.slow
 def test_saved_config_repeats_the_run(trained, fit, assert_same_training_state):
     again = fit(f"--config={trained.folder / 'config.yaml'}")
     assert again.name == "version_0"
@@ -218,6 +219,7 @@ def test_validate_reproduces_the_logged_loss(trained, perceiver, events):
     assert loss == pytest.approx(min(logged(events, "val_loss").values()), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_test_uses_the_test_data(trained, perceiver, texts, data):
     checkpoint = f"--ckpt_path={trained.best}"
     loss = metric(perceiver("test", checkpoint), "test_loss")

@@ -242,6 +242,7 @@ def test_output_is_chosen_by_flags(output, form, takes_folder, chosen, tmp_path)
     assert (found.form, found.file and str(found.file), folder) == chosen
 
 
+@pytest.mark.slow
 def test_note_is_left_out_of_merged_streams(evil_run, perceiver, tmp_path, monkeypatch):
     folder = evil_run.last.parents[4]
     argv = ["predict", "--ckpt_path=last", "--format=json", "a text"]

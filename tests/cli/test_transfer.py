@@ -132,6 +132,7 @@ def test_encoder_params_set_the_weights(fit, classify, from_mlm, trained, flags,
     assert_same_encoder(last(folder), trained.last)
 
 
+@pytest.mark.slow
 def test_frozen_encoder_does_not_change(fit, load, classify, from_mlm, trained, assert_same_encoder):
     steps = ["--trainer.max_steps=3", "--optimizer.lr=0.1"]
     still, free, frozen = (
@@ -156,6 +157,7 @@ def test_flags_override_the_pretrained_encoder(fit, load, classify, from_mlm, tr
     assert_same_encoder(last(folder), trained.last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["mlm", "token-classification", "regression", "classification"])
 def test_encoder_is_used_in_any_task(fit, load, classify, from_mlm, trained, task, tmp_path, assert_same_encoder):
     rows = [{"text": "gut gut", "words": ["so", "so"], "parts": ["x", "y"], "stars": n} for n in range(30)]
@@ -194,6 +196,7 @@ trainer:
 """
 
 
+@pytest.mark.slow
 def test_encoder_params_in_a_config_file(fit, load, trainer, trained, reviews, tmp_path, assert_same_encoder):
     (tmp_path / "c.yaml").write_text(CONFIG.format(params=trained.last, folder=reviews))
     folder = fit("--config=c.yaml", *trainer, "--model.encoder.dropout=0.25")
@@ -202,6 +205,7 @@ def test_encoder_params_in_a_config_file(fit, load, trainer, trained, reviews, t
     assert (encoder["freeze"], encoder["dropout"], encoder["num_input_channels"]) == (True, 0.25, 16)
 
 
+@pytest.mark.slow
 def test_null_disables_encoder_params(printed, trained, reviews, tmp_path):
     (tmp_path / "c.yaml").write_text(CONFIG.format(params=trained.last, folder=reviews))
     fresh = printed("--task=text-classification", f"--data.train_files={reviews / 'train.jsonl'}", "--data=text-files")
@@ -284,6 +288,7 @@ def test_image_options_are_taken_from_params(fit, load, perceiver, image_classif
 # Afterwards
 
 
+@pytest.mark.slow
 def test_source_of_params_may_be_deleted_after_training(
     fit, load, perceiver, classify, trained, tmp_path, assert_same_encoder, assert_same_training_state
 ):

@@ -36,12 +36,13 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "list what is installed": {
         "list-adapters": Command("list input and output adapters, with the packages that provide them", LISTING),
+        "list-architectures": Command("list architectures, with the packages that provide them", LISTING),
         "list-tasks": Command("list tasks", LISTING),
         "list-data": Command("list data modules", LISTING),
         "list-models": Command("list named models", LISTING),
         "list-formats": Command("list the formats that models are read from and written to", LISTING),
         "plugins": Command("list plugins, what they provide, and why one failed", "perceiver_cli.plugins:plugins"),
-        "describe": Command("show the options of an adapter, task, data module or model", LISTING),
+        "describe": Command("show the options of an adapter, architecture, task, data module or model", LISTING),
     },
     "write a plugin": {
         "new-plugin": Command(

@@ -158,12 +158,13 @@ def _runs(command: str) -> bool:
 
 def _registered(section: str, given: Sequence[str], value: str) -> list[str] | None:
     """Return the registered names of a section that fit the task; None if the section has no registered names."""
-    from perceiver_cli.values import KINDS
+    from perceiver_cli.values import ARCHITECTURE, KINDS
 
     section = re.sub(r"\.(class_path|name|adapter)$", "", section)
-    if section not in KINDS:
+    kinds: Any = {**KINDS, ARCHITECTURE: "architecture"}
+    if section not in kinds:
         return None
-    kind: Any = KINDS[section]
+    kind = kinds[section]
     named = [word.removeprefix("--task=") for word in given if word.startswith("--task=")]
     task = registry().find("task", named[-1]) if named else None
     return [
@@ -239,7 +240,7 @@ def _choosing(given: Sequence[str]) -> Iterator[str]:
     from perceiver_cli.command_line import read_command_line
     from perceiver_cli.layers import PARAMS
     from perceiver_cli.sources import find_source
-    from perceiver_cli.values import NAME_KEYS
+    from perceiver_cli.values import ARCHITECTURE, NAME_KEYS
 
     for flag in read_command_line(given).flags:
         value = flag.value or ""
@@ -247,7 +248,9 @@ def _choosing(given: Sequence[str]) -> Iterator[str]:
             source = find_source(value)  # "last" and "best" name another file after each run
             if Path(source).exists():  # other sources would need a request to the hub
                 yield f"--ckpt_path={source}"
-        elif flag.name in (*NAME_KEYS, "config") or (flag.name in PARAMS and Path(value).expanduser().is_file()):
+        elif flag.name in (*NAME_KEYS, ARCHITECTURE, "config") or (
+            flag.name in PARAMS and Path(value).expanduser().is_file()
+        ):
             yield f"--{flag.name}={value}"
 
 

@@ -10,6 +10,7 @@ from perceiver_cli.flags import Parser
 from perceiver_cli.layers import values_of_spec
 from perceiver_cli.run_config import Run
 from perceiver_cli.suggestions import suggest_name
+from perceiver_cli.unused_options import options_of_other_architectures
 from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of
 from perceiver_registry import Entry, PluginError, registry
 from perceiver_registry.registry import NOUNS
@@ -21,8 +22,8 @@ CLASSES = {"task": "module", "input": "config", "output": "config", "data": "mod
 def check_defaults(parser: Parser, run: Run) -> None:
     """Check that the defaults of the specs that a run uses are flags.
 
-    Defaults for another adapter, data module or optimizer than the chosen one are skipped. If the spec chooses none,
-    a default applies to any that has the field, such as a task's ``data.target``.
+    Defaults for another architecture, adapter, data module or optimizer than the chosen one are skipped. If the spec
+    chooses none, a default applies to any that has the field, such as a task's ``data.target``.
 
     Args:
         parser: the parser of the run's flags.
@@ -52,9 +53,9 @@ def check_keys(parser: Parser, run: Run, entry: Entry[Any], defaults: Values, no
     Raises:
         PluginError: if a default is not a flag.
     """
-    names = parser.names()
+    names, unused = parser.names(), options_of_other_architectures(run)
     for key in flatten(defaults, parser.leaves()):
-        if key not in names and _applies(key, entry, defaults, run, names):
+        if key not in names and key not in unused and _applies(key, entry, defaults, run, names):
             raise PluginError(
                 f"{NOUNS[entry.kind]} {entry.name!r} ({entry.plugin}): unknown key {key!r} in {noun} ("
                 f"{suggest_name(key, names, 'perceiver describe NAME lists the fields')})"

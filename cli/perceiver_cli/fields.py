@@ -25,9 +25,10 @@ def fields_of_model(config: Mapping[str, Any]) -> list[dict[str, str]]:
         config: values by dotted field; ``encoder`` and ``decoder`` name the adapters.
     """
     rows = []
-    for section, config_type in config_types(*(config[part] for part in PARTS)).items():
+    types = config_types(config["encoder"], config["decoder"], config.get("architecture"))
+    for section, config_type in types.items():
         prefix = section.partition(".")[2]
-        for row in fields_of(config_type, skip=PARTS):
+        for row in fields_of(config_type, skip=types["model"].unused_fields(prefix) if prefix else PARTS):
             name = f"{prefix}.{row['field']}".lstrip(".")
             rows.append(row | {"field": name, "default": repr(config[name]) if name in config else row["default"]})
     return rows

@@ -19,9 +19,9 @@ from perceiver_cli.fields import section_arguments
 from perceiver_cli.links import linked_fields
 from perceiver_cli.predict_config import CHOOSING_NAMES, TRAINER_OPTIONS
 from perceiver_cli.run_config import Run
-from perceiver_cli.values import KINDS, NAME_KEYS, Values, flatten, name_of
+from perceiver_cli.values import ARCHITECTURE, KINDS, NAME_KEYS, Values, architecture_of, flatten, name_of
 from perceiver_registry import UserError, registry
-from perceiver_registry.configs import config_types
+from perceiver_registry.configs import PARTS, config_types
 from perceiver_registry.errors import OWN_PACKAGES
 from perceiver_registry.optimization import find_lr_scheduler, find_optimizer, lr_scheduler_names, optimizer_names
 from perceiver_registry.option_types import choices
@@ -124,6 +124,7 @@ def build_parser(command: str, run: Run) -> Parser:
         )
     for section, key in NAME_KEYS.items():
         parser.add_argument(f"--{section}.{key}", type=str | None, help=_choices(section))
+    parser.add_argument(f"--{ARCHITECTURE}", type=str | None, help=f"known: {_known('architecture')}")
     if run.task is not None:
         _add_sections(parser, run)
     parser.add_class_arguments(Trainer, "trainer", instantiate=False)
@@ -177,8 +178,10 @@ def _add_sections(parser: Parser, run: Run) -> None:
     encoder, decoder = (name_of(run.values, f"model.{part}") for part in ("encoder", "decoder"))
     if encoder is None or decoder is None:
         raise UserError(f"--task={run.task.name}: no default adapters (give --model.encoder and --model.decoder)")
-    for section, config_type in config_types(encoder, decoder).items():
-        _add(parser, config_type, section, skip={"encoder", "decoder"})
+    types = config_types(encoder, decoder, architecture_of(run.values))
+    for section, config_type in types.items():
+        part = section.partition(".")[2]
+        _add(parser, config_type, section, skip=types["model"].unused_fields(part) if part else PARTS)
     # Without a value, linked fields are taken from the data.
     parser.set_defaults({f"{section}.{field}": None for section, field, _ in linked_fields(run.values)})
     _add(parser, data_class(name_of(run.values, "data") or run.task.spec.data, run.task.name, run.layers), "data")
@@ -216,8 +219,11 @@ def _add(parser: Parser, target: Callable[..., Any], section: str | None, skip: 
 def _choices(section: str) -> str:
     if section not in KINDS:
         return f"short: --{section}=NAME, a class of torch or timm; none: disable"
-    names = ", ".join(entry.name for entry in registry().entries(KINDS[section]))  # type: ignore[call-overload]
-    return f"short: --{section}=NAME; known: {names}"
+    return f"short: --{section}=NAME; known: {_known(KINDS[section])}"
+
+
+def _known(kind: str) -> str:
+    return ", ".join(entry.name for entry in registry().entries(kind))  # type: ignore[call-overload]
 
 
 def choices_of(parser: Parser, run: Run) -> dict[str, list[str]]:

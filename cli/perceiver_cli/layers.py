@@ -7,8 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from perceiver_cli.command_line import CommandLine
-from perceiver_cli.values import KINDS, NAME_KEYS, NONE, Values, flatten, merge, name_of, nest
-from perceiver_registry import AmbiguousNameError, Entry, Plugin, registry
+from perceiver_cli.values import (
+    ARCHITECTURE,
+    KINDS,
+    NAME_KEYS,
+    NONE,
+    Values,
+    architecture_of,
+    flatten,
+    merge,
+    name_of,
+    nest,
+)
+from perceiver_registry import AmbiguousNameError, Entry, Plugin, UserError, registry
+from perceiver_registry.option_types import spell
 
 PARAMS = ("model.params", "model.encoder.params")
 """Options with pretrained weights, which also set the architecture of the model or the encoder."""
@@ -75,8 +87,8 @@ def _has(values: Mapping[str, Any], name: str) -> bool:
 
 
 def layer_of_names(line: CommandLine) -> ConfigLayer:
-    """Return the layer of names and pretrained weights on a command line."""
-    given = {name: text for name in (*NAME_KEYS, *PARAMS) if (text := line.text(name)) is not None}
+    """Return the layer of names, the architecture and pretrained weights on a command line."""
+    given = {name: text for name in (*NAME_KEYS, ARCHITECTURE, *PARAMS) if (text := line.text(name)) is not None}
     values = nest({name: None if text in NONE else text for name, text in given.items()})
     use_registered_names(values)
     return ConfigLayer("", values)
@@ -99,6 +111,7 @@ def use_registered_names(values: Values, home: Plugin | None = None) -> None:
         home: plugin whose spec has the values; names in a spec may be unknown until they are used.
 
     Raises:
+        UserError: if the architecture is not a string.
         UnknownNameError: if a name is not registered. Data modules may also be import paths.
         AmbiguousNameError: if several distributions register a name.
     """
@@ -111,6 +124,12 @@ def use_registered_names(values: Values, home: Plugin | None = None) -> None:
         for key in section.split("."):
             node = node[key]
         node[NAME_KEYS[section]] = registry().short_name(entry)
+    architecture = architecture_of(values)
+    if not isinstance(architecture, str | None):
+        raise UserError(f"{ARCHITECTURE}: must be a name, got {spell(architecture)}")
+    entry = _find("architecture", architecture, home) if architecture is not None else None
+    if entry is not None:
+        values["model"]["architecture"] = registry().short_name(entry)
 
 
 def _find(kind: str, name: str, home: Plugin | None) -> Entry[Any] | None:

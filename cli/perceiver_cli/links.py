@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from perceiver_cli.notes import note
-from perceiver_cli.values import KINDS, Values, name_of
+from perceiver_cli.values import KINDS, Values, architecture_of, name_of
 from perceiver_registry import UserError, registry
 from perceiver_registry.configs import config_types
 from perceiver_registry.specs import ANY_TASK
@@ -43,7 +43,8 @@ def fill_in_links(values: Values, datamodule: Any) -> None:
     data = name_of(values, "data") or type(datamodule).__name__
     entry = registry().find("data", data)
     serves_any = entry is not None and ANY_TASK in entry.spec.tasks
-    types = config_types(*(name_of(values, f"model.{part}") or "" for part in ("encoder", "decoder")))
+    encoder, decoder = (name_of(values, f"model.{part}") or "" for part in ("encoder", "decoder"))
+    types = config_types(encoder, decoder, architecture_of(values))
     for section, field, attribute in linked_fields(values):
         options = values["model"][section.removeprefix("model.")]
         if options.get(field) is not None:

@@ -1,4 +1,4 @@
-"""``list-adapters``, ``list-tasks``, ``list-data``, ``list-models``, ``list-formats`` and ``describe``."""
+"""``describe`` and the commands ``list-adapters``, ``list-architectures``, ``list-tasks`` and so on."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from perceiver_registry.specs import ANY_TASK
 
 KINDS = {
     "list-adapters": ("input", "output"),
+    "list-architectures": ("architecture",),
     "list-tasks": ("task",),
     "list-data": ("data",),
     "list-models": ("model",),
@@ -28,7 +29,7 @@ KINDS = {
 }
 """Kinds of specs that a command lists."""
 
-LISTS = "perceiver list-adapters, list-tasks, list-data, list-models and list-formats list the names"
+LISTS = f"perceiver {', '.join(command for command in KINDS if command != 'describe')} list the names"
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,7 +72,9 @@ def listing(command: str, argv: Sequence[str]) -> None:
     kinds = KINDS[command]
     parser = create_parser(command)
     if command == "describe":
-        parser.add_argument("name", help="name of an adapter, task, data module, model or format, or name of its class")
+        parser.add_argument(
+            "name", help="name of an adapter, architecture, task, data module, model or format, or name of its class"
+        )
     else:
         parser.add_argument("pattern", nargs="?", default="*", help="only names that match a pattern, such as 'text*'")
     if len(kinds) > 1:
@@ -158,6 +161,7 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
     """Return the fields of a spec besides its name and summary."""
     shown = (
         "adapter",
+        "model",
         "config",
         "module",
         "modules",
@@ -171,6 +175,7 @@ def _details(entry: Entry[Any]) -> Mapping[str, Any]:
         "reader",
         "size_rule",
         "predictor",
+        "architecture",
         "format",
         "num_parameters",
         "task",
@@ -200,7 +205,7 @@ def _plain(value: Any) -> Any:
 
 def _fields(entry: Entry[Any]) -> list[dict[str, Any]]:
     """Return the options of an entry's class, with types, defaults and documentation."""
-    from perceiver_cli.fields import fields_of, fields_of_model, section_arguments
+    from perceiver_cli.fields import PARTS, fields_of, fields_of_model, section_arguments
 
     if entry.kind in ("format", "migration"):
         return []
@@ -210,7 +215,7 @@ def _fields(entry: Entry[Any]) -> list[dict[str, Any]]:
         return fields_of(entry.resolve("module"), skip=section_arguments())
     if entry.kind == "data":
         return _fields_of_data(entry)
-    return fields_of(entry.resolve("config"))
+    return fields_of(entry.resolve("config"), skip=PARTS if entry.kind == "architecture" else ())
 
 
 def _fields_of_data(entry: Entry[DataSpec]) -> list[dict[str, Any]]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from perceiver_cli.foreign_paths import without_foreign_paths
 from perceiver_cli.layers import ConfigLayer, merge_layers, values_of_spec
-from perceiver_cli.values import NAME_KEYS, Replacement, Values, merge, name_of, nest
+from perceiver_cli.values import ARCHITECTURE, NAME_KEYS, Replacement, Values, merge, name_of, nest
 from perceiver_registry import Entry, ModelDescription, ModelSpec, TaskSpec, UserError, registry
 from perceiver_registry.formats import Source, open_source
 from perceiver_registry.registry import NOUNS
+from perceiver_registry.specs import DEFAULT_ARCHITECTURE
 
 WEIGHTS_SUFFIX = ".safetensors"
 """Suffix of files that may contain weights without a description of their model."""
@@ -34,6 +35,7 @@ def default_layers(task: Entry[TaskSpec], above: Sequence[ConfigLayer]) -> list[
     task_values = values_of_spec(task, {"data": task.spec.data})
     data_name = next(filter(None, (name_of(values, "data") for values in (user, model_values, task_values))))
     named = nest({"task": registry().short_name(task), "data": data_name})
+    named |= values_of_spec(task, {ARCHITECTURE: task.spec.architecture})
     layers = [_layer_of(task, merge(named, values_of_spec(task, task.spec.defaults)))]
     data = registry().find("data", data_name)
     if data is not None:
@@ -46,7 +48,8 @@ def default_layers(task: Entry[TaskSpec], above: Sequence[ConfigLayer]) -> list[
 def _layers_of_named_model(model: Entry[ModelSpec], defaults: Values) -> Iterator[ConfigLayer]:
     defaults.get("data", {}).pop(NAME_KEYS["data"], None)
     yield _layer_of(model, defaults)
-    config = values_of_spec(model, {f"model.{field}": value for field, value in model.spec.config.items()})["model"]
+    fields = {"architecture": DEFAULT_ARCHITECTURE, **model.spec.config}
+    config = values_of_spec(model, {f"model.{field}": value for field, value in fields.items()})["model"]
     yield _layer_of(model, {"model": Replacement({"name": registry().short_name(model), **config})})
 
 
@@ -60,7 +63,7 @@ def _layers_of_params(user: Values, is_named: bool) -> Iterator[ConfigLayer]:
                 yield _layer_of(entry, values_of_spec(entry, entry.spec.defaults))
         description = description_of(params)
         if description is not None:
-            config = Replacement({**description.model, "params": params})
+            config = Replacement({**_model_of(description), "params": params})
             yield ConfigLayer(params, {"data": _data_of_params(description, params)})
             yield ConfigLayer(params, {"model": config})
     if encoder_params:
@@ -73,7 +76,7 @@ def _layers_of_encoder(params: str) -> Iterator[ConfigLayer]:
     if description is None:
         return
     config = description.model
-    latents = {key: config[key] for key in ("num_latents", "num_latent_channels")}
+    latents = {key: config[key] for key in ("num_latents", "num_latent_channels") if key in config}
     encoder = Replacement(config["encoder"] | {"params": params, "freeze": False})
     yield ConfigLayer(params, {"model": {"encoder": encoder, **latents}})
     yield ConfigLayer(params, {"data": _data_of_params(description, params)})
@@ -95,7 +98,12 @@ def checkpoint_layer(command: str, source: Source) -> ConfigLayer:
         run = {key: run[key] for key in ("data",) if key in run}
     elif "trainer" in run:
         run["trainer"] = without_foreign_paths(run["trainer"], source.checkpoint.path)
-    return ConfigLayer(source.path, merge(run, task | {"model": Replacement(description.model)}))
+    return ConfigLayer(source.path, merge(run, task | {"model": Replacement(_model_of(description))}))
+
+
+def _model_of(description: ModelDescription) -> Values:
+    """Return the model's values with the name of its architecture, which that of the task must not replace."""
+    return {**description.model, "architecture": description.architecture}
 
 
 def without_other_files(layer: ConfigLayer, kept: str) -> ConfigLayer:

@@ -19,7 +19,7 @@ from perceiver_cli.layers import PARAMS, ConfigLayer, layer_of_names, layer_with
 from perceiver_cli.model_layers import checkpoint_layer, default_layers, task_of_model, without_other_files
 from perceiver_cli.sources import find_source
 from perceiver_cli.suggestions import suggest_argument
-from perceiver_cli.values import NAME_KEYS, Values, merge, name_of
+from perceiver_cli.values import ARCHITECTURE, NAME_KEYS, Values, merge, name_of
 from perceiver_registry import Entry, ModelDescription, TaskSpec, UserError, registry
 from perceiver_registry.checkpoint import Checkpoint
 from perceiver_registry.formats import Source, open_source
@@ -30,7 +30,7 @@ EVALUATED_FILES = {"validate": "val_files", "test": "test_files"}
 SOURCE_USE = {"fit": "resuming from", "validate": "validating", "test": "testing"}
 """Verb phrase for what a command does with a model found by name."""
 
-READ_FIRST = ("config", "ckpt_path", "print_config", "help", TRAINER, *NAME_KEYS, *PARAMS)
+READ_FIRST = ("config", "ckpt_path", "print_config", "help", TRAINER, *NAME_KEYS, ARCHITECTURE, *PARAMS)
 """Flags that decide which other flags exist, and are read before them."""
 
 

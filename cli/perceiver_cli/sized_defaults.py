@@ -15,8 +15,8 @@ from perceiver_cli.layers import ConfigLayer, values_of_spec
 from perceiver_cli.limits import replaced_limits
 from perceiver_cli.run_config import Run
 from perceiver_cli.validation import validate
-from perceiver_cli.values import Values, flatten, name_of
-from perceiver_registry import PluginError, UserError, registry
+from perceiver_cli.values import Values, architecture_of, flatten, name_of
+from perceiver_registry import ArchitectureSpec, Entry, PluginError, TaskSpec, UserError, registry
 from perceiver_registry.registry import NOUNS
 from perceiver_registry.sizing import apply_size_rule
 
@@ -41,6 +41,8 @@ def apply_sized_defaults(parser: Parser, run: Run, values: Values, datamodule: A
         PluginError: if the rule fails, or if an option does not exist or has a wrong type.
     """
     assert run.task is not None
+    if registry().get("architecture", architecture_of(values) or "") != _default_architecture(run.task):
+        return run, ""  # rules choose sizes for the task's default architecture
     adapter = registry().get("input", name_of(values, "model.encoder") or "")
     found = apply_size_rule(adapter, datamodule, run.task.name, flatten(values, parser.leaves()))
     if found is None:
@@ -60,6 +62,10 @@ def apply_sized_defaults(parser: Parser, run: Run, values: Values, datamodule: A
     for name, value in applied.items():
         _set(values, name, value)
     return sized, _line(found.facts, applied) if applied else ""
+
+
+def _default_architecture(task: Entry[TaskSpec]) -> Entry[ArchitectureSpec]:
+    return registry().get("architecture", task.spec.architecture, task.plugin)
 
 
 def _with_layer(run: Run, layer: ConfigLayer) -> Run:

@@ -37,6 +37,7 @@ COMMANDS = {
     "models": "list-models",
     "data": "list-data",
     "adapters": "list-adapters",
+    "architectures": "list-architectures",
     "formats": "list-formats",
 }
 """Subcommands by the names that other tools use."""
@@ -44,7 +45,14 @@ COMMANDS = {
 COMMON_FLAGS = ("--allow", "--debug", "--plugin", "--plugins")
 """Flags of all subcommands."""
 
-CHOICES = {"task": "task", "data": "data", "model": "model", "input": "model.encoder", "output": "model.decoder"}
+CHOICES = {
+    "task": "task",
+    "data": "data",
+    "model": "model",
+    "input": "model.encoder",
+    "output": "model.decoder",
+    "architecture": "model.architecture",
+}
 """Flags that select a registered object, by its kind."""
 
 MAX_SUGGESTIONS = 3

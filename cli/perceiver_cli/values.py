@@ -22,6 +22,12 @@ NAME_KEYS = {
 KINDS = {"task": "task", "model": "model", "model.encoder": "input", "model.decoder": "output", "data": "data"}
 """Kind of registered object, by the section that selects it."""
 
+ARCHITECTURE = "model.architecture"
+"""Option that names the architecture, which decides which options the sections of the model have."""
+
+OF_ANY_ARCHITECTURE = ("architecture", "name", "encoder", "decoder", "params")
+"""Keys of the section ``model`` that every architecture has."""
+
 NONE = ("none", "null")
 """Values of flags that mean null."""
 
@@ -32,6 +38,8 @@ class Replacement(dict[str, Any]):
 
 def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "") -> Values:
     """Merge two nested values; a section with another name in ``upper`` discards the options in ``lower``.
+
+    Another architecture in ``upper`` discards the options of the model that only some architectures have.
 
     Args:
         lower: nested values.
@@ -46,6 +54,8 @@ def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "")
         if name is None or lower.get(name_key) not in (None, name):
             return copy.deepcopy(dict(upper))
     merged = copy.deepcopy(dict(lower))
+    if section == "model" and _names_another_architecture(lower, upper):
+        merged = {key: value for key, value in merged.items() if key in OF_ANY_ARCHITECTURE}
     for key, value in upper.items():
         if isinstance(value, Mapping):
             below = merged.get(key)
@@ -53,6 +63,11 @@ def merge(lower: Mapping[str, Any], upper: Mapping[str, Any], section: str = "")
         else:
             merged[key] = copy.deepcopy(value)
     return merged
+
+
+def _names_another_architecture(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> bool:
+    names = [values.get("architecture") for values in (lower, upper)]
+    return None not in names and names[0] != names[1]
 
 
 def nest(flat: Mapping[str, Any]) -> Values:
@@ -93,6 +108,11 @@ def name_of(values: Mapping[str, Any], section: str) -> str | None:
     for key in section.split("."):
         values = values.get(key) or {}
     return values.get(NAME_KEYS[section])
+
+
+def architecture_of(values: Mapping[str, Any]) -> str | None:
+    """Return the name of the architecture in nested values, or None."""
+    return (values.get("model") or {}).get("architecture")
 
 
 def normalise(values: Mapping[str, Any], section: str = "") -> Values:

@@ -124,7 +124,9 @@ def plugin_files(tmp_path) -> str:
 
 
 def test_bash_completes_commands_and_names(bash):
-    assert bash("perceiver li") == ["list-adapters", "list-data", "list-formats", "list-models", "list-tasks"]
+    assert bash("perceiver li") == [
+        *("list-adapters", "list-architectures", "list-data", "list-formats", "list-models", "list-tasks")
+    ]
     assert set(SUMMARIES) <= set(bash("perceiver "))
     assert bash("perceiver describe text-f") == ["text-files"]
     assert bash("perceiver completion b") == ["bash"]

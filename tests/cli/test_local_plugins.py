@@ -227,7 +227,7 @@ def test_classes_are_unpickled_in_spawned_processes(fresh):
         ("raising.py", "cannot be imported: ValueError: no luck"),
         ("leaving.py", "cannot be imported: SystemExit"),
         ("empty.py", "it registers nothing: no function in it is marked with @hookimpl"),
-        ("newer.py", "it was written for interface 9.0, but this is 2.0: upgrade perceiver-zoo"),
+        ("newer.py", "it was written for interface 9.0, but this is 2.1: upgrade perceiver-zoo"),
     ],
 )
 def test_failing_file_is_an_error(fresh, capsys, file, reason):

@@ -10,7 +10,17 @@ from importlib.metadata import version
 
 import pytest
 
-LIGHT = ["--help", "--version", "list-adapters", "list-tasks", "list-data", "list-models", "list-formats", "plugins"]
+LIGHT = [
+    "--help",
+    "--version",
+    "list-adapters",
+    "list-architectures",
+    "list-tasks",
+    "list-data",
+    "list-models",
+    "list-formats",
+    "plugins",
+]
 
 IMPORTS = """
 import json, sys
@@ -93,7 +103,7 @@ def test_listings_are_filtered(perceiver):
         (["describe"], "the following arguments are required: name"),
         (["describe", "language-percever"], "did you mean 'language-perceiver'"),
         (["describe", "text", "--kind=model"], "describe: unknown name 'text' ("),
-        (["describe", "qqqqqqqq"], "describe: unknown name 'qqqqqqqq' (perceiver list-adapters, list-tasks, "),
+        (["describe", "qqqqqqqq"], "describe: unknown name 'qqqqqqqq' (perceiver list-adapters, list-arch"),
         (["list-format"], "did you mean 'list-formats'"),
         (["list-adapter"], "did you mean 'list-adapters'"),
         (["fti"], "did you mean 'fit'?"),

@@ -36,9 +36,11 @@ from perceiver_core.kernels.onednn import Linear, linear
 from perceiver_core.kernels.sdpa import attend
 from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
 from perceiver_core.model import Model
+from perceiver_core.perceiver_ar import PerceiverAR, PerceiverARConfig
 from perceiver_core.perceiver_io import Attentions, PerceiverDecoder, PerceiverEncoder, PerceiverIO
 from perceiver_core.position_layout import PositionLayout
 from perceiver_core.rotary import Rotary
+from perceiver_core.sequence_cache import KeyValueCache, SequenceCache
 
 __all__ = [
     "ActivationPolicy",
@@ -52,11 +54,14 @@ __all__ = [
     "FourierPositions",
     "InputAdapter",
     "InputQueryProvider",
+    "KeyValueCache",
     "Linear",
     "Model",
     "ModelConfig",
     "MultiHeadAttention",
     "OutputAdapter",
+    "PerceiverAR",
+    "PerceiverARConfig",
     "PerceiverConfig",
     "PerceiverDecoder",
     "PerceiverEncoder",
@@ -65,6 +70,7 @@ __all__ = [
     "QueryProvider",
     "Rotary",
     "SelfAttentionLayer",
+    "SequenceCache",
     "TrainableQueryProvider",
     "attend",
     "fourier_features",

@@ -121,6 +121,7 @@ def generate_pages() -> dict[str, str]:
         "tasks": ("Tasks", "list-tasks", "task", lambda fact: "--task."),
         "inputs": ("Input adapters", "list-adapters", "input", lambda fact: "--model.encoder."),
         "outputs": ("Output adapters", "list-adapters", "output", lambda fact: "--model.decoder."),
+        "architectures": ("Architectures", "list-architectures", "architecture", lambda fact: "--model."),
         "data": ("Data modules", "list-data", "data", lambda fact: "--data."),
         "models": ("Models", "list-models", "model", lambda fact: "--model."),
         "formats": ("Formats", "list-formats", "format", lambda fact: ""),

@@ -9,7 +9,7 @@ from perceiver_cli.data_modules import data_class
 from perceiver_cli.layers import PARAMS, ConfigLayer, merge_layers
 from perceiver_cli.run_config import Run
 from perceiver_cli.values import ARCHITECTURE, architecture_of, flatten, name_of
-from perceiver_registry import UserError
+from perceiver_registry import UserError, registry
 from perceiver_registry.configs import unused_options as unused_options_of
 
 
@@ -28,8 +28,18 @@ def unused_options(run: Run) -> Mapping[str, Any]:
 
 
 def options_of_other_architectures(run: Run) -> Collection[str]:
-    """Return the dotted names of the model's options that the run's architecture does not have."""
-    return unused_options_of(architecture_of(run.values)) if run.task is not None else ()
+    """Return the dotted names of options that the run's architecture does not have.
+
+    They are those of Perceiver IO, and of the default architectures of the task and the named model.
+    """
+    if run.task is None:
+        return ()
+    others = [registry().get("architecture", run.task.spec.architecture, run.task.plugin)]
+    named = name_of(run.values, "model")
+    model = registry().find("model", named) if named else None
+    if model is not None and "architecture" in model.spec.config:
+        others.append(registry().get("architecture", model.spec.config["architecture"], model.plugin))
+    return unused_options_of(architecture_of(run.values), [entry.full_name for entry in others])
 
 
 def refuse_unused_flags(run: Run, unused: Container[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -56,20 +56,21 @@ def model_config_type(architecture: str | None = None) -> type[ModelConfig[Any, 
     return config_type
 
 
-def unused_options(architecture: str | None) -> frozenset[str]:
-    """Return the dotted names of the default architecture's options that another architecture does not have.
+def unused_options(architecture: str | None, others: Iterable[str] = ()) -> frozenset[str]:
+    """Return the dotted names of other architectures' options that an architecture does not have.
 
     Args:
-        architecture: name of the other architecture. None: the default architecture.
+        architecture: name of the architecture. None: the default architecture.
+        others: names of other architectures, besides the default one.
 
     Raises:
-        UnknownNameError: if it does not exist.
+        UnknownNameError: if one does not exist.
     """
-    default, config_type = model_config_type(), model_config_type(architecture)
+    config_type = model_config_type(architecture)
     known = {field.name for field in fields(config_type)}
-    of_model = (f"model.{field.name}" for field in fields(default) if field.name not in known)
+    named = {field.name for other in (DEFAULT_ARCHITECTURE, *others) for field in fields(model_config_type(other))}
     of_parts = (f"model.{part}.{name}" for part in PARTS for name in config_type.unused_fields(part))
-    return frozenset((*of_model, *of_parts))
+    return frozenset((*(f"model.{name}" for name in named - known), *of_parts))
 
 
 def model_fields() -> tuple[str, ...]:

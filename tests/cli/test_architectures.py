@@ -65,10 +65,16 @@ def test_architecture_decides_which_options_exist(model_of):
 
 def test_task_with_another_default_architecture(model_of, perceiver):
     task = (PLUGIN, "--task=pooled-classification", "--trainer.accelerator=cpu")
-    assert model_of(*task)["architecture"] == "pooling"
-    assert model_of(*task, "--model.architecture=perceiver-io")["num_latents"] > 0
+    model = model_of(*task)
+    assert (model["architecture"], model["num_hidden_channels"]) == ("pooling", 12)
     error = perceiver("fit", *task, "--model.num_latents=3").error
     assert error == "--model.num_latents: has no effect with --model.architecture=pooling (leave it out)"
+
+    other = model_of(*task, "--model.architecture=perceiver-io")
+    assert other["num_latents"] > 0
+    assert "num_hidden_channels" not in other
+    error = perceiver("fit", *task, "--model.architecture=perceiver-io", "--model.num_hidden_channels=3").error
+    assert error == "--model.num_hidden_channels: has no effect with --model.architecture=perceiver-io (leave it out)"
 
 
 @pytest.mark.parametrize(

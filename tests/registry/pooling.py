@@ -34,7 +34,11 @@ def perceiver_tasks():
             module="perceiver_plugins.classification.lightning:LitClassifier",
             summary="classification with this architecture by default",
             data="random",
-            defaults={"model.encoder": "image-pixels", "model.decoder": "classification"},
+            defaults={
+                "model.encoder": "image-pixels",
+                "model.decoder": "classification",
+                "model.num_hidden_channels": 12,
+            },
             architecture="pooling",
         )
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from perceiver_cli.checkpoints import LastCheckpoint
 from perceiver_cli.data_modules import data_class
 from perceiver_cli.defaults import check_defaults
 from perceiver_cli.errors import INTERRUPTED, TERMINATED, InterruptedRunError
+from perceiver_cli.flag_names import named_flags
 from perceiver_cli.flags import Parser, build_parser, print_help
 from perceiver_cli.library_errors import missing_package
 from perceiver_cli.library_warnings import as_note
@@ -78,7 +78,7 @@ def run(command: str, argv: Sequence[str]) -> None:
             return
         parts = _create_parts(command, parser, chosen, values)
     if parts is not None:
-        with _named_flags(values):
+        with named_flags(values):
             fit(parts) if command == "fit" else evaluate(command, parts)
 
 
@@ -104,7 +104,7 @@ class RunParts(NamedTuple):
 
 def _create_parts(command: str, parser: Parser, chosen: Run, values: Values) -> RunParts | None:
     """Create the objects of a run; with ``--print_config`` print its values instead."""
-    with _named_flags(values), _wrong_use():
+    with named_flags(values), _wrong_use():
         seed_everything(values["seed_everything"], workers=True, verbose=False)
         datamodule = _create_data(command, chosen, values)
         fill_in_links(values, datamodule)
@@ -266,19 +266,6 @@ def _wrong_use() -> Iterator[None]:
         surface_own_fault(error)
         line = " ".join(str(error).split())
         raise UserError(missing_package(line) or line) from error
-
-
-@contextlib.contextmanager
-def _named_flags(values: Values) -> Iterator[None]:
-    """Add section and dashes to the option that an error's message begins with: "--data.train_files: ..."."""
-    try:
-        yield
-    except UserError as error:
-        option = re.match(r"\w+(?=: |=)", str(error))
-        section = next((each for each in ("data", "task") if option and option[0] in values[each]), None)
-        if section is None:
-            raise
-        raise type(error)(f"--{section}.{error}") from error
 
 
 def _resume_flags() -> str:

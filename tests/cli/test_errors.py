@@ -156,9 +156,9 @@ def test_wrong_config_file_is_reported(error, tmp_path, content, message):
         (
             "rows.csv",
             b"title,body\na,b\n",
-            "rows.csv: no column 'text'; text_column must be one of: title, body",
+            "rows.csv: no column 'text'; --data.text_column must be one of: title, body",
         ),
-        ("rows.jsonl", b'{"body": "a"}\n', "no column 'text'; text_column must be one of: body"),
+        ("rows.jsonl", b'{"body": "a"}\n', "no column 'text'; --data.text_column must be one of: body"),
         ("rows.parquet", b"no parquet at all", "rows.parquet: not a Parquet file"),
     ],
 )

@@ -122,13 +122,16 @@ def test_columns_and_labels_of_other_names_and_types(fit, load, classify, tmp_pa
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data.label_column=stars"], "train.jsonl, line 1: no column 'stars'; label_column must be one of: text"),
-        (["--data.text_column=body"], "no column 'body'; text_column must be one of: text, label"),
+        (
+            ["--data.label_column=stars"],
+            "line 1: no column 'stars'; --data.label_column must be one of: text",
+        ),
+        (["--data.text_column=body"], "no column 'body'; --data.text_column must be one of: text, label"),
         (["--data.label_column=text"], "label_column=text: is the column of the text"),
-        (['--data.label_names=["gut", "mittel"]'], "the label 'schlecht' is not in label_names"),
+        (['--data.label_names=["gut", "mittel"]'], "the label 'schlecht' is not in --data.label_names"),
         (["--data.val_files=other.jsonl"], "other.jsonl, line 2: the label 'mittel' in the column 'label'"),
         (["--data.val_files=texts.txt"], "texts.txt: not a table (columns are read from .jsonl, .json, .csv"),
-        (["--data.test_files=train.jsonl"], "test_files: train.jsonl is in train_files as well"),
+        (["--data.test_files=train.jsonl"], "test_files: train.jsonl is in --data.train_files as well"),
         (
             ["--model.decoder.num_classes=3"],
             "--model.decoder.num_classes=3: does not fit the data, which has num_classes=2 (leave it out",
@@ -211,7 +214,7 @@ def test_accuracy_equals_that_of_the_predictions(text_classifier, perceiver, rev
 def test_test_needs_test_files(fit, perceiver, classify, reviews):
     folder = fit(*classify, f"--data.train_files={reviews / 'train.jsonl'}", "--trainer.max_steps=1")
     line = perceiver("test", f"--ckpt_path={last(folder)}").error
-    assert line == "no test data (name files with test_files)"
+    assert line == "no test data (name files with --data.test_files)"
     tested = perceiver("test", f"--ckpt_path={last(folder)}", f"--data.test_files={reviews / 'test.jsonl'}")
     assert 0 <= metric(tested, "test_accuracy") <= 1
 

@@ -54,7 +54,7 @@ def reports(module: Any, *stages: str) -> list[str]:
 def test_cut_texts_are_counted_in_one_line(module: Any) -> None:
     texts = [" ".join(["word"] * length) for length in (3, 4, 5, 11, 7)]
     data = module(texts, texts[:2], texts[1:3], max_seq_len=6, add_special_tokens=True)
-    line = "--data.max_seq_len=6: 3 of 5 texts (60%) of train have up to 13 tokens; only their beginning is read"
+    line = "max_seq_len=6: 3 of 5 texts (60%) of train have up to 13 tokens; only their beginning is read"
     assert reports(data, "fit", "fit") == [f"{line} (raise it to read more)"]
     (line,) = reports(data, "test")
     assert "1 of 2 texts (50%) of test have up to 7 tokens;" in line

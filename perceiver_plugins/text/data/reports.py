@@ -38,7 +38,7 @@ def describe_cut_texts(datasets: Mapping[str, LabelledDocuments]) -> str:
     part = "end" if last.truncation_side == "left" else "beginning"
     if any(dataset.shift for dataset in datasets.values()):
         part = f"random part in training and their {part} in evaluation"
-    return f"--data.max_seq_len={last.max_seq_len}: {', '.join(cut)}; only their {part} is read (raise it to read more)"
+    return f"max_seq_len={last.max_seq_len}: {', '.join(cut)}; only their {part} is read (raise it to read more)"
 
 
 def describe_unknown_texts(datasets: Mapping[str, LabelledDocuments], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -126,7 +126,12 @@ def task_of_model(name: str | None) -> str | None:
 
 
 def _layer_of(entry: Entry[Any], values: Values) -> ConfigLayer:
-    return ConfigLayer(f"{NOUNS[entry.kind]} {entry.name!r}", values)
+    return ConfigLayer(source_of_entry(entry), values)
+
+
+def source_of_entry(entry: Entry[Any]) -> str:
+    """Return the source of a layer with the defaults of a registered part: "data module 'text-files'"."""
+    return f"{NOUNS[entry.kind]} {entry.name!r}"
 
 
 def _data_of_params(description: ModelDescription, params: str) -> Values:

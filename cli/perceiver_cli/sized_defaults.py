@@ -11,8 +11,9 @@ from typing import Any
 
 from perceiver_cli.defaults import check_keys
 from perceiver_cli.flags import Parser
-from perceiver_cli.layers import ConfigLayer, values_of_spec
+from perceiver_cli.layers import ConfigLayer, layer_with, values_of_spec
 from perceiver_cli.limits import replaced_limits
+from perceiver_cli.model_layers import source_of_entry
 from perceiver_cli.run_config import Run
 from perceiver_cli.validation import validate
 from perceiver_cli.values import Values, architecture_of, flatten, name_of
@@ -33,8 +34,8 @@ def apply_sized_defaults(parser: Parser, run: Run, values: Values, datamodule: A
         datamodule: the data module.
 
     Returns:
-        The run with the additional layer, and a line with the size of the data and the options that were set; "" if
-        none was.
+        The run with the additional layer, and a line with the size of the data and the options that were set, by the
+        rule and by the data module for the task; "" if the rule set none.
 
     Raises:
         UserError: if the data cannot be read.
@@ -61,7 +62,21 @@ def apply_sized_defaults(parser: Parser, run: Run, values: Values, datamodule: A
     applied = {name: _get(validated, name) for name in found.defaults if name in options}
     for name, value in applied.items():
         _set(values, name, value)
-    return sized, _line(found.facts, applied) if applied else ""
+    return sized, _line(found.facts, applied, _data_defaults(run, values)) if applied else ""
+
+
+def _data_defaults(run: Run, values: Values) -> Values:
+    """Return the defaults of the data module for the task that nothing else has set, by dotted name."""
+    assert run.task is not None
+    data = registry().find("data", name_of(values, "data") or "")
+    if data is None:
+        return {}
+    source = source_of_entry(data)
+    return {
+        name: _get(values, name)
+        for name in data.spec.task_defaults.get(run.task.name, {})
+        if not run.has_flag(name) and layer_with(run.layers, name).source == source
+    }
 
 
 def _default_architecture(task: Entry[TaskSpec]) -> Entry[ArchitectureSpec]:
@@ -89,9 +104,10 @@ def _marked(values: Mapping[str, Any]) -> Values:
     }
 
 
-def _line(facts: str, applied: Mapping[str, Any]) -> str:
-    flags = (shlex.quote(f"--{name}={_text(value)}") for name, value in applied.items())
-    return f"{facts}: {' '.join(flags)} (defaults by the size of the data)"
+def _line(facts: str, applied: Mapping[str, Any], of_data: Mapping[str, Any]) -> str:
+    flags = (shlex.quote(f"--{name}={_text(value)}") for name, value in {**of_data, **applied}.items())
+    sources = "the size of the data and its module" if of_data else "the size of the data"
+    return f"{facts}: {' '.join(flags)} (defaults by {sources})"
 
 
 def _text(value: Any) -> str:

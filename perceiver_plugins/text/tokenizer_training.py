@@ -36,6 +36,9 @@ VOCAB_SIZES = {"bpe": 8000, "unigram": 8000, "word": 20_000}
 MAX_CHARACTERS = 10**8
 """Characters of text to train on, at most; arbitrary. Training takes about a minute per 100 million characters."""
 
+KINDS_OF_MODELS = {"BPE": "bpe", "Unigram": "unigram", "WordLevel": "word"}
+"""Kinds by the type of the model in the file of a tokenizer."""
+
 FILE = "tokenizer.json"
 """File of a prepared folder with the trained tokenizer."""
 
@@ -160,6 +163,8 @@ class TokenizerTraining:
     def train_in(self, folder: Path, load: Callable[[Path], Iterable[Piece]]) -> PreTrainedTokenizerBase:
         """Load the tokenizer from a prepared folder, after training it if the folder does not exist or is damaged.
 
+        Either way, its kind and size are reported.
+
         Args:
             folder: The folder.
             load: Loads the training documents, or their pieces, given a folder for temporary files.
@@ -168,13 +173,24 @@ class TokenizerTraining:
             DataError, UserError: As :meth:`train`.
         """
 
+        is_cached = True
+
         def make(work: Path, result: Path) -> list[str]:
+            nonlocal is_cached
+            is_cached = False
             state = serialize_tokenizer(self.train(load(work)))
             (result / FILE).write_text(json.dumps(state, ensure_ascii=False, sort_keys=True), encoding="utf-8")
             return []
 
         make_folder(folder, make)
-        return deserialize_tokenizer(json.loads((folder / FILE).read_text(encoding="utf-8")))
+        state = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        tokenizer = deserialize_tokenizer(state)
+        if is_cached:
+            kind = KINDS_OF_MODELS[json.loads(state["json"])["model"]["type"]]
+            rank_zero_info(
+                f"tokenizer: {kind} with {len(tokenizer):,} tokens, trained on the same texts before (cached)"
+            )
+        return tokenizer
 
     def train(self, documents: Iterable[Piece]) -> PreTrainedTokenizerBase:
         """Train the tokenizer, and report its size.

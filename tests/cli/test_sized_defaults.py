@@ -55,6 +55,7 @@ def configure(perceiver):
         assert result.code == 0, result.err
         lines = [line for line in result.err.splitlines() if "defaults by the size of the data" in line]
         flags = [word.removeprefix("--") for line in lines for word in line.split() if word.startswith("--")]
+        flags = [flag for flag in flags if not flag.startswith("data.")]  # of the data module
         config = yaml.safe_load(result.out)
         for name, value in (flag.split("=") for flag in flags):
             assert value_at(config, name) == yaml.safe_load(value) == SIZED[name]
@@ -120,7 +121,9 @@ def test_resumed_run_has_the_values_of_its_checkpoint(classify, configure, rule,
     short = ["--trainer.limit_train_batches=1", "--trainer.max_epochs=1"]
     run = train(*classify, *short)
     shutil.copytree(run.folder.parents[1], tmp_path / "logs")
-    assert run.result.out.startswith("40 texts, 2 classes: --model.encoder.dropout=0.25 --model.decoder.dropout=0.125")
+    assert run.result.out.startswith(
+        "40 texts, 2 classes: --data.tokenizer=train:auto --model.encoder.dropout=0.25 --model.decoder.dropout=0.125"
+    )
     saved = yaml.safe_load((run.folder / "config.yaml").read_text())
     assert saved["model"]["encoder"]["dropout"] == 0.25
     rule["model.encoder.dropout"] = 0.75

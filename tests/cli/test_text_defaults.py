@@ -26,6 +26,8 @@ def test_tokenizer_of_labelled_files(flags, tokenizer, labelled, perceiver, tmp_
     assert config["data"]["tokenizer"] == tokenizer
     is_small = config["model"]["num_latents"] == 8 and config["model"]["encoder"]["token_dropout"] > 0
     assert is_small is (tokenizer == "train:auto")
+    (line,) = [line for line in result.err.splitlines() if "defaults by the size of the data" in line]
+    assert ("--data.tokenizer=" in line) is (tokenizer == "train:auto")
 
 
 def test_masked_files_are_bytes(perceiver, tmp_path):

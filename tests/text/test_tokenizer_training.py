@@ -345,6 +345,22 @@ def test_generated_texts() -> None:
     assert serialize_tokenizer(module.tokenizer) == serialize_tokenizer(expected)
 
 
+@pytest.mark.parametrize("kind", ["auto", *KINDS])
+def test_kind_of_a_tokenizer_is_reported(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.txt").write_text("one two three one two three " * 9)
+    lines = []
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            tokenizer = TextFilesDataModule(str(tmp_path / "a.txt"), tokenizer=f"train:{kind}").tokenizer
+            lines += [each.message for each in caplog.records if each.message.startswith("tokenizer: ")]
+            caplog.clear()
+    named = f"{'word' if kind == 'auto' else kind} with {len(tokenizer):,} tokens"
+    assert lines == [
+        f"tokenizer: trained {named} on 1 texts",
+        f"tokenizer: {named}, trained on the same texts before (cached)",
+    ]
+
+
 def test_cached_tokenizer_depends_on_its_options_and_texts(tmp_path: Path) -> None:
     def tokens(kind: str, size: int) -> list[str]:
         module = TextFilesDataModule(write(tmp_path / "a.jsonl", rows), tokenizer=f"train:{kind}", vocab_size=size)

@@ -54,10 +54,21 @@ def _check_data(task: TaskSpec, data: Entry[DataSpec], encoder: Entry[AdapterSpe
             f"--data={data.name}: does not serve task {task.name!r} (data that does: {_data_for(task, encoder)})"
         )
     if encoder is not None and not data.spec.feeds(encoder.spec):
+        choices = f"{_encoders_for(task, data)}data that fits: {_data_for(task, encoder)}"
         raise UserError(
             f"--data={data.name}: yields {' and '.join(data.spec.yields)}, but input adapter {encoder.name!r} reads "
-            f"{' and '.join(encoder.spec.reads)} (data that fits: {_data_for(task, encoder)})"
+            f"{' and '.join(encoder.spec.reads)} ({choices})"
         )
+
+
+def _encoders_for(task: TaskSpec, data: Entry[DataSpec]) -> str:
+    """Return advice to choose an input adapter that reads the data; "" without any."""
+    fitting = [
+        registry().short_name(entry)
+        for entry in registry().entries("input")
+        if entry.spec.reads and set(task.reads) <= set(entry.spec.reads) <= set(data.spec.yields)
+    ]
+    return f"set --model.encoder={' or '.join(fitting)}, or choose " if fitting else ""
 
 
 def _data_for(task: TaskSpec, encoder: Entry[AdapterSpec] | None) -> str:

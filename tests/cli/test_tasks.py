@@ -104,6 +104,7 @@ def test_all_fields_are_documented(perceiver, name, kind, fields, words):
             "--data=languages: yields input_ids and attention_mask, but input adapter 'image-conv' reads pixel_values",
         ),
         (["--task=regression", "--model.encoder=image-conv"], "data that fits: random"),
+        (["--task=regression", "--data=text-files"], "(set --model.encoder=text, or choose data that fits: diabetes, "),
         (
             ["--task=classification", "--data=languages"],
             "data that fits: cifar10, digits, fashion-mnist, hub-images, image-folder, imagenet, mnist, random",

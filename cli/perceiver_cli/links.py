@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ def linked_fields(values: Values) -> Iterator[tuple[str, str, str]]:
         yield from ((section, field, attribute) for field, attribute in links.items())
 
 
-def fill_in_links(values: Values, datamodule: Any) -> None:
+def fill_in_links(values: Values, datamodule: Any) -> list[str]:
     """Set the linked fields without a value to the attributes of a data module.
 
     A field whose attribute the data module lacks gets its default if that is None, or if the data serves any task.
@@ -37,9 +37,13 @@ def fill_in_links(values: Values, datamodule: Any) -> None:
         values: the values of the run, changed in place.
         datamodule: the data module.
 
+    Returns:
+        Dotted names of the fields that were set.
+
     Raises:
         UserError: if the data module lacks an attribute that the model needs.
     """
+    filled = []
     data = name_of(values, "data") or type(datamodule).__name__
     entry = registry().find("data", data)
     serves_any = entry is not None and ANY_TASK in entry.spec.tasks
@@ -56,6 +60,25 @@ def fill_in_links(values: Values, datamodule: Any) -> None:
             if not serves_any or value is dataclasses.MISSING:
                 _report_missing(f"--{section}.{field}", f"--data={data} has no attribute {attribute!r}", value)
         options[field] = list(value) if isinstance(value, tuple) else value
+        filled.append(f"{section}.{field}")
+    return filled
+
+
+def links_left_open(values: Values, run: Mapping[str, Any], has_flag: Callable[[str], bool]) -> list[str]:
+    """Return the linked fields without a value in the configuration of a run that is resumed.
+
+    Args:
+        values: the values of the resumed run.
+        run: the configuration saved with its checkpoint.
+        has_flag: returns whether a flag sets an option.
+    """
+    model = run.get("model", {})
+    names = ((section, field, f"{section}.{field}") for section, field, _ in linked_fields(values))
+    return [
+        name
+        for section, field, name in names
+        if not has_flag(name) and model.get(section.removeprefix("model."), {}).get(field, "") is None
+    ]
 
 
 def _report_missing(flag: str, reason: str, default: Any) -> None:

@@ -6,7 +6,8 @@ import contextlib
 import os
 import shlex
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
@@ -25,7 +26,7 @@ from perceiver_cli.library_errors import missing_package
 from perceiver_cli.library_warnings import as_note
 from perceiver_cli.lightning_messages import quiet
 from perceiver_cli.limits import check_limits, remove_limits, replaced_limits
-from perceiver_cli.links import explained_mismatches, fill_in_links
+from perceiver_cli.links import explained_mismatches, fill_in_links, links_left_open
 from perceiver_cli.model_layers import description_of
 from perceiver_cli.notes import note
 from perceiver_cli.paths import refuse_remote_values
@@ -107,7 +108,9 @@ def _create_parts(command: str, parser: Parser, chosen: Run, values: Values) -> 
     with named_flags(values), _wrong_use():
         seed_everything(values["seed_everything"], workers=True, verbose=False)
         datamodule = _create_data(command, chosen, values)
-        fill_in_links(values, datamodule)
+        from_data = fill_in_links(values, datamodule)
+        if chosen.checkpoint is not None and chosen.description is not None:
+            from_data += links_left_open(values, chosen.description.run, chosen.has_flag)
         sized = ""
         if command == "fit" and chosen.checkpoint is None:
             chosen, sized = apply_sized_defaults(parser, chosen, values, datamodule)
@@ -115,12 +118,12 @@ def _create_parts(command: str, parser: Parser, chosen: Run, values: Values) -> 
         if chosen.print_config:
             if sized:
                 note(f"perceiver: {sized}")
-            print(yaml.safe_dump(_saved(values), sort_keys=False), end="")
+            print(yaml.safe_dump(_saved(values, from_data), sort_keys=False), end="")
             return None
         with explained_mismatches(values, datamodule, chosen.locate, runs_model=False):
-            module = _create_module(chosen, values)
+            module = _create_module(chosen, values, _saved(values, from_data))
         module.check_data(datamodule)
-        trainer = create_trainer(command, values, chosen, _saved(values))
+        trainer = create_trainer(command, values, chosen, _saved(values, from_data))
     return RunParts(trainer, module, datamodule, values, chosen, sized)
 
 
@@ -232,7 +235,7 @@ def _trained_statistics(description: ModelDescription) -> Values:
     return dict(description.data) | {name: decoder[name] for name in names if decoder.get(name) is not None}
 
 
-def _create_module(chosen: Run, values: Values) -> Any:
+def _create_module(chosen: Run, values: Values, saved: Values) -> Any:
     assert chosen.task is not None
     config = {key: value for key, value in values["model"].items() if key != "name"}
     options = {key: value for key, value in values["task"].items() if key != "name"}
@@ -240,7 +243,7 @@ def _create_module(chosen: Run, values: Values) -> Any:
         plain = values.get(section) or {}
         options[section] = plain if plain.get("name") else None
     module = create_module(values["task"]["name"], config_from_dict(config), **options)
-    module.run_config = _saved(values)
+    module.run_config = saved
     if chosen.loaded is not None:
         # Lightning's own error has a line for each parameter.
         with chosen.loaded.description.loading(chosen.loaded.path):
@@ -248,10 +251,20 @@ def _create_module(chosen: Run, values: Values) -> Any:
     return module
 
 
-def _saved(values: Values) -> Values:
-    """Return the values to save with a run, as plain data: all but those that apply to this command only."""
+def _saved(values: Values, from_data: Iterable[str]) -> Values:
+    """Return the values to save with a run, as plain data: all but those that apply to this command only.
+
+    Args:
+        values: the values of the run.
+        from_data: dotted names of fields with values of the data, which are saved as null, so that a run with the same
+            configuration and other data takes that data's.
+    """
     left_out = ("print_config", "inputs", "input", "format", "ckpt_path")
-    return {key: as_plain(value) for key, value in values.items() if key not in left_out}
+    saved = {key: as_plain(value) for key, value in values.items() if key not in left_out}
+    for name in from_data:
+        section, _, field = name.rpartition(".")
+        reduce(lambda node, key: node[key], section.split("."), saved)[field] = None
+    return saved
 
 
 # Messages

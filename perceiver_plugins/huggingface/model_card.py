@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -139,7 +141,8 @@ def _read_logged_metrics(folder: Path, steps: int) -> Iterator[tuple[str, float]
         EventAccumulator,
     )
 
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    with _without_warnings("tensorboard"):  # a resumed run replaces events, which TensorBoard reports
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     for name in events.Tags()["scalars"]:
         split = name.partition("_")[0]
         # Lightning logs a validation in training before it counts the preceding step.
@@ -147,6 +150,18 @@ def _read_logged_metrics(folder: Path, steps: int) -> Iterator[tuple[str, float]
         values = [event.value for event in events.Scalars(name) if event.step <= last]
         if split in SPLITS and values:
             yield name, values[-1]
+
+
+@contextmanager
+def _without_warnings(name: str) -> Iterator[None]:
+    """Suppress a logger's warnings within this context."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _remove_local_values(value: Any) -> Any:

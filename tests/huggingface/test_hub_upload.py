@@ -15,8 +15,10 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load
+from torch.utils.tensorboard import SummaryWriter
 
 from perceiver_plugins.huggingface import from_checkpoint
+from perceiver_plugins.huggingface.model_card import _read_logged_metrics
 from perceiver_registry import read_checkpoint
 from perceiver_registry.checkpoint import KEY
 
@@ -77,6 +79,17 @@ def test_without_events_the_card_has_the_monitored_metric(language_model: Any, t
     run = from_checkpoint(alone).run
     assert run is not None
     assert [*run.metrics] == ["val_loss"]
+
+
+def test_events_of_a_resumed_run_are_read_without_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for first, value in ((0, 3.0), (2, 1.0)):  # the second writer replaces the steps from 2
+        writer = SummaryWriter(str(tmp_path), purge_step=first, filename_suffix=str(first))
+        for step in range(first, 5):
+            writer.add_scalar("val_loss", value, step)
+        writer.close()
+    with caplog.at_level("INFO"):
+        assert dict(_read_logged_metrics(tmp_path, 5)) == {"val_loss": 1.0}
+    assert [record.message for record in caplog.records if record.name == "tensorboard"] == []
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -8,6 +8,7 @@ import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
@@ -36,6 +37,7 @@ from perceiver_cli.record import as_plain
 from perceiver_cli.report import report
 from perceiver_cli.restored_state import RestoredState, check_training_state
 from perceiver_cli.run_config import Run, read_run
+from perceiver_cli.run_folder import removed_if_unused
 from perceiver_cli.sized_defaults import apply_sized_defaults
 from perceiver_cli.trainer import create_trainer, default_precision, find_device
 from perceiver_cli.validation import WORDS, validate
@@ -93,6 +95,7 @@ class RunParts(NamedTuple):
         values: the values of the run.
         chosen: the run.
         sized: line about the defaults by the size of the data; "" without such defaults.
+        folders: folders that were created for the run.
     """
 
     trainer: Trainer
@@ -101,6 +104,7 @@ class RunParts(NamedTuple):
     values: Values
     chosen: Run
     sized: str
+    folders: Sequence[Path]
 
 
 def _create_parts(command: str, parser: Parser, chosen: Run, values: Values) -> RunParts | None:
@@ -123,8 +127,8 @@ def _create_parts(command: str, parser: Parser, chosen: Run, values: Values) -> 
         with explained_mismatches(values, datamodule, chosen.locate, runs_model=False):
             module = _create_module(chosen, values, _saved(values, from_data))
         module.check_data(datamodule)
-        trainer = create_trainer(command, values, chosen, _saved(values, from_data))
-    return RunParts(trainer, module, datamodule, values, chosen, sized)
+        trainer, folders = create_trainer(command, values, chosen, _saved(values, from_data))
+    return RunParts(trainer, module, datamodule, values, chosen, sized, folders)
 
 
 def fit(parts: RunParts) -> None:
@@ -141,7 +145,7 @@ def fit(parts: RunParts) -> None:
         parts.values, parts.datamodule, chosen.locate, has_run=lambda: trainer.global_step > 0
     )
     _print(parts.sized)
-    with _explained_failures(trainer, last), explained, quiet():
+    with _explained_failures(trainer, last), explained, removed_if_unused(parts.folders, trainer), quiet():
         trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
     _report(trainer, last, resumed_step)
 

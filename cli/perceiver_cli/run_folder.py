@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ from perceiver_cli.values import flatten
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 
+LOG_FILES = (CONFIG, "hparams.yaml", "metrics.csv", "events.out.tfevents.*")
+"""Files that a run writes before its first step."""
 
-def prepare_run_folder(trainer: Trainer, runs: Path, checkpoint: Path | None) -> None:
+
+def prepare_run_folder(trainer: Trainer, runs: Path, checkpoint: Path | None) -> list[Path]:
     """Create a new folder for a run, or reuse the folder of the run that it resumes.
 
     Lightning broadcasts the folder from the first process to the others.
@@ -28,29 +33,56 @@ def prepare_run_folder(trainer: Trainer, runs: Path, checkpoint: Path | None) ->
         trainer: the trainer, whose loggers and checkpoint callbacks have no folder yet.
         runs: folder of numbered runs, for a run without loggers.
         checkpoint: the checkpoint that the run resumes from, or None.
+
+    Returns:
+        The folders that were created.
     """
+    created: list[Path] = []
     if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return
+        return created
     resumed = own_folder(checkpoint) if checkpoint else None
     numbered = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger | CSVLogger)]
     for logger in numbered:
-        _claim_for_logger(logger, resumed, numbered)
+        _claim_for_logger(logger, resumed, numbered, created)
     if not trainer.loggers:
-        _claim_for_checkpoints(trainer, runs, resumed)
+        _claim_for_checkpoints(trainer, runs, resumed, created)
     for root in {runs.parent, *(Path(logger.save_dir) for logger in numbered)}:
         remove_partial_files(root)
+    return created
 
 
-def _claim_for_checkpoints(trainer: Trainer, runs: Path, resumed: Path | None) -> None:
+@contextlib.contextmanager
+def removed_if_unused(folders: Iterable[Path], trainer: Trainer) -> Iterator[None]:
+    """Remove a run's new folders if it fails within this context before its first step.
+
+    A folder with other files than logs and the configuration is kept.
+
+    Args:
+        folders: the folders that were created for the run.
+        trainer: the trainer.
+    """
+    try:
+        yield
+    except BaseException:
+        for folder in folders:
+            files = [path for path in folder.rglob("*") if not path.is_dir()]
+            if trainer.global_step == 0 and all(any(map(path.match, LOG_FILES)) for path in files):
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _claim_for_checkpoints(trainer: Trainer, runs: Path, resumed: Path | None, created: list[Path]) -> None:
     """Set the folder of checkpoint callbacks without one to this run's folder."""
     callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath is None]
     if callbacks:
-        folder = _claim(runs, resumed)
+        folder = _claim(runs, resumed, created)
         for callback in callbacks:
             callback.dirpath = str(folder / CHECKPOINTS)
 
 
-def _claim_for_logger(logger: TensorBoardLogger | CSVLogger, resumed: Path | None, loggers: Iterable[Logger]) -> None:
+def _claim_for_logger(
+    logger: TensorBoardLogger | CSVLogger, resumed: Path | None, loggers: Iterable[Logger], created: list[Path]
+) -> None:
     """Set the version of a logger without one to this run's folder."""
     if logger._version is not None:
         return
@@ -58,7 +90,7 @@ def _claim_for_logger(logger: TensorBoardLogger | CSVLogger, resumed: Path | Non
         if other._version is not None and other.root_dir == logger.root_dir:  # type: ignore[attr-defined]
             logger._version = other._version  # type: ignore[attr-defined]
             return
-    logger._version = _claim(_root(logger), resumed).name
+    logger._version = _claim(_root(logger), resumed, created).name
 
 
 def _root(logger: TensorBoardLogger | CSVLogger) -> Path:
@@ -71,8 +103,8 @@ def _root(logger: TensorBoardLogger | CSVLogger) -> Path:
     return folder.parent
 
 
-def _claim(root: Path, resumed: Path | None) -> Path:
-    """Return the resumed run's folder if it is in ``root``, or a new folder, created atomically."""
+def _claim(root: Path, resumed: Path | None, created: list[Path]) -> Path:
+    """Return the resumed run's folder if it is in ``root``, or a new folder, created atomically and added to a list."""
     if resumed is not None and resumed.parent == root.resolve():
         return root / resumed.name
     taken = (path.name.removeprefix("version_") for path in root.glob("version_*"))
@@ -83,6 +115,7 @@ def _claim(root: Path, resumed: Path | None) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:  # claimed by another run
             continue
+        created.append(folder)
         return folder
     raise AssertionError("unreachable")
 

@@ -36,7 +36,7 @@ CREATION_ERRORS = (ValueError, TypeError, MisconfigurationException, ArgumentErr
 """Errors of constructors about their arguments."""
 
 
-def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> Trainer:
+def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> tuple[Trainer, list[Path]]:
     """Create the trainer of a run and, for training, prepare the run's folder.
 
     Args:
@@ -44,6 +44,9 @@ def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> 
         values: the values of the run.
         chosen: the run.
         saved: the values to save as the run's configuration.
+
+    Returns:
+        The trainer, and the folders that were created for the run.
 
     Raises:
         UserError: if the trainer's options are invalid.
@@ -57,7 +60,7 @@ def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> 
     options["callbacks"] += _progress(options)
     options["plugins"] = _with_checkpoint_io(_as_list(options["plugins"]), chosen.loaded)
     if command != "fit":
-        return _new_trainer({**options, "logger": options["logger"] or False})
+        return _new_trainer({**options, "logger": options["logger"] or False}), []
     task = chosen.task.name if chosen.task else "default"
     runs = Path(options["default_root_dir"] or ".") / RUNS
     if options["logger"] in (None, True):
@@ -65,8 +68,7 @@ def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> 
     options["logger"] = continue_logs(options["logger"], chosen.loaded)
     options["callbacks"] = _training_callbacks(options, values, chosen.loaded, saved)
     trainer = _new_trainer(options)
-    prepare_run_folder(trainer, runs / task, chosen.checkpoint)
-    return trainer
+    return trainer, prepare_run_folder(trainer, runs / task, chosen.checkpoint)
 
 
 def find_device(values: Mapping[str, Any]) -> torch.device:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from perceiver_cli.run_folder import prepare_run_folder
+from perceiver_cli.run_folder import prepare_run_folder, removed_if_unused
 
 
 def prepared(*loggers) -> list[str]:
@@ -48,6 +49,32 @@ def test_loggers_of_a_run_share_its_folder():
     assert prepared(*pair) == ["version_0", "version_0"]
     assert prepared(CSVLogger("logs", name="mlm"), CSVLogger("other")) == ["version_1", "version_0"]
     assert prepared(TensorBoardLogger("logs", name="mlm", version=1)) == [1]
+
+
+@pytest.mark.parametrize(
+    ("step", "files", "is_kept"),
+    [
+        (0, [], False),
+        (0, ["config.yaml", "hparams.yaml", "events.out.tfevents.1.vm.2.0"], False),
+        (0, ["config.yaml", "checkpoints/last.ckpt"], True),
+        (0, ["notes.txt"], True),
+        (1, ["config.yaml"], True),
+    ],
+)
+def test_folder_of_a_failed_run_is_removed_if_unused(step, files, is_kept, tmp_path):
+    folder = tmp_path / "version_0"
+    for file in ["", *files]:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch() if file else folder.mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match="failed"), removed_if_unused([folder], SimpleNamespace(global_step=step)):
+        raise ValueError("failed")
+    assert folder.exists() is is_kept
+
+
+@pytest.mark.slow
+def test_run_that_cannot_start_leaves_no_folder(perceiver, small):
+    assert perceiver("fit", *small, "--trainer.accumulate_grad_batches=0").code != 0
+    assert not list(Path().glob("logs/*/version_*"))
 
 
 @pytest.mark.slow

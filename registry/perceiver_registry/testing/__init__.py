@@ -1,8 +1,8 @@
-"""Executable contract of adapters and plugins, for the tests of plugin authors.
+"""Executable contract of adapters, architectures and plugins, for the tests of plugin authors.
 
-Like scikit-learn's ``check_estimator``, :func:`check_adapter` and :func:`check_plugin` build small models on random
-data, run every check of the contract, and raise one AssertionError that lists all failures. In pytest, each check can
-be a test of its own::
+Like scikit-learn's ``check_estimator``, :func:`check_adapter`, :func:`check_architecture` and :func:`check_plugin`
+build small models on random data, run every check of the contract, and raise one AssertionError that lists all
+failures. In pytest, each check can be a test of its own::
 
     from perceiver_registry.testing import plugin_checks
 
@@ -11,7 +11,8 @@ be a test of its own::
         check()
 
 The checks are defined in :mod:`~perceiver_registry.testing.spec_contract`,
-:mod:`~perceiver_registry.testing.model_contract`, :mod:`~perceiver_registry.testing.plugin_contract` and
+:mod:`~perceiver_registry.testing.model_contract`, :mod:`~perceiver_registry.testing.architecture_contract`,
+:mod:`~perceiver_registry.testing.plugin_contract` and
 :mod:`~perceiver_registry.testing.data_contract`.
 Importing this package does not import torch.
 """
@@ -25,11 +26,19 @@ from typing import Any
 
 from perceiver_registry.errors import UnknownNameError, near
 from perceiver_registry.registry import Entry, registry
-from perceiver_registry.specs import AdapterKind, AdapterSpec
+from perceiver_registry.specs import AdapterKind, AdapterSpec, ArchitectureSpec
 from perceiver_registry.testing.checks import Check, report
 from perceiver_registry.testing.renamed import RENAMED_CHECKS
 
-__all__ = ["Check", "adapter_checks", "check_adapter", "check_plugin", "plugin_checks"]
+__all__ = [
+    "Check",
+    "adapter_checks",
+    "architecture_checks",
+    "check_adapter",
+    "check_architecture",
+    "check_plugin",
+    "plugin_checks",
+]
 
 
 def check_adapter(
@@ -78,8 +87,37 @@ def adapter_checks(
     return _without(checks, skip)
 
 
+def check_architecture(
+    architecture: ArchitectureSpec | Entry[ArchitectureSpec] | str, *, skip: Collection[str] = ()
+) -> None:
+    """Check that an architecture fulfils the contract.
+
+    Args:
+        architecture: its spec (registered or not), its entry in the registry, or its registered name.
+        skip: names of checks that do not apply (``{"positions_are_independent"}`` if each output depends on others).
+
+    Raises:
+        AssertionError: if a check fails; the message has a line for each failure.
+        UnknownNameError: if the architecture or a check to skip does not exist.
+    """
+    report(architecture_checks(architecture, skip=skip))
+
+
+def architecture_checks(
+    architecture: ArchitectureSpec | Entry[ArchitectureSpec] | str, *, skip: Collection[str] = ()
+) -> list[Check]:
+    """Return the checks of :func:`check_architecture` as callables."""
+    from perceiver_registry.testing.architecture_contract import CONTRACT
+    from perceiver_registry.testing.subjects import ArchitectureSubject
+
+    if isinstance(architecture, str):
+        architecture = registry().get("architecture", architecture)
+    spec = architecture.spec if isinstance(architecture, Entry) else architecture
+    return _without(CONTRACT.checks(ArchitectureSubject(spec)), skip)
+
+
 def check_plugin(plugin: str | ModuleType, *, skip: Collection[str] = ()) -> None:
-    """Check that a plugin and all adapters that it registers fulfil the contract.
+    """Check that a plugin and all adapters and architectures that it registers fulfil the contract.
 
     Args:
         plugin: name of its entry point (``distribution:name`` if several have that name), or its module.
@@ -101,6 +139,8 @@ def plugin_checks(plugin: str | ModuleType, *, skip: Collection[str] = ()) -> li
     checks = (plugin_contract.CONTRACT | data_contract.CONTRACT).checks(subject)
     for spec in (*subject.specs("input"), *subject.specs("output")):
         checks += adapter_checks(spec, partner=subject.partner(spec))
+    for architecture in subject.specs("architecture"):
+        checks += architecture_checks(architecture)
     return _without(checks, skip)
 
 

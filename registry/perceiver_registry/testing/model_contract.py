@@ -16,7 +16,7 @@ from unittest import SkipTest
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import InputAdapter, OutputAdapter, PerceiverIO
+from perceiver_core import InputAdapter, OutputAdapter
 from perceiver_registry.testing.batches import (
     clone,
     difference,
@@ -360,7 +360,7 @@ def follows_device(subject: AdapterSubject) -> None:
         _run_on(device, subject.model(), subject.batch())
 
 
-def _run_on(device: str, model: PerceiverIO, batch: Any) -> None:
+def _run_on(device: str, model: nn.Module, batch: Any) -> None:
     try:
         with torch.no_grad():
             outputs = list(tensors_of(model.to(device)(move(batch, device))))
@@ -433,7 +433,7 @@ def gradients_flow(subject: AdapterSubject) -> None:
         torch.manual_seed(0)
         for seed in range(TRIES):
             model.zero_grad()
-            _random_loss(model(subject.batch(2 * BATCH_SIZE, seed))).backward()
+            random_loss(model(subject.batch(2 * BATCH_SIZE, seed))).backward()
             for name, parameter in parameters.items():
                 if parameter.grad is not None:
                     expect(parameter.grad.isfinite().all(), f"the gradient of {name} is not finite")
@@ -447,7 +447,8 @@ def gradients_flow(subject: AdapterSubject) -> None:
     raise AssertionError(f"no gradient reaches {_join(without_gradient)}")
 
 
-def _random_loss(output: Any) -> Tensor:
+def random_loss(output: Any) -> Tensor:
+    """Return a loss with random weights for each value of an output."""
     losses = [(tensor * torch.randn_like(tensor)).sum() for tensor in tensors_of(output) if tensor.requires_grad]
     expect(losses, "the output has no gradient")
     return torch.stack(losses).sum()

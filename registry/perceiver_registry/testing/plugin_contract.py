@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from perceiver_core import PerceiverConfig, PerceiverIO
+from perceiver_core import Model
 from perceiver_plugins.sdk.tasks.batches import problem_of_loss
 from perceiver_registry.configs import create_config
 from perceiver_registry.errors import UserError, near
@@ -24,16 +24,19 @@ from perceiver_registry.hooks import PROJECT
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import DECLARATION, INTERFACE_VERSION, SPEC_TYPES
 from perceiver_registry.registry import NOUNS, registry
-from perceiver_registry.specs import ANY_TASK, AdapterSpec, DataSpec, FormatSpec, ModelSpec, TaskSpec
+from perceiver_registry.specs import (
+    ANY_TASK,
+    DEFAULT_ARCHITECTURE,
+    AdapterSpec,
+    ArchitectureSpec,
+    DataSpec,
+    FormatSpec,
+    ModelSpec,
+    TaskSpec,
+)
 from perceiver_registry.testing.checks import Contract, expect, expect_none
 from perceiver_registry.testing.spec_contract import problems_of_flags, problems_of_import_paths, problems_of_summary
-from perceiver_registry.testing.subjects import (
-    BATCH_SIZE,
-    NUM_LATENT_CHANNELS,
-    NUM_LATENTS,
-    AdapterSubject,
-    PluginSubject,
-)
+from perceiver_registry.testing.subjects import BATCH_SIZE, PARTS, ArchitectureSubject, PluginSubject
 
 CONTRACT = Contract()
 
@@ -55,9 +58,6 @@ print("imported:", *sys.modules)
 
 LOADS = ("loads",)
 """Prerequisite of all other checks."""
-
-PARTS = {"input": "encoder", "output": "decoder"}
-"""Parts of a model by the kind of their adapter."""
 
 FLAGS = ("data", "model", "task", "optimizer", "lr_scheduler", "trainer", "checkpoint", "seed_everything")
 """Sections of the command's flags, which `defaults` may set."""
@@ -150,8 +150,8 @@ def tasks_are_valid(subject: PluginSubject) -> None:
 
 @CONTRACT.check(needs=["tasks_are_valid"])
 def task_defaults_are_valid(subject: PluginSubject) -> None:
-    """A task's data module exists and fits the task, and its defaults name existing adapters and fields of their
-    configs, so that `--task=NAME` is a complete command."""
+    """A task's architecture and data module exist, the data module fits the task, and the defaults name existing
+    adapters and fields of their configs, so that `--task=NAME` is a complete command."""
     expect_none(problem for spec in subject.specs("task") for problem in _problems_of_task(subject, spec))
 
 
@@ -161,6 +161,8 @@ def _problems_of_task(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
         yield f"{spec.name}: data={spec.data!r} does not exist"
     elif not data.serves(spec.name):
         yield f"{spec.name}: data={spec.data!r} fits {', '.join(data.tasks)}, not this task"
+    if subject.find("architecture", spec.architecture) is None:
+        yield f"{spec.name}: architecture={spec.architecture!r} does not exist"
     yield from _unknown_flags(spec)
     for kind, part in PARTS.items():
         chosen = spec.defaults.get(f"model.{part}")
@@ -190,13 +192,12 @@ def tasks_train(subject: PluginSubject) -> None:
 
 
 def create_task_module(subject: PluginSubject, spec: TaskSpec) -> Any:
-    """Create a task's module with small default adapters, or return None if these are not installed."""
-    chosen = [subject.find(kind, spec.defaults.get(f"model.{part}", "")) for kind, part in PARTS.items()]
-    if None in chosen or any(not _is_registered(adapter) for adapter in chosen):
+    """Create a task's module with its architecture and small adapters, or return None if these are not installed."""
+    adapters = [subject.find(kind, spec.defaults.get(f"model.{part}", "")) for kind, part in PARTS.items()]
+    found = [subject.find("architecture", spec.architecture), *adapters]
+    if None in found or any(not _is_registered(each) for each in found):
         return None
-    encoder, decoder = (AdapterSubject(adapter, {}) for adapter in chosen)
-    config = PerceiverConfig(encoder.config(), decoder.config(), NUM_LATENTS, NUM_LATENT_CHANNELS)
-    return resolve_import_path(spec.module).create(config, task=spec.name)
+    return resolve_import_path(spec.module).create(ArchitectureSubject(*found).config(), task=spec.name)
 
 
 def _problems_of_training(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
@@ -219,9 +220,9 @@ def _problems_of_training(subject: PluginSubject, spec: TaskSpec) -> Iterator[st
             yield f"{spec.name}: the loss has no gradient"
 
 
-def _is_registered(spec: AdapterSpec) -> bool:
+def _is_registered(spec: AdapterSpec | ArchitectureSpec) -> bool:
     """Return whether a spec is registered, since plugins can be checked without being installed."""
-    return any(entry.spec == spec for entry in registry().entries(spec.kind))
+    return any(entry.spec == spec for entry in registry().entries(spec.kind))  # type: ignore[call-overload]
 
 
 @CONTRACT.check(needs=LOADS)
@@ -347,8 +348,12 @@ def _problems_of_model(subject: PluginSubject, spec: ModelSpec) -> Iterator[str]
         yield f"{spec.name}: num_parameters={spec.num_parameters:_}, but the model has {counted:_}"
 
 
-def _build(subject: PluginSubject, config: Mapping[str, Any]) -> PerceiverIO:
+def _build(subject: PluginSubject, config: Mapping[str, Any]) -> Model:
     """Build the model of a config by dotted field."""
+    named = config.get("architecture", DEFAULT_ARCHITECTURE)
+    architecture = subject.find("architecture", named)
+    expect(architecture is not None, f"architecture={named!r}: unknown {NOUNS['architecture']}")
+    model_type = resolve_import_path(architecture.config)
     parts: dict[str, Any] = {}
     adapters: list[Any] = []
     for kind, part in PARTS.items():
@@ -356,7 +361,9 @@ def _build(subject: PluginSubject, config: Mapping[str, Any]) -> PerceiverIO:
         expect(spec is not None, f"{part}={config[part]!r}: unknown {NOUNS[kind]}")
         prefix = f"{part}."
         values = {name.removeprefix(prefix): value for name, value in config.items() if name.startswith(prefix)}
-        parts[part] = create_config(resolve_import_path(spec.config), values, part)
+        parts[part] = create_config(resolve_import_path(spec.config), values, part, model_type.unused_fields(part))
         adapters.append(resolve_import_path(spec.adapter).from_config(parts[part], *adapters))
-    values = {name: value for name, value in config.items() if name not in parts and "." not in name}
-    return PerceiverIO(create_config(PerceiverConfig, values | parts, "model"), *adapters)
+    own = {name: value for name, value in config.items() if name not in (*parts, "architecture") and "." not in name}
+    model_config = create_config(model_type, own | parts, "model")
+    model: Model = resolve_import_path(architecture.model)(model_config, *adapters)
+    return model

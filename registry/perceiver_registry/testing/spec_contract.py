@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from typing import Any
 from unittest import SkipTest
@@ -197,19 +197,19 @@ def config_fields_are_flags(subject: AdapterSubject) -> None:
     expect(found == config, f"a round trip through flags changes it: {_changed(config, found)}")
 
 
-def flags_of(cls: type) -> Any:
-    """Create a parser of a class's arguments, as flags with the prefix ``--own.``."""
+def flags_of(cls: type, skip: Iterable[str] = ()) -> Any:
+    """Create a parser of a class's arguments but those in ``skip``, as flags with the prefix ``--own.``."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, "own", instantiate=False)
+    parser.add_class_arguments(cls, "own", skip={*skip}, instantiate=False)
     return parser
 
 
-def problems_of_flags(cls: type) -> Iterator[str]:
-    """Yield reasons why the arguments of a class cannot be flags."""
+def problems_of_flags(cls: type, skip: Iterable[str] = ()) -> Iterator[str]:
+    """Yield reasons why the arguments of a class, but those in ``skip``, cannot be flags."""
     try:
-        parser = flags_of(cls)
+        parser = flags_of(cls, skip)
     except Exception as error:  # unknown types raise various errors
         yield f"the arguments of {cls.__name__} cannot be flags: {' '.join(str(error).split())}"
         return

@@ -14,16 +14,19 @@ from typing import Any
 
 import torch
 
-from perceiver_core import InputAdapter, PerceiverConfig, PerceiverIO
+from perceiver_core import InputAdapter, ModelConfig, PerceiverConfig, PerceiverIO
 from perceiver_registry import hooks
 from perceiver_registry.configs import create_config
 from perceiver_registry.errors import AmbiguousNameError, UnknownNameError, UserError, near
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import LOCAL, Plugin, load
 from perceiver_registry.registry import NOUNS, registry
-from perceiver_registry.specs import AdapterSpec, DataSpec
+from perceiver_registry.specs import AdapterSpec, ArchitectureSpec, DataSpec
 from perceiver_registry.testing.batches import clone
 from perceiver_registry.testing.partners import NUMBERS, VECTORS
+
+PARTS = {"input": "encoder", "output": "decoder"}
+"""Parts of a model by the kind of their adapter."""
 
 SECTIONS = {"input": "model.encoder.", "output": "model.decoder."}
 """Prefixes of the flags of an adapter's config, by kind."""
@@ -45,7 +48,26 @@ NUM_LATENTS, NUM_LATENT_CHANNELS = 4, 16
 BATCH_SIZE = 3
 
 
-class AdapterSubject:
+class ModelSubject:
+    """Base class of subjects that are tested in a small model."""
+
+    def model(self, seed: int = 0) -> Any:
+        """Create the model in evaluation mode, with seeded weights."""
+        raise NotImplementedError
+
+    def batch(self, batch_size: int = BATCH_SIZE, seed: int = 0) -> Any:
+        """Create a seeded batch for the model."""
+        if (batch_size, seed) not in self._batches:
+            generator = torch.Generator().manual_seed(seed)
+            self._batches[batch_size, seed] = self.model().input_adapter.example_batch(batch_size, generator)
+        return clone(self._batches[batch_size, seed])
+
+    @functools.cached_property
+    def _batches(self) -> dict[tuple[int, int], Any]:
+        return {}
+
+
+class AdapterSubject(ModelSubject):
     """An adapter with its spec's example config, in a small model.
 
     Args:
@@ -79,8 +101,18 @@ class AdapterSubject:
 
     def config(self, **values: Any) -> Any:
         """Create the example's config with some values changed."""
-        example = {flag.removeprefix(self.section): value for flag, value in self.example.items()}
-        return create_config(self.config_type, {**SMALL[self.kind], **example, **values}, str(self))
+        return create_config(self.config_type, {**SMALL[self.kind], **self._example_values, **values}, str(self))
+
+    def config_for(self, model_type: type[ModelConfig[Any, Any]]) -> Any:
+        """Create the example's config for an architecture, without the fields that it does not use."""
+        unused = model_type.unused_fields(PARTS[self.kind])
+        values = {**SMALL[self.kind], **self._example_values}
+        used = {name: value for name, value in values.items() if name not in unused}
+        return create_config(self.config_type, used, str(self))
+
+    @property
+    def _example_values(self) -> dict[str, Any]:
+        return {flag.removeprefix(self.section): value for flag, value in self.example.items()}
 
     @functools.cached_property
     def partner(self) -> AdapterSpec:
@@ -113,16 +145,61 @@ class AdapterSubject:
         """Return the adapter of a model."""
         return model.input_adapter if self.kind == "input" else model.output_adapter
 
-    def batch(self, batch_size: int = BATCH_SIZE, seed: int = 0) -> Any:
-        """Create a seeded batch for the model."""
-        if (batch_size, seed) not in self._batches:
-            generator = torch.Generator().manual_seed(seed)
-            self._batches[batch_size, seed] = self.model().input_adapter.example_batch(batch_size, generator)
-        return clone(self._batches[batch_size, seed])
 
-    @functools.cached_property
-    def _batches(self) -> dict[tuple[int, int], Any]:
-        return {}
+class ArchitectureSubject(ModelSubject):
+    """An architecture with its spec's example config, in a small model.
+
+    Args:
+        spec: spec of the architecture, registered or not.
+        encoder: input adapter of the model. None: a generic one.
+        decoder: output adapter of the model. None: a generic one.
+    """
+
+    kind = "architecture"
+
+    def __init__(self, spec: ArchitectureSpec, encoder: AdapterSpec | None = None, decoder: AdapterSpec | None = None):
+        self.spec = spec
+        self.encoder = AdapterSubject(encoder or VECTORS, {})
+        self.decoder = AdapterSubject(decoder or NUMBERS, {})
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}-{self.spec.name}"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.spec.name!r}"
+
+    @property
+    def model_type(self) -> Any:
+        return resolve_import_path(self.spec.model)
+
+    @property
+    def config_type(self) -> Any:
+        return resolve_import_path(self.spec.config)
+
+    def config(self) -> Any:
+        """Create the example's config."""
+        example = {flag.removeprefix("model."): value for flag, value in self.spec.example.items()}
+        parts = {
+            "encoder": self.encoder.config_for(self.config_type),
+            "decoder": self.decoder.config_for(self.config_type),
+        }
+        return create_config(self.config_type, {**example, **parts}, str(self))
+
+    def adapters(self, config: Any) -> tuple[Any, Any]:
+        """Create the adapters of the model."""
+        input_adapter = self.encoder.adapter_type.from_config(config.encoder)
+        return input_adapter, self.decoder.adapter_type.from_config(config.decoder, input_adapter)
+
+    def model(self, seed: int = 0) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            config = self.config()
+            return self.model_type(config, *self.adapters(config)).eval()
+
+    def adapter(self, model: Any) -> Any:
+        """Return the whole model, which is the subject of checks that apply to adapters as well."""
+        return model
 
 
 def example_reader(spec: AdapterSpec, input_adapter: InputAdapter, folder: Path) -> tuple[Any, list[str]] | None:
@@ -172,7 +249,7 @@ class PluginSubject:
         return importlib.import_module(self.module_name)
 
     def specs(self, kind: str) -> list[Any]:
-        """Return the specs of a kind ("input", "output", "task", "data", "model" or "format"), none if it fails."""
+        """Return the specs of a kind, one of :data:`~perceiver_registry.registry.NOUNS`; none if it fails."""
         return [spec for spec in self.loaded.specs if spec.kind == kind]
 
     def partner(self, spec: AdapterSpec) -> AdapterSpec | None:

@@ -22,6 +22,7 @@ from perceiver_core import (
     linear,
 )
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
+from perceiver_plugins.text.subwords import SubwordEmbedding
 
 HASH_MULTIPLIER, HASH_MODULUS = 1_000_003, 2**31 - 1
 """Constants of the polynomial hash of n-grams. Arbitrary primes whose products fit into 64 bits."""
@@ -79,6 +80,8 @@ class TextInputAdapter(InputAdapter):
         max_ngram_length: longest n-gram of tokens with a hashed embedding. 1: none.
         num_ngram_buckets: size of the table of hashed n-grams.
         token_dropout: probability of hiding a token in training: its embedding and those of its n-grams are zero.
+            Subwords are hidden independently, with the same probability.
+        num_subword_buckets: size of the table of hashed character n-grams of tokens. 0: none.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class TextInputAdapter(InputAdapter):
         max_ngram_length: int = 1,
         num_ngram_buckets: int = 2**16,
         token_dropout: float = 0.0,
+        num_subword_buckets: int = 0,
     ):
         super().__init__(num_input_channels)
         self.max_seq_len = max_seq_len
@@ -100,6 +104,9 @@ class TextInputAdapter(InputAdapter):
         nn.init.normal_(self.position_embedding.weight, 0.0, init_scale)
         self.ngram_embedding = (
             NgramEmbedding(max_ngram_length, num_ngram_buckets, num_input_channels) if max_ngram_length > 1 else None
+        )
+        self.subword_embedding = (
+            SubwordEmbedding(vocab_size, num_subword_buckets, num_input_channels) if num_subword_buckets else None
         )
 
     @classmethod
@@ -112,12 +119,14 @@ class TextInputAdapter(InputAdapter):
             config.max_ngram_length,
             config.num_ngram_buckets,
             config.token_dropout,
+            config.num_subword_buckets,
         )
 
     def position_layout(self) -> PositionLayout:
         return PositionLayout(self.position_embedding.weight, self.position_embedding.weight)
 
     def check_data(self, data: Any) -> None:
+        """Check vocabulary and length. A new model with subwords reads them from the tokenizer of the data."""
         for name, model_value, fits in (
             ("vocab_size", self.token_embedding.num_embeddings, operator.eq),
             ("max_seq_len", self.max_seq_len, operator.le),
@@ -128,6 +137,13 @@ class TextInputAdapter(InputAdapter):
                     f"the data's {name}={data_value} does not fit the model's {name}={model_value} "
                     "(give the data module the tokenizer and max_seq_len of the model)"
                 )
+        if self.subword_embedding is not None and not self.subword_embedding.has_read:
+            tokenizer = getattr(data, "tokenizer", None)
+            if tokenizer is None:
+                raise ValueError(
+                    "num_subword_buckets: the data has no tokenizer, whose tokens have subwords (set it to 0)"
+                )
+            self.subword_embedding.read(tokenizer)
 
     def default_positions(self, batch: Batch) -> Tensor:
         input_ids: Tensor = batch["input_ids"]
@@ -163,6 +179,8 @@ class TextInputAdapter(InputAdapter):
             tokens = tokens * keep[..., None]
         if self.ngram_embedding is not None:
             tokens = tokens + self.ngram_embedding(input_ids, pad_mask, keep)
+        if self.subword_embedding is not None:
+            tokens = tokens + self.subword_embedding(input_ids, self.token_dropout if self.training else 0.0)
         return AdaptedInput(tokens + self.position_embedding(torch.arange(length, device=input_ids.device)), pad_mask)
 
 

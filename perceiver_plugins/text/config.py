@@ -21,6 +21,8 @@ class TextEncoderConfig(EncoderConfig):
         num_ngram_buckets: size of the table of hashed n-grams.
         token_dropout: probability of hiding a token (and its n-grams) in training (word dropout, Iyyer et al. 2015,
             doi 10.3115/v1/P15-1162).
+        num_subword_buckets: size of the table of hashed character n-grams of tokens, whose embeddings are added to that
+            of the token (Bojanowski et al. 2017, arXiv 1607.04606). 0: none.
     """
 
     vocab_size: int = 262
@@ -29,11 +31,18 @@ class TextEncoderConfig(EncoderConfig):
     max_ngram_length: int = 1
     num_ngram_buckets: int = 2**16
     token_dropout: float = 0.0
+    num_subword_buckets: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(
             self, "vocab_size", "max_seq_len", "num_input_channels", "max_ngram_length", "num_ngram_buckets"
+        )
+        require(
+            self.num_subword_buckets == 0 or self.num_subword_buckets > 1,
+            self,
+            "num_subword_buckets",
+            "must be 0 or at least 2",
         )
         require(0.0 <= self.token_dropout < 1.0, self, "token_dropout", "must be at least 0 and less than 1")
 

@@ -164,6 +164,7 @@ def test_class_names_round_trip():
         ("encoder", "first_self_attention_block_shared", False, "must be True"),
         ("encoder", "num_self_attention_v_channels", 40, "encoder.num_self_attention_v_channels is 40, must be 20"),
         ("encoder", "max_ngram_length", 2, "encoder.max_ngram_length is 2, must be 1"),
+        ("encoder", "num_subword_buckets", 9, "encoder.num_subword_buckets is 9, must be 0"),
         ("decoder", "num_cross_attention_heads", 4, "decoder.num_cross_attention_heads is 4, must be 8"),
         ("decoder", "cross_attention_residual", True, "decoder.cross_attention_residual is True, must be False"),
         ("decoder", "num_output_query_channels", 16, "PerceiverForMaskedLM cannot express this model"),

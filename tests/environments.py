@@ -79,6 +79,21 @@ def run_commands(
     return results
 
 
+def run_code(code: str, **variables: str) -> str:
+    """Run Python code in a fork of the server, with further environment variables, and return its standard output."""
+    with ProcessPoolExecutor(1, mp_context=FORKS) as executor:
+        return executor.submit(execute, code, variables).result(timeout=600)
+
+
+def execute(code: str, variables: Mapping[str, str]) -> str:
+    """Run Python code in this process, and return its standard output."""
+    os.environ.update(variables)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(code, {})
+    return out.getvalue()
+
+
 class FreshEnvironment:
     """A new virtual environment that sees what is installed beside the tests, and what is installed into it.
 

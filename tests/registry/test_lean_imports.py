@@ -7,10 +7,9 @@ statements of our own modules.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from environments import run_code
 
 LARGE = ("datasets", "timm", "torchvision", "transformers")
 
@@ -66,8 +65,7 @@ print(json.dumps(imports))
 @pytest.fixture(scope="module")
 def imports() -> dict[str, list[tuple[str, str]]]:
     """Modules of this project that import a large library, by input adapter and library."""
-    result = subprocess.run([sys.executable, "-c", RECORD], capture_output=True, text=True, check=True)
-    return json.loads(result.stdout)
+    return json.loads(run_code(RECORD))
 
 
 def test_recorder_notices_imports(imports):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from environments import run_code
 
 from perceiver_plugins.sdk.data.files import Piece
 from perceiver_plugins.sdk.errors import DataError
@@ -186,11 +184,10 @@ for kind in ("bpe", "unigram", "word"):
 
 @pytest.mark.slow
 def test_training_is_the_same_in_all_processes_and_threads(capsys: pytest.CaptureFixture[str]) -> None:
-    variables = os.environ | {"RAYON_NUM_THREADS": "3", "TOKENIZERS_PARALLELISM": "true"}
-    result = subprocess.run([sys.executable, "-c", TRAIN], env=variables, check=True, capture_output=True, text=True)
+    hashes = run_code(TRAIN, RAYON_NUM_THREADS="3", TOKENIZERS_PARALLELISM="true")
     exec(TRAIN, {})
-    assert result.stdout == capsys.readouterr().out
-    assert len(set(result.stdout.split())) == 3
+    assert hashes == capsys.readouterr().out
+    assert len(set(hashes.split())) == 3
 
 
 def test_order_of_unigram_characters_is_canonical() -> None:

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from environments import FORKS
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks import __main__ as command
-from benchmarks import report
+from benchmarks import report, turns
 from benchmarks.case import FLOOR, HUGGING_FACE, OURS, Case, Comparison, Contender, Options
 from benchmarks.cases import all_cases, chosen_cases
 from benchmarks.products import Product, fastest, operator, record
@@ -28,7 +30,12 @@ ROWS = Contender("", f"{WORK}:some_rows")
 
 
 def run_case(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> tuple[int, dict[str, Any]]:
-    """Runs the command on a case that is not one of its own: its exit code, and what it kept."""
+    """Runs the command on a case that is not one of its own, without the seconds of imports in its processes.
+
+    Returns:
+        The exit code, and what it kept.
+    """
+    monkeypatch.setattr(turns, "multiprocessing", SimpleNamespace(get_context=lambda method: FORKS))
     monkeypatch.setattr(command, "all_cases", lambda: {case.name: case})
     monkeypatch.setattr(command, "chosen_cases", lambda patterns, device: [case])
     code = command.main([case.name, "--rounds", "2", "--results", str(folder / "results"), *flags])

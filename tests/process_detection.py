@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Any
 
-PROCESS_STARTERS = {"subprocess", "FORKS", "FreshEnvironment", "run_code"}
+PROCESS_STARTERS = {"subprocess", "pty", "FORKS", "FreshEnvironment", "run_code"}
 """Names in the code of functions that start another program."""
 
 

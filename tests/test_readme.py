@@ -54,11 +54,17 @@ def published(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> str:
+    """Folder in which the tests share prepared data."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "num_examples"), [("README.md", 1), ("docs/python.md", 5)])
-def test_python_examples_run(page, num_examples, tmp_path, monkeypatch, published):
+def test_python_examples_run(page, num_examples, tmp_path, monkeypatch, published, cache):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PERCEIVER_CACHE", cache)
     namespace: dict[str, object] = {}
     examples = [block for block in blocks("python", read(page)) if not block.startswith("# my_adapters.py")]
     assert len(examples) == num_examples
@@ -98,10 +104,11 @@ INDEPENDENT = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", INDEPENDENT, ids=" ".join)
-def test_fit_commands_parse(arguments, tmp_path, monkeypatch, capsys, published):
+def test_fit_commands_parse(arguments, tmp_path, monkeypatch, capsys, published, cache):
     monkeypatch.chdir(tmp_path)
     write_user_files(tmp_path)
-    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PERCEIVER_CACHE", cache)
+    monkeypatch.setattr("perceiver_plugins.text.data.python_code.TOTAL_CHARACTERS", 500_000)  # of 2,000,000
     source = "--model.encoder.params=deepmind/language-perceiver"
     local = [f"--model.encoder.params={published}" if argument == source else argument for argument in arguments[1:]]
     assert main([*local, "--print_config"]) == 0

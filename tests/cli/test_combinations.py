@@ -6,10 +6,13 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import pytest
 
+from perceiver_plugins.text.data import embedded as embedded_data
+from perceiver_plugins.text.data.corpora import python_docs
 from perceiver_registry import AdapterSpec, DataSpec, TaskSpec, registry
 
 SMALL = {
@@ -117,6 +120,10 @@ def test_embedded_data_trains_its_tasks(perceiver, tmp_path, monkeypatch, data, 
         e for e in registry().entries("input") if e.spec.reads and spec.feeds(e.spec) and fits(e.spec, task_spec)
     )
     encoder = next(fitting)
+    # A part of the texts, in a cache of its own; tests/text has tests of all of them.
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("perceiver_plugins.text.data.python_code.TOTAL_CHARACTERS", 500_000)
+    monkeypatch.setattr(embedded_data, "python_docs", lambda: islice(python_docs(), 300))
     budget = {"trainer.max_steps": 2, "trainer.val_check_interval": 1.0, "trainer.limit_val_batches": 1}
     trainer = {name: value for name, value in SMALL.items() if name.startswith("trainer.")}
     latents = {"model.num_latents": 4, "data.batch_size": 2}

@@ -159,9 +159,9 @@ def test_bash_completes_ambiguous_names(bash, plugin_files):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_tab_key_completes(shell, variables, tmp_path, bash):
+def test_tab_key_completes(shell, variables, tmp_path, words):
     """Complete a unique name, a flag and a file in a shell on a terminal."""
-    assert bash("perceiver fit --task=mlm --data=text-files --data.train_f")  # which fills the cache
+    assert words("perceiver fit --task=mlm --data=text-files --data.train_f")  # which fills the cache
     (tmp_path / "my texts.txt").touch()
     options = ["--norc", "--noprofile", "-i"] if shell == "bash" else ["-f", "-i"]
     steps = [

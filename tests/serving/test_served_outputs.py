@@ -12,7 +12,6 @@ import torch
 from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.classification.adapters import ClassificationOutputAdapter
 from perceiver_plugins.flow import LitOpticalFlow
-from perceiver_plugins.multimodal.decoding import decode
 from perceiver_plugins.serving import ServedModel, compute_outputs
 from perceiver_plugins.serving.batches import example_batch
 from perceiver_plugins.serving.tracing import trace
@@ -52,22 +51,6 @@ def test_flow_is_an_image_in_pixels(small_model: Callable[..., Any]) -> None:
     torch.testing.assert_close(flow, module.eval().flow(frames), rtol=1e-4, atol=1e-4)
     assert traced.outputs[0].name == "flow"
     assert traced.outputs[0].shape == ("batch", 2, "height", "width")
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_multimodal_outputs(small_model: Callable[..., Any]) -> None:
-    model = small_model("audio-video-label", "audio-video-label")
-    batch = example_batch(model, 2)
-
-    outputs = trace(model).program.module()(batch)
-
-    expected = decode(model, batch)
-    torch.testing.assert_close(outputs["audio"], expected["audio"].flatten(1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(outputs["logits"], expected["label"][:, 0], rtol=1e-4, atol=1e-5)
-    video = outputs["video"]  # (b, frames, 3, h, w)
-    assert video.shape == batch["pixel_values_videos"].shape
-    torch.testing.assert_close(video.movedim(2, -1).flatten(1, 3), expected["image"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

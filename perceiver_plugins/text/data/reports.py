@@ -34,11 +34,11 @@ def describe_cut_texts(datasets: Mapping[str, LabelledDocuments]) -> str:
             cut.append(f"{_share(count, len(lengths))} of {split} have up to {lengths.max():,} tokens")
     if not cut:
         return ""
-    last = next(reversed(datasets.values()))
-    part = "end" if last.truncation_side == "left" else "beginning"
+    first = next(iter(datasets.values()))
+    part = "end" if first.truncation_side == "left" else "beginning"
     if any(dataset.shift for dataset in datasets.values()):
         part = f"random part in training and their {part} in evaluation"
-    return f"max_seq_len={last.max_seq_len}: {', '.join(cut)}; only their {part} is read (raise it to read more)"
+    return f"max_seq_len={first.max_seq_len}: {', '.join(cut)}; only their {part} is read (raise it to read more)"
 
 
 def describe_unknown_texts(datasets: Mapping[str, LabelledDocuments], tokenizer: PreTrainedTokenizerBase) -> str:

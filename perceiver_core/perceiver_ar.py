@@ -224,7 +224,7 @@ class CausalEncoder(nn.Module):
             key_mask: padding mask of the inputs (b, m), cached ones included. Default: no padding.
             latent_mask: padding mask of the latents (b, n), cached ones included. Default: no padding.
             prefix_mask: (b or 1, m), True at inputs before the latents, if these have a norm of their own.
-            cache: cache of earlier inputs, to which these are appended. Default: there are none.
+            cache: cache of earlier inputs, to which these are appended. Default: no earlier inputs.
 
         Returns:
             The latents (b, n, d).
@@ -511,7 +511,7 @@ def _count_leading(mask: Tensor) -> Tensor:
 
 
 def _mask_before(starts: Tensor, first: int, stop: int, device: torch.device) -> Tensor | None:
-    """Return a mask (b, stop - first) of the positions before the start of each example, or None if there are none."""
+    """Return a mask (b, stop - first) of the positions before the start of each example, or None if all are after."""
     if int(starts.max()) <= first:
         return None
     return torch.arange(first, stop, device=device) < starts.to(device)[:, None]

@@ -42,7 +42,7 @@ def plain_attention(
     if bias is not None:
         scores = scores + bias
     if causal:
-        scores = scores.masked_fill(hidden_keys(*scores.shape[-2:], scores.device), -math.inf)
+        scores = scores.masked_fill(hidden_keys(q.shape[-2], k.shape[-2], scores.device), -math.inf)
     if torch.is_grad_enabled() or not are_plain_tensors(scores):
         weights = scores.softmax(dim=-1)
     else:

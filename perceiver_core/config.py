@@ -202,6 +202,24 @@ class ModelConfig(Generic[E, D]):
         return replace(self, encoder=self.encoder.without_params(), params=None)  # type: ignore[call-arg]
 
 
+def require_divisible_latents(config: Any) -> None:
+    """Raise ValueError unless latent channels can be split into heads: they are the default of queries and keys.
+
+    Args:
+        config: config of a model with ``num_latent_channels``, in which latents are the queries of the attentions.
+    """
+    for kind in ("cross", "self"):
+        if getattr(config.encoder, f"num_{kind}_attention_qk_channels") is None:
+            heads = getattr(config.encoder, f"num_{kind}_attention_heads")
+            require(
+                config.num_latent_channels % heads == 0,
+                config,
+                "num_latent_channels",
+                f"must be divisible by encoder.num_{kind}_attention_heads={heads}, "
+                f"or set encoder.num_{kind}_attention_qk_channels",
+            )
+
+
 @dataclass
 class PerceiverConfig(ModelConfig[E, D]):
     """Config of Perceiver IO: encoder and decoder, whose types select the adapters, around one latent array.
@@ -240,15 +258,4 @@ class PerceiverConfig(ModelConfig[E, D]):
         super().__post_init__()
         require_positive(self, "num_latents", "num_latent_channels")
         require(self.init in get_args(Init), self, "init", f"must be one of {', '.join(get_args(Init))}")
-        encoder = self.encoder
-        # The latents are the queries of the encoder's attentions: their channels are the default.
-        for kind in ("cross", "self"):
-            if getattr(encoder, f"num_{kind}_attention_qk_channels") is None:
-                heads = getattr(encoder, f"num_{kind}_attention_heads")
-                require(
-                    self.num_latent_channels % heads == 0,
-                    self,
-                    "num_latent_channels",
-                    f"must be divisible by encoder.num_{kind}_attention_heads={heads}, "
-                    f"or set encoder.num_{kind}_attention_qk_channels",
-                )
+        require_divisible_latents(self)

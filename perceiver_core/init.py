@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
-from perceiver_core.config import PerceiverConfig
+from perceiver_core.config import ModelConfig
 
 
 @torch.no_grad()
@@ -27,7 +29,11 @@ def init_normal(module: nn.Module, scale: float) -> None:
 
 
 def freeze_parts(
-    config: PerceiverConfig, input_adapter: nn.Module, encoder: nn.Module, decoder: nn.Module, output_adapter: nn.Module
+    config: ModelConfig[Any, Any],
+    input_adapter: nn.Module,
+    encoder: nn.Module,
+    decoder: nn.Module,
+    output_adapter: nn.Module,
 ) -> None:
     """Freeze the parts of a model that ``config.encoder.freeze`` and ``config.decoder.freeze`` name, in-place.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,34 +12,24 @@ from torch import Tensor, nn
 
 from perceiver_core.activations import ActivationPolicy
 from perceiver_core.adapters import Batch, InputAdapter, OutputAdapter
-from perceiver_core.config import CrossAttentionConfig, D, E, PerceiverConfig, require, require_positive
+from perceiver_core.config import D, E, ModelConfig, require, require_divisible_latents, require_positive
 from perceiver_core.context import select_positions
 from perceiver_core.init import freeze_parts, init_normal
 from perceiver_core.layers import Activation, CrossAttentionLayer, SelfAttentionLayer
+from perceiver_core.model import Model
 from perceiver_core.rotary import Rotary
 from perceiver_core.sequence_cache import SequenceCache
 
-UNUSED_ENCODER_FIELDS = (
-    "num_cross_attention_layers",
-    "first_cross_attention_layer_shared",
-    "num_self_attention_blocks",
-    "first_self_attention_block_shared",
-)
-"""Fields of encoder configs without a meaning here: there is one cross-attention and one self-attention block."""
-
-UNUSED_DECODER_FIELDS = tuple(
-    field.name for field in dataclasses.fields(CrossAttentionConfig) if field.name not in ("init_scale", "freeze")
-)
-"""Fields of decoder configs without a meaning here: there is no decoder attention."""
-
 
 @dataclass
-class PerceiverARConfig(PerceiverConfig[E, D]):
+class PerceiverARConfig(ModelConfig[E, D]):
     """Config of :class:`PerceiverAR`.
 
     The encoder's config gives heads, channels and widening factors of the attention layers, and their number
     (``num_self_attention_layers_per_block``). Default options are those of the ``perceiver-io`` package 0.11, unless
-    another source is named; default sizes are arbitrary.
+    another source is named; default sizes are arbitrary. Weights start from a normal distribution of the encoder's
+    ``init_scale``, and those of the last layer of each residual branch smaller, by 1 / sqrt(number of branches), as in
+    GPT-2.
 
     Args:
         encoder: encoder config.
@@ -49,8 +38,6 @@ class PerceiverARConfig(PerceiverConfig[E, D]):
         num_latent_channels: latent channels d, equal to the input channels c.
         activation_checkpointing: as in :class:`~perceiver_core.PerceiverConfig`.
         activation_offloading: as in :class:`~perceiver_core.PerceiverConfig`.
-        init: only "normal". The last layer of each residual branch starts smaller, by 1 / sqrt(number of branches), as
-            in GPT-2.
         params: as in :class:`~perceiver_core.PerceiverConfig`.
         compile: as in :class:`~perceiver_core.PerceiverConfig`.
         max_seq_len: inputs m that the model sees at once. Longer sequences can be continued: the window slides.
@@ -73,10 +60,33 @@ class PerceiverARConfig(PerceiverConfig[E, D]):
         output_norm: normalise the latents before the output adapter.
 
     Raises:
-        ValueError: if a value is out of range, or if a field of the encoder or decoder that has no meaning here differs
-            from its default.
+        ValueError: if a value is out of range, if channels cannot be split into heads, or if a field of the encoder or
+            decoder that the architecture does not use differs from its default.
     """
 
+    encoder_fields = (
+        "num_cross_attention_heads",
+        "num_cross_attention_qk_channels",
+        "num_cross_attention_v_channels",
+        "cross_attention_widening_factor",
+        "cross_attention_residual",
+        "num_self_attention_heads",
+        "num_self_attention_qk_channels",
+        "num_self_attention_v_channels",
+        "num_self_attention_layers_per_block",
+        "self_attention_widening_factor",
+        "dropout",
+        "params",
+        "freeze",
+    )
+    decoder_fields = ("freeze",)
+
+    num_latents: int = 256
+    num_latent_channels: int = 512
+    activation_checkpointing: bool = False
+    activation_offloading: bool = False
+    params: str | None = None
+    compile: bool = False
     max_seq_len: int = 2048
     refill_stride: int | None = None
     prefix_dropout: float = 0.5
@@ -92,7 +102,8 @@ class PerceiverARConfig(PerceiverConfig[E, D]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "max_seq_len", "refill_stride")
+        require_positive(self, "num_latents", "num_latent_channels", "max_seq_len", "refill_stride")
+        require_divisible_latents(self)
         n = self.num_latents
         require(n <= self.max_seq_len, self, "num_latents", f"must not exceed max_seq_len={self.max_seq_len}")
         require(self.stride <= n, self, "refill_stride", f"must not exceed num_latents={n}")
@@ -103,22 +114,11 @@ class PerceiverARConfig(PerceiverConfig[E, D]):
         require(self.rotary_base > 0.0, self, "rotary_base", "must be greater than 0")
         activations = get_args(Activation)
         require(self.activation in activations, self, "activation", f"must be one of {', '.join(activations)}")
-        require(self.init == "normal", self, "init", "must be 'normal' for Perceiver AR")
-        _require_defaults(self.encoder, UNUSED_ENCODER_FIELDS)
-        _require_defaults(self.decoder, UNUSED_DECODER_FIELDS)
 
     @property
     def stride(self) -> int:
         """Steps in which latents and window advance: ``refill_stride``, or its default."""
         return self.refill_stride or max(1, self.num_latents // 2)
-
-
-def _require_defaults(config: Any, names: tuple[str, ...]) -> None:
-    """Raise ValueError if a field of an encoder or decoder config differs from its default."""
-    for field in dataclasses.fields(config):
-        if field.name in names:
-            is_default = getattr(config, field.name) == field.default
-            require(is_default, config, field.name, f"has no meaning in Perceiver AR (leave it {field.default})")
 
 
 def grid(num_inputs: Tensor, size: int, stride: int) -> Tensor:
@@ -265,7 +265,7 @@ class CausalEncoder(nn.Module):
         return Rotary.at(columns, num_channels, self.config.rotary_base, x.dtype) if num_channels else None
 
 
-class PerceiverAR(nn.Module):
+class PerceiverAR(Model):
     """Perceiver AR: input adapter, causal encoder and output adapter.
 
     The input adapter must embed each input by itself, without its position. The output for an input depends on it and
@@ -280,6 +280,8 @@ class PerceiverAR(nn.Module):
     Raises:
         ValueError: if an adapter does not fit, or if channels cannot be split into heads.
     """
+
+    config: PerceiverARConfig
 
     def __init__(self, config: PerceiverARConfig, input_adapter: InputAdapter, output_adapter: OutputAdapter):
         super().__init__()

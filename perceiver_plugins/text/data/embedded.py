@@ -14,12 +14,27 @@ from perceiver_plugins.text.data.corpora import python_docs, python_version, spl
 from perceiver_plugins.text.data.labelled_module import LabelledTextDataModule
 from perceiver_plugins.text.data.labels import LabelTarget
 from perceiver_plugins.text.data.languages import language_texts, languages_version
-from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModule
+from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModule, UnlabelledTextDataModule
 from perceiver_plugins.text.data.prepared import write_documents
 from perceiver_plugins.text.data.python_code import CLASSES, code_windows
 
 
-class PythonDocsDataModule(TextDataModule):
+class PythonDocs(UnlabelledTextDataModule):
+    """English text that comes with Python."""
+
+    cache_name = "python-docs"
+
+    def source_key(self) -> dict[str, Any]:
+        return {"python": python_version()}
+
+    def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
+        pieces: dict[str, list[Piece]] = {"train": [], "validation": [], "test": []}
+        for name, text in python_docs():
+            pieces[split_of(name)].append(Piece(text + "\n\n"))
+        return {split: write_documents(work / f"{split}.arrow", texts) for split, texts in pieces.items()}
+
+
+class PythonDocsDataModule(PythonDocs, TextDataModule):
     """English text that comes with Python: its reference topics and its library's docstrings (2 MB).
 
     Nothing is downloaded. The defaults suit a small model on a CPU: single bytes are masked, which a model learns to
@@ -31,19 +46,8 @@ class PythonDocsDataModule(TextDataModule):
         batch_size: Examples per batch and device, in training.
     """
 
-    cache_name = "python-docs"
-
     def __init__(self, max_seq_len: int = 128, mask_words: bool = False, batch_size: int = 32, **kwargs: Any) -> None:
         super().__init__(max_seq_len=max_seq_len, mask_words=mask_words, batch_size=batch_size, **kwargs)
-
-    def source_key(self) -> dict[str, Any]:
-        return {"python": python_version()}
-
-    def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
-        pieces: dict[str, list[Piece]] = {"train": [], "validation": [], "test": []}
-        for name, text in python_docs():
-            pieces[split_of(name)].append(Piece(text + "\n\n"))
-        return {split: write_documents(work / f"{split}.arrow", texts) for split, texts in pieces.items()}
 
 
 class GeneratedText(DocumentDataModule):

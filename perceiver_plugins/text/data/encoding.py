@@ -95,6 +95,11 @@ class DocumentEncoder:
         # 32 bits per token only where the vocabulary needs them.
         self.dtype: type[np.generic] = np.uint16 if len(tokenizer) <= 2**16 else np.int32
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """Data types of the encoded columns, by name."""
+        return {"input_ids": np.dtype(self.dtype).name, "word_parts": "uint8"}
+
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[np.ndarray]]:
         """Encode a batch of documents, or of consecutive pieces of documents.
 

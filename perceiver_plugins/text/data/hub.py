@@ -6,6 +6,7 @@ import io
 import shutil
 import urllib.request
 import zipfile
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import datasets
+import numpy as np
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
@@ -22,11 +24,12 @@ from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.data.labelled_module import ColumnLabelsDataModule
-from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModule
-from perceiver_plugins.text.data.prepared import Tokens, split_documents, write_documents
+from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModule, UnlabelledTextDataModule
+from perceiver_plugins.text.data.prepared import split_documents, write_documents
 from perceiver_plugins.text.data.splits import Splits, file_states, open_splits
-from perceiver_plugins.text.data.streaming import StreamedChunks, StreamLoader, fingerprint
+from perceiver_plugins.text.data.streaming import DocumentStream, StreamedChunks, StreamLoader, fingerprint
 from perceiver_plugins.text.tokenizer_training import MAX_CHARACTERS
 from perceiver_registry.errors import UserError
 
@@ -94,17 +97,10 @@ class HubText(DocumentDataModule):
         return name or (default if self.splits.has(default) else None)
 
 
-class HubTextDataModule(HubText, TextDataModule):
-    """Text for masked language modelling, from the Hugging Face hub or a local folder.
+class UnlabelledHubText(HubText, UnlabelledTextDataModule):
+    """Documents without labels from the Hugging Face hub or a local folder, prepared in advance or streamed.
 
-    A local folder contains a data set saved by ``save_to_disk``, or files named by their split (``train*``,
-    ``valid*``, ``test*``, or folders of these names): .txt, .jsonl, .json, .csv, .tsv, .parquet, compressed
-    or not.
-
-    With ``streaming``, data is not prepared in advance: documents are read, shuffled within a buffer, tokenized and
-    chunked during training. In each pass over the data, each document goes to one worker process of one device. Passes
-    repeat without end, so ``trainer.max_steps`` is needed, and ``trainer.val_check_interval`` (in steps) for
-    validation. Resuming reads all earlier documents again, and needs the same numbers of devices and workers.
+    Subclasses implement :meth:`make_stream` in addition.
 
     Args:
         streaming: Read documents during training instead of preparing all data first. For very large data sets.
@@ -123,13 +119,16 @@ class HubTextDataModule(HubText, TextDataModule):
     ) -> None:
         super().__init__(*args, **kwargs)
         check_positive(shuffle_buffer=shuffle_buffer, stream_val_docs=stream_val_docs)
-        if streaming and (self.static_masking or self.random_train_shift):
-            flag = "static_masking" if self.static_masking else "random_train_shift"
-            raise UserError(f"{flag}: not available with streaming, whose examples differ in every pass (leave it out)")
         self.streaming = streaming
         self.shuffle_buffer = shuffle_buffer
         self.stream_val_docs = stream_val_docs
         self._held_out: frozenset[bytes] = frozenset()
+
+    @abstractmethod
+    def make_stream(
+        self, source: datasets.IterableDataset, column: str, encoder: DocumentEncoder, **options: Any
+    ) -> DocumentStream:
+        """Create the stream of the training data from the arguments of :class:`DocumentStream`."""
 
     def cache_key(self) -> dict[str, Any]:
         # of the trained tokenizer, as streamed text is not prepared
@@ -177,9 +176,9 @@ class HubTextDataModule(HubText, TextDataModule):
             super().setup(stage)
             return
         head, self._held_out = self._validation_head()
-        self.split_datasets["validation"] = self.chunks(self._encode(head), train=False)
+        self.split_datasets["validation"] = self.make_dataset(self._encode(head), train=False)
         if test := self._evaluation_split(self.test_split, "test"):
-            self.split_datasets["test"] = self.chunks(self._encode(self._head(test)), train=False)
+            self.split_datasets["test"] = self.make_dataset(self._encode(self._head(test)), train=False)
 
     def _validation_head(self) -> tuple[list[str], frozenset[bytes]]:
         """Return the validation documents of a stream, and the fingerprints of those that are held out of training."""
@@ -200,9 +199,8 @@ class HubTextDataModule(HubText, TextDataModule):
             raise DataError(f"{self.dataset}: no text in the column {column!r} of the split {split!r}")
         return head
 
-    def _encode(self, texts: list[str]) -> Tokens:
-        encoded = self.encoder({"text": texts})
-        return Tokens(encoded["input_ids"][0], encoded["word_parts"][0])
+    def _encode(self, texts: list[str]) -> dict[str, np.ndarray]:
+        return {name: arrays[0] for name, arrays in self.encoder({"text": texts}).items()}
 
     def loading_state(self) -> dict[str, int]:
         if not self.streaming:
@@ -225,26 +223,56 @@ class HubTextDataModule(HubText, TextDataModule):
                 "streaming: has no epochs (pass trainer.max_steps and, to validate, trainer.val_check_interval)"
             )
         source, column = self.splits.stream(self.train_split)
-        stream = StreamedChunks(
+        stream = self.make_stream(
             source,
             column,
             self.encoder,
-            self.masker,
-            self.collator,
-            self.max_seq_len,
-            self.random_min_seq_len,
-            self.random_train_truncation,
-            self.seed,
-            self.shuffle_buffer,
-            self._held_out,
-            self.batch_size,
-            self.rank,
-            self.num_replicas,
+            seed=self.seed,
+            shuffle_buffer=self.shuffle_buffer,
+            held_out=self._held_out,
+            batch_size=self.batch_size,
+            rank=self.rank,
+            num_replicas=self.num_replicas,
         )
         progress = partial(batches_trained, trainer) if trainer else int
         # persistent workers would not receive the start of the next iteration
         options = {**self.loader_options(), "persistent_workers": False}
         return StreamLoader(stream, progress, **options)
+
+
+class HubTextDataModule(UnlabelledHubText, TextDataModule):
+    """Text for masked language modelling, from the Hugging Face hub or a local folder.
+
+    A local folder contains a data set saved by ``save_to_disk``, or files named by their split (``train*``,
+    ``valid*``, ``test*``, or folders of these names): .txt, .jsonl, .json, .csv, .tsv, .parquet, compressed
+    or not.
+
+    With ``streaming``, data is not prepared in advance: documents are read, shuffled within a buffer, tokenized and
+    chunked during training. In each pass over the data, each document goes to one worker process of one device. Passes
+    repeat without end, so ``trainer.max_steps`` is needed, and ``trainer.val_check_interval`` (in steps) for
+    validation. Resuming reads all earlier documents again, and needs the same numbers of devices and workers.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.streaming and (self.static_masking or self.random_train_shift):
+            flag = "static_masking" if self.static_masking else "random_train_shift"
+            raise UserError(f"{flag}: not available with streaming, whose examples differ in every pass (leave it out)")
+
+    def make_stream(
+        self, source: datasets.IterableDataset, column: str, encoder: DocumentEncoder, **options: Any
+    ) -> StreamedChunks:
+        return StreamedChunks(
+            source,
+            column,
+            encoder,
+            self.masker,
+            self.collator,
+            self.max_seq_len,
+            self.random_min_seq_len,
+            self.random_train_truncation,
+            **options,
+        )
 
 
 class LabelledHubTextDataModule(HubText, ColumnLabelsDataModule):
@@ -273,7 +301,7 @@ class LabelledHubTextDataModule(HubText, ColumnLabelsDataModule):
 HubTextDataModule.other_targets = LabelledHubTextDataModule
 
 
-class WikipediaDataModule(HubTextDataModule):
+class Wikipedia(HubText):
     """English Wikipedia, all articles (20 GB of text); a fraction is held out for validation.
 
     Args:
@@ -294,7 +322,7 @@ class WikipediaDataModule(HubTextDataModule):
         super().__init__(dataset=dataset, subset=subset, val_fraction=val_fraction, **kwargs)
 
 
-class WikiTextDataModule(HubTextDataModule):
+class WikiText(HubText):
     """WikiText-103: good and featured articles of Wikipedia (500 MB), with splits for validation and test.
 
     Args:
@@ -310,7 +338,7 @@ class WikiTextDataModule(HubTextDataModule):
         super().__init__(dataset=dataset, subset=subset, **kwargs)
 
 
-class BookCorpusDataModule(HubTextDataModule):
+class BookCorpus(HubText):
     """BookCorpus: novels, one sentence per document (5 GB); a fraction is held out for validation.
 
     Args:
@@ -332,7 +360,7 @@ class BookCorpusDataModule(HubTextDataModule):
         super().__init__(dataset=dataset, revision=revision, val_fraction=val_fraction, **kwargs)
 
 
-class ImdbDataModule(HubTextDataModule):
+class Imdb(HubText):
     """IMDb movie reviews, including the 50,000 without a label.
 
     Args:
@@ -354,6 +382,22 @@ class ImdbDataModule(HubTextDataModule):
         super().__init__(dataset=dataset, train_split=train_split, val_split=val_split, **kwargs)
 
 
+class WikipediaDataModule(Wikipedia, HubTextDataModule):
+    """English Wikipedia, all articles (20 GB of text); a fraction is held out for validation."""
+
+
+class WikiTextDataModule(WikiText, HubTextDataModule):
+    """WikiText-103: good and featured articles of Wikipedia (500 MB), with splits for validation and test."""
+
+
+class BookCorpusDataModule(BookCorpus, HubTextDataModule):
+    """BookCorpus: novels, one sentence per document (5 GB); a fraction is held out for validation."""
+
+
+class ImdbDataModule(Imdb, HubTextDataModule):
+    """IMDb movie reviews, including the 50,000 without a label."""
+
+
 class LabelledImdbDataModule(LabelledHubTextDataModule):
     """IMDb movie reviews, positive and negative (pos, neg): 25,000 for training and 25,000 for test.
 
@@ -373,7 +417,7 @@ class LabelledImdbDataModule(LabelledHubTextDataModule):
 ImdbDataModule.other_targets = LabelledImdbDataModule
 
 
-class Enwik8DataModule(TextDataModule):
+class Enwik8(UnlabelledTextDataModule):
     """The first 100 MB of an English Wikipedia dump, markup included.
 
     The first 90 % are for training, the next 5 % for validation, the last 5 % for test.
@@ -402,6 +446,13 @@ class Enwik8DataModule(TextDataModule):
             split: write_documents(work / f"{split}.arrow", _pieces(path, data, begin, end))
             for split, begin, end in zip(("train", "validation", "test"), ends[:-1], ends[1:], strict=True)
         }
+
+
+class Enwik8DataModule(Enwik8, TextDataModule):
+    """The first 100 MB of an English Wikipedia dump, markup included.
+
+    The first 90 % are for training, the next 5 % for validation, the last 5 % for test.
+    """
 
 
 def _find_enwik8(path: Path) -> Path:

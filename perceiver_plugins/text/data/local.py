@@ -15,7 +15,7 @@ from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.labelled import Documents, distinct_per_class
 from perceiver_plugins.text.data.labelled_module import ColumnLabelsDataModule
-from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModule
+from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModule, UnlabelledTextDataModule
 from perceiver_plugins.text.data.prepared import split_documents, write_documents
 from perceiver_plugins.text.data.splits import file_states, read_files, rows_of_files
 
@@ -85,13 +85,8 @@ class TextFiles(DocumentDataModule):
         }
 
 
-class TextFilesDataModule(TextFiles, TextDataModule):
-    """Your own text, for masked language modelling: .txt, .jsonl, .json, .csv, .tsv and .parquet files.
-
-    Files may be compressed, with the suffixes .gz, .xz, .bz2 or .zst. A .txt file, or any other file of UTF-8 text, is
-    one document; in tables, each row is a document. Each of the flags for files takes a file, a folder (all such files
-    in it), a pattern such as ``data/*.txt``, or a list of these.
-    """
+class UnlabelledTextFiles(TextFiles, UnlabelledTextDataModule):
+    """Documents without labels in the user's files."""
 
     def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
         loaded = {}
@@ -103,6 +98,15 @@ class TextFilesDataModule(TextFiles, TextDataModule):
         if "validation" not in loaded and "train" in loaded:
             loaded["train"], loaded["validation"] = split_documents(loaded["train"], self.val_fraction, work)
         return loaded
+
+
+class TextFilesDataModule(UnlabelledTextFiles, TextDataModule):
+    """Your own text, for masked language modelling: .txt, .jsonl, .json, .csv, .tsv and .parquet files.
+
+    Files may be compressed, with the suffixes .gz, .xz, .bz2 or .zst. A .txt file, or any other file of UTF-8 text, is
+    one document; in tables, each row is a document. Each of the flags for files takes a file, a folder (all such files
+    in it), a pattern such as ``data/*.txt``, or a list of these.
+    """
 
 
 class LabelledTextFilesDataModule(TextFiles, ColumnLabelsDataModule):

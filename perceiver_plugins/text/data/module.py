@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import datasets
+import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
@@ -23,7 +24,7 @@ from perceiver_plugins.text.data.prepared import (
     Tokens,
     cache_folder,
     cache_root,
-    open_split,
+    open_arrays,
     prepare,
     quiet_datasets,
 )
@@ -273,7 +274,61 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
         return Collator(int(self.tokenizer.pad_token_id or 0), self.padding_side)
 
 
-class TextDataModule(DocumentDataModule):
+class UnlabelledTextDataModule(DocumentDataModule):
+    """Base class of data modules of text without labels, whose documents are concatenated.
+
+    Subclasses implement :meth:`source_key`, :meth:`load_documents` and :meth:`make_dataset`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.notes: list[str] = []
+        """Warnings about the documents, one line each; :meth:`load_documents` appends to them."""
+
+    @abstractmethod
+    def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
+        """Return the documents of the splits ``train``, ``validation`` and, optionally, ``test``.
+
+        Args:
+            work: Folder for temporary files, which is removed afterwards.
+
+        Returns:
+            A data set per split, with the column ``text`` and, if documents are split into pieces, ``first`` and
+            ``last``.
+        """
+
+    def cache_key(self) -> dict[str, Any]:
+        return {"target": self.target}
+
+    @abstractmethod
+    def make_dataset(self, columns: Mapping[str, np.ndarray], train: bool) -> BatchDataset:
+        """Create the dataset of a split.
+
+        Args:
+            columns: Columns of the :attr:`encoder`, concatenated; none if the split is missing.
+            train: Whether the split is that of training.
+        """
+
+    def training_documents(self, work: Path) -> Iterable[Piece]:
+        with quiet_datasets():
+            return self._training_sample(self.load_documents(work).get("train"))
+
+    def prepare_split_files(self) -> None:
+        workers, batch_size = self.preproc_workers, self.preproc_batch_size
+        prepare(self.folder, self.load_documents, self.encoder, workers, batch_size, self._distinct_notes)
+
+    def _distinct_notes(self) -> list[str]:
+        return list(dict.fromkeys(self.notes))  # the training of a tokenizer loads the documents as well
+
+    def open_dataset(self, split: str) -> BatchDataset:
+        return self.make_dataset(open_arrays(self.folder / split), train=split == "train")
+
+    def reports(self, splits: Mapping[str, BatchDataset]) -> Iterable[str]:
+        tokens = {split: open_arrays(self.folder / split)["input_ids"] for split in splits}
+        return [describe_unknown_tokens(tokens, self.tokenizer)]
+
+
+class TextDataModule(UnlabelledTextDataModule):
     """Base class of data modules of text for masked language modelling.
 
     Documents are concatenated and cut into chunks of equal length. Of the tokens chosen for prediction, 80 % are
@@ -314,24 +369,6 @@ class TextDataModule(DocumentDataModule):
         self.mask_prob = mask_prob
         self.mask_words = mask_words
         self.static_masking = static_masking
-        self.notes: list[str] = []
-        """Warnings about the documents, one line each; :meth:`load_documents` appends to them."""
-
-    @abstractmethod
-    def load_documents(self, work: Path) -> dict[str, datasets.Dataset]:
-        """Return the documents of the splits ``train``, ``validation`` and, optionally, ``test``.
-
-        Args:
-            work: Folder for temporary files, which is removed afterwards.
-
-        Returns:
-            A data set per split, with the column ``text`` and, if documents are split into pieces, ``first`` and
-            ``last``.
-        """
-
-    def training_documents(self, work: Path) -> Iterable[Piece]:
-        with quiet_datasets():
-            return self._training_sample(self.load_documents(work).get("train"))
 
     @cached_property
     def encoder(self) -> DocumentEncoder:
@@ -358,21 +395,10 @@ class TextDataModule(DocumentDataModule):
 
     def prepare_split_files(self) -> None:
         mask_token_id(self.tokenizer)  # refuse a tokenizer without a mask token before tokenizing
-        workers, batch_size = self.preproc_workers, self.preproc_batch_size
-        prepare(self.folder, self.load_documents, self.encoder, workers, batch_size, self._distinct_notes)
+        super().prepare_split_files()
 
-    def _distinct_notes(self) -> list[str]:
-        return list(dict.fromkeys(self.notes))  # the training of a tokenizer loads the documents as well
-
-    def open_dataset(self, split: str) -> MaskedChunks:
-        return self.chunks(open_split(self.folder, split), train=split == "train")
-
-    def reports(self, splits: Mapping[str, MaskedChunks]) -> Iterable[str]:
-        tokens = {split: chunks.tokens.input_ids for split, chunks in splits.items()}
-        return [describe_unknown_tokens(tokens, self.tokenizer)]
-
-    def chunks(self, tokens: Tokens, train: bool) -> MaskedChunks:
-        """Create the dataset of a split from its tokens."""
+    def make_dataset(self, columns: Mapping[str, np.ndarray], train: bool) -> MaskedChunks:
+        tokens = Tokens(**columns) if columns else Tokens(np.zeros(0, np.uint16), np.zeros(0, np.uint8))
         return MaskedChunks(
             tokens,
             self.masker,

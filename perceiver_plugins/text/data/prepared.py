@@ -87,7 +87,7 @@ def prepare(
     def make(work: Path, tokens: Path) -> Sequence[str]:
         with quiet_datasets():
             splits = load(work)
-        columns = {"input_ids": np.dtype(encoder.dtype).name, "word_parts": "uint8"}
+        columns = encoder.columns
         features = {name: datasets.Sequence(datasets.Value(dtype)) for name, dtype in columns.items()}
         for split, documents in splits.items():
             if len(documents):
@@ -120,12 +120,6 @@ def store(folder: Path, columns: Mapping[str, list[np.ndarray]]) -> None:
 def open_arrays(folder: Path) -> dict[str, np.ndarray]:
     """Memory-map the arrays that :func:`store` wrote to a folder, by name; a missing folder has no arrays."""
     return {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in folder.glob("*.npy")}
-
-
-def open_split(folder: Path, split: str) -> Tokens:
-    """Memory-map the tokens of a split in a prepared folder; a missing split is empty."""
-    arrays = open_arrays(folder / split)
-    return Tokens(**arrays) if arrays else Tokens(np.zeros(0, np.uint16), np.zeros(0, np.uint8))
 
 
 def write_documents(path: Path, documents: Iterable[Sequence[Any]], schema: pa.Schema = SCHEMA) -> datasets.Dataset:

@@ -1,9 +1,10 @@
-"""Streaming of text that is too large to prepare: tokenized, chunked and masked on the fly."""
+"""Streaming of text that is too large to prepare: tokenized and cut into examples on the fly."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -28,8 +29,8 @@ def fingerprint(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-class StreamedChunks(IterableDataset[dict[str, Tensor]]):
-    """Infinite stream of batches of masked chunks, shared by ranks and their worker processes.
+class DocumentStream(IterableDataset[dict[str, Tensor]], ABC):
+    """Infinite stream of batches of encoded documents, shared by ranks and their worker processes.
 
     In each pass over the documents, every document goes to exactly one worker of one rank: by shard if there are at
     least as many shards as workers in all, otherwise round-robin. Each pass has its own order. The stream is infinite
@@ -39,16 +40,13 @@ class StreamedChunks(IterableDataset[dict[str, Tensor]]):
     resuming costs the reading and tokenization of all earlier documents. It is exact if the numbers of ranks and
     workers are unchanged.
 
+    Subclasses set :attr:`example_size` and :attr:`example_step`, and implement :meth:`make_batch`.
+
     Args:
         source: The documents.
         column: Name of the column with the text.
         encoder: Tokenizes the documents.
-        masker: Chooses and masks the tokens to predict.
-        collator: Makes batches.
-        max_seq_len: Tokens per chunk.
-        min_seq_len: Shortest length for ``truncate``.
-        truncate: Shorten chunks to a random length.
-        seed: Seed of order, lengths and masks.
+        seed: Seed of the order.
         shuffle_buffer: Size of the shuffle buffer in documents.
         held_out: Fingerprints of validation documents, which are skipped.
         batch_size: Examples per batch.
@@ -56,16 +54,17 @@ class StreamedChunks(IterableDataset[dict[str, Tensor]]):
         num_replicas: Number of processes that share the stream.
     """
 
+    example_size: int
+    """Tokens per example."""
+
+    example_step: int
+    """Tokens between the starts of consecutive examples."""
+
     def __init__(
         self,
         source: datasets.IterableDataset,
         column: str,
         encoder: DocumentEncoder,
-        masker: Masker,
-        collator: Collator,
-        max_seq_len: int,
-        min_seq_len: int = 1,
-        truncate: bool = False,
         seed: int = 0,
         shuffle_buffer: int = 1000,
         held_out: frozenset[bytes] = frozenset(),
@@ -76,11 +75,6 @@ class StreamedChunks(IterableDataset[dict[str, Tensor]]):
         self.source = source
         self.column = column
         self.encoder = encoder
-        self.masker = masker
-        self.collator = collator
-        self.max_seq_len = max_seq_len
-        self.min_seq_len = min_seq_len
-        self.truncate = truncate
         self.seed = seed
         self.shuffle_buffer = shuffle_buffer
         self.held_out = held_out
@@ -88,6 +82,16 @@ class StreamedChunks(IterableDataset[dict[str, Tensor]]):
         self.rank = rank
         self.num_replicas = num_replicas
         self.start = 0
+
+    @abstractmethod
+    def make_batch(self, columns: list[np.ndarray], part: int, first: int) -> dict[str, Tensor]:
+        """Make a batch.
+
+        Args:
+            columns: The encoder's columns, each (b, example_size).
+            part: The part that the examples belong to.
+            first: Index of the first example among those of the part.
+        """
 
     def documents(self, epoch: int, part: int, parts: int) -> Iterator[str]:
         """Yield the documents of one of ``parts`` parts in one pass over the data."""
@@ -106,23 +110,25 @@ class StreamedChunks(IterableDataset[dict[str, Tensor]]):
                 if selected and text and not (self.held_out and fingerprint(text) in self.held_out):
                     yield text
 
-    def chunks(self, part: int, parts: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the chunks (tokens, word parts) of a part in all passes; tokens left over start the next pass."""
+    def chunks(self, part: int, parts: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """Yield the encoder's columns, each (example_size,), of the examples of a part in all passes.
+
+        Tokens left over start the next pass.
+        """
         epoch = 0
-        ids, words = np.zeros(0, np.int64), np.zeros(0, np.uint8)
+        rest = [np.zeros(0, np.dtype(dtype)) for dtype in self.encoder.columns.values()]
         while True:
             documents = self.documents(epoch, part, parts)
             empty = True
             while texts := list(islice(documents, DOCUMENTS_PER_BATCH)):
                 empty = False
                 encoded = self.encoder({"text": texts})
-                ids = np.concatenate([ids, *encoded["input_ids"]])
-                words = np.concatenate([words, *encoded["word_parts"]])
-                whole = len(ids) // self.max_seq_len * self.max_seq_len
-                for begin in range(0, whole, self.max_seq_len):
-                    end = begin + self.max_seq_len
-                    yield ids[begin:end], words[begin:end]
-                ids, words = ids[whole:], words[whole:]
+                rest = [np.concatenate([left, *encoded[name]]) for name, left in zip(encoded, rest, strict=True)]
+                begin = 0
+                while begin + self.example_size <= len(rest[0]):
+                    yield tuple(column[begin : begin + self.example_size] for column in rest)
+                    begin += self.example_step
+                rest = [column[begin:] for column in rest]
             if empty:
                 raise DataError(
                     f"streaming: too few documents for {parts} processes (lower num_workers, or leave out streaming)"
@@ -139,12 +145,47 @@ class StreamedChunks(IterableDataset[dict[str, Tensor]]):
         part, parts = self.rank * workers + share, self.num_replicas * workers
         chunks = self.chunks(part, parts)
         for batch in itertools.count():
-            input_ids, word_parts = map(np.stack, zip(*islice(chunks, self.batch_size), strict=True))
+            columns = [np.stack(column) for column in zip(*islice(chunks, self.batch_size), strict=True)]
             if batch >= delivered:
-                yield self._mask(input_ids, word_parts, part, batch * self.batch_size)
+                yield self.make_batch(columns, part, batch * self.batch_size)
 
-    def _mask(self, input_ids: np.ndarray, word_parts: np.ndarray, part: int, first: int) -> dict[str, Tensor]:
-        """Make a batch of chunks (b, max_seq_len) of a part, of which the first has the index ``first``."""
+
+class StreamedChunks(DocumentStream):
+    """Infinite stream of batches of masked chunks.
+
+    Args:
+        source: As for :class:`DocumentStream`.
+        column: As for :class:`DocumentStream`.
+        encoder: As for :class:`DocumentStream`.
+        masker: Chooses and masks the tokens to predict.
+        collator: Makes batches.
+        max_seq_len: Tokens per chunk.
+        min_seq_len: Shortest length for ``truncate``.
+        truncate: Shorten chunks to a random length.
+        options: Other arguments of :class:`DocumentStream`. The seed is also that of lengths and masks.
+    """
+
+    def __init__(
+        self,
+        source: datasets.IterableDataset,
+        column: str,
+        encoder: DocumentEncoder,
+        masker: Masker,
+        collator: Collator,
+        max_seq_len: int,
+        min_seq_len: int = 1,
+        truncate: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(source, column, encoder, **options)
+        self.masker = masker
+        self.collator = collator
+        self.example_size = self.example_step = max_seq_len
+        self.min_seq_len = min_seq_len
+        self.truncate = truncate
+
+    def make_batch(self, columns: list[np.ndarray], part: int, first: int) -> dict[str, Tensor]:
+        input_ids, word_parts = columns
         size, longest = input_ids.shape
         rngs = [example_rng(self.seed, part, first + index) for index in range(size)]
         lengths = np.full(size, longest)
@@ -165,7 +206,7 @@ class StreamLoader(DataLoader[Any]):
         options: Arguments of the DataLoader, except those of batches, which the stream makes.
     """
 
-    def __init__(self, stream: StreamedChunks, progress: Callable[[], int], **options: Any) -> None:
+    def __init__(self, stream: DocumentStream, progress: Callable[[], int], **options: Any) -> None:
         super().__init__(stream, batch_size=None, **options)
         self.stream = stream
         self.progress = progress

@@ -5,6 +5,15 @@ from .config import PerceiverConfig as PerceiverConfig
 from .config import TextDecoderConfig as TextDecoderConfig
 from .config import TextEncoderConfig as TextEncoderConfig
 from .data import BookCorpusDataModule as BookCorpusDataModule
+from .data import CausalBookCorpusDataModule as CausalBookCorpusDataModule
+from .data import CausalEnwik8DataModule as CausalEnwik8DataModule
+from .data import CausalHubTextDataModule as CausalHubTextDataModule
+from .data import CausalImdbDataModule as CausalImdbDataModule
+from .data import CausalPythonDocsDataModule as CausalPythonDocsDataModule
+from .data import CausalTextDataModule as CausalTextDataModule
+from .data import CausalTextFilesDataModule as CausalTextFilesDataModule
+from .data import CausalWikipediaDataModule as CausalWikipediaDataModule
+from .data import CausalWikiTextDataModule as CausalWikiTextDataModule
 from .data import Enwik8DataModule as Enwik8DataModule
 from .data import HubTextDataModule as HubTextDataModule
 from .data import ImdbDataModule as ImdbDataModule

@@ -206,7 +206,9 @@ def check_stream(saved: Mapping[str, int], current: Mapping[str, int]) -> None:
         if saved.get(name) != current.get(name):
             was = bool(saved.get(name)) if name == "streaming" else saved.get(name)
             now = bool(current.get(name)) if name == "streaming" else current.get(name)
-            flag = {"num_replicas": "--trainer.devices"}.get(name, f"--data.{name}")
+            flag = {"num_replicas": "--trainer.devices", "num_targets": "--model.num_latents"}.get(
+                name, f"--data.{name}"
+            )
             raise UserError(
                 f"{flag}: {now}, but the checkpoint was saved with {was}, and a stream that is read in another way "
                 f"cannot be continued (resume with {flag}={str(was).lower()})"

@@ -1,5 +1,16 @@
 """Data modules for text."""
 
+from perceiver_plugins.text.data.causal import (
+    CausalBookCorpusDataModule,
+    CausalEnwik8DataModule,
+    CausalHubTextDataModule,
+    CausalImdbDataModule,
+    CausalPythonDocsDataModule,
+    CausalTextDataModule,
+    CausalTextFilesDataModule,
+    CausalWikipediaDataModule,
+    CausalWikiTextDataModule,
+)
 from perceiver_plugins.text.data.embedded import (
     LanguagesDataModule,
     MaskedLanguagesDataModule,
@@ -23,6 +34,15 @@ from perceiver_plugins.text.data.module import DocumentDataModule, TextDataModul
 
 __all__ = [
     "BookCorpusDataModule",
+    "CausalBookCorpusDataModule",
+    "CausalEnwik8DataModule",
+    "CausalHubTextDataModule",
+    "CausalImdbDataModule",
+    "CausalPythonDocsDataModule",
+    "CausalTextDataModule",
+    "CausalTextFilesDataModule",
+    "CausalWikiTextDataModule",
+    "CausalWikipediaDataModule",
     "DocumentDataModule",
     "Enwik8DataModule",
     "HubTextDataModule",

@@ -1,1 +1,5 @@
+from .adapters import NextTokenOutputAdapter as NextTokenOutputAdapter
+from .adapters import TokenInputAdapter as TokenInputAdapter
+from .config import NextTokenDecoderConfig as NextTokenDecoderConfig
+from .config import TokenEncoderConfig as TokenEncoderConfig
 from .lightning import LitCausalModel as LitCausalModel

@@ -294,7 +294,13 @@ class PerceiverAR(Model):
         self.encoder.init_weights()
         freeze_parts(config, input_adapter, self.encoder, self.output_norm, output_adapter)
 
-    def forward(self, batch: Batch, all_outputs: bool = False, generator: torch.Generator | None = None) -> Any:
+    def forward(  # type: ignore[override]
+        self,
+        batch: Batch,
+        all_outputs: bool = False,
+        generator: torch.Generator | None = None,
+        prefix_length: int | None = None,
+    ) -> Any:
         """Compute the outputs for the last inputs, or for all of them.
 
         Args:
@@ -302,12 +308,15 @@ class PerceiverAR(Model):
             all_outputs: compute the outputs for all inputs. Latents are then consecutive blocks of ``num_latents``
                 inputs, each of which attends to all inputs before it and its own.
             generator: random generator of prefix dropout. Default: torch's.
+            prefix_length: inputs before those with latents, for fewer outputs. Default: all but the last
+                ``num_latents`` inputs, and none with ``all_outputs``.
 
         Returns:
             The output adapter's output (b, o, ...) for the last o inputs: ``num_latents`` or all of fewer, or all.
 
         Raises:
-            ValueError: if there are more than ``max_seq_len`` inputs.
+            ValueError: if there are more than ``max_seq_len`` inputs, or the prefix leaves none or more than
+                ``num_latents``.
         """
         x, pad_mask, _ = self.input_adapter(batch)
         m, n = x.shape[1], self.config.num_latents
@@ -315,7 +324,10 @@ class PerceiverAR(Model):
             raise ValueError(f"input of length {m} is longer than max_seq_len={self.config.max_seq_len}")
         columns = torch.arange(m, device=x.device)[None]
         x = self.encoder.add_positions(x, columns if pad_mask is None else columns - _count_leading(pad_mask)[:, None])
-        starts = range(0, m, n) if all_outputs else (max(0, m - n),)
+        first = max(0, m - n) if prefix_length is None else prefix_length
+        if not max(0, m - n) <= first < m:
+            raise ValueError(f"prefix_length={first}: must leave 1 to {n} of {m} inputs")
+        starts = range(0, m, n) if all_outputs else (first,)
         blocks = [
             self._block(x[:, : start + n], None if pad_mask is None else pad_mask[:, : start + n], start, generator)
             for start in starts

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from perceiver_core.perceiver_ar import grid
 from perceiver_plugins.sdk.data.loading import IGNORED, BatchDataset, EvaluationSampler, example_rng
 from perceiver_plugins.sdk.data.module import PerceiverDataModule
 
@@ -44,14 +45,14 @@ class WindowRule:
         """Create the rule of a model with a latent for each token that it reads."""
         return cls(max_seq_len, max_seq_len, (max_seq_len + 1) // 2)
 
-    def start(self, num_tokens: Any, size: int) -> Any:
-        """Return the first of at most ``size`` tokens: ``stride * ceil(max(0, num_tokens - size) / stride)``.
+    def start(self, num_tokens: np.ndarray, size: int) -> np.ndarray:
+        """Return the first of at most ``size`` tokens (:func:`~perceiver_core.perceiver_ar.grid`).
 
         Args:
-            num_tokens: number of tokens, an integer or an array of integers.
+            num_tokens: numbers of tokens, int64 of any shape.
             size: ``max_seq_len`` or ``num_latents``.
         """
-        return self.stride * -(-np.maximum(0, num_tokens - size) // self.stride)
+        return grid(torch.as_tensor(num_tokens), size, self.stride).numpy()
 
     def blocks(self, num_tokens: int) -> Blocks:
         """Split the predictions in a sequence into blocks that one forward pass makes.

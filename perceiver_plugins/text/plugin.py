@@ -79,6 +79,34 @@ def perceiver_tasks() -> list[TaskSpec]:
             published="language-perceiver",
         ),
         TaskSpec(
+            name="clm",
+            module="perceiver_plugins.text.causal:LitCausalLanguageModel",
+            summary="causal language modelling: predict the next token or byte",
+            data="python-docs",
+            reads=("input_ids",),
+            architecture="perceiver-ar",
+            defaults={
+                "data.max_seq_len": 512,
+                "data.batch_size": 16,
+                "model.encoder": "tokens",
+                "model.encoder.num_input_channels": 128,
+                "model.encoder.num_cross_attention_heads": 4,
+                "model.encoder.num_self_attention_heads": 4,
+                "model.encoder.num_self_attention_layers_per_block": 4,
+                "model.decoder": "tokens",
+                "model.max_seq_len": 512,
+                "model.num_latents": 128,
+                "model.num_latent_channels": 128,
+                "model.prefix_dropout": 0.5,
+                "optimizer": "AdamW",
+                "optimizer.lr": 2e-3,
+                "lr_scheduler": "CosineWithWarmup",
+                "lr_scheduler.warmup_steps": 100,
+                "trainer.max_epochs": 10,
+                "trainer.gradient_clip_val": 1.0,
+            },
+        ),
+        TaskSpec(
             name="text-classification",
             module="perceiver_plugins.classification.lightning:LitClassifier",
             summary="predict the class of a text",
@@ -115,12 +143,12 @@ def perceiver_tasks() -> list[TaskSpec]:
 
 @hookimpl
 def perceiver_data() -> list[DataSpec]:
-    masked = ("mlm",)
+    unlabelled = ("mlm", "clm")
     labelled = ("text-classification", "classification", "regression", "token-classification")
     modules = {
         "python-docs": (
             "PythonDocsDataModule",
-            masked,
+            unlabelled,
             "English text that comes with Python: help topics and docstrings",
         ),
         "python-code": (
@@ -133,23 +161,38 @@ def perceiver_data() -> list[DataSpec]:
             ("text-classification", "classification"),
             "language identification: names of countries, days, currencies etc. from Babel's locale data",
         ),
-        "text-files": ("TextFilesDataModule", masked + labelled, "your own .txt, .jsonl, .csv, .tsv or .parquet files"),
-        "hub-text": ("HubTextDataModule", masked + labelled, "any text data set of the hub, or a local folder"),
+        "text-files": (
+            "TextFilesDataModule",
+            unlabelled + labelled,
+            "your own .txt, .jsonl, .csv, .tsv or .parquet files",
+        ),
+        "hub-text": ("HubTextDataModule", unlabelled + labelled, "any text data set of the hub, or a local folder"),
         "imdb": (
             "ImdbDataModule",
-            ("mlm", "text-classification", "classification"),
+            (*unlabelled, "text-classification", "classification"),
             "IMDb movie reviews, positive and negative",
         ),
-        "wikipedia": ("WikipediaDataModule", masked, "English Wikipedia"),
-        "wikitext": ("WikiTextDataModule", masked, "WikiText-103"),
-        "bookcorpus": ("BookCorpusDataModule", masked, "BookCorpus"),
-        "enwik8": ("Enwik8DataModule", masked, "the first 100 MB of a Wikipedia dump"),
+        "wikipedia": ("WikipediaDataModule", unlabelled, "English Wikipedia"),
+        "wikitext": ("WikiTextDataModule", unlabelled, "WikiText-103"),
+        "bookcorpus": ("BookCorpusDataModule", unlabelled, "BookCorpus"),
+        "enwik8": ("Enwik8DataModule", unlabelled, "the first 100 MB of a Wikipedia dump"),
     }
     with_labels = {
         "text-files": "LabelledTextFilesDataModule",
         "hub-text": "LabelledHubTextDataModule",
         "imdb": "LabelledImdbDataModule",
     }
+    causal = {
+        "python-docs": "CausalPythonDocsDataModule",
+        "text-files": "CausalTextFilesDataModule",
+        "hub-text": "CausalHubTextDataModule",
+        "imdb": "CausalImdbDataModule",
+        "wikipedia": "CausalWikipediaDataModule",
+        "wikitext": "CausalWikiTextDataModule",
+        "bookcorpus": "CausalBookCorpusDataModule",
+        "enwik8": "CausalEnwik8DataModule",
+    }
+    others = {"clm": causal, **dict.fromkeys(labelled, with_labels)}
     # Words of the training texts are learned in fewer steps than bytes. Classes of tokens remain classes of bytes.
     own = {
         task: {"data.tokenizer": "train:auto", "data.max_seq_len": 512}
@@ -174,7 +217,7 @@ def perceiver_data() -> list[DataSpec]:
             yields=("input_ids", "attention_mask"),
             defaults=defaults.get(name, large),
             task_defaults=own if name in ("text-files", "hub-text") else {},
-            modules={task: f"{DATA}:{with_labels[name]}" for task in tasks if name in with_labels and task in labelled},
+            modules={task: f"{DATA}:{others[task][name]}" for task in tasks if name in others.get(task, {})},
         )
         for name, (module, tasks, summary) in modules.items()
     ]

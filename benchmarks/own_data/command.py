@@ -74,7 +74,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--part", choices=sets.PARTS, default="tune", help="rows to test on: to choose on, to report, or to check"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=report.DEFAULT_SEEDS)
     parser.add_argument("--jobs", type=int, default=1, help="data sets measured at the same time")
     parser.add_argument("--again", action="store_true", help="measure what is already in the results as well")
     parser.add_argument("--no-baselines", action="store_true", help="measure no baselines that are not in the results")

@@ -13,6 +13,9 @@ from benchmarks.report import markdown
 CLOSE = {"accuracy": 2.0, "r2": 0.03}
 """Difference to the best baseline that counts as close: points of accuracy, or R2."""
 
+DEFAULT_SEEDS = [0, 1, 2]
+"""Seeds of the runs."""
+
 MAX_CURVE_POINTS = 10
 """Most points of a printed curve; all are in the JSON file."""
 
@@ -176,16 +179,21 @@ def section(content: dict[str, Any]) -> str:
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     parts = [BEGIN, "## Own data"]
     for flags in sorted({tuple(run["flags"]) for run in shown}):  # the defaults, (), are first
-        measured = [
-            name for name in SETS if any(matches(run, name, "report") for run in shown if run["flags"] == list(flags))
-        ]
-        command = ["python -m benchmarks own-data --part report --set", *measured, *(["--", *flags] if flags else [])]
-        parts += [f"    {' '.join(command)}", RECIPE_TEXT if flags else TEXT, table(content, "report", flags)]
+        measured = [run for run in shown if run["flags"] == list(flags)]
+        parts += [f"    {command_of(measured)}", RECIPE_TEXT if flags else TEXT, table(content, "report", flags)]
     parts.append(
         f"{machine.get('processor', '')}; {names}."
         + (f" Runs of {len(codes)} versions of the code." if len(codes) > 1 else "")
     )
     return "\n\n".join([*parts, END])
+
+
+def command_of(runs: Sequence[Run]) -> str:
+    """Return the command that measures runs of one part with the same flags."""
+    names, seeds = {run["set"] for run in runs}, sorted({run["seed"] for run in runs})
+    words = ["--part", runs[0]["part"], "--set", *(name for name in SETS if name in names)]
+    words += [] if seeds == DEFAULT_SEEDS else ["--seeds", *map(str, seeds)]
+    return " ".join(["python -m benchmarks own-data", *words, *(["--", *runs[0]["flags"]] if runs[0]["flags"] else [])])
 
 
 def update_section(path: Path, content: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ def with_flags(message: str, values: Mapping[str, Any]) -> str:
     """Add dashes and sections to the options that a message names: "val_files" becomes "--data.val_files".
 
     A name of one word is an option only at the start of the message, and before "=": others are words. Names in quotes
-    and paths, and sizes of the data or the model ("the model's max_seq_len") are not options.
+    and paths, and sizes of the data or the model ("the model's max_seq_len", "which has max_seq_len=9") are no options.
 
     Args:
         message: the message.
@@ -71,7 +71,7 @@ def with_flags(message: str, values: Mapping[str, Any]) -> str:
             node = node.get(key) or {}
         return f"--{section}.{match['name']}" if match["name"] in node else match[0]
 
-    begin, end = r"(?<![\w.'\"`/\\-])(?<!'s )", r"(?![\w'\"`/\\-]|\.\w)"
+    begin, end = r"(?<![\w.'\"`/\\-])(?<!'s )(?<!which has )", r"(?![\w'\"`/\\-]|\.\w)"
     names = "|".join(sorted(map(re.escape, options.keys() - set(NOT_OPTIONS)), key=len, reverse=True))
     if names:
         message = re.sub(rf"{begin}(?P<name>{names}){end}", replaced, message)

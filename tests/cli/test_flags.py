@@ -86,7 +86,7 @@ def test_config_files_in_lightning_format(printed, texts, tmp_path):
     (tmp_path / "c.yaml").write_text(CONFIG.format(train=texts / "train.txt"))
     config = printed("--config=c.yaml")
     assert config["data"]["name"] == "perceiver_plugins.text.data.local.TextFilesDataModule"
-    assert config["data"]["max_seq_len"] == config["model"]["encoder"]["max_seq_len"] == 24
+    assert config["data"]["max_seq_len"] == 24
     assert (config["optimizer"]["lr"], config["optimizer"]["momentum"]) == (0.25, 0)
     assert config["lr_scheduler"]["warmup_steps"] == 0
     assert config["trainer"]["max_steps"] == 7
@@ -98,7 +98,7 @@ def test_later_files_and_flags_win(printed, texts, tmp_path):
     (tmp_path / "d.yaml").write_text("data:\n  batch_size: 3\noptimizer:\n  momentum: 0.5\ntrainer:\n  max_steps: 8\n")
     config = printed("--config=c.yaml", "--config", "d.yaml", "--data.max_seq_len", "20", "--trainer.max_steps=9")
     assert config["data"]["batch_size"] == 3
-    assert config["data"]["max_seq_len"] == config["model"]["decoder"]["max_seq_len"] == 20
+    assert config["data"]["max_seq_len"] == 20
     assert (config["optimizer"]["lr"], config["optimizer"]["momentum"]) == (0.25, 0.5)
     assert config["trainer"]["max_steps"] == 9
 

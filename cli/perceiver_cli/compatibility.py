@@ -64,11 +64,14 @@ def _check_data(task: TaskSpec, data: Entry[DataSpec], encoder: Entry[AdapterSpe
 def _encoders_for(task: TaskSpec, data: Entry[DataSpec]) -> str:
     """Return advice to choose an input adapter that reads the data; "" without any."""
     fitting = [
-        registry().short_name(entry)
+        entry
         for entry in registry().entries("input")
         if entry.spec.reads and set(task.reads) <= set(entry.spec.reads) <= set(data.spec.yields)
     ]
-    return f"set --model.encoder={' or '.join(fitting)}, or choose " if fitting else ""
+    # Adapters of the data's own plugin are made for it.
+    fitting = [entry for entry in fitting if entry.plugin == data.plugin] or fitting
+    names = " or ".join(registry().short_name(entry) for entry in fitting)
+    return f"set --model.encoder={names}, or choose " if fitting else ""
 
 
 def _data_for(task: TaskSpec, encoder: Entry[AdapterSpec] | None) -> str:

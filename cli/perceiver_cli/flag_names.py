@@ -15,7 +15,14 @@ from perceiver_registry import UserError
 SECTIONS = ("data", "task")
 """Sections whose options plugins name alone. An option of both is one of the data."""
 
-DOTTED = {"encoder": "model.encoder", "decoder": "model.decoder", "trainer": "trainer", "model": "model"}
+DOTTED = {
+    "model.encoder": "model.encoder",
+    "model.decoder": "model.decoder",
+    "encoder": "model.encoder",
+    "decoder": "model.decoder",
+    "trainer": "trainer",
+    "model": "model",
+}
 """Sections whose options plugins name with the section: "encoder.params"."""
 
 NOT_OPTIONS = ("name", "adapter")
@@ -75,4 +82,5 @@ def with_flags(message: str, values: Mapping[str, Any]) -> str:
     names = "|".join(sorted(map(re.escape, options.keys() - set(NOT_OPTIONS)), key=len, reverse=True))
     if names:
         message = re.sub(rf"{begin}(?P<name>{names}){end}", replaced, message)
-    return re.sub(rf"{begin}(?P<section>{'|'.join(DOTTED)})\.(?P<name>\w+){end}", replaced_dotted, message)
+    sections = "|".join(map(re.escape, DOTTED))
+    return re.sub(rf"{begin}(?P<section>{sections})\.(?P<name>\w+){end}", replaced_dotted, message)

@@ -32,6 +32,7 @@ def test_listing(perceiver):
     rows = {row["name"]: row for row in json.loads(perceiver("list-architectures", PLUGIN, "--format=json").out)}
     found = {name: (row["distribution"], row["kind"]) for name, row in rows.items()}
     assert found == {
+        "perceiver-ar": ("perceiver-zoo", "architecture"),
         "perceiver-io": ("perceiver-zoo", "architecture"),
         "pooling": ("pooling.py", "architecture"),
     }
@@ -56,7 +57,7 @@ def test_architecture_decides_which_options_exist(model_of):
     assert (model["architecture"], model["num_hidden_channels"]) == ("pooling", 5)
     assert not {"num_self_attention_heads", "dropout", "freeze", "params"} & model["encoder"].keys()
     assert "num_cross_attention_heads" not in model["decoder"]
-    assert model["decoder"]["num_classes"] == 10
+    assert model["decoder"]["num_classes"] is None  # that of the data
     shown = model_of(*DIGITS)
     shared = model["encoder"].keys() & shown["encoder"].keys()
     assert {"adapter", "init_scale"} < shared
@@ -145,4 +146,4 @@ def test_size_rules_apply_to_the_default_architecture(perceiver, monkeypatch):
 
 def test_names_are_completed(perceiver):
     words = perceiver("completion", "words", "--", "fit", PLUGIN, "--model.architecture=p").out.split()
-    assert words == ["--model.architecture=perceiver-io", "--model.architecture=pooling"]
+    assert words == [f"--model.architecture={name}" for name in ("perceiver-ar", "perceiver-io", "pooling")]

@@ -100,7 +100,7 @@ def test_wrong_value_is_reported_with_its_flag(error, flags, message):
 
 
 def test_missing_required_flag_is_reported(perceiver, small):
-    assert perceiver("fit").error.startswith("--task: missing (known: classification, image-classification, mlm, ")
+    assert perceiver("fit").error.startswith("--task: missing (known: classification, clm, image-classification, mlm, ")
     assert perceiver("predict", "<mask>").error.startswith("--ckpt_path: missing")
     assert "data.train_files" in perceiver("fit", "--task=mlm", "--data=text-files").error
     assert "known: classification" in perceiver("fit", *small[1:]).error

@@ -115,12 +115,13 @@ def test_wrong_use_is_one_line(perceiver, argv, near):
 
 def test_describe_shows_the_fields_of_each_task(perceiver):
     shown = perceiver("describe", "text-files").out
-    shared, masked, causal, labelled = shown.split("\nonly with --task=")
+    shared, masked, chunked, causal, labelled = shown.split("\nonly with --task=")
     assert "your own .txt, .jsonl, .csv, .tsv or .parquet files" in shared
     assert "\ntrain_files " in shared
     assert "\ntarget " not in shared
     assert masked.startswith("mlm:\n")
     assert "Literal['masked']" in masked
+    assert chunked.startswith("mlm, text-classification, classification, regression, token-classification:\n")
     assert causal.startswith("clm:\n")
     assert labelled.startswith("text-classification, classification, regression, token-classification:\n")
     assert "Literal['class', 'number', 'token']" in labelled

@@ -332,7 +332,7 @@ class PerceiverAR(Model):
             self._block(x[:, : start + n], None if pad_mask is None else pad_mask[:, : start + n], start, generator)
             for start in starts
         ]
-        return self._output(blocks)
+        return self._predict(blocks)
 
     def _block(self, x: Tensor, pad_mask: Tensor | None, start: int, generator: torch.Generator | None) -> Tensor:
         """Compute the latents (b, n, d) of the inputs (b, m, c) from ``start`` on."""
@@ -350,7 +350,7 @@ class PerceiverAR(Model):
             prefix_mask = (torch.arange(x_kv.shape[1], device=x.device) < num_prefix)[None]
         return self.encoder(x_q, x_kv, columns, pad_mask, latent_mask, prefix_mask)
 
-    def _output(self, latents: list[Tensor]) -> Any:
+    def _predict(self, latents: list[Tensor]) -> Any:
         return self.output_adapter(self.output_norm(torch.cat(latents, dim=1)))
 
     def create_cache(self) -> SequenceCache:
@@ -428,7 +428,7 @@ class PerceiverAR(Model):
         for stop, bounds in self._groups(cache, first, length):
             latents.append(self._advance(cache, stop, bounds)[:, first - stop :])
             first = stop
-        return self._output(latents)
+        return self._predict(latents)
 
     def _groups(self, cache: SequenceCache, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
         """Divide the inputs from ``start`` to ``stop`` where latents or window of an example advance.

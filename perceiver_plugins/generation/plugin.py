@@ -15,7 +15,13 @@ def perceiver_architectures() -> list[ArchitectureSpec]:
             model="perceiver_core:PerceiverAR",
             config="perceiver_core:PerceiverARConfig",
             summary="causal model whose latents are the last inputs (arXiv 2202.07765)",
-            example={"model.max_seq_len": 12, "model.num_latents": 4, "model.num_latent_channels": 16},
+            example={
+                "model.encoder": "tokens",
+                "model.decoder": "tokens",
+                "model.max_seq_len": 12,
+                "model.num_latents": 4,
+                "model.num_latent_channels": 16,
+            },
         )
     ]
 

@@ -178,7 +178,8 @@ class ArchitectureSpec(_Checked):
         model: import path of the subclass of ``perceiver_core.Model``.
         config: import path of the subclass of ``perceiver_core.ModelConfig``.
         summary: one line for listings.
-        example: values by dotted flag of a small configuration (``{"model.num_channels": 8}``), for tests.
+        example: values by dotted flag of a small configuration (``{"model.num_channels": 8}``), for tests. With
+            ``model.encoder`` and ``model.decoder``, registered adapters replace the generic ones.
     """
 
     name: Name

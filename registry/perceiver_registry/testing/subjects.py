@@ -21,12 +21,15 @@ from perceiver_registry.errors import AmbiguousNameError, UnknownNameError, User
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.plugins import LOCAL, Plugin, load
 from perceiver_registry.registry import NOUNS, registry
-from perceiver_registry.specs import AdapterSpec, ArchitectureSpec, DataSpec
+from perceiver_registry.specs import AdapterKind, AdapterSpec, ArchitectureSpec, DataSpec
 from perceiver_registry.testing.batches import clone
 from perceiver_registry.testing.partners import NUMBERS, VECTORS
 
 PARTS = {"input": "encoder", "output": "decoder"}
 """Parts of a model by the kind of their adapter."""
+
+ADAPTER_FLAGS: dict[AdapterKind, str] = {"input": "model.encoder", "output": "model.decoder"}
+"""Flags that name an adapter, by kind."""
 
 SECTIONS = {"input": "model.encoder.", "output": "model.decoder."}
 """Prefixes of the flags of an adapter's config, by kind."""
@@ -151,16 +154,16 @@ class ArchitectureSubject(ModelSubject):
 
     Args:
         spec: spec of the architecture, registered or not.
-        encoder: input adapter of the model. None: a generic one.
-        decoder: output adapter of the model. None: a generic one.
+        encoder: input adapter of the model. None: the registered one that ``example`` names, or a generic one.
+        decoder: output adapter of the model. None: likewise.
     """
 
     kind = "architecture"
 
     def __init__(self, spec: ArchitectureSpec, encoder: AdapterSpec | None = None, decoder: AdapterSpec | None = None):
         self.spec = spec
-        self.encoder = AdapterSubject(encoder or VECTORS, {})
-        self.decoder = AdapterSubject(decoder or NUMBERS, {})
+        self.encoder = AdapterSubject(encoder or self._named("input") or VECTORS, {})
+        self.decoder = AdapterSubject(decoder or self._named("output") or NUMBERS, {})
 
     @property
     def id(self) -> str:
@@ -177,9 +180,18 @@ class ArchitectureSubject(ModelSubject):
     def config_type(self) -> Any:
         return resolve_import_path(self.spec.config)
 
+    def _named(self, kind: AdapterKind) -> AdapterSpec | None:
+        """Return the adapter that the example names, if any."""
+        name = self.spec.example.get(ADAPTER_FLAGS[kind])
+        return None if name is None else registry().get(kind, name).spec
+
     def config(self) -> Any:
         """Create the example's config."""
-        example = {flag.removeprefix("model."): value for flag, value in self.spec.example.items()}
+        example = {
+            flag.removeprefix("model."): value
+            for flag, value in self.spec.example.items()
+            if flag not in ADAPTER_FLAGS.values()
+        }
         parts = {
             "encoder": self.encoder.config_for(self.config_type),
             "decoder": self.decoder.config_for(self.config_type),

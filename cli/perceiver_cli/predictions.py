@@ -22,7 +22,7 @@ Prediction = Mapping[str, Any]
 
 
 class Rows(Protocol):
-    """Conversion of predictions to table rows by a predictor; ``records`` is optional."""
+    """Conversion of predictions to table rows by a predictor; ``records`` and ``write_text`` are optional."""
 
     def rows(self, predictions: Iterable[Prediction]) -> Iterator[dict[str, str]]: ...
 
@@ -123,7 +123,12 @@ def _writer(form: str, stream: Any) -> Write:
 
 
 def _write_table(predictor: Rows, predictions: Iterator[Prediction]) -> None:
-    print_table(predictor.rows(list(predictions)))
+    """Print a table, or texts for a predictor that writes them."""
+    write_text = getattr(predictor, "write_text", None)
+    if write_text is not None:
+        write_text(predictions, sys.stdout)
+    else:
+        print_table(predictor.rows(list(predictions)))
 
 
 def _write_csv(predictor: Rows, predictions: Iterator[Prediction], stream: Any) -> None:

@@ -37,6 +37,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             summary="tokens without positions, for causal models",
             links={"vocab_size": "vocab_size"},
             reads=("input_ids", "attention_mask"),
+            reader="perceiver_plugins.text.continuation:PromptReader",
             data_options=("tokenizer",),
             example={"model.encoder.vocab_size": 40, "model.encoder.num_input_channels": 16},
         ),

@@ -17,7 +17,7 @@ Seed = int | Sequence[int]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen from logits.
+    """Choice of the next token from logits.
 
     The options apply in the order of this list, as in transformers.
 

@@ -4,6 +4,8 @@ from .adapters import TiedTextOutputAdapter as TiedTextOutputAdapter
 from .config import PerceiverConfig as PerceiverConfig
 from .config import TextDecoderConfig as TextDecoderConfig
 from .config import TextEncoderConfig as TextEncoderConfig
+from .continuation import ContinuationPredictor as ContinuationPredictor
+from .continuation import PromptReader as PromptReader
 from .data import BookCorpusDataModule as BookCorpusDataModule
 from .data import CausalBookCorpusDataModule as CausalBookCorpusDataModule
 from .data import CausalEnwik8DataModule as CausalEnwik8DataModule

@@ -105,6 +105,7 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "trainer.max_epochs": 10,
                 "trainer.gradient_clip_val": 1.0,
             },
+            predictor="perceiver_plugins.text.continuation:ContinuationPredictor",
         ),
         TaskSpec(
             name="text-classification",

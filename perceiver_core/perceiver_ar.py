@@ -327,10 +327,11 @@ class PerceiverAR(Model):
         first = max(0, m - n) if prefix_length is None else prefix_length
         if not max(0, m - n) <= first < m:
             raise ValueError(f"prefix_length={first}: must leave 1 to {n} of {m} inputs")
-        starts = range(0, m, n) if all_outputs else (first,)
+        if not all_outputs:
+            return self._predict([self._block(x, pad_mask, first, generator)])
         blocks = [
             self._block(x[:, : start + n], None if pad_mask is None else pad_mask[:, : start + n], start, generator)
-            for start in starts
+            for start in range(0, m, n)
         ]
         return self._predict(blocks)
 

@@ -133,7 +133,7 @@ class Continuation:
         self._show(len(self.text) - max((_overlap(self.text, stop) for stop in self._stops), default=0))
         return False
 
-    def _decoded(self, tokens: Sequence[int]) -> str:
+    def _decoded(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _show(self, stop: int) -> None:
@@ -198,7 +198,7 @@ class ContinuationPredictor(Predictor):
             raise UserError("stop='' must not be empty (leave it out)")
         self.max_new_tokens = max_new_tokens
         self.num_return_sequences = num_return_sequences
-        self.seed = np.random.SeedSequence(seed).entropy
+        self.seed: Any = np.random.SeedSequence(seed).entropy
         self._stream_to: TextIO | None = None
         self._is_single = False
 
@@ -226,6 +226,7 @@ class ContinuationPredictor(Predictor):
             The continuations of each prompt.
         """
         number_each = self.num_return_sequences
+        model: Any = self.module.model
         on_text = self._begin_streaming(read)
         continuations = [
             Continuation(self.reader.tokenizer, example.input_ids.tolist(), self.stops, on_text)
@@ -233,7 +234,7 @@ class ContinuationPredictor(Predictor):
             for _ in range(number_each)
         ]
         generate(
-            self.module.model,
+            model,
             batch["input_ids"].repeat_interleave(number_each, dim=0),
             batch["attention_mask"].repeat_interleave(number_each, dim=0),
             self.max_new_tokens,

@@ -17,6 +17,7 @@ from perceiver_plugins.classification.config import (
 from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_registry import UserError, create_module, registry
+from perceiver_registry.specs import DEFAULT_ARCHITECTURE
 
 VOCAB_SIZE, MAX_SEQ_LEN = 12, 8
 
@@ -92,14 +93,24 @@ def examples_of(spec) -> dict:
 
 
 def fitting_pairs() -> list[tuple[str, str, str]]:
-    """Pair registered inputs and outputs so that each occurs at least once, with the first task of the output."""
+    """Pair registered inputs and outputs so that each occurs at least once, with the first task of the output.
+
+    Adapters that tasks with another architecture have by default are made for it, and left out.
+    """
+    others = [task.spec for task in registry().entries("task") if task.spec.architecture != DEFAULT_ARCHITECTURE]
+    encoders = [
+        entry
+        for entry in registry().entries("input")
+        if entry.name not in {t.defaults["model.encoder"] for t in others}
+    ]
     fitting = {}
     for output in registry().entries("output"):
         task = registry().get("task", output.spec.tasks[0])
-        inputs = [entry.name for entry in registry().entries("input") if set(task.spec.reads) <= set(entry.spec.reads)]
-        fitting[output.name, task.name] = inputs
+        if task.spec not in others:
+            inputs = [entry.name for entry in encoders if set(task.spec.reads) <= set(entry.spec.reads)]
+            fitting[output.name, task.name] = inputs
     pairs = [(inputs[index % len(inputs)], *key) for index, (key, inputs) in enumerate(fitting.items())]
-    for index, name in enumerate(entry.name for entry in registry().entries("input")):
+    for index, name in enumerate(entry.name for entry in encoders):
         keys = [key for key, inputs in fitting.items() if name in inputs]
         if name not in {pair[0] for pair in pairs}:
             pairs.append((name, *keys[index % len(keys)]))

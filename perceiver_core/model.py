@@ -44,6 +44,9 @@ class Model(nn.Module):
     output_adapter: OutputAdapter
     """Output adapter."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def compute(self, adapted: AdaptedInput, queries: Tensor) -> Tensor:
         """Compute the decoded queries, position by position, for an adapted input.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from perceiver_core.attention import MultiHeadAttention
+from perceiver_core.config import CrossAttentionConfig, EncoderConfig
 from perceiver_core.kernels.onednn import Linear
 from perceiver_core.rotary import Rotary
 from perceiver_core.sequence_cache import KeyValueCache
@@ -211,3 +212,52 @@ class SelfAttentionLayer(nn.Module):
         attended, weights = self.attention(normed, normed, pad_mask, return_attention, causal, rotary, cache)
         x = x + self.residual_dropout(attended)
         return x + self.residual_dropout(self.mlp(self.mlp_norm(x))), weights
+
+
+def cross_attention_layer(
+    config: CrossAttentionConfig, num_q_input_channels: int, num_kv_input_channels: int, **options: Any
+) -> CrossAttentionLayer:
+    """Create the cross-attention layer of an encoder or decoder config.
+
+    Args:
+        config: encoder or decoder config.
+        num_q_input_channels: query input channels.
+        num_kv_input_channels: key and value input channels.
+        options: arguments of :class:`CrossAttentionLayer` that the config does not have.
+
+    Raises:
+        ValueError: if channels cannot be split into heads.
+    """
+    return CrossAttentionLayer(
+        config.num_cross_attention_heads,
+        num_q_input_channels,
+        num_kv_input_channels,
+        num_qk_channels=config.num_cross_attention_qk_channels,
+        num_v_channels=config.num_cross_attention_v_channels,
+        widening_factor=config.cross_attention_widening_factor,
+        attention_residual=config.cross_attention_residual,
+        dropout=config.dropout,
+        **options,
+    )
+
+
+def self_attention_layer(config: EncoderConfig, num_channels: int, **options: Any) -> SelfAttentionLayer:
+    """Create a self-attention layer of an encoder config.
+
+    Args:
+        config: encoder config.
+        num_channels: input and output channels.
+        options: arguments of :class:`SelfAttentionLayer` that the config does not have.
+
+    Raises:
+        ValueError: if channels cannot be split into heads.
+    """
+    return SelfAttentionLayer(
+        config.num_self_attention_heads,
+        num_channels,
+        num_qk_channels=config.num_self_attention_qk_channels,
+        num_v_channels=config.num_self_attention_v_channels,
+        widening_factor=config.self_attention_widening_factor,
+        dropout=config.dropout,
+        **options,
+    )

@@ -15,7 +15,7 @@ from perceiver_core.adapters import Batch, InputAdapter, OutputAdapter
 from perceiver_core.config import D, E, ModelConfig, require, require_divisible_latents, require_positive
 from perceiver_core.context import select_positions
 from perceiver_core.init import freeze_parts, init_normal
-from perceiver_core.layers import Activation, CrossAttentionLayer, SelfAttentionLayer
+from perceiver_core.layers import Activation, cross_attention_layer, self_attention_layer
 from perceiver_core.model import Model
 from perceiver_core.rotary import Rotary
 from perceiver_core.sequence_cache import SequenceCache
@@ -153,35 +153,16 @@ class CausalEncoder(nn.Module):
         self.activations = ActivationPolicy(config.activation_checkpointing, config.activation_offloading)
         encoder, num_channels = config.encoder, config.num_latent_channels
         options: dict[str, Any] = {
-            "dropout": encoder.dropout,
             "residual_dropout": config.residual_dropout,
             "bias": config.biases,
             "activation": config.activation,
         }
         self.position_embedding = nn.Embedding(config.max_seq_len, num_channels) if config.absolute_positions else None
         self.cross_attention_layers = nn.ModuleList(
-            [
-                CrossAttentionLayer(
-                    encoder.num_cross_attention_heads,
-                    num_channels,
-                    num_channels,
-                    num_qk_channels=encoder.num_cross_attention_qk_channels,
-                    num_v_channels=encoder.num_cross_attention_v_channels,
-                    widening_factor=encoder.cross_attention_widening_factor,
-                    attention_residual=encoder.cross_attention_residual,
-                    **options,
-                )
-            ]
+            [cross_attention_layer(encoder, num_channels, num_channels, **options)]
         )
         layers = nn.ModuleList(
-            SelfAttentionLayer(
-                encoder.num_self_attention_heads,
-                num_channels,
-                num_qk_channels=encoder.num_self_attention_qk_channels,
-                num_v_channels=encoder.num_self_attention_v_channels,
-                widening_factor=encoder.self_attention_widening_factor,
-                **options,
-            )
+            self_attention_layer(encoder, num_channels, **options)
             for _ in range(encoder.num_self_attention_layers_per_block)
         )
         self.self_attention_blocks = nn.ModuleList([layers])

@@ -12,7 +12,7 @@ from perceiver_core.adapters import AdaptedInput, Batch, InputAdapter, OutputAda
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.context import NO_CONTEXT, Context, context_between
 from perceiver_core.init import freeze_parts, init_normal
-from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer
+from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer, cross_attention_layer, self_attention_layer
 from perceiver_core.local_init import LocalInitParts, init_local
 from perceiver_core.model import Model
 from perceiver_core.unmodified import has_hooks
@@ -70,38 +70,19 @@ class PerceiverEncoder(nn.Module):
         self.num_self_attention_blocks = config.num_self_attention_blocks
         self.activations = activations or ActivationPolicy()
 
-        def cross_attention_layer() -> CrossAttentionLayer:
-            return CrossAttentionLayer(
-                config.num_cross_attention_heads,
-                num_latent_channels,
-                num_input_channels,
-                num_qk_channels=config.num_cross_attention_qk_channels,
-                num_v_channels=config.num_cross_attention_v_channels,
-                widening_factor=config.cross_attention_widening_factor,
-                attention_residual=config.cross_attention_residual,
-                dropout=config.dropout,
-            )
-
-        def self_attention_layer() -> SelfAttentionLayer:
-            return SelfAttentionLayer(
-                config.num_self_attention_heads,
-                num_latent_channels,
-                num_qk_channels=config.num_self_attention_qk_channels,
-                num_v_channels=config.num_self_attention_v_channels,
-                widening_factor=config.self_attention_widening_factor,
-                dropout=config.dropout,
-            )
-
         def weight_sets(applications: int, first_shared: bool) -> range:
             return range(1 if first_shared or applications == 1 else 2)
 
         self.latents = nn.Parameter(torch.empty(num_latents, num_latent_channels))
         self.cross_attention_layers = nn.ModuleList(
-            cross_attention_layer()
+            cross_attention_layer(config, num_latent_channels, num_input_channels)
             for _ in weight_sets(self.num_cross_attention_layers, config.first_cross_attention_layer_shared)
         )
         self.self_attention_blocks = nn.ModuleList(
-            nn.ModuleList(self_attention_layer() for _ in range(config.num_self_attention_layers_per_block))
+            nn.ModuleList(
+                self_attention_layer(config, num_latent_channels)
+                for _ in range(config.num_self_attention_layers_per_block)
+            )
             for _ in weight_sets(self.num_self_attention_blocks, config.first_self_attention_block_shared)
         )
 
@@ -152,16 +133,7 @@ class PerceiverDecoder(nn.Module):
     ):
         super().__init__()
         self.activations = activations or ActivationPolicy()
-        self.cross_attention_layer = CrossAttentionLayer(
-            config.num_cross_attention_heads,
-            num_query_channels,
-            num_latent_channels,
-            num_qk_channels=config.num_cross_attention_qk_channels,
-            num_v_channels=config.num_cross_attention_v_channels,
-            widening_factor=config.cross_attention_widening_factor,
-            attention_residual=config.cross_attention_residual,
-            dropout=config.dropout,
-        )
+        self.cross_attention_layer = cross_attention_layer(config, num_query_channels, num_latent_channels)
 
     def forward(self, queries: Tensor, latents: Tensor, return_attention: bool = False) -> Any:
         """Decode output queries.

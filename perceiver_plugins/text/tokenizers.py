@@ -97,8 +97,12 @@ def mask_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.mask_token_id)
 
 
-def document_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
+def document_end_id(tokenizer: PreTrainedTokenizerBase, advice: str) -> int:
     """Return the id of the token that ends a document: EOS, or SEP if the tokenizer has no EOS.
+
+    Args:
+        tokenizer: The tokenizer.
+        advice: Advice in the message of the error.
 
     Raises:
         TokenizerError: If the tokenizer has neither.
@@ -107,7 +111,7 @@ def document_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     if end is None:
         raise TokenizerError(
             f"tokenizer: {tokenizer.name_or_path or type(tokenizer).__name__!r} has neither an EOS nor a SEP token "
-            "(leave out add_eos_token)"
+            f"to end documents with ({advice})"
         )
     return int(end)
 

@@ -22,7 +22,7 @@ from perceiver_plugins.text.data.hub import BookCorpus, Enwik8, Imdb, Unlabelled
 from perceiver_plugins.text.data.local import UnlabelledTextFiles
 from perceiver_plugins.text.data.module import UnlabelledTextDataModule
 from perceiver_plugins.text.data.streaming import DocumentStream
-from perceiver_plugins.text.tokenizers import PERCEIVER_TOKENIZER, TokenizerError
+from perceiver_plugins.text.tokenizers import PERCEIVER_TOKENIZER, document_end_id
 from perceiver_registry.errors import UserError
 
 ARTICLE_TITLE = re.compile(r"\s*= [^=](.*[^=])? =\s*")
@@ -37,19 +37,9 @@ def document_bounds(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     Raises:
         TokenizerError: If the tokenizer has neither EOS nor SEP.
     """
-    begins, ends = (
-        [token for token in tokens if token is not None]
-        for tokens in (
-            (tokenizer.bos_token_id, tokenizer.cls_token_id),
-            (tokenizer.eos_token_id, tokenizer.sep_token_id),
-        )
-    )
-    if not ends:
-        raise TokenizerError(
-            f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has neither an EOS nor a SEP token to "
-            f"end documents with (choose another tokenizer, such as {PERCEIVER_TOKENIZER!r})"
-        )
-    return int((begins or ends)[0]), int(ends[0])
+    end = document_end_id(tokenizer, f"choose another tokenizer, such as {PERCEIVER_TOKENIZER!r}")
+    begins = [token for token in (tokenizer.bos_token_id, tokenizer.cls_token_id) if token is not None]
+    return (int(begins[0]) if begins else end), end
 
 
 class CausalEncoder(DocumentEncoder):

@@ -90,7 +90,7 @@ class DocumentEncoder:
         self.offset = byte_offset(tokenizer)
         self.prefix, self.suffix = _affixes(tokenizer) if special_tokens else ([], [])
         if end_token:
-            self.suffix = [*self.suffix, document_end_id(tokenizer)]
+            self.suffix = [*self.suffix, document_end_id(tokenizer, "leave out add_eos_token")]
         self.special_ids = sorted(set(tokenizer.all_special_ids))
         # 32 bits per token only where the vocabulary needs them.
         self.dtype: type[np.generic] = np.uint16 if len(tokenizer) <= 2**16 else np.int32

@@ -28,6 +28,9 @@ DOTTED = {
 NOT_OPTIONS = ("name", "adapter")
 """Keys of sections that are not options."""
 
+CONFIG_ERROR = re.compile(r"\w+Config\.\w+=")
+"""Beginning of the errors of model configs, whose other names are fields of the same config."""
+
 
 @contextmanager
 def named_flags(values: Values) -> Iterator[None]:
@@ -57,7 +60,8 @@ def with_flags(message: str, values: Mapping[str, Any]) -> str:
     """Add dashes and sections to the options that a message names: "val_files" becomes "--data.val_files".
 
     A name of one word is an option only at the start of the message, and before "=": others are words. Names in quotes
-    and paths, and sizes of the data or the model ("the model's max_seq_len", "which has max_seq_len=9") are no options.
+    and paths, sizes of the data or the model ("the model's max_seq_len", "which has max_seq_len=9"), and fields of
+    model configs in their errors are no options.
 
     Args:
         message: the message.
@@ -80,7 +84,7 @@ def with_flags(message: str, values: Mapping[str, Any]) -> str:
 
     begin, end = r"(?<![\w.'\"`/\\-])(?<!'s )(?<!which has )", r"(?![\w'\"`/\\-]|\.\w)"
     names = "|".join(sorted(map(re.escape, options.keys() - set(NOT_OPTIONS)), key=len, reverse=True))
-    if names:
+    if names and not CONFIG_ERROR.match(message):
         message = re.sub(rf"{begin}(?P<name>{names}){end}", replaced, message)
     sections = "|".join(map(re.escape, DOTTED))
     return re.sub(rf"{begin}(?P<section>{sections})\.(?P<name>\w+){end}", replaced_dotted, message)

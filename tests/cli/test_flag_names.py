@@ -46,6 +46,7 @@ def test_options_are_named_by_their_flags(message, expected):
         "a/val_files/b.txt and val_files.csv and my-val_files: not found",
         "the data's max_seq_len=9 does not fit the model's max_seq_len=4",
         "--x=9: does not fit the data, which has max_seq_len=4",
+        "PerceiverARConfig.num_latents=9: must not exceed max_seq_len=4",
         "encoder.other and decoder.params and data.npy",
         "config.trainer.max_steps",
         "name=3, adapter=4",

@@ -20,7 +20,7 @@ from perceiver_plugins.text import LitLanguageModel
 from perceiver_plugins.text.data import TextFilesDataModule
 
 FEATURES = {
-    "optimizer": ("AdamW", "SGD", "Lamb", "LaProp"),
+    "optimizer": ("AdamW", "SGD", "Lamb", "LaProp", "Muon"),
     "groups": ("new", "one"),
     "layer_decay": ("none", "0.5"),
     "rate": ("given", "found"),
@@ -45,9 +45,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def is_possible(each: Combination) -> bool:
-    if each["step"] == "in backward" and each["optimizer"] in ("Lamb", "LaProp"):
+    if each["step"] == "in backward" and each["optimizer"] in ("Lamb", "LaProp", "Muon"):
         return False
-    return each["groups"] == "new" or each["layer_decay"] == "none"
+    # Versions that had one group had no Muon.
+    return each["groups"] == "new" or (each["layer_decay"] == "none" and each["optimizer"] != "Muon")
 
 
 class Watch(Callback):
@@ -69,7 +70,7 @@ class Watch(Callback):
         self.rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
 
-def one_group(named_parameters: Any, *_: Any, exclude: Any) -> list[dict[str, Any]]:
+def one_group(named_parameters: Any, *_: Any, **__: Any) -> list[dict[str, Any]]:
     """The group of versions that had one."""
     return [{"params": [parameter for _, parameter in named_parameters if parameter.requires_grad]}]
 

@@ -33,6 +33,7 @@ from perceiver_plugins.sdk.tasks.compilation import compile_layers
 from perceiver_plugins.sdk.tasks.finite import FiniteGuard, check_saved_weights
 from perceiver_plugins.sdk.tasks.learning_rate import TunableLearningRate
 from perceiver_plugins.sdk.tasks.metrics import EvaluationMetrics
+from perceiver_plugins.sdk.tasks.muon import Muon
 from perceiver_plugins.sdk.tasks.optimizers import (
     IN_BACKWARD,
     NAME,
@@ -50,6 +51,7 @@ from perceiver_plugins.sdk.tasks.parameter_groups import (
     LAYER_DECAY,
     NO_DECAY,
     check_groups,
+    find_matrices,
     group_parameters,
     has_weight_decay,
 )
@@ -420,10 +422,14 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
             flag = f"--trainer.strategy={type(strategy).__name__}"
             if self.optimizer_config.get(LAYER_DECAY) is not None:
                 raise UserError(f"--optimizer.layer_decay: cannot be combined with {flag} (leave it out)")
+            if issubclass(optimizer, Muon):
+                raise UserError(f"--optimizer=Muon: cannot be combined with {flag} (choose AdamW)")
             if has_weight_decay(self.optimizer_config, optimizer):
                 rank_zero_warn(f"{flag}: weight decay applies to biases and norms too")
             exclude = False
-        return group_parameters(self.named_parameters(), self.optimizer_config, optimizer, exclude=exclude)
+        return group_parameters(
+            self.named_parameters(), self.optimizer_config, optimizer, exclude=exclude, matrices=find_matrices(self)
+        )
 
     def configure_gradient_clipping(
         self,

@@ -1,4 +1,4 @@
-"""Optimizers and learning rate schedules by name, from torch and, if it is installed, timm."""
+"""Optimizers and learning rate schedules by name: own ones, torch's and, if it is installed, timm's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from perceiver_plugins.sdk.tasks.muon import Muon
 from perceiver_plugins.sdk.tasks.parameter_groups import LAYER_DECAY, LR_SCALE, NO_DECAY, group_rates
 from perceiver_registry.errors import UserError, near
 from perceiver_registry.extras import MissingRequirement, find_requirement
@@ -83,17 +84,17 @@ def _classes(module: Any, base: type) -> Iterable[tuple[str, Any]]:
 
 @functools.cache
 def optimizers() -> dict[str, type[Optimizer]]:
-    """Return all optimizers by name: those of ``torch.optim`` and, if timm is installed, others of ``timm.optim``."""
+    """Return all optimizers by name: :func:`built_in_optimizers` and, if timm is installed, those of ``timm.optim``."""
     try:
         import timm.optim
     except ModuleNotFoundError:
-        return torch_optimizers()
-    return dict(_classes(timm.optim, Optimizer)) | torch_optimizers()
+        return built_in_optimizers()
+    return dict(_classes(timm.optim, Optimizer)) | built_in_optimizers()
 
 
-def torch_optimizers() -> dict[str, type[Optimizer]]:
-    """Return the optimizers of ``torch.optim`` by name."""
-    return dict(_classes(torch.optim, Optimizer))
+def built_in_optimizers() -> dict[str, type[Optimizer]]:
+    """Return the optimizers of ``torch.optim`` by name, with :class:`~perceiver_plugins.sdk.tasks.muon.Muon`."""
+    return dict(_classes(torch.optim, Optimizer)) | {"Muon": Muon}
 
 
 @functools.cache
@@ -121,10 +122,12 @@ def find_optimizer(name: str) -> type[Optimizer]:
     Raises:
         UserError: if the name is unknown; the message suggests similar ones.
     """
-    found = _match(name, torch_optimizers())
+    found = _match(name, built_in_optimizers())
     if found is None and importlib.util.find_spec("timm") is None:
         missing = find_requirement("timm") or MissingRequirement("timm", "timm")
-        raise UserError(f"unknown optimizer {name!r}; {near(name, torch_optimizers())}; an optimizer of timm {missing}")
+        raise UserError(
+            f"unknown optimizer {name!r}; {near(name, built_in_optimizers())}; an optimizer of timm {missing}"
+        )
     return found or _find(name, optimizers(), "optimizer")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from perceiver_plugins.sdk.tasks.muon import MATRICES, Muon
 from perceiver_registry.errors import UserError
 
 LAYER_DECAY = "layer_decay"
@@ -25,6 +26,7 @@ ENCODER_LAYER = re.compile(
     r"(?:model\.)?encoder\.(?:cross_attention_layers\.(\d+)|self_attention_blocks\.(\d+)\.(\d+))\."
 )
 FIRST_LAYER = re.compile(r"(?:model\.)?(?:input_adapter|encoder)\.")
+ADAPTER = re.compile(r"(?:^|\.)(?:input|output)_adapter\.")
 
 
 def group_parameters(
@@ -32,6 +34,7 @@ def group_parameters(
     config: Mapping[str, Any],
     optimizer: type[Optimizer],
     exclude: bool | None = None,
+    matrices: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Divide trainable parameters into groups for an optimizer.
 
@@ -48,14 +51,18 @@ def group_parameters(
     3. everything else: decoder, output queries and output adapter. Weights that an output adapter shares with the
        input adapter belong to the first layer.
 
+    :class:`~perceiver_plugins.sdk.tasks.muon.Muon` has groups of matrices of layers (:func:`find_matrices`).
+
     Args:
         named_parameters: names and parameters of a module.
         config: plain config of the optimizer.
         optimizer: class of the optimizer.
         exclude: exclude biases and norms from weight decay. None: if the optimizer's weight decay is not 0.
+        matrices: names of matrices of layers. Default: none.
 
     Returns:
-        The groups, those with a higher learning rate first, and those with weight decay before those without.
+        The groups, those with a higher learning rate first, those with weight decay before those without, and those of
+        matrices last.
 
     Raises:
         UserError: if ``"layer_decay"`` is out of range, or the optimizer has no learning rate.
@@ -64,13 +71,20 @@ def group_parameters(
     if exclude is None:
         exclude = has_weight_decay(config, optimizer)
     scales = _lr_scales([name for name, _ in named], config.get(LAYER_DECAY))
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    names = set(matrices) if issubclass(optimizer, Muon) else set()
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         if parameter.requires_grad:
             no_decay = exclude and (parameter.ndim <= 1 or name.endswith(".bias"))
-            groups.setdefault((scales[name], no_decay), []).append(parameter)
-    keys = sorted(groups, key=lambda key: (-key[0], key[1]))
+            groups.setdefault((scales[name], no_decay, name in names), []).append(parameter)
+    keys = sorted(groups, key=lambda key: (-key[0], *key[1:]))
     return [{"params": groups[key], **_options(*key, _argument("lr", config, optimizer))} for key in keys]
+
+
+def find_matrices(module: nn.Module) -> frozenset[str]:
+    """Return the names of the weights of all linear layers of a module, except those inside of adapters."""
+    layers = ((name, each) for name, each in module.named_modules() if isinstance(each, nn.Linear))
+    return frozenset(f"{name}.weight" for name, _ in layers if not ADAPTER.search(name))
 
 
 def has_weight_decay(config: Mapping[str, Any], optimizer: type[Optimizer]) -> bool:
@@ -114,9 +128,11 @@ def _argument(name: str, config: Mapping[str, Any], optimizer: type[Optimizer]) 
     return None if parameter is None else config.get(name, parameter.default)
 
 
-def _options(scale: float, no_decay: bool, lr: Any) -> dict[str, Any]:
+def _options(scale: float, no_decay: bool, are_matrices: bool, lr: Any) -> dict[str, Any]:
     """Options of a group that differ from the optimizer's."""
     options: dict[str, Any] = {"weight_decay": 0.0, NO_DECAY: True} if no_decay else {}
+    if are_matrices:
+        options[MATRICES] = True
     if scale != 1.0:
         if not isinstance(lr, int | float):
             raise UserError("--optimizer.layer_decay: needs a learning rate to scale (set --optimizer.lr)")

@@ -41,6 +41,7 @@ class LitCausalModel(LitPerceiver):
             2.063 nats per byte).
         loss_on: "last": the training loss is that of the last ``num_latents`` inputs, as in the paper. "all": that of
             all inputs, whose latents are computed in blocks.
+        num_samples: sequences to generate at each validation, as an example; 0: none.
 
     Raises:
         UserError: if a value is out of range.
@@ -67,6 +68,7 @@ class LitCausalModel(LitPerceiver):
         patience: int | None = None,
         short_share: float = 0.1,
         loss_on: Literal["last", "all"] = "last",
+        num_samples: int = 2,
     ):
         super().__init__(
             encoder,
@@ -86,10 +88,13 @@ class LitCausalModel(LitPerceiver):
         )
         if not 0.0 <= short_share <= 1.0:
             raise UserError(f"short_share={short_share} must be at least 0 and at most 1")
+        if num_samples < 0:
+            raise UserError(f"num_samples={num_samples} must be at least 0")
         if loss_on not in ("last", "all"):
             raise UserError(f"loss_on={loss_on!r} must be 'last' or 'all'")
         self.short_share = short_share
         self.loss_on = loss_on
+        self.num_samples = num_samples
         self.add_metrics({"perplexity": Perplexity(), f"bits_per_{self.unit}": BitsPerUnit()})
 
     @property

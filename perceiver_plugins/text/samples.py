@@ -1,8 +1,9 @@
-"""Samples of filled-in masks, logged while a language model trains."""
+"""Samples of text, logged while a language model trains."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -11,7 +12,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from perceiver_plugins.generation.sampling import generate
 from perceiver_plugins.sdk.tasks.pictures import optional
+from perceiver_plugins.text.data.causal import document_bounds
 from perceiver_registry.escaping import escape_line
 
 MASK = "▒"
@@ -21,19 +24,44 @@ MAX_PRINTED = 240
 """Largest number of characters of a sample that are printed (arbitrary); loggers receive the whole sample."""
 
 
-class FillMaskSamples(Callback):
-    """Fills in the first validation examples at each validation, logs them to TensorBoard, and prints them at the end.
+NUM_PROMPT_TOKENS = 32
+"""Tokens of validation text that are continued. Arbitrary."""
+
+NUM_NEW_TOKENS = 128
+"""Largest number of tokens that are written in a sample. Arbitrary."""
+
+
+class TextSamples(Callback, ABC):
+    """Texts of the first validation examples, logged to TensorBoard at each validation, and printed at the end.
 
     Args:
-        num_samples: number of examples.
+        num_samples: number of samples.
 
     Attributes:
-        samples: (text with masks, text with predicted tokens) of each example in the latest validation.
+        samples: (given text, text of the model) of each sample in the latest validation.
     """
 
-    def __init__(self, num_samples: int = 4):
+    title: ClassVar[str]
+    """Title of the printed samples."""
+
+    labels: ClassVar[tuple[str, str]]
+    """Names of the two texts of a sample."""
+
+    def __init__(self, num_samples: int):
         self.num_samples = num_samples
         self.samples: list[tuple[str, str]] = []
+
+    @abstractmethod
+    def create(
+        self, pl_module: LightningModule, tokenizer: PreTrainedTokenizerBase, batch: dict[str, Tensor]
+    ) -> list[tuple[str, str]]:
+        """Create the samples of the first validation batch.
+
+        Args:
+            pl_module: the task.
+            tokenizer: tokenizer of the data.
+            batch: the batch.
+        """
 
     @torch.no_grad()
     def on_validation_batch_end(
@@ -48,10 +76,44 @@ class FillMaskSamples(Callback):
         tokenizer = getattr(trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
         if batch_idx > 0 or self.num_samples == 0 or tokenizer is None:
             return
-        with optional("samples of filled-in text"):
-            self.samples = self._fill(pl_module, tokenizer, batch)
+        with optional("samples of text"):
+            self.samples = self.create(pl_module, tokenizer, batch)
 
-    def _fill(
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        text = "\n\n".join(f"    {given}\n    {result}" for given, result in self.samples)
+        for logger in trainer.loggers:
+            if text and isinstance(logger, TensorBoardLogger):
+                with optional("samples of text"):
+                    logger.experiment.add_text("samples", text, trainer.global_step)
+
+    @rank_zero_only
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # in teardown, after the progress bar has been closed
+        if self.samples and stage == "fit":
+            width = max(map(len, self.labels))
+            with optional("samples of text"):
+                print(f"\n{self.title}:")
+                for sample in self.samples:
+                    print()
+                    for label, text in zip(self.labels, sample, strict=True):
+                        print(f"  {label:{width}}  {text[:MAX_PRINTED]}")
+
+
+class FillMaskSamples(TextSamples):
+    """Fills in the masks of validation examples.
+
+    Args:
+        num_samples: number of examples.
+    """
+
+    title = "Validation text, masked and filled in"
+    labels = ("masked", "filled")
+
+    def __init__(self, num_samples: int = 4):
+        super().__init__(num_samples)
+
+    def create(
         self, pl_module: LightningModule, tokenizer: PreTrainedTokenizerBase, batch: dict[str, Tensor]
     ) -> list[tuple[str, str]]:
         first = {name: tensor[: self.num_samples] for name, tensor in batch.items()}
@@ -65,25 +127,44 @@ class FillMaskSamples(Callback):
             for before, after, mask in zip(hidden, filled, real, strict=True)
         ]
 
-    @rank_zero_only
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        text = "\n\n".join(f"    {before}\n    {after}" for before, after in self.samples)
-        for logger in trainer.loggers:
-            if text and isinstance(logger, TensorBoardLogger):
-                with optional("samples of filled-in text"):
-                    logger.experiment.add_text("samples", text, trainer.global_step)
 
-    @rank_zero_only
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # in teardown, after the progress bar has been closed
-        if self.samples and stage == "fit":
-            with optional("samples of filled-in text"):
-                print("\nValidation text, masked and filled in:")
-                for before, after in self.samples:
-                    print(f"\n  masked  {before[:MAX_PRINTED]}\n  filled  {after[:MAX_PRINTED]}")
+class ContinuationSamples(TextSamples):
+    """Writes a text from nothing, and continues the first tokens of validation examples.
+
+    Tokens are drawn from the distribution of the model, by a generator of their own with a fixed seed.
+
+    Args:
+        num_samples: number of texts.
+    """
+
+    title = "Text from nothing, and continuations of validation text"
+    labels = ("given", "continued")
+
+    def __init__(self, num_samples: int = 2):
+        super().__init__(num_samples)
+
+    def create(
+        self, pl_module: LightningModule, tokenizer: PreTrainedTokenizerBase, batch: dict[str, Tensor]
+    ) -> list[tuple[str, str]]:
+        # The first batch has the begin of the validation data, whose first token begins a document.
+        rows = batch["input_ids"]
+        prompts = [rows[0, :1], *rows[:, : 1 + NUM_PROMPT_TOKENS]][: self.num_samples]
+        bounds = set(document_bounds(tokenizer))
+        model: Any = pl_module.model
+        samples = []
+        with torch.compiler.set_stance("force_eager"):  # lengths differ in each step
+            for prompt in prompts:
+                (tokens,) = generate(model, prompt[None], max_new_tokens=NUM_NEW_TOKENS, stop_ids=bounds)
+                given, written = (
+                    _decode(ids[~torch.isin(ids, torch.tensor([*bounds]))], tokenizer) for ids in (prompt.cpu(), tokens)
+                )
+                samples.append((given or "(nothing)", written))
+        return samples
 
 
 def _decode(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
     """Decode tokens to one line of text with ``MASK`` for masked tokens."""
     text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-    return escape_line(" ".join(text.replace(tokenizer.mask_token, MASK).split()))
+    if tokenizer.mask_token is not None:
+        text = text.replace(tokenizer.mask_token, MASK)
+    return escape_line(" ".join(text.split()))

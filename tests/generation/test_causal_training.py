@@ -56,7 +56,7 @@ class LitStub(LitCausalLanguageModel):
 
 
 def create(**options: Any) -> LitStub:
-    return LitStub(TextEncoderConfig(), TextDecoderConfig(), **options)
+    return LitStub(TextEncoderConfig(), TextDecoderConfig(), **{"num_samples": 0, **options})
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from transformers import PerceiverTokenizer
 
 from perceiver_core import PerceiverARConfig
 from perceiver_plugins.generation import NextTokenDecoderConfig, TokenEncoderConfig
+from perceiver_plugins.generation.sampling import generate
 from perceiver_plugins.text.causal import LitCausalLanguageModel
 from perceiver_plugins.text.continuation import Continuation, ContinuationPredictor, PromptReader
+from perceiver_plugins.text.samples import MASK, NUM_NEW_TOKENS, ContinuationSamples
 from perceiver_plugins.text.tokenizers import serialize_tokenizer
 from perceiver_registry import UserError, create_module
+from perceiver_registry.escaping import escape_line
 
 TOKENIZER = PerceiverTokenizer()
 
@@ -165,3 +169,20 @@ def test_a_single_prompt_is_written_as_it_is_generated(module: Any, reader: Any)
 def test_options_out_of_range_are_refused(module: Any, reader: Any, options: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         predictor(module, reader, **options)
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 3])
+def test_samples_begin_with_nothing_and_continue_validation_text(module: Any, num_samples: int) -> None:
+    texts = ["first row", "other row"]
+    ids = torch.tensor([[BEGIN, *(byte + FIRST_BYTE for byte in text.encode())] for text in texts])
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(tokenizer=TOKENIZER))
+    callback = ContinuationSamples(num_samples)
+    before = torch.get_rng_state()
+    callback.on_validation_batch_end(trainer, module, None, {"input_ids": ids}, 0)  # type: ignore[arg-type]
+    callback.on_validation_batch_end(trainer, module, None, {"input_ids": ids[1:]}, 1)  # type: ignore[arg-type]
+    assert [given for given, _ in callback.samples] == ["(nothing)", *texts][:num_samples]
+    for prompt, (_, written) in zip([ids[:1, :1], ids[:1], ids[1:]], callback.samples, strict=False):
+        (tokens,) = generate(module.model, prompt, max_new_tokens=NUM_NEW_TOKENS, stop_ids=[BEGIN, END])
+        text = TOKENIZER.decode([token for token in tokens if token not in (BEGIN, END)])
+        assert written == escape_line(" ".join(text.replace(TOKENIZER.mask_token, MASK).split()))
+    assert torch.equal(torch.get_rng_state(), before)

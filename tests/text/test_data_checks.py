@@ -141,7 +141,7 @@ def test_failed_samples_do_not_stop_the_run() -> None:
         datamodule = type("Data", (), {"tokenizer": object()})()
 
     samples = FillMaskSamples()
-    with pytest.warns(UserWarning, match="samples of filled-in text left out"):
+    with pytest.warns(UserWarning, match="samples of text left out"):
         samples.on_validation_batch_end(Broken(), None, None, {}, 0)  # type: ignore[arg-type]
     assert samples.samples == []
 

@@ -39,6 +39,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             reads=("input_ids", "attention_mask"),
             reader="perceiver_plugins.text.continuation:PromptReader",
             data_options=("tokenizer",),
+            size_rule="perceiver_plugins.generation.sizing:size_rule",
             example={"model.encoder.vocab_size": 40, "model.encoder.num_input_channels": 16},
         ),
         AdapterSpec(

@@ -235,6 +235,11 @@ class CausalDataModule(PerceiverDataModule):
     num_targets: int | None = None
     """Labels per example in training. None: no model yet."""
 
+    @property
+    def num_train_tokens(self) -> int | None:
+        """Number of training tokens, which ``setup`` loads if necessary; None: unknown, as with streaming."""
+        return None if self.num_train_examples is None else len(self.split_datasets["train"].sequence)
+
     def fit_windows(self, rule: WindowRule, num_targets: int) -> None:
         """Fit the windows to a model.
 

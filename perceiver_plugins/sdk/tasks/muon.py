@@ -43,7 +43,7 @@ class Muon(AdamW):
         fused: use AdamW's fused kernel. Default: torch's choice.
 
     Raises:
-        ValueError: if an argument is out of range, or a parameter of a group of matrices is none.
+        ValueError: if an argument is out of range, or a parameter of a group of matrices does not have two dimensions.
     """
 
     def __init__(

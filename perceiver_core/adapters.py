@@ -47,6 +47,9 @@ class InputAdapter(InputPositionHooks, nn.Module):
         num_input_channels: input channels c, of the array that :meth:`forward` returns.
     """
 
+    is_causal: ClassVar[bool] = False
+    """Each input is embedded by itself, whatever the others are, as :class:`~perceiver_core.PerceiverAR` needs."""
+
     def __init__(self, num_input_channels: int):
         super().__init__()
         self.num_input_channels = num_input_channels

@@ -249,8 +249,8 @@ class CausalEncoder(nn.Module):
 class PerceiverAR(Model):
     """Perceiver AR: input adapter, causal encoder and output adapter.
 
-    The input adapter must embed each input by itself, without its position. The output for an input depends on it and
-    those before it: it predicts the next one.
+    The input adapter must embed each input by itself (``is_causal``), without its position. The output for an input
+    depends on it and those before it: it predicts the next one.
 
     Args:
         config: model config. ``config.params`` is not read here: the registry loads weights.
@@ -485,7 +485,13 @@ def draw_positions(
 
 
 def _check_adapters(config: PerceiverARConfig, input_adapter: InputAdapter, output_adapter: OutputAdapter) -> None:
-    """Check that adapters have the channels of the latents, and that no weights would be unused."""
+    """Check that adapters have the channels of the latents, that none sees later inputs, and that no weights would be
+    unused."""
+    if not input_adapter.is_causal:
+        raise ValueError(
+            f"{type(input_adapter).__name__}: does not embed each input by itself, as Perceiver AR needs (choose "
+            "another encoder, such as 'tokens', or declare is_causal)"
+        )
     provider = output_adapter.query_provider
     channels = {"input": input_adapter.num_input_channels, "output query": provider.num_query_channels}
     for name, number in channels.items():

@@ -26,6 +26,8 @@ class TokenInputAdapter(InputAdapter):
         init_scale: standard deviation of the normal initialisation.
     """
 
+    is_causal = True
+
     def __init__(self, vocab_size: int, num_input_channels: int, init_scale: float = 0.02):
         super().__init__(num_input_channels)
         self.token_embedding = nn.Embedding(vocab_size, num_input_channels)

@@ -47,6 +47,8 @@ VARIANTS = {
 class ArrayInput(InputAdapter):
     """The array ``batch["x"]`` (b, m, c) itself."""
 
+    is_causal = True
+
     def __init__(self):
         super().__init__(C)
 
@@ -444,6 +446,8 @@ def token_model(vocab_size, max_seq_len, num_latents, num_channels, num_layers, 
     """A model of tokens with tied output, as a plugin builds it."""
 
     class TokenInput(InputAdapter):
+        is_causal = True
+
         def __init__(self):
             super().__init__(num_channels)
             self.embedding = nn.Embedding(vocab_size, num_channels)
@@ -536,6 +540,10 @@ def test_values_out_of_range_or_without_meaning_are_refused(values, message):
 def test_adapters_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="num_latent_channels=10: must equal the input channels, 20"):
         PerceiverAR(make_config(num_latent_channels=10), ArrayInput(), LinearOutput())
+    input_adapter = ArrayInput()
+    input_adapter.is_causal = False
+    with pytest.raises(ValueError, match="ArrayInput: does not embed each input by itself"):
+        PerceiverAR(make_config(), input_adapter, LinearOutput())
     output_adapter = LinearOutput()
     output_adapter.query_provider = TrainableQueryProvider(5, C)
     with pytest.raises(ValueError, match="TrainableQueryProvider: output queries have no meaning in Perceiver AR"):

@@ -48,6 +48,8 @@ class FramesEncoderConfig(EncoderConfig):
 class Frames(InputAdapter):
     """Input adapter of padded floating point sequences."""
 
+    is_causal = True
+
     def __init__(self, num_bins: int, max_frames: int):
         super().__init__(num_input_channels=8)
         self.linear = nn.Linear(num_bins, 8)
@@ -361,8 +363,19 @@ class BatchStatistics(Frames):
         return super().embed(frames - frames.mean(dim=0))
 
 
+class AddsNextFrame(Frames):
+    """Adapter that declares to be causal, and adds the next frame."""
+
+    def forward(self, batch):
+        frames = batch["frames"] * batch["attention_mask"][..., None]
+        following = torch.cat([frames[:, 1:], torch.zeros_like(frames[:, :1])], dim=1)
+        return AdaptedInput(self.embed(frames + following), ~batch["attention_mask"].bool())
+
+
 class NormalisesPadding(Frames):
     """Adapter whose mean over time includes padded frames."""
+
+    is_causal = False
 
     def embed(self, frames):
         return super().embed(frames - frames.mean(dim=1, keepdim=True))
@@ -583,6 +596,7 @@ FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("inputs_are_not_modified", _input(TakesFromBatch), "to attention_mask, frames, lengths"),
     ("inputs_are_not_modified", _output(WritesToDecoded), "modifies its argument in place"),
     ("examples_are_independent", _input(BatchStatistics), "depends on the rest of its batch"),
+    ("causal_inputs_are_independent", _input(AddsNextFrame), "the embedding of an input depends on others"),
     ("padding_is_ignored", _input(NormalisesPadding), "depend on the content of padding"),
     ("padding_is_ignored", _input(InvertedMask), "depend on the content of padding"),
     ("padding_is_ignored", _input(IgnoresMask), "depend on the content of padding"),

@@ -42,6 +42,7 @@ def test_only_inapplicable_checks_are_skipped():
         "reader_is_valid",
         "size_rule_is_valid",
         "reader_fits_adapter",
+        "causal_inputs_are_independent",
         "padding_is_ignored",
         "supports_local_init",
     }

@@ -228,6 +228,33 @@ def examples_are_independent(subject: AdapterSubject) -> None:
             expect(wrong is None, f"an example's output depends on the rest of its batch: {wrong}")
 
 
+@CONTRACT.check(kind="input", needs=REPEATABLE)
+def causal_inputs_are_independent(subject: AdapterSubject) -> None:
+    """An input adapter with `is_causal` embeds each input by itself: if the inputs from any position on are replaced,
+    the embeddings before it stay, and those from it on are those of the replacements."""
+    adapter = subject.model().input_adapter
+    if not adapter.is_causal:
+        raise SkipTest("the input adapter is not causal")
+    batches = [subject.batch(seed=seed) for seed in (0, 1)]
+    with torch.no_grad():
+        first, second = (adapter(clone(batch)).x for batch in batches)
+        length = first.shape[1]
+        for position in range(1, length):
+            mixed = _joined(*batches, position, length)
+            wrong = difference(adapter(mixed).x, torch.cat([first[:, :position], second[:, position:]], dim=1))
+            expect(wrong is None, f"the embedding of an input depends on others (replaced from {position} on): {wrong}")
+
+
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any], position: int, length: int) -> dict[str, Any]:
+    """Return a batch with the inputs of one before a position, and those of another from it on."""
+    return {
+        name: torch.cat([value[:, :position], second[name][:, position:]], dim=1)
+        if isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == length
+        else value
+        for name, value in first.items()
+    }
+
+
 @CONTRACT.check(kind="input", needs=[*REPEATABLE, "examples_are_independent"])
 def padding_is_ignored(subject: AdapterSubject) -> None:
     """Content at padded positions does not change the latents. Positions are padded where a mask of the batch (an entry

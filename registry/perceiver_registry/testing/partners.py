@@ -36,6 +36,8 @@ class VectorsEncoderConfig(EncoderConfig):
 class VectorsInputAdapter(InputAdapter):
     """Vectors with learned position embeddings added. Reads ``inputs`` and ``attention_mask`` of a batch."""
 
+    is_causal = True
+
     def __init__(self, num_vectors: int, num_vector_channels: int):
         super().__init__(num_vector_channels)
         self.positions = nn.Parameter(torch.randn(num_vectors, num_vector_channels))

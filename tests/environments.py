@@ -7,9 +7,11 @@ import contextlib
 import hashlib
 import io
 import os
+import runpy
 import site
 import subprocess
 import sys
+import time
 import venv
 import zipfile
 from collections.abc import Callable, Mapping
@@ -77,6 +79,30 @@ def run_commands(
             result = run()
         results[name] = Result(result, out.getvalue(), err.getvalue())
     return results
+
+
+def run_module(cwd: Path, variables: Mapping[str, str], output: Path, argv: list[str]) -> float:
+    """Run a module like ``python -m`` in a fork of the server, and return its CPU seconds.
+
+    Args:
+        cwd: working directory.
+        variables: further environment variables.
+        output: file of both standard streams.
+        argv: name of the module, and its arguments.
+    """
+    import torch
+
+    os.chdir(cwd)
+    os.environ.update(variables)
+    torch.set_num_threads(1)
+    sys.argv = [*argv]
+    with output.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            if end.code:
+                raise
+    return time.process_time()
 
 
 def run_code(code: str, **variables: str) -> str:

@@ -29,26 +29,45 @@ WORK = "work_for_turns"
 ROWS = Contender("", f"{WORK}:some_rows")
 
 
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure in forks, without the seconds of imports."""
+    monkeypatch.setattr(turns, "multiprocessing", SimpleNamespace(get_context=lambda method: FORKS))
+
+
 def run_case(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> tuple[int, dict[str, Any]]:
-    """Runs the command on a case that is not one of its own, without the seconds of imports in its processes.
+    """Runs the command on a case that is not one of its own.
 
     Returns:
         The exit code, and what it kept.
     """
-    monkeypatch.setattr(turns, "multiprocessing", SimpleNamespace(get_context=lambda method: FORKS))
     monkeypatch.setattr(command, "all_cases", lambda: {case.name: case})
     monkeypatch.setattr(command, "chosen_cases", lambda patterns, device: [case])
     code = command.main([case.name, "--rounds", "2", "--results", str(folder / "results"), *flags])
     return code, json.loads((folder / "results" / f"{case.name}.json").read_text())
 
 
+def test_module_lists_its_cases() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--list"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("language-model-forward ")
+
+
+@pytest.mark.slow
+@pytest.mark.cli
+def test_processes_are_fresh() -> None:
+    variables = {"SOME_VARIABLE": "value"}
+    rows = turns.call(Contender("", f"{WORK}:imported", environment=variables), Options(threads=1))
+    assert rows == {"torch": True, "pytorch_lightning": False, "threads": "1", "variable": "value"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_quick_run_compares_the_language_model_with_its_peers(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     words = ["language-model-forward", "--quick", "--results", str(folder), "--contenders", HUGGING_FACE, FLOOR]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert command.main(words) == 0
 
     content = json.loads((folder / "language-model-forward.json").read_text())
     assert content["machine"]["processor"]
@@ -74,6 +93,7 @@ def test_quick_run_compares_the_language_model_with_its_peers(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_unequal_results_and_failures_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +122,7 @@ def test_unequal_results_and_failures_are_reported(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_run_of_some_cases_keeps_the_results_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "results"
     case, other = (Case(name, name, "Text.", rows=lambda options: [ROWS], picture=None) for name in ("rows", "other"))

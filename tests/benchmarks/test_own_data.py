@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from environments import FORKS, run_module
 from PIL import Image
 
 from benchmarks import __main__ as command
@@ -221,7 +224,29 @@ def test_sets_without_files_are_skipped(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 @pytest.mark.cli
-def test_quick_run_measures_the_command_and_its_baselines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_measured_process_is_run_like_python_m(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text("import time\nwhile time.process_time() < 0.3:\n    pass\n")
+    assert 0.3 <= runs.call(["work"], tmp_path) < 3.0
+    (tmp_path / "work.py").write_text("import os, sys\nprint(os.environ['OMP_NUM_THREADS'], sys.argv[1])\nsys.exit(2)")
+    with pytest.raises(runs.FailedError, match=r"^1 --flag$"):
+        runs.call(["work", "--flag"], tmp_path)
+    (tmp_path / "work.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)")
+    with pytest.raises(KeyboardInterrupt):
+        runs.call(["work"], tmp_path)
+
+
+def call_in_fork(arguments: Sequence[str], folder: Path) -> float:
+    """Do what ``runs.call`` does, without the seconds of imports."""
+    variables = runs.ONE_THREAD | {"PERCEIVER_CACHE": str(folder / "cache")}
+    with ProcessPoolExecutor(1, mp_context=FORKS) as executor:
+        return executor.submit(run_module, folder, variables, folder / "output.txt", [*arguments]).result(timeout=600)
+
+
+@pytest.mark.slow
+def test_quick_run_measures_the_command_and_its_baselines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "call", call_in_fork)
     words = ["own-data", "--quick", "--set", "wine", "--seeds", "3", "--results", str(tmp_path)]
     assert command.main([*words, "--", "--task.patience=9"]) == 0
     printed = capsys.readouterr().out

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import torch
 
 from benchmarks.case import Job, Options
@@ -19,3 +22,9 @@ def unable(options: Options) -> Job:
 
 def some_rows(options: Options) -> list[dict[str, object]]:
     return [{"model": "a", "seconds": [1.0, 3.0, 2.0], "chosen": True}]
+
+
+def imported(options: Options) -> dict[str, object]:
+    """Imported modules and variables of the process."""
+    modules = {name: name in sys.modules for name in ("torch", "pytorch_lightning")}
+    return {**modules, "threads": os.environ["OMP_NUM_THREADS"], "variable": os.environ["SOME_VARIABLE"]}

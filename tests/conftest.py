@@ -43,7 +43,8 @@ def _one_thread() -> Iterator[None]:
     # Tensors this small gain nothing from threads, which wait for each other on a busy machine.
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # of processes that tests start
+        for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):  # tokenizers, and processes that tests start
+            patch.setenv(variable, "1")
         yield
 
 

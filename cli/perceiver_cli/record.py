@@ -14,6 +14,9 @@ import torch
 
 from perceiver_registry import UserError
 
+PLAIN_TYPES = (bool, float, int, str, type(None))
+"""Types whose values can always be read back, such as the numbers in the states of random generators."""
+
 
 def as_plain(value: Any) -> Any:
     """Convert a configuration value to plain data, which YAML and checkpoints can represent."""
@@ -72,11 +75,11 @@ def _is_read_back(value: Any) -> bool:
 
 
 def _without_elements(value: Any) -> Any:
-    """Copy nested values with empty tensors, to make the check fast."""
+    """Copy nested values with empty tensors and without plain elements of lists, to make the check fast."""
     if type(value) is torch.Tensor:
         return torch.empty(0)
     if type(value) in (dict, OrderedDict):
         return type(value)((key, _without_elements(child)) for key, child in value.items())
     if type(value) in (list, tuple):
-        return type(value)(_without_elements(child) for child in value)
+        return type(value)(_without_elements(child) for child in value if type(child) not in PLAIN_TYPES)
     return value

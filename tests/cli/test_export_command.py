@@ -23,6 +23,7 @@ QUICK = (
     "--trainer.enable_progress_bar=false",
     "--trainer.accelerator=cpu",
     "--model.num_latents=4",
+    "--model.encoder.num_self_attention_layers_per_block=1",
 )
 
 

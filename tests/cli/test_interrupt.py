@@ -39,13 +39,12 @@ def flags(small) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def stopped(start, finish, fork, run_in, flags, tmp_path_factory):
+def stopped(fork, run_in, flags, tmp_path_factory):
     """Folder and result of stopped runs by step and signal, and of an uninterrupted run under "never"."""
     stops = (KILLED, KILLED_LATER, INTERRUPTED, "never")
     folders = {stop: tmp_path_factory.mktemp(stop.replace(" ", "-")) for stop in stops}
     results = {
-        KILLED: finish(start("fit", *flags, cwd=folders[KILLED], STOP_AT=KILLED)),
-        KILLED_LATER: Result(fork(folders[KILLED_LATER], "fit", *flags, STOP_AT=KILLED_LATER), "", ""),
+        **{stop: Result(fork(folders[stop], "fit", *flags, STOP_AT=stop), "", "") for stop in (KILLED, KILLED_LATER)},
         INTERRUPTED: run_in(folders[INTERRUPTED], "fit", *flags, STOP_AT=INTERRUPTED),
         "never": run_in(folders["never"], "fit", *flags),
     }

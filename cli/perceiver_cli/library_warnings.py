@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from perceiver_registry.description import PluginVersionWarning
+from perceiver_registry.description import ModelWarning
 
 
 def as_note(message: Warning | str, *_: Any, **__: Any) -> str:
@@ -17,11 +17,11 @@ def as_note(message: Warning | str, *_: Any, **__: Any) -> str:
 
 @contextlib.contextmanager
 def without_library_warnings() -> Iterator[None]:
-    """Suppress warnings within this context, except those about plugin versions."""
+    """Suppress warnings within this context, except those about models that are read."""
     formatwarning = warnings.formatwarning
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", PluginVersionWarning)
+        warnings.simplefilter("always", ModelWarning)
         warnings.formatwarning = as_note
         try:
             yield

@@ -94,7 +94,11 @@ class UsedPlugin:
         raise PluginError(f"{needs} {self.version}{instead}: {pip}")
 
 
-class PluginVersionWarning(UserWarning):
+class ModelWarning(UserWarning):
+    """Warning about a model that was read, which all commands show."""
+
+
+class PluginVersionWarning(ModelWarning):
     """A file was written with another version of a plugin than the installed one."""
 
 

@@ -1,7 +1,7 @@
 """Exact conversion of the models of krasserm/perceiver-io: configurations, and names of weights.
 
-Both projects use the same names for fields of configurations. A "pair" has the names of a parameter in this project and
-in perceiver-io, whose models are an ``nn.Sequential`` of an encoder (``0.``) and a decoder (``1.``).
+Both projects use the same names for fields of configurations. Models of perceiver-io are an ``nn.Sequential`` of an
+encoder (``0.``) and a decoder (``1.``), except Perceiver AR, which :mod:`perceiver_plugins.krasserm.causal` converts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.flow.config import FlowPatchesEncoderConfig, OpticalFlowDecoderConfig
 from perceiver_plugins.image.config import ImagePixelsEncoderConfig
 from perceiver_plugins.krasserm import data
+from perceiver_plugins.krasserm.causal import CausalConversion, causal_conversion_of
 from perceiver_plugins.krasserm.files import Original, is_causal
+from perceiver_plugins.krasserm.weights import encoder_pairs, layer_pairs, rename_weights
 from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
 from perceiver_registry import UserError
@@ -99,14 +101,7 @@ class Conversion:
         """
         state = dict(original.state())
         stored_positions = state.pop(POSITIONS, None) if self.grid else None
-        pairs = list(self.pairs(config))
-        expected = {original_name for _, original_name in pairs}
-        for problem, names in (
-            ("lack", expected - {*state}),
-            ("do not fit its configuration:", {*state} - expected),
-        ):
-            if names:
-                raise UserError(f"{original.source}: the weights of this {self.kind} {problem} {min(names)!r}")
+        renamed = rename_weights(original, state, self.pairs(config), self.kind)
         if self.grid and stored_positions is not None:
             size = getattr(config.encoder, self.grid)
             positions = FourierPositions(config.encoder.num_frequency_bands, size)(size)
@@ -114,7 +109,7 @@ class Conversion:
                 raise UserError(
                     f"{original.source}: its stored Fourier positions differ from those of its configuration"
                 )
-        return {name: state[original_name] for name, original_name in pairs}
+        return renamed
 
 
 def _agree(stored: Tensor, computed: Tensor) -> bool:
@@ -126,41 +121,6 @@ def select_values(original: Values, config_type: type) -> dict[str, Any]:
     """Return the original values of the fields that ``config_type`` also has, except those of training."""
     names = {each.name for each in fields(config_type)}
     return {name: value for name, value in original.items() if name in names and name not in TRAINING_FIELDS}
-
-
-def encoder_pairs(encoder: EncoderConfig) -> Pairs:
-    """Return the pairs of the encoder.
-
-    In perceiver-io, ``_1`` is the first layer or block, and ``_n`` the later ones if they do not share its weights.
-    """
-    yield "encoder.latents", "0.latent_provider._query"
-    own_cross = encoder.num_cross_attention_layers > 1 and not encoder.first_cross_attention_layer_shared
-    for number, suffix in enumerate("1n" if own_cross else "1"):
-        yield from layer_pairs(f"encoder.cross_attention_layers.{number}", f"0.cross_attn_{suffix}", cross=True)
-    own_block = encoder.num_self_attention_blocks > 1 and not encoder.first_self_attention_block_shared
-    for number, suffix in enumerate("1n" if own_block else "1"):
-        for layer in range(encoder.num_self_attention_layers_per_block):
-            yield from layer_pairs(
-                f"encoder.self_attention_blocks.{number}.{layer}", f"0.self_attn_{suffix}.{layer}", cross=False
-            )
-
-
-def layer_pairs(name: str, original_name: str, cross: bool, residual: bool = True) -> Pairs:
-    """Return the pairs of an attention layer.
-
-    Args:
-        name: name of the layer in this project.
-        original_name: name of the layer in perceiver-io.
-        cross: the layer is a cross-attention.
-        residual: the attention has a residual connection, which is a module in perceiver-io.
-    """
-    attention = f"{original_name}.0.module" if residual else f"{original_name}.0"
-    for norm in ("q_norm", "kv_norm") if cross else ("norm",):
-        yield from module_pairs(f"{name}.{norm}", f"{attention}.{norm}")
-    for projection in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        yield from module_pairs(f"{name}.attention.{projection}", f"{attention}.attention.{projection}")
-    for module, index in {"mlp_norm": 0, "mlp.hidden": 1, "mlp.output": 3}.items():
-        yield from module_pairs(f"{name}.{module}", f"{original_name}.1.module.{index}")
 
 
 def _text_inputs() -> Pairs:
@@ -283,17 +243,17 @@ OPTICAL_FLOW = Conversion(
 
 CONVERSIONS = (LANGUAGE_MODEL, TEXT_CLASSIFIER, IMAGE_CLASSIFIER, OPTICAL_FLOW)
 
-SUPPORTED = "language models, classifiers of texts and of images, and optical flow are supported"
+SUPPORTED = "language models, classifiers of texts and of images, optical flow, and Perceiver AR are supported"
 
 
-def conversion_of(original: Original) -> Conversion:
+def conversion_of(original: Original) -> Conversion | CausalConversion:
     """Return the conversion of a model's kind.
 
     Raises:
         UserError: if the kind is not supported.
     """
     if is_causal(original.config):
-        raise UserError(f"{original.source}: Perceiver AR models of perceiver-io are not supported ({SUPPORTED})")
+        return causal_conversion_of(original)
     parts = [original.config.get(part) for part in ("encoder", "decoder")]
     for conversion in CONVERSIONS:
         fields_of_parts = zip(parts, conversion.fields, strict=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_warn
+from transformers import PreTrainedTokenizerBase
 
-from perceiver_core import PerceiverConfig
+from perceiver_core import PerceiverARConfig, PerceiverConfig
 from perceiver_plugins.image.data.transforms import ImageFormat, match_channels
 from perceiver_plugins.krasserm.files import BYTES, Original
 from perceiver_plugins.text.tokenizers import PERCEIVER_TOKENIZER, TokenizerError, load_tokenizer, serialize_tokenizer
+from perceiver_registry.description import ModelWarning
 
 NUM_BYTE_TOKENS = 262
 """Vocabulary size of the byte tokenizer: 256 bytes and six special tokens."""
@@ -30,25 +33,64 @@ def describe_texts(config: PerceiverConfig[Any, Any], original: Original, target
             the byte tokenizer.
         target: "masked" or "class".
     """
-    options = original.text_options()
-    name = options.get("tokenizer") or (BYTES if config.encoder.vocab_size == NUM_BYTE_TOKENS else None)
-    if name is None:
+    tokenizer, options = _tokenizer(original, config.encoder.vocab_size)
+    if tokenizer is None:
         return {}
+    return _description(tokenizer, config.encoder.max_seq_len, target) | {
+        "add_special_tokens": options.get("add_special_tokens", False),
+        "add_eos_token": options.get("add_eos_token", False),
+    }
+
+
+def describe_prompts(config: PerceiverARConfig[Any, Any], original: Original) -> dict[str, Any]:
+    """Describe the texts of a causal language model, which do not begin with a special token.
+
+    The description may be empty, as that of :func:`describe_texts`.
+    """
+    tokenizer, _ = _tokenizer(original, config.encoder.vocab_size)
+    if tokenizer is None:
+        return {}
+    return _description(tokenizer, config.max_seq_len, "next") | {
+        "padding_side": "left",
+        "truncation_side": "left",
+        "add_special_tokens": False,
+        "add_eos_token": False,
+        "add_bos_token": False,
+    }
+
+
+def _tokenizer(original: Original, vocab_size: int) -> tuple[PreTrainedTokenizerBase | None, Mapping[str, Any]]:
+    """Return a model's tokenizer, None if it is unknown or cannot be loaded, and the text options."""
+    options = original.text_options()
+    name = options.get("tokenizer") or (BYTES if vocab_size == NUM_BYTE_TOKENS else None)
+    if name is None:
+        return None, options
     try:
         tokenizer = load_tokenizer(PERCEIVER_TOKENIZER if name in BYTE_TOKENIZERS else name)
     except TokenizerError as error:
-        rank_zero_warn(f"the model cannot be used for prediction: {error}")
-        return {}
+        rank_zero_warn(f"the model cannot be used for prediction: {error}", category=ModelWarning)
+        return None, options
     tokenizer.padding_side = options.get("padding_side", tokenizer.padding_side)
+    return tokenizer, options
+
+
+def _description(tokenizer: PreTrainedTokenizerBase, max_seq_len: int, target: str) -> dict[str, Any]:
     return {
         "tokenizer": serialize_tokenizer(tokenizer),
-        "max_seq_len": config.encoder.max_seq_len,
+        "max_seq_len": max_seq_len,
         "padding_side": tokenizer.padding_side,
         "truncation_side": tokenizer.truncation_side,
-        "add_special_tokens": options.get("add_special_tokens", False),
-        "add_eos_token": options.get("add_eos_token", False),
         "target": target,
     }
+
+
+def describe_events(config: PerceiverARConfig[Any, Any], original: Original) -> dict[str, Any]:
+    """Warn that the events of a model of symbolic music cannot be read, and return an empty description."""
+    rank_zero_warn(
+        f"{original.source}: the model cannot be used for prediction: its tokens are MIDI events (not read yet)",
+        category=ModelWarning,
+    )
+    return {}
 
 
 def describe_images(config: PerceiverConfig[Any, Any], original: Original) -> dict[str, Any]:

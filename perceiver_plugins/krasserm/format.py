@@ -12,7 +12,7 @@ from perceiver_registry import Format, LoadedModel, ModelDescription, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from perceiver_core import PerceiverConfig
+    from perceiver_plugins.krasserm.causal import CausalConversion
     from perceiver_plugins.krasserm.conversion import Conversion
 
 
@@ -34,7 +34,7 @@ class KrassermFormat(Format):
         return conversion.convert_state(original, config)
 
 
-def _open(source: str) -> tuple[Original, Conversion, PerceiverConfig[Any, Any]]:
+def _open(source: str) -> tuple[Original, Conversion | CausalConversion, Any]:
     from perceiver_plugins.krasserm.conversion import conversion_of
 
     original = find_model(source)
@@ -47,5 +47,5 @@ def _open(source: str) -> tuple[Original, Conversion, PerceiverConfig[Any, Any]]
     return original, conversion, conversion.convert_config(original)
 
 
-def _description(original: Original, conversion: Conversion, config: PerceiverConfig[Any, Any]) -> ModelDescription:
+def _description(original: Original, conversion: Conversion | CausalConversion, config: Any) -> ModelDescription:
     return ModelDescription.create(conversion.task, config, conversion.data(config, original))

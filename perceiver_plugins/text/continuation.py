@@ -38,7 +38,9 @@ class PromptReader(TextReader):
     document does, and is read whole: the model's window slides.
 
     Args:
-        data: description of the training data from the checkpoint: ``description()`` of the data module.
+        data: description of the training data from the checkpoint: ``description()`` of the data module. If its
+            ``add_bos_token`` is false, documents of the training data began without a special token. Only an empty
+            prompt has one then.
         input_adapter: the model's input adapter.
 
     Raises:
@@ -51,6 +53,7 @@ class PromptReader(TextReader):
         whole = {"max_seq_len": None, "padding_side": "left", "add_special_tokens": False, "add_eos_token": False}
         super().__init__({**data, **whole}, input_adapter)
         self.encoder = CausalEncoder(self.tokenizer)
+        self.add_bos_token = bool(data.get("add_bos_token", True))
 
     @classmethod
     def example(cls, input_adapter: InputAdapter, folder: Path) -> tuple[Reader, list[str]]:
@@ -69,7 +72,8 @@ class PromptReader(TextReader):
         """
         text, _ = self.excerpt(source)
         ids, spans = self.encoder.encode_with_spans(text)
-        prefix = np.array(self.encoder.prefix, np.int64)
+        has_prefix = self.add_bos_token or not len(ids)
+        prefix = np.array(self.encoder.prefix if has_prefix else [], np.int64)
         return TextExample(
             np.concatenate([prefix, ids.astype(np.int64)]),
             np.concatenate([np.full((len(prefix), 2), -1), spans.reshape(-1, 2)]),

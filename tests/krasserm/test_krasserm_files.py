@@ -22,14 +22,6 @@ from perceiver_registry import UserError, assemble, load_model, read_model
 from perceiver_registry.formats import open_source
 from perceiver_registry.testing import plugin_checks
 
-AR = {
-    "vocab_size": 32000,
-    "max_seq_len": 1024,
-    "max_latents": 512,
-    "num_channels": 512,
-    "num_self_attention_rotary_layers": 1,
-}
-
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch) -> None:
@@ -173,18 +165,6 @@ def test_weights_initialise_a_model(saved):
         assert torch.equal(again.state_dict()[name], value)
         is_loaded = name.startswith(("input_adapter.", "encoder."))
         assert torch.equal(encoder.state_dict()[name], value) is is_loaded, name
-
-
-def test_perceiver_ar_folder_is_refused(tmp_path):
-    source = peer.save_folder(tmp_path / "model", "", AR, {}, model_type="perceiver-ar-symbolic-audio-model")
-    with pytest.raises(UserError, match="model: Perceiver AR models of perceiver-io are not supported"):
-        read_model(source)
-
-
-def test_perceiver_ar_checkpoint_is_refused(tmp_path, monkeypatch):
-    source = peer.save_checkpoint(tmp_path / "clm.ckpt", monkeypatch, AR, {"0.weight": torch.zeros(2)})
-    with pytest.raises(UserError, match=r"clm\.ckpt: Perceiver AR models of perceiver-io are not supported"):
-        read_model(source)
 
 
 class MaliciousPickle:

@@ -97,12 +97,3 @@ def test_optical_flow_predicts(predictions, tmp_path):
     expected = 20 * peer.outputs(config, state, read)[0].unflatten(0, (5, 8))
     (file,) = Path(tmp_path, "flow").glob("*.flo")
     assert peer.relative_difference(torch.from_numpy(read_flow(file)), expected) < 1e-4
-
-
-def test_perceiver_ar_is_refused_in_one_line(tmp_path, capsys):
-    config = {"max_latents": 8, "num_channels": 16, "num_self_attention_rotary_layers": 1, "vocab_size": 262}
-    source = peer.save_folder(tmp_path / "ar", "", config, {}, model_type="perceiver-ar-causal-language-model")
-    assert main(["convert", source, str(tmp_path / "out.ckpt")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "Perceiver AR models of perceiver-io are not supported" in line
-    assert not (tmp_path / "out.ckpt").exists()

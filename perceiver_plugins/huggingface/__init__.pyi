@@ -4,6 +4,7 @@ from .wrap import from_checkpoint as from_checkpoint
 from .wrap import load as load
 from .wrap import to_zoo_model as to_zoo_model
 from .zoo_config import ZooConfig as ZooConfig
+from .zoo_models import ZooForCausalLM as ZooForCausalLM
 from .zoo_models import ZooForImageClassification as ZooForImageClassification
 from .zoo_models import ZooForMaskedLM as ZooForMaskedLM
 from .zoo_models import ZooForSequenceClassification as ZooForSequenceClassification

@@ -13,7 +13,6 @@ from perceiver_plugins.checkpoints.formats import loaded
 from perceiver_plugins.huggingface.model_type import MODEL_TYPE
 from perceiver_plugins.sdk.hub import config_of
 from perceiver_registry import Format, LoadedModel, ModelDescription, UserError
-from perceiver_registry.assemble import require_perceiver_io
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +104,9 @@ class ZooFormat(Format):
 
     def refusal(self, loaded: LoadedModel) -> str | None:
         try:
-            require_perceiver_io(loaded.model.config, "conversion to a folder for transformers")
+            from perceiver_plugins.huggingface.zoo_config import require_supported
+
+            require_supported(loaded.model.config, "conversion to a folder for transformers")
         except UserError as error:
             return str(error)
         return None

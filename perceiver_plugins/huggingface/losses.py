@@ -1,4 +1,4 @@
-"""Losses of classifiers by ``config.problem_type``, as ``transformers`` computes them for its own models."""
+"""Losses, as ``transformers`` computes them for its own models: those of classifiers by ``config.problem_type``."""
 
 from __future__ import annotations
 
@@ -70,3 +70,14 @@ def probability_loss(logits: Tensor, probabilities: Tensor) -> Tensor:
             f"{MULTI_LABEL!r} if an example has several labels)"
         )
     return cross_entropy(logits.flatten(0, -2), probabilities.flatten(0, -2))
+
+
+def next_token_loss(logits: Tensor, input_ids: Tensor) -> Tensor:
+    """Compute the mean cross-entropy of the tokens after the first of those that were predicted.
+
+    Args:
+        logits: (b, n, vocabulary), those for the last n tokens.
+        input_ids: (b, m), the tokens; -100 is ignored.
+    """
+    targets = input_ids[:, -logits.shape[1] :][:, 1:].to(logits.device)
+    return label_loss(logits[:, :-1], targets)

@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from perceiver_plugins.huggingface.pipelines import OWN_PIPELINES
+from perceiver_plugins.huggingface.zoo_config import is_causal
 from perceiver_registry import ModelDescription, registry
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -27,6 +28,10 @@ TRAINER_FIELDS = ("max_epochs", "max_steps", "precision", "accumulate_grad_batch
 SPLITS = {"val": "validation", "test": "test"}
 
 OURS = "perceiver-zoo"
+
+USUAL = "[Perceiver IO](https://arxiv.org/abs/2107.14795)"
+
+CAUSAL = "[Perceiver AR](https://arxiv.org/abs/2202.07765)"
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def model_card(model: Any, run: Run, name: str) -> ModelCard:
         name=name,
         task=task.name,
         summary=task.spec.summary,
+        architecture=CAUSAL if is_causal(model.perceiver.config) else USUAL,
         pipeline=_pipeline(model, task.name),
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         adapters=description.adapters(),

@@ -6,6 +6,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -17,6 +18,7 @@ from perceiver_plugins.huggingface.image_processor import ZooImageProcessor
 from perceiver_plugins.huggingface.pipelines import register_pipelines
 from perceiver_plugins.huggingface.zoo_config import ZooConfig
 from perceiver_plugins.huggingface.zoo_models import (
+    ZooForCausalLM,
     ZooForImageClassification,
     ZooForMaskedLM,
     ZooForSequenceClassification,
@@ -34,6 +36,7 @@ def register() -> None:
     for auto_class, model in (
         (AutoModel, ZooModel),
         (AutoModelForMaskedLM, ZooForMaskedLM),
+        (AutoModelForCausalLM, ZooForCausalLM),
         (AutoModelForSequenceClassification, ZooForSequenceClassification),
         (AutoModelForTokenClassification, ZooForTokenClassification),
         (AutoModelForImageClassification, ZooForImageClassification),

@@ -14,11 +14,12 @@ from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from perceiver_plugins.huggingface.zoo_tokenizer import ZooTokenizer
+from perceiver_plugins.text.data.causal import CausalEncoder
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.tokenizers import byte_offset, deserialize_tokenizer
 
 
-def create_tokenizer(data: Mapping[str, Any], max_length: int, masks: bool) -> ZooTokenizer:
+def create_tokenizer(data: Mapping[str, Any], max_length: int, masks: bool, prompts: bool = False) -> ZooTokenizer:
     """Create the tokenizer of a checkpoint, which encodes texts as in training.
 
     Args:
@@ -26,16 +27,21 @@ def create_tokenizer(data: Mapping[str, Any], max_length: int, masks: bool) -> Z
         max_length: the model's maximum sequence length.
         masks: texts can contain mask tokens. If false, a byte tokenizer treats special tokens in texts as plain text,
             and the end-of-sequence token is appended if it was in training (``add_eos_token``).
+        prompts: texts are prompts: they begin as documents do, have no end, and are padded on the left.
     """
     original = deserialize_tokenizer(data["tokenizer"])
     end_token = bool(data.get("add_eos_token", False)) and not masks
-    encoder = DocumentEncoder(original, False, bool(data.get("add_special_tokens", False)), end_token)
-    is_byte_tokenizer = encoder.offset is not None
+    if prompts:
+        prefix_ids, suffix_ids = CausalEncoder(original).prefix if data.get("add_bos_token", True) else [], []
+    else:
+        encoder = DocumentEncoder(original, False, bool(data.get("add_special_tokens", False)), end_token)
+        prefix_ids, suffix_ids = encoder.prefix, encoder.suffix
+    is_byte_tokenizer = byte_offset(original) is not None
     backend = _byte_tokenizer(original) if is_byte_tokenizer else Tokenizer.from_str(data["tokenizer"]["json"])
-    prefix, suffix = (list(map(backend.id_to_token, ids)) for ids in (encoder.prefix, encoder.suffix))
+    prefix, suffix = (list(map(backend.id_to_token, ids)) for ids in (prefix_ids, suffix_ids))
     backend.post_processor = TemplateProcessing(
         single=[*prefix, "$A", *suffix],
-        special_tokens=list(dict(zip([*prefix, *suffix], [*encoder.prefix, *encoder.suffix], strict=True)).items()),
+        special_tokens=list(dict(zip([*prefix, *suffix], [*prefix_ids, *suffix_ids], strict=True)).items()),
     )
     known = {*backend.get_vocab(with_added_tokens=True)}
     special = {kind: token for kind, token in data["tokenizer"]["special_tokens"].items() if token in known}
@@ -45,7 +51,7 @@ def create_tokenizer(data: Mapping[str, Any], max_length: int, masks: bool) -> Z
     return ZooTokenizer(
         tokenizer_object=backend,
         **special,
-        padding_side=data.get("padding_side", "right"),
+        padding_side="left" if prompts else data.get("padding_side", "right"),
         truncation_side=data.get("truncation_side", "right"),
         model_max_length=max_length,
         split_special_tokens=is_byte_tokenizer and not masks,

@@ -8,18 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perceiver_core import PerceiverConfig, PerceiverIO
+from transformers import GenerationConfig
+
+from perceiver_core import Model, ModelConfig
 from perceiver_plugins.huggingface.conversion import quiet
 from perceiver_plugins.huggingface.image_processor import ZooImageProcessor
 from perceiver_plugins.huggingface.model_card import Run
 from perceiver_plugins.huggingface.tokenizers import create_tokenizer
-from perceiver_plugins.huggingface.zoo_config import ZooConfig
-from perceiver_plugins.huggingface.zoo_models import ZooForMaskedLM, ZooModel, model_class
+from perceiver_plugins.huggingface.zoo_config import ZooConfig, is_causal
+from perceiver_plugins.huggingface.zoo_models import ZooForCausalLM, ZooForMaskedLM, ZooModel, model_class
 from perceiver_plugins.huggingface.zoo_tokenizer import ZooTokenizer
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.hub import hub
+from perceiver_plugins.text.data.causal import document_bounds
 from perceiver_plugins.text.tokenizers import serialize_tokenizer
 from perceiver_registry import LoadedModel, ModelDescription, UserError, read_model
+
+UNLIMITED = 2**31 - 1
+"""Length of inputs that is never reached."""
 
 
 def from_checkpoint(path: str | Path) -> ZooModel:
@@ -45,10 +51,12 @@ def to_zoo_model(loaded: LoadedModel) -> ZooModel:
     model.perceiver.load_state_dict(loaded.model.state_dict())
     model.processor = _processor(model, model_config, loaded.description.data)
     model.run = Run.from_description(loaded.description)
+    if isinstance(model, ZooForCausalLM) and model.processor is not None:
+        model.generation_config = _generation_config(model.processor)
     return model.eval()
 
 
-def load(source: str | Path) -> tuple[PerceiverIO, ModelDescription]:
+def load(source: str | Path) -> tuple[Model, ModelDescription]:
     """Load a model from a hub id or a folder written by ``save_pretrained``, without its wrapper.
 
     Returns:
@@ -100,11 +108,20 @@ def _description(config: ZooConfig, source: str) -> ModelDescription:
     return replace(description, data=data).prepare(source)
 
 
-def _processor(model: ZooModel, config: PerceiverConfig[Any, Any], data: Mapping[str, Any]) -> Any:
+def _generation_config(tokenizer: ZooTokenizer) -> GenerationConfig:
+    """Return the tokens with which generation begins and ends. A token that begins a document also ends the text."""
+    begin, end = document_bounds(tokenizer)
+    ends = list(dict.fromkeys((end, begin)))
+    return GenerationConfig(bos_token_id=begin, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+
+
+def _processor(model: ZooModel, config: ModelConfig[Any, Any], data: Mapping[str, Any]) -> Any:
     """Return the tokenizer or image processor, if the data are described."""
     if model.main_input_name == "input_ids" and "tokenizer" in data:
+        if is_causal(config):  # the window slides over prompts of any length
+            return create_tokenizer(data, UNLIMITED, masks=False, prompts=True)
         limits = (data.get("max_seq_len"), getattr(config.encoder, "max_seq_len", None))
-        max_length = min(limit for limit in (*limits, 2**31 - 1) if limit)
+        max_length = min(limit for limit in (*limits, UNLIMITED) if limit)
         return create_tokenizer(data, max_length, masks=isinstance(model, ZooForMaskedLM))
     if model.main_input_name == "pixel_values" and "image_size" in data:
         return ZooImageProcessor.from_description(data)

@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from perceiver_core import PerceiverConfig
+from perceiver_core import ModelConfig, PerceiverARConfig
+from perceiver_plugins.generation.config import NextTokenDecoderConfig, TokenEncoderConfig
 from perceiver_plugins.huggingface.model_type import MODEL_TYPE
 from perceiver_registry import ModelDescription, UserError, config_from_dict, config_to_dict, registry
 from perceiver_registry.assemble import require_perceiver_io
@@ -104,16 +105,28 @@ class ZooConfig(PretrainedConfig):
         """Name of the model's task."""
         return self.perceiver["task"]
 
-    def model_config(self) -> PerceiverConfig[Any, Any]:
+    @property
+    def vocab_size(self) -> int:
+        """Size of the vocabulary.
+
+        Raises:
+            AttributeError: if the model reads no tokens.
+        """
+        size = self.perceiver.get("model", {}).get("encoder", {}).get("vocab_size")
+        if size is None:
+            raise AttributeError("the model has no vocabulary")
+        return int(size)
+
+    def model_config(self) -> ModelConfig[Any, Any]:
         """Return the model's configuration.
 
         Raises:
-            UserError: if it is missing, of a newer version of this project or of another architecture than Perceiver
-                IO, or if ``id2label`` does not fit.
+            UserError: if it is missing, of a newer version of this project or of an unsupported architecture, or if
+                ``id2label`` does not fit.
             PluginError: if it needs an adapter or task that is not installed; the message names what to install.
         """
         config = self.description.prepare(self._source).build_config(self._source)
-        return require_perceiver_io(config, self._source)
+        return require_supported(config, self._source)
 
     def migrate(self) -> ModelDescription:
         """Migrate the description, if an older version of a plugin wrote it, and return it for use.
@@ -126,6 +139,25 @@ class ZooConfig(PretrainedConfig):
         if description.migrations:
             self.perceiver = self.from_description(description).perceiver
         return description
+
+
+def is_causal(config: Any) -> bool:
+    """Return whether a configuration is that of a causal language model."""
+    parts = isinstance(config.encoder, TokenEncoderConfig), isinstance(config.decoder, NextTokenDecoderConfig)
+    return isinstance(config, PerceiverARConfig) and all(parts)
+
+
+def require_supported(config: ModelConfig[Any, Any], what: str) -> ModelConfig[Any, Any]:
+    """Check that a model is a Perceiver IO or a causal language model, and return its configuration.
+
+    Args:
+        config: configuration of the model.
+        what: file or function that needs it, the beginning of the message.
+
+    Raises:
+        UserError: if it has another architecture.
+    """
+    return config if is_causal(config) else require_perceiver_io(config, what)
 
 
 def _class_names(description: Mapping[str, Any]) -> list[str] | None:

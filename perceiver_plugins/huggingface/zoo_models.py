@@ -1,6 +1,7 @@
 """Models of the zoo as models of ``transformers``, with its forward signatures and outputs.
 
-Each wraps the :class:`~perceiver_core.PerceiverIO` of its configuration in the attribute ``perceiver``.
+Each wraps the model of its configuration, a :class:`~perceiver_core.PerceiverIO` or
+:class:`~perceiver_core.PerceiverAR`, in the attribute ``perceiver``.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Any, ClassVar
 import torch
 from huggingface_hub import HfApi
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from perceiver_core import DecoderConfig, PerceiverConfig, PerceiverIO
+from perceiver_core import DecoderConfig, Model, ModelConfig, PerceiverIO
 from perceiver_plugins.classification.config import ClassificationDecoderConfig, TokenClassificationDecoderConfig
 from perceiver_plugins.huggingface.hidden_states import collect_hidden_states, collect_latents
-from perceiver_plugins.huggingface.losses import label_loss, problem_loss
+from perceiver_plugins.huggingface.losses import label_loss, next_token_loss, problem_loss
 from perceiver_plugins.huggingface.model_card import Run, model_card
 from perceiver_plugins.huggingface.stored_weights import read_stored_weights
-from perceiver_plugins.huggingface.zoo_config import ZooConfig
+from perceiver_plugins.huggingface.zoo_cache import CACHE, ZooCache
+from perceiver_plugins.huggingface.zoo_config import ZooConfig, is_causal, require_supported
 from perceiver_plugins.huggingface.zoo_outputs import (
     ZooImageClassifierOutput,
     ZooMaskedLMOutput,
@@ -34,7 +37,6 @@ from perceiver_plugins.huggingface.zoo_outputs import (
 )
 from perceiver_plugins.text.config import TextDecoderConfig
 from perceiver_registry import UserError, assemble, registry
-from perceiver_registry.assemble import require_perceiver_io
 
 
 class ZooModel(PreTrainedModel):
@@ -60,10 +62,12 @@ class ZooModel(PreTrainedModel):
     pipeline_tag: ClassVar[str | None] = None
     """Task of the model on the hub."""
 
+    perceiver: Any
+
     def __init__(self, config: ZooConfig):
         super().__init__(config)
         source = config.name_or_path or "config.json"
-        model_config = require_perceiver_io(config.migrate().build_config(source), source)
+        model_config = require_supported(config.migrate().build_config(source), source)
         if not self.fits(model_config):
             raise UserError(
                 f"{source}: a model for {config.task} must be loaded as "
@@ -81,7 +85,7 @@ class ZooModel(PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def fits(cls, config: PerceiverConfig[Any, Any]) -> bool:
+    def fits(cls, config: ModelConfig[Any, Any]) -> bool:
         """Return whether this class supports models with a configuration."""
         return True
 
@@ -187,9 +191,12 @@ class ZooModel(PreTrainedModel):
     def _run_with_attentions(
         self, batch: Mapping[str, Any], output_attentions: bool | None, positions: Tensor | None
     ) -> tuple[Any, dict[str, Any]]:
+        model = self.perceiver
         if not (self.config.output_attentions if output_attentions is None else output_attentions):
-            return self.perceiver(batch, positions), {}
-        output, weights = self.perceiver(batch, positions, return_attention=True)
+            return model(batch) if positions is None else model(batch, positions), {}
+        if not isinstance(model, PerceiverIO):
+            raise ValueError("output_attentions: not available for causal models (leave it out)")
+        output, weights = model(batch, positions, return_attention=True)
         return output, {
             "attentions": tuple(weights.encoder_self),
             "cross_attentions": (*weights.encoder_cross, weights.decoder),
@@ -266,7 +273,7 @@ class ZooModel(PreTrainedModel):
 
     def _recompute(self, checkpointing: bool, offload: bool) -> None:
         offloading = offload or self.perceiver.config.activation_offloading
-        for part in (self.perceiver.encoder, self.perceiver.decoder):
+        for part in (each for each in self.perceiver.children() if hasattr(each, "activations")):
             part.activations = replace(part.activations, checkpointing=checkpointing, offloading=offloading)
 
     def save_pretrained(
@@ -321,7 +328,7 @@ class _LabelledModel(ZooModel):
     output_type: ClassVar[type[Any]]
 
     @classmethod
-    def fits(cls, config: PerceiverConfig[Any, Any]) -> bool:
+    def fits(cls, config: ModelConfig[Any, Any]) -> bool:
         reads = _input_keys(config)
         return isinstance(config.decoder, cls.decoder_type) and cls.reads[0] in reads and {*reads} <= {*cls.reads}
 
@@ -449,6 +456,113 @@ class ZooForImageClassification(_LabelledModel):
         return problem_loss(logits, labels, self.config.problem_type)
 
 
+class ZooForCausalLM(ZooModel, GenerationMixin):
+    """Causal language model."""
+
+    pipeline_tag = "text-generation"
+    main_input_name = "input_ids"
+    _supports_cache_class = True  # of transformers 4
+
+    @classmethod
+    def fits(cls, config: Any) -> bool:
+        return is_causal(config)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        cache: ZooCache | None = None,
+        past_key_values: ZooCache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **unused: Any,
+    ) -> Any:
+        """Predict the token after each token.
+
+        In evaluation mode, each prediction is that of generation, which depends on the tokens so far alone: sequences
+        may be longer than the model's window, and there is no gradient. In training mode, without a cache, sequences
+        have at most ``max_seq_len`` tokens, and the logits are those for the last ``num_latents``.
+
+        Args:
+            input_ids: (b, m); with a cache, the tokens after those that it has.
+            attention_mask: 1 at tokens and 0 at padding, which is on the left: (b, m), or with those of the cache's
+                tokens before it. None: no padding.
+            labels: (b, m), the tokens themselves, as for other causal models of transformers; -100 is ignored.
+            cache: cache of a former output.
+            past_key_values: the same, in older versions of transformers.
+            use_cache: return a cache with these tokens.
+            logits_to_keep: number of logits to compute, those for the last tokens. 0: all.
+            output_attentions: must be false.
+            output_hidden_states: must be false.
+            return_dict: return an output (true) or a tuple.
+            unused: arguments of ``transformers`` without an effect, or None.
+
+        Returns:
+            ``loss``, the mean cross-entropy of the labels that are predicted, ``logits`` (b, tokens, vocabulary), and
+            the cache.
+
+        Raises:
+            ValueError: if attention weights or hidden states are requested, or padding is not on the left.
+            TypeError: if an argument is unknown.
+        """
+        self._check_arguments(unused, output_attentions, output_hidden_states)
+        cache = past_key_values if cache is None else cache
+        if cache is None and use_cache and not self.training:
+            cache = ZooCache(self.perceiver.create_cache())
+        batch = _token_batch(input_ids, attention_mask)
+        num_outputs = input_ids.shape[1] if labels is not None else logits_to_keep or input_ids.shape[1]
+        if cache is not None:
+            logits = self.perceiver.extend(batch, cache.sequence, num_outputs)
+        elif self.training:
+            logits = self.perceiver(batch)
+        else:
+            logits = self.perceiver.score(batch, num_outputs)
+        loss = None if labels is None else next_token_loss(logits, labels)
+        values: dict[str, Any] = {"loss": loss, "logits": logits, CACHE: cache}
+        return self._returned(CausalLMOutputWithPast(**values), return_dict)
+
+    def _check_arguments(self, others: dict[str, Any], attentions: bool | None, hidden_states: bool | None) -> None:
+        unknown = sorted(name for name, value in others.items() if value is not None and name not in UNUSED_ARGUMENTS)
+        if unknown:
+            raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument {unknown[0]!r}")
+        for name, value in (("output_attentions", attentions), ("output_hidden_states", hidden_states)):
+            if getattr(self.config, name) if value is None else value:
+                raise ValueError(f"{name}: not available for causal models (leave it out)")
+
+    def _prepare_cache_for_generation(  # type: ignore[override]
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """Create the cache of the model.
+
+        Raises:
+            ValueError: if a cache of another kind is requested or given.
+        """
+        # "dynamic_full" is that of assistant models in versions 4.53 to 5.0 of transformers
+        if generation_config.cache_implementation not in (None, "dynamic", "dynamic_full"):
+            raise ValueError(
+                f"cache_implementation={generation_config.cache_implementation!r}: must be None, as the model has a "
+                "cache of its own"
+            )
+        given = model_kwargs.get(CACHE)
+        if given is not None:
+            if not isinstance(given, ZooCache):
+                raise ValueError(f"{CACHE}: must be a ZooCache, got {type(given).__name__}")
+            given._is_user_defined = True  # type: ignore[attr-defined]
+        elif generation_config.use_cache:
+            model_kwargs[CACHE] = ZooCache(self.perceiver.create_cache())
+
+
+def _token_batch(input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
+    """Return a batch of tokens, with a mask that ends with that of the tokens."""
+    if attention_mask is None:
+        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    return {"input_ids": input_ids, "attention_mask": attention_mask[:, -input_ids.shape[1] :].long()}
+
+
 def _migrated(source: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return arguments of ``from_pretrained`` with migrated configuration and weights, None if they are current.
 
@@ -472,28 +586,32 @@ def _migrated(source: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**unused, "config": config, "state_dict": weights}
 
 
-MODELS: tuple[type[_LabelledModel], ...] = (
+MODELS: tuple[type[ZooModel], ...] = (
     ZooForMaskedLM,
+    ZooForCausalLM,
     ZooForSequenceClassification,
     ZooForImageClassification,
     ZooForTokenClassification,
 )
 
+UNUSED_ARGUMENTS = ("cache_position", "position_ids")
+"""Arguments of versions of transformers that causal models do not need, since their cache counts tokens."""
+
 HUB_OPTIONS = ("token", "private", "revision", "commit_message", "commit_description", "create_pr")
 """Arguments of :meth:`ZooModel.push_to_hub` that are passed to ``huggingface_hub``."""
 
 
-def model_class(config: PerceiverConfig[Any, Any]) -> type[ZooModel]:
+def model_class(config: ModelConfig[Any, Any]) -> type[ZooModel]:
     """Return the class for models with a configuration; :class:`ZooModel` if no other fits."""
     return next((each for each in MODELS if each.fits(config)), ZooModel)
 
 
-def _input_keys(config: PerceiverConfig[Any, Any]) -> tuple[str, ...]:
+def _input_keys(config: ModelConfig[Any, Any]) -> tuple[str, ...]:
     """Return the batch keys in the spec of the input adapter; an empty tuple if the spec has no keys."""
     return registry().adapter_of("input", config.encoder).spec.reads
 
 
-def _example_keys(model: PerceiverIO) -> tuple[str, ...]:
+def _example_keys(model: Model) -> tuple[str, ...]:
     """Return the keys of the input adapter's example batch; an empty tuple if it is not implemented."""
     try:
         return tuple(model.input_adapter.example_batch(1, torch.Generator()))

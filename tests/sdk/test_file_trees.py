@@ -125,3 +125,17 @@ def test_encrypted_and_huge_files_are_reported(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("perceiver_plugins.sdk.data.file_trees.MAX_FILE_SIZE", 3)
     with pytest.raises(DataError, match=r"a\.zip/1\.x: 7 bytes are above the limit of 3"):
         tree.read("1.x")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_above_a_given_size_are_not_read(root: Path, tmp_path: Path, packed: bool) -> None:
+    (root / "large.txt").write_text("12345")
+    path = root
+    if packed:
+        path = tmp_path / "files.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(root / "large.txt", "large.txt")
+    tree = open_tree(path)
+    assert tree.read("large.txt", max_size=5) == b"12345"
+    with pytest.raises(DataError, match=r"large.txt: 5 bytes are above the limit of 4$"):
+        tree.read("large.txt", max_size=4)

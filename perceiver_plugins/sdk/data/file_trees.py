@@ -54,12 +54,20 @@ class FileTree(ABC):
     left_out: list[str]
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, max_size: int | None = None) -> bytes:
         """Read the content of a file.
 
+        Args:
+            name: path of the file.
+            max_size: largest size in bytes. None: no limit for files in folders, :data:`MAX_FILE_SIZE` in archives.
+
         Raises:
-            DataError: if it cannot be read.
+            DataError: if it cannot be read or is too large.
         """
+
+    def _check_size(self, name: str, size: int, max_size: int) -> None:
+        if size > max_size:
+            raise DataError(f"{self.shown(name)}: {size:,} bytes are above the limit of {max_size:,}")
 
     def shown(self, name: str) -> str:
         """Return the path of a file or folder for messages."""
@@ -122,9 +130,12 @@ class FolderTree(FileTree):
         except OSError as error:
             raise DataError(f"{self.shown(folder)}: cannot be read ({error.strerror or error})") from error
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, max_size: int | None = None) -> bytes:
+        path = self.path / name
         try:
-            return (self.path / name).read_bytes()
+            if max_size is not None:
+                self._check_size(name, path.stat().st_size, max_size)
+            return path.read_bytes()
         except OSError as error:
             raise DataError(f"{self.shown(name)}: cannot be read ({error.strerror or error})") from error
 
@@ -152,10 +163,10 @@ class ZipTree(FileTree):
         self.names = sorted(name for name in kept if not name.endswith("/"))
         self.folders = sorted(name.rstrip("/") for name in kept if name.endswith("/"))
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, max_size: int | None = None) -> bytes:
         entry = self._entries[name]
-        if entry.file_size > MAX_FILE_SIZE:  # zipfile reads no more than this size
-            raise DataError(f"{self.shown(name)}: {entry.file_size:,} bytes are above the limit of {MAX_FILE_SIZE:,}")
+        limit = MAX_FILE_SIZE if max_size is None else max_size
+        self._check_size(name, entry.file_size, limit)  # zipfile reads no more than this size
         try:
             return self._archive().read(entry.filename)
         except ZIP_ERRORS as error:

@@ -16,9 +16,20 @@ from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_warn
 
 from perceiver_plugins.sdk.errors import DataError
+from perceiver_registry.remote import refuse_remote
 
 MANIFEST = "manifest.json"
 """File with the size and SHA-256 checksum of each other file, and notes on the preparation."""
+
+
+def cache_root(cache_dir: str | None) -> Path:
+    """Return the folder for prepared data: ``cache_dir``, ``$PERCEIVER_CACHE`` or ``~/.cache/perceiver``.
+
+    Raises:
+        UserError: if it is a remote path.
+    """
+    refuse_remote("cache_dir", cache_dir or os.environ.get("PERCEIVER_CACHE"))
+    return Path(cache_dir or os.environ.get("PERCEIVER_CACHE") or "~/.cache/perceiver").expanduser().absolute()
 
 
 def make_folder(folder: Path, make: Callable[[Path, Path], Sequence[str]]) -> None:

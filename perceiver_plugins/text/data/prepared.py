@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from perceiver_plugins.sdk.data.files import Piece
+from perceiver_plugins.sdk.data.prepared_folder import cache_root as cache_root
 from perceiver_plugins.sdk.data.prepared_folder import make_folder
 from perceiver_plugins.sdk.data.splits import draw
 from perceiver_plugins.text.data.encoding import DocumentEncoder
-from perceiver_registry.remote import refuse_remote
 
 FORMAT = 4
 """Version of the files and of tokenization, part of the cache key: increase it when either changes."""
@@ -47,16 +47,6 @@ class Tokens(NamedTuple):
 
     input_ids: np.ndarray
     word_parts: np.ndarray
-
-
-def cache_root(cache_dir: str | None) -> Path:
-    """Return the folder for prepared data: ``cache_dir``, ``$PERCEIVER_CACHE`` or ``~/.cache/perceiver``.
-
-    Raises:
-        UserError: if it is a remote path.
-    """
-    refuse_remote("cache_dir", cache_dir or os.environ.get("PERCEIVER_CACHE"))
-    return Path(cache_dir or os.environ.get("PERCEIVER_CACHE") or "~/.cache/perceiver").expanduser().absolute()
 
 
 def cache_folder(root: Path, name: str, key: dict[str, Any]) -> Path:

@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 INSTALLED = packages_distributions()
 
-FIELDS = ("text", "image", "flow", "video", "table", "huggingface", "log", "onnx")
+FIELDS = ("text", "image", "flow", "video", "table", "music", "huggingface", "log", "onnx")
 """Extras of users."""
 
 

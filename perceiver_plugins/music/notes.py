@@ -1,0 +1,64 @@
+"""Notes of a piece of music."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+NUM_PITCHES = 128
+"""Number of MIDI pitches and velocities. Pitch 60 is middle C, 69 is A at 440 Hz."""
+
+
+class Notes(NamedTuple):
+    """Notes of a piece, sorted by onset, kind, pitch and end.
+
+    Attributes:
+        onsets: (n,) float64, seconds.
+        ends: (n,) float64, seconds.
+        pitches: (n,) int64, MIDI pitches from 0 to 127; of percussion, the number of the sound.
+        velocities: (n,) int64, MIDI velocities from 1 to 127.
+        is_drum: (n,) bool, True for percussion.
+    """
+
+    onsets: np.ndarray
+    ends: np.ndarray
+    pitches: np.ndarray
+    velocities: np.ndarray
+    is_drum: np.ndarray
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[tuple[float, float, int, int, bool]]) -> Notes:
+        """Create notes from rows (onset, end, pitch, velocity, is_drum) in any order."""
+        table = np.array(list(rows), np.float64).reshape(-1, 5)
+        return cls.sort(*table.T)
+
+    @classmethod
+    def sort(
+        cls, onsets: ArrayLike, ends: ArrayLike, pitches: ArrayLike, velocities: ArrayLike, is_drum: ArrayLike
+    ) -> Notes:
+        """Create notes from columns in any order."""
+        notes = cls(
+            np.asarray(onsets, np.float64),
+            np.asarray(ends, np.float64),
+            np.asarray(pitches, np.int64),
+            np.asarray(velocities, np.int64),
+            np.asarray(is_drum, bool),
+        )
+        return notes.take(np.lexsort((notes.velocities, notes.ends, notes.pitches, notes.is_drum, notes.onsets)))
+
+    def take(self, indices: np.ndarray) -> Notes:
+        """Return the notes of an index or mask array."""
+        return Notes(*(column[indices] for column in self))
+
+    @property
+    def size(self) -> int:
+        """Number of notes."""
+        return len(self.onsets)
+
+    @property
+    def duration(self) -> float:
+        """End of the last note in seconds."""
+        return float(self.ends.max(initial=0.0))

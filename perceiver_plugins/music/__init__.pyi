@@ -2,4 +2,8 @@ from .midi_files import Midi as Midi
 from .midi_files import read_midi as read_midi
 from .midi_files import write_midi as write_midi
 from .notes import Notes as Notes
+from .piano_roll import draw_piano_roll as draw_piano_roll
+from .piano_roll import write_piano_roll as write_piano_roll
+from .synthesis import synthesize as synthesize
+from .synthesis import write_wav as write_wav
 from .tokens import MidiTokenizer as MidiTokenizer

@@ -145,17 +145,17 @@ class MidiTokenizer:
 
     def pitch_range(self, tokens: np.ndarray) -> tuple[int, int]:
         """Return the lowest and highest pitch of tokens, without percussion; (127, 0) without notes."""
-        pitches = self._pitches[tokens[self._is_pitched[tokens]]]
+        pitches = self._pitches[tokens[self._is_pitched[tokens] & (tokens >= 0)]]
         return int(pitches.min(initial=NUM_PITCHES - 1)), int(pitches.max(initial=0))
 
     def transpose(self, tokens: np.ndarray, semitones: np.ndarray | int) -> np.ndarray:
-        """Shift the pitches of tokens. Percussion remains.
+        """Shift the pitches of tokens. Percussion and negative numbers, such as ignored labels, remain.
 
         Args:
             tokens: tokens of any shape.
             semitones: shift, broadcast to the shape of the tokens. Pitches must stay between 0 and 127.
         """
-        return np.where(self._is_pitched[tokens], tokens + semitones, tokens)
+        return np.where(self._is_pitched[tokens] & (tokens >= 0), tokens + semitones, tokens)
 
 
 @lru_cache(maxsize=1)

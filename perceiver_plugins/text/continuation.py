@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,8 +13,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from perceiver_core import Batch, InputAdapter
-from perceiver_plugins.generation.sampling import Sampling, generate
-from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, Read
+from perceiver_plugins.generation.prediction import GenerationPredictor
+from perceiver_plugins.sdk.prediction.predictor import Prediction, Read
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.text.causal import LitCausalLanguageModel
 from perceiver_plugins.text.data.causal import CausalEncoder, document_bounds
@@ -151,8 +151,8 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:size])), 0)
 
 
-class ContinuationPredictor(Predictor):
-    """Predictor of the continuation of each prompt.
+class ContinuationPredictor(GenerationPredictor):
+    """Predictor of the text that continues each prompt.
 
     A continuation depends on its prompt, the seed and the number of the prompt, not on the others of a batch.
 
@@ -187,24 +187,27 @@ class ContinuationPredictor(Predictor):
         num_return_sequences: int = 1,
         batch_size: int = 32,
     ):
-        super().__init__(module, reader, batch_size)
-        try:
-            self.sampling = Sampling(repetition_penalty, temperature, top_k, top_p)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        counts = {"max_new_tokens": max_new_tokens, "num_return_sequences": num_return_sequences}
-        for name, value in {**counts, **({} if seed is None else {"seed": seed})}.items():
-            smallest = 1 if name in counts else 0
-            if value < smallest:
-                raise UserError(f"{name}={value} must be at least {smallest}")
+        super().__init__(
+            module,
+            reader,
+            max_new_tokens,
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+            seed,
+            num_return_sequences,
+            batch_size,
+        )
         self.stops = [stop] if isinstance(stop, str) else stop or []
         if "" in self.stops:
             raise UserError("stop='' must not be empty (leave it out)")
-        self.max_new_tokens = max_new_tokens
-        self.num_return_sequences = num_return_sequences
-        self.seed: Any = np.random.SeedSequence(seed).entropy
         self._stream_to: TextIO | None = None
         self._is_single = False
+
+    @property
+    def stop_ids(self) -> Collection[int]:
+        return set(document_bounds(self.reader.tokenizer))
 
     def stream(self, inputs: Iterable[str]) -> Iterator[Prediction]:
         """Continue each prompt, batch by batch.
@@ -230,23 +233,13 @@ class ContinuationPredictor(Predictor):
             The continuations of each prompt.
         """
         number_each = self.num_return_sequences
-        model: Any = self.module.model
         on_text = self._begin_streaming(read)
         continuations = [
             Continuation(self.reader.tokenizer, example.input_ids.tolist(), self.stops, on_text)
             for _, _, example in read
             for _ in range(number_each)
         ]
-        generate(
-            model,
-            batch["input_ids"].repeat_interleave(number_each, dim=0),
-            batch["attention_mask"].repeat_interleave(number_each, dim=0),
-            self.max_new_tokens,
-            self.sampling,
-            set(document_bounds(self.reader.tokenizer)),
-            [(self.seed, number, index) for number, _, _ in read for index in range(number_each)],
-            lambda row, token: continuations[row].append(token),
-        )
+        self.generate(batch, read, lambda row, token: continuations[row].append(token))
         texts = [continuation.finish() for continuation in continuations]
         return [texts[start : start + number_each] for start in range(0, len(texts), number_each)]
 

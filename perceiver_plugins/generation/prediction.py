@@ -1,0 +1,101 @@
+"""Base class of predictors that continue prompts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from perceiver_core import Batch
+from perceiver_plugins.generation.lightning import LitCausalModel
+from perceiver_plugins.generation.sampling import Sampling, generate
+from perceiver_plugins.sdk.prediction.predictor import Predictor, Read
+from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_registry import UserError
+
+
+class GenerationPredictor(Predictor):
+    """Base class of predictors of the continuation of each prompt. Subclasses implement :attr:`stop_ids`.
+
+    A continuation depends on its prompt, the seed and the number of the prompt, not on the others of a batch.
+
+    Args:
+        module: the causal model, with its weights loaded.
+        reader: reader of prompts. Its batches have ``input_ids`` and ``attention_mask``, padded on the left.
+        max_new_tokens: largest number of tokens to generate.
+        temperature: divisor of the logits; less than 1: more probable tokens. 0: the most probable token each time.
+        top_k: number of most probable tokens to choose from. Null: all.
+        top_p: choose from the fewest most probable tokens whose probabilities sum to at least this. Null: all.
+        repetition_penalty: divisor of the positive logits, and factor of the negative ones, of tokens so far.
+        seed: seed of the samples. Null: other samples each time.
+        num_return_sequences: continuations of each prompt.
+        batch_size: prompts per batch.
+
+    Raises:
+        UserError: if a value is out of range.
+    """
+
+    module: LitCausalModel
+
+    def __init__(
+        self,
+        module: LitCausalModel,
+        reader: Reader,
+        max_new_tokens: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        num_return_sequences: int = 1,
+        batch_size: int = 32,
+    ):
+        super().__init__(module, reader, batch_size)
+        try:
+            self.sampling = Sampling(repetition_penalty, temperature, top_k, top_p)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        counts = {"max_new_tokens": max_new_tokens, "num_return_sequences": num_return_sequences}
+        for name, value in {**counts, **({} if seed is None else {"seed": seed})}.items():
+            smallest = 1 if name in counts else 0
+            if value < smallest:
+                raise UserError(f"{name}={value} must be at least {smallest}")
+        self.max_new_tokens = max_new_tokens
+        self.num_return_sequences = num_return_sequences
+        self.seed: Any = np.random.SeedSequence(seed).entropy
+
+    @property
+    @abstractmethod
+    def stop_ids(self) -> Collection[int]:
+        """Tokens that end a continuation."""
+
+    def generate(
+        self, batch: Batch, read: Sequence[Read], on_token: Callable[[int, int], bool | None] | None = None
+    ) -> list[list[Tensor]]:
+        """Continue the prompts of a batch, each :attr:`num_return_sequences` times.
+
+        Args:
+            batch: the batch, on the model's device.
+            read: the prompts.
+            on_token: function that is called with the index of a continuation in the batch and each token generated for
+                it, and returns True to end it.
+
+        Returns:
+            The generated tokens of the continuations of each prompt, with the one that ended them.
+        """
+        number_each = self.num_return_sequences
+        model: Any = self.module.model
+        tokens = generate(
+            model,
+            batch["input_ids"].repeat_interleave(number_each, dim=0),
+            batch["attention_mask"].repeat_interleave(number_each, dim=0),
+            self.max_new_tokens,
+            self.sampling,
+            self.stop_ids,
+            [(self.seed, number, index) for number, _, _ in read for index in range(number_each)],
+            on_token,
+        )
+        return [tokens[start : start + number_each] for start in range(0, len(tokens), number_each)]

@@ -141,7 +141,8 @@ class AdapterSpec(_Checked):
         links: attributes of the data module by the config fields that default to them
             (``{"vocab_size": "vocab_size"}``: field, attribute).
         tasks: output adapters: names of the tasks whose modules accept its output.
-        reads: input adapters: batch entries that it reads (``("pixel_values",)``).
+        reads: input adapters: batch entries that it reads (``("pixel_values",)``). Entries that may be missing may be
+            left out.
         reader: input adapters: import path of the subclass of ``perceiver_plugins.sdk.prediction.Reader`` that reads
             the inputs of ``perceiver predict``, or None.
         data_options: input adapters: options of the data module that its weights depend on (``("tokenizer",)``).

@@ -323,6 +323,12 @@ class Logarithm(Frames):
         return super().embed(frames.log())
 
 
+class OptionalMask(Frames):
+    def forward(self, batch):
+        mask = batch.get("attention_mask")
+        return AdaptedInput(self.embed(batch["frames"]), None if mask is None else ~mask.bool())
+
+
 class ToleratesNone(Frames):
     def forward(self, batch):
         frames, mask = batch.get("frames"), batch.get("attention_mask")
@@ -539,6 +545,8 @@ def _encoder(config: type) -> AdapterSpec:
 def _output(adapter: type) -> AdapterSpec:
     return _changed(CHORDS, adapter=f"faults:{adapter.__name__}")
 
+
+OPTIONAL_MASK = _changed(FRAMES, adapter="faults:OptionalMask", reads=("frames",))
 
 FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("spec_is_complete", _changed(FRAMES, summary=" "), "summary=' '"),

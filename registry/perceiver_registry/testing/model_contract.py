@@ -109,8 +109,9 @@ def output_is_finite(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(kind="input", needs=[*WORKS, "inputs_are_not_modified"])
 def reads_match_spec(subject: AdapterSubject) -> None:
-    """`reads` lists the batch entries that the adapter reads, which decide which data and tasks fit it. It may be empty
-    for an adapter that is composed of others."""
+    """`reads` lists the batch entries that the adapter reads, which decide which data and tasks fit it. Entries that it
+    reads by `batch.get`, which may be missing, may be left out. It may be empty for an adapter that is composed of
+    others."""
     adapter = subject.model().input_adapter
     batch = _RecordingBatch(subject.batch())
     adapter(batch)
@@ -118,7 +119,8 @@ def reads_match_spec(subject: AdapterSubject) -> None:
     if not declared and _is_composed(adapter):
         raise SkipTest("the adapter is composed of others, which declare what they read")
     expect(not read - declared, f"it reads {_join(read - declared)}, which `reads`={subject.spec.reads} lacks")
-    expect(not declared - read, f"`reads` has {_join(declared - read)}, which it does not read")
+    unread = declared - read - batch.optional
+    expect(not unread, f"`reads` has {_join(unread)}, which it does not read")
 
 
 @CONTRACT.check(kind="input", needs=WORKS)
@@ -541,16 +543,21 @@ def compiles(subject: AdapterSubject) -> None:
 
 
 class _RecordingBatch(Mapping[str, Any]):
-    """Batch that records which of its entries are read."""
+    """Batch that records which of its entries are read, those that may be missing apart."""
 
     def __init__(self, batch: Mapping[str, Any]):
         self.batch = batch
         self.read: set[str] = set()
+        self.optional: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
         value = self.batch[name]
         self.read.add(name)
         return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.optional.add(name)
+        return self.batch.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.batch)

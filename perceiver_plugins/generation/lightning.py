@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from perceiver_core import Batch, DecoderConfig, EncoderConfig
 from perceiver_core.config import Init
 from perceiver_plugins.checkpoints.random_data import RandomDataModule
-from perceiver_plugins.generation.metrics import BitsPerUnit, Perplexity
+from perceiver_plugins.generation.metrics import BitsPerUnit, NatsPerUnit, Perplexity
 from perceiver_plugins.sdk.data.causal import WindowRule
 from perceiver_plugins.sdk.data.loading import IGNORED, batches_trained
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
@@ -27,8 +27,8 @@ class LitCausalModel(LitPerceiver):
     """Causal model (Perceiver AR, arXiv 2202.07765), trained to predict the next token.
 
     For validation and test data, which the data module arranges so that each token is predicted once, from what the
-    model reads when it generates, it logs the loss in nats per token, the perplexity, and bits per unit, such as a byte
-    of text: ``val_loss``, ``val_perplexity``, ``val_bits_per_byte``.
+    model reads when it generates, it logs the loss in nats per token, the perplexity, and the loss per unit, such as
+    bits per byte of text: ``val_loss``, ``val_perplexity``, ``val_bits_per_byte``.
 
     The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
@@ -49,6 +49,9 @@ class LitCausalModel(LitPerceiver):
 
     unit = "token"
     """Name of the units in the data module's ``num_units``."""
+
+    loss_per_unit: ClassVar[Literal["bits", "nats"]] = "bits"
+    """Measure of the loss per unit."""
 
     def __init__(
         self,
@@ -95,7 +98,13 @@ class LitCausalModel(LitPerceiver):
         self.short_share = short_share
         self.loss_on = loss_on
         self.num_samples = num_samples
-        self.add_metrics({"perplexity": Perplexity(), f"bits_per_{self.unit}": BitsPerUnit()})
+        types = {"bits": BitsPerUnit, "nats": NatsPerUnit}
+        self.add_metrics({"perplexity": Perplexity(), self.unit_metric: types[self.loss_per_unit]()})
+
+    @property
+    def unit_metric(self) -> str:
+        """Name of the metric of the loss per unit, such as "bits_per_byte"."""
+        return f"{self.loss_per_unit}_per_{self.unit}"
 
     @property
     def rule(self) -> WindowRule:
@@ -174,7 +183,7 @@ class LitCausalModel(LitPerceiver):
         units = batch["num_units"].sum() if "num_units" in batch else loss.count
         metrics: Any = self.metrics[stage]
         metrics["perplexity"].update(loss.total, loss.count)
-        metrics[f"bits_per_{self.unit}"].update(loss.total, units)
+        metrics[self.unit_metric].update(loss.total, units)
         return loss
 
 

@@ -45,6 +45,13 @@ class Perplexity(NegativeLogLikelihood):
         return self.mean().exp()
 
 
+class NatsPerUnit(NegativeLogLikelihood):
+    """Negative log-likelihood in nats per unit, such as a note of music."""
+
+    def compute(self) -> Tensor:
+        return self.mean()
+
+
 class BitsPerUnit(NegativeLogLikelihood):
     """Negative log-likelihood in bits per unit, such as a byte of text.
 

@@ -48,6 +48,6 @@ def perceiver_adapters() -> list[AdapterSpec]:
             adapter="perceiver_plugins.generation.adapters:NextTokenOutputAdapter",
             config="perceiver_plugins.generation.config:NextTokenDecoderConfig",
             summary="logits of the token after each input, with tied or separate output weights",
-            tasks=("clm",),
+            tasks=("clm", "symbolic-music"),
         ),
     ]

@@ -151,8 +151,8 @@ def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
     parser.add_argument(
         "--output",
         type=str | None,
-        help="file for predictions (.csv, .json, .jsonl), or folder for the images of tasks that draw them, such as "
-        "optical flow; default: print predictions",
+        help="file for predictions (.csv, .json, .jsonl), or what a task writes: a folder for images, such as those of "
+        "optical flow, or a file of music (.mid); default: print predictions",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output file")
     parser.add_argument(
@@ -167,7 +167,7 @@ def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
             "Tasks add flags, such as --top_k: shown by perceiver predict --ckpt_path=... --help or --task=NAME --help."
         )
     elif run.task.spec.predictor:
-        _add(parser, run.task.resolve("predictor"), None, skip={"module", "reader", "output"})
+        _add(parser, run.task.resolve("predictor"), None, skip={"module", "reader", "output", "overwrite"})
     others = {name for name in inspect.signature(Trainer).parameters if name not in TRAINER_OPTIONS}
     parser.add_class_arguments(Trainer, "trainer", skip=others, instantiate=False)
 

@@ -1,3 +1,5 @@
+from .config import MusicEncoderConfig as MusicEncoderConfig
+from .lightning import LitMusicModel as LitMusicModel
 from .midi_files import Midi as Midi
 from .midi_files import read_midi as read_midi
 from .midi_files import write_midi as write_midi

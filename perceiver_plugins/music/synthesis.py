@@ -23,6 +23,9 @@ ATTACK = 0.005
 """Timbre of a plucked string, chosen by ear: harmonic k has the amplitude 1 / k**1.5 and decays with the rate
 ``DECAY * k`` per second. Attack and release in seconds avoid clicks."""
 
+MAX_TONE_SECONDS = 11.0
+"""Longest sound of a note in seconds: its amplitude is then exp(-11), less than half a step of 16 bits."""
+
 DRUM_DECAY = 25.0
 """Decay rate of percussion, a burst of noise, per second. Chosen by ear."""
 
@@ -52,7 +55,7 @@ def synthesize(notes: Notes, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         raise DataError(f"sound: the piece lasts {notes.duration:,.0f} seconds, above the limit of {MAX_SECONDS:,}")
     mixed = np.zeros(round((notes.duration + RELEASE) * sample_rate) + 1)
     for onset, end, pitch, velocity, is_drum in zip(*(column.tolist() for column in notes), strict=True):
-        first = round(onset * sample_rate)
+        first, end = round(onset * sample_rate), min(end, onset + MAX_TONE_SECONDS)
         times = np.arange(min(round((end - onset + RELEASE) * sample_rate), len(mixed) - first)) / sample_rate
         sound = _noise(times, pitch) if is_drum else _tone(times, end - onset, frequency(pitch), sample_rate)
         mixed[first : first + len(times)] += (velocity / 127) ** 2 * sound

@@ -25,6 +25,9 @@ from perceiver_plugins.multimodal import ClipReader
 from perceiver_plugins.multimodal.data import ClipFormat
 from perceiver_plugins.multimodal.data.files import write_clip
 from perceiver_plugins.multimodal.data.format import Clip
+from perceiver_plugins.music import Notes, write_midi
+from perceiver_plugins.music.reading import MidiReader
+from perceiver_plugins.music.tokens import default_tokenizer
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.table import TableReader
 from perceiver_plugins.text.reading import TextReader
@@ -61,6 +64,10 @@ def table_reader() -> TableReader:
     return TableReader({"columns": COLUMNS}, SimpleNamespace())  # type: ignore[arg-type]
 
 
+def music_reader() -> MidiReader:
+    return MidiReader({"tokenizer": default_tokenizer().description()}, SimpleNamespace())  # type: ignore[arg-type]
+
+
 def write_image(path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
 
@@ -75,6 +82,7 @@ READERS = {
     "image": Modality(lambda: ImageReader(IMAGES, SimpleNamespace()), ".png", write_image),  # type: ignore[arg-type]
     "clip": Modality(lambda: ClipReader(CLIP.description(), nn.Identity()), ".mp4", write_video),  # type: ignore[arg-type]
     "flow": Modality(lambda: FrameReader({}, SimpleNamespace()), ".mp4", write_video),  # type: ignore[arg-type]
+    "music": Modality(music_reader, ".mid", lambda path: write_midi(path, Notes.from_rows([(0, 1, 60, 64, False)]))),
 }
 
 

@@ -39,7 +39,7 @@ def perceiver_tasks() -> list[TaskSpec]:
             reads=("input_ids",),
             architecture="perceiver-ar",
             defaults={
-                "data.max_seq_len": 1024,
+                "data.max_seq_len": 512,
                 "data.batch_size": 16,
                 "model.encoder": "music",
                 "model.encoder.num_input_channels": 128,
@@ -47,8 +47,8 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "model.encoder.num_self_attention_heads": 4,
                 "model.encoder.num_self_attention_layers_per_block": 4,
                 "model.decoder": "tokens",
-                "model.max_seq_len": 1024,
-                "model.num_latents": 256,
+                "model.max_seq_len": 512,
+                "model.num_latents": 128,
                 "model.num_latent_channels": 128,
                 "model.prefix_dropout": 0.1,
                 "optimizer": "AdamW",
@@ -72,6 +72,8 @@ def perceiver_data() -> list[DataSpec]:
             tasks=(TASK,),
             yields=("input_ids",),
             summary="synthetic rounds for four voices, composed by rule from a seed",
+            # Demonstration data: a run takes about five minutes on a laptop.
+            defaults={"trainer.max_epochs": 4},
             example={"num_pieces": 8, "max_seq_len": 64, "batch_size": 2},
         ),
         DataSpec(

@@ -286,7 +286,7 @@ def test_description_restores_the_tokenizer():
     other.inherited = module.description()
     assert other.tokenizer is not module.tokenizer
     assert other.description() == module.description()
-    assert (module.vocab_size, module.description()["max_seq_len"]) == (518, 1024)
+    assert (module.vocab_size, module.description()["max_seq_len"]) == (518, 512)
     assert module.folder == other.folder
 
 

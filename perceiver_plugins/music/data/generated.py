@@ -20,7 +20,7 @@ class RoundsDataModule(MusicDataModule):
     Nothing is downloaded.
 
     Args:
-        num_pieces: Training pieces, of about 900 tokens each; validation and test have an eighth of this number each.
+        num_pieces: Training pieces, of about 900 tokens each; validation and test: a sixteenth of it each.
         batch_size: Examples per batch and device, in training.
     """
 
@@ -35,8 +35,8 @@ class RoundsDataModule(MusicDataModule):
         return {"rounds": self.num_pieces}
 
     def load_pieces(self, report: Report) -> Iterator[Piece]:
-        eighth = max(1, self.num_pieces // 8)
-        sizes = {"train": self.num_pieces, "validation": eighth, "test": eighth}
+        held_out = max(1, self.num_pieces // 16)
+        sizes = {"train": self.num_pieces, "validation": held_out, "test": held_out}
         for number, (split, size) in enumerate(sizes.items()):
             for index in range(size):
                 tokens, _ = self.tokenizer.encode(compose_round(np.random.default_rng([number, index])))

@@ -38,9 +38,7 @@ class MusicDataModule(CausalDataModule):
     source: str
     """Name of the data in reports."""
 
-    def __init__(
-        self, max_seq_len: int = 1024, transpose: int = 0, cache_dir: str | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, max_seq_len: int = 512, transpose: int = 0, cache_dir: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_positive(max_seq_len=max_seq_len)
         if not 0 <= transpose <= 127:

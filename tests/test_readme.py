@@ -16,9 +16,10 @@ import yaml
 from PIL import Image
 
 from perceiver_cli.main import main
+from perceiver_plugins.music import Notes, write_midi
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("getting-started", "your-own-data", "training", "prediction", "conversion", "python", "plugins")
+GUIDES = ("getting-started", "your-own-data", "training", "prediction", "music", "conversion", "python", "plugins")
 
 
 def read(page: str) -> str:
@@ -83,6 +84,9 @@ def write_user_files(folder: Path) -> None:
     with gzip.open(folder / "reviews.jsonl.gz", "wt") as file:
         file.writelines(json.dumps({"review": f"good {i}", "stars": i % 5}) + "\n" for i in range(40))
     (folder / "patients.csv").write_text("age,bmi,progression\n" + "\n".join(f"{i},{i % 7},{2 * i}" for i in range(30)))
+    (folder / "songs").mkdir()
+    for i in range(3):
+        write_midi(folder / "songs" / f"{i}.mid", Notes.from_rows([(0, 1, 60 + i, 64, False)]))
     for i in range(10):
         path = folder / "photos" / ("cat" if i % 2 else "dog") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -106,12 +106,12 @@ def create_score(notes: Notes, ticks_per_second: int, resolution: int) -> Any:
         ticks_per_second: ticks to which times are rounded.
         resolution: ticks per quarter note.
     """
-    score = Score(resolution)
+    score: Any = Score(resolution)
     for is_drum, name in ((False, "Piano"), (True, "Percussion")):
         chosen = notes.take(notes.is_drum == is_drum)
         begins, ends = (np.rint(times * ticks_per_second).astype(np.int32) for times in (chosen.onsets, chosen.ends))
         if chosen.size:
-            track = Track(name=name, is_drum=is_drum)
+            track: Any = Track(name=name, is_drum=is_drum)
             track.notes = Note.from_numpy(
                 time=begins,
                 duration=np.maximum(ends - begins, 1),
@@ -143,7 +143,7 @@ def _read_score(content: bytes) -> Any:
     """
     if content[:4] != b"MThd":
         raise ValueError("it does not begin with MThd")
-    score = Score.from_midi(content)
+    score: Any = Score.from_midi(content)
     if content[8:10] == b"\x00\x02":
         raise ValueError("format 2; formats 0 and 1 are supported")
     if score.ticks_per_quarter < 1:

@@ -72,8 +72,8 @@ def perceiver_data() -> list[DataSpec]:
             tasks=(TASK,),
             yields=("input_ids",),
             summary="synthetic rounds for four voices, composed by rule from a seed",
-            # Demonstration data: a run takes about five minutes on a laptop.
-            defaults={"trainer.max_epochs": 4},
+            # Demonstration data: a run takes a few minutes on a laptop.
+            defaults={"trainer.max_epochs": 3},
             example={"num_pieces": 8, "max_seq_len": 64, "batch_size": 2},
         ),
         DataSpec(

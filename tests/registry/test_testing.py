@@ -587,9 +587,9 @@ def test_built_in_plugins_pass(name):
     checks = [check for check in plugin_checks(f"perceiver-zoo:{name}") if check.name != "exports"]
     report(checks)
     skipped = {check.name for check in checks if check.outcome is not None}
-    if name in ("flow", "image", "multimodal", "table", "text"):
+    if name in ("flow", "image", "multimodal", "music", "table", "text"):
         assert not skipped & {"data_modules_load_batches", "batches_fit_adapters"}
-    if name in ("flow", "image", "text"):
+    if name in ("flow", "image", "music", "text"):
         assert not skipped & {"reader_fits_adapter", "predictors_predict"}
 
 

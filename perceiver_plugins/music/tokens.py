@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -130,6 +131,12 @@ class MidiTokenizer:
         if "EOS_None" in names:
             names = names[: names.index("EOS_None")]
         names = [name for name in names if name not in ("PAD_None", "BOS_None")]
+        # MidiTok reads the value of whatever token follows as a velocity.
+        names = [
+            name
+            for name, following in pairwise([*names, ""])
+            if following.startswith("Velocity_") or name.partition("_")[0] not in ("NoteOn", "DrumOn")
+        ]
         # An end of a note that does not sound has no effect.
         ends = [f"NoteOff_{self._pitch(name)}" for name in names if name.partition("_")[0] in ("NoteOn", "DrumOn")]
         if not ends:

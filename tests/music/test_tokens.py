@@ -163,6 +163,16 @@ def test_generated_tokens_are_completed() -> None:
     assert (notes.ends - notes.onsets >= STEP - 1e-9).all()
 
 
+@pytest.mark.parametrize(
+    "names",
+    ["NoteOn_60", "NoteOn_60 NoteOff_62", "NoteOn_60 NoteOn_61", "DrumOn_40 TimeShift_0.1.50", "NoteOn_60 Program_0"],
+)
+def test_notes_without_a_velocity_are_ignored(names: str) -> None:
+    assert TOKENIZER.decode(np.array(ids(names))).size == 0
+    (row,) = rows(TOKENIZER.decode(np.array(ids(f"{names} NoteOn_50 Velocity_7 TimeShift_0.1.50 NoteOff_50"))))
+    assert (row[0], row[3]) == (50, 7)
+
+
 def test_any_tokens_can_be_decoded() -> None:
     rng = np.random.default_rng(5)
     for _ in range(50):

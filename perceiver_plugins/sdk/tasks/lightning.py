@@ -336,7 +336,9 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         step = (self._seed, batches_trained(self.trainer), self.global_rank)
-        torch.manual_seed(hash(step))  # a hash of integers is the same in every process
+        # torch.manual_seed also formats a stack trace for each kind of absent device: 0.5 ms (timed on a CPU).
+        seed = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
+        seed(hash(step))  # a hash of integers is the same in every process
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         local = self._first_checked(self.loss_sum, batch, "train")

@@ -65,7 +65,7 @@ def test_compiled_model_has_equal_outputs_gradients_and_names(text_config, rando
 @pytest.mark.slow
 def test_equal_attention_layers_are_compiled_once(text_config):
     model = LanguageModel(text_config({"num_self_attention_layers_per_block": 5}))
-    compile_layers(model, **TRACED)
+    compile_layers(model, backend="eager")  # dynamo counts the graphs of any backend
     compiled = {type(module) for module in model.modules() if module._compiled_call_impl is not None}
     assert compiled == {CrossAttentionLayer, SelfAttentionLayer}
     torch._dynamo.utils.counters.clear()

@@ -1,5 +1,7 @@
 from .adapters import NextTokenOutputAdapter as NextTokenOutputAdapter
 from .adapters import TokenInputAdapter as TokenInputAdapter
+from .beams import BeamSearch as BeamSearch
+from .beams import beam_search as beam_search
 from .config import NextTokenDecoderConfig as NextTokenDecoderConfig
 from .config import TokenEncoderConfig as TokenEncoderConfig
 from .lightning import LitCausalModel as LitCausalModel

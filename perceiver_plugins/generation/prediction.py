@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from perceiver_core import Batch
+from perceiver_plugins.generation.beams import BeamSearch, beam_search
 from perceiver_plugins.generation.lightning import LitCausalModel
 from perceiver_plugins.generation.sampling import Sampling, generate
 from perceiver_plugins.sdk.prediction.predictor import Predictor, Read
@@ -31,7 +32,11 @@ class GenerationPredictor(Predictor):
         top_p: choose from the fewest most probable tokens whose probabilities sum to at least this. Null: all.
         repetition_penalty: divisor of the positive logits, and factor of the negative ones, of tokens so far.
         seed: seed of the samples. Null: other samples each time.
-        num_return_sequences: continuations of each prompt.
+        num_return_sequences: continuations of each prompt. With beams, the best ones, ``num_beams`` or less.
+        num_beams: continuations that beam search extends at the same time. 1: no beam search.
+        length_penalty: power of the number of tokens, by which beam search divides the log-probability of a
+            continuation that has ended. Greater than 0: longer ones rank higher.
+        early_stopping: beam search stops when ``num_beams`` continuations have ended, although others may rank higher.
         batch_size: prompts per batch.
 
     Raises:
@@ -51,11 +56,15 @@ class GenerationPredictor(Predictor):
         repetition_penalty: float = 1.0,
         seed: int | None = None,
         num_return_sequences: int = 1,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        early_stopping: bool = False,
         batch_size: int = 32,
     ):
         super().__init__(module, reader, batch_size)
         try:
             self.sampling = Sampling(repetition_penalty, temperature, top_k, top_p)
+            self.search = BeamSearch(num_beams, length_penalty, early_stopping, repetition_penalty)
         except ValueError as error:
             raise UserError(str(error)) from error
         counts = {"max_new_tokens": max_new_tokens, "num_return_sequences": num_return_sequences}
@@ -63,6 +72,8 @@ class GenerationPredictor(Predictor):
             smallest = 1 if name in counts else 0
             if value < smallest:
                 raise UserError(f"{name}={value} must be at least {smallest}")
+        if num_beams > 1:
+            _check_beams(self.sampling, num_beams, num_return_sequences)
         self.max_new_tokens = max_new_tokens
         self.num_return_sequences = num_return_sequences
         self.seed: Any = np.random.SeedSequence(seed).entropy
@@ -73,21 +84,31 @@ class GenerationPredictor(Predictor):
         """Tokens that end a continuation."""
 
     def generate(
-        self, batch: Batch, read: Sequence[Read], on_token: Callable[[int, int], bool | None] | None = None
+        self,
+        batch: Batch,
+        read: Sequence[Read],
+        on_token: Callable[[int, int], bool | None] | None = None,
+        has_ended: Callable[[int, Sequence[int]], bool] | None = None,
     ) -> list[list[Tensor]]:
         """Continue the prompts of a batch, each :attr:`num_return_sequences` times.
 
         Args:
             batch: the batch, on the model's device.
             read: the prompts.
-            on_token: function that is called with the index of a continuation in the batch and each token generated for
-                it, and returns True to end it.
+            on_token: without beams, function that is called with the index of a continuation in the batch and each
+                token generated for it, and returns True to end it.
+            has_ended: with beams, function that is called with the index of a prompt and the tokens of a continuation,
+                and returns True to end it.
 
         Returns:
             The generated tokens of the continuations of each prompt, with the one that ended them.
         """
         number_each = self.num_return_sequences
         model: Any = self.module.model
+        if self.search.num_beams > 1:
+            prompts = batch["input_ids"], batch["attention_mask"]
+            found = beam_search(model, *prompts, self.max_new_tokens, self.search, self.stop_ids, has_ended)
+            return [best[:number_each] for best in found]
         tokens = generate(
             model,
             batch["input_ids"].repeat_interleave(number_each, dim=0),
@@ -99,3 +120,17 @@ class GenerationPredictor(Predictor):
             on_token,
         )
         return [tokens[start : start + number_each] for start in range(0, len(tokens), number_each)]
+
+
+def _check_beams(sampling: Sampling, num_beams: int, num_return_sequences: int) -> None:
+    """Check the options that beam search uses in another way, or does not use.
+
+    Raises:
+        UserError: if they do not fit.
+    """
+    default = Sampling()
+    for name in ("temperature", "top_k", "top_p"):
+        if getattr(sampling, name) != getattr(default, name):
+            raise UserError(f"{name}: has no effect with num_beams={num_beams} (leave one of them out)")
+    if num_return_sequences > num_beams:
+        raise UserError(f"num_return_sequences={num_return_sequences} must be at most num_beams={num_beams}")

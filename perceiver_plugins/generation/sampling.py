@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +61,7 @@ class Sampling:
         Returns:
             Tokens (b).
         """
-        if self.repetition_penalty != 1.0:
-            penalty = self.repetition_penalty
-            logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        logits = penalise(logits, seen, self.repetition_penalty)
         if self.temperature == 0.0:
             return logits.argmax(dim=1)
         ordered, tokens = (logits / self.temperature).sort(dim=1, descending=True, stable=True)
@@ -110,13 +109,10 @@ def generate(
     Raises:
         ValueError: if a prompt is empty or padded on the right, or if the number of seeds is not that of the prompts.
     """
-    if attention_mask is not None and not bool(attention_mask.bool().any(dim=1).all()):
-        raise ValueError("input_ids: a prompt is empty (begin it with a token, such as BOS)")
+    check_prompts(attention_mask)
     if seeds is not None and len(seeds) != len(input_ids):
         raise ValueError(f"seeds: must be {len(input_ids)}, one for each prompt, got {len(seeds)}")
-    is_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         decoding = _Decoding(model, input_ids, attention_mask, sampling or Sampling(), seeds)
         for _ in range(max_new_tokens):
             tokens = decoding.step()
@@ -129,9 +125,45 @@ def generate(
             decoding.append(tokens, ended)
             if not decoding.rows:
                 break
+    return [torch.tensor(tokens, dtype=torch.long) for tokens in decoding.generated]
+
+
+@contextlib.contextmanager
+def evaluating(model: PerceiverAR) -> Iterator[None]:
+    """Context manager in which the model is in evaluation mode."""
+    is_training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         model.train(is_training)
-    return [torch.tensor(tokens, dtype=torch.long) for tokens in decoding.generated]
+
+
+def check_prompts(attention_mask: Tensor | None) -> None:
+    """Raise ValueError if a prompt is empty, by its mask (b, k)."""
+    if attention_mask is not None and not bool(attention_mask.bool().any(dim=1).all()):
+        raise ValueError("input_ids: a prompt is empty (begin it with a token, such as BOS)")
+
+
+def prompt_batch(input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
+    """Return a batch of prompts (b, k), with their mask if there is padding."""
+    if attention_mask is None or bool(attention_mask.bool().all()):
+        return {"input_ids": input_ids}
+    return {"input_ids": input_ids, "attention_mask": attention_mask.long()}
+
+
+def seen_tokens(input_ids: Tensor, attention_mask: Tensor | None, vocab_size: int) -> Tensor:
+    """Return a mask (b, vocabulary) on the CPU, True at the tokens of each prompt (b, k)."""
+    is_token = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+    counts = torch.zeros(len(input_ids), vocab_size, dtype=torch.long)
+    return counts.scatter_add_(1, input_ids.cpu(), is_token.cpu()) > 0
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Divide positive logits (b, vocabulary) of seen tokens by a penalty, and multiply negative ones with it."""
+    if penalty == 1.0:
+        return logits
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 class _Decoding:
@@ -155,10 +187,8 @@ class _Decoding:
         self.rows = list(range(len(input_ids)))
         self.generated: list[list[int]] = [[] for _ in self.rows]
         self._random = [np.random.default_rng((0, row) if seeds is None else seeds[row]) for row in self.rows]
-        self._batch = {"input_ids": input_ids}
-        if attention_mask is not None and not bool(attention_mask.bool().all()):
-            self._batch["attention_mask"] = attention_mask.long()
-        self._is_token = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        self._prompts = input_ids, attention_mask
+        self._batch = prompt_batch(input_ids, attention_mask)
         self._cache = model.create_cache()
         self._seen: Tensor | None = None
 
@@ -166,9 +196,7 @@ class _Decoding:
         """Choose the next token of each prompt that is continued."""
         logits = self.model.extend(self._batch, self._cache)[:, -1].double().cpu()
         if self._seen is None:
-            counts = torch.zeros(logits.shape, dtype=torch.long)
-            counts.scatter_add_(1, self._batch["input_ids"].cpu(), self._is_token.cpu())
-            self._seen = counts > 0
+            self._seen = seen_tokens(*self._prompts, logits.shape[1])
         chosen = self.sampling.choose(logits, self._seen, [self._random[row].random() for row in self.rows])
         self._seen.scatter_(1, chosen[:, None], torch.ones_like(chosen[:, None], dtype=torch.bool))
         tokens: list[int] = chosen.tolist()

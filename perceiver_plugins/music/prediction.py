@@ -40,7 +40,11 @@ class MusicPredictor(GenerationPredictor):
         top_p: choose from the fewest most probable tokens whose probabilities sum to at least this. Null: all.
         repetition_penalty: divisor of the positive logits, and factor of the negative ones, of tokens so far.
         seed: seed of the samples. Null: other samples each time.
-        num_return_sequences: continuations of each prompt.
+        num_return_sequences: continuations of each prompt. With beams, the best ones, ``num_beams`` or less.
+        num_beams: continuations that beam search extends at the same time. 1: no beam search.
+        length_penalty: power of the number of tokens, by which beam search divides the log-probability of a
+            continuation that has ended. Greater than 0: longer ones rank higher.
+        early_stopping: beam search stops when ``num_beams`` continuations have ended, although others may rank higher.
         batch_size: prompts per batch.
     """
 
@@ -60,6 +64,9 @@ class MusicPredictor(GenerationPredictor):
         repetition_penalty: float = 1.0,
         seed: int | None = None,
         num_return_sequences: int = 1,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        early_stopping: bool = False,
         batch_size: int = 32,
     ):
         super().__init__(
@@ -72,6 +79,9 @@ class MusicPredictor(GenerationPredictor):
             repetition_penalty,
             seed,
             num_return_sequences,
+            num_beams,
+            length_penalty,
+            early_stopping,
             batch_size,
         )
         self.output = Path(output).expanduser() if output else None

@@ -166,7 +166,11 @@ class ContinuationPredictor(GenerationPredictor):
         repetition_penalty: divisor of the positive logits, and factor of the negative ones, of tokens so far.
         stop: string, or list of strings, that ends a continuation, without being part of it.
         seed: seed of the samples. Null: other samples each time.
-        num_return_sequences: continuations of each prompt.
+        num_return_sequences: continuations of each prompt. With beams, the best ones, ``num_beams`` or less.
+        num_beams: continuations that beam search extends at the same time. 1: no beam search.
+        length_penalty: power of the number of tokens, by which beam search divides the log-probability of a
+            continuation that has ended. Greater than 0: longer ones rank higher.
+        early_stopping: beam search stops when ``num_beams`` continuations have ended, although others may rank higher.
         batch_size: prompts per batch.
     """
 
@@ -185,6 +189,9 @@ class ContinuationPredictor(GenerationPredictor):
         stop: str | list[str] | None = None,
         seed: int | None = None,
         num_return_sequences: int = 1,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        early_stopping: bool = False,
         batch_size: int = 32,
     ):
         super().__init__(
@@ -197,6 +204,9 @@ class ContinuationPredictor(GenerationPredictor):
             repetition_penalty,
             seed,
             num_return_sequences,
+            num_beams,
+            length_penalty,
+            early_stopping,
             batch_size,
         )
         self.stops = [stop] if isinstance(stop, str) else stop or []
@@ -232,8 +242,26 @@ class ContinuationPredictor(GenerationPredictor):
         Returns:
             The continuations of each prompt.
         """
-        number_each = self.num_return_sequences
         on_text = self._begin_streaming(read)
+        return self._search(batch, read, on_text) if self.search.num_beams > 1 else self._sample(batch, read, on_text)
+
+    def _search(self, batch: Batch, read: Sequence[Read], on_text: Callable[[str], None] | None) -> list[list[str]]:
+        """Return the best continuations of each prompt."""
+        prompts = [example.input_ids.tolist() for _, _, example in read]
+
+        def continued(row: int, tokens: Sequence[int], on_text: Any = None) -> tuple[Continuation, bool]:
+            continuation = Continuation(self.reader.tokenizer, prompts[row], self.stops, on_text)
+            return continuation, any(continuation.append(token) for token in tokens)
+
+        has_ended = (lambda row, tokens: continued(row, tokens)[1]) if self.stops else None
+        return [
+            [continued(row, tokens.tolist(), on_text)[0].finish() for tokens in best]
+            for row, best in enumerate(self.generate(batch, read, has_ended=has_ended))
+        ]
+
+    def _sample(self, batch: Batch, read: Sequence[Read], on_text: Callable[[str], None] | None) -> list[list[str]]:
+        """Return samples of the continuations of each prompt."""
+        number_each = self.num_return_sequences
         continuations = [
             Continuation(self.reader.tokenizer, example.input_ids.tolist(), self.stops, on_text)
             for _, _, example in read

@@ -63,7 +63,9 @@ def predictor(module: Any, reader: Any, **options: Any) -> MusicPredictor:
     return MusicPredictor(module, reader, **{"max_new_tokens": 30, "seed": 3, **options})
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_k": 40, "top_p": 0.9, "repetition_penalty": 1.2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.0}, {"top_k": 40, "top_p": 0.9, "repetition_penalty": 1.2}, {"num_beams": 2}]
+)
 def test_prompts_of_a_batch_are_continued_as_one_by_one(module, reader, prompts, options):
     batch = predictor(module, reader, num_return_sequences=2, **options).predict(prompts)
     ones = predictor(module, reader, num_return_sequences=2, batch_size=1, **options).predict(prompts)

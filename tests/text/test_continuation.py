@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PerceiverTokenizer
 
 from perceiver_core import PerceiverARConfig
-from perceiver_plugins.generation import NextTokenDecoderConfig, TokenEncoderConfig
+from perceiver_plugins.generation import BeamSearch, NextTokenDecoderConfig, TokenEncoderConfig, beam_search
 from perceiver_plugins.generation.sampling import generate
 from perceiver_plugins.text.causal import LitCausalLanguageModel
 from perceiver_plugins.text.continuation import Continuation, ContinuationPredictor, PromptReader
@@ -100,6 +100,28 @@ def test_greedy_continuation_is_that_of_the_model(module: Any, reader: Any) -> N
     assert found["continuations"] == [TOKENIZER.decode(ids[start:], skip_special_tokens=True)]
 
 
+def test_beam_search_returns_the_best_continuations(module: Any, reader: Any) -> None:
+    prompts = ["Ein Anfang", ""]
+    options: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5}
+    found = predictor(module, reader, **options).predict(prompts)
+    assert found == predictor(module, reader, batch_size=1, **options).predict(prompts)
+    for prompt, prediction in zip(prompts, found, strict=True):
+        ids = torch.tensor([reader.read(prompt).input_ids.tolist()])
+        (best,) = beam_search(module.model, ids, None, 20, BeamSearch(3, 0.5), {BEGIN, END})
+        texts = [TOKENIZER.decode(tokens.tolist(), skip_special_tokens=True) for tokens in best]
+        assert prediction["continuations"] == texts[:2]
+    assert found[0]["continuations"][0] != found[0]["continuations"][1]
+
+
+def test_stop_strings_end_beams(module: Any, reader: Any) -> None:
+    (whole,) = predictor(module, reader, num_beams=2).predict(["x"])[0]["continuations"]
+    (stopped,) = predictor(module, reader, num_beams=2, stop=whole[3]).predict(["x"])[0]["continuations"]
+    assert whole[3] not in stopped
+    stream, one = io.StringIO(), predictor(module, reader, num_beams=2)
+    one.write_text(one.stream(["x"]), stream)
+    assert len(stream.getvalue()) > 20
+
+
 def byte_tokens(data: bytes) -> list[int]:
     return [byte + FIRST_BYTE for byte in data]
 
@@ -164,6 +186,10 @@ def test_a_single_prompt_is_written_as_it_is_generated(module: Any, reader: Any)
         ({"seed": -1}, "seed=-1 must be at least 0"),
         ({"top_p": 1.5}, "top_p=1.5 must be greater than 0 and at most 1"),
         ({"stop": ["a", ""]}, "stop='' must not be empty"),
+        ({"num_beams": 0}, "num_beams=0 must be at least 1"),
+        ({"num_beams": 2, "top_k": 4}, r"top_k: has no effect with num_beams=2 \(leave one of them out\)"),
+        ({"num_beams": 2, "temperature": 0.0}, "temperature: has no effect with num_beams=2"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3 must be at most num_beams=2"),
     ],
 )
 def test_options_out_of_range_are_refused(module: Any, reader: Any, options: Any, message: str) -> None:

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from perceiver_plugins.generation.sampling import generate
+from perceiver_plugins.generation.samples import continue_rows
 from perceiver_plugins.sdk.tasks.pictures import optional
 from perceiver_plugins.text.data.causal import document_bounds
 from perceiver_registry.escaping import escape_line
@@ -146,19 +146,13 @@ class ContinuationSamples(TextSamples):
     def create(
         self, pl_module: LightningModule, tokenizer: PreTrainedTokenizerBase, batch: dict[str, Tensor]
     ) -> list[tuple[str, str]]:
-        # The first batch has the begin of the validation data, whose first token begins a document.
-        rows = batch["input_ids"]
-        prompts = [rows[0, :1], *rows[:, : 1 + NUM_PROMPT_TOKENS]][: self.num_samples]
         bounds = set(document_bounds(tokenizer))
-        model: Any = pl_module.model
         samples = []
-        with torch.compiler.set_stance("force_eager"):  # lengths differ in each step
-            for prompt in prompts:
-                (tokens,) = generate(model, prompt[None], max_new_tokens=NUM_NEW_TOKENS, stop_ids=bounds)
-                given, written = (
-                    _decode(ids[~torch.isin(ids, torch.tensor([*bounds]))], tokenizer) for ids in (prompt.cpu(), tokens)
-                )
-                samples.append((given or "(nothing)", written))
+        for tokens in continue_rows(
+            pl_module.model, batch["input_ids"], self.num_samples, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS, bounds
+        ):
+            given, written = (_decode(ids[~torch.isin(ids, torch.tensor([*bounds]))], tokenizer) for ids in tokens)
+            samples.append((given or "(nothing)", written))
         return samples
 
 

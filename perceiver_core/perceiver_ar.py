@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from perceiver_core.activations import ActivationPolicy
 from perceiver_core.adapters import Batch, InputAdapter, OutputAdapter
@@ -305,6 +306,8 @@ class PerceiverAR(Model):
             raise ValueError(f"input of length {m} is longer than max_seq_len={self.config.max_seq_len}")
         columns = torch.arange(m, device=x.device)[None]
         x = self.encoder.add_positions(x, columns if pad_mask is None else columns - _count_leading(pad_mask)[:, None])
+        if torch.compiler.is_exporting() and prefix_length is None and not all_outputs:
+            return self._outputs_of_any_length(x, pad_mask)
         first = max(0, m - n) if prefix_length is None else prefix_length
         if not max(0, m - n) <= first < m:
             raise ValueError(f"prefix_length={first}: must leave 1 to {n} of {m} inputs")
@@ -317,7 +320,7 @@ class PerceiverAR(Model):
         return self._predict(blocks)
 
     def _block(self, x: Tensor, pad_mask: Tensor | None, start: int, generator: torch.Generator | None) -> Tensor:
-        """Compute the latents (b, n, d) of the inputs (b, m, c) from ``start`` on."""
+        """Compute the latents (b, n, d) of the inputs (b, m, c) from ``start`` on; zeros at padding."""
         columns = torch.arange(x.shape[1], device=x.device)
         latent_mask = None if pad_mask is None else pad_mask[:, start:]
         x_q, x_kv, num_prefix = x[:, start:], x, start
@@ -330,7 +333,20 @@ class PerceiverAR(Model):
         prefix_mask = None
         if self.config.separate_prefix_norm:
             prefix_mask = (torch.arange(x_kv.shape[1], device=x.device) < num_prefix)[None]
-        return self.encoder(x_q, x_kv, columns, pad_mask, latent_mask, prefix_mask)
+        latents = self.encoder(x_q, x_kv, columns, pad_mask, latent_mask, prefix_mask)
+        return latents if latent_mask is None else latents.masked_fill(latent_mask[..., None], 0.0)
+
+    def _outputs_of_any_length(self, x: Tensor, pad_mask: Tensor | None) -> Any:
+        """Compute the outputs for the last inputs, in programs that take lengths on both sides of ``num_latents``.
+
+        The inputs are padded on the left, so that there are always ``num_latents`` latents.
+        """
+        m, n = x.shape[1], self.config.num_latents
+        pad_mask = torch.zeros_like(x[..., 0], dtype=torch.bool) if pad_mask is None else pad_mask
+        x = nn.functional.pad(x, (0, 0, n, 0))
+        latents = self._block(x, nn.functional.pad(pad_mask, (n, 0), value=True), m, None)
+        last = torch.arange(torch.sym_max(0, n - m), n, device=x.device)
+        return tree_map(lambda output: output.index_select(1, last), self._predict([latents]))
 
     def _predict(self, latents: list[Tensor]) -> Any:
         return self.output_adapter(self.output_norm(torch.cat(latents, dim=1)))
@@ -509,7 +525,7 @@ def _check_adapters(config: PerceiverARConfig, input_adapter: InputAdapter, outp
 
 def _count_leading(mask: Tensor) -> Tensor:
     """Count the leading True of each row of a mask (b, m)."""
-    return mask.long().cumprod(dim=1).sum(dim=1)
+    return ((~mask).cumsum(dim=1) == 0).sum(dim=1)  # ONNX has no cumulative product
 
 
 def _mask_before(starts: Tensor, first: int, stop: int, device: torch.device) -> Tensor | None:

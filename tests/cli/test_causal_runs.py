@@ -1,0 +1,73 @@
+"""Causal language models: killed runs that are resumed, and runs of two processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ALLOW = "--allow=stopping"
+
+CHECKPOINTS = Path("logs", "clm", "version_0", "checkpoints")
+
+
+@pytest.fixture(scope="module")
+def flags(texts: Path) -> list[str]:
+    """Flags of a run with dropout, prefix dropout and batches of different lengths."""
+    return [
+        "--task=clm",
+        "--data=text-files",
+        f"--data.train_files={texts / 'train.txt'}",
+        f"--data.val_files={texts / 'val.txt'}",
+        "--data.max_seq_len=31",
+        "--data.batch_size=2",
+        "--model.max_seq_len=31",
+        "--model.num_latents=10",
+        "--model.num_latent_channels=16",
+        "--model.encoder.num_input_channels=16",
+        "--model.encoder.num_self_attention_layers_per_block=1",
+        "--model.encoder.dropout=0.1",
+        "--task.short_share=0.5",
+        "--lr_scheduler.warmup_steps=2",
+        "--trainer.max_steps=12",
+        "--trainer.accelerator=cpu",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.val_check_interval=4",
+        "--trainer.enable_progress_bar=false",
+        "--seed_everything=3",
+    ]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_killed_run_resumes_to_the_same_state(
+    fork, perceiver, flags, assert_same_training_state, tmp_path, monkeypatch, num_workers
+):
+    both = [*flags, "--trainer.callbacks=stopping.Stop", ALLOW, "--checkpoint.every_n_steps=2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    assert fork(whole, "fit", *both) == 0
+    assert fork(killed, "fit", *both, f"--data.num_workers={num_workers}", STOP_AT="train 7 SIGKILL") == -9
+    monkeypatch.chdir(killed)
+    assert perceiver("fit", "--ckpt_path=last", ALLOW).code == 0
+    for name in ("last.ckpt", "best.ckpt"):
+        assert_same_training_state(killed / CHECKPOINTS / name, whole / CHECKPOINTS / name)
+
+
+def test_two_processes_train_as_one_process(fork, flags, tmp_path):
+    still = [*flags, "--model.prefix_dropout=0", "--model.encoder.dropout=0", "--trainer.max_steps=4"]
+    curves = []
+    for devices, batch_size in ((1, 2), (2, 1)):
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        strategy = [f"--trainer.devices={devices}", f"--trainer.strategy={'ddp_fork' if devices > 1 else 'auto'}"]
+        code = fork(
+            folder, "fit", *still, *strategy, f"--data.batch_size={batch_size}", "--trainer.val_check_interval=2"
+        )
+        assert code == 0
+        events = EventAccumulator(str(folder / CHECKPOINTS.parent)).Reload()
+        curves.append({name: [event.value for event in events.Scalars(name)] for name in ("train_loss", "val_loss")})
+    for name, number in (("train_loss", 4), ("val_loss", 2)):
+        assert len(curves[0][name]) == number
+        assert curves[1][name] == pytest.approx(curves[0][name], abs=1e-5)

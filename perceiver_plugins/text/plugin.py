@@ -200,15 +200,19 @@ def perceiver_data() -> list[DataSpec]:
         for task in ("text-classification", "classification", "regression")
     }
     # Small demonstration data: a run takes a few minutes on a laptop.
-    embedded = {"trainer.max_steps": 2000, "trainer.val_check_interval": 500}
+    embedded = {
+        "mlm": {"trainer.max_steps": 2000, "trainer.val_check_interval": 500},
+        "clm": {"trainer.val_check_interval": 0.5},
+    }
     # An epoch may take days: validate by steps.
     large = {"trainer.val_check_interval": 1000}
     defaults = {
-        "python-docs": embedded,
+        "python-docs": {},
         "languages": {"data.max_seq_len": 64, "trainer.max_epochs": 10},
         "python-code": {"data.max_seq_len": 128},
         "text-files": {},
     }
+    task_defaults = {"python-docs": embedded, "text-files": own, "hub-text": own}
     return [
         DataSpec(
             name=name,
@@ -217,7 +221,7 @@ def perceiver_data() -> list[DataSpec]:
             summary=summary,
             yields=("input_ids", "attention_mask"),
             defaults=defaults.get(name, large),
-            task_defaults=own if name in ("text-files", "hub-text") else {},
+            task_defaults=task_defaults.get(name, {}),
             modules={task: f"{DATA}:{others[task][name]}" for task in tasks if name in others.get(task, {})},
         )
         for name, (module, tasks, summary) in modules.items()

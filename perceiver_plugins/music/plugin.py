@@ -23,6 +23,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             links={"vocab_size": "vocab_size"},
             reads=("input_ids",),  # a mask is for prompts of different lengths alone
             reader="perceiver_plugins.music.reading:MidiReader",
+            size_rule="perceiver_plugins.generation.sizing:size_rule",
             example={"model.encoder.vocab_size": 518, "model.encoder.num_input_channels": 16},
         ),
     ]
@@ -51,11 +52,11 @@ def perceiver_tasks() -> list[TaskSpec]:
                 "model.num_latents": 128,
                 "model.num_latent_channels": 128,
                 "model.prefix_dropout": 0.1,
-                "optimizer": "AdamW",
-                "optimizer.lr": 2e-3,
+                "optimizer": "Muon",
+                "optimizer.lr": 8e-3,
                 "lr_scheduler": "CosineWithWarmup",
                 "lr_scheduler.warmup_steps": 100,
-                "trainer.max_epochs": 10,
+                "trainer.max_epochs": 1,
                 "trainer.gradient_clip_val": 1.0,
             },
             predictor="perceiver_plugins.music.prediction:MusicPredictor",
@@ -72,8 +73,6 @@ def perceiver_data() -> list[DataSpec]:
             tasks=(TASK,),
             yields=("input_ids",),
             summary="synthetic rounds for four voices, composed by rule from a seed",
-            # Demonstration data: a run takes a few minutes on a laptop.
-            defaults={"trainer.max_epochs": 3},
             example={"num_pieces": 8, "max_seq_len": 64, "batch_size": 2},
         ),
         DataSpec(

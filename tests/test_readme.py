@@ -96,7 +96,8 @@ def write_user_files(folder: Path) -> None:
 def needs_earlier_run(command: list[str]) -> bool:
     """Return True if a command reads the config or a checkpoint of another run; tests/cli runs such commands."""
     flags = dict(argument.partition("=")[::2] for argument in command)
-    return "--config" in flags or "--ckpt_path" in flags or flags.get("--model.encoder.params", "").endswith(".ckpt")
+    weights = (flags.get(name, "") for name in ("--model.params", "--model.encoder.params"))
+    return "--config" in flags or "--ckpt_path" in flags or any(name.endswith(".ckpt") for name in weights)
 
 
 INDEPENDENT = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pooling
@@ -11,6 +12,7 @@ from pooling import POOLING, Pooling, PoolingConfig
 
 from perceiver_core import ModelConfig
 from perceiver_registry import ModelSpec, UnknownNameError, hookimpl
+from perceiver_registry.registry import _registry
 from perceiver_registry.testing import architecture_checks, check_architecture, plugin_checks
 from perceiver_registry.testing.checks import report
 
@@ -176,6 +178,15 @@ def test_plugin_with_an_architecture_and_its_task_fulfils_the_contract(monkeypat
     assert next(check for check in checks if check.name == "tasks_train").outcome is None
 
 
+@pytest.fixture
+def uncached() -> Iterator[None]:
+    """Discover plugins anew in a test, and after it."""
+    _registry.cache_clear()
+    yield
+    _registry.cache_clear()
+
+
+@pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize(
     ("name", "hook", "value", "problem"),
     [

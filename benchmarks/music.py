@@ -32,7 +32,7 @@ VELOCITY = 63
 """Velocity of all notes, one of the tokens'."""
 
 
-def notes_of_grid(grid: Sequence[Sequence[int]]) -> Notes:
+def convert_grid(grid: Sequence[Sequence[int]]) -> Notes:
     """Convert cells (sixteenths, voices) to notes."""
     rows = []
     for voice in zip(*grid, strict=True):
@@ -51,7 +51,7 @@ def write_chorales(source: Path, folder: Path) -> None:
         splits = json.load(file)
     for split, chorales in splits.items():
         (folder / split).mkdir(parents=True, exist_ok=True)
-        pieces = [notes_of_grid(grid) for grid in chorales]
+        pieces = [convert_grid(grid) for grid in chorales]
         for number, notes in enumerate(pieces):
             write_midi(folder / split / f"{number:03d}.mid", notes)
         cells = sum(len(grid) * len(grid[0]) for grid in chorales)

@@ -12,7 +12,12 @@ from perceiver_plugins.generation.sampling import generate
 
 
 def continue_rows(
-    model: Any, input_ids: Tensor, num_samples: int, num_given: int, num_new: int, stop_ids: Collection[int]
+    model: Any,
+    input_ids: Tensor,
+    num_samples: int,
+    num_prompt_tokens: int,
+    max_new_tokens: int,
+    stop_ids: Collection[int],
 ) -> list[tuple[Tensor, Tensor]]:
     """Continue the first token alone, and the first tokens of each row.
 
@@ -22,16 +27,16 @@ def continue_rows(
         model: causal model of tokens.
         input_ids: tokens (b, m) of the first validation batch, whose first token begins a piece or document.
         num_samples: largest number of continuations.
-        num_given: tokens of a row that are given, beside the first one.
-        num_new: largest number of tokens to generate.
+        num_prompt_tokens: tokens of a row in its prompt, after the first one.
+        max_new_tokens: largest number of tokens to generate.
         stop_ids: tokens that end a continuation.
 
     Returns:
-        The given and the generated tokens of each continuation, on the CPU.
+        The prompt and the generated tokens of each continuation, on the CPU.
     """
-    prompts = [input_ids[0, :1], *input_ids[:, : 1 + num_given]][:num_samples]
+    prompts = [input_ids[0, :1], *input_ids[:, : 1 + num_prompt_tokens]][:num_samples]
     with torch.compiler.set_stance("force_eager"):  # lengths differ in each step
         return [
-            (prompt.cpu(), generate(model, prompt[None], max_new_tokens=num_new, stop_ids=stop_ids)[0])
+            (prompt.cpu(), generate(model, prompt[None], max_new_tokens=max_new_tokens, stop_ids=stop_ids)[0])
             for prompt in prompts
         ]

@@ -29,9 +29,9 @@ SPLITS = {"val": "validation", "test": "test"}
 
 OURS = "perceiver-zoo"
 
-USUAL = "[Perceiver IO](https://arxiv.org/abs/2107.14795)"
-
-CAUSAL = "[Perceiver AR](https://arxiv.org/abs/2202.07765)"
+PERCEIVER_IO = "[Perceiver IO](https://arxiv.org/abs/2107.14795)"
+PERCEIVER_AR = "[Perceiver AR](https://arxiv.org/abs/2202.07765)"
+"""Names of the architectures in model cards, with their papers."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def model_card(model: Any, run: Run, name: str) -> ModelCard:
         name=name,
         task=task.name,
         summary=task.spec.summary,
-        architecture=CAUSAL if is_causal(model.perceiver.config) else USUAL,
+        architecture=PERCEIVER_AR if is_causal(model.perceiver.config) else PERCEIVER_IO,
         pipeline=_pipeline(model, task.name),
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         adapters=description.adapters(),

@@ -67,7 +67,7 @@ def read_midi(content: bytes, name: str) -> Midi:
         reason = reason.replace("Get ", "an event has ", 1)  # such as "Get velocity=192"
         raise DataError(f"{name}: not a valid MIDI file ({reason})") from error
     columns = [_note_columns(track) for track in seconds.tracks]
-    notes = Notes.sort(*np.concatenate([np.zeros((5, 0)), *columns], axis=1))
+    notes = Notes.from_columns(*np.concatenate([np.zeros((5, 0)), *columns], axis=1))
     if not notes.duration <= MAX_SECONDS:  # or NaN
         raise DataError(
             f"{name}: the piece lasts {notes.duration / 3600:,.1f} hours, above the limit of {MAX_SECONDS // 3600} "
@@ -122,7 +122,7 @@ def create_score(notes: Notes, ticks_per_second: int, resolution: int) -> Any:
     return score
 
 
-def notes_of_score(score: Any, ticks_per_second: float) -> Notes:
+def extract_notes(score: Any, ticks_per_second: float) -> Notes:
     """Return the notes of symusic's score in ticks.
 
     Args:
@@ -131,7 +131,7 @@ def notes_of_score(score: Any, ticks_per_second: float) -> Notes:
     """
     columns = [_note_columns(track) for track in score.tracks]
     onsets, ends, *others = np.concatenate([np.zeros((5, 0)), *columns], axis=1)
-    return Notes.sort(onsets / ticks_per_second, ends / ticks_per_second, *others)
+    return Notes.from_columns(onsets / ticks_per_second, ends / ticks_per_second, *others)
 
 
 def _read_score(content: bytes) -> Any:

@@ -33,13 +33,13 @@ class Notes(NamedTuple):
     def from_rows(cls, rows: Iterable[tuple[float, float, int, int, bool]]) -> Notes:
         """Create notes from rows (onset, end, pitch, velocity, is_drum) in any order."""
         table = np.array(list(rows), np.float64).reshape(-1, 5)
-        return cls.sort(*table.T)
+        return cls.from_columns(*table.T)
 
     @classmethod
-    def sort(
+    def from_columns(
         cls, onsets: ArrayLike, ends: ArrayLike, pitches: ArrayLike, velocities: ArrayLike, is_drum: ArrayLike
     ) -> Notes:
-        """Create notes from columns in any order."""
+        """Create notes from columns (notes,) in any order."""
         notes = cls(
             np.asarray(onsets, np.float64),
             np.asarray(ends, np.float64),

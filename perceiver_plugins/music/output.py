@@ -10,7 +10,7 @@ from perceiver_plugins.music.piano_roll import write_piano_roll
 from perceiver_plugins.music.synthesis import write_wav
 from perceiver_registry.errors import UserError
 
-KINDS = (*SUFFIXES, ".wav", ".png")
+OUTPUT_SUFFIXES = (*SUFFIXES, ".wav", ".png")
 """Suffixes of files that can be written: MIDI, sound and piano rolls."""
 
 
@@ -33,4 +33,4 @@ def write_music(path: Path, notes: Notes, mark: float | None = None) -> None:
     elif suffix in SUFFIXES:
         write_midi(path, notes)
     else:
-        raise UserError(f"{path}: must end in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+        raise UserError(f"{path}: must end in {', '.join(OUTPUT_SUFFIXES[:-1])} or {OUTPUT_SUFFIXES[-1]}")

@@ -14,12 +14,12 @@ from perceiver_plugins.generation.prediction import GenerationPredictor
 from perceiver_plugins.music.lightning import LitMusicModel
 from perceiver_plugins.music.midi_files import SUFFIXES
 from perceiver_plugins.music.notes import Notes
-from perceiver_plugins.music.output import KINDS, write_music
+from perceiver_plugins.music.output import OUTPUT_SUFFIXES, write_music
 from perceiver_plugins.music.reading import MidiReader
 from perceiver_plugins.sdk.prediction.predictor import MAX_FILE_STEM, Prediction, Read
 from perceiver_registry import UserError
 
-FOLDER_KINDS = (SUFFIXES[0], ".wav", ".png")
+FOLDER_SUFFIXES = (SUFFIXES[0], ".wav", ".png")
 """Suffixes of the files of each piece in a folder."""
 
 
@@ -131,7 +131,7 @@ class MusicPredictor(GenerationPredictor):
 
     @property
     def _is_file(self) -> bool:
-        return self.output is not None and self.output.suffix.lower() in KINDS
+        return self.output is not None and self.output.suffix.lower() in OUTPUT_SUFFIXES
 
     def _paths(self, number: int, source: str, index: int) -> list[Path]:
         """Return the paths of the files of a continuation.
@@ -147,7 +147,7 @@ class MusicPredictor(GenerationPredictor):
             return [self.output]
         stem = "-".join(re.findall(r"\w+", Path(source).stem))[:MAX_FILE_STEM] or "music"
         copy = f"-{index + 1}" if self.num_return_sequences > 1 else ""
-        return [self.output / f"{number:04d}-{stem}{copy}{suffix}" for suffix in FOLDER_KINDS]
+        return [self.output / f"{number:04d}-{stem}{copy}{suffix}" for suffix in FOLDER_SUFFIXES]
 
     def ask(self, batch: Batch, read: Sequence[Read], positions: Any = None) -> list[Prediction]:
         """Continue the prompts of a batch, and write the files.

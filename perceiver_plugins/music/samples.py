@@ -14,7 +14,7 @@ from perceiver_plugins.generation.samples import continue_rows
 from perceiver_plugins.music.midi_files import write_midi
 from perceiver_plugins.sdk.tasks.pictures import optional
 
-NUM_GIVEN_TOKENS = 64
+NUM_PROMPT_TOKENS = 64
 """Tokens of a validation piece that are continued. Arbitrary."""
 
 NUM_NEW_TOKENS = 256
@@ -53,7 +53,7 @@ class MusicSamples(Callback):
             return
         with optional("samples of music"):
             folder, stops = trainer.log_dir, {tokenizer.bos, tokenizer.eos}
-            numbers = self.num_samples, NUM_GIVEN_TOKENS, NUM_NEW_TOKENS
+            numbers = self.num_samples, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS
             samples = continue_rows(pl_module.model, batch["input_ids"], *numbers, stops)
             if folder is not None and trainer.is_global_zero:
                 pieces = [tokenizer.decode(torch.cat(sample).numpy()) for sample in samples]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from miditok import MIDILike, TokenizerConfig
 
-from perceiver_plugins.music.midi_files import create_score, notes_of_score
+from perceiver_plugins.music.midi_files import create_score, extract_notes
 from perceiver_plugins.music.notes import NUM_PITCHES, Notes
 from perceiver_registry.errors import UserError
 
@@ -111,7 +111,7 @@ class MidiTokenizer:
         changes[RESTRUCK] = int((shortened < ends).sum())
         nearest = np.abs(notes.velocities[:, None] - self._velocities).argmin(axis=1)
         # Of notes of a key with the same onset, the first token of an end is that of the first note: the shortest.
-        ordered = Notes.sort(begins, shortened, notes.pitches, self._velocities[nearest], notes.is_drum)
+        ordered = Notes.from_columns(begins, shortened, notes.pitches, self._velocities[nearest], notes.is_drum)
         tokens: list[int] = []
         if ordered.size:
             score = create_score(ordered, ticks_per_second=1, resolution=STEPS_PER_BEAT)  # times are steps
@@ -143,7 +143,7 @@ class MidiTokenizer:
             return Notes.from_rows([])
         names += ["Program_0", *ends, "Program_-1", *ends]
         score = self._miditok.decode([self._miditok.vocab[name] for name in names])
-        notes = notes_of_score(score, STEPS_PER_SECOND)
+        notes = extract_notes(score, STEPS_PER_SECOND)
         return notes._replace(ends=np.maximum(notes.ends, notes.onsets + 1 / STEPS_PER_SECOND))
 
     def begins_note(self, tokens: np.ndarray) -> np.ndarray:

@@ -136,7 +136,9 @@ def test_written_files_have_the_same_notes(tmp_path) -> None:
     rng = np.random.default_rng(2)
     onsets = rng.integers(0, 20_000, 500) / 1000
     pitches = np.arange(500) % 128
-    notes = Notes.sort(onsets, onsets + rng.integers(1, 500, 500) / 1000, pitches, 1 + pitches % 127, pitches % 5 == 0)
+    notes = Notes.from_columns(
+        onsets, onsets + rng.integers(1, 500, 500) / 1000, pitches, 1 + pitches % 127, pitches % 5 == 0
+    )
     write_midi(tmp_path / "a.mid", notes)
     found = read_midi((tmp_path / "a.mid").read_bytes(), "a.mid").notes
     for column, expected in zip(found._replace(ends=found.onsets), notes._replace(ends=notes.onsets), strict=True):

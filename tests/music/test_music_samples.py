@@ -14,7 +14,7 @@ from perceiver_core import PerceiverARConfig
 from perceiver_plugins.generation import NextTokenDecoderConfig, generate
 from perceiver_plugins.music.config import MusicEncoderConfig
 from perceiver_plugins.music.midi_files import read_midi
-from perceiver_plugins.music.samples import NUM_GIVEN_TOKENS, NUM_NEW_TOKENS, MusicSamples
+from perceiver_plugins.music.samples import NUM_NEW_TOKENS, NUM_PROMPT_TOKENS, MusicSamples
 from perceiver_plugins.music.tokens import default_tokenizer
 from perceiver_registry import create_module
 
@@ -57,7 +57,7 @@ def trainer(folder: Path | None) -> Any:
 
 
 def rows() -> torch.Tensor:
-    ids = torch.from_numpy(np.random.default_rng(0).integers(3, TOKENIZER.size, (2, NUM_GIVEN_TOKENS + 5)))
+    ids = torch.from_numpy(np.random.default_rng(0).integers(3, TOKENIZER.size, (2, NUM_PROMPT_TOKENS + 5)))
     ids[0, 0] = TOKENIZER.bos
     return ids
 
@@ -69,7 +69,7 @@ def test_pieces_begin_with_nothing_and_continue_validation_pieces(
     for number in range(2):  # only the first batch
         callback.on_validation_batch_end(trainer(tmp_path), module, None, {"input_ids": ids[number:]}, number)  # type: ignore[arg-type]
     expected = []
-    for prompt in (ids[:1, :1], ids[:1, : NUM_GIVEN_TOKENS + 1], ids[1:, : NUM_GIVEN_TOKENS + 1]):
+    for prompt in (ids[:1, :1], ids[:1, : NUM_PROMPT_TOKENS + 1], ids[1:, : NUM_PROMPT_TOKENS + 1]):
         (tokens,) = generate(
             module.model, prompt, max_new_tokens=NUM_NEW_TOKENS, stop_ids={TOKENIZER.bos, TOKENIZER.eos}
         )

@@ -26,7 +26,7 @@ def test_frequencies_of_equal_temperament():
 def test_pitches_and_onsets_are_found_again():
     pitches = np.random.default_rng(0).permutation(np.arange(33, 110))
     onsets = 0.2 + 0.5 * np.arange(len(pitches))
-    notes = Notes.sort(onsets, onsets + 0.3, pitches, np.full(len(pitches), 80), np.zeros(len(pitches)))
+    notes = Notes.from_columns(onsets, onsets + 0.3, pitches, np.full(len(pitches), 80), np.zeros(len(pitches)))
     samples = synthesize(notes)
     assert samples.dtype == np.float32
     assert np.abs(samples).max() == pytest.approx(0.9)

@@ -104,7 +104,9 @@ def test_ends_are_within_half_a_step() -> None:
     rng = np.random.default_rng(3)
     begins = np.cumsum(rng.uniform(0.02, 0.5, 300))
     pitches = np.arange(300) % 128
-    notes = Notes.sort(begins, begins + rng.uniform(0.02, 2, 300), pitches, rng.integers(1, 128, 300), np.zeros(300))
+    notes = Notes.from_columns(
+        begins, begins + rng.uniform(0.02, 2, 300), pitches, rng.integers(1, 128, 300), np.zeros(300)
+    )
     tokens, changes = TOKENIZER.encode(notes)
     found, expected = (by_key(each) for each in (TOKENIZER.decode(tokens), notes))
     assert changes == {}
@@ -122,7 +124,7 @@ def test_tokens_of_decoded_notes_are_the_same() -> None:
 
 def test_a_thousand_intervals_of_a_third_of_a_step_do_not_drift() -> None:
     onsets = np.arange(1000) * (STEP / 3)
-    notes = Notes.sort(onsets, onsets + 0.5, np.arange(1000) % 128, np.full(1000, 64), np.zeros(1000))
+    notes = Notes.from_columns(onsets, onsets + 0.5, np.arange(1000) % 128, np.full(1000, 64), np.zeros(1000))
     decoded = TOKENIZER.decode(TOKENIZER.encode(notes)[0])
     assert np.abs(np.sort(decoded.onsets) - onsets).max() <= STEP / 2 + 1e-9
 

@@ -57,7 +57,7 @@ def _one_thread() -> Iterator[None]:
 def _seed() -> None:
     import torch
 
-    # torch.manual_seed also formats a stack trace for each kind of absent device, which takes a millisecond.
+    # torch.manual_seed also formats a stack trace for each kind of absent device (LitPerceiver.on_train_batch_start).
     seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
     seed(20)
 

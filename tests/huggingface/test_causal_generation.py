@@ -195,7 +195,7 @@ def test_logits_are_those_of_the_model():
     model, ids = make((12, 4, 2)), prompt(20, 2)
     expected = model.perceiver.score({"input_ids": ids})
     output = model(ids)
-    assert output[CACHE] is None if CACHE in output else True
+    assert output.get(CACHE) is None
     torch.testing.assert_close(output.logits, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(model(ids, logits_to_keep=3).logits, expected[:, -3:], rtol=0, atol=1e-12)
     padded = torch.cat([torch.full((2, 3), PAD), ids], dim=1)

@@ -231,15 +231,17 @@ def test_tokens_of_another_version_are_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("archive", "files", "notes", "shortened"),
+    ("archive", "files", "notes", "tokens_per_note", "shortened"),
     [
-        ("maestro-sample-1-7.zip", 7, 76_516, 0),
-        ("nottingham-every-5th.zip", 207, 70_805, 0),
-        ("pop909-every-9th.zip", 101, 164_984, 7_115),
+        ("maestro-sample-1-7.zip", 7, 76_516, 4.6, 0),
+        ("nottingham-every-5th.zip", 207, 70_805, 3.6, 0),
+        ("pop909-every-9th.zip", 101, 164_984, 4.3, 7_115),
     ],
 )
-def test_every_note_of_real_files_is_kept(archive: str, files: int, notes: int, shortened: int) -> None:
-    contents, changes, errors, count = [], Counter[str](), [], 0
+def test_every_note_of_real_files_is_kept(
+    archive: str, files: int, notes: int, tokens_per_note: float, shortened: int
+) -> None:
+    changes, errors, count, num_tokens = Counter[str](), [], 0, 0
     with zipfile.ZipFile(sample_data(f"midi/{archive}")) as opened:
         contents = [opened.read(name) for name in opened.namelist() if name.endswith(".mid")]
     for content in contents:
@@ -249,6 +251,7 @@ def test_every_note_of_real_files_is_kept(archive: str, files: int, notes: int, 
         assert (found[:, 0] == expected[:, 0]).all()
         errors.append(np.abs(found[:, 1] - expected[:, 1]).max())
         count += len(found)
-    assert (len(contents), count) == (files, notes)
+        num_tokens += len(tokens)
+    assert (len(contents), count, round(num_tokens / count, 1)) == (files, notes, tokens_per_note)
     assert max(errors) <= STEP / 2 + 1e-9
     assert changes == ({RESTRUCK: shortened} if shortened else {})

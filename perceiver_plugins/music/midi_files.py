@@ -26,6 +26,7 @@ MAX_SECONDS = 24 * 3600
 WRITTEN_RESOLUTION = 500
 """Ticks per quarter note of written files. At the default tempo of 120 quarter notes per minute, a tick is 1 ms."""
 
+# Descriptions of what is left out or differs, as keys of Midi.changes.
 PEDALS = "pedal events left out (notes end when their keys are released)"
 PITCH_BENDS = "pitch bends left out"
 INSTRUMENTS = "tracks of other instruments read as piano"
@@ -47,7 +48,7 @@ class Midi:
 def read_midi(content: bytes, name: str) -> Midi:
     """Read the notes of a MIDI file.
 
-    Tracks are merged, whatever their instruments; percussion is marked. Tempo changes are applied. Pedals, pitch bends
+    Tracks of all instruments are merged; percussion is marked. Tempo changes are applied. Pedals, pitch bends
     and other controls are not read, nor are notes without an end.
 
     Args:
@@ -103,7 +104,7 @@ def create_score(notes: Notes, ticks_per_second: int, resolution: int) -> Any:
 
     Args:
         notes: the notes, each of at least one tick.
-        ticks_per_second: ticks to which times are rounded.
+        ticks_per_second: ticks per second, to which times are rounded.
         resolution: ticks per quarter note.
     """
     score: Any = Score(resolution)
@@ -123,7 +124,7 @@ def create_score(notes: Notes, ticks_per_second: int, resolution: int) -> Any:
 
 
 def extract_notes(score: Any, ticks_per_second: float) -> Notes:
-    """Return the notes of symusic's score in ticks.
+    """Extract the notes of symusic's score in ticks.
 
     Args:
         score: the score.
@@ -154,7 +155,7 @@ def _read_score(content: bytes) -> Any:
 
 
 def _note_columns(track: Any) -> np.ndarray:
-    """Return onset, end, pitch, velocity and whether it is percussion (5, n) of the notes of a track."""
+    """Return onsets, ends, pitches, velocities and a mask of percussion of a track: (5, notes), float64."""
     notes = track.notes.numpy()
     onsets, durations = notes["time"].astype(np.float64), notes["duration"].astype(np.float64)
     is_drum = np.full(len(onsets), track.is_drum)

@@ -16,11 +16,11 @@ class Notes(NamedTuple):
     """Notes of a piece, sorted by onset, kind, pitch and end.
 
     Attributes:
-        onsets: (n,) float64, seconds.
-        ends: (n,) float64, seconds.
-        pitches: (n,) int64, MIDI pitches from 0 to 127; of percussion, the number of the sound.
-        velocities: (n,) int64, MIDI velocities from 1 to 127.
-        is_drum: (n,) bool, True for percussion.
+        onsets: (notes,) float64, seconds.
+        ends: (notes,) float64, seconds.
+        pitches: (notes,) int64, MIDI pitches from 0 to 127; of percussion, the number of the sound.
+        velocities: (notes,) int64, MIDI velocities from 1 to 127.
+        is_drum: (notes,) bool, True for percussion.
     """
 
     onsets: np.ndarray
@@ -50,7 +50,7 @@ class Notes(NamedTuple):
         return notes.take(np.lexsort((notes.velocities, notes.ends, notes.pitches, notes.is_drum, notes.onsets)))
 
     def take(self, indices: np.ndarray) -> Notes:
-        """Return the notes of an index or mask array."""
+        """Return the notes of an index array or a mask (notes,)."""
         return Notes(*(column[indices] for column in self))
 
     @property

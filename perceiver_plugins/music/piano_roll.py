@@ -15,14 +15,15 @@ MAX_WIDTH = 8000
 """Largest width in pixels: longer pieces have fewer pixels per second. Arbitrary."""
 
 LEFT, BOTTOM = 34, 16
-"""Margins for labels in pixels."""
+"""Margins in pixels, as large as the labels."""
 
 WHITE_KEY, BLACK_KEY, LINE, LABEL = (255, 255, 255), (240, 241, 244), (205, 208, 214), (70, 74, 84)
 EDGE = (20, 24, 40)
 MARK = (220, 60, 40)
 SOFT, LOUD = np.array([150, 190, 240]), np.array([25, 70, 180])
 SOFT_DRUM, LOUD_DRUM = np.array([240, 200, 150]), np.array([190, 90, 20])
-"""Colours: pitched notes are blue, percussion is brown, darker if louder. The first column of a note is ``EDGE``."""
+"""Colours: pitched notes are blue, percussion is brown, darker if louder. The first pixels of a note are ``EDGE``.
+Arbitrary."""
 
 BLACK_KEYS = (1, 3, 6, 8, 10)
 """Semitones above C of the black keys."""
@@ -37,7 +38,7 @@ class Layout:
         highest: highest pitch.
         duration: seconds.
         pixels_per_second: horizontal scale.
-        pixels_per_pitch: height of a row.
+        pixels_per_pitch: height of a pitch in pixels.
     """
 
     lowest: int
@@ -61,11 +62,11 @@ class Layout:
         return width, (self.highest - self.lowest + 1) * self.pixels_per_pitch
 
     def column(self, seconds: float) -> int:
-        """Return the column of a time, without the margin."""
-        return int(np.floor(seconds * self.pixels_per_second + 1e-6))
+        """Return the x coordinate in pixels of a time, without the margin."""
+        return int(np.floor(seconds * self.pixels_per_second + 1e-6))  # against rounding errors
 
     def rows(self, pitch: int) -> slice:
-        """Return the rows of a pitch."""
+        """Return the y coordinates in pixels of a pitch."""
         top = (self.highest - pitch) * self.pixels_per_pitch
         return slice(top, top + self.pixels_per_pitch)
 
@@ -78,8 +79,8 @@ def draw_piano_roll(
     Args:
         notes: the notes.
         mark: time in seconds of a red line, such as the end of a prompt; None: no line.
-        pixels_per_second: horizontal scale, reduced for pieces that would be wider than 8000 pixels.
-        pixels_per_pitch: height of a row.
+        pixels_per_second: horizontal scale, reduced for pieces that would be wider than :data:`MAX_WIDTH`.
+        pixels_per_pitch: height of a pitch in pixels.
 
     Returns:
         A picture with pitch upwards, time to the right, and labels of octaves and seconds.

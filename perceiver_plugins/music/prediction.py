@@ -20,7 +20,7 @@ from perceiver_plugins.sdk.prediction.predictor import MAX_FILE_STEM, Prediction
 from perceiver_registry import UserError
 
 FOLDER_SUFFIXES = (SUFFIXES[0], ".wav", ".png")
-"""Suffixes of the files of each piece in a folder."""
+"""Suffixes of the files that are written to a folder for each continuation."""
 
 
 class MusicPredictor(GenerationPredictor):

@@ -24,8 +24,8 @@ NUM_NEW_TOKENS = 256
 class MusicSamples(Callback):
     """Composes a piece from nothing, and continues the first validation pieces, at each validation.
 
-    The MIDI files are in the folder ``samples`` of the run, if it has a logger with a folder. Those of the last
-    validation are named at the end of training.
+    The MIDI files are in the folder ``samples`` of the run, if it has a logger with a folder. The paths of the last
+    validation's files are printed at the end of training.
 
     Args:
         num_samples: number of files.

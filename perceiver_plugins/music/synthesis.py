@@ -20,21 +20,21 @@ NUM_HARMONICS = 6
 DECAY = 1.0
 RELEASE = 0.06
 ATTACK = 0.005
-"""Timbre of a plucked string, chosen by ear: harmonic k has the amplitude 1 / k**1.5 and decays with the rate
-``DECAY * k`` per second. Attack and release in seconds avoid clicks."""
+"""Timbre of a plucked string, arbitrary: harmonic k has the amplitude 1 / k**1.5 and decays with the rate ``DECAY * k``
+per second. Attack and release in seconds avoid clicks."""
 
 MAX_TONE_SECONDS = 11.0
 """Longest sound of a note in seconds: its amplitude is then exp(-11), less than half a step of 16 bits."""
 
 DRUM_DECAY = 25.0
-"""Decay rate of percussion, a burst of noise, per second. Chosen by ear."""
+"""Decay rate of percussion, a burst of noise, per second. Arbitrary."""
 
 PEAK = 0.9
-"""Largest absolute sample."""
+"""Largest absolute sample. Arbitrary: a margin below full scale."""
 
 
 def frequency(pitch: int) -> float:
-    """Return the frequency in Hz of a MIDI pitch in equal temperament."""
+    """Return the frequency in Hz of a MIDI pitch in equal temperament, with A4 at 440 Hz."""
     return float(440.0 * 2.0 ** ((pitch - 69) / 12))
 
 
@@ -46,7 +46,7 @@ def synthesize(notes: Notes, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         sample_rate: samples per second.
 
     Returns:
-        (samples,) float32, from -0.9 to 0.9.
+        (samples,) float32, from -0.9 to 0.9 (:data:`PEAK`).
 
     Raises:
         DataError: if the notes last longer than an hour.
@@ -64,7 +64,7 @@ def synthesize(notes: Notes, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
 
 
 def _tone(times: np.ndarray, duration: float, pitch_frequency: float, sample_rate: int) -> np.ndarray:
-    """Return the samples (n,) of a note that is released after ``duration`` seconds."""
+    """Return the samples (samples,) of a note that is released after ``duration`` seconds."""
     sound = np.zeros_like(times)
     for harmonic in range(1, NUM_HARMONICS + 1):
         if harmonic * pitch_frequency < sample_rate / 2:
@@ -74,7 +74,7 @@ def _tone(times: np.ndarray, duration: float, pitch_frequency: float, sample_rat
 
 
 def _noise(times: np.ndarray, pitch: int) -> np.ndarray:
-    """Return the samples (n,) of a percussion sound, the same noise for each number."""
+    """Return the samples (samples,) of a percussion sound: noise with the number of the sound as seed."""
     return np.random.default_rng(pitch).uniform(-1.0, 1.0, len(times)) * np.exp(-DRUM_DECAY * times)
 
 

@@ -18,6 +18,7 @@ from perceiver_plugins.music.midi_files import create_score, extract_notes
 from perceiver_plugins.music.notes import NUM_PITCHES, Notes
 from perceiver_registry.errors import UserError
 
+# Descriptions of changed notes, as keys of the result of MidiTokenizer.encode.
 RESTRUCK = "notes shortened because the same key is struck again"
 UNKNOWN_PERCUSSION = "percussion notes left out (no sound of General MIDI)"
 
@@ -56,7 +57,7 @@ class MidiTokenizer:
         eos: token after a piece.
 
     Raises:
-        UserError: if the description is invalid, or of another version of MidiTok that has other tokens.
+        UserError: if the description is invalid, or was written by a version of MidiTok with other tokens.
     """
 
     def __init__(self, description: Mapping[str, Any] | None = None) -> None:
@@ -76,11 +77,12 @@ class MidiTokenizer:
         self._velocities = np.asarray(self._miditok.velocities)
 
     def _mask(self, *kinds: str) -> np.ndarray:
-        """Return which tokens have one of several kinds: (size,) bool."""
+        """Return a mask (size,) of the tokens of some kinds, such as "NoteOn"."""
         return np.array([name.partition("_")[0] in kinds for name in self.names])
 
     @staticmethod
     def _pitch(name: str) -> int:
+        """Return the pitch in the name of a token; -1 for tokens without one."""
         kind, _, value = name.partition("_")
         return int(value) if kind in ("NoteOn", "NoteOff", "DrumOn", "DrumOff") else -1
 
@@ -99,7 +101,7 @@ class MidiTokenizer:
             notes: the notes.
 
         Returns:
-            Tokens (t,), int64, and the number of changed notes by description.
+            Tokens (m,), int64, and the number of changed notes by description.
         """
         low, high = self._miditok.config.drums_pitch_range
         known = ~notes.is_drum | (notes.pitches >= low) & (notes.pitches <= high)
@@ -125,13 +127,13 @@ class MidiTokenizer:
         without an end last until the end of the sequence.
 
         Args:
-            tokens: (t,) tokens.
+            tokens: (m,), integers.
         """
         names = [self.names[token] for token in np.asarray(tokens).tolist()]
         if "EOS_None" in names:
             names = names[: names.index("EOS_None")]
         names = [name for name in names if name not in ("PAD_None", "BOS_None")]
-        # MidiTok reads the value of whatever token follows as a velocity.
+        # MidiTok reads the value of the next token as a velocity, also if it is of another kind.
         names = [
             name
             for name, following in pairwise([*names, ""])
@@ -147,7 +149,7 @@ class MidiTokenizer:
         return notes._replace(ends=np.maximum(notes.ends, notes.onsets + 1 / STEPS_PER_SECOND))
 
     def begins_note(self, tokens: np.ndarray) -> np.ndarray:
-        """Return which tokens begin a note or a percussion sound: bool, of the shape of the tokens."""
+        """Return a mask, of the shape of the tokens, of those that begin a note or a percussion sound."""
         return self._begins_note[tokens]
 
     def pitch_range(self, tokens: np.ndarray) -> tuple[int, int]:
@@ -172,6 +174,7 @@ def default_tokenizer() -> MidiTokenizer:
 
 
 def _create() -> Any:
+    """Create MidiTok's tokenizer with :data:`OPTIONS`."""
     return MIDILike(TokenizerConfig(**OPTIONS))
 
 
@@ -184,7 +187,7 @@ def _restore(description: Mapping[str, Any]) -> Any:
     content = description.get("miditok")
     if not isinstance(content, Mapping) or content.get("tokenization") != "MIDILike" or "tokens" not in description:
         raise UserError("tokenizer: not the description of a tokenizer of music (train a model on music)")
-    with TemporaryDirectory() as folder:  # MidiTok reads files alone
+    with TemporaryDirectory() as folder:  # MidiTok reads a path only
         path = Path(folder) / "tokenizer.json"
         path.write_text(json.dumps(content))
         return MIDILike(params=path)

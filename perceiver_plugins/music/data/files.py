@@ -109,7 +109,7 @@ class MidiFilesDataModule(MusicDataModule):
 
 
 def _folder_splits(tree: FileTree, names: list[str]) -> dict[str, str]:
-    """Return the split of each file in a folder named by a split; nothing if there is no such folder for training."""
+    """Return the split of each file in a folder named by a split; an empty dict without a folder for training."""
     splits = {}
     for name in names:
         for folder in name.split("/")[:-1]:

@@ -29,7 +29,7 @@ class MusicDataModule(CausalDataModule):
     Subclasses implement :meth:`source_key` and :meth:`load_pieces`.
 
     Args:
-        max_seq_len: Tokens that the model reads before it predicts the next, at most.
+        max_seq_len: Largest number of tokens that the model reads before it predicts the next.
         transpose: Transpose each training example in each epoch by up to this number of semitones, up or down; 0: not
             at all.
         cache_dir: Folder for tokens; null: $PERCEIVER_CACHE or ~/.cache/perceiver.
@@ -51,7 +51,7 @@ class MusicDataModule(CausalDataModule):
 
     @abstractmethod
     def source_key(self) -> dict[str, Any]:
-        """Return plain data that identifies the pieces, as part of the key of the cache."""
+        """Return plain data that identifies the pieces, part of the cache key."""
 
     @abstractmethod
     def load_pieces(self, report: Report) -> Iterable[Piece]:

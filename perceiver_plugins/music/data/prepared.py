@@ -21,7 +21,7 @@ FORMAT = 1
 SPLITS = ("train", "validation", "test")
 
 MAX_SHOWN = 5
-"""Files that cannot be read to be named in a report. Arbitrary."""
+"""Largest number of unreadable files that a report names. Arbitrary."""
 
 COLUMNS: dict[str, np.dtype] = {"input_ids": np.dtype("<u2"), "num_notes": np.dtype("u1")}
 """Files of a split: tokens, and the number of notes that each begins."""
@@ -45,7 +45,7 @@ class Piece(NamedTuple):
 
 @dataclass
 class _Change:
-    """Notes or events of a kind that differ from their files."""
+    """Number of notes, events or pieces that are left out or differ, with the name of the first piece."""
 
     first: str
     count: int = 0
@@ -56,8 +56,10 @@ class _Change:
 class Report:
     """Report of what is left out of a data set, or differs from its files.
 
-    Args:
+    Attributes:
         source: name of the data set.
+        changes: notes, events and pieces that are left out or differ, by reason.
+        unreadable: errors of the files that cannot be read.
     """
 
     source: str

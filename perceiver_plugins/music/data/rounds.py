@@ -3,6 +3,8 @@
 In a round, such as "Frère Jacques", all voices sing the same melody, one phrase apart. All phrases therefore sound at
 the same time, and are composed together: for each beat, a chord of a functional progression, and the chord tone of each
 phrase that moves least and avoids parallel fifths and octaves. Passing notes and tied notes are added afterwards.
+
+Probabilities and the ranges of pitches, tempi and velocities are arbitrary.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ NUM_VOICES = 4
 
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 MINOR = (0, 2, 3, 5, 7, 8, 11)
-"""Semitones of the degrees of the major and the harmonic minor scale."""
+"""Semitones of the degrees of the major and the harmonic minor scale above the tonic."""
 
 FOLLOWING = {0: (3, 4, 5, 1), 1: (4, 4, 0), 3: (4, 0, 1), 4: (0, 0, 5), 5: (1, 3)}
 """Degrees of the chords that may follow a chord, 0 being the tonic; repeated ones are more frequent."""
@@ -37,7 +39,7 @@ MISSING_TONE, MISSING_FIFTH, PARALLEL, DOUBLED_LEADING_TONE, UNISON, JITTER = 60
 
 
 class Part(NamedTuple):
-    """Note of a phrase. Times are in half beats."""
+    """Note of a phrase. Begin and length are in half beats."""
 
     begin: int
     length: int
@@ -53,7 +55,7 @@ def compose_round(rng: np.random.Generator) -> Notes:
         rng: random generator.
     """
     scale = np.array(MAJOR if rng.random() < 0.6 else MINOR) + rng.integers(12)
-    beats = int(rng.choice([6, 8, 9, 12]))  # of a phrase
+    beats = int(rng.choice([6, 8, 9, 12]))  # per phrase
     bar = 3 if beats % 4 else 4
     chords = _progression(beats, rng)
     pitches = _phrases(chords, scale, rng)
@@ -104,7 +106,7 @@ def _phrases(chords: list[int], scale: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _costs(candidates: np.ndarray, tones: np.ndarray, leading_tone: int) -> np.ndarray:
-    """Return the costs (c,) of voicings (c, phrases) of a chord: missing tones, unisons, doubled leading tones."""
+    """Return the costs (voicings,) of voicings (voicings, phrases): missing tones, unisons, doubled leading tones."""
     classes = candidates % 12
     present = (classes[:, :, None] == tones).any(axis=1)
     ordered = np.sort(candidates, axis=1)
@@ -117,7 +119,7 @@ def _costs(candidates: np.ndarray, tones: np.ndarray, leading_tone: int) -> np.n
 
 
 def _parallels(previous: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Count the parallel fifths and octaves of voicings (c, phrases) after a voicing (phrases,)."""
+    """Count the parallel fifths and octaves (voicings,) of voicings (voicings, phrases) after a voicing (phrases,)."""
     count = np.zeros(len(candidates), int)
     for first in range(NUM_VOICES):
         for second in range(first):

@@ -135,7 +135,7 @@ class CausalTextDataModule(CausalDataModule, UnlabelledTextDataModule):
 
     Args:
         target: Kind of labels: next.
-        max_seq_len: Tokens that the model reads before it predicts the next, at most.
+        max_seq_len: Largest number of tokens that the model reads before it predicts the next.
     """
 
     targets: ClassVar[tuple[str, ...]] = ("next",)

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from perceiver_plugins.sdk.data.files import Piece
 from perceiver_plugins.sdk.data.loading import BatchDataset
 from perceiver_plugins.sdk.data.module import PerceiverDataModule, check_positive
+from perceiver_plugins.sdk.data.prepared_folder import cache_root
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.chunks import Collator, MaskedChunks
 from perceiver_plugins.text.data.encoding import DocumentEncoder
@@ -23,7 +24,6 @@ from perceiver_plugins.text.data.masking import Masker
 from perceiver_plugins.text.data.prepared import (
     Tokens,
     cache_folder,
-    cache_root,
     open_arrays,
     prepare,
     quiet_datasets,

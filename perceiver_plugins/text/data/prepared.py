@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from perceiver_plugins.sdk.data.files import Piece
-from perceiver_plugins.sdk.data.prepared_folder import cache_root as cache_root
 from perceiver_plugins.sdk.data.prepared_folder import make_folder
 from perceiver_plugins.sdk.data.splits import draw
 from perceiver_plugins.text.data.encoding import DocumentEncoder

@@ -72,17 +72,17 @@ class MusicPredictor(GenerationPredictor):
         super().__init__(
             module,
             reader,
-            max_new_tokens,
-            temperature,
-            top_k,
-            top_p,
-            repetition_penalty,
-            seed,
-            num_return_sequences,
-            num_beams,
-            length_penalty,
-            early_stopping,
-            batch_size,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            num_return_sequences=num_return_sequences,
+            num_beams=num_beams,
+            length_penalty=length_penalty,
+            early_stopping=early_stopping,
+            batch_size=batch_size,
         )
         self.output = Path(output).expanduser() if output else None
         self.overwrite = overwrite

@@ -22,8 +22,8 @@ class BeamSearch:
         num_beams: number of continuations that are extended at the same time.
         length_penalty: power of the number of tokens, by which the log-probability of a finished continuation is
             divided. Greater than 0: longer ones rank higher.
-        early_stopping: stop when ``num_beams`` continuations have finished. Default: stop when none that is extended
-            ranks higher at its present length.
+        early_stopping: stop when ``num_beams`` continuations have finished. False: stop when, in addition, no running
+            continuation would rank among them at its present length.
         repetition_penalty: factor of the log-probabilities of tokens that are in the prompt or were generated
             (arXiv 1909.05858). 1: no penalty.
 
@@ -47,7 +47,7 @@ class Hypothesis(NamedTuple):
     """Continuation of a prompt.
 
     Attributes:
-        score: its log-probability, of a finished one divided by the power of its length.
+        score: its log-probability; if it has finished, divided by the power of its length.
         tokens: its tokens.
         row: row of the cache that it extends.
     """
@@ -59,7 +59,7 @@ class Hypothesis(NamedTuple):
 
 @dataclass
 class _Beams:
-    """Continuations of one prompt: those that are extended, and the best finished ones in descending order."""
+    """Continuations of one prompt: the running ones, and the best finished ones in descending order."""
 
     prompt: int
     running: list[Hypothesis]
@@ -76,7 +76,7 @@ def beam_search(
     stop_ids: Collection[int] = (),
     has_ended: Callable[[int, Sequence[int]], bool] | None = None,
 ) -> list[list[Tensor]]:
-    """Find probable continuations of prompts, those of transformers' beam search.
+    """Find probable continuations of prompts by beam search, with the results of transformers.
 
     The logits are those of :meth:`~perceiver_core.PerceiverAR.score` for the tokens so far. The continuations of a
     prompt do not depend on the other prompts of a batch. The model is in evaluation mode meanwhile.
@@ -92,7 +92,7 @@ def beam_search(
             whether it has ended.
 
     Returns:
-        The continuations of each prompt on the CPU, ``num_beams`` or less, the best first. Tokens that end a
+        The continuations of each prompt on the CPU, at most ``num_beams``, the best first. Tokens that end a
         continuation are part of it.
 
     Raises:
@@ -102,6 +102,8 @@ def beam_search(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
     search = options or BeamSearch()
+    # As in transformers: enough for num_beams running continuations if the others end with stop tokens.
+    num_candidates = (1 + max(1, len(stop_ids))) * search.num_beams
 
     def is_end(prompt: int, tokens: list[int]) -> bool:
         ends = tokens[-1] in stop_ids or len(tokens) == max_new_tokens
@@ -116,7 +118,7 @@ def beam_search(
             seen = seen_tokens(input_ids, attention_mask, logits.shape[1]) if seen is None else seen
             log_probs = penalise(logits.log_softmax(dim=1), seen, search.repetition_penalty)
             for beams in active:
-                _extend(beams, log_probs, search, (1 + max(1, len(stop_ids))) * search.num_beams, is_end)
+                _extend(beams, log_probs, search, num_candidates, is_end)
             active = [beams for beams in active if not _is_done(beams, search)]
             rows, new = _renumber(active)
             cache.select_rows(rows)
@@ -127,7 +129,7 @@ def beam_search(
 
 
 def _renumber(active: list[_Beams]) -> tuple[Tensor, Tensor]:
-    """Return the rows (n) of all continuations that are extended and their last tokens (n, 1), and number them anew."""
+    """Return the rows (r,) and last tokens (r, 1) of all running continuations, and renumber these from 0."""
     running = [each for beams in active for each in beams.running]
     rows = torch.tensor([each.row for each in running], dtype=torch.long)
     new = torch.tensor([each.tokens[-1] for each in running], dtype=torch.long).view(-1, 1)
@@ -146,15 +148,15 @@ def _extend(
 ) -> None:
     """Extend the continuations of a prompt by a token.
 
-    Of the best candidates, those that end are finished if they rank among the first ``num_beams``; the best others are
-    extended further.
+    Of the best candidates, those that end are finished if they rank among the first ``num_beams``; the best others
+    keep running.
 
     Args:
         beams: continuations, modified in-place.
         log_probs: log-probabilities of the next tokens (rows, vocabulary).
         search: options of the search.
         num_candidates: number of candidates.
-        is_end: returns whether the continuation of a prompt has ended.
+        is_end: function of the index of a prompt and the tokens of a continuation that returns whether it has ended.
     """
     rows = [each.row for each in beams.running]
     scores = log_probs[rows] + torch.tensor([[each.score] for each in beams.running], dtype=log_probs.dtype)

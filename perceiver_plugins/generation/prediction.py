@@ -123,10 +123,10 @@ class GenerationPredictor(Predictor):
 
 
 def _check_beams(sampling: Sampling, num_beams: int, num_return_sequences: int) -> None:
-    """Check the options that beam search uses in another way, or does not use.
+    """Check the options that beam search does not use, and the number of continuations.
 
     Raises:
-        UserError: if they do not fit.
+        UserError: if an option has no effect, or if there are more continuations than beams.
     """
     default = Sampling()
     for name in ("temperature", "top_k", "top_p"):

@@ -160,7 +160,7 @@ def seen_tokens(input_ids: Tensor, attention_mask: Tensor | None, vocab_size: in
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Divide positive logits (b, vocabulary) of seen tokens by a penalty, and multiply negative ones with it."""
+    """Divide positive logits (b, vocabulary) of seen tokens by a penalty, and multiply negative ones by it."""
     if penalty == 1.0:
         return logits
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)

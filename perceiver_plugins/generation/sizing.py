@@ -16,6 +16,8 @@ TRAINED_TOKENS = 2_000_000
 def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDefaults | None:
     """Return the number of epochs for a number of tokens; None if the number is unknown, as with streams.
 
+    Warm-up has a tenth of the steps, but not more than the task's.
+
     Args:
         datamodule: the data module.
         task: name of the task.

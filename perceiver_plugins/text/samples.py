@@ -28,7 +28,7 @@ NUM_PROMPT_TOKENS = 32
 """Tokens of validation text that are continued. Arbitrary."""
 
 NUM_NEW_TOKENS = 128
-"""Largest number of tokens that are written in a sample. Arbitrary."""
+"""Largest number of tokens that are generated for a sample. Arbitrary."""
 
 
 class TextSamples(Callback, ABC):

@@ -73,7 +73,7 @@ def probability_loss(logits: Tensor, probabilities: Tensor) -> Tensor:
 
 
 def next_token_loss(logits: Tensor, input_ids: Tensor) -> Tensor:
-    """Compute the mean cross-entropy of the tokens after the first of those that were predicted.
+    """Compute the mean cross-entropy of the tokens that follow those with logits.
 
     Args:
         logits: (b, n, vocabulary), those for the last n tokens.

@@ -16,7 +16,7 @@ CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "
 """Name of the cache in arguments and outputs, which differs between versions of transformers."""
 
 CROPS_TO_ZERO = "tokens_to_remove" not in inspect.signature(DynamicCache.crop).parameters
-"""A crop to 0 drops all tokens. In newer versions of transformers, whose argument is another, it drops none."""
+"""A crop to 0 drops all tokens. In newer versions of transformers, whose argument differs, it drops none."""
 
 
 class ZooCache(DynamicCache):
@@ -66,16 +66,16 @@ class ZooCache(DynamicCache):
         self.sequence.truncate(max_length if keeps else len(self.sequence) + max_length)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Replace the sequences by those of an index (b)."""
+        """Replace the sequences by those at the indices (b,)."""
         self.sequence.select_rows(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the sequences of an index (b)."""
+        """Keep the sequences at the indices (b,)."""
         self.sequence.select_rows(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each sequence."""
+        """Repeat each sequence ``repeats`` times."""
         self.sequence.select_rows(torch.arange(self.batch_size).repeat_interleave(repeats))
 
     def activate_past_recording(self) -> None:
-        """Do nothing: all tokens are kept, from which dropped states are computed again."""
+        """No-op: all tokens are kept, from which dropped states are recomputed."""

@@ -152,7 +152,7 @@ def require_supported(config: ModelConfig[Any, Any], what: str) -> ModelConfig[A
 
     Args:
         config: configuration of the model.
-        what: file or function that needs it, the beginning of the message.
+        what: file or function that needs it, with which the message begins.
 
     Raises:
         UserError: if it has another architecture.

@@ -489,21 +489,21 @@ class ZooForCausalLM(ZooModel, GenerationMixin):
 
         Args:
             input_ids: (b, m); with a cache, the tokens after those that it has.
-            attention_mask: 1 at tokens and 0 at padding, which is on the left: (b, m), or with those of the cache's
-                tokens before it. None: no padding.
+            attention_mask: 1 at tokens and 0 at padding, which is on the left: (b, m), or longer, with the mask of the
+                cache's tokens before it. None: no padding.
             labels: (b, m), the tokens themselves, as for other causal models of transformers; -100 is ignored.
-            cache: cache of a former output.
+            cache: cache of an earlier output.
             past_key_values: the same, in older versions of transformers.
             use_cache: return a cache with these tokens.
-            logits_to_keep: number of logits to compute, those for the last tokens. 0: all.
+            logits_to_keep: number of logits to compute, those for the last tokens. 0, or with labels: all.
             output_attentions: must be false.
             output_hidden_states: must be false.
             return_dict: return an output (true) or a tuple.
-            unused: arguments of ``transformers`` without an effect, or None.
+            unused: other arguments of ``transformers``: those without an effect (:data:`UNUSED_ARGUMENTS`), or None.
 
         Returns:
-            ``loss``, the mean cross-entropy of the labels that are predicted, ``logits`` (b, tokens, vocabulary), and
-            the cache.
+            ``loss``, the mean cross-entropy of the labels that are predicted, or None, ``logits`` (b, tokens,
+            vocabulary), and the cache, or None.
 
         Raises:
             ValueError: if attention weights or hidden states are requested, or padding is not on the left.

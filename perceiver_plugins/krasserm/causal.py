@@ -38,7 +38,7 @@ DEFAULTS = {
     "abs_pos_emb": True,
     "init_scale": 0.02,
 }
-"""Values of fields that a configuration may lack."""
+"""Defaults of perceiver-io for fields that a configuration may lack."""
 
 Config = PerceiverARConfig[Any, Any]
 
@@ -49,7 +49,9 @@ class CausalConversion:
 
     Args:
         kind: name of the kind in messages.
-        data: returns the description of the data, from the converted configuration and the original model.
+        data: function that returns the description of the data, from the converted configuration and the original
+            model.
+        task: name of the task.
     """
 
     kind: str
@@ -80,6 +82,7 @@ class CausalConversion:
 
 
 def _convert_config(values: Mapping[str, Any]) -> Config:
+    """Convert the values of a configuration by perceiver-io's names."""
     num_channels, num_heads = values["num_channels"], values["num_heads"]
     num_rotated = num_channels // num_heads // (2 if values["abs_pos_emb"] else 1)
     if num_rotated % 2:

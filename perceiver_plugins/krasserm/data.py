@@ -75,6 +75,7 @@ def _tokenizer(original: Original, vocab_size: int) -> tuple[PreTrainedTokenizer
 
 
 def _description(tokenizer: PreTrainedTokenizerBase, max_seq_len: int, target: str) -> dict[str, Any]:
+    """Return the entries that descriptions of texts have in common."""
     return {
         "tokenizer": serialize_tokenizer(tokenizer),
         "max_seq_len": max_seq_len,

@@ -77,5 +77,5 @@ def layer_pairs(
     yield from module_pairs(f"{name}.mlp_norm", f"{original_name}.1.module.0")
     linear = {f"attention.{each}": f"{attention}.attention.{each}" for each in PROJECTIONS}
     linear |= {"mlp.hidden": f"{original_name}.1.module.1", "mlp.output": f"{original_name}.1.module.3"}
-    for each, original in linear.items():
-        yield from module_pairs(f"{name}.{each}", original, ("weight", "bias") if each in biases else ("weight",))
+    for each, linear_name in linear.items():
+        yield from module_pairs(f"{name}.{each}", linear_name, ("weight", "bias") if each in biases else ("weight",))

@@ -48,7 +48,7 @@ class InputAdapter(InputPositionHooks, nn.Module):
     """
 
     is_causal: ClassVar[bool] = False
-    """Each input is embedded by itself, whatever the others are, as :class:`~perceiver_core.PerceiverAR` needs."""
+    """Each input is embedded independently of the others, as :class:`~perceiver_core.PerceiverAR` requires."""
 
     def __init__(self, num_input_channels: int):
         super().__init__()

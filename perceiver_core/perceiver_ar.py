@@ -337,7 +337,7 @@ class PerceiverAR(Model):
         return latents if latent_mask is None else latents.masked_fill(latent_mask[..., None], 0.0)
 
     def _outputs_of_any_length(self, x: Tensor, pad_mask: Tensor | None) -> Any:
-        """Compute the outputs for the last inputs, in programs that take lengths on both sides of ``num_latents``.
+        """Compute the outputs for the last inputs, in exported programs for lengths below and above ``num_latents``.
 
         The inputs are padded on the left, so that there are always ``num_latents`` latents.
         """
@@ -501,8 +501,7 @@ def draw_positions(
 
 
 def _check_adapters(config: PerceiverARConfig, input_adapter: InputAdapter, output_adapter: OutputAdapter) -> None:
-    """Check that adapters have the channels of the latents, that none sees later inputs, and that no weights would be
-    unused."""
+    """Check that adapters have the channels of the latents, are causal, and leave no weights unused."""
     if not input_adapter.is_causal:
         raise ValueError(
             f"{type(input_adapter).__name__}: does not embed each input by itself, as Perceiver AR needs (choose "

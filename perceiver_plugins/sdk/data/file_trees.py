@@ -66,6 +66,7 @@ class FileTree(ABC):
         """
 
     def _check_size(self, name: str, size: int, max_size: int) -> None:
+        """Raise DataError if a size in bytes is above a limit."""
         if size > max_size:
             raise DataError(f"{self.shown(name)}: {size:,} bytes are above the limit of {max_size:,}")
 

@@ -27,8 +27,8 @@ class Muon(AdamW):
     """Muon (https://kellerjordan.github.io/posts/muon) for the matrices of layers, and AdamW for other parameters.
 
     Muon's update is the momentum of the gradients (Nesterov's), with all singular values close to 1. It is scaled by
-    0.2 sqrt(max(rows, columns)), so that matrices have the learning rate and weight decay of AdamW
-    (https://arxiv.org/abs/2502.16982). Matrices are those of parameter groups with ``"matrices"``: true, which tasks
+    0.2 sqrt(max(rows, columns)), so that matrices use the learning rate and weight decay of AdamW
+    (https://arxiv.org/abs/2502.16982). Matrices are the parameters of groups with ``"matrices"``: true, which tasks
     set for the weights of all linear layers but those of adapters.
 
     ``torch.optim.Muon`` updates matrices only, and computes in bfloat16, which is slow on CPUs without it.
@@ -75,7 +75,7 @@ class Muon(AdamW):
             closure: computes gradients and returns the loss.
 
         Returns:
-            What ``closure`` returns, or None.
+            The result of ``closure``, or None.
         """
         loss = None
         if closure is not None:
@@ -100,7 +100,7 @@ class Muon(AdamW):
             matrix.sub_(update * (lr * RMS * math.sqrt(max(matrix.shape))))
 
     def _updates(self, matrices: list[nn.Parameter], momentum: float) -> Iterator[Tensor]:
-        """Yield the orthogonalised momentum of each matrix. Matrices of a shape are computed together."""
+        """Yield the orthogonalised momentum of each matrix. Matrices of equal shape are computed together."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, matrix in enumerate(matrices):
             by_shape.setdefault(tuple(matrix.shape), []).append(index)

@@ -151,8 +151,8 @@ def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
     parser.add_argument(
         "--output",
         type=str | None,
-        help="file for predictions (.csv, .json, .jsonl), or what a task writes: a folder for images, such as those of "
-        "optical flow, or a file of music (.mid); default: print predictions",
+        help="file for predictions (.csv, .json, .jsonl); folder for the images of tasks that draw them, such as "
+        "optical flow; file (.mid, .wav, .png) or folder for music; default: print predictions",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output file")
     parser.add_argument(

@@ -4,9 +4,10 @@ python benchmarks/music.py chorales jsb16th-satb-train-valid.json.xz chorales
 python benchmarks/music.py ngrams chorales --transpose=5
 python benchmarks/music.py ngrams
 
-The first command converts grids of sixteenths (split -> chorales -> [soprano, alto, tenor, bass], pitches or -1) to a
-folder with train and valid: equal consecutive cells of a voice are one note. The second prints the validation loss of
-interpolated n-grams (Witten and Bell, 1991) of the tokens; without a folder, of the rounds.
+The first command converts grids of sixteenths (split -> chorales -> [soprano, alto, tenor, bass], pitches or -1), such
+as Jsb16thSeparated.json of https://github.com/czhuang/JSB-Chorales-dataset compressed with xz, to a folder of each
+split: equal consecutive cells of a voice are one note. The others print the validation loss of interpolated n-grams
+(Witten and Bell, 1991) of the tokens of a folder or of the rounds.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from perceiver_plugins.music import Notes, write_midi
 from perceiver_plugins.music.data import MidiFilesDataModule, MusicDataModule, RoundsDataModule
 
 SIXTEENTH = 0.125
-"""Seconds of a cell: 120 quarter notes per minute."""
+"""Seconds of a cell: 120 quarter notes per minute. Arbitrary."""
 
 VELOCITY = 63
-"""Velocity of all notes, one of the tokens'."""
+"""Velocity of all notes, one of those of the tokens. Arbitrary."""
 
 
 def convert_grid(grid: Sequence[Sequence[int]]) -> Notes:
@@ -115,7 +116,7 @@ def main() -> None:
     chorales.add_argument("folder", type=Path)
     ngrams = commands.add_parser("ngrams")
     ngrams.add_argument("path", nargs="?", help="folder or archive of MIDI files; default: the rounds")
-    ngrams.add_argument("--order", type=int, default=12)
+    ngrams.add_argument("--order", type=int, default=12, help="largest number of tokens of the context")
     ngrams.add_argument("--transpose", type=int, default=0, help="semitones by which the training data is also shifted")
     options = parser.parse_args()
     if options.command == "chorales":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
 DATA = "perceiver_plugins.text.data"
@@ -195,12 +197,12 @@ def perceiver_data() -> list[DataSpec]:
     }
     others = {"clm": causal, **dict.fromkeys(labelled, with_labels)}
     # Words of the training texts are learned in fewer steps than bytes. Classes of tokens remain classes of bytes.
-    own = {
+    own: dict[str, dict[str, Any]] = {
         task: {"data.tokenizer": "train:auto", "data.max_seq_len": 512}
         for task in ("text-classification", "classification", "regression")
     }
     # Small demonstration data: a run takes a few minutes on a laptop.
-    embedded = {
+    embedded: dict[str, dict[str, Any]] = {
         "mlm": {"trainer.max_steps": 2000, "trainer.val_check_interval": 500},
         "clm": {"trainer.val_check_interval": 0.5},
     }

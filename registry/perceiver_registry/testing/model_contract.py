@@ -237,17 +237,17 @@ def causal_inputs_are_independent(subject: AdapterSubject) -> None:
     adapter = subject.model().input_adapter
     if not adapter.is_causal:
         raise SkipTest("the input adapter is not causal")
-    batches = [subject.batch(seed=seed) for seed in (0, 1)]
+    batch, other = (subject.batch(seed=seed) for seed in (0, 1))
     with torch.no_grad():
-        first, second = (adapter(clone(batch)).x for batch in batches)
+        first, second = (adapter(clone(each)).x for each in (batch, other))
         length = first.shape[1]
         for position in range(1, length):
-            mixed = _joined(*batches, position, length)
+            mixed = _join_inputs(batch, other, position, length)
             wrong = difference(adapter(mixed).x, torch.cat([first[:, :position], second[:, position:]], dim=1))
             expect(wrong is None, f"the embedding of an input depends on others (replaced from {position} on): {wrong}")
 
 
-def _joined(first: Mapping[str, Any], second: Mapping[str, Any], position: int, length: int) -> dict[str, Any]:
+def _join_inputs(first: Mapping[str, Any], second: Mapping[str, Any], position: int, length: int) -> dict[str, Any]:
     """Return a batch with the inputs of one before a position, and those of another from it on."""
     return {
         name: torch.cat([value[:, :position], second[name][:, position:]], dim=1)

@@ -47,28 +47,10 @@ def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDef
         values: values of the run by dotted flag.
     """
     size = DataSize.of(datamodule) if task in TASKS else None
-    return SizedDefaults(size.describe("row"), choose_defaults(size, values)) if size else None
+    return SizedDefaults(size.describe("row"), choose_defaults(size)) if size else None
 
 
-def choose_defaults(size: DataSize, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults for data of a size, by dotted flag.
-
-    Args:
-        size: size of the training data.
-        values: values of the run by dotted flag.
-    """
-    is_small = size.num_examples <= SMALL_ROWS
-    options = {**SMALL_TABLE, **_validation(values)} if is_small else LARGE_TABLE
+def choose_defaults(size: DataSize) -> dict[str, Any]:
+    """Return the defaults for data of a size, by dotted flag."""
+    options = SMALL_TABLE if size.num_examples <= SMALL_ROWS else LARGE_TABLE
     return {**TABLE_MODEL, **options, **size.smoothing(), "trainer.max_epochs": size.epochs()}
-
-
-def _validation(values: Mapping[str, Any]) -> dict[str, int]:
-    """Return how often to validate: at the end and, if the number of epochs is not given, at half of it.
-
-    A best checkpoint of 40 would be that whose few validation rows happen to fit. With ``own-data --part=tune``, R2 of
-    diabetes is 0.39 and 0.38 if each epoch is validated, and 0.50 and 0.51 if the last one is.
-    """
-    epochs, is_each = values.get("trainer.max_epochs"), values.get("trainer.val_check_interval") in (None, 1.0)
-    if not epochs or epochs < 0 or not is_each or values.get("task.patience"):
-        return {}
-    return {"trainer.check_val_every_n_epoch": epochs}

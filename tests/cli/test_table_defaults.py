@@ -35,22 +35,6 @@ def test_small_tables_are_regularised(configure):
     assert config["model"]["encoder"]["number_dropout"] > 0
     assert config["task"]["label_smoothing"] > 0
     assert config["trainer"]["max_epochs"] == 40
-    assert config["trainer"]["check_val_every_n_epoch"] == 20
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--trainer.max_epochs=7"], 7),
-        (["--trainer.max_steps=30"], 1),
-        (["--task.patience=3"], 1),
-        (["--trainer.val_check_interval=0.5"], 1),
-        (["--trainer.check_val_every_n_epoch=3"], 3),
-    ],
-)
-def test_small_tables_are_validated_at_the_end(configure, flags, expected):
-    config, _ = configure(100, "--task=regression", *flags)
-    assert config["trainer"]["check_val_every_n_epoch"] == expected
 
 
 def test_large_tables_have_fewer_epochs_and_all_numbers(configure):
@@ -59,7 +43,6 @@ def test_large_tables_have_fewer_epochs_and_all_numbers(configure):
     assert line.startswith("perceiver: 18,000 rows, 1 target: ")
     assert large["model"]["encoder"]["number_dropout"] == 0
     assert large["trainer"]["max_epochs"] < small["trainer"]["max_epochs"]
-    assert large["trainer"]["check_val_every_n_epoch"] == 1
     for config in (small, large):
         assert config["model"]["decoder"]["pool_inputs"]
         assert config["model"]["encoder"]["column_init_scale"] > config["model"]["encoder"]["init_scale"]

@@ -32,7 +32,7 @@ def _restore_seed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def small_config(num_features: int, decoder) -> PerceiverConfig:
     """Default model of small tables."""
-    defaults = choose_defaults(DataSize(300), {})
+    defaults = choose_defaults(DataSize(300))
     prefix = "model.encoder."
     encoder = {name.removeprefix(prefix): value for name, value in defaults.items() if name.startswith(prefix)}
     latents = {name: defaults[f"model.{name}"] for name in ("num_latents", "num_latent_channels")}

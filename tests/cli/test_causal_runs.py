@@ -71,3 +71,18 @@ def test_two_processes_train_as_one_process(fork, flags, tmp_path):
     for name, number in (("train_loss", 4), ("val_loss", 2)):
         assert len(curves[0][name]) == number
         assert curves[1][name] == pytest.approx(curves[0][name], abs=1e-5)
+
+
+def test_run_continues_with_more_data_before_its_first_validation(perceiver, flags, texts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (texts / "train.txt").read_bytes()
+    (tmp_path / "train.txt").write_bytes(text)
+    own = [f"--data.train_files={tmp_path / 'train.txt'}", "--trainer.max_steps=3", "--trainer.val_check_interval=1.0"]
+    assert perceiver("fit", *flags, *own).code == 0
+    assert not (CHECKPOINTS / "best.ckpt").exists()
+    (tmp_path / "train.txt").write_bytes(text * 2)
+    with pytest.warns(UserWarning, match="without the rest of epoch 0"):
+        result = perceiver("fit", "--ckpt_path=last", "--trainer.max_steps=6")
+    assert result.code == 0, result.err
+    assert (CHECKPOINTS / "best.ckpt").exists()
+    assert "Trained for 6 steps" in result.out

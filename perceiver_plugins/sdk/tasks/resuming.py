@@ -232,7 +232,9 @@ def _convert_position(position: Position, trainer: Trainer, saved: Mapping[str, 
     else:
         examples = position.batch * saved["batch_size"] * saved["num_replicas"]
         batch = min(examples // (current["batch_size"] * current["num_replicas"]), batches_per_epoch)
-    converted = replace(position, batch=batch, last=0 < batch == batches_per_epoch)
+    ends_early = has_other_examples and batch > 0 and not position.last
+    last, validate = 0 < batch == batches_per_epoch, position.validate or ends_early
+    converted = replace(position, batch=batch, last=last, validate=validate)
     changed = ", ".join(
         f"{'training ' * (name == 'examples')}{name} {saved.get(name)} -> {now}"
         for name, now in current.items()

@@ -13,6 +13,9 @@ from torch import Tensor
 from perceiver_core import PerceiverAR
 from perceiver_plugins.generation.sampling import check_prompts, evaluating, penalise, prompt_batch, seen_tokens
 
+MAX_LENGTH_PENALTY = 10
+"""Largest length penalty and, negative, smallest one. Arbitrary: powers of lengths of a million tokens are finite."""
+
 
 @dataclass(frozen=True)
 class BeamSearch:
@@ -39,6 +42,9 @@ class BeamSearch:
     def __post_init__(self) -> None:
         if self.num_beams < 1:
             raise ValueError(f"num_beams={self.num_beams} must be at least 1")
+        if not abs(self.length_penalty) <= MAX_LENGTH_PENALTY:
+            limits = f"at least -{MAX_LENGTH_PENALTY} and at most {MAX_LENGTH_PENALTY}"
+            raise ValueError(f"length_penalty={self.length_penalty} must be {limits}")
         if self.repetition_penalty <= 0.0:
             raise ValueError(f"repetition_penalty={self.repetition_penalty} must be greater than 0")
 

@@ -28,6 +28,7 @@ def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDef
         return None
     epochs = min(MAX_EPOCHS, max(1, round(TRAINED_TOKENS / num_tokens)))
     tokens_per_step = max(1, values["data.batch_size"] * values["model.num_latents"])
-    warmup_steps = math.ceil(epochs * num_tokens / tokens_per_step / 10)
+    num_steps, max_steps = math.ceil(epochs * num_tokens / tokens_per_step), values.get("trainer.max_steps") or -1
+    warmup_steps = math.ceil((max_steps if max_steps > 0 else num_steps) / 10)
     short = {"lr_scheduler.warmup_steps": warmup_steps} if warmup_steps < TASK_WARMUP_STEPS else {}
     return SizedDefaults(f"{num_tokens:,} tokens", {"trainer.max_epochs": epochs, **short})

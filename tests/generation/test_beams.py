@@ -114,7 +114,12 @@ def test_the_mode_of_the_model_is_restored() -> None:
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"num_beams": 0}, "num_beams=0 must be at least 1"), ({"repetition_penalty": 0.0}, "must be greater than 0")],
+    [
+        ({"num_beams": 0}, "num_beams=0 must be at least 1"),
+        ({"repetition_penalty": 0.0}, "must be greater than 0"),
+        ({"length_penalty": 3000.0}, "length_penalty=3000.0 must be at least -10 and at most 10"),
+        ({"length_penalty": float("nan")}, "length_penalty=nan must be"),
+    ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -27,6 +27,12 @@ def test_few_tokens_are_repeated(num_tokens: int, epochs: int, warmup_steps: int
     assert epochs in (1, MAX_EPOCHS) or 0.5 < epochs * num_tokens / TRAINED_TOKENS < 1.5
 
 
+def test_warmup_follows_the_number_of_steps() -> None:
+    found = size_rule(SimpleNamespace(num_train_tokens=10**9), "clm", {**VALUES, "trainer.max_steps": 60})
+    assert found is not None
+    assert found.defaults["lr_scheduler.warmup_steps"] == 6
+
+
 @pytest.mark.parametrize("data", [SimpleNamespace(), SimpleNamespace(num_train_tokens=None)])
 def test_unknown_sizes_have_no_rule(data: SimpleNamespace) -> None:
     assert size_rule(data, "clm", VALUES) is None

@@ -117,7 +117,7 @@ def _generation_config(tokenizer: ZooTokenizer) -> GenerationConfig:
 
 def _processor(model: ZooModel, config: ModelConfig[Any, Any], data: Mapping[str, Any]) -> Any:
     """Return the tokenizer or image processor, if the data are described."""
-    if model.main_input_name == "input_ids" and "tokenizer" in data:
+    if model.main_input_name == "input_ids" and "kind" in data.get("tokenizer", {}):  # of texts, not of music
         if is_causal(config):  # the window slides over prompts of any length
             return create_tokenizer(data, UNLIMITED, masks=False, prompts=True)
         limits = (data.get("max_seq_len"), getattr(config.encoder, "max_seq_len", None))

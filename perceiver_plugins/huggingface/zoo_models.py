@@ -594,8 +594,9 @@ MODELS: tuple[type[ZooModel], ...] = (
     ZooForTokenClassification,
 )
 
-UNUSED_ARGUMENTS = ("cache_position", "position_ids")
-"""Arguments of versions of transformers that causal models do not need, since their cache counts tokens."""
+UNUSED_ARGUMENTS = ("cache_position", "position_ids", "tokenizer", "assistant_tokenizer")
+"""Arguments that transformers passes to causal models, and that these do not need: positions, since their cache counts
+tokens, and tokenizers, which stopping criteria use."""
 
 HUB_OPTIONS = ("token", "private", "revision", "commit_message", "commit_description", "create_pr")
 """Arguments of :meth:`ZooModel.push_to_hub` that are passed to ``huggingface_hub``."""

@@ -184,6 +184,8 @@ def test_stopping_and_streaming():
 
     generated(model, ids, streamer=Streamer())
     assert seen == [*expected[0].tolist(), -1]
+    # Tokenizers are for stopping criteria.
+    assert torch.equal(generated(model, ids, tokenizer=object()), expected)
     stopped = generated(model, ids, stopping_criteria=StoppingCriteriaList([Long()]))
     assert torch.equal(stopped, expected[:, :9])
     end = int(expected[0, 8])

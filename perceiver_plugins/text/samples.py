@@ -74,7 +74,7 @@ class TextSamples(Callback, ABC):
         dataloader_idx: int = 0,
     ) -> None:
         tokenizer = getattr(trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
-        if batch_idx > 0 or self.num_samples == 0 or tokenizer is None:
+        if batch_idx > 0 or self.num_samples == 0 or tokenizer is None or trainer.sanity_checking:
             return
         with optional("samples of text"):
             self.samples = self.create(pl_module, tokenizer, batch)

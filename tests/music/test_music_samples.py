@@ -53,6 +53,7 @@ def trainer(folder: Path | None) -> Any:
         loggers=[] if folder is None else ["a logger"],
         is_global_zero=True,
         global_step=7,
+        sanity_checking=False,
     )
 
 

@@ -201,7 +201,7 @@ def test_options_out_of_range_are_refused(module: Any, reader: Any, options: Any
 def test_samples_begin_with_nothing_and_continue_validation_text(module: Any, num_samples: int) -> None:
     texts = ["first row", "other row"]
     ids = torch.tensor([[BEGIN, *(byte + FIRST_BYTE for byte in text.encode())] for text in texts])
-    trainer = SimpleNamespace(datamodule=SimpleNamespace(tokenizer=TOKENIZER))
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(tokenizer=TOKENIZER), sanity_checking=False)
     callback = ContinuationSamples(num_samples)
     before = torch.get_rng_state()
     callback.on_validation_batch_end(trainer, module, None, {"input_ids": ids}, 0)  # type: ignore[arg-type]

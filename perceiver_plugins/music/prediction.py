@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pytorch_lightning.utilities import rank_zero_warn
 
 from perceiver_core import Batch
 from perceiver_plugins.generation.prediction import GenerationPredictor
@@ -16,6 +17,7 @@ from perceiver_plugins.music.midi_files import SUFFIXES
 from perceiver_plugins.music.notes import Notes
 from perceiver_plugins.music.output import OUTPUT_SUFFIXES, write_music
 from perceiver_plugins.music.reading import MidiReader
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.predictor import MAX_FILE_STEM, Prediction, Read
 from perceiver_registry import UserError
 
@@ -85,6 +87,9 @@ class MusicPredictor(GenerationPredictor):
             batch_size=batch_size,
         )
         self.output = Path(output).expanduser() if output else None
+        if self.output is not None and self.output.suffix and not (self._is_file or self.output.is_dir()):
+            known = f"{', '.join(OUTPUT_SUFFIXES[:-1])} or {OUTPUT_SUFFIXES[-1]}"
+            raise UserError(f"--output={output}: the kind {self.output.suffix} is unknown (write {known}, or a folder)")
         self.overwrite = overwrite
 
     @property
@@ -175,16 +180,31 @@ class MusicPredictor(GenerationPredictor):
             notes = tokenizer.decode(np.concatenate([prompt, tokens]))
             paths = self._paths(number, source, index)
             for path in paths:
-                write_music(path, notes, mark=before.duration if before.size else None)
+                self._write(path, notes, before.duration if before.size else None)
             continuations.append(
                 {
                     "new_notes": notes.size - before.size,
                     "seconds": notes.duration,
-                    "files": [str(path) for path in paths],
+                    "files": [str(path) for path in paths if path.exists()],
                     "notes": _plain(notes),
                 }
             )
         return {"prompt_notes": before.size, "prompt_seconds": before.duration, "continuations": continuations}
+
+    def _write(self, path: Path, notes: Notes, mark: float | None) -> None:
+        """Write a file. What cannot be drawn or played is left out of a folder, with a warning.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        try:
+            write_music(path, notes, mark)
+        except DataError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            if self._is_file:
+                raise UserError(f"--output={path}: {error}") from error
+            rank_zero_warn(f"{path}: left out: {error}")
 
     def answers(self, output: Sequence[Prediction], examples: Sequence[Any]) -> list[Prediction]:
         return list(output)

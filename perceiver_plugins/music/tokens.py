@@ -187,6 +187,10 @@ def _restore(description: Mapping[str, Any]) -> Any:
     content = description.get("miditok")
     if not isinstance(content, Mapping) or content.get("tokenization") != "MIDILike" or "tokens" not in description:
         raise UserError("tokenizer: not the description of a tokenizer of music (train a model on music)")
+    # Tokens of other options may have another meaning, or be too many to create.
+    saved, expected = content.get("config"), json.loads(json.dumps(_create().to_dict()))["config"]
+    if not isinstance(saved, Mapping) or any(saved.get(name, value) != value for name, value in expected.items()):
+        raise UserError("tokenizer: other options of MidiTok than those of this package (train a model on music)")
     with TemporaryDirectory() as folder:  # MidiTok reads a path only
         path = Path(folder) / "tokenizer.json"
         path.write_text(json.dumps(content))

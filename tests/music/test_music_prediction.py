@@ -84,6 +84,24 @@ def test_a_continuation_begins_with_its_prompt(module, reader, prompts):
     assert len(rows) == continuation["new_notes"] + 3
 
 
+def test_other_kinds_of_files_are_refused(module, reader, tmp_path):
+    with pytest.raises(UserError, match=r"out\.mp3: the kind \.mp3 is unknown \(write \.mid, .* or \.png, or a folder"):
+        predictor(module, reader, output=str(tmp_path / "out.mp3"))
+
+
+def test_sound_that_is_too_long_is_left_out_of_a_folder(module, reader, prompts, tmp_path):
+    rows = [(0.0, 0.5, 60, 64, False), (7200.0, 7200.5, 60, 64, False)]
+    write_midi(tmp_path / "long.mid", Notes.from_rows(rows))
+    sources = [str(tmp_path / "long.mid"), prompts[1]]
+    with pytest.warns(UserWarning, match=r"0000-long\.wav: left out: sound: the piece lasts 7,2"):
+        found = predictor(module, reader, output=str(tmp_path / "out")).predict(sources)
+    assert any(name.endswith("0000-long.mid") for name in found[0]["continuations"][0]["files"])
+    assert not any(name.endswith(".wav") for name in found[0]["continuations"][0]["files"])
+    assert len(found[1]["continuations"][0]["files"]) == 3
+    with pytest.raises(UserError, match=r"--output=.*x\.wav: sound: the piece lasts"):
+        predictor(module, reader, output=str(tmp_path / "x.wav")).predict(sources[:1])
+
+
 @pytest.mark.parametrize("name", ["out.mid", "out.MIDI", "out.wav", "out.png"])
 def test_one_file_is_written(module, reader, prompts, tmp_path, name):
     path = tmp_path / name

@@ -221,6 +221,14 @@ def test_invalid_descriptions(data: dict) -> None:
         MidiTokenizer(data)
 
 
+@pytest.mark.parametrize("options", [{"beat_res": {"0_2": 10**7}}, {"use_programs": False}, {"pitch_range": "x"}])
+def test_other_options_are_refused(options: dict) -> None:
+    data = TOKENIZER.description()
+    data["miditok"]["config"] |= options
+    with pytest.raises(UserError, match=r"^tokenizer: other options of MidiTok"):
+        MidiTokenizer(data)
+
+
 def test_tokens_of_another_version_are_refused() -> None:
     data = TOKENIZER.description()
     data["tokens"][4:6] = data["tokens"][5], data["tokens"][4]

@@ -133,7 +133,8 @@ def test_cifar_archive() -> None:
     assert (module.num_classes, module.image_size, module.class_counts) == (10, (32, 32), [400] * 10)
     batch = next(iter(module.val_dataloader()))
     assert batch["pixel_values"].shape == (64, 3, 32, 32)
-    again = ready(ImageFolderDataModule(str(archive_path), num_channels=1, mean=0.5, std=0.25))
+    plain = {"num_channels": 1, "mean": 0.5, "std": 0.25, "hflip": 0.0, "random_shift": 0}
+    again = ready(ImageFolderDataModule(str(archive_path), **plain))
     store = again.splits.images["train"].store
     assert store.location(7) == f"{archive_path}/train/airplane/0070.jpg"
     with zipfile.ZipFile(archive_path) as archive, archive.open("train/airplane/0070.jpg") as file:

@@ -138,6 +138,7 @@ def test_masks_are_filled_without_pad_token(tokenizer_without_pad, text_config, 
 
 def test_failed_samples_do_not_stop_the_run() -> None:
     class Broken:
+        sanity_checking = False
         datamodule = type("Data", (), {"tokenizer": object()})()
 
     samples = FillMaskSamples()

@@ -14,6 +14,7 @@ MODULES = (
     "flow",
     "attention",
     "growth",
+    "causal",
     "loaders",
     "startup",
     "quantization",

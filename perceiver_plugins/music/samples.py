@@ -49,8 +49,8 @@ class MusicSamples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         tokenizer = getattr(trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
-        is_wanted = self.num_samples > 0 and tokenizer is not None and trainer.loggers
-        if batch_idx > 0 or not is_wanted or trainer.sanity_checking:
+        is_wanted = self.num_samples > 0 and bool(trainer.loggers) and not trainer.sanity_checking
+        if batch_idx > 0 or tokenizer is None or not is_wanted:
             return
         with optional("samples of music"):
             folder, stops = trainer.log_dir, {tokenizer.bos, tokenizer.eos}

@@ -19,6 +19,7 @@ def prefill(options: Options, num_tokens: int, num_channels: int, num_latents: i
     """Reads random tokens into a cache, and computes the logits of the next one."""
     import torch
 
+    from benchmarks import memory
     from benchmarks.implementations import count_parameters
     from perceiver_core import PerceiverAR, PerceiverARConfig
     from perceiver_plugins.generation import (
@@ -28,6 +29,7 @@ def prefill(options: Options, num_tokens: int, num_channels: int, num_latents: i
         TokenInputAdapter,
     )
 
+    memory.mark("imports")
     torch.manual_seed(0)
     encoder = TokenEncoderConfig(vocab_size=VOCAB_SIZE, num_input_channels=num_channels)
     config = PerceiverARConfig(

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -61,7 +59,9 @@ class MidiTokenizer:
     """
 
     def __init__(self, description: Mapping[str, Any] | None = None) -> None:
-        self._miditok = _create() if description is None else _restore(description)
+        self._miditok = MIDILike(TokenizerConfig(**OPTIONS))
+        if description is not None:
+            _check_options(description, self._miditok)
         self.names = [name for name, _ in sorted(self._miditok.vocab.items(), key=lambda item: item[1])]
         if description is not None and list(description["tokens"]) != self.names:
             used = description["miditok"].get("miditok_version")
@@ -173,28 +173,19 @@ def default_tokenizer() -> MidiTokenizer:
     return MidiTokenizer()
 
 
-def _create() -> Any:
-    """Create MidiTok's tokenizer with :data:`OPTIONS`."""
-    return MIDILike(TokenizerConfig(**OPTIONS))
-
-
-def _restore(description: Mapping[str, Any]) -> Any:
-    """Restore MidiTok's tokenizer.
+def _check_options(description: Mapping[str, Any], miditok: Any) -> None:
+    """Check that a description is that of a tokenizer with the options of MidiTok's ``miditok``.
 
     Raises:
-        UserError: if the description is invalid.
+        UserError: if it is not.
     """
     content = description.get("miditok")
     if not isinstance(content, Mapping) or content.get("tokenization") != "MIDILike" or "tokens" not in description:
         raise UserError("tokenizer: not the description of a tokenizer of music (train a model on music)")
-    # Tokens of other options may have another meaning, or be too many to create.
-    saved, expected = content.get("config"), json.loads(json.dumps(_create().to_dict()))["config"]
+    # Tokens of other options have another meaning.
+    saved, expected = content.get("config"), json.loads(json.dumps(miditok.to_dict()))["config"]
     if not isinstance(saved, Mapping) or any(saved.get(name, value) != value for name, value in expected.items()):
         raise UserError("tokenizer: other options of MidiTok than those of this package (train a model on music)")
-    with TemporaryDirectory() as folder:  # MidiTok reads a path only
-        path = Path(folder) / "tokenizer.json"
-        path.write_text(json.dumps(content))
-        return MIDILike(params=path)
 
 
 def _next_onsets(keys: np.ndarray, begins: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perceiver_plugins.generation.defaults import SMALL_MODEL
 from perceiver_registry import AdapterSpec, DataSpec, TaskSpec, hookimpl
 
 DATA = "perceiver_plugins.music.data"
@@ -39,26 +40,7 @@ def perceiver_tasks() -> list[TaskSpec]:
             data="rounds",
             reads=("input_ids",),
             architecture="perceiver-ar",
-            defaults={
-                "data.max_seq_len": 512,
-                "data.batch_size": 16,
-                "model.encoder": "music",
-                "model.encoder.num_input_channels": 128,
-                "model.encoder.num_cross_attention_heads": 4,
-                "model.encoder.num_self_attention_heads": 4,
-                "model.encoder.num_self_attention_layers_per_block": 4,
-                "model.decoder": "tokens",
-                "model.max_seq_len": 512,
-                "model.num_latents": 128,
-                "model.num_latent_channels": 128,
-                "model.prefix_dropout": 0.1,
-                "optimizer": "Muon",
-                "optimizer.lr": 8e-3,
-                "lr_scheduler": "CosineWithWarmup",
-                "lr_scheduler.warmup_steps": 100,
-                "trainer.max_epochs": 1,
-                "trainer.gradient_clip_val": 1.0,
-            },
+            defaults={**SMALL_MODEL, "model.encoder": "music", "model.prefix_dropout": 0.1},
             predictor="perceiver_plugins.music.prediction:MusicPredictor",
         ),
     ]

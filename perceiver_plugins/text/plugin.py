@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from perceiver_plugins.generation.defaults import SMALL_MODEL
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
 DATA = "perceiver_plugins.text.data"
@@ -87,26 +88,7 @@ def perceiver_tasks() -> list[TaskSpec]:
             data="python-docs",
             reads=("input_ids",),
             architecture="perceiver-ar",
-            defaults={
-                "data.max_seq_len": 512,
-                "data.batch_size": 16,
-                "model.encoder": "tokens",
-                "model.encoder.num_input_channels": 128,
-                "model.encoder.num_cross_attention_heads": 4,
-                "model.encoder.num_self_attention_heads": 4,
-                "model.encoder.num_self_attention_layers_per_block": 4,
-                "model.decoder": "tokens",
-                "model.max_seq_len": 512,
-                "model.num_latents": 128,
-                "model.num_latent_channels": 128,
-                "model.prefix_dropout": 0.5,
-                "optimizer": "Muon",
-                "optimizer.lr": 8e-3,
-                "lr_scheduler": "CosineWithWarmup",
-                "lr_scheduler.warmup_steps": 100,
-                "trainer.max_epochs": 1,
-                "trainer.gradient_clip_val": 1.0,
-            },
+            defaults={**SMALL_MODEL, "model.encoder": "tokens", "model.prefix_dropout": 0.5},
             predictor="perceiver_plugins.text.continuation:ContinuationPredictor",
         ),
         TaskSpec(

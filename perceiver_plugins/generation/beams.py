@@ -158,7 +158,7 @@ def _extend(
     keep running.
 
     Args:
-        beams: continuations, modified in-place.
+        beams: continuations, changed in place.
         log_probs: log-probabilities of the next tokens (rows, vocabulary).
         search: options of the search.
         num_candidates: number of candidates.

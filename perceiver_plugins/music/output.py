@@ -13,6 +13,9 @@ from perceiver_registry.errors import UserError
 OUTPUT_SUFFIXES = (*SUFFIXES, ".wav", ".png")
 """Suffixes of files that can be written: MIDI, sound and piano rolls."""
 
+NAMED_SUFFIXES = f"{', '.join(OUTPUT_SUFFIXES[:-1])} or {OUTPUT_SUFFIXES[-1]}"
+"""The suffixes in messages."""
+
 
 def write_music(path: Path, notes: Notes, mark: float | None = None) -> None:
     """Write notes as a MIDI file (.mid, .midi), as sound (.wav) or as a piano roll (.png).
@@ -33,4 +36,4 @@ def write_music(path: Path, notes: Notes, mark: float | None = None) -> None:
     elif suffix in SUFFIXES:
         write_midi(path, notes)
     else:
-        raise UserError(f"{path}: must end in {', '.join(OUTPUT_SUFFIXES[:-1])} or {OUTPUT_SUFFIXES[-1]}")
+        raise UserError(f"{path}: must end in {NAMED_SUFFIXES}")

@@ -15,7 +15,7 @@ from perceiver_plugins.generation.prediction import GenerationPredictor
 from perceiver_plugins.music.lightning import LitMusicModel
 from perceiver_plugins.music.midi_files import SUFFIXES
 from perceiver_plugins.music.notes import Notes
-from perceiver_plugins.music.output import OUTPUT_SUFFIXES, write_music
+from perceiver_plugins.music.output import NAMED_SUFFIXES, OUTPUT_SUFFIXES, write_music
 from perceiver_plugins.music.reading import MidiReader
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.predictor import MAX_FILE_STEM, Prediction, Read
@@ -88,8 +88,9 @@ class MusicPredictor(GenerationPredictor):
         )
         self.output = Path(output).expanduser() if output else None
         if self.output is not None and self.output.suffix and not (self._is_file or self.output.is_dir()):
-            known = f"{', '.join(OUTPUT_SUFFIXES[:-1])} or {OUTPUT_SUFFIXES[-1]}"
-            raise UserError(f"--output={output}: the kind {self.output.suffix} is unknown (write {known}, or a folder)")
+            raise UserError(
+                f"--output={output}: the kind {self.output.suffix} is unknown (write {NAMED_SUFFIXES}, or a folder)"
+            )
         self.overwrite = overwrite
 
     @property

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from perceiver_plugins.generation.samples import continue_rows
 from perceiver_plugins.music.midi_files import write_midi
-from perceiver_plugins.sdk.tasks.pictures import optional
+from perceiver_plugins.sdk.tasks.samples import ValidationSamples
 
 NUM_PROMPT_TOKENS = 64
 """Tokens of a validation piece that are continued. Arbitrary."""
@@ -21,7 +21,7 @@ NUM_NEW_TOKENS = 256
 """Largest number of tokens that are generated for a sample: 50 to 80 notes. Arbitrary."""
 
 
-class MusicSamples(Callback):
+class MusicSamples(ValidationSamples):
     """Composes a piece from nothing, and continues the first validation pieces, at each validation.
 
     The MIDI files are in the folder ``samples`` of the run, if it has a logger with a folder. The paths of the last
@@ -34,31 +34,21 @@ class MusicSamples(Callback):
         paths: files of the latest validation.
     """
 
+    noun = "samples of music"
+
     def __init__(self, num_samples: int = 2):
-        self.num_samples = num_samples
+        super().__init__(num_samples)
         self.paths: list[Path] = []
 
-    @torch.no_grad()
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        tokenizer = getattr(trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
-        is_wanted = self.num_samples > 0 and bool(trainer.loggers) and not trainer.sanity_checking
-        if batch_idx > 0 or tokenizer is None or not is_wanted:
+    def create(self, trainer: Trainer, pl_module: LightningModule, tokenizer: Any, batch: dict[str, Tensor]) -> None:
+        if not trainer.loggers:
             return
-        with optional("samples of music"):
-            folder, stops = trainer.log_dir, {tokenizer.bos, tokenizer.eos}
-            numbers = self.num_samples, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS
-            samples = continue_rows(pl_module.model, batch["input_ids"], *numbers, stops)
-            if folder is not None and trainer.is_global_zero:
-                pieces = [tokenizer.decode(torch.cat(sample).numpy()) for sample in samples]
-                self._write(Path(folder) / "samples", trainer.global_step, pieces)
+        folder, stops = trainer.log_dir, {tokenizer.bos, tokenizer.eos}
+        numbers = self.num_samples, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS
+        samples = continue_rows(pl_module.model, batch["input_ids"], *numbers, stops)
+        if folder is not None and trainer.is_global_zero:
+            pieces = [tokenizer.decode(torch.cat(sample).numpy()) for sample in samples]
+            self._write(Path(folder) / "samples", trainer.global_step, pieces)
 
     def _write(self, folder: Path, step: int, pieces: list[Any]) -> None:
         """Write pieces that have notes."""

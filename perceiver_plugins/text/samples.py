@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar, cast
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from perceiver_plugins.generation.samples import continue_rows
 from perceiver_plugins.sdk.tasks.pictures import optional
+from perceiver_plugins.sdk.tasks.samples import ValidationSamples
 from perceiver_plugins.text.data.causal import document_bounds
 from perceiver_registry.escaping import escape_line
 
@@ -31,7 +32,7 @@ NUM_NEW_TOKENS = 128
 """Largest number of tokens that are generated for a sample. Arbitrary."""
 
 
-class TextSamples(Callback, ABC):
+class TextSamples(ValidationSamples):
     """Texts of the first validation examples, logged to TensorBoard at each validation, and printed at the end.
 
     Args:
@@ -41,6 +42,8 @@ class TextSamples(Callback, ABC):
         samples: (given text, text of the model) of each sample in the latest validation.
     """
 
+    noun = "samples of text"
+
     title: ClassVar[str]
     """Title of the printed samples."""
 
@@ -48,11 +51,11 @@ class TextSamples(Callback, ABC):
     """Names of the two texts of a sample."""
 
     def __init__(self, num_samples: int):
-        self.num_samples = num_samples
+        super().__init__(num_samples)
         self.samples: list[tuple[str, str]] = []
 
     @abstractmethod
-    def create(
+    def create_texts(
         self, pl_module: LightningModule, tokenizer: PreTrainedTokenizerBase, batch: dict[str, Tensor]
     ) -> list[tuple[str, str]]:
         """Create the samples of the first validation batch.
@@ -63,28 +66,15 @@ class TextSamples(Callback, ABC):
             batch: the batch.
         """
 
-    @torch.no_grad()
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        tokenizer = getattr(trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
-        if batch_idx > 0 or self.num_samples == 0 or tokenizer is None or trainer.sanity_checking:
-            return
-        with optional("samples of text"):
-            self.samples = self.create(pl_module, tokenizer, batch)
+    def create(self, trainer: Trainer, pl_module: LightningModule, tokenizer: Any, batch: dict[str, Tensor]) -> None:
+        self.samples = self.create_texts(pl_module, tokenizer, batch)
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         text = "\n\n".join(f"    {given}\n    {result}" for given, result in self.samples)
         for logger in trainer.loggers:
             if text and isinstance(logger, TensorBoardLogger):
-                with optional("samples of text"):
+                with optional(self.noun):
                     logger.experiment.add_text("samples", text, trainer.global_step)
 
     @rank_zero_only
@@ -92,7 +82,7 @@ class TextSamples(Callback, ABC):
         # in teardown, after the progress bar has been closed
         if self.samples and stage == "fit":
             width = max(map(len, self.labels))
-            with optional("samples of text"):
+            with optional(self.noun):
                 print(f"\n{self.title}:")
                 for sample in self.samples:
                     print()
@@ -113,7 +103,7 @@ class FillMaskSamples(TextSamples):
     def __init__(self, num_samples: int = 4):
         super().__init__(num_samples)
 
-    def create(
+    def create_texts(
         self, pl_module: LightningModule, tokenizer: PreTrainedTokenizerBase, batch: dict[str, Tensor]
     ) -> list[tuple[str, str]]:
         first = {name: tensor[: self.num_samples] for name, tensor in batch.items()}
@@ -143,7 +133,7 @@ class ContinuationSamples(TextSamples):
     def __init__(self, num_samples: int = 2):
         super().__init__(num_samples)
 
-    def create(
+    def create_texts(
         self, pl_module: LightningModule, tokenizer: PreTrainedTokenizerBase, batch: dict[str, Tensor]
     ) -> list[tuple[str, str]]:
         bounds = set(document_bounds(tokenizer))

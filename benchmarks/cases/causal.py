@@ -1,18 +1,176 @@
-"""Causal language models with contexts of growing length."""
+"""Causal language models (Perceiver AR): beside krasserm's, and with contexts of growing length."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.case import OURS, Case, Comparison, Contender, Job, Options
+from benchmarks.case import FLOOR, KRASSERM, OURS, Case, Comparison, Contender, Job, Options
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+PUBLISHED = {
+    "vocab_size": 262,
+    "max_seq_len": 4096,
+    "max_latents": 512,
+    "num_channels": 512,
+    "num_self_attention_layers": 8,
+    "num_self_attention_rotary_layers": 1,
+}
+"""Fields of the configuration of krasserm's published model of WikiText with 30.6 million parameters."""
+
+TINY = {**PUBLISHED, "max_seq_len": 32, "max_latents": 8, "num_channels": 32, "num_self_attention_layers": 2}
+
 
 CONTEXTS = tuple(2**power for power in range(11, 18))
 """Numbers of tokens, from 2 thousand to 131 thousand."""
 
 VOCAB_SIZE = 262
+
+
+def build(options: Options, implementation: str, dtype: str = "float32") -> tuple[Any, dict[str, Any]]:
+    """Create the published model as an implementation has it, and return its fields. Weights are the same for all."""
+    import torch
+
+    from benchmarks import memory
+    from benchmarks.implementations import fill
+    from perceiver_plugins.krasserm.causal import LANGUAGE_MODEL, parameter_pairs
+    from perceiver_plugins.krasserm.files import Original
+    from perceiver_registry import assemble
+
+    fields = TINY if options.quick else PUBLISHED
+    config = LANGUAGE_MODEL.convert_config(Original("krasserm", fields, dict, dict, dict))
+    if implementation == KRASSERM:
+        theirs = importlib.import_module("perceiver.model.text.clm.backend")
+        memory.mark("imports")
+        model = theirs.CausalLanguageModel(theirs.CausalLanguageModelConfig(**fields))
+        ours = {their_name: name for name, their_name in reversed(list(parameter_pairs(config)))}
+        fill((ours[name], parameter) for name, parameter in model.named_parameters())
+    else:
+        memory.mark("imports")
+        model = assemble(config)
+        fill(model.named_parameters())
+    return model.to(options.device, getattr(torch, dtype)), fields
+
+
+def random_tokens(options: Options, num_tokens: int) -> Tensor:
+    """Draw tokens (1, ``num_tokens``)."""
+    import torch
+
+    generator = torch.Generator().manual_seed(7)
+    return torch.randint(PUBLISHED["vocab_size"], (1, num_tokens), generator=generator).to(options.device)
+
+
+def decode(options: Options, implementation: str, dtype: str = "float32") -> Job:
+    """Appends given tokens to a full window, one at a time, and predicts the next one after each."""
+    import torch
+
+    model, fields = build(options, implementation, dtype)
+    model.eval()
+    step = _krasserm_decoder(model, fields) if implementation == KRASSERM else _decoder(model)
+    step = torch.inference_mode()(step)
+    step(random_tokens(options, fields["max_seq_len"]))
+    tokens = random_tokens(options, fields["max_latents"] // 2)  # our latents advance once
+
+    def run() -> None:
+        for token in tokens.split(1, dim=1):
+            step(token)
+
+    return Job(run, {"tokens": tokens.shape[1]})
+
+
+def _decoder(model: Any) -> Callable[[Tensor], Tensor]:
+    """Return a function that appends tokens (1, k) to a cache and predicts the next one."""
+    cache = model.create_cache()
+    return lambda tokens: model.extend({"input_ids": tokens}, cache).argmax(-1)
+
+
+def _krasserm_decoder(model: Any, fields: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """Return the same of krasserm's model: as its ``prepare_inputs_for_generation`` once the window is full."""
+    size, num_latents = fields["max_seq_len"], fields["max_latents"]
+    cache: list[tuple[Tensor, Tensor]] = []
+
+    def step(tokens: Tensor) -> Tensor:
+        nonlocal cache
+        limits = [size - 1] + [num_latents - 1] * (len(cache) - 1)
+        cache = [(k[:, -n:], v[:, -n:]) for (k, v), n in zip(cache, limits, strict=False)]
+        output = model(tokens, prefix_len=size - num_latents, kv_cache=cache)
+        cache = output.kv_cache
+        return output.logits[:, -1:].argmax(-1)
+
+    return step
+
+
+def read_prompt(options: Options, implementation: str) -> Job:
+    """Reads a full window into an empty cache, and computes the logits of the next token."""
+    import torch
+
+    model, fields = build(options, implementation)
+    model.eval()
+    tokens = random_tokens(options, fields["max_seq_len"])
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        if implementation == OURS:
+            return model.extend({"input_ids": tokens}, model.create_cache())
+        return model(tokens, prefix_len=fields["max_seq_len"] - fields["max_latents"], kv_cache=[]).logits[:, -1:]
+
+    return Job(run)
+
+
+def train(options: Options, implementation: str, fused: bool) -> Job:
+    """A training step on a full window: forward with prefix dropout, backward and AdamW."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    torch.optim.AdamW([torch.zeros(1)])  # imports a lot, which is not the model's memory
+    model, fields = build(options, implementation)
+    model.train()
+    tokens = random_tokens(options, fields["max_seq_len"] + 1)
+    labels = tokens[0, -fields["max_latents"] :]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused or None)  # None: torch's default
+
+    def run() -> Tensor:
+        torch.manual_seed(0)  # both draw the same prefix
+        optimizer.zero_grad(set_to_none=True)
+        if implementation == OURS:
+            logits = model({"input_ids": tokens[:, :-1]})
+        else:
+            logits = model(tokens[:, :-1], prefix_len=fields["max_seq_len"] - fields["max_latents"]).logits
+        loss = cross_entropy(logits[0], labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Job(run)
+
+
+def contender(work: str, implementation: str, variant: str = "", **arguments: Any) -> Contender:
+    """A contender of this module."""
+    return Contender(implementation + variant, f"{__name__}:{work}", {"implementation": implementation, **arguments})
+
+
+def with_floor(*contenders: Contender) -> list[Comparison]:
+    """Compare contenders and the matrix products of the first one."""
+    ours = contenders[0]
+    arguments = {"work": ours.work, "arguments": ours.arguments}
+    return [Comparison((*contenders, Contender(FLOOR, "benchmarks.products:alone", arguments)))]
+
+
+def decode_cases(options: Options) -> list[Comparison]:
+    """Decoding of both, and with weights in half precision."""
+    half = [contender("decode", name, ", bf16", dtype="bfloat16") for name in (OURS, KRASSERM)]
+    return [Comparison((contender("decode", OURS), contender("decode", KRASSERM), *half))]
+
+
+def train_cases(options: Options) -> list[Comparison]:
+    """Training steps of both, with torch's default AdamW for krasserm's and with a fused one."""
+    ours = contender("train", OURS, fused=True)
+    return with_floor(
+        ours, contender("train", KRASSERM, fused=False), contender("train", KRASSERM, ", fused AdamW", fused=True)
+    )
 
 
 def prefill(options: Options, num_tokens: int, num_channels: int, num_latents: int) -> Job:
@@ -66,7 +224,28 @@ def contexts(options: Options) -> list[Comparison]:
     ]
 
 
+_MODEL = "krasserm's published model of WikiText (30.6 million parameters, 4,096 bytes, 512 latents), batch 1"
+
 CASES = [
+    Case(
+        "causal-decode",
+        "Causal language model, decoding",
+        f"{_MODEL}: 256 bytes after a full window, one at a time, with a cache. Ours computes many latents again once, "
+        "so that its predictions equal those without a cache; those of krasserm's cache differ.",
+        decode_cases,
+    ),
+    Case(
+        "causal-prompt",
+        "Causal language model, prompt",
+        f"{_MODEL}: the first prediction after a prompt, which is read into a cache.",
+        lambda options: with_floor(contender("read_prompt", OURS), contender("read_prompt", KRASSERM)),
+    ),
+    Case(
+        "causal-train",
+        "Causal language model, training step",
+        f"{_MODEL}: forward with prefix dropout, backward and AdamW on 4,096 bytes.",
+        train_cases,
+    ),
     Case(
         "growth-context",
         "Growth with the context of a causal model",

@@ -78,7 +78,7 @@ class CausalConversion:
             UserError: if the weights do not fit the configuration.
         """
         state = {name: value for name, value in original.state().items() if name != FREQUENCIES}
-        return rename_weights(original, state, _pairs(config), self.kind)
+        return rename_weights(original, state, parameter_pairs(config), self.kind)
 
 
 def _convert_config(values: Mapping[str, Any]) -> Config:
@@ -115,8 +115,8 @@ def _convert_config(values: Mapping[str, Any]) -> Config:
     )
 
 
-def _pairs(config: Config) -> Pairs:
-    """Return the pairs of all parameters of a model."""
+def parameter_pairs(config: Config) -> Pairs:
+    """Return the names of all parameters of a model, in this project and in perceiver-io."""
     embedding = "input_adapter.txt_embedding.weight"
     yield "input_adapter.token_embedding.weight", embedding
     yield "output_adapter.embedding.weight", embedding

@@ -129,11 +129,12 @@ def test_commands_of_the_serving_guide_run(capsys: Any) -> None:
     assert table_in(out)[:2] == table_in(shown)
 
     programs = [block for language, block in blocks if language == "python"]
-    assert len(programs) == 3
+    assert len(programs) == 4
     for program in programs:
         exec(compile(program, "serving.md", "exec"), {})
-    one, several, about = capsys.readouterr().out.splitlines()
+    one, several, about, text = capsys.readouterr().out.split("\n", 3)
     digits = {str(number) for number in range(10)}
     assert one in digits
     assert set(re.findall(r"\d", several)) <= digits
     assert "'batch': [1, None]" in about
+    assert text.startswith("import ")

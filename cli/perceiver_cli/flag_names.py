@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,22 +33,23 @@ CONFIG_ERROR = re.compile(r"\w+Config\.\w+=")
 
 
 @contextmanager
-def named_flags(values: Values) -> Iterator[None]:
+def named_flags(values: Values, own: Collection[str] = ()) -> Iterator[None]:
     """Name options by their flags in the user errors and warnings within this context.
 
     Args:
         values: the values of the run.
+        own: options that are flags of the command, without a section. They come before others of the same name.
     """
     formatwarning = warnings.formatwarning
 
     def format_as_note(message: Warning | str, *_: Any, **__: Any) -> str:
-        return as_note(with_flags(str(message), values))
+        return as_note(with_flags(str(message), values, own))
 
     warnings.formatwarning = format_as_note
     try:
         yield
     except UserError as error:
-        message = with_flags(str(error), values)
+        message = with_flags(str(error), values, own)
         if message == str(error):
             raise
         raise type(error)(message) from error
@@ -56,7 +57,7 @@ def named_flags(values: Values) -> Iterator[None]:
         warnings.formatwarning = formatwarning
 
 
-def with_flags(message: str, values: Mapping[str, Any]) -> str:
+def with_flags(message: str, values: Mapping[str, Any], own: Collection[str] = ()) -> str:
     """Add dashes and sections to the options that a message names: "val_files" becomes "--data.val_files".
 
     A name of one word is an option only at the start of the message, and before "=": others are words. Names in quotes
@@ -66,14 +67,16 @@ def with_flags(message: str, values: Mapping[str, Any]) -> str:
     Args:
         message: the message.
         values: the values of the run.
+        own: as in :func:`named_flags`.
     """
-    options = {name: section for section in reversed(SECTIONS) for name in values.get(section) or {}}
+    options = {name: f"--{section}.{name}" for section in reversed(SECTIONS) for name in values.get(section) or {}}
+    options |= {name: f"--{name}" for name in own}
 
     def replaced(match: re.Match[str]) -> str:
         name, after = match["name"], match.string[match.end() :]
         is_start = match.start() == 0 and after.startswith((":", "="))
         is_option = "_" in name or is_start or bool(re.match(r"=[^\s=]", after))
-        return f"--{options[name]}.{name}" if is_option else name
+        return options[name] if is_option else name
 
     def replaced_dotted(match: re.Match[str]) -> str:
         section = DOTTED[match["section"]]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from perceiver_cli.errors import IncompleteRunError
+from perceiver_cli.flag_names import named_flags
 from perceiver_cli.inputs import open_inputs
 from perceiver_cli.predictions import choose_output
 from perceiver_cli.run_config import Run
@@ -55,10 +56,11 @@ def predict(chosen: Run, values: Values, device: torch.device) -> None:
     delimiter = {"delimiter": values["delimiter"]} if values["delimiter"] else {}
     reader = _create_reader(chosen, module.model.input_adapter, delimiter)
     options = {name: values[name] for name in arguments} | ({"output": folder} if "output" in arguments else {})
-    predictor = predictor_class(module, reader, **options)
+    with named_flags(values, arguments):
+        predictor = predictor_class(module, reader, **options)
     long_lines = getattr(reader, "long_inputs", False)
     inputs: Iterable[str] = itertools.chain(given, lines(long_lines)) if lines else given
-    with output.opened() as write:
+    with output.opened() as write, named_flags(values, arguments):
         predictions = CountedIterator(_stream(predictor, inputs))
         write(predictor, predictions)
         if predictor.failures and not predictions.count:  # within the context, which then keeps an existing file

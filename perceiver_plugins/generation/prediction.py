@@ -72,8 +72,9 @@ class GenerationPredictor(Predictor):
             smallest = 1 if name in counts else 0
             if value < smallest:
                 raise UserError(f"{name}={value} must be at least {smallest}")
-        if num_beams > 1:
-            _check_beams(self.sampling, num_beams, num_return_sequences)
+        _require_effect(self.sampling, self.search)
+        if 1 < num_beams < num_return_sequences:
+            raise UserError(f"num_return_sequences={num_return_sequences} must be at most num_beams={num_beams}")
         self.max_new_tokens = max_new_tokens
         self.num_return_sequences = num_return_sequences
         self.seed: Any = np.random.SeedSequence(seed).entropy
@@ -122,15 +123,16 @@ class GenerationPredictor(Predictor):
         return [tokens[start : start + number_each] for start in range(0, len(tokens), number_each)]
 
 
-def _check_beams(sampling: Sampling, num_beams: int, num_return_sequences: int) -> None:
-    """Check the options that beam search does not use, and the number of continuations.
+def _require_effect(sampling: Sampling, search: BeamSearch) -> None:
+    """Check that no option differs from its default without effect.
 
     Raises:
-        UserError: if an option has no effect, or if there are more continuations than beams.
+        UserError: if one does.
     """
-    default = Sampling()
-    for name in ("temperature", "top_k", "top_p"):
-        if getattr(sampling, name) != getattr(default, name):
-            raise UserError(f"{name}: has no effect with num_beams={num_beams} (leave one of them out)")
-    if num_return_sequences > num_beams:
-        raise UserError(f"num_return_sequences={num_return_sequences} must be at most num_beams={num_beams}")
+    beams = search.num_beams > 1
+    names = ("temperature", "top_k", "top_p") if beams else ("length_penalty", "early_stopping")
+    given, default = (sampling, Sampling()) if beams else (search, BeamSearch())
+    advice = "leave one of them out" if beams else "add num_beams=4"
+    for name in names:
+        if getattr(given, name) != getattr(default, name):
+            raise UserError(f"{name}: has no effect with num_beams={search.num_beams} ({advice})")

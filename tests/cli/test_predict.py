@@ -210,9 +210,9 @@ def test_file_names_may_be_any_bytes(image_classifier, predict, pictures, tmp_pa
     [
         (["no*.png"], "no file matches 'no*.png'"),
         (["none"], "none: no images (.jpg, .jpeg, .png"),
-        (["a.png", "--top_k=0"], "top_k=0 must be at least 1"),
-        (["a.png", "--batch_size=0"], "batch_size=0 must be at least 1"),
-        (["a.png", "--attention=a.png"], "attention='a.png': the folder cannot be created (File exists)"),
+        (["a.png", "--top_k=0"], "--top_k=0 must be at least 1"),
+        (["a.png", "--batch_size=0"], "--batch_size=0 must be at least 1"),
+        (["a.png", "--attention=a.png"], "--attention='a.png': the folder cannot be created (File exists)"),
         (["a.png", "--attention"], "--attention: value missing (write --attention=VALUE)"),
         (["a.png", "--format=xml"], "--format: must be 'table', 'csv', 'json' or 'jsonl', got 'xml'"),
         (["a.png", "--format=cvs"], "'json' or 'jsonl', got 'cvs' (did you mean 'csv'?)"),

@@ -189,6 +189,8 @@ def test_a_single_prompt_is_written_as_it_is_generated(module: Any, reader: Any)
         ({"num_beams": 0}, "num_beams=0 must be at least 1"),
         ({"num_beams": 2, "top_k": 4}, r"top_k: has no effect with num_beams=2 \(leave one of them out\)"),
         ({"num_beams": 2, "temperature": 0.0}, "temperature: has no effect with num_beams=2"),
+        ({"length_penalty": 0.5}, r"length_penalty: has no effect with num_beams=1 \(add num_beams=4\)"),
+        ({"early_stopping": True}, "early_stopping: has no effect with num_beams=1"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3 must be at most num_beams=2"),
     ],
 )

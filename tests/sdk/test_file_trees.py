@@ -33,7 +33,7 @@ def test_link_into_the_tree_is_left_out(root: Path, target: str, caplog: pytest.
     assert tree.folders == ["a", "b"]
     with caplog.at_level("INFO"):
         assert select_files(tree, [".x"], "things") == tree.names
-    assert f"1 links or special files left out: {root}/a/link (a link to a folder" in caplog.text
+    assert f"1 links, special files or repeated names left out: {root}/a/link (a link to a folder" in caplog.text
 
 
 def test_linked_folder_outside_is_read_once(root: Path, tmp_path: Path) -> None:
@@ -113,6 +113,19 @@ def test_archive_with_backslashes_is_read(tmp_path: Path) -> None:
     tree = ZipTree(tmp_path / "a.zip")
     assert tree.names == ["cat/1.x"]
     assert tree.read("cat/1.x") == b"content"
+
+
+def test_repeated_names_in_archives_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.x", b"first")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("1.x", b"second")
+    tree = ZipTree(tmp_path / "a.zip")
+    with caplog.at_level("INFO"):
+        assert select_files(tree, [".x"], "things") == ["1.x"]
+    assert tree.read("1.x") == b"second"
+    assert "1 links, special files or repeated names left out" in caplog.text
+    assert "a.zip/1.x (a later entry has the same name)" in caplog.text
 
 
 def test_encrypted_and_huge_files_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ class FileTree(ABC):
         path: the folder or archive.
         names: sorted paths of all files except hidden and system files.
         folders: sorted paths of folders. Folders with files may be missing.
-        left_out: one line for each link or special file that is not read.
+        left_out: one line for each link, special file or repeated name in an archive that is not read.
     """
 
     path: Path
@@ -158,8 +158,12 @@ class ZipTree(FileTree):
             raise DataError(f"{path}: neither a folder nor a zip archive, or a damaged one") from error
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        # Some programs on Windows write backslashes.
-        self._entries = {entry.filename.replace("\\", "/"): entry for entry in entries}
+        self._entries: dict[str, zipfile.ZipInfo] = {}
+        for entry in entries:
+            name = entry.filename.replace("\\", "/")  # some programs on Windows write backslashes
+            if name in self._entries and not name.endswith("/"):
+                self.left_out.append(f"{self.shown(name)} (a later entry has the same name)")
+            self._entries[name] = entry
         kept = [name for name in self._entries if not any(map(is_ignored, name.split("/")))]
         self.names = sorted(name for name in kept if not name.endswith("/"))
         self.folders = sorted(name.rstrip("/") for name in kept if name.endswith("/"))
@@ -219,7 +223,7 @@ def select_files(tree: FileTree, suffixes: Sequence[str], noun: str) -> list[str
 
 def report_links(tree: FileTree) -> None:
     """Report the links and special files that a tree leaves out."""
-    report_left_out(str(tree.path), len(tree.left_out), "links or special files", _first(tree.left_out))
+    report_left_out(str(tree.path), len(tree.left_out), "links, special files or repeated names", _first(tree.left_out))
 
 
 def report_unused(tree: FileTree, names: Iterable[str], used: Collection[str], noun: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningDataModule
@@ -28,11 +29,17 @@ def data_class(name: str, task: str, layers: Sequence[ConfigLayer] = ()) -> Any:
     entry = registry().find("data", name)
     if entry is not None:
         return entry.resolve("modules", task) if task in entry.spec.modules else entry.resolve("module")
+    where = layer_with(layers, "data.name").locate("data")
+    if Path(name).exists():
+        example = f"--data=image-folder --data.path={name}"
+        if Path(name).is_file():
+            example = f"--data=text-files --data.train_files={name}"
+        raise UserError(f"{where}: {name} is a path, not a data module (example: {example}; 'perceiver list-data')")
     try:
         return convert(type[LightningDataModule], name.replace(":", "."))
     except ConversionError as error:
         refused = refused_path(error.cause)
         problem = allowed.refusal(refused) if refused else f"{name} is not the import path of a data module"
-        raise UserError(f"{layer_with(layers, 'data.name').locate('data')}: {problem}") from error
+        raise UserError(f"{where}: {problem}") from error
     except ImportError as error:  # an allowed package that fails to import
         raise UserError(f"--data={name}: cannot be imported: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from perceiver_cli.command_line import CommandLine
@@ -112,7 +113,8 @@ def use_registered_names(values: Values, home: Plugin | None = None) -> None:
 
     Raises:
         UserError: if the architecture is not a string.
-        UnknownNameError: if a name is not registered. Data modules may also be import paths.
+        UnknownNameError: if a name is not registered. Data modules may also be import paths, or files or folders by
+            mistake, which :func:`~perceiver_cli.data_modules.data_class` reports.
         AmbiguousNameError: if several distributions register a name.
     """
     for section, kind in KINDS.items():
@@ -140,5 +142,5 @@ def _find(kind: str, name: str, home: Plugin | None) -> Entry[Any] | None:
         if home is None:
             raise
         entry = None
-    may_be_missing = home is not None or (kind == "data" and "." in name)
+    may_be_missing = home is not None or (kind == "data" and ("." in name or Path(name).exists()))
     return entry if entry or may_be_missing else registry().get(kind, name)  # type: ignore[call-overload]

@@ -30,6 +30,8 @@ def error(perceiver, small):
         ("--model.decoder=txt", "unknown output adapter 'txt'; did you mean 'text'?"),
         ("--data=wikipdia", "unknown data module 'wikipdia'; did you mean 'wikipedia'"),
         ("--data=TextFileDataModule", "did you mean 'TextFilesDataModule'"),
+        ("--data=reviews.csv", "reviews.csv is a path, not a data module (example: --data=text-files --data.train_f"),
+        ("--data=photos", "photos is a path, not a data module (example: --data=image-folder --data.path=photos; "),
         ("--data=no.such.Module", "no.such.Module is refused: only classes of plugins, torch"),
         ("--optimizer=AdmW", "unknown optimizer 'AdmW'; did you mean 'AdamW'"),
         (
@@ -45,7 +47,9 @@ def error(perceiver, small):
         ("--config", "--config: value missing (write --config=VALUE)"),
     ],
 )
-def test_unknown_name_is_reported_with_suggestions(error, flag, message):
+def test_unknown_name_is_reported_with_suggestions(error, flag, message, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "reviews.csv").touch()
     assert message in error(flag)
 
 

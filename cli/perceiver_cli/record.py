@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -14,8 +14,8 @@ import torch
 
 from perceiver_registry import UserError
 
-PLAIN_TYPES = (bool, float, int, str, type(None))
-"""Types whose values can always be read back, such as the numbers in the states of random generators."""
+READABLE_TYPES = (bool, float, int, str, type(None), torch.Tensor)
+"""Types whose values can always be read back."""
 
 
 def as_plain(value: Any) -> Any:
@@ -48,38 +48,30 @@ def check_record(checkpoint: Mapping[str, Any]) -> None:
 
 
 def _unreadable(value: Any, name: str) -> str | None:
-    """Describe the first entry that cannot be read back; None if all can."""
-    if _is_read_back(value):
-        return None
-    children: list[tuple[Any, Any]] = []
+    """Describe the first entry that cannot be read back; None if all can. Only values of other types are written."""
+    children: Iterable[tuple[Any, Any]]
     if type(value) in (dict, OrderedDict):
-        children = list(value.items())
+        keys = (_unreadable(key, f"a key of {name or 'the checkpoint'}") for key in value)
+        problem = next(filter(None, keys), None)
+        if problem is not None:
+            return problem
+        children = value.items()
     elif type(value) in (list, tuple):
-        children = list(enumerate(value))
-    for key, child in children:
-        found = _unreadable(child, f"{name}.{key}".lstrip("."))
-        if found is not None:
-            return found
-    return f"{name or 'the checkpoint'} is of type {type(value).__name__}"
+        children = enumerate(value)
+    else:
+        is_readable = type(value) in READABLE_TYPES or _is_read_back(value)
+        return None if is_readable else f"{name or 'the checkpoint'} is of type {type(value).__name__}"
+    others = ((key, child) for key, child in children if type(child) not in READABLE_TYPES)
+    problems = (_unreadable(child, f"{name}.{key}".lstrip(".")) for key, child in others)
+    return next(filter(None, problems), None)
 
 
 def _is_read_back(value: Any) -> bool:
     file = io.BytesIO()
     try:
-        torch.save(_without_elements(value), file)
+        torch.save(value, file)
         file.seek(0)
         torch.load(file, weights_only=True)
     except Exception:  # pickling calls methods of any class
         return False
     return True
-
-
-def _without_elements(value: Any) -> Any:
-    """Copy nested values with empty tensors and without plain elements of lists, to make the check fast."""
-    if type(value) is torch.Tensor:
-        return torch.empty(0)
-    if type(value) in (dict, OrderedDict):
-        return type(value)((key, _without_elements(child)) for key, child in value.items())
-    if type(value) in (list, tuple):
-        return type(value)(_without_elements(child) for child in value if type(child) not in PLAIN_TYPES)
-    return value

@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import pathlib
 import random
+from collections import OrderedDict
 
 import pytest
 import torch
 
-from perceiver_cli.record import PLAIN_TYPES, check_record
+from perceiver_cli import record
+from perceiver_cli.record import READABLE_TYPES, check_record
 from perceiver_registry import UserError
 
 
-def test_values_of_plain_types_are_read_back():
-    values = [True, 0.1, -7, 2**128, "näh \ud800", None]
-    assert {type(value) for value in values} == {*PLAIN_TYPES}
+def test_values_of_readable_types_are_read_back():
+    values = [True, 0.1, -7, 2**128, "näh \ud800", None, torch.tensor(3)]
+    assert {type(value) for value in values} == {*READABLE_TYPES}
     file = io.BytesIO()
     torch.save(values, file)
     file.seek(0)
@@ -23,8 +25,21 @@ def test_values_of_plain_types_are_read_back():
 
 
 def test_unreadable_entry_is_named_by_its_index():
-    record = {"generators": [random.getstate(), torch.ones(3)], "state": [1, "text", [2, pathlib.Path("file")]]}
+    content = {"generators": [random.getstate(), torch.ones(3)], "state": [1, "text", [2, pathlib.Path("file")]]}
     with pytest.raises(UserError, match=r": state\.2\.1 is of type PosixPath, but"):
-        check_record(record)
-    record["state"].pop()
-    check_record(record)
+        check_record(content)
+    content["state"].pop()
+    check_record(content)
+
+
+def test_unreadable_key_is_reported():
+    with pytest.raises(UserError, match=r": a key of state is of type PosixPath, but"):
+        check_record({"state": {"a": 1, pathlib.PosixPath("file"): 2}})
+    check_record({"state": {"a": 1, 2: 2, (3, None): 3}})
+
+
+def test_values_of_other_types_are_written_to_find_out(monkeypatch):
+    read = []
+    monkeypatch.setattr(record, "_is_read_back", lambda value: bool(read.append(value)) or True)
+    check_record({"size": torch.Size([1]), "weights": torch.ones(2), "state": OrderedDict(a=[1, {2, 3}])})
+    assert read == [torch.Size([1]), {2, 3}]

@@ -94,10 +94,13 @@ def default_precision(values: Mapping[str, Any]) -> str:
 
 def _create_options(values: Mapping[str, Any]) -> Values:
     """Instantiate loggers, callbacks and other objects in the trainer's options."""
+    nested = {name: value for name, value in values.items() if value and isinstance(value, dict | list)}
+    if not nested:
+        return dict(values)
     try:
-        return {**values, **_instantiate(values)}
+        return {**values, **_instantiate(nested)}
     except CREATION_ERRORS:
-        for name, value in values.items():
+        for name, value in nested.items():
             for each in value if isinstance(value, list) else [value]:
                 _check_option(name, each)
                 _check_option(name, [each])

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import RunningStage
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from perceiver_cli.record import check_record
 from perceiver_registry.errors import RunError
@@ -27,10 +28,21 @@ HANGUP: Any = getattr(signal, "SIGHUP", None)
 LAST = "last"
 BEST = "best"
 
+BestModel = Literal["lowest-loss", "latest"]
+"""Model of ``best.ckpt``: the one with the lowest validation loss, or the latest validated one."""
 
-def best_checkpoint() -> ModelCheckpoint:
-    """Create the callback that saves ``best.ckpt``, the model with the lowest validation loss."""
-    return ModelCheckpoint(filename=BEST, monitor="val_loss", mode="min", save_top_k=1, enable_version_counter=False)
+
+class LatestValidated(ModelCheckpoint):
+    """Save the latest validated model, whatever its validation loss."""
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        return current is not None
+
+
+def best_checkpoint(model: BestModel) -> ModelCheckpoint:
+    """Create the callback that saves ``best.ckpt``."""
+    kind = LatestValidated if model == "latest" else ModelCheckpoint
+    return kind(filename=BEST, monitor="val_loss", mode="min", save_top_k=1, enable_version_counter=False)
 
 
 class LastCheckpoint(Checkpoint):

@@ -13,6 +13,7 @@ import jsonargparse
 from pytorch_lightning import Trainer
 
 from perceiver_cli import allowed
+from perceiver_cli.checkpoints import BestModel
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.data_modules import data_class
 from perceiver_cli.fields import section_arguments
@@ -121,6 +122,12 @@ def build_parser(command: str, run: Run) -> Parser:
             type=int,
             default=200,
             help="optimizer steps between updates of last.ckpt; 0: only after validations and at the end",
+        )
+        parser.add_argument(
+            "--checkpoint.best",
+            type=BestModel,
+            default="lowest-loss",
+            help="model that best.ckpt has: the one with the lowest validation loss, or the latest validated one",
         )
     for section, key in NAME_KEYS.items():
         parser.add_argument(f"--{section}.{key}", type=str | None, help=_choices(section))

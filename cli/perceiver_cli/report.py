@@ -11,6 +11,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+from perceiver_cli.checkpoints import LatestValidated
+
 
 def report(
     trainer: Trainer, last: Path | None, again: str = "", plugins: str = "", resumed_step: int | None = None
@@ -65,7 +67,8 @@ def _results(trainer: Trainer, best: Sequence[Any], last: Path | None) -> Iterat
     elif last is not None and not best:
         yield "No validation was run, so best.ckpt was not saved."
     for callback in best:
-        yield f"Best {_monitored(callback)} {_number(callback.best_model_score)}: {callback.best_model_path}"
+        chosen = "Latest" if isinstance(callback, LatestValidated) else "Best"
+        yield f"{chosen} {_monitored(callback)} {_number(callback.best_model_score)}: {callback.best_model_path}"
 
 
 def _logs(trainer: Trainer) -> Iterator[str]:

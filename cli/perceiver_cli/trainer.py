@@ -171,7 +171,7 @@ def _training_callbacks(
         callbacks.append(LogInterval())
     if options["enable_checkpointing"] is not False:
         if not _has(callbacks, ModelCheckpoint):
-            callbacks.append(best_checkpoint())
+            callbacks.append(best_checkpoint(values["checkpoint"]["best"]))
         callbacks.append(LastCheckpoint(values["checkpoint"]["every_n_steps"]))
     return callbacks
 

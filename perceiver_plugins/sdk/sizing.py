@@ -28,12 +28,14 @@ class DataSize:
         num_classes: number of classes; None: the data has none.
         num_targets: number of targets to predict for each example; None: the data has none.
         batch_size: examples per step.
+        num_validation_examples: number of validation examples; None: unknown.
     """
 
     num_examples: int
     num_classes: int | None = None
     num_targets: int | None = None
     batch_size: int = 1
+    num_validation_examples: int | None = None
 
     @classmethod
     def of(cls, datamodule: Any) -> DataSize | None:
@@ -46,6 +48,7 @@ class DataSize:
             num_classes=_count(datamodule, "num_classes"),
             num_targets=_count(datamodule, "num_targets"),
             batch_size=_count(datamodule, "batch_size") or 1,
+            num_validation_examples=_count(datamodule, "num_validation_examples"),
         )
 
     def describe(self, noun: str) -> str:

@@ -181,6 +181,11 @@ class TableDataModule(Classes, PerceiverDataModule):
         """Number of rows of the training data."""
         return len(self.train_labels) if "train" in self.tables.splits else None
 
+    @property
+    def num_validation_examples(self) -> int | None:
+        """Number of rows of the validation data."""
+        return len(self.tables.splits["validation"].labels) if "validation" in self.tables.splits else None
+
     def description(self) -> dict[str, Any]:
         """Describe the data for prediction, as plain data that is stored in checkpoints."""
         return {"columns": asdict(self.columns)}

@@ -34,6 +34,10 @@ and 3 points, label smoothing included."""
 LARGE_TABLE = {"task.ema_decay": 0.99}
 """Options of larger tables."""
 
+FEW_VALIDATION_ROWS = 50
+"""Validation rows below which the lowest loss is noise, so that ``best.ckpt`` has the latest model. Arbitrary:
+measured were 11 to 34 rows (``python -m benchmarks own-data --part=tune --set breast-cancer wine diabetes``)."""
+
 SMALL_ROWS = 2_000
 """Rows up to which a table is small. Arbitrary: measured were tables of 107 to 341 and of 16,000 rows."""
 
@@ -47,10 +51,19 @@ def size_rule(datamodule: Any, task: str, values: Mapping[str, Any]) -> SizedDef
         values: values of the run by dotted flag.
     """
     size = DataSize.of(datamodule) if task in TASKS else None
-    return SizedDefaults(size.describe("row"), choose_defaults(size)) if size else None
+    stops_early = values.get("task.patience") is not None
+    return SizedDefaults(size.describe("row"), choose_defaults(size, stops_early)) if size else None
 
 
-def choose_defaults(size: DataSize) -> dict[str, Any]:
-    """Return the defaults for data of a size, by dotted flag."""
+def choose_defaults(size: DataSize, stops_early: bool = False) -> dict[str, Any]:
+    """Return the defaults for data of a size, by dotted flag.
+
+    Args:
+        size: size of the training data.
+        stops_early: the run ends when the validation loss no longer falls, so that its latest model is not its best.
+    """
     options = SMALL_TABLE if size.num_examples <= SMALL_ROWS else LARGE_TABLE
-    return {**TABLE_MODEL, **options, **size.smoothing(), "trainer.max_epochs": size.epochs()}
+    rows = size.num_validation_examples
+    keep_latest = rows is not None and rows < FEW_VALIDATION_ROWS and not stops_early
+    best = {"checkpoint.best": "latest"} if keep_latest else {}
+    return {**TABLE_MODEL, **options, **size.smoothing(), "trainer.max_epochs": size.epochs(), **best}

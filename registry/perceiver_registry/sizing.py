@@ -36,7 +36,7 @@ A data module of the SDK has ``num_train_examples``, which is None for streams; 
 a distributed run calls the rule, which must have the same result in all of them.
 """
 
-SIZED_SECTIONS = ("model", "task", "optimizer", "lr_scheduler", "trainer")
+SIZED_SECTIONS = ("model", "task", "optimizer", "lr_scheduler", "trainer", "checkpoint")
 """Sections with options that rules may choose. The data module exists before its size is known."""
 
 CHOSEN_EARLIER = (

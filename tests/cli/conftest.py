@@ -322,7 +322,8 @@ def regressor(train: Callable[..., TrainedRun], table: Path) -> TrainedRun:
     """Trained regression of the table's y and z."""
     data = ["--data=table-files", f"--data.train_files={table}", '--data.label_column=["y", "z"]']
     channels = ["--model.encoder.num_input_channels=16", CLASS_QUERY]
-    return train("--task=regression", *data, "--data.batch_size=12", *channels, "--trainer.max_epochs=3")
+    options = ["--data.batch_size=12", "--trainer.max_epochs=3", "--checkpoint.best=lowest-loss"]
+    return train("--task=regression", *data, *channels, *options)
 
 
 def keep_surroundings(patch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:

@@ -62,3 +62,23 @@ class Notes(NamedTuple):
     def duration(self) -> float:
         """End of the last note in seconds."""
         return float(self.ends.max(initial=0.0))
+
+
+def next_onsets(keys: np.ndarray, onsets: np.ndarray) -> np.ndarray:
+    """Return the next later onset (notes,) of each note's key, infinity if there is none.
+
+    Args:
+        keys: (notes,) integers, the keys.
+        onsets: (notes,) times.
+    """
+    order = np.lexsort((onsets, keys))
+    result = np.full(len(keys), np.inf)
+    following: dict[int, tuple[float, float]] = {}  # of each key: the onset after this one, and the one after that
+    for index in order[::-1].tolist():
+        key, current = int(keys[index]), float(onsets[index])
+        onset, later = following.get(key, (np.inf, np.inf))
+        if current != onset:
+            onset, later = current, onset
+        following[key] = onset, later
+        result[index] = later
+    return result

@@ -130,7 +130,7 @@ def test_changes_are_reported_with_a_file(tmp_path):
     expected = [
         f"1 pieces left out because they are equal to another (files: 1, first: {songs}/copy.mid)",
         f"1 pieces without notes left out (files: 1, first: {songs}/empty.mid)",
-        f"1 percussion notes left out (no sound of General MIDI) (files: 1, first: {songs}/x.mid)",
+        f"1 percussion notes left out (no token for their sounds) (files: 1, first: {songs}/x.mid)",
         f"2 notes shortened because the same key is struck again (files: 2, first: {songs}/x.mid)",
         f"2 pedal events left out (notes end when their keys are released) (files: 2, first: {songs}/x.mid)",
     ]

@@ -14,7 +14,8 @@ from symusic import Score
 
 from perceiver_plugins.music.midi_files import read_midi
 from perceiver_plugins.music.notes import Notes
-from perceiver_plugins.music.tokens import RESTRUCK, UNKNOWN_PERCUSSION, MidiTokenizer
+from perceiver_plugins.music.tokenizer import RESTRUCK, UNKNOWN_PERCUSSION
+from perceiver_plugins.music.tokens import MidiTokenizer
 from perceiver_registry.errors import UserError
 
 STEP = 0.01

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perceiver_plugins.music.notes import Notes
-from perceiver_plugins.music.tokens import MidiTokenizer
+from perceiver_plugins.music.tokenizer import MusicTokenizer
 from perceiver_plugins.sdk.data.causal import TokenSequence
 
 FORMAT = 1
@@ -89,7 +89,7 @@ class Report:
         ]
 
 
-def write_pieces(folder: Path, pieces: Iterable[Piece], tokenizer: MidiTokenizer, report: Report) -> Sequence[str]:
+def write_pieces(folder: Path, pieces: Iterable[Piece], tokenizer: MusicTokenizer, report: Report) -> Sequence[str]:
     """Write the tokens of pieces, each between the tokens for its begin and end, to be read by :func:`open_sequence`.
 
     Pieces without notes, and those with the same tokens as an earlier piece, are left out.
@@ -129,7 +129,7 @@ def write_pieces(folder: Path, pieces: Iterable[Piece], tokenizer: MidiTokenizer
     return report.lines()
 
 
-def open_sequence(folder: Path, split: str, tokenizer: MidiTokenizer) -> TokenSequence:
+def open_sequence(folder: Path, split: str, tokenizer: MusicTokenizer) -> TokenSequence:
     """Memory-map the tokens of a split, whose units are notes."""
     columns = {}
     for column, dtype in COLUMNS.items():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from perceiver_plugins.music.notes import NUM_PITCHES
-from perceiver_plugins.music.tokens import MidiTokenizer
+from perceiver_plugins.music.tokenizer import MusicTokenizer
 from perceiver_plugins.sdk.data.causal import TokenSequence, TrainingWindows
 from perceiver_plugins.sdk.data.loading import example_rng
 
@@ -33,7 +33,7 @@ class TransposedWindows(TrainingWindows):
         max_seq_len: int,
         num_targets: int,
         seed: int,
-        tokenizer: MidiTokenizer,
+        tokenizer: MusicTokenizer,
         max_semitones: int,
     ) -> None:
         super().__init__(sequence, max_seq_len, num_targets, seed)

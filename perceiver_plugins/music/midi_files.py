@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from symusic import Note, Score, Track
 
-from perceiver_plugins.music.notes import Notes
+from perceiver_plugins.music.notes import Notes, next_onsets
 from perceiver_plugins.sdk.errors import DataError, one_line
 
 SUFFIXES = (".mid", ".midi")
@@ -25,6 +25,9 @@ MAX_SECONDS = 24 * 3600
 
 WRITTEN_RESOLUTION = 500
 """Ticks per quarter note of written files. At the default tempo of 120 quarter notes per minute, a tick is 1 ms."""
+
+SUSTAIN_PEDAL, PEDAL_DOWN = 64, 64
+"""Number of the control of the sustain pedal, and the smallest value with which it is down, of General MIDI."""
 
 # Descriptions of what is left out or differs, as keys of Midi.changes.
 PEDALS = "pedal events left out (notes end when their keys are released)"
@@ -45,15 +48,17 @@ class Midi:
     changes: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_midi(content: bytes, name: str) -> Midi:
+def read_midi(content: bytes, name: str, sustain: bool = False) -> Midi:
     """Read the notes of a MIDI file.
 
-    Tracks of all instruments are merged; percussion is marked. Tempo changes are applied. Pedals, pitch bends
-    and other controls are not read, nor are notes without an end.
+    Tracks of all instruments are merged; percussion is marked. Tempo changes are applied. Pitch bends and other
+    controls are not read, nor are notes without an end.
 
     Args:
         content: content of the file.
         name: path of the file, for messages.
+        sustain: notes that begin while the sustain pedal is down end when it is released or their key is struck again.
+            Otherwise, pedals are not read.
 
     Raises:
         DataError: if it is not a MIDI file of format 0 or 1, is damaged, too large or too long.
@@ -67,7 +72,7 @@ def read_midi(content: bytes, name: str) -> Midi:
         reason = one_line(error).removeprefix("MiniMidi: ").removesuffix(": iostream error")
         reason = reason.replace("Get ", "an event has ", 1)  # such as "Get velocity=192"
         raise DataError(f"{name}: not a valid MIDI file ({reason})") from error
-    columns = [_note_columns(track) for track in seconds.tracks]
+    columns = [_sustained(track) if sustain else _note_columns(track) for track in seconds.tracks]
     notes = Notes.from_columns(*np.concatenate([np.zeros((5, 0)), *columns], axis=1))
     if not notes.duration <= MAX_SECONDS:  # or NaN
         raise DataError(
@@ -76,7 +81,7 @@ def read_midi(content: bytes, name: str) -> Midi:
         )
     changes: Counter[str] = Counter()
     for track in score.tracks:
-        changes[PEDALS] += len(track.pedals)
+        changes[PEDALS] += 0 if sustain else len(track.pedals)
         changes[PITCH_BENDS] += len(track.pitch_bends)
         changes[INSTRUMENTS] += bool(track.program and len(track.notes) and not track.is_drum)
     return Midi(notes, +changes)
@@ -160,3 +165,24 @@ def _note_columns(track: Any) -> np.ndarray:
     onsets, durations = notes["time"].astype(np.float64), notes["duration"].astype(np.float64)
     is_drum = np.full(len(onsets), track.is_drum)
     return np.stack([onsets, onsets + durations, notes["pitch"], notes["velocity"], is_drum])
+
+
+def _sustained(track: Any) -> np.ndarray:
+    """Return the columns of :func:`_note_columns`, with the ends that the sustain pedal gives.
+
+    As in perceiver-io, a pedal whose value decreases gradually is up from the last value before it is down
+    again, and the pedal does not sustain notes that begin before it is down, or if it is not released.
+    """
+    columns = _note_columns(track)
+    controls = track.controls.numpy()
+    is_pedal = controls["number"] == SUSTAIN_PEDAL
+    times, is_down = controls["time"][is_pedal].astype(np.float64), controls["value"][is_pedal] >= PEDAL_DOWN
+    first = int(is_down.argmax()) if is_down.any() else len(times)
+    times, is_down = times[first:], is_down[first:]
+    downs = times[is_down & ~np.append(False, is_down)[:-1]]
+    ups = times[~is_down & np.append(is_down, True)[1:]]
+    onsets, ends, pitches, *_ = columns
+    spans = np.searchsorted(ups, onsets)  # the first that ends at the onset or later
+    begins, releases = (np.append(each[: len(ups)], np.inf)[spans] for each in (downs, ups))
+    columns[1] = np.where(begins <= onsets, np.maximum(ends, np.minimum(releases, next_onsets(pitches, onsets))), ends)
+    return columns

@@ -75,9 +75,52 @@ def test_what_is_left_out_is_counted() -> None:
     }
 
 
+def pedal(value: int, channel: int = 0) -> bytes:
+    return bytes([0xB0 | channel, 64, value])
+
+
+def sustained_ends(*events: tuple[int, bytes]) -> list[float]:
+    """Ends of the notes of a file of events (delta in steps of 10 ms, message), sustained by its pedal."""
+    piece = read_midi(midi.file(midi.track(*events), division=50), "a.mid", sustain=True)
+    assert piece.changes == {}
+    return [round(end, 4) for end in piece.notes.ends.tolist()]
+
+
+DOWN, UP = pedal(64), pedal(63)
+
+NOTE = [(10, midi.on(60)), (10, midi.off(60))]
+"""Note from step 10 to step 20 after the event before it."""
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([(0, DOWN), *NOTE, (30, UP)], [0.5]),
+        ([(0, DOWN), *NOTE, (30, UP), (5, pedal(20)), (5, pedal(0))], [0.6]),  # a pedal that is released gradually
+        ([(0, UP), (0, DOWN), (0, pedal(127)), *NOTE, (30, UP), (5, DOWN), (5, UP)], [0.5]),
+        ([(0, DOWN), (5, midi.on(60)), (5, UP), (5, midi.off(60))], [0.15]),  # the key is held longer
+        ([*NOTE[:1], (5, DOWN), (5, midi.off(60)), (5, UP)], [0.2]),  # the note began before
+        ([*NOTE[:1], (0, DOWN), (5, midi.off(60)), (5, UP)], [0.2]),  # at the same time
+        ([(0, DOWN), (10, UP), (0, midi.on(60)), (5, midi.off(60))], [0.15]),  # after the release
+        ([(0, DOWN), *NOTE, (5, midi.on(60)), (5, midi.off(60)), (5, UP)], [0.25, 0.35]),  # struck again
+        ([(0, DOWN), *NOTE, (5, midi.on(62)), (5, midi.off(62)), (5, UP)], [0.35, 0.35]),
+        ([(0, DOWN), *NOTE, (5, midi.on(60)), (5, UP), (9, midi.off(60))], [0.25, 0.39]),
+        ([(0, DOWN), (10, UP), (0, DOWN), (0, midi.on(60)), (5, midi.off(60)), (5, UP)], [0.15]),  # between two pedals
+        ([(0, DOWN), *NOTE], [0.2]),  # never released
+        ([(0, pedal(127, 1)), *NOTE, (30, pedal(0, 1))], [0.2]),  # of another channel
+        ([*NOTE, (30, UP)], [0.2]),
+    ],
+)
+def test_the_sustain_pedal_moves_ends(events: list[tuple[int, bytes]], expected: list[float]) -> None:
+    assert sustained_ends(*events) == expected
+    keys = [(delta, message if message[:1] != b"\xb0" else pedal(0)) for delta, message in events]
+    without = [round(end, 4) for end in read_midi(midi.file(midi.track(*keys), division=50), "a").notes.ends.tolist()]
+    assert sustained_ends(*keys) == without
+
+
 def test_empty_files_have_no_notes() -> None:
     for content in (midi.file(), midi.file(midi.track())):
-        assert read_midi(content, "a.mid").notes.size == 0
+        assert read_midi(content, "a.mid", sustain=True).notes.size == 0
 
 
 @pytest.mark.parametrize(
@@ -123,7 +166,7 @@ def test_random_damage_gives_notes_or_one_line() -> None:
         else:
             data[position:position] = rng.randbytes(rng.randrange(1, 30))
         try:
-            notes = read_midi(bytes(data), "a.mid").notes
+            notes = read_midi(bytes(data), "a.mid", sustain=index % 2 == 0).notes
         except DataError as error:
             messages.append(str(error))
         else:

@@ -13,13 +13,15 @@ from pytorch_lightning.utilities import rank_zero_warn
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.music.midi_files import SUFFIXES, read_midi, write_midi
 from perceiver_plugins.music.notes import Notes
-from perceiver_plugins.music.tokens import MidiTokenizer, default_tokenizer
+from perceiver_plugins.music.tokens import default_tokenizer, load_tokenizer
+from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.file_reader import FileReader
 from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_registry.errors import UserError
 
 
 class MidiReader(FileReader):
-    """Reader of MIDI files as prompts: the token that begins a piece, and the tokens of the notes.
+    """Reader of MIDI files as prompts: the token that begins a piece, if there is one, and the tokens of the notes.
 
     An empty name is an empty prompt. What is left out of a file is reported.
 
@@ -28,7 +30,7 @@ class MidiReader(FileReader):
         input_adapter: the model's input adapter.
 
     Raises:
-        UserError: if the model was not trained on music.
+        UserError: if the model was not trained on music, or has another number of tokens.
     """
 
     suffixes = SUFFIXES
@@ -37,7 +39,13 @@ class MidiReader(FileReader):
 
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
-        self.tokenizer = MidiTokenizer(data.get("tokenizer", {}))
+        self.tokenizer = load_tokenizer(data.get("tokenizer"))
+        embedding: Any = getattr(input_adapter, "token_embedding", None)
+        if embedding is not None and embedding.num_embeddings != self.tokenizer.size:
+            raise UserError(
+                f"tokenizer: it has {self.tokenizer.size} tokens, the model {embedding.num_embeddings} (the checkpoint "
+                "is damaged)"
+            )
 
     @classmethod
     def example(cls, input_adapter: InputAdapter, folder: Path) -> tuple[Reader, list[str]]:
@@ -60,21 +68,32 @@ class MidiReader(FileReader):
         """Read a file, or an empty prompt.
 
         Raises:
-            UserError: if it is missing, or not a valid MIDI file.
+            UserError: if it is missing, not a valid MIDI file, or has no tokens.
         """
-        return super().read(source) if source else np.array([self.tokenizer.bos])
+        return super().read(source) if source else self._prompt([], "an empty prompt")
 
     def decode(self, content: bytes, name: str) -> np.ndarray:
-        """Convert the notes of a file to tokens (m,), int64, after the token that begins a piece.
+        """Convert the notes of a file to tokens (m,), int64, after the token that begins a piece, if there is one.
 
         Raises:
-            DataError: if it is not a valid MIDI file.
+            DataError: if it is not a valid MIDI file, or has no tokens.
         """
-        midi = read_midi(content, name)
+        midi = read_midi(content, name, self.tokenizer.reads_pedals)
         tokens, changes = self.tokenizer.encode(midi.notes)
         for reason, count in (*midi.changes.items(), *changes.items()):
             rank_zero_warn(f"{name}: {count:,} {reason}")
-        return np.concatenate([[self.tokenizer.bos], tokens])
+        return self._prompt(tokens.tolist(), name)
+
+    def _prompt(self, tokens: list[int], name: str) -> np.ndarray:
+        """Return the tokens of a prompt.
+
+        Raises:
+            DataError: if there are none.
+        """
+        begin = [self.tokenizer.bos] if self.tokenizer.bos_begins_prompts else []
+        if not begin and not tokens:
+            raise DataError(f"{name}: no notes (this model continues notes and cannot begin a piece)")
+        return np.array([*begin, *tokens], np.int64)
 
     def collate(self, examples: Sequence[np.ndarray]) -> Batch:
         """Return ``input_ids`` and ``attention_mask`` (1: token, 0: padding), (b, m) int64, padded on the left."""

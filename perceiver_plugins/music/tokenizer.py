@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,12 @@ class MusicTokenizer(ABC):
         bos: token before a piece.
         eos: token after a piece.
     """
+
+    bos_begins_prompts: ClassVar[bool] = True
+    """Prompts begin with the token ``bos``."""
+
+    reads_pedals: ClassVar[bool] = False
+    """Notes are sustained by the pedal before they are converted."""
 
     def __init__(self, names: Sequence[str], pad: int, bos: int, eos: int) -> None:
         self.names = list(names)

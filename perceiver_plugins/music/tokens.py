@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from miditok import MIDILike, TokenizerConfig
 
+from perceiver_plugins.music.events import EVENTS, EventTokenizer
 from perceiver_plugins.music.midi_files import create_score, extract_notes
 from perceiver_plugins.music.notes import NUM_PITCHES, Notes
 from perceiver_plugins.music.tokenizer import STEPS_PER_SECOND, MusicTokenizer
@@ -112,6 +113,20 @@ class MidiTokenizer(MusicTokenizer):
 def default_tokenizer() -> MidiTokenizer:
     """Return the tokenizer with :data:`OPTIONS`."""
     return MidiTokenizer()
+
+
+def load_tokenizer(description: Any) -> MusicTokenizer:
+    """Restore the tokenizer of a description, MidiTok's or that of perceiver-io's events.
+
+    Args:
+        description: result of :meth:`MusicTokenizer.description`.
+
+    Raises:
+        UserError: if the description is invalid, or was written by a version of MidiTok with other tokens.
+    """
+    if not isinstance(description, Mapping):
+        raise UserError(NOT_MUSIC)
+    return EventTokenizer(description) if EVENTS in description else MidiTokenizer(description)
 
 
 def _check_options(description: Mapping[str, Any], miditok: Any) -> None:

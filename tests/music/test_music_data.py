@@ -13,10 +13,12 @@ import torch
 from sample_data import sample_data
 
 from perceiver_plugins.music.data import MidiFilesDataModule, RoundsDataModule
+from perceiver_plugins.music.events import EventTokenizer
 from perceiver_plugins.music.midi_files import MAX_SIZE, write_midi
 from perceiver_plugins.music.notes import Notes
 from perceiver_plugins.music.tokens import default_tokenizer
 from perceiver_plugins.sdk.data.causal import WindowRule
+from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
@@ -104,6 +106,33 @@ def test_sequence_has_bounds_and_counts_notes(tmp_path):
     for begin, end, first in zip(bounds[::2], bounds[1::2], (1, 2), strict=True):
         notes = TOKENIZER.decode(ids[begin : end + 1])
         assert (notes.pitches.tolist()[0], notes.size) == (first, 8)
+
+
+def test_events_of_a_model_are_inherited(tmp_path):
+    events = EventTokenizer()
+    (tmp_path / "train").mkdir()
+    pedals = [(0, b"\xb0\x40\x7f"), (0, midi.on(60)), (96, midi.off(60)), (96, midi.on(60)), (96, midi.off(60))]
+    (tmp_path / "train" / "a.mid").write_bytes(midi.file(midi.track(*pedals, (96, b"\xb0\x40\x00")), division=96))
+    (tmp_path / "train" / "b.mid").write_bytes(song(5))
+    module = MidiFilesDataModule(str(tmp_path), max_seq_len=16, batch_size=2, transpose=5)
+    module.inherited = {"tokenizer": events.description()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no pedal is left out
+        module.setup("fit")
+    assert (module.vocab_size, module.description()["tokenizer"]) == (389, events.description())
+    sequence = module.split_datasets["train"].sequence
+    ids = sequence.input_ids.astype(int)
+    first, second = (part for part in np.split(ids, np.flatnonzero(ids == events.pad)) if len(part) > 1)
+    assert [events.names[token] for token in first[1:]] == [
+        *("Velocity_64", "NoteOn_60", "TimeShift_100", "NoteOff_60"),
+        *("Velocity_64", "NoteOn_60", "TimeShift_100", "NoteOff_60"),
+    ]
+    assert events.decode(second).pitches.tolist()[0] == 5
+    assert sequence.num_units.sum() == 10
+    indices = np.arange(len(ids))[None]
+    _, labels, _ = sequence.example(indices, len(ids) - 1)
+    assert (labels[ids[None, 1:] == events.pad] == IGNORED).all()
+    assert (labels[ids[None, 1:] != events.pad] >= 0).all()
 
 
 def reports(path, **options) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 
 import midi_writing as midi
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from perceiver_core import InputAdapter
+from perceiver_plugins.generation.adapters import TokenInputAdapter
+from perceiver_plugins.music.events import EventTokenizer
 from perceiver_plugins.music.reading import MidiReader
 from perceiver_plugins.music.tokens import default_tokenizer
 from perceiver_plugins.sdk.errors import DataError
@@ -74,6 +77,38 @@ def test_unreadable_prompts(reader, tmp_path):
             reader.read(str(tmp_path / name))
     with pytest.raises(UserError, match=r"tokenizer: not the description of a tokenizer of music"):
         MidiReader({}, InputAdapter(1))
+
+
+def test_prompts_of_events_are_sustained_and_begin_with_a_note(tmp_path):
+    reader = MidiReader({"tokenizer": EventTokenizer().description()}, InputAdapter(1))
+    path = tmp_path / "a.mid"
+    events = [(240, midi.on(60, 64)), (0, b"\xb0\x40\x7f"), (240, midi.off(60)), (240, midi.on(62, 64))]
+    events += [(240, midi.off(62)), (240, b"\xb0\x40\x00")]
+    path.write_bytes(midi.file(midi.track(*events), division=480))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is left out
+        (prompt,) = (reader.read(source) for source in reader.expand([str(path)]))
+    expected = (
+        "TimeShift_25 Velocity_64 NoteOn_60 TimeShift_50 Velocity_64 NoteOn_62 TimeShift_50 NoteOff_60 NoteOff_62"
+    )
+    assert reader.tokens(prompt) == expected.split()
+    batch = reader.collate([prompt[:2], prompt])
+    assert batch["input_ids"][0].tolist() == [388] * 7 + prompt[:2].tolist()
+
+
+def test_events_cannot_continue_nothing(tmp_path):
+    reader = MidiReader({"tokenizer": EventTokenizer().description()}, InputAdapter(1))
+    (tmp_path / "a.mid").write_bytes(midi.file(midi.track()))
+    for source, name in {"": "an empty prompt", str(tmp_path / "a.mid"): str(tmp_path / "a.mid")}.items():
+        with pytest.raises(DataError) as error:
+            reader.read(source)
+        assert str(error.value) == f"{name}: no notes (this model continues notes and cannot begin a piece)"
+
+
+def test_a_model_with_another_number_of_tokens_is_refused():
+    adapter = TokenInputAdapter(390, 8)
+    with pytest.raises(UserError, match=r"^tokenizer: it has 389 tokens, the model 390 \(the checkpoint is damaged\)$"):
+        MidiReader({"tokenizer": EventTokenizer().description()}, adapter)
 
 
 def test_tokens_have_names_that_differ(reader):

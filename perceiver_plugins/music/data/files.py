@@ -27,8 +27,9 @@ class MidiFilesDataModule(MusicDataModule):
     their folder. Otherwise a fixed part of the files is held out for validation and test. Of equal pieces, the first is
     kept.
 
-    Notes of all tracks and instruments are read as one sequence of piano and percussion. Pedals, pitch bends and other
-    controls are left out. Files that are damaged or not MIDI are left out. All of this is counted and reported.
+    Notes of all tracks and instruments are read as one sequence of piano and percussion. Pitch bends and other controls
+    are left out, as are pedals unless the tokens are those of perceiver-io. Files that are damaged or not MIDI
+    are left out. All of this is counted and reported.
 
     Args:
         path: The folder, or the zip archive, which is not extracted.
@@ -83,7 +84,7 @@ class MidiFilesDataModule(MusicDataModule):
         for name, split in self._splits.items():
             shown = self.tree.shown(name)
             try:
-                midi = read_midi(self.tree.read(name, MAX_SIZE), shown)
+                midi = read_midi(self.tree.read(name, MAX_SIZE), shown, self.tokenizer.reads_pedals)
             except DataError as error:
                 report.leave_out(error)
             else:

@@ -13,7 +13,7 @@ from typing import Any
 from perceiver_plugins.music.data.prepared import FORMAT, SPLITS, Piece, Report, open_sequence, write_pieces
 from perceiver_plugins.music.data.transposition import TransposedWindows
 from perceiver_plugins.music.tokenizer import MusicTokenizer
-from perceiver_plugins.music.tokens import MidiTokenizer, default_tokenizer
+from perceiver_plugins.music.tokens import default_tokenizer, load_tokenizer
 from perceiver_plugins.sdk.data.causal import CausalDataModule, ScoringWindows, TokenSequence, TrainingWindows
 from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.data.prepared_folder import cache_root, make_folder
@@ -68,7 +68,7 @@ class MusicDataModule(CausalDataModule):
     def tokenizer(self) -> MusicTokenizer:
         """Tokenizer: that of the model in :attr:`inherited`, otherwise the default."""
         stored = self.inherited.get("tokenizer")
-        return MidiTokenizer(stored) if stored else default_tokenizer()
+        return load_tokenizer(stored) if stored else default_tokenizer()
 
     @property
     def vocab_size(self) -> int:

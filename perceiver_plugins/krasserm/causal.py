@@ -13,11 +13,10 @@ from perceiver_plugins.generation.config import NextTokenDecoderConfig, TokenEnc
 from perceiver_plugins.krasserm import data
 from perceiver_plugins.krasserm.files import Original
 from perceiver_plugins.krasserm.weights import layer_pairs, rename_weights
+from perceiver_plugins.music.config import MusicEncoderConfig
+from perceiver_plugins.music.events import EventTokenizer
 from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
 from perceiver_registry import UserError
-
-NUM_EVENTS = 389
-"""Vocabulary size of symbolic music: 128 notes on, 128 off, 100 time shifts, 32 velocities and padding."""
 
 FREQUENCIES = "input_adapter.frq_pos_encoding.inv_freq"
 """Buffer of the rotary positions, which this project computes."""
@@ -51,12 +50,14 @@ class CausalConversion:
         kind: name of the kind in messages.
         data: function that returns the description of the data, from the converted configuration and the original
             model.
+        encoder: encoder configuration of the input adapter.
         task: name of the task.
     """
 
     kind: str
     data: Callable[[Config, Original], dict[str, Any]]
-    task: str = "clm"
+    encoder: type[TokenEncoderConfig]
+    task: str
 
     def convert_config(self, original: Original) -> Config:
         """Convert the configuration of an original model.
@@ -65,7 +66,7 @@ class CausalConversion:
             UserError: if a field is missing, or if its values are not supported.
         """
         try:
-            return _convert_config({**DEFAULTS, **original.config})
+            return _convert_config({**DEFAULTS, **original.config}, self.encoder)
         except KeyError as error:
             raise UserError(f"{original.source}: the configuration of a {self.kind} lacks {error.args[0]!r}") from error
         except (TypeError, ValueError, ArithmeticError) as error:
@@ -81,13 +82,13 @@ class CausalConversion:
         return rename_weights(original, state, parameter_pairs(config), self.kind)
 
 
-def _convert_config(values: Mapping[str, Any]) -> Config:
+def _convert_config(values: Mapping[str, Any], encoder_type: type[TokenEncoderConfig]) -> Config:
     """Convert the values of a configuration by perceiver-io's names."""
     num_channels, num_heads = values["num_channels"], values["num_heads"]
     num_rotated = num_channels // num_heads // (2 if values["abs_pos_emb"] else 1)
     if num_rotated % 2:
         raise ValueError(f"num_channels={num_channels}: heads with {num_rotated} rotated channels, an odd number")
-    encoder = TokenEncoderConfig(
+    encoder = encoder_type(
         vocab_size=values["vocab_size"],
         num_input_channels=num_channels,
         num_cross_attention_heads=num_heads,
@@ -135,11 +136,15 @@ def parameter_pairs(config: Config) -> Pairs:
         yield "output_adapter.bias", "output_adapter.bias"
 
 
-LANGUAGE_MODEL = CausalConversion("causal language model of perceiver-io", data.describe_prompts)
+LANGUAGE_MODEL = CausalConversion(
+    "causal language model of perceiver-io", data.describe_prompts, TokenEncoderConfig, task="clm"
+)
 
-SYMBOLIC_MUSIC = CausalConversion("model of symbolic music of perceiver-io", data.describe_events)
+SYMBOLIC_MUSIC = CausalConversion(
+    "model of symbolic music of perceiver-io", data.describe_events, MusicEncoderConfig, task="symbolic-music"
+)
 
 
 def causal_conversion_of(original: Original) -> CausalConversion:
-    """Return the conversion of a Perceiver AR model. Models of 389 tokens are those of symbolic music."""
-    return SYMBOLIC_MUSIC if original.config.get("vocab_size") == NUM_EVENTS else LANGUAGE_MODEL
+    """Return the conversion of a Perceiver AR model. Models with as many tokens as events are of symbolic music."""
+    return SYMBOLIC_MUSIC if original.config.get("vocab_size") == EventTokenizer().size else LANGUAGE_MODEL

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from perceiver_core import PerceiverARConfig, PerceiverConfig
 from perceiver_plugins.image.data.transforms import ImageFormat, match_channels
 from perceiver_plugins.krasserm.files import BYTES, Original
+from perceiver_plugins.music.events import EventTokenizer
 from perceiver_plugins.text.tokenizers import PERCEIVER_TOKENIZER, TokenizerError, load_tokenizer, serialize_tokenizer
 from perceiver_registry.description import ModelWarning
 
@@ -86,12 +87,8 @@ def _description(tokenizer: PreTrainedTokenizerBase, max_seq_len: int, target: s
 
 
 def describe_events(config: PerceiverARConfig[Any, Any], original: Original) -> dict[str, Any]:
-    """Warn that the events of a model of symbolic music cannot be read, and return an empty description."""
-    rank_zero_warn(
-        f"{original.source}: the model cannot be used for prediction: its tokens are MIDI events (not read yet)",
-        category=ModelWarning,
-    )
-    return {}
+    """Describe the MIDI events of a model of symbolic music."""
+    return {"tokenizer": EventTokenizer().description(), "max_seq_len": config.max_seq_len}
 
 
 def describe_images(config: PerceiverConfig[Any, Any], original: Original) -> dict[str, Any]:

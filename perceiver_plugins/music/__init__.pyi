@@ -1,4 +1,5 @@
 from .config import MusicEncoderConfig as MusicEncoderConfig
+from .events import EventTokenizer as EventTokenizer
 from .lightning import LitMusicModel as LitMusicModel
 from .midi_files import Midi as Midi
 from .midi_files import read_midi as read_midi
@@ -8,4 +9,6 @@ from .piano_roll import draw_piano_roll as draw_piano_roll
 from .piano_roll import write_piano_roll as write_piano_roll
 from .synthesis import synthesize as synthesize
 from .synthesis import write_wav as write_wav
+from .tokenizer import MusicTokenizer as MusicTokenizer
 from .tokens import MidiTokenizer as MidiTokenizer
+from .tokens import load_tokenizer as load_tokenizer

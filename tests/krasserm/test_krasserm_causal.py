@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peer
 import peer_ar
 import pytest
@@ -14,8 +16,9 @@ from transformers import PerceiverTokenizer
 from perceiver_cli.main import main
 from perceiver_core import PerceiverARConfig
 from perceiver_plugins.generation import Sampling, generate
+from perceiver_plugins.music import Notes, read_midi, write_midi
+from perceiver_plugins.music.events import EventTokenizer
 from perceiver_registry import UserError, assemble, config_from_dict, read_model
-from perceiver_registry.description import ModelWarning
 from perceiver_registry.formats import open_source
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -36,7 +39,6 @@ def read(source: str) -> Any:
     return read_model(source).model
 
 
-@pytest.mark.filterwarnings("ignore:.*MIDI")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_outputs_equal_the_oracle(variant, tmp_path):
     config = peer_ar.model_config(**VARIANTS[variant])
@@ -78,7 +80,6 @@ def test_next_tokens_equal_the_oracle_where_its_prefix_is_as_long(tmp_path):
         assert peer.relative_difference(scores[length - 1], expected) < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:.*MIDI")
 @pytest.mark.parametrize("is_music", [False, True])
 def test_checkpoints_equal_folders(is_music, tmp_path, monkeypatch):
     config = peer_ar.model_config(**VARIANTS["music" if is_music else "language"])
@@ -126,7 +127,6 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*MIDI")
 @pytest.mark.parametrize("number", PUBLISHED)
 def test_published_shapes_have_the_published_number_of_parameters(number, tmp_path):
     source = peer_ar.save_folder(tmp_path / "model", peer_ar.model_config(**SMALL | PUBLISHED[number]), {})
@@ -160,33 +160,61 @@ def test_prompts_are_continued(tmp_path, capsys):
     assert main(["predict", f"--ckpt_path={checkpoint}", "", "--max_new_tokens=3"]) == 0
 
 
-def test_weights_begin_a_training(tmp_path, capsys):
-    config = peer_ar.model_config()
+def save_song(path: Path, highest: int = 67) -> None:
+    path.parent.mkdir(exist_ok=True)
+    rows = [(0, 0.5, 60, 3, False), (0, 0.25, 64, 16, False), (0, 3, highest, 64, False), (0.5, 0.51, 60, 99, False)]
+    write_midi(path, Notes.from_rows(rows))
+
+
+SONG = [60, 360, 64, 67, 280, 192, 280, 188, 380, 60, 256, 188, 355, 355, 304, 195]
+"""Events of the song, as perceiver-io 0.11 encodes them."""
+
+
+def test_music_is_continued(tmp_path, capsys):
+    config = peer_ar.model_config(**VARIANTS["music"])
     state = peer_ar.random_state(config)
-    source = peer_ar.save_folder(tmp_path / "theirs", config, state)
-    text = tmp_path / "text.txt"
-    text.write_text("A text to continue. " * 40)
-    argv = ["fit", "--task=clm", "--data=text-files", f"--data.train_files={text}", "--data.batch_size=2"]
-    argv += [f"--model.params={source}", "--data.max_seq_len=23", "--trainer.max_steps=1", "--optimizer.lr=0"]
-    argv += [f"--trainer.default_root_dir={tmp_path}", "--trainer.accelerator=cpu"]
+    source = peer_ar.save_folder(tmp_path / "theirs", config, state, True)
+    checkpoint = convert(source, tmp_path / "ours.ckpt", capsys)
+    save_song(tmp_path / "song.mid")
+    stop = 388  # padding
+    (tokens,) = generate(
+        read(source), torch.tensor([SONG]), max_new_tokens=60, sampling=Sampling(temperature=0.0), stop_ids={stop}
+    )
+    expected = EventTokenizer().decode(np.array([*SONG, *tokens.tolist()]))
+    for each in (checkpoint, source):
+        output = tmp_path / f"{len(each)}.mid"
+        flags = ["--temperature=0", "--max_new_tokens=60", "--format=json", f"--output={output}"]
+        assert main(["predict", f"--ckpt_path={each}", str(tmp_path / "song.mid"), *flags]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert (found["prompt_notes"], found["prompt_seconds"]) == (4, 3.0)
+        (continuation,) = found["continuations"]
+        assert [note["pitch"] for note in continuation["notes"]] == expected.pitches.tolist()
+        assert [note["onset"] for note in continuation["notes"]] == expected.onsets.tolist()
+        assert read_midi(output.read_bytes(), "a").notes.size == expected.size
+    assert main(["predict", f"--ckpt_path={checkpoint}", "", "--max_new_tokens=3"]) == 1
+    assert "an empty prompt: no notes (this model continues notes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_music", [False, True])
+def test_weights_begin_a_training(is_music, tmp_path, capsys):
+    config = peer_ar.model_config(**VARIANTS["music" if is_music else "language"])
+    source = peer_ar.save_folder(tmp_path / "theirs", config, peer_ar.random_state(config), is_music)
+    save_song(tmp_path / "train" / "song.mid")
+    save_song(tmp_path / "val" / "song.mid", highest=69)
+    (tmp_path / "text.txt").write_text("A text to continue. " * 40)
+    argv = ["fit", "--data.batch_size=2", f"--model.params={source}", "--data.max_seq_len=15", "--optimizer.lr=0"]
+    argv += [f"--trainer.default_root_dir={tmp_path}", "--trainer.accelerator=cpu", "--trainer.max_steps=1"]
+    if is_music:
+        argv += ["--task=symbolic-music", "--data=midi-files", f"--data.path={tmp_path}"]
+        argv += [f"--data.cache_dir={tmp_path / 'cache'}"]
+    else:
+        argv += ["--task=clm", "--data=text-files", f"--data.train_files={tmp_path / 'text.txt'}"]
     assert main(argv) == 0
     (checkpoint,) = tmp_path.glob("**/last.ckpt")
-    trained = read(str(checkpoint))
-    for name, value in read(source).state_dict().items():
-        assert torch.equal(trained.state_dict()[name], value), name
-
-
-def test_music_is_converted_without_prediction(tmp_path, capsys):
-    config = peer_ar.model_config(**VARIANTS["music"])
-    source = peer_ar.save_folder(tmp_path / "theirs", config, peer_ar.random_state(config), True)
-    checkpoint = str(tmp_path / "ours.ckpt")
-    with pytest.warns(
-        ModelWarning, match="theirs: the model cannot be used for prediction: its tokens are MIDI events"
-    ):
-        assert main(["convert", source, checkpoint]) == 0
-    assert read_model(checkpoint).description.data == {}
-    assert main(["predict", f"--ckpt_path={checkpoint}", "a"]) == 2
-    assert "its data has no tokenizer" in capsys.readouterr().err
+    trained, original = read_model(str(checkpoint)), read_model(source)
+    for name, value in original.model.state_dict().items():
+        assert torch.equal(trained.model.state_dict()[name], value), name
+    assert not is_music or trained.description.data["tokenizer"] == original.description.data["tokenizer"]
 
 
 @pytest.mark.parametrize(

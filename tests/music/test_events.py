@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from typing import Any
 
 import numpy as np
 import pytest
+from sample_data import sample_data
 
 from perceiver_plugins.music.events import EventTokenizer
+from perceiver_plugins.music.midi_files import read_midi
 from perceiver_plugins.music.notes import Notes
 from perceiver_plugins.music.tokenizer import RESTRUCK, UNKNOWN_PERCUSSION
 from perceiver_plugins.music.tokens import MidiTokenizer, load_tokenizer
@@ -143,6 +146,29 @@ def test_every_note_is_kept_and_onsets_are_within_half_a_step() -> None:
         assert (found.pitches[order] == notes.pitches[expected]).all()
         assert np.abs(found.onsets[order] - notes.onsets[expected]).max() <= STEP / 2 + 1e-9
         assert (found.ends - found.onsets >= STEP - 1e-9).all()
+
+
+@pytest.mark.slow
+def test_every_note_of_real_performances_is_kept() -> None:
+    errors, num_notes, num_tokens, num_changes, num_repeated = [], 0, 0, 0, 0
+    with zipfile.ZipFile(sample_data("midi/maestro-sample-1-7.zip")) as opened:
+        contents = [opened.read(name) for name in opened.namelist() if name.endswith(".mid")]
+    for content in contents:
+        plain, notes = (read_midi(content, "a.mid", sustain=sustain).notes for sustain in (False, True))
+        assert (notes.ends >= plain.ends).all()
+        tokens, changes = TOKENIZER.encode(notes)
+        found = TOKENIZER.decode(tokens)
+        order, expected = (np.lexsort((each.onsets, each.pitches)) for each in (found, plain))
+        assert (found.pitches[order] == plain.pitches[expected]).all()
+        errors.append(np.abs(found.onsets[order] - plain.onsets[expected]).max())
+        velocities = np.maximum(plain.velocities[expected] // 4 * 4, 1)
+        num_repeated += (found.velocities[order] != velocities).sum()
+        num_notes += found.size
+        num_tokens += len(tokens)
+        num_changes += len(changes)
+    assert (len(contents), num_notes, round(num_tokens / num_notes, 1), num_changes) == (7, 76_516, 4.1, 0)
+    assert num_repeated == 20
+    assert max(errors) <= STEP / 2 + 1e-9
 
 
 def test_a_thousand_intervals_of_a_third_of_a_step_do_not_drift() -> None:

@@ -6,13 +6,16 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.case import FLOOR, KRASSERM, OURS, Case, Comparison, Contender, Job, Options
+from benchmarks.case import KRASSERM, OURS, Case, Comparison, Contender, Job, Options
+from benchmarks.cases.language_model import with_floor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+VOCAB_SIZE = 262
+
 PUBLISHED = {
-    "vocab_size": 262,
+    "vocab_size": VOCAB_SIZE,
     "max_seq_len": 4096,
     "max_latents": 512,
     "num_channels": 512,
@@ -23,15 +26,12 @@ PUBLISHED = {
 
 TINY = {**PUBLISHED, "max_seq_len": 32, "max_latents": 8, "num_channels": 32, "num_self_attention_layers": 2}
 
-
 CONTEXTS = tuple(2**power for power in range(11, 18))
 """Numbers of tokens, from 2 thousand to 131 thousand."""
 
-VOCAB_SIZE = 262
-
 
 def build(options: Options, implementation: str, dtype: str = "float32") -> tuple[Any, dict[str, Any]]:
-    """Create the published model as an implementation has it, and return its fields. Weights are the same for all."""
+    """Create the published model of an implementation, with the same weights for all, and return its fields."""
     import torch
 
     from benchmarks import memory
@@ -60,7 +60,7 @@ def random_tokens(options: Options, num_tokens: int) -> Tensor:
     import torch
 
     generator = torch.Generator().manual_seed(7)
-    return torch.randint(PUBLISHED["vocab_size"], (1, num_tokens), generator=generator).to(options.device)
+    return torch.randint(VOCAB_SIZE, (1, num_tokens), generator=generator).to(options.device)
 
 
 def decode(options: Options, implementation: str, dtype: str = "float32") -> Job:
@@ -88,7 +88,7 @@ def _decoder(model: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _krasserm_decoder(model: Any, fields: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Return the same of krasserm's model: as its ``prepare_inputs_for_generation`` once the window is full."""
+    """Return the same for krasserm's model, as its ``prepare_inputs_for_generation`` does once the window is full."""
     size, num_latents = fields["max_seq_len"], fields["max_latents"]
     cache: list[tuple[Tensor, Tensor]] = []
 
@@ -152,25 +152,22 @@ def contender(work: str, implementation: str, variant: str = "", **arguments: An
     return Contender(implementation + variant, f"{__name__}:{work}", {"implementation": implementation, **arguments})
 
 
-def with_floor(*contenders: Contender) -> list[Comparison]:
-    """Compare contenders and the matrix products of the first one."""
-    ours = contenders[0]
-    arguments = {"work": ours.work, "arguments": ours.arguments}
-    return [Comparison((*contenders, Contender(FLOOR, "benchmarks.products:alone", arguments)))]
-
-
 def decode_cases(options: Options) -> list[Comparison]:
-    """Decoding of both, and with weights in half precision."""
+    """Compare decoding, also with weights in half precision."""
     half = [contender("decode", name, ", bf16", dtype="bfloat16") for name in (OURS, KRASSERM)]
     return [Comparison((contender("decode", OURS), contender("decode", KRASSERM), *half))]
 
 
+def prompt_cases(options: Options) -> list[Comparison]:
+    """Compare the reading of a prompt."""
+    return [Comparison(with_floor([contender("read_prompt", name) for name in (OURS, KRASSERM)]))]
+
+
 def train_cases(options: Options) -> list[Comparison]:
-    """Training steps of both, with torch's default AdamW for krasserm's and with a fused one."""
+    """Compare training steps, those of krasserm's model with torch's default AdamW and with a fused one."""
     ours = contender("train", OURS, fused=True)
-    return with_floor(
-        ours, contender("train", KRASSERM, fused=False), contender("train", KRASSERM, ", fused AdamW", fused=True)
-    )
+    peers = [contender("train", KRASSERM, variant, fused=bool(variant)) for variant in ("", ", fused AdamW")]
+    return [Comparison(with_floor([ours, *peers]))]
 
 
 def prefill(options: Options, num_tokens: int, num_channels: int, num_latents: int) -> Job:
@@ -238,7 +235,7 @@ CASES = [
         "causal-prompt",
         "Causal language model, prompt",
         f"{_MODEL}: the first prediction after a prompt, which is read into a cache.",
-        lambda options: with_floor(contender("read_prompt", OURS), contender("read_prompt", KRASSERM)),
+        prompt_cases,
     ),
     Case(
         "causal-train",

@@ -24,7 +24,7 @@ def data_class(name: str, task: str, layers: Sequence[ConfigLayer] = ()) -> Any:
         layers: the layers of configuration, for messages.
 
     Raises:
-        UserError: if it does not exist, or if its import path is not allowed.
+        UserError: if it does not exist, is the path of a file or folder, or if its import path is not allowed.
     """
     entry = registry().find("data", name)
     if entry is not None:

@@ -33,23 +33,23 @@ CONFIG_ERROR = re.compile(r"\w+Config\.\w+=")
 
 
 @contextmanager
-def named_flags(values: Values, own: Collection[str] = ()) -> Iterator[None]:
+def named_flags(values: Values, command_options: Collection[str] = ()) -> Iterator[None]:
     """Name options by their flags in the user errors and warnings within this context.
 
     Args:
         values: the values of the run.
-        own: options that are flags of the command, without a section. They come before others of the same name.
+        command_options: options whose flags have no section. They take precedence over others of the same name.
     """
     formatwarning = warnings.formatwarning
 
     def format_as_note(message: Warning | str, *_: Any, **__: Any) -> str:
-        return as_note(with_flags(str(message), values, own))
+        return as_note(with_flags(str(message), values, command_options))
 
     warnings.formatwarning = format_as_note
     try:
         yield
     except UserError as error:
-        message = with_flags(str(error), values, own)
+        message = with_flags(str(error), values, command_options)
         if message == str(error):
             raise
         raise type(error)(message) from error
@@ -57,7 +57,7 @@ def named_flags(values: Values, own: Collection[str] = ()) -> Iterator[None]:
         warnings.formatwarning = formatwarning
 
 
-def with_flags(message: str, values: Mapping[str, Any], own: Collection[str] = ()) -> str:
+def with_flags(message: str, values: Mapping[str, Any], command_options: Collection[str] = ()) -> str:
     """Add dashes and sections to the options that a message names: "val_files" becomes "--data.val_files".
 
     A name of one word is an option only at the start of the message, and before "=": others are words. Names in quotes
@@ -67,10 +67,10 @@ def with_flags(message: str, values: Mapping[str, Any], own: Collection[str] = (
     Args:
         message: the message.
         values: the values of the run.
-        own: as in :func:`named_flags`.
+        command_options: as in :func:`named_flags`.
     """
     options = {name: f"--{section}.{name}" for section in reversed(SECTIONS) for name in values.get(section) or {}}
-    options |= {name: f"--{name}" for name in own}
+    options |= {name: f"--{name}" for name in command_options}
 
     def replaced(match: re.Match[str]) -> str:
         name, after = match["name"], match.string[match.end() :]

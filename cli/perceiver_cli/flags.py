@@ -127,7 +127,7 @@ def build_parser(command: str, run: Run) -> Parser:
             "--checkpoint.best",
             type=BestModel,
             default="lowest-loss",
-            help="model that best.ckpt has: the one with the lowest validation loss, or the latest validated one",
+            help="model to save as best.ckpt: the one with the lowest validation loss, or the latest validated one",
         )
     for section, key in NAME_KEYS.items():
         parser.add_argument(f"--{section}.{key}", type=str | None, help=_choices(section))

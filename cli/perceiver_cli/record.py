@@ -48,7 +48,7 @@ def check_record(checkpoint: Mapping[str, Any]) -> None:
 
 
 def _unreadable(value: Any, name: str) -> str | None:
-    """Describe the first entry that cannot be read back; None if all can. Only values of other types are written."""
+    """Describe the first entry that cannot be read back; None if all can."""
     children: Iterable[tuple[Any, Any]]
     if type(value) in (dict, OrderedDict):
         keys = (_unreadable(key, f"a key of {name or 'the checkpoint'}") for key in value)
@@ -67,6 +67,7 @@ def _unreadable(value: Any, name: str) -> str | None:
 
 
 def _is_read_back(value: Any) -> bool:
+    """Check that a value can be read back, by writing it."""
     file = io.BytesIO()
     try:
         torch.save(value, file)

@@ -72,7 +72,7 @@ class GenerationPredictor(Predictor):
             smallest = 1 if name in counts else 0
             if value < smallest:
                 raise UserError(f"{name}={value} must be at least {smallest}")
-        _require_effect(self.sampling, self.search)
+        _refuse_unused_options(self.sampling, self.search)
         if 1 < num_beams < num_return_sequences:
             raise UserError(f"num_return_sequences={num_return_sequences} must be at most num_beams={num_beams}")
         self.max_new_tokens = max_new_tokens
@@ -123,11 +123,11 @@ class GenerationPredictor(Predictor):
         return [tokens[start : start + number_each] for start in range(0, len(tokens), number_each)]
 
 
-def _require_effect(sampling: Sampling, search: BeamSearch) -> None:
-    """Check that no option differs from its default without effect.
+def _refuse_unused_options(sampling: Sampling, search: BeamSearch) -> None:
+    """Refuse options of sampling with beam search, and options of beam search without it.
 
     Raises:
-        UserError: if one does.
+        UserError: if one of them differs from its default.
     """
     beams = search.num_beams > 1
     names = ("temperature", "top_k", "top_p") if beams else ("length_penalty", "early_stopping")

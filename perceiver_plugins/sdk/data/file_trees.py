@@ -217,12 +217,12 @@ def select_files(tree: FileTree, suffixes: Sequence[str], noun: str) -> list[str
         report_left_out(
             str(tree.path), len(others), "files", _endings(others) + f"; {noun} end in {', '.join(suffixes)}"
         )
-    report_links(tree)
+    report_unread_entries(tree)
     return chosen
 
 
-def report_links(tree: FileTree) -> None:
-    """Report the links and special files that a tree leaves out."""
+def report_unread_entries(tree: FileTree) -> None:
+    """Report the links, special files and repeated names that a tree leaves out."""
     report_left_out(str(tree.path), len(tree.left_out), "links, special files or repeated names", _first(tree.left_out))
 
 

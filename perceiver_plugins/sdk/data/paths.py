@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from perceiver_plugins.sdk.data.file_trees import FolderTree, report_links
+from perceiver_plugins.sdk.data.file_trees import FolderTree, report_unread_entries
 from perceiver_plugins.sdk.data.missing_files import shorten_path
 from perceiver_plugins.sdk.errors import DataError
 
@@ -68,6 +68,6 @@ def files_below(folder: Path, is_selected: Callable[[Path], bool]) -> tuple[list
         DataError: if a folder cannot be read.
     """
     tree = FolderTree(folder)
-    report_links(tree)
+    report_unread_entries(tree)
     files = [folder / name for name in tree.names]
     return [file for file in files if is_selected(file)], [file for file in files if not is_selected(file)]

@@ -117,7 +117,7 @@ def _convert_config(values: Mapping[str, Any], encoder_type: type[TokenEncoderCo
 
 
 def parameter_pairs(config: Config) -> Pairs:
-    """Return the names of all parameters of a model, in this project and in perceiver-io."""
+    """Yield the names of all parameters of a model, in this project and in perceiver-io."""
     embedding = "input_adapter.txt_embedding.weight"
     yield "input_adapter.token_embedding.weight", embedding
     yield "output_adapter.embedding.weight", embedding
@@ -146,5 +146,5 @@ SYMBOLIC_MUSIC = CausalConversion(
 
 
 def causal_conversion_of(original: Original) -> CausalConversion:
-    """Return the conversion of a Perceiver AR model. Models with as many tokens as events are of symbolic music."""
+    """Return the conversion of a Perceiver AR model. The vocabulary size identifies models of symbolic music."""
     return SYMBOLIC_MUSIC if original.config.get("vocab_size") == EventTokenizer().size else LANGUAGE_MODEL

@@ -17,10 +17,10 @@ EVENTS = "events"
 DESCRIPTION = {EVENTS: "perceiver-io"}
 
 MAX_SHIFT = 100
-"""Largest number of steps that pass with a token."""
+"""Steps of the longest time shift, 1 s."""
 
 VELOCITY_STEP = 4
-"""Velocities of a token. Velocities are rounded down to a multiple."""
+"""Difference between the velocities of tokens. Velocities of notes are rounded down to a multiple of it."""
 
 KINDS: Mapping[str, range] = {
     "NoteOn": range(NUM_PITCHES),
@@ -42,7 +42,7 @@ class EventTokenizer(MusicTokenizer):
         description: result of :meth:`description`; it has no options.
 
     Raises:
-        UserError: if the description is another one.
+        UserError: if the description is not that of this class.
     """
 
     bos_begins_prompts = False
@@ -65,8 +65,8 @@ class EventTokenizer(MusicTokenizer):
         now, previous = 0, 0
         for index in np.argsort(times, kind="stable").tolist():
             pitch, velocity = int(notes.pitches[index // 2]), int(notes.velocities[index // 2])
-            seconds, steps = divmod(int(times[index]) - now, MAX_SHIFT)
-            events += [f"TimeShift_{MAX_SHIFT}"] * seconds + [f"TimeShift_{steps}"] * (steps > 0)
+            full_shifts, steps = divmod(int(times[index]) - now, MAX_SHIFT)
+            events += [f"TimeShift_{MAX_SHIFT}"] * full_shifts + [f"TimeShift_{steps}"] * (steps > 0)
             now = int(times[index])
             if index % 2:
                 events.append(f"NoteOff_{pitch}")

@@ -27,7 +27,7 @@ WRITTEN_RESOLUTION = 500
 """Ticks per quarter note of written files. At the default tempo of 120 quarter notes per minute, a tick is 1 ms."""
 
 SUSTAIN_PEDAL, PEDAL_DOWN = 64, 64
-"""Number of the control of the sustain pedal, and the smallest value with which it is down, of General MIDI."""
+"""Control number of the sustain pedal in General MIDI, and its smallest value when it is down."""
 
 # Descriptions of what is left out or differs, as keys of Midi.changes.
 PEDALS = "pedal events left out (notes end when their keys are released)"
@@ -57,8 +57,8 @@ def read_midi(content: bytes, name: str, sustain: bool = False) -> Midi:
     Args:
         content: content of the file.
         name: path of the file, for messages.
-        sustain: notes that begin while the sustain pedal is down end when it is released or their key is struck again.
-            Otherwise, pedals are not read.
+        sustain: extend notes that begin while the sustain pedal is down, until it is released or their key is struck
+            again. Otherwise, pedals are not read.
 
     Raises:
         DataError: if it is not a MIDI file of format 0 or 1, is damaged, too large or too long.
@@ -168,7 +168,7 @@ def _note_columns(track: Any) -> np.ndarray:
 
 
 def _sustained(track: Any) -> np.ndarray:
-    """Return the columns of :func:`_note_columns`, with the ends that the sustain pedal gives.
+    """Return the columns of :func:`_note_columns`, with the ends of notes extended by the sustain pedal.
 
     As in perceiver-io, a pedal whose value decreases gradually is up from the last value before it is down
     again, and the pedal does not sustain notes that begin before it is down, or if it is not released.

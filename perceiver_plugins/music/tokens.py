@@ -116,7 +116,7 @@ def default_tokenizer() -> MidiTokenizer:
 
 
 def load_tokenizer(description: Any) -> MusicTokenizer:
-    """Restore the tokenizer of a description, MidiTok's or that of perceiver-io's events.
+    """Restore a tokenizer, MidiTok's or that of perceiver-io's events, from its description.
 
     Args:
         description: result of :meth:`MusicTokenizer.description`.

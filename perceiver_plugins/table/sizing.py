@@ -35,7 +35,7 @@ LARGE_TABLE = {"task.ema_decay": 0.99}
 """Options of larger tables."""
 
 FEW_VALIDATION_ROWS = 50
-"""Validation rows below which the lowest loss is noise, so that ``best.ckpt`` has the latest model. Arbitrary:
+"""Validation rows below which the lowest loss is noise, so that ``best.ckpt`` is the latest model. Arbitrary:
 measured were 11 to 34 rows (``python -m benchmarks own-data --part=tune --set breast-cancer wine diabetes``)."""
 
 SMALL_ROWS = 2_000

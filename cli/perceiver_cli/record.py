@@ -7,6 +7,7 @@ import io
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from perceiver_registry import UserError
 
-READABLE_TYPES = (bool, float, int, str, type(None), torch.Tensor)
+PLAIN_TYPES = (bool, float, int, str, type(None))
 """Types whose values can always be read back."""
 
 
@@ -39,7 +40,10 @@ def check_record(checkpoint: Mapping[str, Any]) -> None:
     Raises:
         UserError: if it cannot; the message names the entry.
     """
-    found = _unreadable(checkpoint, "")
+    try:
+        found = _unreadable(checkpoint, "", set())
+    except RecursionError:  # torch writes such content recursively as well
+        found = "they have too many levels"
     if found is not None:
         raise UserError(
             f"checkpoints of this run could not be read back: {found}, but checkpoints contain plain data and tensors "
@@ -47,22 +51,33 @@ def check_record(checkpoint: Mapping[str, Any]) -> None:
         )
 
 
-def _unreadable(value: Any, name: str) -> str | None:
-    """Describe the first entry that cannot be read back; None if all can."""
+def _unreadable(value: Any, name: str, seen: set[int]) -> str | None:
+    """Describe the first entry that cannot be read back; None if all can.
+
+    Args:
+        value: the entry.
+        name: dotted name of the entry.
+        seen: ids of the containers that were already checked, which may contain each other.
+    """
     children: Iterable[tuple[Any, Any]]
+    if id(value) in seen:
+        return None
     if type(value) in (dict, OrderedDict):
-        keys = (_unreadable(key, f"a key of {name or 'the checkpoint'}") for key in value)
+        keys = (_unreadable(key, f"a key of {name or 'the checkpoint'}", seen) for key in value)
         problem = next(filter(None, keys), None)
         if problem is not None:
             return problem
-        children = value.items()
+        children = chain(value.items(), getattr(value, "__dict__", {}).items())
     elif type(value) in (list, tuple):
         children = enumerate(value)
+    elif type(value) is torch.Tensor:
+        children = vars(value).items()
     else:
-        is_readable = type(value) in READABLE_TYPES or _is_read_back(value)
+        is_readable = type(value) in PLAIN_TYPES or _is_read_back(value)
         return None if is_readable else f"{name or 'the checkpoint'} is of type {type(value).__name__}"
-    others = ((key, child) for key, child in children if type(child) not in READABLE_TYPES)
-    problems = (_unreadable(child, f"{name}.{key}".lstrip(".")) for key, child in others)
+    seen.add(id(value))
+    others = ((key, child) for key, child in children if type(child) not in PLAIN_TYPES)
+    problems = (_unreadable(child, f"{name}.{key}".lstrip("."), seen) for key, child in others)
     return next(filter(None, problems), None)
 
 

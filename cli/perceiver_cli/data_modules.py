@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningDataModule
@@ -30,10 +31,10 @@ def data_class(name: str, task: str, layers: Sequence[ConfigLayer] = ()) -> Any:
     if entry is not None:
         return entry.resolve("modules", task) if task in entry.spec.modules else entry.resolve("module")
     where = layer_with(layers, "data.name").locate("data")
-    if Path(name).exists():
-        example = f"--data=image-folder --data.path={name}"
-        if Path(name).is_file():
-            example = f"--data=text-files --data.train_files={name}"
+    if os.path.exists(name):  # False for names that are no valid path
+        example = f"--data=image-folder {shlex.quote(f'--data.path={name}')}"
+        if os.path.isfile(name):
+            example = f"--data=text-files {shlex.quote(f'--data.train_files={name}')}"
         raise UserError(f"{where}: {name} is a path, not a data module (example: {example}; 'perceiver list-data')")
     try:
         return convert(type[LightningDataModule], name.replace(":", "."))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from perceiver_cli.command_line import CommandLine
@@ -142,5 +142,5 @@ def _find(kind: str, name: str, home: Plugin | None) -> Entry[Any] | None:
         if home is None:
             raise
         entry = None
-    may_be_missing = home is not None or (kind == "data" and ("." in name or Path(name).exists()))
+    may_be_missing = home is not None or (kind == "data" and ("." in name or os.path.exists(name)))
     return entry if entry or may_be_missing else registry().get(kind, name)  # type: ignore[call-overload]

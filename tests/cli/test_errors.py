@@ -32,6 +32,9 @@ def error(perceiver, small):
         ("--data=TextFileDataModule", "did you mean 'TextFilesDataModule'"),
         ("--data=reviews.csv", "reviews.csv is a path, not a data module (example: --data=text-files --data.train_f"),
         ("--data=photos", "photos is a path, not a data module (example: --data=image-folder --data.path=photos; "),
+        ("--data=my photos", "(example: --data=image-folder '--data.path=my photos'; "),
+        pytest.param(f"--data={'long' * 100}", "unknown data module 'longlong", id="name too long for a file"),
+        ("--data=", "unknown data module ''; known: "),
         ("--data=no.such.Module", "no.such.Module is refused: only classes of plugins, torch"),
         ("--optimizer=AdmW", "unknown optimizer 'AdmW'; did you mean 'AdamW'"),
         (
@@ -48,7 +51,8 @@ def error(perceiver, small):
     ],
 )
 def test_unknown_name_is_reported_with_suggestions(error, flag, message, tmp_path):
-    (tmp_path / "photos").mkdir()
+    for name in ("photos", "my photos"):
+        (tmp_path / name).mkdir()
     (tmp_path / "reviews.csv").touch()
     assert message in error(flag)
 

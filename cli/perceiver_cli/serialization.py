@@ -21,7 +21,7 @@ def with_plain_enums(value: Any) -> Any:
 
 
 def with_serialized(dumped: Any, given: Any) -> Any:
-    """Return dumped options without unserializable objects, which are defaults, and with strings restored.
+    """Return dumped options without unserializable objects, which are defaults, and with strings and mappings restored.
 
     Args:
         dumped: nested options, dumped by jsonargparse.
@@ -32,7 +32,8 @@ def with_serialized(dumped: Any, given: Any) -> Any:
         return {key: with_serialized(*pair) for key, pair in pairs.items() if _is_serializable(*pair)}
     if isinstance(dumped, list) and isinstance(given, list | tuple):
         return [with_serialized(*pair) for pair in zip(dumped, given, strict=True)]
-    return given if _is_marked(dumped) else dumped
+    is_text_of_mapping = isinstance(dumped, str) and isinstance(given, Mapping)  # as in a union with a string before it
+    return given if _is_marked(dumped) or is_text_of_mapping else dumped
 
 
 def _is_serializable(dumped: Any, given: Any) -> bool:

@@ -78,3 +78,12 @@ def test_run_that_ended_by_epochs_is_resumed_by_steps(fit, small, assert_same_tr
     folder = fit(*flags, "--trainer.max_epochs=2")
     assert fit("--ckpt_path=last", "--trainer.max_steps=12") == folder
     assert_same_training_state(whole / "checkpoints" / "last.ckpt", LAST)
+
+
+@pytest.mark.parametrize("option", ["max_time", "val_check_interval"])
+def test_time_may_be_a_mapping_of_units(option, perceiver, small):
+    flag = f'--trainer.{option}={{"hours": 1}}'
+    result = perceiver("fit", *small, "--trainer.max_steps=1", flag, "--print_config")
+    assert yaml.safe_load(result.out)["trainer"][option] == {"hours": 1}
+    result = perceiver("fit", *small, "--trainer.max_steps=1", flag)
+    assert result.code == 0, result.err

@@ -106,7 +106,8 @@ def _problem_of_refused(hint: Any, value: Any, cause: str) -> Problem:
         problem = _problem_of_class(hint, spec)
         if problem is not None:
             return problem
-    return Problem("", f": {requirement(hint, next(_names(value), value))}")
+    unknown = (name for name in _names(value) if _find_class(hint, name) is None)
+    return Problem("", f": {requirement(hint, next(unknown, next(_names(value), value)))}")
 
 
 def _specs(value: Any) -> Iterator[Mapping[str, Any]]:

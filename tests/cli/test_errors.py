@@ -69,6 +69,7 @@ def test_unknown_name_is_reported_with_suggestions(error, flag, message, tmp_pat
         (["--optimizer.betas=[1,2,3]"], "--optimizer.betas: must be a list of 2 numbers, got '[1,2,3]'"),
         (["--optimizer.fused=maybe"], "--optimizer.fused: must be true, false or null, got 'maybe'"),
         (["--trainer.logger=CVSLogger"], "true, false or null, got 'CVSLogger' (did you mean 'CSVLogger'?)"),
+        (['--trainer.callbacks=["Timer", "EarlyStoping"]'], "got 'EarlyStoping' (did you mean 'EarlyStopping'?)"),
         (
             ["--trainer.logger=CSVLogger", "--trainer.logger.save_dirr=x"],
             "CSVLogger has no such option (did you mean 'save_dir'",

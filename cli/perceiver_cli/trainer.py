@@ -13,6 +13,7 @@ import torch
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
+from pytorch_lightning.plugins import Precision
 from pytorch_lightning.plugins.io import AsyncCheckpointIO, CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -59,6 +60,9 @@ def create_trainer(command: str, values: Values, chosen: Run, saved: Values) -> 
     options["callbacks"] = _as_list(options["callbacks"])
     options["callbacks"] += _progress(options)
     options["plugins"] = _with_checkpoint_io(_as_list(options["plugins"]), chosen.loaded)
+    chosen_by_plugin = any(isinstance(plugin, Precision) for plugin in options["plugins"])
+    if chosen_by_plugin and options["precision"] == default_precision(options):
+        options["precision"] = None
     if command != "fit":
         return _new_trainer({**options, "logger": options["logger"] or False}), []
     task = chosen.task.name if chosen.task else "default"

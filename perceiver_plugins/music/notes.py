@@ -65,7 +65,7 @@ class Notes(NamedTuple):
 
 
 def next_onsets(keys: np.ndarray, onsets: np.ndarray) -> np.ndarray:
-    """Return the next later onset (notes,) of each note's key, infinity if there is none.
+    """Return the next later onset (notes,) of each note's key; infinity after the last one.
 
     Args:
         keys: (notes,) integers, the keys.

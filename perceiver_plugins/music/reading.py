@@ -88,7 +88,7 @@ class MidiReader(FileReader):
         """Return the tokens of a prompt.
 
         Raises:
-            DataError: if there are none.
+            DataError: if the prompt would be empty.
         """
         begin = [self.tokenizer.bos] if self.tokenizer.bos_begins_prompts else []
         if not begin and not tokens:

@@ -52,6 +52,10 @@ class Parser(jsonargparse.ArgumentParser):
         """Return the types of all flags and arguments, by dotted name; None for any text."""
         return {action.dest: getattr(action, "_typehint", None) or action.type for action in self._actions}
 
+    def defaults(self) -> dict[str, Any]:
+        """Return the defaults of all flags, by dotted name."""
+        return {action.dest: action.default for action in self._flags()}
+
     def leaves(self) -> set[str]:
         """Return the names of the flags that are not sections of other flags; options of a class do not count."""
         names = self.names()

@@ -72,12 +72,12 @@ def links_left_open(values: Values, run: Mapping[str, Any], has_flag: Callable[[
         run: the configuration saved with its checkpoint.
         has_flag: returns whether a flag sets an option.
     """
-    model = run.get("model", {})
+    model = run.get("model") or {}
     names = ((section, field, f"{section}.{field}") for section, field, _ in linked_fields(values))
     return [
         name
         for section, field, name in names
-        if not has_flag(name) and model.get(section.removeprefix("model."), {}).get(field, "") is None
+        if not has_flag(name) and (model.get(section.removeprefix("model.")) or {}).get(field, "") is None
     ]
 
 

@@ -48,6 +48,11 @@ def refuse_other_scalars(layer: ConfigLayer, values: Mapping[str, Any], hints: M
                 )
 
 
+def accepts_null(hint: Any) -> bool:
+    """Return whether null is a value of a type, which is the case for all but numbers, strings and collections."""
+    return not all((get_origin(part) or part) in (bool, int, float, str, list, tuple, dict) for part in _types(hint))
+
+
 def _types(hint: Any) -> Iterator[Any]:
     """Yield the alternatives of a type; for a Literal, the types of its values."""
     if get_origin(hint) in (Union, UnionType):

@@ -216,7 +216,8 @@ def _create_data(command: str, chosen: Run, values: Values) -> LightningDataModu
     assert chosen.task is not None
     if command == "fit" and options.get("train_files", ()) is None:
         raise UserError("--data.train_files: missing (name the files to train on)")
-    datamodule: LightningDataModule = data_class(options.pop("name"), chosen.task.name)(**options)
+    name = options.pop("name") or chosen.task.spec.data
+    datamodule: LightningDataModule = data_class(name, chosen.task.name)(**options)
     if command != "fit" and chosen.description is not None:
         datamodule.known = _trained_statistics(chosen.description)  # type: ignore[attr-defined]
     datamodule.inherited = _inherited_data(chosen, values)  # type: ignore[attr-defined]

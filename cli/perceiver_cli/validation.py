@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 
 from perceiver_cli.flag_values import read_flag_values, refuse_words
 from perceiver_cli.flags import Parser, known_values
-from perceiver_cli.names import refuse_other_scalars
+from perceiver_cli.names import accepts_null, refuse_other_scalars
 from perceiver_cli.parser_errors import explain
 from perceiver_cli.run_config import Run
 from perceiver_cli.serialization import NOT_SERIALIZED, with_plain_enums, with_serialized
@@ -21,6 +21,7 @@ from perceiver_cli.suggestions import suggest_name
 from perceiver_cli.unused_options import check_unused, refuse_unused_flags, unused_options
 from perceiver_cli.values import Values, flatten, nest
 from perceiver_registry import UserError
+from perceiver_registry.option_types import requirement
 
 WORDS = "inputs"
 """Name of the option for positional arguments."""
@@ -51,17 +52,30 @@ def validate(parser: Parser, run: Run) -> Values:
     values |= flags.values
     if takes_words:
         values[WORDS] = []
+    _refuse_nulls(parser, run, values)
     try:
         config = parser.parse_object(copy.deepcopy(nest(values)), defaults=False)  # it changes its argument
         config = parser.parse_args(flags.words(run.values), namespace=config)
     except ArgumentError as error:
         given = {**flags.sketches(run.values), **values}
         required, composed = parser.required(), sorted(flags.composed)
-        fault = explain(error, given, parser.hints(), required, composed, run.locate)
-        if run.source and run.description and str(fault).startswith(run.source):
-            fault = UserError(run.description.explain(str(fault), run.source))
-        raise fault from error
+        raise _explained(explain(error, given, parser.hints(), required, composed, run.locate), run) from error
     return _as_plain(parser, config) | ({WORDS: list(run.line.words)} if takes_words else {})
+
+
+def _refuse_nulls(parser: Parser, run: Run, values: Values) -> None:
+    """Check that no value is null where the type and the default of its flag are others: jsonargparse accepts it."""
+    hints, defaults = parser.hints(), parser.defaults()
+    for name, value in values.items():
+        if value is None and defaults.get(name) is not None and not accepts_null(hints[name]):
+            raise _explained(UserError(f"{run.locate(name)}: {requirement(hints[name], value)}"), run)
+
+
+def _explained(error: UserError, run: Run) -> UserError:
+    """Return an error with the explanation of the description that the run's model has, if its value is wrong."""
+    if run.source and run.description and str(error).startswith(run.source):
+        return UserError(run.description.explain(str(error), run.source))
+    return error
 
 
 def _check_files(parser: Parser, run: Run, unused: Mapping[str, Any]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import yaml
 
 from perceiver_cli.layers import ConfigLayer
-from perceiver_cli.names import quote_names, refuse_other_scalars
+from perceiver_cli.names import accepts_null, quote_names, refuse_other_scalars
 from perceiver_registry import UserError
 
 HINTS = {
@@ -81,3 +82,18 @@ def test_table_with_another_delimiter(perceiver, regressor, table, tmp_path):
     result = perceiver("predict", f"--ckpt_path={regressor.last}", "--delimiter=;", "--format=json", str(file))
     assert result.code == 0, result.err
     assert len(json.loads(result.out)) == 40
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [("mask_prob", "a number"), ("max_seq_len", "a whole number"), ("static_masking", "true or false")],
+)
+def test_null_is_refused_where_the_type_excludes_it(perceiver, tmp_path, option, expected):
+    (tmp_path / "run.yaml").write_text(f"task: mlm\ndata:\n  {option}: null\n")
+    error = perceiver("fit", f"--config={tmp_path / 'run.yaml'}").error
+    assert error.endswith(f"run.yaml, line 3: data.{option}: must be {expected}, got null")
+
+
+def test_null_is_accepted_where_the_type_includes_it():
+    assert all(map(accepts_null, [None, Any, str | None, Literal["a", None], Path]))
+    assert not any(map(accepts_null, [str, int | float, list[str], Literal["a", "b"], tuple[int, int] | bool]))

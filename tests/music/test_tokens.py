@@ -12,9 +12,10 @@ import pytest
 from sample_data import sample_data
 from symusic import Score
 
+from perceiver_plugins.music.events import EventTokenizer
 from perceiver_plugins.music.midi_files import read_midi
 from perceiver_plugins.music.notes import Notes
-from perceiver_plugins.music.tokenizer import RESTRUCK, UNKNOWN_PERCUSSION
+from perceiver_plugins.music.tokenizer import RESTRUCK, UNKNOWN_PERCUSSION, MusicTokenizer
 from perceiver_plugins.music.tokens import MidiTokenizer
 from perceiver_registry.errors import UserError
 
@@ -123,10 +124,11 @@ def test_tokens_of_decoded_notes_are_the_same() -> None:
     assert (tokens.tolist(), changes) == (again.tolist(), {})
 
 
-def test_a_thousand_intervals_of_a_third_of_a_step_do_not_drift() -> None:
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, EventTokenizer()], ids=["MidiTok", "perceiver-io"])
+def test_a_thousand_intervals_of_a_third_of_a_step_do_not_drift(tokenizer: MusicTokenizer) -> None:
     onsets = np.arange(1000) * (STEP / 3)
     notes = Notes.from_columns(onsets, onsets + 0.5, np.arange(1000) % 128, np.full(1000, 64), np.zeros(1000))
-    decoded = TOKENIZER.decode(TOKENIZER.encode(notes)[0])
+    decoded = tokenizer.decode(tokenizer.encode(notes)[0])
     assert np.abs(np.sort(decoded.onsets) - onsets).max() <= STEP / 2 + 1e-9
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from perceiver_core.adapters import AdaptedInput, Batch, InputAdapter, OutputAdapter, QueryProvider
 from perceiver_core.config import ModelConfig
 from perceiver_core.context import Context, context_at, context_where
+
+Pool = Literal["mean", "none"]
+"""Poolings of the latents in :meth:`Model.embed`."""
 
 
 class _Prepared(NamedTuple):
@@ -32,7 +35,8 @@ class Model(nn.Module):
     """Base class of models. Each subclass is an architecture, which decodes output queries from the input array.
 
     The ``__init__(config, input_adapter, output_adapter)`` of a subclass sets the three attributes below and builds the
-    layers between the adapters. A subclass implements :meth:`compute`, or :meth:`forward` as a whole.
+    layers between the adapters. A subclass implements :meth:`compute`, or :meth:`forward` as a whole; and
+    :meth:`encode` for embeddings.
     """
 
     config: ModelConfig[Any, Any]
@@ -76,6 +80,51 @@ class Model(nn.Module):
         """
         adapted, queries, context, chosen = self._prepare(batch, positions)
         return self._output(self.compute(adapted, queries), context, chosen)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Compute the latents (b, n, d) of a batch, its representation between input and output.
+
+        Args:
+            batch: batch that the input adapter reads.
+
+        Raises:
+            NotImplementedError: if the architecture does not define it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}: the architecture has no embeddings (its class does not define encode)"
+        )
+
+    def latent_pad_mask(self, batch: Batch) -> Tensor | None:
+        """Return the padding mask (b, n) of the latents, True at padding; None (default) without padding.
+
+        Args:
+            batch: batch that the input adapter reads.
+        """
+        return None
+
+    def embed(self, batch: Batch, pool: Pool = "mean") -> Tensor:
+        """Compute an embedding of each example of a batch.
+
+        Args:
+            batch: batch that the input adapter reads.
+            pool: "mean": the mean of the latents without padding. "none": the latents, zero at padding.
+
+        Returns:
+            (b, d), or (b, n, d) without pooling.
+
+        Raises:
+            NotImplementedError: if the architecture does not define :meth:`encode`.
+            ValueError: if ``pool`` is unknown.
+        """
+        if pool not in get_args(Pool):
+            raise ValueError(f"pool={pool!r} must be one of {', '.join(get_args(Pool))}")
+        latents, pad_mask = self.encode(batch), self.latent_pad_mask(batch)
+        if pad_mask is None:
+            return latents.mean(dim=1) if pool == "mean" else latents
+        latents = latents.masked_fill(pad_mask[..., None], 0.0)
+        if pool == "none":
+            return latents
+        return latents.sum(dim=1) / (~pad_mask).sum(dim=1, keepdim=True).clamp(min=1)
 
     def _prepare(self, batch: Batch, positions: Tensor | None) -> _Prepared:
         """Adapt the input, and compute the output queries at all or some output positions, as for :meth:`forward`."""

@@ -301,11 +301,8 @@ class PerceiverAR(Model):
                 ``num_latents``.
         """
         x, pad_mask, _ = self.input_adapter(batch)
+        x = self._with_positions(x, pad_mask)
         m, n = x.shape[1], self.config.num_latents
-        if m > self.config.max_seq_len:
-            raise ValueError(f"input of length {m} is longer than max_seq_len={self.config.max_seq_len}")
-        columns = torch.arange(m, device=x.device)[None]
-        x = self.encoder.add_positions(x, columns if pad_mask is None else columns - _count_leading(pad_mask)[:, None])
         if torch.compiler.is_exporting() and prefix_length is None and not all_outputs:
             return self._outputs_of_any_length(x, pad_mask)
         first = max(0, m - n) if prefix_length is None else prefix_length
@@ -318,6 +315,57 @@ class PerceiverAR(Model):
             for start in range(0, m, n)
         ]
         return self._predict(blocks)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Compute the latents of the last inputs of each example, which the output adapter reads.
+
+        They do not depend on the side and the amount of padding.
+
+        Args:
+            batch: batch that the input adapter reads, of at most ``max_seq_len`` inputs m.
+
+        Returns:
+            Latents (b, n, d) of the last ``num_latents`` inputs, or all of fewer. Those of examples with fewer inputs
+            than others are padded on the left (:meth:`latent_pad_mask`).
+
+        Raises:
+            ValueError: if there are more than ``max_seq_len`` inputs.
+        """
+        x, pad_mask = self._padded_left(batch)
+        x = self._with_positions(x, pad_mask)
+        latents: Tensor = self.output_norm(self._block(x, pad_mask, self._first_latent(x), None))
+        return latents
+
+    def latent_pad_mask(self, batch: Batch) -> Tensor | None:
+        """Return the padding mask (b, n) of the latents of :meth:`encode`; None without padding."""
+        x, pad_mask = self._padded_left(batch)
+        return None if pad_mask is None else pad_mask[:, self._first_latent(x) :]
+
+    def _padded_left(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return the input array and its padding mask, with padding after the last input moved to the front."""
+        x, pad_mask, _ = self.input_adapter(batch)
+        if pad_mask is None:
+            return x, None
+        columns = torch.arange(x.shape[1], device=x.device)
+        columns = (columns - _count_leading(pad_mask.flip(1))[:, None]) % x.shape[1]
+        return select_positions(x, columns), select_positions(pad_mask, columns)
+
+    def _first_latent(self, x: Tensor) -> int:
+        return max(0, x.shape[1] - self.config.num_latents)
+
+    def _with_positions(self, x: Tensor, pad_mask: Tensor | None) -> Tensor:
+        """Add the learned positions to inputs (b, m, c), which are counted from the first one without padding.
+
+        Raises:
+            ValueError: if there are more than ``max_seq_len`` inputs.
+        """
+        m = x.shape[1]
+        if m > self.config.max_seq_len:
+            raise ValueError(f"input of length {m} is longer than max_seq_len={self.config.max_seq_len}")
+        columns = torch.arange(m, device=x.device)[None]
+        return self.encoder.add_positions(
+            x, columns if pad_mask is None else columns - _count_leading(pad_mask)[:, None]
+        )
 
     def _block(self, x: Tensor, pad_mask: Tensor | None, start: int, generator: torch.Generator | None) -> Tensor:
         """Compute the latents (b, n, d) of the inputs (b, m, c) from ``start`` on; zeros at padding."""

@@ -236,6 +236,11 @@ class PerceiverIO(Model):
             return self._output(self.compute(adapted, queries), context, chosen)
         return self.decode(queries, self.encoder(adapted), context)
 
+    def encode(self, batch: Batch) -> Tensor:
+        """Compute the encoder's output, the latents (b, n, d), for a batch that the input adapter reads."""
+        latents: Tensor = self.encoder(self.input_adapter(batch))
+        return latents
+
     def compute(self, adapted: AdaptedInput, queries: Tensor) -> Tensor:
         """Compute the decoder's output (b, o, f) for an adapted input and output queries (b or 1, o, f)."""
         return self.decoder(queries, self.encoder(adapted))

@@ -6,7 +6,7 @@ from perceiver_registry import ArchitectureSpec, DataSpec, FormatSpec, hookimpl
 from perceiver_registry.checkpoint import SUFFIXES
 from perceiver_registry.specs import ANY_TASK
 
-PERCEIVER_INTERFACE = "2.1"
+PERCEIVER_INTERFACE = "2.2"
 
 
 @hookimpl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perceiver_registry import AdapterSpec, ArchitectureSpec, hookimpl
 
-PERCEIVER_INTERFACE = "2.1"
+PERCEIVER_INTERFACE = "2.2"
 
 
 @hookimpl

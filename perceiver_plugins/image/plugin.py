@@ -6,7 +6,7 @@ from typing import Any
 
 from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "2.1"
+PERCEIVER_INTERFACE = "2.2"
 
 PLUGIN = "perceiver_plugins.image"
 

@@ -9,7 +9,7 @@ DATA = "perceiver_plugins.music.data"
 
 TASK = "symbolic-music"
 
-PERCEIVER_INTERFACE = "2.1"
+PERCEIVER_INTERFACE = "2.2"
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from perceiver_registry import AdapterSpec, DataSpec, ModelSpec, TaskSpec, hooki
 
 DATA = "perceiver_plugins.text.data"
 
-PERCEIVER_INTERFACE = "2.1"
+PERCEIVER_INTERFACE = "2.2"
 
 
 @hookimpl

@@ -26,7 +26,7 @@ from perceiver_registry.specs import (
     TaskSpec,
 )
 
-INTERFACE_VERSION = "2.1"
+INTERFACE_VERSION = "2.2"
 """Version of the interface that plugins are written for: the hooks, the specs, and the public names of
 ``perceiver_registry``, ``perceiver_core`` and ``perceiver_plugins.sdk``. Minor versions add to it, major versions break
 plugins.

@@ -397,6 +397,18 @@ class IgnoresMask(Frames):
         return AdaptedInput(self.embed(batch["frames"] + 0 * batch["attention_mask"][..., None]))
 
 
+class CountsPadding(Frames):
+    """Positions relative to the padded length of the batch."""
+
+    is_causal = False
+
+    def forward(self, batch):
+        adapted = super().forward(batch)
+        return adapted._replace(
+            x=adapted.x + torch.outer(torch.linspace(0, 1, adapted.x.shape[1]), torch.arange(8.0)).to(adapted.x)
+        )
+
+
 class SinglePrecision(Frames):
     def embed(self, frames):
         return super().embed(frames) + torch.linspace(0, 1, 8, device=frames.device)
@@ -608,6 +620,7 @@ FAULTS: list[tuple[str, AdapterSpec, str]] = [
     ("padding_is_ignored", _input(NormalisesPadding), "depend on the content of padding"),
     ("padding_is_ignored", _input(InvertedMask), "depend on the content of padding"),
     ("padding_is_ignored", _input(IgnoresMask), "depend on the content of padding"),
+    ("embeddings_are_independent", _input(CountsPadding), "depends on the amount of padding after it"),
     ("positions_are_independent", _output(MixesPositions), "differs from the whole output"),
     ("positions_are_independent", _output(SqueezesPositions), "the shape is"),
     ("follows_dtype", _input(SinglePrecision), "after to(torch.bfloat16) the input array is torch.float32"),

@@ -10,7 +10,7 @@ from perceiver_core import Model, ModelConfig
 from perceiver_core.config import require_positive
 from perceiver_registry import ArchitectureSpec, TaskSpec, hookimpl
 
-PERCEIVER_INTERFACE = "2.1"
+PERCEIVER_INTERFACE = "2.2"
 
 POOLING = ArchitectureSpec(
     name="pooling",
@@ -74,6 +74,9 @@ class Pooling(Model):
 
     def compute(self, adapted, queries):
         return queries + self.last(self.hidden(self.mean(adapted)).relu())[:, None]
+
+    def encode(self, batch):
+        return self.mean(self.input_adapter(batch))[:, None]
 
     def mean(self, adapted):
         """Return the mean of the input array over real positions."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from unittest import SkipTest
 
 import pooling
 import pytest
 import torch
 from pooling import POOLING, Pooling, PoolingConfig
 
-from perceiver_core import ModelConfig
+from perceiver_core import Model, ModelConfig
 from perceiver_registry import ModelSpec, UnknownNameError, hookimpl
 from perceiver_registry.registry import _registry
 from perceiver_registry.testing import architecture_checks, check_architecture, plugin_checks
@@ -82,6 +83,21 @@ class IncludesPadding(Pooling):
         return adapted.x.mean(dim=1)
 
 
+class NormalisesBatch(Pooling):
+    def encode(self, batch):
+        latents = super().encode(batch)
+        return latents / latents.abs().max()
+
+
+class VectorsOnly(Pooling):
+    def encode(self, batch):
+        return super().encode(batch)[:, 0]
+
+
+class WithoutLatents(Pooling):
+    encode = Model.encode
+
+
 class SinglePrecision(Pooling):
     def mean(self, adapted):
         return super().mean(adapted).float()
@@ -142,6 +158,8 @@ def faulty(model=None, config=None, **fields):
         ("output_is_finite", faulty(NotFinite), "not finite"),
         ("is_deterministic", faulty(Random), "two runs differ"),
         ("examples_are_independent", faulty(MeanOfBatch), "depends on the rest of its batch"),
+        ("embeddings_are_independent", faulty(NormalisesBatch), "embedding depends on the rest of its batch"),
+        ("embeddings_are_independent", faulty(VectorsOnly), "latents of shape (3, 16)"),
         ("positions_are_independent", faulty(MeanOfQueries), "differs from the whole output"),
         ("output_ignores_padding", faulty(IncludesPadding), "depends on the content of padding"),
         ("follows_dtype", faulty(SinglePrecision), "must have the same dtype"),
@@ -159,6 +177,11 @@ def test_each_check_finds_its_fault(name, spec, problem):
     assert problem in str(error.value)
     with pytest.raises(AssertionError, match=f"architecture 'pooling': {name}: "):
         check_architecture(spec)
+
+
+def test_architecture_without_latents_is_valid():
+    (check,) = (each for each in architecture_checks(faulty(WithoutLatents)) if each.name.startswith("embeddings"))
+    assert isinstance(check.outcome, SkipTest)
 
 
 def test_checks_can_be_skipped():

@@ -514,7 +514,7 @@ def test_all_failures_are_reported_in_one_error(write_plugin):
     with pytest.raises(AssertionError) as error:
         check_plugin(importlib.import_module(write_plugin(wrong.replace("1353", "7"))), skip=SLOW)
     head, *lines = str(error.value).splitlines()
-    assert re.fullmatch(r"3 of \d+ checks failed, 2\d that need them were skipped:", head)
+    assert re.fullmatch(r"3 of \d+ checks failed, \d+ that need them were skipped:", head)
     for line, parts in zip(
         lines,
         [

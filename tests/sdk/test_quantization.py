@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from perceiver_core import Linear, MultiHeadAttention
 from perceiver_core.kernels.override import force_kernel
 from perceiver_plugins.sdk.tasks.quantization import Int8Linear, quantize
-from perceiver_plugins.text import LanguageModel
+from perceiver_plugins.text import LanguageModel, LitLanguageModel
 from perceiver_registry import UserError
 
 
@@ -51,6 +51,17 @@ def test_quantized_output_is_close(text_config, randomise, heads):
         output = model(tokens)
     assert not any(isinstance(module, nn.Linear) for module in model.modules())
     error = (output - exact).norm() / exact.norm()
+    assert 1e-4 < error < 0.05
+
+
+def test_quantized_embeddings_are_close(text_config, randomise):
+    module = LitLanguageModel.create(text_config()).eval()
+    model, tokens = randomise(module.model), torch.randint(37, (2, 23))
+    batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    with torch.no_grad():
+        exact = model.embed(batch)
+        module.quantize()
+        error = (module.model.embed(batch) - exact).norm() / exact.norm()
     assert 1e-4 < error < 0.05
 
 

@@ -24,6 +24,7 @@ SHARED = (
     "output_is_finite",
     "is_deterministic",
     "examples_are_independent",
+    "embeddings_are_independent",
     "positions_are_independent",
     "follows_dtype",
     "runs_in_mixed_precision",

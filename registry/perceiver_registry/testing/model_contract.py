@@ -17,7 +17,7 @@ from unittest import SkipTest
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import InputAdapter, OutputAdapter
+from perceiver_core import InputAdapter, Model, OutputAdapter
 from perceiver_registry.testing.batches import (
     clone,
     difference,
@@ -276,6 +276,55 @@ def padding_is_ignored(subject: AdapterSubject) -> None:
             expect(wrong is None, f"the latents depend on the content of padding: {wrong}")
             return
     raise SkipTest("no example batch has padding apart from its content")
+
+
+@CONTRACT.check(kind="input", needs=[*REPEATABLE, "examples_are_independent"])
+def embeddings_are_independent(subject: AdapterSubject) -> None:
+    """`model.embed` returns a finite vector (b, d) for each example, or its latents (b, n, d) with `pool="none"`. It
+    does not depend on the other examples of a batch, nor on the amount of padding after an example. Skipped for an
+    architecture without `encode`."""
+    model = subject.model()
+    if type(model).encode is Model.encode:
+        raise SkipTest("the architecture does not define `encode`")
+    with torch.no_grad():
+        latents, together = model.embed(subject.batch(), pool="none"), model.embed(subject.batch())
+        shapes = tuple(latents.shape), tuple(together.shape)
+        fits = latents.dim() == 3 and shapes == ((BATCH_SIZE, *shapes[0][1:]), (BATCH_SIZE, shapes[0][2]))
+        expect(fits, f"latents of shape {shapes[0]} and embeddings of shape {shapes[1]} for {BATCH_SIZE} examples")
+        expect(latents.isfinite().all() and together.isfinite().all(), "embeddings are not finite")
+        for number in range(BATCH_SIZE):
+            one = slice(number, number + 1)
+            alone = rows(subject.batch(), one)
+            wrong = difference(model.embed(clone(alone)), together[one])
+            expect(wrong is None, f"an example's embedding depends on the rest of its batch: {wrong}")
+            shorter = _without_trailing_padding(alone)
+            ignores_content = difference(model.embed(_with_other_padding(alone, None)), together[one]) is None
+            if shorter is not None and ignores_content and _is_accepted(model.input_adapter, shorter):
+                wrong = difference(model.embed(shorter), together[one])
+                expect(wrong is None, f"an example's embedding depends on the amount of padding after it: {wrong}")
+
+
+def _without_trailing_padding(batch: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a batch of one example without the padding after its last input; None without such padding."""
+    masks = [
+        value for name, value in batch.items() if "mask" in name and isinstance(value, Tensor) and value.dim() == 2
+    ]
+    length = max((int(mask[0].bool().nonzero().max()) + 1 for mask in masks if mask.any()), default=0)
+    if not length or length == masks[0].shape[1] or len({mask.shape for mask in masks}) > 1:
+        return None
+    return {
+        name: value[:, :length] if isinstance(value, Tensor) and value.shape[:2] == masks[0].shape else value
+        for name, value in batch.items()
+    }
+
+
+def _is_accepted(adapter: InputAdapter, batch: Mapping[str, Any]) -> bool:
+    """Return whether an adapter accepts a batch, which inputs of a fixed length may not be."""
+    try:
+        adapter(clone(batch))
+    except (ValueError, RuntimeError, IndexError):
+        return False
+    return True
 
 
 def _with_other_padding(batch: Mapping[str, Any], pad_mask: Tensor | None) -> dict[str, Any]:

@@ -55,7 +55,7 @@ API_MODULES = (
 )
 """Modules whose public names are documented; docs/interface.md promises the same."""
 
-COMMANDS = ("fit", "validate", "test", "predict", "convert", "export", "describe", "new-plugin", "completion")
+COMMANDS = ("fit", "validate", "test", "predict", "embed", "convert", "export", "describe", "new-plugin", "completion")
 
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 """A Markdown link to a file: opening, path and anchor."""

@@ -20,12 +20,16 @@ class Command:
 
 RUN, LISTING = "perceiver_cli.run:run", "perceiver_cli.listing:listing"
 
+INPUT_COMMANDS = ("predict", "embed")
+"""Subcommands that read inputs with a trained model."""
+
 COMMANDS: dict[str, dict[str, Command]] = {
     "train and predict": {
         "fit": Command("train a model", RUN),
         "validate": Command("compute the validation metrics of a checkpoint", RUN),
         "test": Command("compute the test metrics of a checkpoint", RUN),
         "predict": Command("predict with a checkpoint", RUN),
+        "embed": Command("compute embeddings with a checkpoint, or find similar inputs", RUN),
     },
     "convert and export": {
         "convert": Command(

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perceiver_cli.commands import COMMANDS, RUN, SUMMARIES
+from perceiver_cli.commands import COMMANDS, INPUT_COMMANDS, RUN, SUMMARIES
 from perceiver_cli.common import COMMON_HELP, CommonFlags, read_common_flags
 from perceiver_registry import UserError, registry
 from perceiver_registry.import_paths import resolve_import_path
@@ -124,7 +124,7 @@ def _candidates(before: Sequence[str], word: str, common: CommonFlags) -> Iterab
         return [name for kind in NOUNS for name in registry().names(kind)]
     if command == "completion":
         return SCRIPTS
-    return [] if word or command == "predict" else _flags(command, given, common)
+    return [] if word or command in INPUT_COMMANDS else _flags(command, given, common)
 
 
 def _flag_candidates(command: str, given: Sequence[str], word: str, common: CommonFlags) -> Iterable[str]:
@@ -262,7 +262,7 @@ def _parsers_flags(command: str, chosen: Sequence[str], common: CommonFlags) -> 
 
     allow(common.allowed)
     argv = [*chosen, "--help"]  # does not require a complete command line
-    run = read_prediction(argv) if command == "predict" else read_run(command, argv)
+    run = read_prediction(command, argv) if command in INPUT_COMMANDS else read_run(command, argv)
     return {f"{flag}=": values for flag, values in choices_of(build_parser(command, run), run).items()}
 
 

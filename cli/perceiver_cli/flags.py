@@ -1,4 +1,4 @@
-"""Flags of ``fit``, ``validate``, ``test`` and ``predict``: one for each argument of the chosen classes."""
+"""Flags of ``fit``, ``validate``, ``test``, ``predict`` and ``embed``: one for each argument of the chosen classes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pytorch_lightning import Trainer
 
 from perceiver_cli import allowed
 from perceiver_cli.checkpoints import BestModel
+from perceiver_cli.commands import INPUT_COMMANDS
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.data_modules import data_class
 from perceiver_cli.fields import section_arguments
@@ -23,6 +24,7 @@ from perceiver_cli.run_config import Run
 from perceiver_cli.values import ARCHITECTURE, KINDS, NAME_KEYS, Values, architecture_of, flatten, name_of
 from perceiver_registry import UserError, registry
 from perceiver_registry.configs import PARTS, config_types
+from perceiver_registry.embeddings import embedding_predictor
 from perceiver_registry.errors import OWN_PACKAGES
 from perceiver_registry.optimization import find_lr_scheduler, find_optimizer, lr_scheduler_names, optimizer_names
 from perceiver_registry.option_types import choices
@@ -33,9 +35,33 @@ CKPT_PATH_HELP = {
     "fit": "checkpoint to resume from; last, best: checkpoint of the newest run",
     "validate": ANY_MODEL,
     "test": ANY_MODEL,
-    "predict": f"{ANY_MODEL}; default: the published model of --task or --model",
+    **dict.fromkeys(INPUT_COMMANDS, f"{ANY_MODEL}; default: the published model of --task or --model"),
 }
 """Help of ``--ckpt_path``, by command."""
+
+EMBED_HELP = (
+    "Compute a vector for each input, with any model that predict accepts: the mean of the model's latents. Inputs are "
+    "those of predict. --output=vectors.parquet has the columns input and embedding; vectors.npy an array (inputs, "
+    "channels), with the inputs in vectors.ids.jsonl; vectors.csv a column for each number. --similar_to=INPUT prints "
+    "the inputs with the most similar vectors (cosine)."
+)
+"""Description of ``embed``."""
+
+OUTPUT_FORMATS: dict[str, Any] = {
+    "predict": Literal["table", "csv", "json", "jsonl"],
+    "embed": Literal["table", "csv", "json", "jsonl", "npy", "parquet"],
+}
+"""Type of ``--format``, by command."""
+
+OUTPUT_HELP = {
+    "predict": "file for predictions (.csv, .json, .jsonl); folder for the images of tasks that draw them, such as "
+    "optical flow; file (.mid, .wav, .png) or folder for music; default: print predictions",
+    "embed": "file for embeddings (.parquet, .npy, .csv, .json, .jsonl); default: print the first numbers of each",
+}
+"""Help of ``--output``, by command."""
+
+GIVEN_TO_PREDICTORS = ("module", "reader")
+"""Arguments of a predictor that are not command-line options."""
 
 OPEN_ENDED = ("trainer.logger", "trainer.callbacks", "trainer.plugins", "trainer.strategy", "trainer.profiler")
 """Flags that take classes, whose options are flags with further dotted names."""
@@ -106,18 +132,18 @@ def build_parser(command: str, run: Run) -> Parser:
         UserError: if an optimizer, a schedule or a class does not exist.
     """
     allowed.enforce()
-    inputs = "[INPUT ...] " if command == "predict" else ""
+    inputs = "[INPUT ...] " if command in INPUT_COMMANDS else ""
     parser = Parser(
         prog=f"perceiver {command}",
         usage=f"perceiver {command} {inputs}[--flag=value ...]",
-        description=_precedence(command, run),
+        description=_description(command, run),
         exit_on_error=False,
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML file of options; repeatable, later files win")
     parser.add_argument("--ckpt_path", type=str | None, help=CKPT_PATH_HELP[command])
-    if command == "predict":
-        _add_flags_of_prediction(parser, run)
+    if command in INPUT_COMMANDS:
+        _add_flags_of_prediction(command, parser, run)
         return parser
     parser.add_argument("--seed_everything", type=int, default=0, help="seed of all random generators")
     if command == "fit":
@@ -143,6 +169,11 @@ def build_parser(command: str, run: Run) -> Parser:
     return parser
 
 
+def _description(command: str, run: Run) -> str:
+    description = f"{EMBED_HELP} " if command == "embed" else ""
+    return description + _precedence(command, run)
+
+
 def _precedence(command: str, run: Run) -> str:
     adapter = name_of(run.values, "model.encoder") if command == "fit" and run.checkpoint is None else None
     is_sized = adapter is not None and registry().get("input", adapter).spec.size_rule is not None
@@ -150,20 +181,19 @@ def _precedence(command: str, run: Run) -> str:
     return f"Precedence: flags, config files, the checkpoint, then the defaults shown here{note if is_sized else ''}."
 
 
-def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
+def _add_flags_of_prediction(command: str, parser: Parser, run: Run) -> None:
     parser.add_argument("inputs", nargs="*", type=str, help="inputs; '-', or no input at all: standard input")
     parser.add_argument("--input", type=str | None, help="file with one input per line")
     parser.add_argument("--delimiter", type=str | None, help="column separator of tables; default: as in training")
     parser.add_argument(
         "--format",
-        type=Literal["table", "csv", "json", "jsonl"],
+        type=OUTPUT_FORMATS[command],
         help="output format; default: by the suffix of --output, or a table",
     )
     parser.add_argument(
         "--output",
         type=str | None,
-        help="file for predictions (.csv, .json, .jsonl); folder for the images of tasks that draw them, such as "
-        "optical flow; file (.mid, .wav, .png) or folder for music; default: print predictions",
+        help=OUTPUT_HELP[command],
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output file")
     parser.add_argument(
@@ -173,12 +203,14 @@ def _add_flags_of_prediction(parser: Parser, run: Run) -> None:
     )
     for section in CHOOSING_NAMES:
         parser.add_argument(f"--{section}.{NAME_KEYS[section]}", type=str | None, help=_choices(section))
-    if run.task is None:
+    if command == "embed":
+        _add(parser, embedding_predictor(), None, skip=GIVEN_TO_PREDICTORS)
+    elif run.task is None:
         parser.epilog = (
             "Tasks add flags, such as --top_k: shown by perceiver predict --ckpt_path=... --help or --task=NAME --help."
         )
     elif run.task.spec.predictor:
-        _add(parser, run.task.resolve("predictor"), None, skip={"module", "reader", "output", "overwrite"})
+        _add(parser, run.task.resolve("predictor"), None, skip={*GIVEN_TO_PREDICTORS, "output", "overwrite"})
     others = {name for name in inspect.signature(Trainer).parameters if name not in TRAINER_OPTIONS}
     parser.add_class_arguments(Trainer, "trainer", skip=others, instantiate=False)
 

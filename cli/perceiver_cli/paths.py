@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perceiver_cli.commands import INPUT_COMMANDS
 from perceiver_registry import UserError
 from perceiver_registry.remote import refuse_remote
 
@@ -29,19 +30,19 @@ def refuse_remote_arguments(command: str, argv: Sequence[str]) -> None:
         name, equals, value = word.partition("=")
         if word.startswith("--") and equals:
             refuse_remote(name, value)
-        elif flag or command != "predict":
+        elif flag or command not in INPUT_COMMANDS:
             refuse_remote(flag or command, word)
         else:
-            _refuse_remote_input(word)
+            _refuse_remote_input(command, word)
         flag = word if word.startswith("--") and not equals else ""
 
 
-def _refuse_remote_input(word: str) -> None:
+def _refuse_remote_input(command: str, word: str) -> None:
     try:
-        refuse_remote("predict", word)
+        refuse_remote(command, word)
     except UserError as error:
         raise UserError(
-            f"{error}; to predict for the text of an address, use --input=FILE or standard input"
+            f"{error}; to give the text of an address as input, use --input=FILE or standard input"
         ) from error
 
 

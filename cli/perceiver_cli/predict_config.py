@@ -1,4 +1,4 @@
-"""Configuration of ``predict``: the model's source and the device."""
+"""Configuration of ``predict`` and ``embed``: the model's source and the device."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ UNUSED_SECTIONS = (
 )
 """Sections of other commands: ignored in config files, which training runs may share, and refused as flags."""
 
+ACTIONS = {"predict": "predicting", "embed": "embedding"}
+RESULTS = {"predict": "predictions", "embed": "embeddings"}
+"""Verbs and nouns of the commands in notes."""
+
 CHOOSING_NAMES = ("task", "model")
 """Sections whose name selects the model."""
 
@@ -36,18 +40,19 @@ TRAINER_OPTIONS = ("accelerator", "devices", "default_root_dir", "logger")
 """Options of the trainer that select the device and the folder of runs."""
 
 
-def read_prediction(argv: Iterable[str]) -> Run:
+def read_prediction(command: str, argv: Iterable[str]) -> Run:
     """Read the command line of a prediction.
 
     Args:
-        argv: arguments after "predict".
+        command: "predict" or "embed".
+        argv: arguments after the subcommand.
 
     Raises:
         UserError: if a flag has no effect in prediction, or if the model cannot be found.
     """
     line = read_command_line(argv)
     refuse_single_dashes(line, READ_FIRST)
-    _refuse_unused(line)
+    _refuse_unused(command, line)
     names = layer_of_names(line)
     user = [*config_layers(line, _used_values), names, *trainer_layers(line)]
     chosen = merge_layers(user)
@@ -58,21 +63,21 @@ def read_prediction(argv: Iterable[str]) -> Run:
     # In a shared stream, the note would be read as data.
     is_data = line.text("format") not in (None, "table") and is_merged()
     if source and source != ckpt_path and not is_data:
-        print(f"perceiver: predicting with {source}", file=sys.stderr)
+        print(f"perceiver: {ACTIONS[command]} with {source}", file=sys.stderr)
     task_name = name_of(chosen, "task") or described_task or task_of_model(name_of(chosen, "model"))
     task = registry().get("task", task_name) if task_name else None
     return Run(task, line.without(READ_FIRST), [], user, opened, help=line.has("help"))
 
 
-def _refuse_unused(line: CommandLine) -> None:
+def _refuse_unused(command: str, line: CommandLine) -> None:
     """Raise an error for a flag that has no effect in prediction."""
     for flag in line.flags:
         section, _, option = flag.name.partition(".")
         is_used = flag.name in CHOOSING_NAMES or (section == TRAINER and option.partition(".")[0] in TRAINER_OPTIONS)
         if section in UNUSED_SECTIONS and not is_used:
             raise UserError(
-                f"--{flag.name}: has no effect in predict, which uses the model as it was trained (perceiver predict "
-                "--help lists the flags)"
+                f"--{flag.name}: has no effect in {command}, which uses the model as it was trained (perceiver "
+                f"{command} --help lists the flags)"
             )
 
 

@@ -1,4 +1,4 @@
-"""``predict``: inputs, a task's predictor and output, as a stream."""
+"""``predict`` and ``embed``: inputs, a predictor and output, as a stream."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ import torch
 
 from perceiver_cli.errors import IncompleteRunError
 from perceiver_cli.flag_names import named_flags
+from perceiver_cli.flags import GIVEN_TO_PREDICTORS
 from perceiver_cli.inputs import open_inputs
-from perceiver_cli.predictions import choose_output
+from perceiver_cli.predict_config import ACTIONS, RESULTS
+from perceiver_cli.predictions import FILE_FORMATS, Output, choose_output
 from perceiver_cli.run_config import Run
 from perceiver_cli.values import Values, name_of
+from perceiver_cli.vectors import VECTOR_FORMATS
 from perceiver_registry import UserError, config_from_dict, create_module, registry
+from perceiver_registry.embeddings import embedding_predictor
 from perceiver_registry.errors import in_one_line
 from perceiver_registry.params import check_finite
 
-GIVEN_TO_PREDICTORS = ("module", "reader")
-"""Arguments of a predictor that are not command-line options."""
 
-
-def predict(chosen: Run, values: Values, device: torch.device) -> None:
+def predict(command: str, chosen: Run, values: Values, device: torch.device) -> None:
     """Predict for inputs in arguments, a file or standard input, and print or write the predictions.
 
     Args:
+        command: "predict", or "embed" for predictions that are embeddings.
         chosen: the model and its task.
         values: values of the flags.
         device: device of the model.
@@ -39,20 +41,23 @@ def predict(chosen: Run, values: Values, device: torch.device) -> None:
         IncompleteRunError: if some of the inputs could not be read.
     """
     assert chosen.task is not None
-    if not chosen.task.spec.predictor:
+    predictor_class = find_predictor(command, chosen.task)
+    if predictor_class is None:
         raise UserError(f"--task={chosen.task.name}: this task has no predictor for the command line")
-    predictor_class = chosen.task.resolve("predictor")
     arguments = [name for name in inspect.signature(predictor_class).parameters if name not in GIVEN_TO_PREDICTORS]
-    output, folder = choose_output(values["output"], values["format"], values["overwrite"], "output" in arguments)
+    formats = FILE_FORMATS + (VECTOR_FORMATS if command == "embed" else ())
+    output, folder = choose_output(
+        values["output"], values["format"], values["overwrite"], "output" in arguments, formats
+    )
+    if command == "embed":
+        _check_embedding_format(output, values)
     given, lines = open_inputs(values["inputs"], values["input"])
     module = _load_module(chosen)
     module.to(device).eval()
     if values["quantize"]:
         module.quantize()
-        print(
-            f"perceiver: predicting with {values['quantize']} weights, which changes predictions slightly",
-            file=sys.stderr,
-        )
+        weights = f"{values['quantize']} weights, which changes {RESULTS[command]} slightly"
+        print(f"perceiver: {ACTIONS[command]} with {weights}", file=sys.stderr)
     delimiter = {"delimiter": values["delimiter"]} if values["delimiter"] else {}
     reader = _create_reader(chosen, module.model.input_adapter, delimiter)
     options = {name: values[name] for name in arguments} | ({"output": folder} if "output" in arguments else {})
@@ -67,6 +72,25 @@ def predict(chosen: Run, values: Values, device: torch.device) -> None:
             raise IncompleteRunError(predictor.failures)
     if predictor.failures:
         raise IncompleteRunError(predictor.failures)
+
+
+def find_predictor(command: str, task: Any) -> Any:
+    """Return the class of a command's predictor: of embeddings, or of the task; None if the task has none."""
+    if command == "embed":
+        return embedding_predictor()
+    return task.resolve("predictor") if task.spec.predictor else None
+
+
+def _check_embedding_format(output: Output, values: Values) -> None:
+    """Check that the output's format can have embeddings, or similarities.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if values["pool"] != "mean" and output.form == "csv":
+        raise UserError("--pool=none: a row of CSV has one vector (use .parquet, .npy or .jsonl)")
+    if values["similar_to"] is not None and output.form in VECTOR_FORMATS:
+        raise UserError(f"--similar_to: has similarities, not vectors for .{output.form} (use .csv, .json or .jsonl)")
 
 
 class CountedIterator(Iterator[Any]):
@@ -155,7 +179,7 @@ def _create_reader(chosen: Run, input_adapter: Any, given: Mapping[str, Any]) ->
     entry = registry().get("input", name)
     if not entry.spec.reader:
         raise UserError(
-            f"input adapter {name!r} ({entry.plugin}): no reader, so its models cannot predict from the command line"
+            f"input adapter {name!r} ({entry.plugin}): no reader, so its models read no inputs from the command line"
         )
     assert chosen.source is not None
     with chosen.description.loading(chosen.source), readable(chosen.source, "description of the data"):

@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from perceiver_cli.checkpoint_files import replacing_text
 from perceiver_cli.output import EscapingStream
 from perceiver_cli.tables import print_table
+from perceiver_cli.vectors import VECTOR_FORMATS, ids_file, opened_vectors
 from perceiver_registry import UserError
 from perceiver_registry.escaping import ENCODING_ERRORS
 
@@ -38,7 +39,7 @@ class Output:
     """Destination and format of predictions.
 
     Args:
-        form: "table" or one of :data:`FILE_FORMATS`.
+        form: "table", one of :data:`FILE_FORMATS` or, for embeddings, of :data:`VECTOR_FORMATS`.
         file: the file. None: standard output.
     """
 
@@ -54,6 +55,9 @@ class Output:
         """
         if self.form == "table":
             yield _write_table
+        elif self.file is not None and self.form in VECTOR_FORMATS:
+            with opened_vectors(self.form, self.file) as write:
+                yield lambda _, predictions: write(predictions)
         elif self.file is None:
             # rich's progress bars replace sys.stdout while they are drawn.
             yield _writer(self.form, sys.stdout)
@@ -63,7 +67,11 @@ class Output:
 
 
 def choose_output(
-    output: str | None, form: str | None, overwrite: bool, takes_folder: bool
+    output: str | None,
+    form: str | None,
+    overwrite: bool,
+    takes_folder: bool = False,
+    formats: Sequence[str] = FILE_FORMATS,
 ) -> tuple[Output, str | None]:
     """Choose destination and format of predictions by the flags.
 
@@ -72,6 +80,7 @@ def choose_output(
         form: format of the predictions. None: by the file's suffix, or a table.
         overwrite: replace an existing file.
         takes_folder: the task draws images into a folder.
+        formats: formats of files.
 
     Returns:
         The destination of predictions, and the task's folder or None.
@@ -80,27 +89,31 @@ def choose_output(
         UserError: if the format does not fit the file, or if the file cannot be written.
     """
     if not output:
+        if form in VECTOR_FORMATS:
+            raise UserError(f"--format={form}: needs a file (add --output=vectors.{form})")
         return Output(form or "table"), None
     file = Path(os.path.expanduser(output))
     suffix = file.suffix.lower().removeprefix(".")
     if takes_folder and (suffix not in FILE_FORMATS or os.path.isdir(file)):
         return Output(form or "table"), output
-    form = _file_format(output, suffix, form)
+    form = _file_format(output, suffix, form, formats)
     _check_writable(output, file, overwrite)
+    if form == "npy":
+        _check_writable(str(ids_file(file)), ids_file(file), overwrite)
     return Output(form, file), None
 
 
-def _file_format(output: str, suffix: str, form: str | None) -> str:
+def _file_format(output: str, suffix: str, form: str | None, formats: Sequence[str]) -> str:
     """Return the format of a file of predictions: the given one, or that of the suffix.
 
     Raises:
         UserError: if both are missing, or if they differ.
     """
     if form == "table":
-        raise UserError(f"--output={output}: tables are not files (use --format={', '.join(FILE_FORMATS)})")
-    if suffix not in FILE_FORMATS:
+        raise UserError(f"--output={output}: tables are not files (use --format={', '.join(formats)})")
+    if suffix not in formats:
         if form is None:
-            known = f".{', .'.join(FILE_FORMATS)}"
+            known = f".{', .'.join(formats)}"
             raise UserError(f"--output={output}: unknown suffix (use {known}, or add --format)")
         return form
     if form not in (None, suffix):
@@ -128,7 +141,7 @@ def _write_table(predictor: Rows, predictions: Iterator[Prediction]) -> None:
     if write_text is not None:
         write_text(predictions, sys.stdout)
     else:
-        print_table(predictor.rows(list(predictions)))
+        print_table(row for prediction in predictions for row in predictor.rows([prediction]))
 
 
 def _write_csv(predictor: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
@@ -159,4 +172,9 @@ def _write_json_lines(_: Rows, predictions: Iterator[Prediction], stream: Any) -
 
 
 def _json(prediction: Prediction, indent: int | None = None) -> str:
-    return json.dumps(prediction, ensure_ascii=False, indent=indent)
+    return json.dumps(prediction, ensure_ascii=False, indent=indent, default=_numbers)
+
+
+def _numbers(array: Any) -> Any:
+    """Convert an array of float32 to lists of the shortest numbers that are read as the same values."""
+    return array.astype(str).astype(float).tolist()

@@ -1,4 +1,4 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: creation of a run's objects from its values, and its execution."""
+"""The subcommands that run a model: creation of a run's objects from its values, and its execution."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 from perceiver_cli.allowed import as_flag
 from perceiver_cli.checkpoints import LastCheckpoint
+from perceiver_cli.commands import INPUT_COMMANDS
 from perceiver_cli.data_modules import data_class
 from perceiver_cli.defaults import check_defaults
 from perceiver_cli.errors import INTERRUPTED, TERMINATED, InterruptedRunError
@@ -55,7 +56,7 @@ def run(command: str, argv: Sequence[str]) -> None:
     """Run a subcommand.
 
     Args:
-        command: "fit", "validate", "test" or "predict".
+        command: "fit", "validate", "test", "predict" or "embed".
         argv: the arguments after the subcommand.
 
     Raises:
@@ -64,7 +65,7 @@ def run(command: str, argv: Sequence[str]) -> None:
     """
     warnings.formatwarning = as_note
     with shared_sources():
-        chosen = read_prediction(argv) if command == "predict" else read_run(command, argv)
+        chosen = read_prediction(command, argv) if command in INPUT_COMMANDS else read_run(command, argv)
         parser = build_parser(command, chosen)
         if chosen.help:
             print_help(parser, chosen)
@@ -75,9 +76,9 @@ def run(command: str, argv: Sequence[str]) -> None:
         if command == "fit":
             remove_limits(values, replaced_limits(values, chosen))
         refuse_remote_values({name: value for name, value in values.items() if name != WORDS})
-        if command == "predict":
+        if command in INPUT_COMMANDS:
             with _wrong_use():
-                predict(chosen, values, find_device(values["trainer"]))
+                predict(command, chosen, values, find_device(values["trainer"]))
             return
         parts = _create_parts(command, parser, chosen, values)
     if parts is not None:

@@ -240,6 +240,8 @@ def test_flags_of_chosen_classes_are_completed(words, trained, tmp_path):
     assert words("perceiver fit --task=mlm --data=text-files --data.text_c") == ["--data.text_column="]
     assert words(f"perceiver fit {' '.join(tables)} --model.encoder.vocab") == []
     assert words("perceiver fit --task mlm --optimizer SGD --optimizer.mom") == ["--optimizer.momentum="]
+    assert words("perceiver embed --po") == ["--pool="]
+    assert words("perceiver embed --pool=") == ["--pool=mean", "--pool=none"]
     assert words("perceiver predict --top") == []
     assert words(f"perceiver predict --ckpt_path={trained.best} --top") == ["--top_k="]
     (tmp_path / "c.yaml").write_text("task: mlm\nmodel: {encoder: text}\n")

@@ -448,7 +448,7 @@ def test_model_with_several_inputs(predict, train):
     run = train("--task=classification", "--data=random", *composite, "--trainer.max_steps=1")
     line = predict(run, "a.png").error
     assert line.startswith("input adapter 'composite' ")
-    assert line.endswith(": no reader, so its models cannot predict from the command line")
+    assert line.endswith(": no reader, so its models read no inputs from the command line")
 
 
 @pytest.mark.slow

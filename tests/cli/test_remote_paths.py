@@ -35,6 +35,7 @@ def arguments(words: str) -> list[str]:
         "validate --ckpt_path=URL",
         "test --ckpt_path URL",
         "predict --ckpt_path=URL text",
+        "embed --ckpt_path=deepmind/language-perceiver URL/a.png",
         "predict --ckpt_path=deepmind/language-perceiver URL/a.png",
         "predict --ckpt_path=deepmind/language-perceiver --input=URL/texts.txt",
         "predict --ckpt_path=deepmind/language-perceiver --output=URL",

@@ -43,7 +43,7 @@ def test_command_is_installed(start, finish, tmp_path):
 def test_help_names_every_command(perceiver):
     shown = perceiver("--help")
     assert shown.code == 0
-    for command in ("fit", "validate", "test", "predict", "describe", *LIGHT[2:]):
+    for command in ("fit", "validate", "test", "predict", "embed", "describe", *LIGHT[2:]):
         assert f"\n  {command} " in shown.out
     assert perceiver("-h").out == shown.out
 

@@ -53,6 +53,8 @@ class Predictor(ABC):
             texts. It is created if it does not exist. Null: no maps.
     """
 
+    _progress_label = "Predicting"
+
     def __init__(self, module: LitPerceiver, reader: Reader, batch_size: int = 32, attention: str | None = None):
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1")
@@ -105,7 +107,7 @@ class Predictor(ABC):
         sources = expand(inputs)
         total = -(-length_hint(sources) // self.batch_size)  # in batches; 0: unknown
         batches = enumerate(iter(lambda: list(islice(sources, self.batch_size)), []))
-        for number, batch in track_progress(batches, total, "Predicting"):
+        for number, batch in track_progress(batches, total, self._progress_label):
             yield from self._predict_batch(batch, number * self.batch_size)
 
     def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:

@@ -1,0 +1,120 @@
+"""Files of embeddings: .npy and Parquet, written in pieces while inputs are embedded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+import numpy as np
+
+from perceiver_cli.checkpoint_files import replacing, replacing_text
+from perceiver_registry import UserError
+from perceiver_registry.escaping import ENCODING_ERRORS
+
+VECTOR_FORMATS = ("npy", "parquet")
+"""File formats of embeddings, named by suffix."""
+
+IDS_SUFFIX = ".ids.jsonl"
+"""Suffix, instead of .npy, of the file with the input of each row: a JSON string per line."""
+
+BUFFER = 2**24
+"""Bytes of embeddings to keep before they are written, in Parquet as a row group. Arbitrary."""
+
+NPY_HEADER_SIZE = 128
+"""Bytes of the header of .npy files, which is written last: the number of rows is unknown before."""
+
+Prediction = Mapping[str, Any]
+
+
+def ids_file(file: Path) -> Path:
+    """Return the file with the inputs of an .npy file."""
+    return file.with_suffix(IDS_SUFFIX)
+
+
+@contextlib.contextmanager
+def opened_vectors(form: str, file: Path) -> Iterator[Callable[[Iterator[Prediction]], None]]:
+    """Open a file of embeddings. It is created when all are written, or not at all.
+
+    Args:
+        form: one of :data:`VECTOR_FORMATS`.
+        file: the file.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ModuleNotFoundError: if pyarrow is missing, for Parquet.
+    """
+    if form == "npy":
+        with replacing_text(ids_file(file)) as ids, replacing(file) as stream:
+            yield lambda predictions: _write_npy(predictions, stream, ids)
+        return
+    import pyarrow.parquet  # noqa: F401  # optional: missing packages are reported before inputs are read
+
+    with replacing(file) as stream:
+        yield lambda predictions: _write_parquet(predictions, stream)
+
+
+def _write_npy(predictions: Iterator[Prediction], stream: IO[bytes], ids: TextIO) -> None:
+    """Write an array (inputs, ...) of float32, and the inputs.
+
+    Raises:
+        UserError: if embeddings have different shapes.
+    """
+    stream.write(bytes(NPY_HEADER_SIZE))
+    shape, count = (0,), 0
+    for prediction in predictions:
+        embedding = prediction["embedding"]
+        if count and embedding.shape != shape:
+            raise UserError(
+                f"--pool=none: inputs have {shape[0]} and {embedding.shape[0]} latents, which one .npy array cannot "
+                "have (use .parquet, or --pool=mean)"
+            )
+        shape, count = embedding.shape, count + 1
+        stream.write(embedding.astype("<f4").tobytes())
+        ids.write(f"{json.dumps(str(prediction['input']))}\n")
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {(count, *shape)}, }}"
+    magic = b"\x93NUMPY\x01\x00" + struct.pack("<H", NPY_HEADER_SIZE - 10)
+    stream.seek(0)
+    stream.write(magic + text.encode().ljust(NPY_HEADER_SIZE - len(magic) - 1) + b"\n")
+
+
+def _write_parquet(predictions: Iterator[Prediction], stream: IO[bytes]) -> None:
+    """Write the columns "input" and "embedding": lists of float32, or lists of such lists without pooling."""
+    import pyarrow as pa  # optional
+    import pyarrow.parquet as pq
+
+    writer = None
+    with contextlib.ExitStack() as stack:
+        for inputs, embeddings in _pieces(predictions):
+            vectors = pa.FixedSizeListArray.from_arrays(
+                pa.array(np.concatenate([each.reshape(-1) for each in embeddings])), embeddings[0].shape[-1]
+            )
+            if embeddings[0].ndim == 2:
+                offsets = np.cumsum([0, *map(len, embeddings)], dtype=np.int32)
+                vectors = pa.ListArray.from_arrays(pa.array(offsets), vectors)
+            table = pa.table({"input": pa.array(inputs, pa.string()), "embedding": vectors})
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(stream, table.schema))
+            writer.write_table(table)
+        if writer is None:
+            schema = pa.schema({"input": pa.string(), "embedding": pa.list_(pa.float32())})
+            stack.enter_context(pq.ParquetWriter(stream, schema))
+
+
+def _pieces(predictions: Iterable[Prediction]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    """Yield inputs, as UTF-8 with escapes of other bytes, and embeddings in pieces of about :data:`BUFFER` bytes."""
+    inputs: list[str] = []
+    embeddings: list[np.ndarray] = []
+    size = 0
+    for prediction in predictions:
+        inputs.append(prediction["input"].encode(errors=ENCODING_ERRORS).decode())
+        embeddings.append(prediction["embedding"])
+        size += embeddings[-1].nbytes
+        if size >= BUFFER:
+            yield inputs, embeddings
+            inputs, embeddings, size = [], [], 0
+    if inputs:
+        yield inputs, embeddings

@@ -1,0 +1,235 @@
+"""``perceiver embed``: files and printed embeddings equal those of the Python API."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from perceiver_cli import vectors
+from perceiver_registry import read_model, registry
+
+AWKWARD = ['gut, "sehr"', "näht\n44", " ", "🎉 gut", "x"]
+"""Texts with commas, quotes, line ends and other characters; the third has no words."""
+
+
+@pytest.fixture
+def embed(perceiver):
+    """Embeds with a run's latest model."""
+
+    def embed(run, *argv: str):
+        return perceiver("embed", f"--ckpt_path={run.last}", *argv)
+
+    return embed
+
+
+def reader_of(run):
+    """Return a run's model and reader."""
+    model, description = read_model(str(run.last))
+    reader_type = registry().adapter_of("input", model.config.encoder).resolve("reader")
+    return model.eval(), reader_type(description.data, model.input_adapter)
+
+
+def expected(run, sources, pool="mean") -> np.ndarray:
+    """Embed inputs one by one with the Python API."""
+    model, reader = reader_of(run)
+    with torch.no_grad():
+        return np.concatenate([model.embed(reader.collate([reader.read(source)]), pool).numpy() for source in sources])
+
+
+def written(file) -> tuple[list[str], np.ndarray]:
+    """Read inputs and embeddings from a file of any format."""
+    suffix = file.suffix
+    if suffix == ".npy":
+        ids = [json.loads(line) for line in file.with_suffix(".ids.jsonl").read_text().splitlines()]
+        return ids, np.load(file)
+    if suffix == ".parquet":
+        table = pq.read_table(file)
+        return table["input"].to_pylist(), np.array(table["embedding"].to_pylist(), np.float32)
+    if suffix == ".csv":
+        header, *rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
+        assert header == ["input", *(f"embedding_{i}" for i in range(len(header) - 1))]
+        return [row[0] for row in rows], np.array([row[1:] for row in rows], np.float32)
+    text = file.read_text(encoding="utf-8")
+    rows = json.loads(text) if suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+    return [row["input"] for row in rows], np.array([row["embedding"] for row in rows], np.float32)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".csv", ".json", ".jsonl"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_files_have_the_embeddings_of_the_python_api(text_classifier, embed, tmp_path, monkeypatch, suffix, batch_size):
+    monkeypatch.setattr(vectors, "BUFFER", 130)  # a piece has three inputs, the last one fewer
+    file = tmp_path / f"v{suffix}"
+    result = embed(text_classifier, *AWKWARD, f"--output={file}", f"--batch_size={batch_size}")
+    assert (result.code, result.out) == (0, ""), result.err
+    inputs, found = written(file)
+    assert inputs == AWKWARD
+    assert found.shape == (5, 16)
+    np.testing.assert_allclose(found, expected(text_classifier, AWKWARD), atol=1e-6)
+    names = {file.name, "v.ids.jsonl"} if suffix == ".npy" else {file.name}
+    assert {each.name for each in tmp_path.iterdir()} == names
+
+
+def test_written_files_have_equal_numbers(text_classifier, embed, tmp_path):
+    """Texts of numbers are read as the same float32 that the binary files have."""
+    found = []
+    for suffix in (".npy", ".parquet", ".csv", ".json", ".jsonl"):
+        assert embed(text_classifier, *AWKWARD, f"--output=v{suffix}").code == 0
+        found.append(written(tmp_path / f"v{suffix}")[1])
+    assert found[0].dtype == np.float32
+    for each in found[1:]:
+        np.testing.assert_array_equal(each, found[0])
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".jsonl"])
+def test_latents_without_pooling(text_classifier, embed, tmp_path, suffix):
+    assert embed(text_classifier, *AWKWARD, "--pool=none", f"--output=v{suffix}").code == 0
+    inputs, found = written(tmp_path / f"v{suffix}")
+    assert inputs == AWKWARD
+    assert found.shape == (5, 4, 16)
+    np.testing.assert_allclose(found, expected(text_classifier, AWKWARD, "none"), atol=1e-6)
+
+
+def test_images_of_a_folder(image_classifier, embed, pictures, tmp_path):
+    assert embed(image_classifier, str(pictures), "--output=v.npy", "--batch_size=3").code == 0
+    inputs, found = written(tmp_path / "v.npy")
+    names = ["0.png", "1.png", "2.png", "3.png", "4.png", "more/5.png", "more/6.png", "photo.jpg"]
+    assert inputs == [str(pictures / name) for name in names]
+    np.testing.assert_allclose(found, expected(image_classifier, inputs), atol=1e-5)
+    assert len(np.unique(found.round(3), axis=0)) == 8
+
+
+def test_rows_of_a_table_with_missing_values(regressor, embed, table, tmp_path):
+    assert embed(regressor, str(table), "--output=v.parquet", "--batch_size=7").code == 0
+    inputs, found = written(tmp_path / "v.parquet")
+    assert inputs == [f"{table}:{number}" for number in range(1, 41)]
+    rows = [f"a={a},b={'' if a % 7 == 3 else a % 5}" for a in range(40)]
+    np.testing.assert_allclose(found, expected(regressor, rows), atol=1e-5)
+    assert np.isfinite(found).all()
+
+
+def test_quantized_embeddings_are_close(regressor, embed, tmp_path):
+    exact = expected(regressor, ["a=1,b=2", "a=20"])
+    result = embed(regressor, "a=1,b=2", "a=20", "--output=v.npy", "--quantize=int8", "--trainer.accelerator=cpu")
+    assert result.code == 0
+    assert result.err == "perceiver: embedding with int8 weights, which changes embeddings slightly\n"
+    found = written(tmp_path / "v.npy")[1]
+    assert 1e-5 < np.abs(found - exact).max() < 0.2
+
+
+def test_printed_embeddings(text_classifier, embed, monkeypatch):
+    first, second = expected(text_classifier, ["gut", "schlecht"])
+    header, *rows = embed(text_classifier, "gut", "schlecht").out.splitlines()
+    assert header.split("  ")[0] == "input"
+    for row, text, vector in zip(rows, ("gut", "schlecht"), (first, second), strict=True):
+        assert row.split() == [text, *(f"{number:.4f}" for number in vector[:4]), "16"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"gut\nschlecht\n"), encoding="utf-8"))
+    lines = [json.loads(line) for line in embed(text_classifier, "--format=jsonl").out.splitlines()]
+    assert [line["input"] for line in lines] == ["gut", "schlecht"]
+    np.testing.assert_allclose([line["embedding"] for line in lines], [first, second], atol=1e-6)
+
+
+def test_most_similar_inputs(text_classifier, embed, tmp_path):
+    texts = ["näht 1 gut", "schlecht 7", "gut", "schlecht", "etwas"]
+    found = expected(text_classifier, [*texts, "sehr gut"]).astype(float)
+    unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+    order = sorted(range(5), key=lambda i: -unit[i] @ unit[5])
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    argv = ["--input=texts.txt", "--similar_to=sehr gut"]
+    rows = json.loads(embed(text_classifier, *argv, "--top_k=3", "--format=json").out)
+    assert [row["input"] for row in rows] == [texts[i] for i in order[:3]]
+    assert [row["similarity"] for row in rows] == pytest.approx([unit[i] @ unit[5] for i in order[:3]], abs=1e-5)
+    printed = embed(text_classifier, *argv).out.splitlines()
+    assert len(printed) == 6
+    assert printed[1].split()[-1] == f"{rows[0]['similarity']:.4f}"
+    assert embed(text_classifier, *argv, "--output=s.csv").code == 0
+    assert (tmp_path / "s.csv").read_text().splitlines()[0] == "input,similarity"
+
+
+def test_failed_inputs_are_reported_and_the_others_written(image_classifier, embed, pictures, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    good = [str(pictures / "0.png"), str(pictures / "photo.jpg")]
+    result = embed(image_classifier, good[0], "bad.png", good[1], "missing.png", "--output=v.npy")
+    assert result.code == 1
+    assert [line.split(": ")[1] for line in result.err.splitlines()] == ["bad.png", "missing.png"]
+    inputs, found = written(tmp_path / "v.npy")
+    assert inputs == good
+    np.testing.assert_allclose(found, expected(image_classifier, good), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["v.npy", "v.parquet", "v.csv"])
+def test_files_are_replaced_as_a_whole(text_classifier, embed, tmp_path, name):
+    assert embed(text_classifier, "gut", f"--output={name}").code == 0
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    line = embed(text_classifier, "schlecht", f"--output={name}").error
+    assert line == f"--output={name}: already exists (--overwrite replaces it)"
+    assert embed(text_classifier, "missing.txt", f"--output={name}", "--overwrite").code == 1  # nothing to write
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert embed(text_classifier, "schlecht", f"--output={name}", "--overwrite").code == 0
+    assert written(tmp_path / name)[0] == ["schlecht"]
+    if name == "v.npy":
+        (tmp_path / name).unlink()
+        assert "--output=v.ids.jsonl: already exists" in embed(text_classifier, "gut", f"--output={name}").error
+
+
+def test_names_that_are_not_utf8(image_classifier, embed, pictures, tmp_path):
+    name = os.fsdecode(b"stra\xdfe.png")
+    try:
+        (tmp_path / name).write_bytes((pictures / "0.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system has names of characters")
+    for suffix in (".npy", ".parquet", ".csv"):
+        assert embed(image_classifier, ".", f"--output=v{suffix}").code == 0
+        (found,), _ = written(tmp_path / f"v{suffix}")
+        assert found == (name if suffix == ".npy" else r"stra\udcdfe.png")
+
+
+def test_missing_pyarrow_is_reported_before_inputs_are_read(text_classifier, embed, monkeypatch, tmp_path):
+    for module in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, module, None)
+    result = embed(text_classifier, "missing.txt", "--output=v.parquet")
+    assert result.code != 0
+    assert "pyarrow" in result.err
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--pool=none", "--output=v.csv"], "--pool=none: a row of CSV has one vector"),
+        (["--pool=none", "--format=csv"], "--pool=none: a row of CSV has one vector"),
+        (["--pool=max"], "--pool: must be 'mean' or 'none', got 'max'"),
+        (["--format=npy"], "--format=npy: needs a file (add --output=vectors.npy)"),
+        (["--output=v.bin"], "--output=v.bin: unknown suffix (use .csv, .json, .jsonl, .npy, .parquet"),
+        (["--output=v.npy", "--format=parquet"], "--output=v.npy: suffix does not match --format=parquet"),
+        (["--similar_to=x", "--output=v.npy"], "--similar_to: has similarities, not vectors for .npy"),
+        (["--similar_to=x", "--pool=none"], "--pool=none: --similar_to compares means"),
+        (["--similar_to=none.txt"], "--similar_to=none.txt: input: file none.txt not found"),
+        (["--top_k=3"], "--top_k: has no effect without --similar_to"),
+        (["--top_k=0", "--similar_to=x"], "--top_k=0 must be at least 1"),
+        (["--batch_size=0"], "--batch_size=0 must be at least 1"),
+        (["--attention=maps"], "--attention: unknown flag"),
+        (["--data.batch_size=3"], "--data.batch_size: has no effect in embed, which uses the model as it was trained"),
+    ],
+)
+def test_wrong_flags(text_classifier, embed, argv, message):
+    assert embed(text_classifier, "gut", *argv).error.startswith(message)
+
+
+def test_vectors_are_not_predictions(text_classifier, perceiver):
+    line = perceiver("predict", f"--ckpt_path={text_classifier.last}", "gut", "--output=v.npy").error
+    assert line == "--output=v.npy: unknown suffix (use .csv, .json, .jsonl, or add --format)"
+
+
+def test_help_explains_files_and_flags(perceiver):
+    text = " ".join(perceiver("embed", "--help").out.split())
+    for part in ("usage: perceiver embed [INPUT ...]", "vectors.ids.jsonl", "--pool {mean,none}", "--similar_to"):
+        assert part in text
+    assert "--attention" not in text

@@ -8,16 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from perceiver_core import PerceiverEncoder
+from perceiver_core import Model, PerceiverAR, PerceiverEncoder
 
 
 @contextlib.contextmanager
-def collect_latents(encoder: PerceiverEncoder) -> Iterator[list[Tensor]]:
-    """Collect the encoder's output (b, n, d), the ``last_hidden_state``, in this context."""
+def collect_latents(model: Model) -> Iterator[list[Tensor]]:
+    """Collect the latents (b, n, d) of ``model.encode``, the ``last_hidden_state``, in this context."""
+    last: Any = model.output_norm if isinstance(model, PerceiverAR) else model.encoder
     latents: list[Tensor] = []
     # If attention weights are returned, the output is a tuple that starts with the latents.
     hook = lambda _, inputs, output: latents.append(output[0] if isinstance(output, tuple) else output)  # noqa: E731
-    handle = encoder.register_forward_hook(hook)
+    handle = last.register_forward_hook(hook)
     try:
         yield latents
     finally:

@@ -150,7 +150,7 @@ class ZooModel(PreTrainedModel):
             TypeError: if ``batch`` has entries that the input adapter does not read.
         """
         self._check_keys(batch)
-        with collect_latents(self.perceiver.encoder) as latents:
+        with collect_latents(self.perceiver) as latents:
             output, details = self._run(batch, output_attentions, output_hidden_states)
         return self._returned(ZooOutput(last_hidden_state=latents[-1], output=output, **details), return_dict)
 

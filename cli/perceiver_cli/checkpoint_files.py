@@ -102,7 +102,7 @@ def remove_partial_files(root: Path) -> None:
     """Remove partial files of killed runs in all run folders below ``root``; running ones lock theirs."""
     for partial in root.glob(f"*/*/checkpoints/.*{PARTIAL}"):
         with contextlib.suppress(OSError), partial.open("r+b") as file:
-            _lock(file)
+            lock(file)
             partial.unlink()
 
 
@@ -112,13 +112,18 @@ def _create_locked(path: Path) -> tuple[Path, IO[bytes]]:
         partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{PARTIAL}")
         file = partial.open("xb")
         with contextlib.suppress(OSError):  # some network file systems have no locks
-            _lock(file)
+            lock(file)
         if partial.exists():  # another run may have removed it before it was locked
             return partial, file
         file.close()
 
 
-def _lock(file: IO[bytes]) -> None:
+def lock(file: IO[bytes]) -> None:
+    """Lock a file while this process has it open.
+
+    Raises:
+        OSError: if another process has locked it, or if the file system has no locks.
+    """
     try:
         import fcntl
     except ImportError as error:  # Windows, where an open file cannot be removed

@@ -43,7 +43,7 @@ EMBED_HELP = (
     "Compute a vector for each input, with any model that predict accepts: the mean of the model's latents. Inputs are "
     "those of predict. --output=vectors.parquet has the columns input and embedding; vectors.npy an array (inputs, "
     "channels), with the inputs in vectors.ids.jsonl; vectors.csv a column for each number. --similar_to=INPUT prints "
-    "the inputs with the most similar vectors (cosine)."
+    "the inputs with the most similar vectors (cosine). The same command resumes an interrupted run with --output."
 )
 """Description of ``embed``."""
 

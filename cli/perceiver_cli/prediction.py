@@ -16,6 +16,7 @@ from perceiver_cli.errors import IncompleteRunError
 from perceiver_cli.flag_names import named_flags
 from perceiver_cli.flags import GIVEN_TO_PREDICTORS
 from perceiver_cli.inputs import open_inputs
+from perceiver_cli.journal import identity_of, resumable
 from perceiver_cli.predict_config import ACTIONS, RESULTS
 from perceiver_cli.predictions import FILE_FORMATS, Output, choose_output
 from perceiver_cli.run_config import Run
@@ -65,7 +66,8 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
         predictor = predictor_class(module, reader, **options)
     long_lines = getattr(reader, "long_inputs", False)
     inputs: Iterable[str] = itertools.chain(given, lines(long_lines)) if lines else given
-    with output.opened() as write, named_flags(values, arguments):
+    resumed = _resumable(predictor, output, values) if command == "embed" else contextlib.nullcontext()
+    with resumed, output.opened() as write, named_flags(values, arguments):
         predictions = CountedIterator(_stream(predictor, inputs))
         write(predictor, predictions)
         if predictor.failures and not predictions.count:  # within the context, which then keeps an existing file
@@ -91,6 +93,17 @@ def _check_embedding_format(output: Output, values: Values) -> None:
         raise UserError("--pool=none: a row of CSV has one vector (use .parquet, .npy or .jsonl)")
     if values["similar_to"] is not None and output.form in VECTOR_FORMATS:
         raise UserError(f"--similar_to: has similarities, not vectors for .{output.form} (use .csv, .json or .jsonl)")
+
+
+@contextlib.contextmanager
+def _resumable(predictor: Any, output: Output, values: Values) -> Iterator[None]:
+    """Resume an interrupted run that embedded for the same file, and record the embeddings of this one."""
+    if output.file is None:
+        yield
+        return
+    options = {name: values[name] for name in ("pool", "quantize")}
+    with resumable(output.file, identity_of(predictor.model, options)) as predictor.journal:
+        yield
 
 
 class CountedIterator(Iterator[Any]):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,16 @@ from perceiver_registry.errors import shorten
 
 NUM_SHOWN = 4
 """Numbers of an embedding in the printed table. Arbitrary."""
+
+
+class Journal(Protocol):
+    """Embeddings of batches that an interrupted run has computed."""
+
+    def find(self, key: str) -> list[np.ndarray] | None:
+        """Return the embeddings of the next batch, or None if they are not recorded."""
+
+    def record(self, key: str, embeddings: Sequence[np.ndarray]) -> None:
+        """Record the embeddings of a batch that :meth:`find` did not return."""
 
 
 class EmbeddingPredictor(Predictor):
@@ -69,6 +80,8 @@ class EmbeddingPredictor(Predictor):
         self.model = model
         self.pool: Pool = pool
         self.top_k = top_k or 10
+        self.journal: Journal | None = None
+        """Journal to take embeddings from, and to record them in. None: compute all."""
         self._has_warned = False
         self._reference = None if similar_to is None else self._embed_reference(similar_to)
 
@@ -99,6 +112,16 @@ class EmbeddingPredictor(Predictor):
             ValueError: if an embedding is not finite.
         """
         batch = self._window(batch, read)
+        if self.journal is None:
+            return self._embed(batch)
+        key = digest(batch)
+        embeddings = self.journal.find(key)
+        if embeddings is None:
+            embeddings = self._embed(batch)
+            self.journal.record(key, embeddings)
+        return embeddings
+
+    def _embed(self, batch: Batch) -> list[np.ndarray]:
         embeddings = self.model.embed(batch, self.pool)
         if not embeddings.isfinite().all():
             raise ValueError("its embedding is not finite")
@@ -178,6 +201,15 @@ class EmbeddingPredictor(Predictor):
 def _length(batch: Batch) -> int:
     """Return the number of inputs m of a batch of sequences, padding included."""
     return int(next(iter(batch.values())).shape[1])
+
+
+def digest(batch: Batch) -> str:
+    """Return a digest of the content of a batch."""
+    found = hashlib.sha256()
+    for name, value in sorted(batch.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,0 +1,150 @@
+"""Interrupted runs of ``perceiver embed``: the same command resumes them, and computes what has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_embed import written
+
+from perceiver_cli.journal import Journal, identity_of
+from perceiver_core import PerceiverIO
+from perceiver_registry import read_model
+
+TEXTS = [f"näht {number} gut" if number % 3 else f"schlecht {number}" for number in range(11)]
+BATCHES = 6
+"""Batches of two texts."""
+
+
+class Embedded:
+    """Counts the batches that a model embeds, and interrupts it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.count, self.limit = 0, 99
+        embed = PerceiverIO.embed
+
+        def counted(model, batch, pool="mean"):
+            if self.count == self.limit:
+                raise KeyboardInterrupt
+            self.count += 1
+            return embed(model, batch, pool)
+
+        monkeypatch.setattr(PerceiverIO, "embed", counted)
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    return Embedded(monkeypatch)
+
+
+@pytest.fixture
+def run(text_classifier, perceiver, embedded, tmp_path):
+    """Return a function that embeds texts, up to a number of batches, and returns the result and the batches."""
+
+    def run(*argv: str, limit: int = 99, texts=TEXTS, checkpoint=text_classifier.last):
+        (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
+        embedded.count, embedded.limit = 0, limit
+        result = perceiver("embed", f"--ckpt_path={checkpoint}", "--input=texts.txt", "--batch_size=2", *argv)
+        return result, embedded.count
+
+    return run
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"texts.txt"}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize("limit", [1, 4])
+def test_the_same_command_resumes(run, tmp_path, suffix, limit):
+    flag = f"--output=v{suffix}"
+    assert run(f"--output=whole{suffix}")[1] == BATCHES
+    expected = files(tmp_path)
+    result, count = run(flag, limit=limit)
+    assert (result.code, count) == (130, limit)
+    shown = f"perceiver: v{suffix}: not complete (the same command resumes after {limit} batches)"
+    assert result.err.splitlines() == [shown, "perceiver: interrupted"]
+    assert files(tmp_path) == {*expected, f".v{suffix}.journal"}
+    result, count = run(flag)
+    assert (result.code, count) == (0, BATCHES - limit)
+    assert result.err == f"perceiver: v{suffix}: resuming an interrupted run ({limit} batches are done)\n"
+    assert (tmp_path / f"v{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+    assert f".v{suffix}.journal" not in files(tmp_path)
+
+
+def test_latents_are_resumed(run, tmp_path):
+    assert run("--pool=none", "--output=whole.npy")[0].code == 0
+    assert run("--pool=none", "--output=v.npy", limit=3)[0].code == 130
+    result, count = run("--pool=none", "--output=v.npy")
+    assert (result.code, count) == (0, BATCHES - 3)
+    np.testing.assert_array_equal(np.load("v.npy"), np.load("whole.npy"))
+
+
+def test_other_inputs_are_embedded_anew_from_the_first_change(run, tmp_path):
+    """Names are taken from the inputs, embeddings from the journal as long as the batches are the same."""
+    changed = [*TEXTS[:5], "another text", *TEXTS[6:]]  # in the third batch
+    assert run("--output=whole.npy", texts=changed)[1] == BATCHES
+    assert run("--output=v.npy", limit=5)[0].code == 130
+    result, count = run("--output=v.npy", texts=changed)
+    assert (result.code, count) == (0, BATCHES - 2)
+    assert written(tmp_path / "v.npy")[0] == changed
+    np.testing.assert_array_equal(np.load("v.npy"), np.load("whole.npy"))
+
+
+@pytest.mark.parametrize("change", ["pool", "quantize", "model"])
+def test_another_model_or_option_starts_anew(run, tmp_path, text_classifier, load, change):
+    assert run("--output=v.npy", limit=3)[0].code == 130
+    flags, checkpoint = {"pool": ["--pool=none"], "quantize": ["--quantize=int8"]}.get(change, []), text_classifier.last
+    if change == "model":
+        content = load(checkpoint)
+        content["state_dict"]["model.encoder.latents"][0, 0] += 1e-3
+        torch.save(content, checkpoint := tmp_path / "other.ckpt")
+    result, count = run("--output=v.npy", "--trainer.accelerator=cpu", *flags, checkpoint=checkpoint)
+    assert (result.code, count) == (0, BATCHES)
+    assert "v.npy: an interrupted run had another model or other options: embedding all inputs" in result.err
+
+
+def test_incomplete_and_damaged_journals(run, tmp_path):
+    """A batch that was written in part is computed again, and so is all after a damaged one."""
+    assert run("--output=whole.npy")[0].code == 0
+    path = tmp_path / ".v.npy.journal"
+    for damage, left in ((lambda data: data[:-5], 2), (lambda data: data[:70], 0), (lambda data: b"", 0)):
+        assert run("--output=v.npy", "--overwrite", limit=3)[0].code == 130
+        path.write_bytes(damage(path.read_bytes()))
+        result, count = run("--output=v.npy", "--overwrite")
+        assert (result.code, count) == (0, BATCHES - left)
+        np.testing.assert_array_equal(np.load("v.npy"), np.load("whole.npy"))
+
+
+def test_no_journal_is_left_without_results(run, tmp_path):
+    assert run("--output=v.npy", limit=0)[0].code == 130
+    assert files(tmp_path) == set()
+    assert run(limit=2)[0].code == 130  # printed
+    assert files(tmp_path) == set()
+
+
+def test_failed_inputs_are_reported_after_resuming(run, tmp_path):
+    texts = [*TEXTS[:2], "missing.txt", *TEXTS[2:]]
+    assert run("--output=v.npy", limit=4, texts=texts)[0].code == 130
+    result, count = run("--output=v.npy", texts=texts)
+    assert (result.code, count) == (1, BATCHES - 4)
+    assert "missing.txt not found" in result.err
+    assert written(tmp_path / "v.npy")[0] == TEXTS
+
+
+def test_two_runs_do_not_write_one_journal(run, tmp_path):
+    other = Journal(tmp_path / ".v.npy.journal", "identity")
+    assert "another run is writing the same output" in run("--output=v.npy")[0].error
+    other.close()
+
+
+def test_identity_depends_on_every_weight(text_classifier):
+    model, _ = read_model(str(text_classifier.last))
+    identity = identity_of(model, {"pool": "mean"})
+    assert identity_of(model, {"pool": "mean"}) == identity
+    assert identity_of(model, {"pool": "none"}) != identity
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[-1] += 1e-3
+    assert identity_of(model, {"pool": "mean"}) != identity

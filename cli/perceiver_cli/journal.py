@@ -100,7 +100,7 @@ class Journal:
 
 @contextlib.contextmanager
 def resumable(output: Path, identity: str) -> Iterator[Journal]:
-    """Open the journal of an output file. It is removed unless the run is interrupted after a batch.
+    """Open the journal of an output file. It is kept if the run is interrupted after a batch, or fails.
 
     Args:
         output: the output file.
@@ -111,18 +111,21 @@ def resumable(output: Path, identity: str) -> Iterator[Journal]:
         OSError: as of :class:`Journal`.
     """
     path = output.with_name(f".{output.name}.journal")
-    journal = Journal(path, identity)
+    try:
+        journal = Journal(path, identity)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(output)) from error
     if journal.is_of_another_run:
         note(f"perceiver: {output}: an interrupted run had another model or other options: embedding all inputs")
     elif journal.num_recorded:
-        note(f"perceiver: {output}: resuming an interrupted run ({journal.num_recorded:,} batches are done)")
+        note(f"perceiver: {output}: resuming an interrupted run (batches done: {journal.num_recorded:,})")
     try:
         yield journal
-    except BaseException:
-        if journal.num_recorded:
-            note(f"perceiver: {output}: not complete (the same command resumes after {journal.num_recorded:,} batches)")
-        else:
+    except BaseException as error:
+        if isinstance(error, UserError) or not journal.num_recorded:  # the same command would fail again
             path.unlink()
+        else:
+            note(f"perceiver: {output}: incomplete; the same command resumes (batches done: {journal.num_recorded:,})")
         raise
     else:
         path.unlink()

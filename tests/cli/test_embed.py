@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from perceiver_cli import vectors
+from perceiver_plugins.sdk.prediction import EmbeddingPredictor
 from perceiver_registry import read_model, registry
 
 AWKWARD = ['gut, "sehr"', "näht\n44", " ", "🎉 gut", "x"]
@@ -198,6 +199,21 @@ def test_missing_pyarrow_is_reported_before_inputs_are_read(text_classifier, emb
     assert result.code != 0
     assert "pyarrow" in result.err
     assert [*tmp_path.iterdir()] == []
+
+
+def test_latents_of_different_numbers_are_no_array(text_classifier, embed, monkeypatch, tmp_path):
+    lengths = iter([4, 3, 4])
+    embed_one = EmbeddingPredictor._embed
+    monkeypatch.setattr(
+        EmbeddingPredictor, "_embed", lambda self, batch: [each[: next(lengths)] for each in embed_one(self, batch)]
+    )
+    argv = ["a", "b", "c", "--pool=none", "--batch_size=2"]
+    line = embed(text_classifier, *argv, "--output=v.npy").error
+    assert line.startswith("--pool=none: inputs have 4 and 3 latents, which one .npy array cannot have (use .parquet")
+    assert [*tmp_path.iterdir()] == []
+    lengths = iter([4, 3, 4])
+    assert embed(text_classifier, *argv, "--output=v.parquet").code == 0
+    assert [len(each) for each in pq.read_table("v.parquet")["embedding"].to_pylist()] == [4, 3, 4]
 
 
 @pytest.mark.parametrize(

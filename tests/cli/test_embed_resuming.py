@@ -64,12 +64,12 @@ def test_the_same_command_resumes(run, tmp_path, suffix, limit):
     expected = files(tmp_path)
     result, count = run(flag, limit=limit)
     assert (result.code, count) == (130, limit)
-    shown = f"perceiver: v{suffix}: not complete (the same command resumes after {limit} batches)"
+    shown = f"perceiver: v{suffix}: incomplete; the same command resumes (batches done: {limit})"
     assert result.err.splitlines() == [shown, "perceiver: interrupted"]
     assert files(tmp_path) == {*expected, f".v{suffix}.journal"}
     result, count = run(flag)
     assert (result.code, count) == (0, BATCHES - limit)
-    assert result.err == f"perceiver: v{suffix}: resuming an interrupted run ({limit} batches are done)\n"
+    assert result.err == f"perceiver: v{suffix}: resuming an interrupted run (batches done: {limit})\n"
     assert (tmp_path / f"v{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
     assert f".v{suffix}.journal" not in files(tmp_path)
 
@@ -123,6 +123,13 @@ def test_no_journal_is_left_without_results(run, tmp_path):
     assert files(tmp_path) == set()
     assert run(limit=2)[0].code == 130  # printed
     assert files(tmp_path) == set()
+
+
+def test_journal_that_cannot_be_written_is_reported_as_the_output(run, tmp_path):
+    (tmp_path / ".v.npy.journal").mkdir()
+    result, count = run("--output=v.npy")
+    assert (result.code, count) == (1, 0)
+    assert result.err == "perceiver: the run failed: v.npy: Is a directory (--debug shows more)\n"
 
 
 def test_failed_inputs_are_reported_after_resuming(run, tmp_path):

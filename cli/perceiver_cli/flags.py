@@ -204,6 +204,11 @@ def _add_flags_of_prediction(command: str, parser: Parser, run: Run) -> None:
     for section in CHOOSING_NAMES:
         parser.add_argument(f"--{section}.{NAME_KEYS[section]}", type=str | None, help=_choices(section))
     if command == "embed":
+        parser.add_argument(
+            "--vectors",
+            type=str | None,
+            help="file of embeddings (.parquet) to search with --similar_to, instead of inputs; of the same model",
+        )
         _add(parser, embedding_predictor(), None, skip=GIVEN_TO_PREDICTORS)
     elif run.task is None:
         parser.epilog = (

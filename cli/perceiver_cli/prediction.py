@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from perceiver_cli.embedding import check_embedding_flags, embedding_run
 from perceiver_cli.errors import IncompleteRunError
 from perceiver_cli.flag_names import named_flags
 from perceiver_cli.flags import GIVEN_TO_PREDICTORS
 from perceiver_cli.inputs import open_inputs
-from perceiver_cli.journal import identity_of, resumable
 from perceiver_cli.predict_config import ACTIONS, RESULTS
-from perceiver_cli.predictions import FILE_FORMATS, Output, choose_output
+from perceiver_cli.predictions import FILE_FORMATS, choose_output
 from perceiver_cli.run_config import Run
 from perceiver_cli.values import Values, name_of
 from perceiver_cli.vectors import VECTOR_FORMATS
@@ -51,8 +51,8 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
         values["output"], values["format"], values["overwrite"], "output" in arguments, formats
     )
     if command == "embed":
-        _check_embedding_format(output, values)
-    given, lines = open_inputs(values["inputs"], values["input"])
+        check_embedding_flags(output, values)
+    given, lines = ([], None) if values.get("vectors") else open_inputs(values["inputs"], values["input"])
     module = _load_module(chosen)
     module.to(device).eval()
     if values["quantize"]:
@@ -66,9 +66,10 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
         predictor = predictor_class(module, reader, **options)
     long_lines = getattr(reader, "long_inputs", False)
     inputs: Iterable[str] = itertools.chain(given, lines(long_lines)) if lines else given
-    resumed = _resumable(predictor, output, values) if command == "embed" else contextlib.nullcontext()
-    with resumed, output.opened() as write, named_flags(values, arguments):
-        predictions = CountedIterator(_stream(predictor, inputs))
+    is_embedding = command == "embed"
+    prepared = embedding_run(predictor, output, values) if is_embedding else contextlib.nullcontext((output, None))
+    with named_flags(values, arguments), prepared as (output, found), output.opened() as write:
+        predictions = CountedIterator(_stream(predictor, inputs) if found is None else found)
         write(predictor, predictions)
         if predictor.failures and not predictions.count:  # within the context, which then keeps an existing file
             raise IncompleteRunError(predictor.failures)
@@ -81,29 +82,6 @@ def find_predictor(command: str, task: Any) -> Any:
     if command == "embed":
         return embedding_predictor()
     return task.resolve("predictor") if task.spec.predictor else None
-
-
-def _check_embedding_format(output: Output, values: Values) -> None:
-    """Check that the output's format can have embeddings, or similarities.
-
-    Raises:
-        UserError: if it cannot.
-    """
-    if values["pool"] != "mean" and output.form == "csv":
-        raise UserError("--pool=none: a row of CSV has one vector (use .parquet, .npy or .jsonl)")
-    if values["similar_to"] is not None and output.form in VECTOR_FORMATS:
-        raise UserError(f"--similar_to: has similarities, not vectors for .{output.form} (use .csv, .json or .jsonl)")
-
-
-@contextlib.contextmanager
-def _resumable(predictor: Any, output: Output, values: Values) -> Iterator[None]:
-    """Resume an interrupted run that embedded for the same file, and record the embeddings of this one."""
-    if output.file is None:
-        yield
-        return
-    options = {name: values[name] for name in ("pool", "quantize")}
-    with resumable(output.file, identity_of(predictor.model, options)) as predictor.journal:
-        yield
 
 
 class CountedIterator(Iterator[Any]):

@@ -41,10 +41,12 @@ class Output:
     Args:
         form: "table", one of :data:`FILE_FORMATS` or, for embeddings, of :data:`VECTOR_FORMATS`.
         file: the file. None: standard output.
+        identity: digest of the model, recorded in Parquet files.
     """
 
     form: str
     file: Path | None = None
+    identity: str = ""
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Write]:
@@ -56,7 +58,7 @@ class Output:
         if self.form == "table":
             yield _write_table
         elif self.file is not None and self.form in VECTOR_FORMATS:
-            with opened_vectors(self.form, self.file) as write:
+            with opened_vectors(self.form, self.file, self.identity) as write:
                 yield lambda _, predictions: write(predictions)
         elif self.file is None:
             # rich's progress bars replace sys.stdout while they are drawn.

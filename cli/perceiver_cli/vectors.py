@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from perceiver_cli.checkpoint_files import replacing, replacing_text
 from perceiver_registry import UserError
+from perceiver_registry.errors import in_one_line
 from perceiver_registry.escaping import ENCODING_ERRORS
 
 VECTOR_FORMATS = ("npy", "parquet")
@@ -20,6 +22,9 @@ VECTOR_FORMATS = ("npy", "parquet")
 
 IDS_SUFFIX = ".ids.jsonl"
 """Suffix, instead of .npy, of the file with the input of each row: a JSON string per line."""
+
+IDENTITY = "perceiver.identity"
+"""Key of the model's digest in the metadata of Parquet files."""
 
 BUFFER = 2**24
 """Bytes of embeddings to keep before they are written, in Parquet as a row group. Arbitrary."""
@@ -36,12 +41,13 @@ def ids_file(file: Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened_vectors(form: str, file: Path) -> Iterator[Callable[[Iterator[Prediction]], None]]:
+def opened_vectors(form: str, file: Path, identity: str) -> Iterator[Callable[[Iterator[Prediction]], None]]:
     """Open a file of embeddings. It is created when all are written, or not at all.
 
     Args:
         form: one of :data:`VECTOR_FORMATS`.
         file: the file.
+        identity: digest of the model, which Parquet files record.
 
     Raises:
         OSError: if the file cannot be written.
@@ -54,7 +60,7 @@ def opened_vectors(form: str, file: Path) -> Iterator[Callable[[Iterator[Predict
     import pyarrow.parquet  # noqa: F401  # optional: missing packages are reported before inputs are read
 
     with replacing(file) as stream:
-        yield lambda predictions: _write_parquet(predictions, stream)
+        yield lambda predictions: _write_parquet(predictions, stream, identity)
 
 
 def _write_npy(predictions: Iterator[Prediction], stream: IO[bytes], ids: TextIO) -> None:
@@ -81,7 +87,7 @@ def _write_npy(predictions: Iterator[Prediction], stream: IO[bytes], ids: TextIO
     stream.write(magic + text.encode().ljust(NPY_HEADER_SIZE - len(magic) - 1) + b"\n")
 
 
-def _write_parquet(predictions: Iterator[Prediction], stream: IO[bytes]) -> None:
+def _write_parquet(predictions: Iterator[Prediction], stream: IO[bytes], identity: str) -> None:
     """Write the columns "input" and "embedding": lists of float32, or lists of such lists without pooling."""
     import pyarrow as pa  # optional
     import pyarrow.parquet as pq
@@ -95,13 +101,53 @@ def _write_parquet(predictions: Iterator[Prediction], stream: IO[bytes]) -> None
             if embeddings[0].ndim == 2:
                 offsets = np.cumsum([0, *map(len, embeddings)], dtype=np.int32)
                 vectors = pa.ListArray.from_arrays(pa.array(offsets), vectors)
-            table = pa.table({"input": pa.array(inputs, pa.string()), "embedding": vectors})
+            table = pa.table(
+                {"input": pa.array(inputs, pa.string()), "embedding": vectors}, metadata={IDENTITY: identity}
+            )
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(stream, table.schema))
             writer.write_table(table)
         if writer is None:
-            schema = pa.schema({"input": pa.string(), "embedding": pa.list_(pa.float32())})
+            schema = pa.schema({"input": pa.string(), "embedding": pa.list_(pa.float32())}, {IDENTITY: identity})
             stack.enter_context(pq.ParquetWriter(stream, schema))
+
+
+def read_vectors(file: Path, identity: str) -> Iterator[Prediction]:
+    """Read the inputs and embeddings of a Parquet file, in pieces.
+
+    Args:
+        file: the file.
+        identity: digest of the model that it must have embeddings of.
+
+    Raises:
+        UserError: if it cannot be read, is no file of embeddings, or has embeddings of another model.
+    """
+    import pyarrow as pa  # optional
+    import pyarrow.parquet as pq
+
+    if not file.is_file():
+        raise UserError(f"--vectors={file}: file not found (relative to {os.getcwd()})")
+    try:
+        stored = pq.ParquetFile(file)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"--vectors={file}: cannot be read ({in_one_line(error)})") from error
+    found = (stored.schema_arrow.metadata or {}).get(IDENTITY.encode())
+    if found is None:
+        raise UserError(f"--vectors={file}: not a file of perceiver embed")
+    if found.decode() != identity:
+        raise UserError(
+            f"--vectors={file}: has embeddings of another model or of other options (embed the inputs again)"
+        )
+    return _stored(stored)
+
+
+def _stored(stored: Any) -> Iterator[Prediction]:
+    with stored:
+        for batch in stored.iter_batches():
+            embeddings = batch["embedding"]
+            vectors = embeddings.flatten().to_numpy(zero_copy_only=False).reshape(len(embeddings), -1)
+            for name, vector in zip(batch["input"].to_pylist(), vectors, strict=True):
+                yield {"input": name, "embedding": vector}
 
 
 def _pieces(predictions: Iterable[Prediction]) -> Iterator[tuple[list[str], list[np.ndarray]]]:

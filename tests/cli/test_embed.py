@@ -9,6 +9,7 @@ import os
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -154,6 +155,40 @@ def test_most_similar_inputs(text_classifier, embed, tmp_path):
     assert (tmp_path / "s.csv").read_text().splitlines()[0] == "input,similarity"
 
 
+def test_similar_inputs_are_found_in_a_file(text_classifier, embed, monkeypatch, tmp_path):
+    monkeypatch.setattr(vectors, "BUFFER", 130)
+    texts = ["näht 1 gut", *AWKWARD, "schlecht 7", "gut", "schlecht", "etwas"]
+    assert embed(text_classifier, *texts, "--output=v.parquet").code == 0
+    argv = ["--similar_to=sehr gut", "--top_k=4", "--format=json"]
+    found = json.loads(embed(text_classifier, "--vectors=v.parquet", *argv).out)
+    assert len(found) == 4
+    assert found == json.loads(embed(text_classifier, *texts, *argv).out)
+    assert embed(text_classifier, "--vectors=v.parquet", "--similar_to=gut", "--output=s.csv").code == 0
+    rows = csv.DictReader(io.StringIO((tmp_path / "s.csv").read_text(encoding="utf-8"), newline=""))
+    assert len([*rows]) == 10
+
+
+def test_files_of_another_model_are_not_searched(text_classifier, regressor, embed, tmp_path):
+    assert embed(regressor, "a=1,b=2", "--output=table.parquet").code == 0
+    assert embed(text_classifier, "gut", "--output=none.parquet", "--pool=none").code == 0
+    assert embed(text_classifier, "gut", "--output=int8.parquet", "--quantize=int8").code == 0
+    for name in ("table", "none", "int8"):
+        line = embed(text_classifier, "--similar_to=gut", f"--vectors={name}.parquet").error
+        assert line == (
+            f"--vectors={name}.parquet: has embeddings of another model or of other options (embed the inputs again)"
+        )
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
+    pq.write_table(pa.table({"input": ["gut"], "embedding": [[1.0] * 16]}), "other.parquet")
+    messages = {
+        "damaged": "cannot be read (",
+        "missing": "file not found (relative to ",
+        "other": "not a file of perceiver embed",
+    }
+    for name, message in messages.items():
+        line = embed(text_classifier, "--similar_to=gut", f"--vectors={name}.parquet").error
+        assert line.startswith(f"--vectors={name}.parquet: {message}")
+
+
 def test_failed_inputs_are_reported_and_the_others_written(image_classifier, embed, pictures, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     good = [str(pictures / "0.png"), str(pictures / "photo.jpg")]
@@ -228,6 +263,8 @@ def test_latents_of_different_numbers_are_no_array(text_classifier, embed, monke
         (["--similar_to=x", "--output=v.npy"], "--similar_to: has similarities, not vectors for .npy"),
         (["--similar_to=x", "--pool=none"], "--pool=none: --similar_to compares means"),
         (["--similar_to=none.txt"], "--similar_to=none.txt: input: file none.txt not found"),
+        (["--vectors=v.parquet"], "--vectors=v.parquet: has no effect without --similar_to"),
+        (["--vectors=v.parquet", "--similar_to=x"], "--vectors=v.parquet: replaces inputs"),
         (["--top_k=3"], "--top_k: has no effect without --similar_to"),
         (["--top_k=0", "--similar_to=x"], "--top_k=0 must be at least 1"),
         (["--batch_size=0"], "--batch_size=0 must be at least 1"),

@@ -86,7 +86,8 @@ def test_commands_and_code_of_the_page(tmp_path, monkeypatch):
         json.loads(f"[{out.strip()}]".replace("}\n{", "},{")) for line, out in printed.items() if "jsonl" in line
     ]
     assert [each["input"] for each in objects] == ["A text.", "Another one."]
-    texts, images = [out.splitlines()[1:] for line, out in printed.items() if "--similar_to" in line]
+    texts, stored, images = [out.splitlines()[1:] for line, out in printed.items() if "--similar_to" in line]
+    assert texts == stored
     assert len(texts) == len(images) == 3
     assert images[0].split() == ["photos/dog/0.png", "1.0000"]
 

@@ -95,7 +95,7 @@ class EmbeddingPredictor(Predictor):
             UserError: if an argument names no input.
         """
         predictions = super().stream(inputs)
-        return predictions if self._reference is None else self._most_similar(predictions, self._reference)
+        return predictions if self._reference is None else self.most_similar(predictions)
 
     def ask(self, batch: Batch, read: Sequence[Read], positions: Tensor | None = None) -> list[np.ndarray]:
         """Embed a batch.
@@ -175,7 +175,10 @@ class EmbeddingPredictor(Predictor):
         embedding: np.ndarray = predictions[0]["embedding"]
         return embedding
 
-    def _most_similar(self, predictions: Iterable[Prediction], reference: np.ndarray) -> Iterator[Prediction]:
+    def most_similar(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Return the inputs most similar to ``similar_to`` among embedded ones, the most similar one first."""
+        reference = self._reference
+        assert reference is not None
         found = (
             {"input": prediction["input"], "similarity": cosine(prediction["embedding"], reference)}
             for prediction in predictions

@@ -1,4 +1,4 @@
-"""What ``embed`` adds to ``predict``: formats of vectors, resuming, and the search in a file of embeddings."""
+"""Steps of ``embed`` beyond those of ``predict``: formats of vectors, resuming, search in a file of embeddings."""
 
 from __future__ import annotations
 

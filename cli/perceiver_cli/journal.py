@@ -22,7 +22,7 @@ class Journal:
 
     A line with the run's identity, then for each batch a line with its key and the shapes of its embeddings, and their
     numbers. A run of the same identity takes the embeddings from the file as long as its batches have the recorded
-    keys. What follows another key, or is incomplete, is dropped.
+    keys. The first batch with another key replaces the rest; an incomplete one is dropped.
 
     Args:
         path: the file.
@@ -59,19 +59,20 @@ class Journal:
         self._file.seek(start)
 
     def find(self, key: str) -> list[np.ndarray] | None:
-        """Return the embeddings of the next batch, or None if they are not recorded."""
-        if self._num_left == 0:
+        """Return the embeddings of the next batch, or None if it has another key."""
+        position = self._file.tell()
+        found = self._next() if self._num_left else None
+        if found is None or found[0] != key:
+            self._file.seek(position)
             return None
-        position, self._num_left = self._file.tell(), self._num_left - 1
-        found = self._next()
-        if found is not None and found[0] == key:
-            return found[1]
-        self._truncate(position)
-        self.num_recorded, self._num_left = self.num_recorded - self._num_left - 1, 0
-        return None
+        self._num_left -= 1
+        return found[1]
 
     def record(self, key: str, embeddings: Sequence[np.ndarray]) -> None:
-        """Append the embeddings of a batch that :meth:`find` did not return."""
+        """Record the embeddings of a batch in place of all batches that :meth:`find` has not returned."""
+        if self._num_left:
+            self._truncate(self._file.tell())
+            self.num_recorded, self._num_left = self.num_recorded - self._num_left, 0
         line = json.dumps({"key": key, "shapes": [each.shape for each in embeddings]})
         self._file.write(b"".join([f"{line}\n".encode(), *(each.astype("<f4").tobytes() for each in embeddings)]))
         self._file.flush()

@@ -22,12 +22,14 @@ class Embedded:
     """Counts the batches that a model embeds, and interrupts it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.count, self.limit = 0, 99
+        self.count, self.limit, self.rejects = 0, 99, lambda batch: False
         embed = PerceiverIO.embed
 
         def counted(model, batch, pool="mean"):
             if self.count == self.limit:
                 raise KeyboardInterrupt
+            if self.rejects(batch):
+                raise ValueError("refused")
             self.count += 1
             return embed(model, batch, pool)
 
@@ -139,6 +141,28 @@ def test_failed_inputs_are_reported_after_resuming(run, tmp_path):
     assert (result.code, count) == (1, BATCHES - 4)
     assert "missing.txt not found" in result.err
     assert written(tmp_path / "v.npy")[0] == TEXTS
+
+
+def test_batches_that_were_embedded_input_by_input_are_resumed(run, embedded, tmp_path):
+    """The second batch is refused as a whole, and its first input alone as well."""
+    seen = []
+    embedded.rejects = seen.append
+    assert run("--output=whole.npy")[1] == BATCHES
+    first, *_ = (ids[mask.bool()] for ids, mask in zip(seen[1]["input_ids"], seen[1]["attention_mask"], strict=True))
+
+    def rejects(batch):
+        """Return whether a batch is the second one, or its first input alone."""
+        ids = batch["input_ids"][0][batch["attention_mask"][0].bool()]
+        return torch.equal(ids, first)
+
+    embedded.rejects = rejects
+    result, count = run("--output=v.npy", limit=4)
+    assert (result.code, count) == (130, 4)  # the first batch, an input of the second, and two batches
+    result, count = run("--output=v.npy")
+    assert count == 2
+    assert result.code == 1
+    assert "näht 2 gut: the model does not support this input (refused)" in result.err
+    np.testing.assert_allclose(np.load("v.npy"), np.delete(np.load("whole.npy"), 2, axis=0), atol=1e-6)
 
 
 def test_two_runs_do_not_write_one_journal(run, tmp_path):

@@ -29,10 +29,10 @@ class Journal(Protocol):
     """Embeddings of batches that an interrupted run has computed."""
 
     def find(self, key: str) -> list[np.ndarray] | None:
-        """Return the embeddings of the next batch, or None if they are not recorded."""
+        """Return the embeddings of the next batch, or None if it has another key."""
 
     def record(self, key: str, embeddings: Sequence[np.ndarray]) -> None:
-        """Record the embeddings of a batch that :meth:`find` did not return."""
+        """Record the embeddings of a batch in place of all batches that :meth:`find` has not returned."""
 
 
 class EmbeddingPredictor(Predictor):

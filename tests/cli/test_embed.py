@@ -276,6 +276,14 @@ def test_wrong_flags(text_classifier, embed, argv, message):
     assert embed(text_classifier, "gut", *argv).error.startswith(message)
 
 
+def test_tasks_without_a_predictor_are_embedded(regressor, embed, perceiver, monkeypatch, tmp_path):
+    monkeypatch.setitem(vars(registry().get("task", "regression").spec), "predictor", None)
+    line = perceiver("predict", f"--ckpt_path={regressor.last}", "a=1,b=2").error
+    assert line == "--task=regression: this task has no predictor for the command line"
+    assert embed(regressor, "a=1,b=2", "--output=v.npy").code == 0
+    np.testing.assert_allclose(np.load("v.npy"), expected(regressor, ["a=1,b=2"]), atol=1e-6)
+
+
 def test_vectors_are_not_predictions(text_classifier, perceiver):
     line = perceiver("predict", f"--ckpt_path={text_classifier.last}", "gut", "--output=v.npy").error
     assert line == "--output=v.npy: unknown suffix (use .csv, .json, .jsonl, or add --format)"

@@ -72,6 +72,7 @@ def test_activation_policies_change_no_gradient_of_embeddings(build, batch, poli
     torch.testing.assert_close(*gradients, atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_compiled_embeddings(build, batch):
     model = build().eval()
     compiled = torch.compile(model.embed, backend="eager")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_embed import written
+from test_embed import notes, written
 
 from perceiver_cli.journal import Journal, identity_of
 from perceiver_core import PerceiverIO
@@ -67,11 +67,11 @@ def test_the_same_command_resumes(run, tmp_path, suffix, limit):
     result, count = run(flag, limit=limit)
     assert (result.code, count) == (130, limit)
     shown = f"perceiver: v{suffix}: incomplete; the same command resumes (batches done: {limit})"
-    assert result.err.splitlines() == [shown, "perceiver: interrupted"]
+    assert notes(result) == [shown, "perceiver: interrupted"]
     assert files(tmp_path) == {*expected, f".v{suffix}.journal"}
     result, count = run(flag)
     assert (result.code, count) == (0, BATCHES - limit)
-    assert result.err == f"perceiver: v{suffix}: resuming an interrupted run (batches done: {limit})\n"
+    assert notes(result) == [f"perceiver: v{suffix}: resuming an interrupted run (batches done: {limit})"]
     assert (tmp_path / f"v{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
     assert f".v{suffix}.journal" not in files(tmp_path)
 

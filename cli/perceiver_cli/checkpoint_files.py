@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -100,7 +101,16 @@ def replacing_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
 
 def remove_partial_files(root: Path) -> None:
     """Remove partial files of killed runs in all run folders below ``root``; running ones lock theirs."""
-    for partial in root.glob(f"*/*/checkpoints/.*{PARTIAL}"):
+    _remove_unlocked(root.glob(f"*/*/checkpoints/.*{PARTIAL}"))
+
+
+def remove_partial_files_of(path: Path) -> None:
+    """Remove partial files that killed processes left beside ``path``; running ones lock theirs."""
+    _remove_unlocked(path.parent.glob(f".{glob.escape(path.name[:100])}.*{PARTIAL}"))
+
+
+def _remove_unlocked(partials: Iterable[Path]) -> None:
+    for partial in partials:
         with contextlib.suppress(OSError), partial.open("r+b") as file:
             lock(file)
             partial.unlink()

@@ -12,8 +12,9 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from perceiver_cli.checkpoint_files import lock
+from perceiver_cli.checkpoint_files import lock, remove_partial_files_of
 from perceiver_cli.notes import note
+from perceiver_cli.vectors import ids_file
 from perceiver_registry import UserError, config_to_dict
 
 
@@ -120,6 +121,8 @@ def resumable(output: Path, identity: str) -> Iterator[Journal]:
         note(f"perceiver: {output}: an interrupted run had another model or other options: embedding all inputs")
     elif journal.num_recorded:
         note(f"perceiver: {output}: resuming an interrupted run (batches done: {journal.num_recorded:,})")
+    for each in (output, ids_file(output)):
+        remove_partial_files_of(each)
     try:
         yield journal
     except BaseException as error:

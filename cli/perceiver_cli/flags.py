@@ -146,6 +146,10 @@ def build_parser(command: str, run: Run) -> Parser:
         _add_flags_of_prediction(command, parser, run)
         return parser
     parser.add_argument("--seed_everything", type=int, default=0, help="seed of all random generators")
+    parser.add_argument(
+        "--result", type=str | None, help="file for metrics, checkpoints and duration, as JSON; default: not written"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --result file")
     if command == "fit":
         parser.add_argument(
             "--checkpoint.every_n_steps",

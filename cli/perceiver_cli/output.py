@@ -1,4 +1,4 @@
-"""Standard output and error of the command, with control characters escaped."""
+"""Output of the command: standard output and error with control characters escaped, and files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
+from perceiver_registry import UserError
 from perceiver_registry.escaping import ENCODING_ERRORS, escape_controls
 
 CARRIAGE_RETURN = re.compile(r"\r+")
@@ -67,3 +69,22 @@ def escaped_output() -> Iterator[None]:
             if stream is not None:  # None in a process without a console
                 stack.enter_context(redirect(EscapingStream(stream)))
         yield
+
+
+def check_writable(flag: str, file: Path, overwrite: bool) -> None:
+    """Check that a flag's file can be created, before the work that it is to contain.
+
+    Args:
+        flag: the flag with its value, for messages.
+        file: the file.
+        overwrite: replace an existing file.
+
+    Raises:
+        UserError: if it is a folder, lacks a folder, or exists and must not be replaced.
+    """
+    if os.path.isdir(file):
+        raise UserError(f"{flag}: is a folder (give a file name)")
+    if not os.path.isdir(file.parent):
+        raise UserError(f"{flag}: its folder does not exist (create it first)")
+    if os.path.lexists(file) and not overwrite:
+        raise UserError(f"{flag}: already exists (--overwrite replaces it)")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from perceiver_cli.checkpoint_files import replacing_text
-from perceiver_cli.output import EscapingStream
+from perceiver_cli.output import EscapingStream, check_writable
 from perceiver_cli.tables import print_table
 from perceiver_cli.vectors import VECTOR_FORMATS, ids_file, opened_vectors
 from perceiver_registry import UserError
@@ -99,9 +99,9 @@ def choose_output(
     if takes_folder and (suffix not in FILE_FORMATS or os.path.isdir(file)):
         return Output(form or "table"), output
     form = _file_format(output, suffix, form, formats)
-    _check_writable(output, file, overwrite)
+    check_writable(f"--output={output}", file, overwrite)
     if form == "npy":
-        _check_writable(str(ids_file(file)), ids_file(file), overwrite)
+        check_writable(f"--output={output}: {ids_file(file)}", ids_file(file), overwrite)
     return Output(form, file), None
 
 
@@ -121,15 +121,6 @@ def _file_format(output: str, suffix: str, form: str | None, formats: Sequence[s
     if form not in (None, suffix):
         raise UserError(f"--output={output}: suffix does not match --format={form} (leave out one of the two)")
     return suffix
-
-
-def _check_writable(output: str, file: Path, overwrite: bool) -> None:
-    if os.path.isdir(file):
-        raise UserError(f"--output={output}: is a folder (give a file name)")
-    if not os.path.isdir(file.parent):
-        raise UserError(f"--output={output}: its folder does not exist (create it first)")
-    if os.path.lexists(file) and not overwrite:
-        raise UserError(f"--output={output}: already exists (--overwrite replaces it)")
 
 
 def _writer(form: str, stream: Any) -> Write:

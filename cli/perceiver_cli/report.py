@@ -33,7 +33,7 @@ def report(
         yield f"\n{named}: reached by the checkpoint; no step was trained (raise {raised})"
     else:
         yield f"\nTrained for {steps} {'step' if steps == 1 else 'steps'}."
-    best: list[Any] = [callback for callback in trainer.checkpoint_callbacks if _has_best(callback)]
+    best = best_callbacks(trainer)
     yield from _results(trainer, best, last)
     if last is None:
         return
@@ -80,9 +80,10 @@ def _logs(trainer: Trainer) -> Iterator[str]:
             yield str(Path(logger.log_dir, logger.experiment.NAME_METRICS_FILE))
 
 
-def _has_best(callback: Any) -> bool:
-    scored = isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None
-    return scored and Path(callback.best_model_path).exists()
+def best_callbacks(trainer: Trainer) -> list[Any]:
+    """Return the trainer's callbacks that have saved a best checkpoint."""
+    saving = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    return [each for each in saving if each.best_model_score is not None and Path(each.best_model_path).exists()]
 
 
 def _monitored(callback: ModelCheckpoint) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
@@ -31,19 +32,21 @@ from perceiver_cli.limits import check_limits, remove_limits, replaced_limits
 from perceiver_cli.links import explained_mismatches, fill_in_links, links_left_open
 from perceiver_cli.model_layers import description_of
 from perceiver_cli.notes import note
+from perceiver_cli.output import check_writable
 from perceiver_cli.paths import refuse_remote_values
 from perceiver_cli.predict_config import read_prediction
 from perceiver_cli.prediction import predict, readable, restore
 from perceiver_cli.record import as_plain
 from perceiver_cli.report import report
 from perceiver_cli.restored_state import RestoredState, check_training_state
+from perceiver_cli.results import RunResult, metrics_of, result_of_training, write_result
 from perceiver_cli.run_config import Run, read_run
-from perceiver_cli.run_folder import removed_if_unused
+from perceiver_cli.run_folder import removed_if_unused, run_folder
 from perceiver_cli.sized_defaults import apply_sized_defaults
 from perceiver_cli.trainer import create_trainer, default_precision, find_device
 from perceiver_cli.validation import WORDS, validate
 from perceiver_cli.values import Values
-from perceiver_registry import ModelDescription, UserError, config_from_dict, create_module
+from perceiver_registry import ModelDescription, UserError, config_from_dict, create_module, registry
 from perceiver_registry.discovery import Selection
 from perceiver_registry.errors import RunError, surface_own_fault
 from perceiver_registry.formats import shared_sources
@@ -52,12 +55,15 @@ from perceiver_registry.params import check_fits
 Kind = TypeVar("Kind")
 
 
-def run(command: str, argv: Sequence[str]) -> None:
+def run(command: str, argv: Sequence[str]) -> RunResult | None:
     """Run a subcommand.
 
     Args:
         command: "fit", "validate", "test", "predict" or "embed".
         argv: the arguments after the subcommand.
+
+    Returns:
+        The result of training or evaluation; None for predictions, help and a printed configuration.
 
     Raises:
         UserError: if a flag, a file or a combination of them is wrong.
@@ -69,7 +75,7 @@ def run(command: str, argv: Sequence[str]) -> None:
         parser = build_parser(command, chosen)
         if chosen.help:
             print_help(parser, chosen)
-            return
+            return None
         if command == "fit":
             check_defaults(parser, chosen)
         values = validate(parser, chosen)
@@ -79,11 +85,19 @@ def run(command: str, argv: Sequence[str]) -> None:
         if command in INPUT_COMMANDS:
             with _wrong_use():
                 predict(command, chosen, values, find_device(values["trainer"]))
-            return
+            return None
+        file = values.pop("result")
+        overwrite = values.pop("overwrite")
+        if file is not None:
+            check_writable(f"--result={file}", Path(file).expanduser(), overwrite)
         parts = _create_parts(command, parser, chosen, values)
-    if parts is not None:
-        with named_flags(values):
-            fit(parts) if command == "fit" else evaluate(command, parts)
+    if parts is None:
+        return None
+    with named_flags(values):
+        result = fit(parts) if command == "fit" else evaluate(command, parts)
+    if file is not None:
+        write_result(result, file)
+    return result
 
 
 class RunParts(NamedTuple):
@@ -132,7 +146,7 @@ def _create_parts(command: str, parser: Parser, chosen: Run, values: Values) -> 
     return RunParts(trainer, module, datamodule, values, chosen, sized, folders)
 
 
-def fit(parts: RunParts) -> None:
+def fit(parts: RunParts) -> RunResult:
     """Train a model, and report its results and checkpoints."""
     trainer, chosen = parts.trainer, parts.chosen
     last, resumed_step = _find_callback(trainer, LastCheckpoint), None
@@ -146,9 +160,13 @@ def fit(parts: RunParts) -> None:
         parts.values, parts.datamodule, chosen.locate, has_run=lambda: trainer.global_step > 0
     )
     _print(parts.sized)
+    start = time.perf_counter()
     with _explained_failures(trainer, last), explained, removed_if_unused(parts.folders, trainer), quiet():
         trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=chosen.checkpoint, weights_only=True)
+    seconds = time.perf_counter() - start
     _report(trainer, last, resumed_step)
+    trained = result_of_training(trainer, last.path(trainer) if last else None, run_folder(trainer))
+    return RunResult("fit", _task_name(chosen), seconds=seconds, model=chosen.source, **trained)
 
 
 @contextlib.contextmanager
@@ -198,15 +216,23 @@ def _report(trainer: Trainer, last: LastCheckpoint | None, resumed_step: int | N
         print(line)
 
 
-def evaluate(command: str, parts: RunParts) -> None:
+def evaluate(command: str, parts: RunParts) -> RunResult:
     """Compute the metrics of a model on the validation or test data; Lightning prints them."""
     chosen = parts.chosen
     run_loop = parts.trainer.validate if command == "validate" else parts.trainer.test
     if chosen.loaded is not None:
         with chosen.loaded.description.loading(chosen.loaded.path), readable(chosen.loaded.path):
             restore(parts.module, chosen.loaded.take())
+    start = time.perf_counter()
     with explained_mismatches(parts.values, parts.datamodule, chosen.locate), quiet():
         run_loop(parts.module, datamodule=parts.datamodule)
+    seconds = time.perf_counter() - start
+    return RunResult(command, _task_name(chosen), metrics_of(parts.trainer), seconds, chosen.source)
+
+
+def _task_name(chosen: Run) -> str:
+    assert chosen.task is not None
+    return registry().short_name(chosen.task)
 
 
 # Creation of objects

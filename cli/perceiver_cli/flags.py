@@ -269,6 +269,8 @@ def _add(parser: Parser, target: Callable[..., Any], section: str | None, skip: 
 
 
 def _choices(section: str) -> str:
+    if section == "data":
+        return f"short: --data=NAME, or --data=PATH of your own files; known: {_known('data')}"
     if section not in KINDS:
         return f"short: --{section}=NAME, a class of torch or timm; none: disable"
     return f"short: --{section}=NAME; known: {_known(KINDS[section])}"

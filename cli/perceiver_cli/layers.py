@@ -113,8 +113,8 @@ def use_registered_names(values: Values, home: Plugin | None = None) -> None:
 
     Raises:
         UserError: if the architecture is not a string.
-        UnknownNameError: if a name is not registered. Data modules may also be import paths, or files or folders by
-            mistake, which :func:`~perceiver_cli.data_modules.data_class` reports.
+        UnknownNameError: if a name is not registered. Data modules may also be import paths, and paths of files or
+            folders.
         AmbiguousNameError: if several distributions register a name.
     """
     for section, kind in KINDS.items():
@@ -142,5 +142,5 @@ def _find(kind: str, name: str, home: Plugin | None) -> Entry[Any] | None:
         if home is None:
             raise
         entry = None
-    may_be_missing = home is not None or (kind == "data" and ("." in name or os.path.exists(name)))
+    may_be_missing = home is not None or (kind == "data" and (not {*"./"}.isdisjoint(name) or os.path.exists(name)))
     return entry if entry or may_be_missing else registry().get(kind, name)  # type: ignore[call-overload]

@@ -15,6 +15,7 @@ from pathlib import Path
 from perceiver_cli.command_line import CommandLine, read_command_line, refuse_single_dashes
 from perceiver_cli.compatibility import check_compatibility
 from perceiver_cli.config_files import TRAINER, config_layers, trainer_layers
+from perceiver_cli.data_paths import resolve_data_path
 from perceiver_cli.layers import PARAMS, ConfigLayer, layer_of_names, layer_with, merge_layers
 from perceiver_cli.model_layers import checkpoint_layer, default_layers, task_of_model, without_other_files
 from perceiver_cli.sources import find_source
@@ -122,6 +123,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     if task_name is None and not help:
         raise UserError(f"--task: missing ({_suggest_task(rest)})")
     task = registry().get("task", task_name) if task_name else None
+    if task and command == "fit":
+        user = resolve_data_path(task, below, user, rest)
     if task:
         below = [*default_layers(task, [*below, *user]), *below]
     run = Run(task, rest, below, user, opened, line.has("print_config"), help)

@@ -112,6 +112,8 @@ def perceiver_data() -> list[DataSpec]:
             summary=summary,
             yields=("frames",),
             defaults=defaults.get(name, {}),
+            path_option=None if name == "stereo-pair" else "path",
+            path_suffixes=("/", ".zip"),
         )
         for name, (module, summary) in modules.items()
     ]

@@ -152,6 +152,8 @@ def perceiver_data() -> list[DataSpec]:
             yields=("pixel_values",),
             defaults=defaults.get(name, {}),
             example={"batch_size": 4} if name == "digits" else None,
+            path_option="path" if name == "image-folder" else None,
+            path_suffixes=("/", ".zip"),
         )
         for name, (module, summary) in modules.items()
     ]

@@ -150,6 +150,8 @@ def perceiver_data() -> list[DataSpec]:
             yields=("input_values", "pixel_values_videos"),
             defaults=defaults[name],
             example={"num_clips": 4, "batch_size": 2} if name == "synthetic-clips" else None,
+            path_option="path" if name == "video-folder" else None,
+            path_suffixes=("/", ".zip"),
         )
         for name, (module, summary) in modules.items()
     ]

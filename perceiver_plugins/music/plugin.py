@@ -64,5 +64,7 @@ def perceiver_data() -> list[DataSpec]:
             yields=("input_ids",),
             summary="your own .mid and .midi files in a folder or zip archive",
             defaults={"data.transpose": 5},
+            path_option="path",
+            path_suffixes=("/", ".zip"),
         ),
     ]

@@ -47,5 +47,7 @@ def perceiver_data() -> list[DataSpec]:
             summary="your own .csv, .tsv, .jsonl or .parquet files with numeric columns",
             yields=("inputs",),
             defaults={"model.encoder": "table"},
+            path_option="train_files",
+            path_suffixes=(".csv", ".tsv", ".jsonl", ".parquet"),
         ),
     ]

@@ -207,6 +207,7 @@ def perceiver_data() -> list[DataSpec]:
             defaults=defaults.get(name, large),
             task_defaults=task_defaults.get(name, {}),
             modules={task: f"{DATA}:{others[task][name]}" for task in tasks if name in others.get(task, {})},
+            path_option="train_files" if name == "text-files" else None,
         )
         for name, (module, tasks, summary) in modules.items()
     ]

@@ -213,6 +213,10 @@ class DataSpec(_Checked):
             batches, without a trainer and without a download. None: its batches are not checked.
         task_defaults: default values for some tasks, which replace those in ``defaults``, by task name
             (``{"text-classification": {"data.tokenizer": "train:word"}}``).
+        path_option: option with the user's files or folder for training (``"train_files"``), which ``--data=PATH``
+            sets. None: it cannot be chosen by a path.
+        path_suffixes: suffixes of the paths that choose it, without that of compression (``(".csv", "/")``; ``"/"``: a
+            folder). Empty: any path.
     """
 
     name: Name
@@ -224,6 +228,8 @@ class DataSpec(_Checked):
     modules: Mapping[str, ImportPath] = field(default_factory=dict)
     example: Mapping[str, Any] | None = None
     task_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    path_option: Name | None = None
+    path_suffixes: Names = ()
 
     kind: ClassVar[str] = "data"
 

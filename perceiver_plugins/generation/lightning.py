@@ -146,7 +146,7 @@ class LitCausalModel(LitPerceiver):
         # without the rank, so that all processes have equal lengths
         step = batches_trained(self.trainer)
         return super().training_step(
-            shorten(batch, self.rule.num_latents, self.short_share, (self._seed or 0, step)), step
+            shorten(self.as_batch(batch), self.rule.num_latents, self.short_share, (self._seed or 0, step)), step
         )
 
     def logits(self, batch: Batch) -> Tensor:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from perceiver_core import PerceiverIO
+from perceiver_core.model import mask_to_positions
 from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, number_columns
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.lightning import LitLanguageModel
-from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.reading import TextReader
 from perceiver_registry import UserError
 from perceiver_registry.errors import shorten
@@ -64,7 +65,7 @@ class MaskFiller:
         add_special_tokens: enclose each text in the tokenizer's special tokens.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool = False):
+    def __init__(self, model: PerceiverIO, tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool = False):
         self.model = model
         self.tokenizer = tokenizer
         self.add_special_tokens = add_special_tokens
@@ -137,12 +138,13 @@ class MaskFiller:
         ids = self.tokenizer(masked, add_special_tokens=self.add_special_tokens, verbose=False)["input_ids"]
         side: Any = self.tokenizer.padding_side
         encoded = Collator(int(self.tokenizer.pad_token_id or 0), side).inputs([np.array(row) for row in ids])
-        device = self.model.encoder.latents.device
+        device = next(self.model.parameters()).device
         return {name: encoded[name].to(device) for name in ("input_ids", "attention_mask")}
 
     def _probabilities(self, encoded: Mapping[str, Tensor], masked: Tensor) -> Tensor:
         """Compute probabilities (masks, vocabulary); those of special tokens are 0."""
-        logits = self.model(encoded["input_ids"], encoded["attention_mask"], positions=masked).float()
+        positions, chosen = mask_to_positions(masked)
+        logits = self.model(encoded, positions=positions)[chosen].float()
         logits[:, self.tokenizer.all_special_ids] = float("-inf")
         return logits.softmax(dim=-1)
 

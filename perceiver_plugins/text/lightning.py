@@ -93,9 +93,9 @@ class LitLanguageModel(LitPerceiver):
         """Sum the cross-entropy, in nats, over the labelled positions. Others (label -100) are not decoded.
 
         Args:
-            batch: ``input_ids``, ``attention_mask`` and ``labels``, each (b, m).
+            batch: ``input_ids``, ``labels`` and, if there is padding, ``attention_mask``, each (b, m).
         """
         masked = batch["labels"] != IGNORED
-        logits = self.model(batch["input_ids"], batch["attention_mask"], positions=masked)
+        logits = self.model(batch["input_ids"], batch.get("attention_mask"), positions=masked)
         total = cross_entropy(logits.float(), batch["labels"][masked], reduction="sum")
         return LossSum(total, masked.sum())

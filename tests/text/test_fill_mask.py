@@ -12,7 +12,7 @@ from perceiver_plugins.text.model import LanguageModel
 from perceiver_plugins.text.reading import TextReader
 from perceiver_plugins.text.samples import FillMaskSamples
 from perceiver_plugins.text.tokenizers import serialize_tokenizer
-from perceiver_registry import UserError
+from perceiver_registry import LoadedModel, ModelDescription, UserError, load_model, write_model
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -52,6 +52,15 @@ def word_model(text_config, randomise, wordpiece) -> LanguageModel:
 @pytest.fixture
 def filler(model) -> MaskFiller:
     return MaskFiller(model, PerceiverTokenizer())
+
+
+def test_model_that_is_loaded_by_its_source_fills_the_same(model, tmp_path):
+    model.eval()
+    write_model(LoadedModel(model, ModelDescription.create("mlm", model.config)), str(tmp_path / "m.safetensors"))
+    loaded = load_model(str(tmp_path / "m.safetensors"))
+    assert not isinstance(loaded, LanguageModel)
+    texts = ["a[MASK]c", "[MASK][MASK] of the list[MASK]"]
+    assert MaskFiller(loaded, PerceiverTokenizer()).fill(texts) == MaskFiller(model, PerceiverTokenizer()).fill(texts)
 
 
 @torch.no_grad()

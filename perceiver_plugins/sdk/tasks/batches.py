@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from perceiver_core import AdaptedInput
 from perceiver_registry import UserError
+
+LABELS = "labels"
+"""Batch entry with the labels."""
+
+
+def as_batch(given: Any, entries: Sequence[str]) -> Any:
+    """Convert what a data loader of tuples yields to a batch, if the input adapter reads a single entry.
+
+    Args:
+        given: a batch, or a tensor of inputs, or a pair of tensors: inputs and labels.
+        entries: entries that the input adapter reads.
+
+    Returns:
+        The batch; objects of other types unchanged, which tasks of plugins may read.
+
+    Raises:
+        UserError: if the entries of tensors are ambiguous.
+    """
+    parts = [given] if isinstance(given, Tensor) else given
+    if not isinstance(parts, list | tuple):
+        return given
+    is_pair = len(parts) in (1, 2) and all(isinstance(part, Tensor) for part in parts)
+    if is_pair and len(entries) == 1:
+        return dict(zip((entries[0], LABELS), parts, strict=False))
+    shown = ", ".join(type(part).__name__ for part in parts)
+    raise UserError(
+        f"data: a batch is a {type(given).__name__} of {shown}, not a dict with {', '.join((*entries, LABELS))} "
+        "(return a dict from the data set, or from collate_fn)"
+    )
 
 
 def problems_of_array(adapted: Any, num_channels: int) -> Iterator[str]:

@@ -27,7 +27,7 @@ from perceiver_plugins.sdk.tasks.arguments import (
     model_arguments,
     takes_config,
 )
-from perceiver_plugins.sdk.tasks.batches import checked_loss
+from perceiver_plugins.sdk.tasks.batches import LABELS, as_batch, checked_loss
 from perceiver_plugins.sdk.tasks.callbacks import MovingAverage, OptimizerInBackward, Patience
 from perceiver_plugins.sdk.tasks.compilation import compile_layers
 from perceiver_plugins.sdk.tasks.finite import FiniteGuard, check_saved_weights
@@ -57,7 +57,7 @@ from perceiver_plugins.sdk.tasks.parameter_groups import (
 )
 from perceiver_plugins.sdk.tasks.quantization import quantize
 from perceiver_plugins.sdk.tasks.resuming import ExactResume
-from perceiver_registry import UserError, assemble, config_to_dict, describe
+from perceiver_registry import UserError, assemble, config_to_dict, describe, registry
 from perceiver_registry.assemble import own_task, require_perceiver_io
 from perceiver_registry.checkpoint import KEY
 from perceiver_registry.configs import full_name
@@ -283,7 +283,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> Any:
         """Compute the model's output for a batch of ``Trainer.predict``."""
-        return self(batch)
+        return self(self.as_batch(batch))
 
     def quantize(self) -> None:
         """Quantize the model to 8-bit integers for prediction on a CPU; it can then no longer be trained.
@@ -311,7 +311,18 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     def num_tokens(self, batch: Batch) -> Tensor | int:
         """Count the tokens of a batch for the throughput."""
-        return batch["attention_mask"].sum()
+        mask = batch.get("attention_mask")
+        return batch[LABELS].numel() if mask is None else mask.sum()
+
+    def as_batch(self, given: Any) -> Any:
+        """Convert what a data loader yields to a batch, such as a pair of inputs and labels of a ``TensorDataset``.
+
+        Raises:
+            UserError: if the entries of tensors are ambiguous.
+        """
+        if isinstance(given, Mapping):
+            return given
+        return as_batch(given, registry().adapter_of("input", self.config.encoder).spec.reads)
 
     # Steps
 
@@ -350,7 +361,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         return local.total * self.trainer.world_size / everywhere.divisor
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self._num_tokens = self._num_tokens + self.num_tokens(batch)
+        self._num_tokens = self._num_tokens + self.num_tokens(self.as_batch(batch))
         # Lightning writes logs at these steps. A step may have several batches.
         step = self.trainer.global_step
         if step % self.trainer.log_every_n_steps == 0 and step != self._measured_step:  # type: ignore[attr-defined]
@@ -372,6 +383,7 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
 
     def _first_checked(self, compute: Callable[[Batch], LossSum], batch: Batch, stage: str) -> LossSum:
         """Compute the loss of a batch; check the first batch of each stage."""
+        batch = self.as_batch(batch)
         if stage in self._checked:
             return compute(batch)
         loss: LossSum = checked_loss(compute, batch, getattr(self.model, "input_adapter", None))

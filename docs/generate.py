@@ -46,6 +46,7 @@ HOME_OPTIONS = "---\nhide: [navigation]\n---\n\n"
 
 API_MODULES = (
     "perceiver_core",
+    "perceiver_zoo",
     "perceiver_registry",
     "perceiver_registry.testing",
     "perceiver_plugins.sdk",
@@ -53,7 +54,7 @@ API_MODULES = (
     "perceiver_plugins.sdk.prediction",
     "perceiver_plugins.sdk.tasks",
 )
-"""Modules whose public names are documented; docs/interface.md promises the same."""
+"""Modules whose public names are documented. docs/interface.md promises those that plugins use."""
 
 COMMANDS = ("fit", "validate", "test", "predict", "embed", "convert", "export", "describe", "new-plugin", "completion")
 

@@ -20,7 +20,13 @@ def test_import_contracts_hold():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-PACKAGES = ("perceiver_core", "perceiver_plugins", "registry/perceiver_registry", "cli/perceiver_cli")
+PACKAGES = (
+    "perceiver_core",
+    "perceiver_plugins",
+    "registry/perceiver_registry",
+    "cli/perceiver_cli",
+    "cli/perceiver_zoo",
+)
 
 MODEL_CLASS = re.compile(r"(AutoModel|PreTrainedModel|Perceiver(Model|For|Config|PreTrained))\w*$")
 """Names of transformers' model classes, and of their configurations."""

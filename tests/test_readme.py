@@ -62,10 +62,11 @@ def cache(tmp_path_factory) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "num_examples"), [("README.md", 1), ("docs/python.md", 6)])
+@pytest.mark.parametrize(("page", "num_examples"), [("README.md", 1), ("docs/python.md", 10)])
 def test_python_examples_run(page, num_examples, tmp_path, monkeypatch, published, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERCEIVER_CACHE", cache)
+    write_user_files(tmp_path)
     namespace: dict[str, object] = {}
     examples = [block for block in blocks("python", read(page)) if not block.startswith("# my_adapters.py")]
     assert len(examples) == num_examples

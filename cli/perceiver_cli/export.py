@@ -59,7 +59,7 @@ def export(command: str, argv: Sequence[str]) -> None:
         options = parser.parse_args(argv)
     except SystemExit:  # --help
         return
-    entry = _format(options.format, options.output)
+    entry = find_serving_format(options.format, options.output)
     source = find_source(options.ckpt_path)
     target = options.output or str(_default_target(source, entry))
     check_free(target, options.overwrite)
@@ -95,8 +95,12 @@ def _formats() -> list[Entry[FormatSpec]]:
     return [entry for entry in registry().entries("format") if entry.spec.writes and not entry.spec.reads]
 
 
-def _format(name: str | None, output: str | None) -> Entry[FormatSpec]:
-    """Find the format by its name or, without one, by the suffix of the output.
+def find_serving_format(name: str | None, output: str | None) -> Entry[FormatSpec]:
+    """Find a format for serving by its name or, without one, by the suffix of the output.
+
+    Args:
+        name: name of the format, or None.
+        output: the file to write, or None.
 
     Raises:
         UserError: if no format matches.

@@ -45,7 +45,7 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
     predictor_class = find_predictor(command, chosen.task)
     if predictor_class is None:
         raise UserError(f"--task={chosen.task.name}: this task has no predictor for the command line")
-    arguments = [name for name in inspect.signature(predictor_class).parameters if name not in GIVEN_TO_PREDICTORS]
+    arguments = predictor_arguments(predictor_class)
     formats = FILE_FORMATS + (VECTOR_FORMATS if command == "embed" else ())
     output, folder = choose_output(
         values["output"], values["format"], values["overwrite"], "output" in arguments, formats
@@ -53,23 +53,18 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
     if command == "embed":
         check_embedding_flags(output, values)
     given, lines = ([], None) if values.get("vectors") else open_inputs(values["inputs"], values["input"])
-    module = _load_module(chosen)
-    module.to(device).eval()
+    module = load_module(chosen, device)
     if values["quantize"]:
         module.quantize()
         weights = f"{values['quantize']} weights, which changes {RESULTS[command]} slightly"
         print(f"perceiver: {ACTIONS[command]} with {weights}", file=sys.stderr)
-    delimiter = {"delimiter": values["delimiter"]} if values["delimiter"] else {}
-    reader = _create_reader(chosen, module.model.input_adapter, delimiter)
-    options = {name: values[name] for name in arguments} | ({"output": folder} if "output" in arguments else {})
-    with named_flags(values, arguments):
-        predictor = predictor_class(module, reader, **options)
-    long_lines = getattr(reader, "long_inputs", False)
+    predictor = create_predictor(predictor_class, module, chosen, {**values, "output": folder})
+    long_lines = getattr(predictor.reader, "long_inputs", False)
     inputs: Iterable[str] = itertools.chain(given, lines(long_lines)) if lines else given
     is_embedding = command == "embed"
     prepared = embedding_run(predictor, output, values) if is_embedding else contextlib.nullcontext((output, None))
     with named_flags(values, arguments), prepared as (output, found), output.opened() as write:
-        predictions = CountedIterator(_stream(predictor, inputs) if found is None else found)
+        predictions = CountedIterator(stream(predictor, inputs) if found is None else found)
         write(predictor, predictions)
         if predictor.failures and not predictions.count:  # within the context, which then keeps an existing file
             raise IncompleteRunError(predictor.failures)
@@ -97,10 +92,47 @@ class CountedIterator(Iterator[Any]):
         return item
 
 
-def _stream(predictor: Any, inputs: Iterable[str]) -> Iterator[Any]:
+def stream(predictor: Any, inputs: Iterable[str]) -> Iterator[Any]:
     """Predict input by input, or for all at once if a predictor overrides ``predict`` only."""
     definer = next(each for each in type(predictor).__mro__ if {"stream", "predict"} & vars(each).keys())
     return predictor.stream(inputs) if "stream" in vars(definer) else iter(predictor.predict(list(inputs)))
+
+
+def create_predictor(predictor_class: Any, module: Any, chosen: Run, values: Values) -> Any:
+    """Create a predictor with the reader of a model's inputs.
+
+    Args:
+        predictor_class: its class.
+        module: the Lightning module.
+        chosen: the model and its task.
+        values: values of the flags; those that are arguments of the predictor are given to it.
+
+    Raises:
+        UserError: if an argument is invalid, or if the input adapter has no reader.
+    """
+    delimiter = {"delimiter": values["delimiter"]} if values["delimiter"] else {}
+    reader = _create_reader(chosen, module.model.input_adapter, delimiter)
+    arguments = predictor_arguments(predictor_class)
+    with named_flags(values, arguments):
+        return predictor_class(module, reader, **{name: values[name] for name in arguments})
+
+
+def predictor_arguments(predictor_class: Any) -> list[str]:
+    """Return the arguments of a predictor that are options of the command."""
+    return [name for name in inspect.signature(predictor_class).parameters if name not in GIVEN_TO_PREDICTORS]
+
+
+def load_module(chosen: Run, device: torch.device) -> Any:
+    """Load the Lightning module of a model in evaluation mode.
+
+    Args:
+        chosen: the model and its task.
+        device: device of the model.
+
+    Raises:
+        UserError: if the source is damaged.
+    """
+    return _load_module(chosen).to(device).eval()
 
 
 def _load_module(chosen: Run) -> Any:

@@ -101,7 +101,7 @@ def choose_output(
     form = _file_format(output, suffix, form, formats)
     check_writable(f"--output={output}", file, overwrite)
     if form == "npy":
-        check_writable(f"--output={output}: {ids_file(file)}", ids_file(file), overwrite)
+        check_writable(f"--output={ids_file(file)}", ids_file(file), overwrite)
     return Output(form, file), None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from perceiver_registry.escaping import escape_line
 
-OWN_PACKAGES = ("perceiver_core", "perceiver_registry", "perceiver_plugins", "perceiver_cli")
+OWN_PACKAGES = ("perceiver_core", "perceiver_registry", "perceiver_plugins", "perceiver_cli", "perceiver_zoo")
 
 PROGRAMMING_ERRORS = (TypeError, AttributeError, NameError)
 

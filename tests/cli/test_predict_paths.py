@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from perceiver_cli.prediction import _stream
+from perceiver_cli.prediction import stream
 from perceiver_plugins.sdk.prediction.predictor import Predictor
 
 
@@ -108,10 +108,10 @@ class New(Old):
 
 def test_predictor_without_stream_receives_all_inputs():
     old = Old()
-    assert [*_stream(old, iter("ab"))] == [{"input": "a"}, {"input": "b"}]
+    assert [*stream(old, iter("ab"))] == [{"input": "a"}, {"input": "b"}]
     assert old.given == [["a", "b"]]
     new = New()
-    assert [*_stream(new, iter("ab"))] == [{"input": "A"}, {"input": "B"}]
+    assert [*stream(new, iter("ab"))] == [{"input": "A"}, {"input": "B"}]
     assert new.given == []
 
 

@@ -1,0 +1,71 @@
+"""Runs of the command, with options of functions as its flags."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from perceiver_cli.errors import InterruptedRunError
+from perceiver_cli.results import RunResult
+from perceiver_cli.run import run
+from perceiver_registry import UserError
+
+
+def run_command(command: str, flags: Iterable[str]) -> RunResult:
+    """Run ``fit``, ``validate`` or ``test``.
+
+    Args:
+        command: the command.
+        flags: its flags.
+
+    Raises:
+        UserError: if a flag, a file or a combination of them is wrong.
+        KeyboardInterrupt: if the run was interrupted.
+    """
+    formatwarning = warnings.formatwarning
+    try:
+        result = run(command, [*flags])
+    except InterruptedRunError as error:
+        raise KeyboardInterrupt from error
+    finally:
+        warnings.formatwarning = formatwarning
+    if result is None:
+        raise UserError("config: print_config and help have no result (use the command perceiver)")
+    return result
+
+
+def as_flags(options: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """Yield the flags of options, as the command takes them.
+
+    Args:
+        options: values by name; a mapping is a section: ``{"trainer": {"max_steps": 9}}`` is ``--trainer.max_steps=9``.
+            ``"name"`` in a section is its name: ``{"optimizer": {"name": "Lamb"}}`` is ``--optimizer=Lamb``.
+        section: dotted name of the section with a dot at its end, or "".
+
+    Raises:
+        UserError: if a value is neither plain data nor a path.
+    """
+    for name, value in options.items():
+        dotted = section.removesuffix(".") if section and name == "name" else f"{section}{name}"
+        if isinstance(value, Mapping):
+            yield from as_flags(value, f"{dotted}.")
+        else:
+            yield f"--{dotted}={_as_text(dotted, value)}"
+
+
+def _as_text(name: str, value: Any) -> str:
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_path)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: must be plain data or a path, got {type(value).__name__}") from error
+
+
+def _path(value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(type(value).__name__)

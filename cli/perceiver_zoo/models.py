@@ -1,0 +1,212 @@
+"""Models that predict and embed the user's own inputs, as the command does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from perceiver_cli.command_line import read_command_line
+from perceiver_cli.export import find_serving_format
+from perceiver_cli.flags import build_parser
+from perceiver_cli.library_warnings import without_library_warnings
+from perceiver_cli.predict_config import read_prediction
+from perceiver_cli.prediction import create_predictor, find_predictor, load_module, predictor_arguments, stream
+from perceiver_cli.run_config import Run
+from perceiver_cli.sources import find_source
+from perceiver_cli.trainer import find_device
+from perceiver_cli.validation import validate
+from perceiver_registry import UserError, write_model
+from perceiver_registry.formats import check_free, open_source, shared_sources
+from perceiver_zoo.commands import as_flags, run_command
+
+Input = str | os.PathLike[str]
+"""Input of a model: what ``perceiver predict`` takes as an argument, such as a text or the path of a file."""
+
+LISTED = 3
+"""Failed inputs that an error names. Arbitrary."""
+
+
+def load(source: Input, device: str = "auto") -> LoadedModel:
+    """Load a model that predicts and embeds, from a checkpoint, a folder or the hub.
+
+    >>> perceiver_zoo.load("best.ckpt").predict(["a text"])
+
+    Args:
+        source: what ``--ckpt_path`` of the command takes: a checkpoint, folder or hub id; "last" or "best" of the
+            newest run.
+        device: "auto", "cpu", "gpu" or another accelerator of Lightning.
+
+    Raises:
+        UserError: if ``source`` is not a model.
+        PluginError: if it needs a plugin that is not installed.
+    """
+    return LoadedModel(find_source(os.fspath(source)), device)
+
+
+def embed(source: Input, inputs: Input | Iterable[Input], device: str = "auto", **options: Any) -> Any:
+    """Embed inputs with a model: :func:`load` and :meth:`LoadedModel.embed` in one call."""
+    return load(source, device).embed(inputs, **options)
+
+
+class LoadedModel:
+    """Model with the reader of its inputs. Its weights are loaded once, when they are first used.
+
+    Args:
+        source: checkpoint, folder or hub id.
+        device: as for :func:`load`.
+
+    Raises:
+        UserError: if ``source`` is not a model.
+    """
+
+    def __init__(self, source: str, device: str = "auto"):
+        self.source = source
+        self._device_flag = f"--trainer.accelerator={device}"
+        self._predictors: dict[tuple[str, ...], Any] = {}
+        with shared_sources():
+            self._run: Run = read_prediction("predict", [f"--ckpt_path={source}"])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.source!r}, task={self.task!r})"
+
+    @property
+    def task(self) -> str:
+        """Name of the model's task."""
+        assert self._run.task is not None
+        return self._run.task.name
+
+    @cached_property
+    def module(self) -> Any:
+        """The task's Lightning module in evaluation mode; ``module.model`` is the PyTorch model."""
+        return load_module(self._run, find_device(self._values("predict", ())["trainer"]))
+
+    @property
+    def model(self) -> Any:
+        """The PyTorch model in evaluation mode."""
+        return self.module.model
+
+    def predict(self, inputs: Input | Iterable[Input], **options: Any) -> list[dict[str, Any]]:
+        """Predict for inputs.
+
+        Args:
+            inputs: texts, paths of files and folders, rows of tables: what ``perceiver predict`` takes.
+            options: its flags, such as ``top_k=3``.
+
+        Returns:
+            The predictions as plain data, one for each input: ``[{"input": "a text", "label": "pos", ...}]``.
+
+        Raises:
+            UserError: if an option is wrong or an input cannot be read.
+        """
+        return self._predict("predict", inputs, options)
+
+    @overload
+    def embed(self, inputs: Input | Iterable[Input], pool: Literal["mean"] = "mean", **options: Any) -> np.ndarray: ...
+    @overload
+    def embed(self, inputs: Input | Iterable[Input], pool: Literal["none"], **options: Any) -> list[np.ndarray]: ...
+    def embed(self, inputs: Input | Iterable[Input], pool: str = "mean", **options: Any) -> Any:
+        """Embed inputs.
+
+        Args:
+            inputs: as for :meth:`predict`.
+            pool: "mean": the mean of the latents. "none": all latents.
+            options: flags of ``perceiver embed``, such as ``batch_size=8``.
+
+        Returns:
+            Embeddings (inputs, d), or a list of arrays (n, d) without pooling.
+
+        Raises:
+            UserError: if an option is wrong or an input cannot be read.
+        """
+        embeddings = [each["embedding"] for each in self._predict("embed", inputs, {"pool": pool, **options})]
+        return np.stack(embeddings) if pool == "mean" else embeddings
+
+    def similar(self, inputs: Input | Iterable[Input], to: Input, top_k: int = 10) -> list[dict[str, Any]]:
+        """Return the inputs that are most similar to another one, with their ``similarity``, the most similar first.
+
+        Args:
+            inputs: as for :meth:`predict`.
+            to: a single input.
+            top_k: number of inputs to return.
+        """
+        return self._predict("embed", inputs, {"similar_to": to, "top_k": top_k})
+
+    def validate(self, **options: Any) -> dict[str, float]:
+        """Compute the metrics of a checkpoint on its validation data.
+
+        Args:
+            options: flags of ``perceiver validate``: ``data={"val_files": "new.csv"}``.
+        """
+        return self._evaluate("validate", options)
+
+    def test(self, **options: Any) -> dict[str, float]:
+        """Compute the metrics of a checkpoint on its test data.
+
+        Args:
+            options: flags of ``perceiver test``: ``data={"test_files": "new.csv"}``.
+        """
+        return self._evaluate("test", options)
+
+    def export(self, file: Input, format: str | None = None, overwrite: bool = False) -> Path:
+        """Export the model to a file for serving, as ``perceiver export`` does.
+
+        Args:
+            file: the file.
+            format: "onnx" or "torch-export". None: by the suffix of the file, ``.onnx`` or ``.pt2``.
+            overwrite: replace an existing file.
+
+        Raises:
+            UserError: if the format cannot represent the model, or if the file exists.
+        """
+        target = os.fspath(file)
+        entry = find_serving_format(format, target)
+        check_free(target, overwrite)
+        with without_library_warnings():
+            write_model(open_source(self.source).read(), target, entry.full_name, overwrite=overwrite)
+        return Path(target)
+
+    def _evaluate(self, command: str, options: dict[str, Any]) -> dict[str, float]:
+        flags = [f"--ckpt_path={self.source}", self._device_flag, *as_flags(options)]
+        return dict(run_command(command, flags).metrics)
+
+    def _predict(self, command: str, inputs: Input | Iterable[Input], options: dict[str, Any]) -> list[dict[str, Any]]:
+        given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+        for each in given:
+            if not isinstance(each, str | os.PathLike):
+                raise UserError(f"inputs: must be texts or paths, got {type(each).__name__}")
+        if not given:
+            return []
+        key = (command, *as_flags(options))
+        if key not in self._predictors:
+            self._predictors[key] = self._create_predictor(command, options)
+        predictor = self._predictors[key]
+        predictor.failures.clear()
+        predictions = list(stream(predictor, [os.fspath(each) for each in given]))
+        if predictor.failures:
+            raise UserError(_described(predictor.failures))
+        return predictions
+
+    def _create_predictor(self, command: str, options: dict[str, Any]) -> Any:
+        predictor_class = find_predictor(command, self._run.task)
+        known = predictor_arguments(predictor_class) if predictor_class else []
+        for name in options:
+            if name not in known and name != "delimiter":
+                raise UserError(f"{name}: not an option of {command} (known: {', '.join([*known, 'delimiter'])})")
+        if predictor_class is None:
+            raise UserError(f"task {self.task!r}: has no predictor")
+        return create_predictor(predictor_class, self.module, self._run, self._values(command, as_flags(options)))
+
+    def _values(self, command: str, flags: Iterable[str]) -> dict[str, Any]:
+        chosen = replace(self._run, line=read_command_line([self._device_flag, *flags]))
+        return validate(build_parser(command, chosen), chosen)
+
+
+def _described(failures: Sequence[str]) -> str:
+    others = f" (and {len(failures) - LISTED} others)" if len(failures) > LISTED else ""
+    return "; ".join(failures[:LISTED]) + others

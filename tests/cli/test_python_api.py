@@ -1,0 +1,180 @@
+"""The Python API ``perceiver_zoo``: the command as functions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import perceiver_zoo
+from perceiver_registry import UserError, load_model
+from perceiver_zoo.commands import as_flags
+
+TRAINER = {
+    "accelerator": "cpu",
+    "log_every_n_steps": 1,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+MODEL = {
+    "num_latents": 4,
+    "num_latent_channels": 16,
+    "encoder": {"num_input_channels": 16, "num_self_attention_layers_per_block": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    rows = [f"a good day number {number},pos\na bad night number {number},neg\n" for number in range(20)]
+    file.write_text("text,label\n" + "".join(rows))
+    return file
+
+
+@pytest.fixture(scope="module")
+def result(reviews, tmp_path_factory, environment):
+    """Classifier of reviews. Read-only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("runs"))
+        patch.setenv("PERCEIVER_CACHE", environment["PERCEIVER_CACHE"])
+        trained = perceiver_zoo.train(
+            task="text-classification", data=reviews, trainer={**TRAINER, "max_epochs": 3}, model=MODEL
+        )
+        trained.source = str(Path(trained.source).absolute())
+        trained.predict(["loads the model"])
+    return trained
+
+
+def test_import_is_light():
+    code = "import sys, perceiver_zoo; perceiver_zoo.list_models(); print('torch' in sys.modules, dir(perceiver_zoo))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    names = ["LoadedModel", "TrainedModel", "create_model", "embed", "list_models", "load", "train"]
+    assert printed.strip() == f"False {names}"
+
+
+def test_training_equals_the_command(fit, small, load, texts):
+    expected = load(fit(*small, "--trainer.max_steps=3", "--optimizer=Lamb") / "checkpoints" / "last.ckpt")
+    data = {f"{split}_files": texts / f"{split}.txt" for split in ("train", "val", "test")}
+    trained = perceiver_zoo.train(
+        "mlm",
+        {"name": "text-files", **data, "max_seq_len": 32, "batch_size": 2},
+        model=MODEL,
+        trainer={**TRAINER, "max_steps": 3},
+        optimizer={"name": "Lamb"},
+    )
+    actual = load(Path(trained.result.last_checkpoint))
+    torch.testing.assert_close(actual["state_dict"], expected["state_dict"], rtol=0, atol=0)
+    assert actual["perceiver"]["run"] == expected["perceiver"]["run"]
+    assert trained.result.steps == 3
+
+
+def test_metrics_are_those_of_the_run(result):
+    assert {"train_loss", "val_loss", "val_accuracy"} <= result.metrics.keys()
+    assert result.validate()["val_loss"] == pytest.approx(result.result.best_value, rel=1e-5)
+
+
+def test_predictions_equal_the_command(result, perceiver):
+    texts = ["a good day", "number 3", "-1 bad night"]
+    printed = perceiver("predict", f"--ckpt_path={result.source}", "--format=jsonl", "--top_k=1", "--", *texts)
+    assert result.predict(texts, top_k=1) == [json.loads(line) for line in printed.out.splitlines()]
+    assert result.predict("a good day", top_k=1) == result.predict(texts, top_k=1)[:1]
+    loaded = perceiver_zoo.load(result.source, device="cpu")
+    assert loaded.predict(iter(texts)) == result.predict(texts)
+    assert loaded.predict([]) == []
+    assert loaded.task == "text-classification"
+    assert not loaded.model.training
+
+
+def test_inputs_are_files_as_well(result, tmp_path):
+    (tmp_path / "a.txt").write_text("a good day")
+    (from_file,), (from_text,) = result.predict(tmp_path / "a.txt"), result.predict("a good day")
+    assert from_file == from_text | {"input": str(tmp_path / "a.txt")}
+
+
+def test_embeddings_equal_the_models(result):
+    texts = ["a good day", "number"]
+    reader = next(iter(result._predictors.values())).reader
+    batch = reader.collate([reader.read(text) for text in texts])
+    with torch.no_grad():
+        latents = load_model(result.source).encode(batch).numpy()
+    np.testing.assert_allclose(result.embed(texts), latents.mean(axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.stack(result.embed(texts, pool="none")), latents, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(perceiver_zoo.embed(result.source, texts), result.embed(texts))
+    (similar,) = result.similar(texts, to="number", top_k=1)
+    assert similar == {"input": "number", "similarity": pytest.approx(1.0)}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.predict(["x"], top_kk=1), "top_kk: not an option of predict (known: top_k, batch_size, "),
+        (lambda model: model.predict(["x"], output="a.csv"), "output: not an option of predict (known: "),
+        (lambda model: model.predict(["x"], top_k=0), "--top_k=0 must be at least 1"),
+        (lambda model: model.predict(["x", 3]), "inputs: must be texts or paths, got int"),
+        (lambda model: model.embed(["x"], pool="max"), "--pool: must be 'mean' or 'none', got 'max'"),
+        (lambda model: model.test(data={"test_file": "x"}), "--data.test_file: unknown flag (did you mean "),
+        (lambda model: model.export("model.foo"), "--output=model.foo: unknown suffix (add --format=onnx"),
+        (lambda model: perceiver_zoo.load("missing.ckpt"), "missing.ckpt: no such checkpoint"),
+        (lambda model: perceiver_zoo.train("mlm", "missing.txt"), "--data=missing.txt: not found (relative to "),
+        (
+            lambda model: perceiver_zoo.train("mlm", seed_everything=object()),
+            "seed_everything: must be plain data or a",
+        ),
+    ],
+)
+def test_wrong_use_raises_the_commands_errors(result, call, message):
+    with pytest.raises(UserError) as raised:
+        call(result)
+    assert str(raised.value).startswith(message)
+
+
+def test_failed_inputs_are_named(result, tmp_path):
+    for name in "abcd":
+        (tmp_path / f"{name}.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"a\.txt.*b\.txt.*c\.txt.*\(and 1 others\)$"):
+        result.predict([tmp_path / f"{name}.txt" for name in "abcd"])
+
+
+def test_run_without_checkpoints_has_no_model(texts):
+    with pytest.raises(UserError, match="saved no checkpoint"):
+        perceiver_zoo.train("mlm", texts / "train.txt", model=MODEL, trainer={**TRAINER, "fast_dev_run": True})
+
+
+def test_surroundings_are_restored(result, perceiver):
+    before = warnings.formatwarning
+    result.validate()
+    assert warnings.formatwarning is before
+
+
+@pytest.mark.slow
+def test_export_writes_a_file(result, tmp_path):
+    file = result.export(tmp_path / "model.pt2")
+    assert file == tmp_path / "model.pt2"
+    assert torch.export.load(file) is not None
+    with pytest.raises(UserError, match=r"already exists"):
+        result.export(file)
+
+
+def test_options_become_flags():
+    options = {
+        "data": {"name": "text-files", "train_files": [Path("a.txt"), "b.txt"]},
+        "optimizer": "Lamb",
+        "trainer": {"max_steps": 3, "logger": False, "devices": None},
+        "model": {"encoder": {"name": "text", "dropout": 0.5}},
+    }
+    assert list(as_flags(options)) == [
+        "--data=text-files",
+        '--data.train_files=["a.txt", "b.txt"]',
+        "--optimizer=Lamb",
+        "--trainer.max_steps=3",
+        "--trainer.logger=false",
+        "--trainer.devices=null",
+        "--model.encoder=text",
+        "--model.encoder.dropout=0.5",
+    ]

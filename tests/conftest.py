@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from process_detection import starts_process
+from type_cache import cache_types
 
 # The controller of the test processes reads this file too; it starts them five seconds earlier without these imports.
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ def _one_thread() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):  # tokenizers, and processes that tests start
             patch.setenv(variable, "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cached_types() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        cache_types(patch)
         yield
 
 

@@ -39,16 +39,27 @@ def flags(texts: Path) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="module")
+def stoppable(flags: list[str]) -> list[str]:
+    """Flags of a run that is killed where the environment variable STOP_AT names."""
+    return [*flags, "--trainer.callbacks=stopping.Stop", ALLOW, "--checkpoint.every_n_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def whole(run_in, stoppable: list[str], tmp_path_factory) -> Path:
+    """Folder of an uninterrupted run. Read-only."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run_in(folder, "fit", *stoppable).code == 0
+    return folder
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_killed_run_resumes_to_the_same_state(
-    fork, perceiver, flags, assert_same_training_state, tmp_path, monkeypatch, num_workers
+    fork, perceiver, stoppable, whole, assert_same_training_state, tmp_path, monkeypatch, num_workers
 ):
-    both = [*flags, "--trainer.callbacks=stopping.Stop", ALLOW, "--checkpoint.every_n_steps=2"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir()
+    killed = tmp_path / "killed"
     killed.mkdir()
-    assert fork(whole, "fit", *both) == 0
-    assert fork(killed, "fit", *both, f"--data.num_workers={num_workers}", STOP_AT="train 7 SIGKILL") == -9
+    assert fork(killed, "fit", *stoppable, f"--data.num_workers={num_workers}", STOP_AT="train 7 SIGKILL") == -9
     monkeypatch.chdir(killed)
     assert perceiver("fit", "--ckpt_path=last", ALLOW).code == 0
     for name in ("last.ckpt", "best.ckpt"):

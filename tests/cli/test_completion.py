@@ -145,7 +145,8 @@ def test_bash_adds_no_space_after_incomplete_words(bash, tmp_path):
     assert bash("perceiver new-plugin --fol") == ["compopt -o nospace", "--folder="]
 
 
-def test_bash_completes_flags_of_chosen_names(bash):
+def test_bash_completes_flags_of_chosen_names(bash, words):
+    assert words("perceiver fit --task=mlm --model.encoder.vo")  # which fills the cache
     found = bash("perceiver fit --task=mlm --model.encoder.vo")
     assert found == ["compopt -o nospace", "--model.encoder.vocab_size="]
     assert bash("perceiver fit --task=mlm --model.init=") == ["local", "normal"]

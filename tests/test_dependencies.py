@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -29,8 +30,6 @@ PACKAGES = (
 OWN = {Path(package).name for package in PACKAGES}
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-INSTALLED = packages_distributions()
 
 FIELDS = ("text", "image", "flow", "video", "table", "music", "huggingface", "log", "onnx")
 """Extras of users."""
@@ -71,9 +70,15 @@ def imports(path: Path, at_import: bool = False) -> Iterator[str]:
         yield from packages - OWN - set(sys.stdlib_module_names)
 
 
+@functools.cache
+def installed() -> Mapping[str, list[str]]:
+    """Distributions of all installed packages; it reads their lists of files for seconds."""
+    return packages_distributions()
+
+
 def distributions(package: str) -> set[str]:
     """Distributions that install a package."""
-    return {canonicalize_name(name) for name in INSTALLED.get(package, [package])}
+    return {canonicalize_name(name) for name in installed().get(package, [package])}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

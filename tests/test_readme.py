@@ -108,11 +108,18 @@ INDEPENDENT = [
 ]
 
 
+@pytest.fixture(scope="module")
+def user_files(tmp_path_factory) -> Path:
+    """Folder with the files that the commands name. Read-only."""
+    folder = tmp_path_factory.mktemp("user")
+    write_user_files(folder)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", INDEPENDENT, ids=" ".join)
-def test_fit_commands_parse(arguments, tmp_path, monkeypatch, capsys, published, cache):
-    monkeypatch.chdir(tmp_path)
-    write_user_files(tmp_path)
+def test_fit_commands_parse(arguments, user_files, monkeypatch, capsys, published, cache):
+    monkeypatch.chdir(user_files)
     monkeypatch.setenv("PERCEIVER_CACHE", cache)
     monkeypatch.setattr("perceiver_plugins.text.data.python_code.TOTAL_CHARACTERS", 500_000)  # of 2,000,000
     source = "--model.encoder.params=deepmind/language-perceiver"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from library_caches import cache_operators, cache_types
 from process_detection import starts_process
-from type_cache import cache_types
 
 # The controller of the test processes reads this file too; it starts them five seconds earlier without these imports.
 if TYPE_CHECKING:
@@ -58,6 +58,14 @@ def _one_thread() -> Iterator[None]:
 def _cached_types() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         cache_types(patch)
+        yield
+
+
+@pytest.fixture(scope="session")
+def cached_operators() -> Iterator[None]:
+    """Let exports to ONNX share the exporter's operators."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache_operators(patch)
         yield
 
 

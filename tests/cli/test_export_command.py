@@ -27,9 +27,16 @@ QUICK = (
 )
 
 
-def needs_onnx() -> None:
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(name, reason=f"{name} is not installed")
+@pytest.fixture
+def needs_onnx(request: pytest.FixtureRequest) -> Callable[[], None]:
+    """Return a function that skips a test without the packages for ONNX, and prepares exports."""
+
+    def needs_onnx() -> None:
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(name, reason=f"{name} is not installed")
+        request.getfixturevalue("cached_operators")
+
+    return needs_onnx
 
 
 def table_in(out: str) -> list[list[str]]:
@@ -45,6 +52,7 @@ def test_export_writes_next_to_the_checkpoint(
     image_classifier: Any,
     tmp_path: Path,
     perceiver: Callable[..., Any],
+    needs_onnx: Callable[[], None],
 ) -> None:
     if format == "onnx":
         needs_onnx()
@@ -115,7 +123,7 @@ def test_wrong_use_is_one_line(
 
 
 @pytest.mark.slow
-def test_commands_of_the_serving_guide_run(capsys: Any) -> None:
+def test_commands_of_the_serving_guide_run(capsys: Any, needs_onnx: Callable[[], None]) -> None:
     needs_onnx()
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     for language, block in blocks:

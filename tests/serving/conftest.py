@@ -14,10 +14,11 @@ from perceiver_registry.testing.subjects import AdapterSubject
 
 
 @pytest.fixture
-def onnx_backend() -> Backend:
+def onnx_backend(request: pytest.FixtureRequest) -> Backend:
     """Backend for ONNX; skips the test if onnxruntime is missing."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    request.getfixturevalue("cached_operators")
     from perceiver_plugins.serving.onnx_models import OnnxModels
 
     return OnnxModels()

@@ -1,4 +1,4 @@
-"""Cache for jsonargparse's inspection of types and signatures, which it repeats for each parser."""
+"""Caches for what libraries compute again in each run of a command, and so hundreds of times in one test process."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def cache_types(patch: pytest.MonkeyPatch) -> None:
         for module in importing:
             if function is not None and vars(module).get(name) is function:
                 patch.setattr(module, name, cache_results(function))
+
+
+def cache_operators(patch: pytest.MonkeyPatch) -> None:
+    """Cache the operators that the ONNX exporter knows; it parses their source for half a second in each export."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache_results(ONNXRegistry.from_torchlib)))
 
 
 def cache_results(function: Callable[..., Any]) -> Callable[..., Any]:

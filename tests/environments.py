@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ def import_command(cwd: Path, variables: Mapping[str, str], packages: Path) -> C
     sys.path.insert(0, str(packages))
     sys.argv[1:] = []
     torch.set_num_threads(1)  # as in the tests' own process, so that sums are bit-equal
+    if "fork" in get_all_start_methods():  # workers of a killed run end with it only if they are its children
+        set_start_method("fork", force=True)
     from perceiver_cli.main import main
 
     return main

@@ -29,10 +29,17 @@ def cache_types(patch: pytest.MonkeyPatch) -> None:
 
 
 def cache_operators(patch: pytest.MonkeyPatch) -> None:
-    """Cache the operators that the ONNX exporter knows; it parses their source for half a second in each export."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
+    """Cache the operators that the ONNX exporter knows; it parses their source for half a second in each export.
 
-    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache_results(ONNXRegistry.from_torchlib)))
+    Other versions of torch may lack this function; nothing is cached then.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:
+        return
+    function = getattr(ONNXRegistry, "from_torchlib", None)
+    if function is not None:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache_results(function)))
 
 
 def cache_results(function: Callable[..., Any]) -> Callable[..., Any]:

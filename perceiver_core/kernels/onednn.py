@@ -42,10 +42,16 @@ def onednn_is_faster() -> bool:
     return faster
 
 
-def prefers_onednn(*tensors: Tensor) -> bool:
-    """Return whether large products of these tensors are faster with oneDNN; False for all but plain tensors."""
+def prefers_onednn(multiplications: int, *tensors: Tensor) -> bool:
+    """Return whether a product of these tensors is faster with oneDNN; False for all but plain tensors.
+
+    Args:
+        multiplications: multiplications of the product; fewer than :data:`MIN_MULTIPLICATIONS` take MKL.
+        tensors: tensors to multiply.
+    """
     return (
         not torch.compiler.is_compiling()  # first: a compiler cannot trace the read of the CPU's vendor
+        and multiplications >= MIN_MULTIPLICATIONS
         and onednn_is_faster()
         and are_plain_tensors(*tensors)
         and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
@@ -64,14 +70,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., d).
     """
-    if prefers_onednn(x, weight) and x.dim() > 1 and x.numel() * weight.shape[0] >= MIN_MULTIPLICATIONS:
+    if prefers_onednn(x.numel() * weight.shape[0], x, weight) and x.dim() > 1:
         return _OneDNNLinear.apply(x, weight, bias) if torch.is_grad_enabled() else _onednn_linear(x, weight, bias)
     return nn.functional.linear(x, weight, bias)
 
 
 def matmul_transposed(x: Tensor, y: Tensor) -> Tensor:
     """Compute x y^T (h, n, m) for x (h, n, k) and y (h, m, k), without support for autograd."""
-    if len(x) == 1 and prefers_onednn(x, y):
+    if len(x) == 1 and prefers_onednn(MIN_MULTIPLICATIONS, x, y):
         return _onednn_linear(x[0], y[0], None)[None]
     return torch.matmul(x, y.transpose(-2, -1))
 

@@ -10,7 +10,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from perceiver_core.kernels.chunked import chunked_attention
-from perceiver_core.kernels.onednn import MIN_MULTIPLICATIONS, prefers_onednn
+from perceiver_core.kernels.onednn import prefers_onednn
 from perceiver_core.kernels.override import Kernel, forced_kernel
 from perceiver_core.kernels.plain import hidden_keys, plain_attention
 from perceiver_core.unmodified import are_plain_tensors
@@ -137,9 +137,9 @@ def _fused_mask(q: Tensor, k: Tensor, bias: Tensor | None) -> tuple[Tensor | Non
 
 
 def _is_faster_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Return whether a CPU computes the smaller of both products of a head faster with oneDNN."""
+    """Return whether a CPU computes both products of a head faster with oneDNN."""
     multiplications = q.shape[-2] * k.shape[-2] * min(k.shape[-1], v.shape[-1])
-    return prefers_onednn(q, k, v) and multiplications >= MIN_MULTIPLICATIONS // 2
+    return prefers_onednn(2 * multiplications, q, k, v)
 
 
 def _has_fused_cpu_kernel(k: Tensor, v: Tensor, bias: Tensor | None) -> bool:

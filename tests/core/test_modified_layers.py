@@ -272,7 +272,6 @@ def eager_for_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes oneDNN and chunks wherever it may."""
     monkeypatch.setattr("perceiver_core.kernels.onednn.onednn_is_faster", lambda: torch.backends.mkldnn.is_available())
     monkeypatch.setattr("perceiver_core.kernels.onednn.MIN_MULTIPLICATIONS", 1)
-    monkeypatch.setattr("perceiver_core.kernels.sdpa.MIN_MULTIPLICATIONS", 1)
     monkeypatch.setattr("perceiver_core.kernels.sdpa.MAX_SCORES", 1)
 
 
@@ -291,8 +290,8 @@ def test_an_ensemble_by_vmap(attention_of: Callable[..., Any], arrays: list[Tens
 @pytest.mark.usefixtures("eager_for_chunks")
 def test_custom_kernels_require_plain_tensors() -> None:
     plain, special = torch.randn(40, 40), torch.randn(40, 40).as_subclass(Rounding)
-    assert prefers_onednn(plain, nn.Parameter(plain)) == torch.backends.mkldnn.is_available()
-    assert not prefers_onednn(plain, special)
+    assert prefers_onednn(1, plain, nn.Parameter(plain)) == torch.backends.mkldnn.is_available()
+    assert not prefers_onednn(1, plain, special)
     expected = torch_linear((plain * 4).round() / 4, special.as_subclass(Tensor))
     torch.testing.assert_close(linear(plain, special), expected)
     layer = Linear(40, 40, bias=False)

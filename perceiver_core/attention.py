@@ -99,5 +99,5 @@ class MultiHeadAttention(nn.Module):
             q, k = rotary.rotate(q), rotary.rotate(k)
         if cache is not None:
             k, v = cache.append(k, v)
-        output, weights = attend(q, k, v, pad_mask, dropout, return_attention, causal=causal)
-        return self.o_proj(output.transpose(1, 2).flatten(2)), weights
+        output, weights = attend(q.to(k.dtype), k, v, pad_mask, dropout, return_attention, causal=causal)
+        return self.o_proj(output.to(q.dtype).transpose(1, 2).flatten(2)), weights

@@ -11,6 +11,9 @@ from perceiver_core.adapters import Batch
 class KeyValueCache:
     """Keys and values of one attention at consecutive positions, in buffers that are allocated once.
 
+    On CPUs those of half precision are kept in single precision: torch's attention of a single query reads them three
+    times as fast (benchmark ``causal-decode``).
+
     Args:
         capacity: largest number of positions.
 
@@ -25,9 +28,13 @@ class KeyValueCache:
         self._buffers: tuple[Tensor, ...] = ()
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append keys (b, h, n, k) and values (b, h, n, e), and return those of all positions, start to stop."""
+        """Append keys (b, h, n, k) and values (b, h, n, e), and return those of all positions, start to stop.
+
+        Their data type may be a higher precision than that of the new ones.
+        """
         if not self._buffers:
-            self._buffers = tuple(x.new_empty(*x.shape[:2], self.capacity, x.shape[-1]) for x in (k, v))
+            dtype = torch.promote_types(k.dtype, torch.float32) if k.device.type == "cpu" else k.dtype
+            self._buffers = tuple(x.new_empty(*x.shape[:2], self.capacity, x.shape[-1], dtype=dtype) for x in (k, v))
         first = self.stop - self.start
         self.stop += k.shape[-2]
         size = self.stop - self.start

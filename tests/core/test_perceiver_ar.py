@@ -420,6 +420,18 @@ def test_activation_policies_change_no_gradient(policy):
     torch.testing.assert_close(*gradients, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_as_accurate_with_a_cache(dtype):
+    model, x = build(refill_stride=2), sequences(32, M)
+    expected = model({"x": x})[:, -1:]
+    model, x = model.to(dtype), x.to(dtype)
+    cache = model.create_cache()
+    decoded = [model.extend({"x": part}, cache) for part in x.split([M - 3, 1, 1, 1], dim=1)][-1]
+    assert decoded.dtype == dtype
+    error, error_of_forward = ((each - expected).square().mean() for each in (decoded, model({"x": x})[:, -1:]))
+    assert error <= 2 * error_of_forward
+
+
 def test_caches_are_allocated_once():
     model, x = build(), sequences(1, LENGTH)
     cache = model.create_cache()

@@ -95,3 +95,27 @@ def test_linear_is_a_torch_linear():
 def test_use_of_onednn_depends_on_the_machine():
     assert onednn_is_faster() in (True, False)
     assert onednn_is_faster() == onednn_is_faster()
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_a_row_in_half_precision_leaves_torchs_flag(library, is_enabled):
+    x, weight, bias = (tensor.bfloat16() for tensor in arrays((1, 1, 37)))
+    was_enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(is_enabled)
+    try:
+        torch.testing.assert_close(linear(x, weight, bias), torch_linear(x, weight, bias))
+        with pytest.raises(RuntimeError):
+            linear(x, weight[:, 1:], bias)
+        assert torch._C._get_mkldnn_enabled() == is_enabled
+    finally:
+        torch._C._set_mkldnn_enabled(was_enabled)
+
+
+def test_large_products_do_not_depend_on_torchs_flag(library):
+    x, weight, bias = arrays()
+    expected = linear(x, weight, bias)
+    torch._C._set_mkldnn_enabled(False)  # as another thread may do
+    try:
+        assert linear(x, weight, bias).equal(expected)
+    finally:
+        torch._C._set_mkldnn_enabled(True)

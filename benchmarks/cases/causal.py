@@ -81,6 +81,25 @@ def decode(options: Options, implementation: str, dtype: str = "float32") -> Job
     return Job(run, {"tokens": tokens.shape[1]})
 
 
+def read_memory(options: Options, dtype: str = "float32") -> Job:
+    """Sums the matrices and the cache that our model reads, once for each token of :func:`decode`."""
+    import torch
+
+    model, fields = build(options, OURS, dtype)
+    cache = model.eval().create_cache()
+    model.extend({"input_ids": random_tokens(options, fields["max_seq_len"])}, cache)
+    arrays = [module.weight.detach() for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    arrays += [buffer for each in (cache.keys, *cache.latents) for buffer in each._buffers]
+    num_tokens = fields["max_latents"] // 2
+
+    def run() -> None:
+        for _ in range(num_tokens):
+            for array in arrays:
+                array.sum()
+
+    return Job(run, {"bytes": num_tokens * sum(array.nbytes for array in arrays)})
+
+
 def _decoder(model: Any) -> Callable[[Tensor], Tensor]:
     """Return a function that appends tokens (1, k) to a cache and predicts the next one."""
     cache = model.create_cache()
@@ -153,9 +172,12 @@ def contender(work: str, implementation: str, variant: str = "", **arguments: An
 
 
 def decode_cases(options: Options) -> list[Comparison]:
-    """Compare decoding, also with weights in half precision."""
-    half = [contender("decode", name, ", bf16", dtype="bfloat16") for name in (OURS, KRASSERM)]
-    return [Comparison((contender("decode", OURS), contender("decode", KRASSERM), *half))]
+    """Compare decoding, also with weights in half precision, and reading the same memory."""
+    contenders = []
+    for variant, dtype in (("", "float32"), (", bf16", "bfloat16")):
+        contenders += [contender("decode", name, variant, dtype=dtype) for name in (OURS, KRASSERM)]
+        contenders.append(Contender(f"memory alone{variant}", f"{__name__}:read_memory", {"dtype": dtype}, exact=False))
+    return [Comparison(tuple(contenders))]
 
 
 def prompt_cases(options: Options) -> list[Comparison]:
@@ -228,7 +250,8 @@ CASES = [
         "causal-decode",
         "Causal language model, decoding",
         f"{_MODEL}: 256 bytes after a full window, one at a time, with a cache. Ours computes many latents again once, "
-        "so that its predictions equal those without a cache; those of krasserm's cache differ.",
+        "so that its predictions equal those without a cache; those of krasserm's cache differ. "
+        '"Memory alone" sums the matrices and the cache that ours reads, once for each byte.',
         decode_cases,
     ),
     Case(

@@ -32,10 +32,8 @@ def data_class(name: str, task: str, layers: Sequence[ConfigLayer] = ()) -> Any:
         return entry.resolve("modules", task) if task in entry.spec.modules else entry.resolve("module")
     where = layer_with(layers, "data.name").locate("data")
     if os.path.exists(name):  # False for names that are no valid path
-        example = f"--data=image-folder {shlex.quote(f'--data.path={name}')}"
-        if os.path.isfile(name):
-            example = f"--data=text-files {shlex.quote(f'--data.train_files={name}')}"
-        raise UserError(f"{where}: {name} is a path, not a data module (example: {example}; 'perceiver list-data')")
+        example = shlex.quote(f"--data.{'test_files' if os.path.isfile(name) else 'path'}={name}")
+        raise UserError(f"{where}: {name} is a path, by which only fit chooses data (example: {example})")
     try:
         return convert(type[LightningDataModule], name.replace(":", "."))
     except ConversionError as error:

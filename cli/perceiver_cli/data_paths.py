@@ -39,11 +39,11 @@ def resolve_data_path(
     Raises:
         UserError: if not exactly one data module reads the path, or if a flag sets its option too.
     """
-    path = name_of(merge_layers(user), "data")
-    if path is None or registry().find("data", path) is not None or not _is_path(path):
+    name = name_of(merge_layers(user), "data")
+    if name is None or registry().find("data", name) is not None or not _is_path(name):
         return [*user]
-    chosen = layer_with(user, "data.name")
-    flag = f"{chosen.locate('data')}={path}"
+    chosen, path = layer_with(user, "data.name"), os.path.expanduser(name)
+    flag = f"{chosen.locate('data')}={name}"
     if not (os.path.exists(path) or glob.glob(path)):
         raise UserError(f"{flag}: not found (relative to {os.getcwd()})")
     candidates = list(_modules_of_paths(task, below, user))
@@ -60,7 +60,7 @@ def resolve_data_path(
         )
         raise UserError(f"{flag}: several data modules read it (write {examples})")
     option = fitting[0].spec.path_option
-    if line.has(f"data.{option}"):
+    if line.has(f"data.{option}") or chosen.values["data"].get(option) is not None:
         raise UserError(f"{flag} and --data.{option}: both name the data (give one of the two)")
     named = {**chosen.values["data"], NAME_KEYS["data"]: registry().short_name(fitting[0]), option: path}
     resolved = ConfigLayer(chosen.source, {**chosen.values, "data": named}, chosen.lines)
@@ -69,7 +69,7 @@ def resolve_data_path(
 
 def _is_path(name: str) -> bool:
     """Return whether a name is that of a file or folder, or can only be meant as one."""
-    if os.path.exists(name) or "/" in name or glob.has_magic(name) or FILE_SUFFIX.search(name):
+    if os.path.exists(name) or not {*"/~"}.isdisjoint(name) or glob.has_magic(name) or FILE_SUFFIX.search(name):
         return True
     return any(PurePath(name).suffix.lower() in entry.spec.path_suffixes for entry in registry().entries("data"))
 

@@ -142,5 +142,5 @@ def _find(kind: str, name: str, home: Plugin | None) -> Entry[Any] | None:
         if home is None:
             raise
         entry = None
-    may_be_missing = home is not None or (kind == "data" and (not {*"./"}.isdisjoint(name) or os.path.exists(name)))
+    may_be_missing = home is not None or (kind == "data" and (not {*"./~*?["}.isdisjoint(name) or os.path.exists(name)))
     return entry if entry or may_be_missing else registry().get(kind, name)  # type: ignore[call-overload]

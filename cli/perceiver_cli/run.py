@@ -83,7 +83,7 @@ def run(command: str, argv: Sequence[str]) -> RunResult | None:
             remove_limits(values, replaced_limits(values, chosen))
         refuse_remote_values({name: value for name, value in values.items() if name != WORDS})
         if command in INPUT_COMMANDS:
-            with _wrong_use():
+            with wrong_use():
                 predict(command, chosen, values, find_device(values["trainer"]))
             return None
         file = values.pop("result")
@@ -124,7 +124,7 @@ class RunParts(NamedTuple):
 
 def _create_parts(command: str, parser: Parser, chosen: Run, values: Values) -> RunParts | None:
     """Create the objects of a run; with ``--print_config`` print its values instead."""
-    with named_flags(values), _wrong_use():
+    with named_flags(values), wrong_use():
         seed_everything(values["seed_everything"], workers=True, verbose=False)
         datamodule = _create_data(command, chosen, values)
         from_data = fill_in_links(values, datamodule)
@@ -303,7 +303,7 @@ def _saved(values: Values, from_data: Iterable[str]) -> Values:
 
 
 @contextlib.contextmanager
-def _wrong_use() -> Iterator[None]:
+def wrong_use() -> Iterator[None]:
     """Report errors of constructors within this context as user errors."""
     try:
         yield

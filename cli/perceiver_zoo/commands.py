@@ -32,8 +32,7 @@ def run_command(command: str, flags: Iterable[str]) -> RunResult:
         raise KeyboardInterrupt from error
     finally:
         warnings.formatwarning = formatwarning
-    if result is None:
-        raise UserError("config: print_config and help have no result (use the command perceiver)")
+    assert result is not None  # only the switches --help and --print_config have no result, and no option is a switch
     return result
 
 
@@ -60,12 +59,15 @@ def _as_text(name: str, value: Any) -> str:
     if isinstance(value, str | os.PathLike):
         return os.fspath(value)
     try:
-        return json.dumps(value, ensure_ascii=False, default=_path)
+        return json.dumps(value, ensure_ascii=False, default=_as_plain)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{name}: must be plain data or a path, got {type(value).__name__}") from error
+        raise UserError(f"{name}: must be plain data or a path, got {error}") from error
 
 
-def _path(value: Any) -> str:
+def _as_plain(value: Any) -> Any:
+    """Convert a path, or a number of numpy or torch, to plain data."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
     raise TypeError(type(value).__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from perceiver_cli.flags import build_parser
 from perceiver_cli.library_warnings import without_library_warnings
 from perceiver_cli.predict_config import read_prediction
 from perceiver_cli.prediction import create_predictor, find_predictor, load_module, predictor_arguments, stream
+from perceiver_cli.run import wrong_use
 from perceiver_cli.run_config import Run
 from perceiver_cli.sources import find_source
 from perceiver_cli.trainer import find_device
@@ -27,6 +28,9 @@ from perceiver_zoo.commands import as_flags, run_command
 
 Input = str | os.PathLike[str]
 """Input of a model: what ``perceiver predict`` takes as an argument, such as a text or the path of a file."""
+
+SEARCH_OPTIONS = ("similar_to", "top_k", "vectors")
+"""Options of ``perceiver embed`` that search instead of returning embeddings."""
 
 LISTED = 3
 """Failed inputs that an error names. Arbitrary."""
@@ -46,7 +50,12 @@ def load(source: Input, device: str = "auto") -> LoadedModel:
         UserError: if ``source`` is not a model.
         PluginError: if it needs a plugin that is not installed.
     """
-    return LoadedModel(find_source(os.fspath(source)), device)
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"source: must be a path or hub id, got {type(source).__name__}")
+    found = find_source(os.fspath(source))
+    model = LoadedModel(os.path.abspath(found) if os.path.exists(found) else found, device)
+    _ = model.task  # reports a source that is not a model
+    return model
 
 
 def embed(source: Input, inputs: Input | Iterable[Input], device: str = "auto", **options: Any) -> Any:
@@ -58,22 +67,27 @@ class LoadedModel:
     """Model with the reader of its inputs. Its weights are loaded once, when they are first used.
 
     Args:
-        source: checkpoint, folder or hub id.
+        source: checkpoint, folder or hub id. None: a run saved no checkpoint, so that using the model raises UserError.
         device: as for :func:`load`.
-
-    Raises:
-        UserError: if ``source`` is not a model.
     """
 
-    def __init__(self, source: str, device: str = "auto"):
+    def __init__(self, source: str | None, device: str = "auto"):
         self.source = source
         self._device_flag = f"--trainer.accelerator={device}"
         self._predictors: dict[tuple[str, ...], Any] = {}
-        with shared_sources():
-            self._run: Run = read_prediction("predict", [f"--ckpt_path={source}"])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.source!r}, task={self.task!r})"
+        return f"{type(self).__name__}({self.source!r})"
+
+    @cached_property
+    def _run(self) -> Run:
+        with shared_sources():
+            return read_prediction("predict", [f"--ckpt_path={self._require_source()}"])
+
+    def _require_source(self) -> str:
+        if self.source is None:
+            raise UserError("the run saved no checkpoint, so it has no model (train with checkpoints to use it)")
+        return self.source
 
     @property
     def task(self) -> str:
@@ -84,7 +98,10 @@ class LoadedModel:
     @cached_property
     def module(self) -> Any:
         """The task's Lightning module in evaluation mode; ``module.model`` is the PyTorch model."""
-        return load_module(self._run, find_device(self._values("predict", ())["trainer"]))
+        values = self._values("predict", ())
+        with wrong_use():
+            device = find_device(values["trainer"])
+        return load_module(self._run, device)
 
     @property
     def model(self) -> Any:
@@ -116,7 +133,7 @@ class LoadedModel:
         Args:
             inputs: as for :meth:`predict`.
             pool: "mean": the mean of the latents. "none": all latents.
-            options: flags of ``perceiver embed``, such as ``batch_size=8``.
+            options: ``batch_size``, and ``delimiter`` of tables.
 
         Returns:
             Embeddings (inputs, d), or a list of arrays (n, d) without pooling.
@@ -124,8 +141,13 @@ class LoadedModel:
         Raises:
             UserError: if an option is wrong or an input cannot be read.
         """
+        for name in SEARCH_OPTIONS:
+            if name in options:
+                raise UserError(f"{name}: not an option of embed (use similar)")
         embeddings = [each["embedding"] for each in self._predict("embed", inputs, {"pool": pool, **options})]
-        return np.stack(embeddings) if pool == "mean" else embeddings
+        if pool != "mean":
+            return embeddings
+        return np.stack(embeddings) if embeddings else np.empty((0, 0), np.float32)
 
     def similar(self, inputs: Input | Iterable[Input], to: Input, top_k: int = 10) -> list[dict[str, Any]]:
         """Return the inputs that are most similar to another one, with their ``similarity``, the most similar first.
@@ -135,6 +157,8 @@ class LoadedModel:
             to: a single input.
             top_k: number of inputs to return.
         """
+        if not isinstance(to, str | os.PathLike):
+            raise UserError(f"to: must be a text or path, got {type(to).__name__}")
         return self._predict("embed", inputs, {"similar_to": to, "top_k": top_k})
 
     def validate(self, **options: Any) -> dict[str, float]:
@@ -164,30 +188,29 @@ class LoadedModel:
         Raises:
             UserError: if the format cannot represent the model, or if the file exists.
         """
-        target = os.fspath(file)
+        target = os.path.expanduser(file)
         entry = find_serving_format(format, target)
         check_free(target, overwrite)
         with without_library_warnings():
-            write_model(open_source(self.source).read(), target, entry.full_name, overwrite=overwrite)
+            write_model(open_source(self._require_source()).read(), target, entry.full_name, overwrite=overwrite)
         return Path(target)
 
     def _evaluate(self, command: str, options: dict[str, Any]) -> dict[str, float]:
-        flags = [f"--ckpt_path={self.source}", self._device_flag, *as_flags(options)]
+        if "ckpt_path" in options:
+            raise UserError(f"ckpt_path: not an option of {command} (load the other checkpoint)")
+        flags = [f"--ckpt_path={self._require_source()}", self._device_flag, *as_flags(options)]
         return dict(run_command(command, flags).metrics)
 
     def _predict(self, command: str, inputs: Input | Iterable[Input], options: dict[str, Any]) -> list[dict[str, Any]]:
-        given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-        for each in given:
-            if not isinstance(each, str | os.PathLike):
-                raise UserError(f"inputs: must be texts or paths, got {type(each).__name__}")
+        given = _as_texts(inputs)
         if not given:
             return []
         key = (command, *as_flags(options))
-        if key not in self._predictors:
-            self._predictors[key] = self._create_predictor(command, options)
-        predictor = self._predictors[key]
+        predictor = self._predictors.get(key) or self._create_predictor(command, options)
+        if not set(SEARCH_OPTIONS) & options.keys():  # a predictor that searches keeps what it compares with
+            self._predictors[key] = predictor
         predictor.failures.clear()
-        predictions = list(stream(predictor, [os.fspath(each) for each in given]))
+        predictions = list(stream(predictor, given))
         if predictor.failures:
             raise UserError(_described(predictor.failures))
         return predictions
@@ -205,6 +228,21 @@ class LoadedModel:
     def _values(self, command: str, flags: Iterable[str]) -> dict[str, Any]:
         chosen = replace(self._run, line=read_command_line([self._device_flag, *flags]))
         return validate(build_parser(command, chosen), chosen)
+
+
+def _as_texts(inputs: Any) -> list[str]:
+    """Return inputs as strings.
+
+    Raises:
+        UserError: if they are neither texts nor paths.
+    """
+    given: list[Any] = [inputs]
+    if isinstance(inputs, Iterable) and not isinstance(inputs, str | os.PathLike | bytes | Mapping):
+        given = list(inputs)
+    for each in given:
+        if not isinstance(each, str | os.PathLike):
+            raise UserError(f"inputs: must be texts or paths, got {type(each).__name__}")
+    return [os.fspath(each) for each in given]
 
 
 def _described(failures: Sequence[str]) -> str:

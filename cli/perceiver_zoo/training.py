@@ -8,7 +8,6 @@ from typing import Any
 
 from perceiver_cli.allowed import allow
 from perceiver_cli.results import RunResult
-from perceiver_registry import UserError
 from perceiver_zoo.commands import as_flags, run_command
 from perceiver_zoo.models import LoadedModel
 
@@ -22,17 +21,12 @@ class TrainedModel(LoadedModel):
     Args:
         result: the result of the run.
         device: as for :func:`~perceiver_zoo.load`.
-
-    Raises:
-        UserError: if the run saved no checkpoint.
     """
 
     def __init__(self, result: RunResult, device: str = "auto"):
         self.result = result
-        source = result.best_checkpoint or result.last_checkpoint
-        if source is None:
-            raise UserError("the run saved no checkpoint, so there is no model to load")
-        super().__init__(source, device)
+        saved = result.best_checkpoint or result.last_checkpoint
+        super().__init__(os.path.abspath(saved) if saved else None, device)
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -74,5 +68,5 @@ def train(
     flags = as_flags({name: value for name, value in given.items() if value is not None} | options)
     allow([*allowed])
     result = run_command("fit", flags)
-    accelerator = options.get("trainer", {}).get("accelerator", "auto")
-    return TrainedModel(result, accelerator)
+    trainer = options.get("trainer")
+    return TrainedModel(result, trainer.get("accelerator", "auto") if isinstance(trainer, Mapping) else "auto")

@@ -24,6 +24,7 @@ def data_of():
 def _files():
     for name in ("reviews.csv", "reviews.jsonl.gz", "notes.txt", "photos.zip"):
         Path(name).touch()
+    Path("both.yaml").write_text(yaml.safe_dump({"data": {"name": "notes.txt", "train_files": "other.txt"}}))
     for name in ("photos", "my songs", "digits"):
         Path(name).mkdir()
 
@@ -34,6 +35,7 @@ def _files():
         ("--task=mlm --data=notes.txt", "text-files", "train_files"),
         ("--task=clm --data=photos", "text-files", "train_files"),
         ("--task=clm --data=note*.txt", "text-files", "train_files"),
+        ("--task=clm --data=note*", "text-files", "train_files"),
         ("--task=text-classification --data=reviews.jsonl.gz", "text-files", "train_files"),
         ("--task=regression --data=reviews.csv", "table-files", "train_files"),
         ("--task=regression --data=reviews.csv --model.encoder=text", "text-files", "train_files"),
@@ -87,6 +89,11 @@ def test_options_of_config_files_are_kept(data_of):
         (["--task=mlm", "--data=notes.tsv"], "--data=notes.tsv: not found (relative to "),
         (["--task=mlm", "--data=other/texts"], "--data=other/texts: not found (relative to "),
         (["--task=mlm", "--data=*.text"], "--data=*.text: not found (relative to "),
+        (["--task=mlm", "--data=~/no-such.txt"], "--data=~/no-such.txt: not found (relative to "),
+        (
+            ["--task=mlm", "--config=both.yaml"],
+            "--config=both.yaml, line 1: data=notes.txt and --data.train_files: both name the data (give one",
+        ),
         (
             ["--task=mlm", "--data=notes.txt", "--data.train_files=other.txt"],
             "--data=notes.txt and --data.train_files: both name the data (give one of the two)",
@@ -99,7 +106,7 @@ def test_unclear_path_is_refused(perceiver, flags, message):
 
 def test_evaluation_names_its_files(perceiver, trained):
     error = perceiver("test", f"--ckpt_path={trained.last}", "--data=notes.txt").error
-    assert error.startswith("--data: notes.txt is a path, not a data module")
+    assert error == "--data: notes.txt is a path, by which only fit chooses data (example: --data.test_files=notes.txt)"
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import perceiver_zoo
 from perceiver_registry import UserError, load_model
@@ -117,6 +118,18 @@ def test_embeddings_equal_the_models(result):
         (lambda model: model.predict(["x"], output="a.csv"), "output: not an option of predict (known: "),
         (lambda model: model.predict(["x"], top_k=0), "--top_k=0 must be at least 1"),
         (lambda model: model.predict(["x", 3]), "inputs: must be texts or paths, got int"),
+        (lambda model: model.predict({"text": "x"}), "inputs: must be texts or paths, got dict"),
+        (lambda model: model.embed(b"x"), "inputs: must be texts or paths, got bytes"),
+        (lambda model: model.predict(None), "inputs: must be texts or paths, got NoneType"),
+        (lambda model: model.similar(["x"], to=["y"]), "to: must be a text or path, got list"),
+        (lambda model: model.embed(["x"], top_k=2), "top_k: not an option of embed (use similar)"),
+        (lambda model: model.validate(ckpt_path="last"), "ckpt_path: not an option of validate (load the other"),
+        (lambda model: perceiver_zoo.load(None), "source: must be a path or hub id, got NoneType"),
+        (lambda model: perceiver_zoo.load(model.source, "foo").predict("x"), "You selected an invalid accelerator"),
+        (
+            lambda model: perceiver_zoo.train("mlm", trainer={"callbacks": [object()]}),
+            "trainer.callbacks: must be plain",
+        ),
         (lambda model: model.embed(["x"], pool="max"), "--pool: must be 'mean' or 'none', got 'max'"),
         (lambda model: model.test(data={"test_file": "x"}), "--data.test_file: unknown flag (did you mean "),
         (lambda model: model.export("model.foo"), "--output=model.foo: unknown suffix (add --format=onnx"),
@@ -141,9 +154,30 @@ def test_failed_inputs_are_named(result, tmp_path):
         result.predict([tmp_path / f"{name}.txt" for name in "abcd"])
 
 
-def test_run_without_checkpoints_has_no_model(texts):
-    with pytest.raises(UserError, match="saved no checkpoint"):
-        perceiver_zoo.train("mlm", texts / "train.txt", model=MODEL, trainer={**TRAINER, "fast_dev_run": True})
+def test_run_without_checkpoints_has_metrics_and_no_model(texts, tmp_path):
+    (tmp_path / "trainer.yaml").write_text(yaml.safe_dump({**TRAINER, "fast_dev_run": True}))
+    trained = perceiver_zoo.train("mlm", texts / "train.txt", model=MODEL, trainer="trainer.yaml")
+    assert trained.metrics["val_loss"] > 0
+    for use in (lambda: trained.task, lambda: trained.predict("x"), trained.test, lambda: trained.export("m.onnx")):
+        with pytest.raises(UserError, match="the run saved no checkpoint"):
+            use()
+
+
+def test_model_is_independent_of_the_working_directory(result, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(result.source).parent)
+    model = perceiver_zoo.load("best.ckpt", "cpu")
+    monkeypatch.chdir(tmp_path)
+    assert model.predict("a good day") == result.predict("a good day")
+    assert model.validate().keys() == result.validate().keys()
+
+
+def test_search_reads_its_reference_again(result, tmp_path):
+    text = tmp_path / "x.txt"
+    for content in ("a good day", "number"):
+        text.write_text(content)
+        (best, *_) = result.similar(["a good day", "number"], to=text)
+        assert best["input"] == content
+    assert result.embed([]).shape == (0, 0)
 
 
 def test_surroundings_are_restored(result, perceiver):
@@ -165,7 +199,7 @@ def test_options_become_flags():
     options = {
         "data": {"name": "text-files", "train_files": [Path("a.txt"), "b.txt"]},
         "optimizer": "Lamb",
-        "trainer": {"max_steps": 3, "logger": False, "devices": None},
+        "trainer": {"max_steps": np.int64(3), "logger": False, "devices": None},
         "model": {"encoder": {"name": "text", "dropout": 0.5}},
     }
     assert list(as_flags(options)) == [

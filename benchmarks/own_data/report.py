@@ -180,7 +180,8 @@ def section(content: dict[str, Any]) -> str:
     parts = [BEGIN, "## Own data"]
     for flags in sorted({tuple(run["flags"]) for run in shown}):  # the defaults, (), are first
         measured = [run for run in shown if run["flags"] == list(flags)]
-        parts += [f"    {command_of(measured)}", RECIPE_TEXT if flags else TEXT, table(content, "report", flags)]
+        commands = "\n".join(f"    {command}" for command in commands_of(measured))
+        parts += [commands, RECIPE_TEXT if flags else TEXT, table(content, "report", flags)]
     parts.append(
         f"{machine.get('processor', '')}; {names}."
         + (f" Runs of {len(codes)} versions of the code." if len(codes) > 1 else "")
@@ -188,8 +189,17 @@ def section(content: dict[str, Any]) -> str:
     return "\n\n".join([*parts, END])
 
 
+def commands_of(runs: Sequence[Run]) -> list[str]:
+    """Return the commands that measure runs of one part with the same flags: one for all sets with the same seeds."""
+    by_seeds: dict[frozenset[int], list[Run]] = {}
+    for name in SETS:
+        if measured := [run for run in runs if run["set"] == name]:
+            by_seeds.setdefault(frozenset(run["seed"] for run in measured), []).extend(measured)
+    return [command_of(those) for those in by_seeds.values()]
+
+
 def command_of(runs: Sequence[Run]) -> str:
-    """Return the command that measures runs of one part with the same flags."""
+    """Return the command that measures runs of one part with the same flags and seeds."""
     names, seeds = {run["set"] for run in runs}, sorted({run["seed"] for run in runs})
     words = ["--part", runs[0]["part"], "--set", *(name for name in SETS if name in names)]
     words += [] if seeds == DEFAULT_SEEDS else ["--seeds", *map(str, seeds)]

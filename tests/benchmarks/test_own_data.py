@@ -185,12 +185,14 @@ def test_section_has_a_table_for_each_recipe() -> None:
         run_of("sst2", 0.5),
         run_of("sst2", 0.75, flags=recipe),
         run_of("wine", 0.8, seed=1),
+        run_of("diabetes", 0.4),
         run_of("wine", 1.0, flags=["--a"]),
     ]
     lines = report.section(content_of(runs, {})).splitlines()
     commands = [line.removeprefix("    ") for line in lines if line.startswith("    ")]
     assert commands == [
-        "python -m benchmarks own-data --part report --set sst2 wine --seeds 0 1",
+        "python -m benchmarks own-data --part report --set sst2 diabetes --seeds 0",
+        "python -m benchmarks own-data --part report --set wine --seeds 1",
         "python -m benchmarks own-data --part report --set sst2 --seeds 0 -- --config=recipes/words.yaml",
     ]
     assert [line.split(" | ")[1] for line in lines if line.startswith(("| SST-2", "| wine"))] == [

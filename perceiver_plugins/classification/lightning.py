@@ -167,7 +167,7 @@ class LitClassifier(DecodedClasses, LitPerceiver):
         if labels.is_floating_point():
             return logits, labels
         labelled = labels != IGNORED
-        return logits[labelled], labels[labelled]
+        return logits[labelled], labels[labelled].long()
 
     def loss_sum(self, batch: Batch) -> LossSum:
         """Sum the cross-entropy, in nats, with smoothed labels and class weights."""

@@ -53,6 +53,14 @@ def test_pairs_train_like_dicts(quiet_trainer):
     torch.testing.assert_close(*weights, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_may_be_other_integers(dtype):
+    module = created("classification", "image-pixels", "classification").eval()
+    batch = dict(module.model.input_adapter.example_batch(6, torch.Generator().manual_seed(1)))
+    losses = [module.loss_sum(batch | {"labels": labels}).total for labels in (LABELS, LABELS.to(dtype))]
+    torch.testing.assert_close(*losses, rtol=0, atol=0)
+
+
 def test_text_without_a_mask_trains(quiet_trainer):
     module = created("mlm", "text", "text")
     ids = module.model.input_adapter.example_batch(4, torch.Generator().manual_seed(1))["input_ids"]

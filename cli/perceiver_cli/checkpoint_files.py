@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import io
 import os
 import shutil
@@ -20,6 +21,9 @@ from perceiver_registry.checkpoint import Checkpoint
 
 PARTIAL = ".partial"
 """Suffix of files that are still being written."""
+
+MAX_HIDDEN_NAME = 200
+"""Largest number of bytes of a file's name that those of hidden files beside it contain; file systems accept 255."""
 
 SHARDED = "meta.pt"
 """File that every sharded checkpoint of Lightning, which is a folder, contains."""
@@ -61,10 +65,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file that replaces ``path`` once it is complete. A symbolic link is replaced, not followed.
 
+    Partial files that killed processes left of the same file are removed.
+
     Raises:
         OSError: if the file cannot be written; the error names it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unlocked(path.parent.glob(f"{glob.escape(hidden_name(path.name))}.{'[0-9a-f]' * 8}{PARTIAL}"))
     partial, file = _create_locked(path)
     try:
         with file:
@@ -74,7 +81,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         cause = _os_error(error)
-        if cause is None:
+        if cause is None or str(cause.filename or partial) != str(partial):  # an error of another file
             raise
         raise OSError(cause.errno, cause.strerror, str(path)) from error
     finally:
@@ -104,9 +111,10 @@ def remove_partial_files(root: Path) -> None:
     _remove_unlocked(root.glob(f"*/*/checkpoints/.*{PARTIAL}"))
 
 
-def remove_partial_files_of(path: Path) -> None:
-    """Remove partial files that killed processes left beside ``path``; running ones lock theirs."""
-    _remove_unlocked(path.parent.glob(f".{glob.escape(path.name[:100])}.*{PARTIAL}"))
+def hidden_name(name: str) -> str:
+    """Return the start of the names of hidden files beside a file: its own after a dot, or a digest if it is long."""
+    encoded = os.fsencode(name)
+    return f".{name if len(encoded) <= MAX_HIDDEN_NAME else hashlib.sha256(encoded).hexdigest()}"
 
 
 def _remove_unlocked(partials: Iterable[Path]) -> None:
@@ -119,7 +127,7 @@ def _remove_unlocked(partials: Iterable[Path]) -> None:
 def _create_locked(path: Path) -> tuple[Path, IO[bytes]]:
     """Create a file next to ``path``, locked while this process writes it."""
     while True:
-        partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+        partial = path.with_name(f"{hidden_name(path.name)}.{uuid.uuid4().hex[:8]}{PARTIAL}")
         file = partial.open("xb")
         with contextlib.suppress(OSError):  # some network file systems have no locks
             lock(file)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import math
+import operator
+import os
+import stat
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -12,97 +18,172 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from perceiver_cli.checkpoint_files import lock, remove_partial_files_of
+from perceiver_cli.checkpoint_files import hidden_name, lock
 from perceiver_cli.notes import note
-from perceiver_cli.vectors import ids_file
 from perceiver_registry import UserError, config_to_dict
+
+HEADER = b"perceiver-embeddings "
+"""First bytes of each journal, before the run's identity."""
+
+MAX_LINE = 2**24
+"""Largest number of bytes of a line. Arbitrary: more than the shapes of any batch take."""
+
+DAMAGE_ERRORS = (ValueError, KeyError, TypeError, RecursionError)
+"""Errors of reading a damaged record."""
 
 
 class Journal:
     """File of the batches that a run has embedded, beside its output.
 
-    A line with the run's identity, then for each batch a line with its key and the shapes of its embeddings, and their
-    numbers. A run of the same identity takes the embeddings from the file as long as its batches have the recorded
-    keys. The first batch with another key replaces the rest; an incomplete one is dropped.
+    A line with the run's identity, then for each batch a line with its key, the shapes of its embeddings and a
+    checksum, and their numbers. A run of the same identity takes the embeddings of each batch that it finds in the
+    file. The file is changed when the first batch is recorded: one of another identity is replaced, and an incomplete
+    or damaged record at the end is overwritten.
 
     Args:
         path: the file.
         identity: digest of all that embeddings depend on, other than the batch.
 
-    Attributes:
-        num_recorded: batches in the file.
-
     Raises:
-        UserError: if another run writes the file.
-        OSError: if the file cannot be written.
+        UserError: if another run writes the file, or if it is no journal.
+        OSError: if the file cannot be opened.
     """
 
     def __init__(self, path: Path, identity: str):
         self.path = path
-        self._file: IO[bytes] = path.open("a+b")
+        self._header = HEADER + f"{identity}\n".encode()
+        self._offsets: dict[str, int] = {}
+        self._end = 0
+        self._file = _open(path)
         try:
-            lock(self._file)
-        except BlockingIOError as error:
+            self.is_of_another_run = self._read_index()
+        except BaseException:
             self._file.close()
-            raise UserError(f"{path}: another run is writing the same output (wait for its end)") from error
-        except OSError:  # some network file systems have no locks
-            pass
-        header = f"{identity}\n".encode()
-        self._file.seek(0)
-        self.is_of_another_run = self._file.readline() not in (header, b"")
-        if self.is_of_another_run or self._file.tell() == 0:
-            self._truncate(0)
-            self._file.write(header)
-        start = self._file.tell()
-        self.num_recorded = sum(1 for _ in iter(self._next, None))
-        self._truncate(self._file.tell())
-        self._num_left = self.num_recorded
-        self._file.seek(start)
+            raise
+
+    @property
+    def num_recorded(self) -> int:
+        """Number of batches in the file."""
+        return len(self._offsets)
 
     def find(self, key: str) -> list[np.ndarray] | None:
-        """Return the embeddings of the next batch, or None if it has another key."""
-        position = self._file.tell()
-        found = self._next() if self._num_left else None
-        if found is None or found[0] != key:
-            self._file.seek(position)
+        """Return the embeddings of a batch, or None if they are missing or damaged."""
+        if key not in self._offsets:
             return None
-        self._num_left -= 1
-        return found[1]
+        self._file.seek(self._offsets[key])
+        try:
+            entry, shapes = self._read_line()
+            numbers = self._file.read(_size(shapes))
+            if entry["key"] != key or entry["crc32"] != zlib.crc32(numbers):
+                return None
+        except DAMAGE_ERRORS:
+            return None
+        flat = np.frombuffer(numbers, "<f4")
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+        return [each.reshape(shape) for each, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)]
 
     def record(self, key: str, embeddings: Sequence[np.ndarray]) -> None:
-        """Record the embeddings of a batch in place of all batches that :meth:`find` has not returned."""
-        if self._num_left:
-            self._truncate(self._file.tell())
-            self.num_recorded, self._num_left = self.num_recorded - self._num_left, 0
-        line = json.dumps({"key": key, "shapes": [each.shape for each in embeddings]})
-        self._file.write(b"".join([f"{line}\n".encode(), *(each.astype("<f4").tobytes() for each in embeddings)]))
-        self._file.flush()
-        self.num_recorded += 1
+        """Record the embeddings of a batch.
 
-    def _next(self) -> tuple[str, list[np.ndarray]] | None:
-        """Read the next batch; None, and the same position, if it is missing or incomplete."""
-        position = self._file.tell()
+        Raises:
+            OSError: if the file cannot be written; the error names it.
+        """
+        numbers = b"".join(each.astype("<f4").tobytes() for each in embeddings)
+        line = json.dumps({"key": key, "shapes": [each.shape for each in embeddings], "crc32": zlib.crc32(numbers)})
+        header = b"" if self._end else self._header
         try:
-            entry = json.loads(self._file.readline())
-            shapes = [tuple(shape) for shape in entry["shapes"]]
-            arrays = [np.frombuffer(self._file.read(4 * int(np.prod(shape))), "<f4").reshape(shape) for shape in shapes]
-            return entry["key"], arrays
-        except (ValueError, KeyError, TypeError):
-            self._file.seek(position)
-            return None
-
-    def _truncate(self, size: int) -> None:
-        self._file.truncate(size)
-        self._file.seek(size)
+            self._file.seek(self._end)
+            self._file.truncate()
+            self._file.write(b"".join([header, f"{line}\n".encode(), numbers]))
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._offsets[key] = self._end + len(header)
+        self._end = self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # of numbers that could not be written, which record has raised
+            self._file.close()
+
+    def _read_index(self) -> bool:
+        """Lock the file and find its complete records; return whether it is of a run of another identity."""
+        try:
+            lock(self._file)
+        except BlockingIOError as error:
+            raise UserError(f"{self.path}: another run is writing the same output (wait for its end)") from error
+        except OSError:  # some network file systems have no locks
+            pass
+        found = self._file.readline(len(self._header))
+        if not HEADER.startswith(found[: len(HEADER)]):
+            raise _no_journal(self.path)
+        if found != self._header:
+            return len(found) == len(self._header)
+        size = os.fstat(self._file.fileno()).st_size
+        self._end = self._file.tell()
+        while self._end < size:
+            try:
+                entry, shapes = self._read_line()
+                end = self._file.tell() + _size(shapes)
+                if not isinstance(entry["key"], str) or end > size:
+                    break
+            except DAMAGE_ERRORS:
+                break
+            self._offsets[entry["key"]] = self._end
+            self._end = self._file.seek(end)
+        return False
+
+    def _read_line(self) -> tuple[dict[str, Any], list[list[int]]]:
+        """Read the line of a record; return it, and its shapes.
+
+        Raises:
+            ValueError, KeyError, TypeError, RecursionError: if it is damaged.
+        """
+        entry = json.loads(self._file.readline(MAX_LINE))
+        shapes = entry["shapes"]
+        if not isinstance(shapes, list) or not shapes or not all(map(_is_shape, shapes)):
+            raise ValueError("shapes")
+        return entry, shapes
+
+
+def _is_shape(value: Any) -> bool:
+    """Return whether a value is the shape of an embedding, pooled or not."""
+    is_list = isinstance(value, list) and len(value) in (1, 2)
+    return is_list and all(type(size) is int and 0 <= size < 2**31 for size in value)
+
+
+def _size(shapes: Sequence[Sequence[int]]) -> int:
+    """Return the number of bytes of embeddings."""
+    return 4 * sum(math.prod(shape) for shape in shapes)
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a journal, or create one. No symbolic link is followed.
+
+    Raises:
+        UserError: if it is not a regular file.
+        OSError: if it cannot be opened; the error names it.
+    """
+    special = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))  # Windows has the last only
+    try:
+        descriptor = os.open(path, functools.reduce(operator.or_, special, os.O_RDWR | os.O_CREAT), 0o666)
+    except OSError as error:
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise _no_journal(path) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe or a device
+        os.close(descriptor)
+        raise _no_journal(path)
+    return os.fdopen(descriptor, "r+b")
+
+
+def _no_journal(path: Path) -> UserError:
+    return UserError(f"{path}: not a journal of perceiver embed, which needs this name (move it elsewhere)")
 
 
 @contextlib.contextmanager
 def resumable(output: Path, identity: str) -> Iterator[Journal]:
-    """Open the journal of an output file. It is kept if the run is interrupted after a batch, or fails.
+    """Open the journal of an output file. It is removed after success, or if it has no batches.
 
     Args:
         output: the output file.
@@ -112,27 +193,24 @@ def resumable(output: Path, identity: str) -> Iterator[Journal]:
         UserError: as of :class:`Journal`.
         OSError: as of :class:`Journal`.
     """
-    path = output.with_name(f".{output.name}.journal")
-    try:
-        journal = Journal(path, identity)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(output)) from error
+    path = output.with_name(f"{hidden_name(output.name)}.journal")
+    journal = Journal(path, identity)
     if journal.is_of_another_run:
         note(f"perceiver: {output}: an interrupted run had another model or other options: embedding all inputs")
     elif journal.num_recorded:
-        note(f"perceiver: {output}: resuming an interrupted run (batches done: {journal.num_recorded:,})")
-    for each in (output, ids_file(output)):
-        remove_partial_files_of(each)
+        note(f"perceiver: {output}: resuming an interrupted run (batches recorded: {journal.num_recorded:,})")
     try:
         yield journal
     except BaseException as error:
-        if isinstance(error, UserError) or not journal.num_recorded:  # the same command would fail again
-            path.unlink()
-        else:
-            note(f"perceiver: {output}: incomplete; the same command resumes (batches done: {journal.num_recorded:,})")
+        if journal.num_recorded:
+            command = "a corrected command with this --output" if isinstance(error, UserError) else "the same command"
+            recorded = f"batches recorded: {journal.num_recorded:,}"
+            note(f"perceiver: {output}: incomplete; {command} resumes ({recorded})")
+        elif not journal.is_of_another_run:
+            path.unlink(missing_ok=True)
         raise
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
     finally:
         journal.close()
 

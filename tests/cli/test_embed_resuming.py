@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +70,13 @@ def test_the_same_command_resumes(run, tmp_path, suffix, limit):
     expected = files(tmp_path)
     result, count = run(flag, limit=limit)
     assert (result.code, count) == (130, limit)
-    shown = f"perceiver: v{suffix}: incomplete; the same command resumes (batches done: {limit})"
+    shown = f"perceiver: v{suffix}: incomplete; the same command resumes (batches recorded: {limit})"
     assert notes(result) == [shown, "perceiver: interrupted"]
     assert files(tmp_path) == {*expected, f".v{suffix}.journal"}
     (tmp_path / f".v{suffix}.0a1b2c3d.partial").touch()  # of a killed process
     result, count = run(flag)
     assert (result.code, count) == (0, BATCHES - limit)
-    assert notes(result) == [f"perceiver: v{suffix}: resuming an interrupted run (batches done: {limit})"]
+    assert notes(result) == [f"perceiver: v{suffix}: resuming an interrupted run (batches recorded: {limit})"]
     assert (tmp_path / f"v{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
     assert files(tmp_path) == {*expected, *(name.replace("whole", "v") for name in expected)}
 
@@ -85,13 +89,13 @@ def test_latents_are_resumed(run, tmp_path):
     np.testing.assert_array_equal(np.load("v.npy"), np.load("whole.npy"))
 
 
-def test_other_inputs_are_embedded_anew_from_the_first_change(run, tmp_path):
-    """Names are taken from the inputs, embeddings from the journal as long as the batches are the same."""
+def test_batches_with_changed_inputs_are_embedded_anew(run, tmp_path):
+    """Names are taken from the inputs, embeddings of all unchanged batches from the journal."""
     changed = [*TEXTS[:5], "another text", *TEXTS[6:]]  # in the third batch
     assert run("--output=whole.npy", texts=changed)[1] == BATCHES
     assert run("--output=v.npy", limit=5)[0].code == 130
     result, count = run("--output=v.npy", texts=changed)
-    assert (result.code, count) == (0, BATCHES - 2)
+    assert (result.code, count) == (0, 2)  # the changed batch and the last one
     assert written(tmp_path / "v.npy")[0] == changed
     np.testing.assert_array_equal(np.load("v.npy"), np.load("whole.npy"))
 
@@ -109,16 +113,143 @@ def test_another_model_or_option_starts_anew(run, tmp_path, text_classifier, loa
     assert "v.npy: an interrupted run had another model or other options: embedding all inputs" in result.err
 
 
-def test_incomplete_and_damaged_journals(run, tmp_path):
-    """A batch that was written in part is computed again, and so is all after a damaged one."""
+@pytest.fixture
+def interrupted(run, tmp_path):
+    """Return the journal of a run that was interrupted after three batches; ``whole.npy`` has all embeddings."""
     assert run("--output=whole.npy")[0].code == 0
-    path = tmp_path / ".v.npy.journal"
-    for damage, left in ((lambda data: data[:-5], 2), (lambda data: data[:70], 0), (lambda data: b"", 0)):
-        assert run("--output=v.npy", "--overwrite", limit=3)[0].code == 130
-        path.write_bytes(damage(path.read_bytes()))
+    assert run("--output=v.npy", limit=3)[0].code == 130
+    return tmp_path / ".v.npy.journal"
+
+
+@pytest.fixture
+def resumes(run, interrupted):
+    """Return a function that replaces the journal, resumes, and returns the number of batches taken from it."""
+
+    def resumes(content: bytes) -> int:
+        interrupted.write_bytes(content)
         result, count = run("--output=v.npy", "--overwrite")
-        assert (result.code, count) == (0, BATCHES - left)
+        assert result.code == 0, result
         np.testing.assert_array_equal(np.load("v.npy"), np.load("whole.npy"))
+        assert not interrupted.exists()
+        return BATCHES - count
+
+    return resumes
+
+
+def test_incomplete_and_damaged_journals(interrupted, resumes):
+    """A batch that was written in part, or has other numbers, is computed again."""
+    content = interrupted.read_bytes()
+    header, first = content.index(b"\n") + 1, content.index(b"}\n") + 2
+    for damaged, left in (
+        (content[:-5], 2),
+        (content[:first], 0),
+        (content[: header - 3], 0),
+        (content[:5], 0),
+        (b"", 0),
+        (content[:first] + bytes(4) + content[first + 4 :], 2),  # zeros, as after a power failure
+        (content[:header] + b"\0" * 99 + content[header:], 0),
+    ):
+        assert resumes(damaged) == left
+
+
+def test_damaged_and_hostile_records_are_computed_again(interrupted, resumes):
+    """Records of any content, with the key of a batch of two texts and a valid checksum, end in the right result."""
+    header, line, _ = interrupted.read_bytes().split(b"\n", 2)
+    key = json.loads(line)["key"]
+
+    def record(shapes, numbers: bytes = b"", key=key) -> bytes:
+        shapes = shapes if isinstance(shapes, str) else json.dumps(shapes)
+        line = f'{{"key": {json.dumps(key)}, "shapes": {shapes}, "crc32": {zlib.crc32(numbers)}}}\n'
+        return header + b"\n" + line.encode() + numbers
+
+    def numbers(count: int, value: float = 0.5) -> bytes:
+        return np.full(count, value, "<f4").tobytes()
+
+    assert resumes(record([[16], [16]], numbers(32, np.nan))) == 0
+    for each in (
+        record([[2**62]]), record([[2**31 - 1] * 2]), record([[-1], [16]]), record([[-4, -4], [16]], numbers(32)),
+        record([[16.0], [16.0]], numbers(32)), record("[[1e400]]"), record(f"[[{'9' * 5000}]]"),
+        record("[" * 100_000), record([[True] * 2] * 2, numbers(2)), record("null"), record("{}"), record("[{}]"),
+        record([]), record([[]]), record([[16]], numbers(16)), record([[16]] * 3, numbers(48)),
+        record([[15], [15]], numbers(30)), record([[1, 16], [1, 16]], numbers(32)), record([[0], [0]]),
+        record([[2] * 99], numbers(2)), record([[16], [16]], numbers(32), key=[key]), header + b"\n[]\n",
+    ):  # fmt: skip
+        assert resumes(each) == 0, each[:200]
+    content = record([[16], [16]], numbers(32))  # one that fits: the others fail for what they are
+    interrupted.write_bytes(content)
+    journal = Journal(interrupted, header.split()[1].decode())
+    np.testing.assert_array_equal(journal.find(key), np.full((2, 16), 0.5))
+    journal.close()
+
+
+def test_long_lines_are_not_read_into_memory(interrupted, monkeypatch):
+    monkeypatch.setattr("perceiver_cli.journal.MAX_LINE", 100)
+    identity = interrupted.read_bytes().split()[1].decode()
+    journal = Journal(interrupted, identity)
+    assert journal.num_recorded == 0
+    journal.close()
+
+
+def test_failed_command_keeps_the_journal(run, interrupted):
+    before = interrupted.read_bytes()
+    for flag in ("--input=missing", "--similar_to=missing.txt", "--pool=none"):
+        result, _ = run("--output=v.npy", flag, texts=["missing.txt"])
+        assert result.code != 0
+        assert interrupted.read_bytes() == before
+    assert run("--output=v.npy")[1] == BATCHES - 3
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "fifo", "text", "device"])
+def test_files_that_are_no_journals_are_refused(run, tmp_path, kind):
+    path, target = tmp_path / ".v.npy.journal", tmp_path / "target"
+    target.write_text("mine")
+    if kind == "device":
+        if os.geteuid() != 0:
+            pytest.skip("needs root")
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))  # null
+            path.open("rb").close()
+        except OSError:
+            pytest.skip("no devices in this file system")
+    else:
+        {
+            "link": lambda: path.symlink_to(target),
+            "dangling": lambda: path.symlink_to("missing"),
+            "folder": path.mkdir,
+            "fifo": lambda: os.mkfifo(path),
+            "text": lambda: path.write_text("mine"),
+        }[kind]()
+    before = path.lstat()
+    result, count = run("--output=v.npy")
+    assert (result.code, count) == (2, 0)
+    message = "not a journal of perceiver embed, which needs this name (move it elsewhere)"
+    assert result.err == f"perceiver: .v.npy.journal: {message}\n"
+    assert (path.lstat().st_mode, path.lstat().st_size) == (before.st_mode, before.st_size)
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("name", ["v.npy", "v.parquet", "v.jsonl"])
+def test_full_disks_are_reported_with_the_file(run, tmp_path, name):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        result, _ = run(f"--output={name}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.code == 1
+    assert f"the run failed: .{name}.journal: File too large" in result.err
+    assert files(tmp_path) == {f".{name}.journal"}  # with the first batches
+    assert run(f"--output={name}")[1] < BATCHES
+
+
+@pytest.mark.parametrize("name", [f"{'v' * 241}.csv", f"{'é' * 119}.jsonl", "v" * 255])
+def test_names_may_be_long(run, tmp_path, name):
+    form = () if "." in name else ("--format=csv",)
+    assert run(f"--output={name}", *form, limit=3)[0].code == 130
+    assert run(f"--output={name}", *form)[1] == BATCHES - 3
+    assert files(tmp_path) == {name}
 
 
 def test_no_journal_is_left_without_results(run, tmp_path):
@@ -126,13 +257,6 @@ def test_no_journal_is_left_without_results(run, tmp_path):
     assert files(tmp_path) == set()
     assert run(limit=2)[0].code == 130  # printed
     assert files(tmp_path) == set()
-
-
-def test_journal_that_cannot_be_written_is_reported_as_the_output(run, tmp_path):
-    (tmp_path / ".v.npy.journal").mkdir()
-    result, count = run("--output=v.npy")
-    assert (result.code, count) == (1, 0)
-    assert result.err == "perceiver: the run failed: v.npy: Is a directory (--debug shows more)\n"
 
 
 def test_failed_inputs_are_reported_after_resuming(run, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from perceiver_cli.checkpoint_files import lock
 from perceiver_cli.main import main
 from perceiver_cli.output import EscapingStream, escaped_output
 from perceiver_cli.predictions import choose_output
@@ -194,6 +195,16 @@ def test_output_file_is_written_atomically(perceiver, text_classifier, tmp_path)
     assert result.code == 2
     assert "not UTF-8 text" in result.err.splitlines()[-1]  # after lines of progress on a slow machine
     assert os.listdir() == ["lines"]
+
+
+def test_partial_files_of_killed_runs_are_removed(perceiver, text_classifier, tmp_path):
+    for name in (".p.csv.0a1b2c3d.partial", ".p.csv.mine.partial", ".p.json.0a1b2c3d.partial"):
+        (tmp_path / name).touch()
+    with (tmp_path / ".p.csv.99999999.partial").open("wb") as running:
+        lock(running)
+        assert perceiver("predict", f"--ckpt_path={text_classifier.last}", "gut", "--output=p.csv").code == 0
+    kept = {".p.csv.99999999.partial", ".p.csv.mine.partial", ".p.json.0a1b2c3d.partial", "p.csv"}
+    assert {*os.listdir()} == kept
 
 
 @pytest.mark.parametrize("name", ["p.csv", "p.json", "p.jsonl"])

@@ -29,10 +29,10 @@ class Journal(Protocol):
     """Embeddings of batches that an interrupted run has computed."""
 
     def find(self, key: str) -> list[np.ndarray] | None:
-        """Return the embeddings of the next batch, or None if it has another key."""
+        """Return the embeddings of a batch, or None if they are missing."""
 
     def record(self, key: str, embeddings: Sequence[np.ndarray]) -> None:
-        """Record the embeddings of a batch in place of all batches that :meth:`find` has not returned."""
+        """Record the embeddings of a batch."""
 
 
 class EmbeddingPredictor(Predictor):
@@ -116,10 +116,17 @@ class EmbeddingPredictor(Predictor):
             return self._embed(batch)
         key = digest(batch)
         embeddings = self.journal.find(key)
-        if embeddings is None:
+        if embeddings is None or len(embeddings) != len(read) or not all(map(self._is_embedding, embeddings)):
             embeddings = self._embed(batch)
             self.journal.record(key, embeddings)
         return embeddings
+
+    def _is_embedding(self, array: np.ndarray) -> bool:
+        """Return whether an array of the journal has the rank and width of the model's embeddings, and is finite."""
+        width = getattr(self.model.config, "num_latent_channels", None)  # a field of all but other architectures
+        rank = 1 if self.pool == "mean" else 2
+        has_shape = array.ndim == rank and array.size > 0 and width in (None, array.shape[-1])
+        return has_shape and bool(np.isfinite(array).all())
 
     def _embed(self, batch: Batch) -> list[np.ndarray]:
         embeddings = self.model.embed(batch, self.pool)

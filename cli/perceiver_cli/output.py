@@ -6,7 +6,9 @@ import contextlib
 import io
 import os
 import re
+import stat
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -80,11 +82,52 @@ def check_writable(flag: str, file: Path, overwrite: bool) -> None:
         overwrite: replace an existing file.
 
     Raises:
-        UserError: if it is a folder, lacks a folder, or exists and must not be replaced.
+        UserError: if it is a folder, a device or a pipe, exists and must not be replaced, or cannot be created.
     """
     if os.path.isdir(file):
         raise UserError(f"{flag}: is a folder (give a file name)")
     if not os.path.isdir(file.parent):
         raise UserError(f"{flag}: its folder does not exist (create it first)")
-    if os.path.lexists(file) and not overwrite:
+    mode = _mode(flag, file)
+    if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise UserError(f"{flag}: is a device or a pipe (give the name of a file)")
+    if mode is not None and not overwrite:
         raise UserError(f"{flag}: already exists (--overwrite replaces it)")
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{flag}: its folder cannot be written ({error.strerror})") from error
+
+
+def _mode(flag: str, file: Path) -> int | None:
+    """Return the mode of a file, of which a link is not followed; None if it does not exist.
+
+    Raises:
+        UserError: if a file of this name cannot exist.
+    """
+    try:
+        return file.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{flag}: cannot be created ({getattr(error, 'strerror', None) or error})") from error
+
+
+def refuse_inputs(flag: str, file: Path, inputs: Iterable[str | None]) -> None:
+    """Check that a file to write is not an input.
+
+    Args:
+        flag: the flag with its value, for messages.
+        file: the file to write.
+        inputs: inputs, of which some may be files.
+
+    Raises:
+        UserError: if it is one, by the same or another path.
+    """
+    if not file.is_file():
+        return
+    for given in inputs:
+        with contextlib.suppress(OSError, ValueError):  # a text, or a missing file
+            if given and os.path.samefile(os.path.expanduser(given), file):
+                raise UserError(f"{flag}: is an input, which it would replace (give another file)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,11 +18,12 @@ from perceiver_cli.errors import IncompleteRunError
 from perceiver_cli.flag_names import named_flags
 from perceiver_cli.flags import GIVEN_TO_PREDICTORS
 from perceiver_cli.inputs import open_inputs
+from perceiver_cli.output import refuse_inputs
 from perceiver_cli.predict_config import ACTIONS, RESULTS
-from perceiver_cli.predictions import FILE_FORMATS, choose_output
+from perceiver_cli.predictions import FILE_FORMATS, Output, choose_output
 from perceiver_cli.run_config import Run
 from perceiver_cli.values import Values, name_of
-from perceiver_cli.vectors import VECTOR_FORMATS
+from perceiver_cli.vectors import VECTOR_FORMATS, ids_file
 from perceiver_registry import UserError, config_from_dict, create_module, registry
 from perceiver_registry.embeddings import embedding_predictor
 from perceiver_registry.errors import in_one_line
@@ -50,6 +52,8 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
     output, folder = choose_output(
         values["output"], values["format"], values["overwrite"], "output" in arguments, formats
     )
+    if values["output"]:
+        _refuse_inputs_as_output(output, values)
     if command == "embed":
         check_embedding_flags(output, values)
     given, lines = ([], None) if values.get("vectors") else open_inputs(values["inputs"], values["input"])
@@ -70,6 +74,20 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
             raise IncompleteRunError(predictor.failures)
     if predictor.failures:
         raise IncompleteRunError(predictor.failures)
+
+
+def _refuse_inputs_as_output(output: Output, values: Values) -> None:
+    """Check that the files of ``--output`` are not inputs.
+
+    Raises:
+        UserError: if one is.
+    """
+    inputs = [*values["inputs"], values["input"], values.get("vectors"), values.get("similar_to")]
+    files = [Path(os.path.expanduser(values["output"]))]
+    if output.file is not None and output.form == "npy":
+        files.append(ids_file(output.file))
+    for file in files:
+        refuse_inputs(f"--output={file}", file, inputs)
 
 
 def find_predictor(command: str, task: Any) -> Any:

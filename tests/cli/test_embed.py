@@ -220,6 +220,12 @@ def test_files_are_replaced_as_a_whole(text_classifier, embed, tmp_path, name):
         assert "--output=v.ids.jsonl: already exists" in embed(text_classifier, "gut", f"--output={name}").error
 
 
+def test_inputs_are_not_replaced_by_names(text_classifier, embed, tmp_path):
+    (tmp_path / "v.ids.jsonl").write_text('{"text": "gut"}\n')
+    line = embed(text_classifier, "v.ids.jsonl", "--output=v.npy", "--overwrite").error
+    assert line == "--output=v.ids.jsonl: is an input, which it would replace (give another file)"
+
+
 def test_names_that_are_not_utf8(image_classifier, embed, pictures, tmp_path):
     name = os.fsdecode(b"stra\xdfe.png")
     try:

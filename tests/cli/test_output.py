@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -232,6 +233,56 @@ def test_wrong_output_is_reported(output, form, message, tmp_path):
     with pytest.raises(UserError) as error:
         choose_output(output, form, False, takes_folder=False)
     assert str(error.value).startswith(f"--output={output}: {message}")
+
+
+def test_files_that_cannot_be_replaced_or_created_are_refused(tmp_path):
+    os.mkfifo("pipe")
+    Path("link.csv").symlink_to("pipe")
+    messages = {
+        "pipe": "is a device or a pipe (give the name of a file)",
+        f"{'v' * 300}.csv": "cannot be created (File name too long)",
+    }
+    for overwrite in (False, True):
+        for output, message in messages.items():
+            with pytest.raises(UserError) as error:
+                choose_output(output, "csv", overwrite)
+            assert str(error.value).startswith(f"--output={output}: {message}")
+    assert choose_output("link.csv", None, True)[0].file == Path("link.csv")  # a link is replaced
+    assert {*os.listdir()} == {"pipe", "link.csv"}
+
+
+def test_folders_that_cannot_be_written_are_refused(monkeypatch):
+    """Root writes folders of any mode, so that a file system mounted for reading is simulated."""
+
+    def refuse(path, flags, *mode, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=r"^--output=p.csv: its folder cannot be written \(Read-only file system\)$"):
+        choose_output("p.csv", None, False)
+
+
+@pytest.mark.parametrize("command", ["predict", "embed"])
+@pytest.mark.parametrize(
+    ("inputs", "output"),
+    [
+        (["gut", "in.jsonl"], "in.jsonl"),
+        (["--input=in.jsonl"], "./folder/../in.jsonl"),
+        (["link.jsonl"], "in.jsonl"),
+        (["in.jsonl"], "link.jsonl"),
+        (["in.jsonl"], "hard.csv"),
+    ],
+)
+def test_inputs_are_not_replaced(perceiver, text_classifier, tmp_path, command, inputs, output):
+    (tmp_path / "folder").mkdir()
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"text": "gut"}\n')
+    (tmp_path / "link.jsonl").symlink_to("in.jsonl")
+    os.link(file, "hard.csv")
+    flags = [f"--ckpt_path={text_classifier.last}", f"--output={output}", "--overwrite"]
+    line = perceiver(command, *flags, *inputs).error
+    assert line == f"--output={Path(output)}: is an input, which it would replace (give another file)"
+    assert file.read_text() == '{"text": "gut"}\n'
 
 
 @pytest.mark.parametrize(

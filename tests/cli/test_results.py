@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -61,11 +62,13 @@ def test_trial_run_names_no_files(result_of, small):
         ("there.json", "already exists (--overwrite replaces it)"),
         ("folder", "is a folder (give a file name)"),
         ("missing/r.json", "its folder does not exist (create it first)"),
+        ("pipe", "is a device or a pipe (give the name of a file)"),
     ],
 )
 def test_unusable_file_is_refused_before_training(perceiver, small, file, error):
     Path("there.json").write_text("mine")
     Path("folder").mkdir()
+    os.mkfifo("pipe")
     assert perceiver("fit", *small, f"--result={file}").error == f"--result={file}: {error}"
     assert Path("there.json").read_text() == "mine"
     assert not Path("logs").exists()

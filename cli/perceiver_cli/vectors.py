@@ -36,8 +36,8 @@ Prediction = Mapping[str, Any]
 
 
 def ids_file(file: Path) -> Path:
-    """Return the file with the inputs of an .npy file."""
-    return file.with_suffix(IDS_SUFFIX)
+    """Return the file with the inputs of an array, which may have another suffix than .npy."""
+    return file.with_name(f"{file.stem if file.suffix.lower() == '.npy' else file.name}{IDS_SUFFIX}")
 
 
 @contextlib.contextmanager
@@ -105,7 +105,7 @@ def _write_parquet(predictions: Iterator[Prediction], stream: IO[bytes], identit
                 {"input": pa.array(inputs, pa.string()), "embedding": vectors}, metadata={IDENTITY: identity}
             )
             if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(stream, table.schema))
+                writer = stack.enter_context(pq.ParquetWriter(stream, table.schema, write_page_checksum=True))
             writer.write_table(table)
         if writer is None:
             schema = pa.schema({"input": pa.string(), "embedding": pa.list_(pa.float32())}, {IDENTITY: identity})
@@ -120,33 +120,54 @@ def read_vectors(file: Path, identity: str) -> Iterator[Prediction]:
         identity: digest of the model that it must have embeddings of.
 
     Raises:
-        UserError: if it cannot be read, is no file of embeddings, or has embeddings of another model.
+        UserError: if it cannot be read, is no file of embeddings, or has embeddings of another model. Reading the
+            pieces raises it as well.
     """
     import pyarrow as pa  # optional
     import pyarrow.parquet as pq
 
     if not file.is_file():
         raise UserError(f"--vectors={file}: file not found (relative to {os.getcwd()})")
-    try:
-        stored = pq.ParquetFile(file)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"--vectors={file}: cannot be read ({in_one_line(error)})") from error
+    damage = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError)
+    with _readable(file, damage):
+        stored = pq.ParquetFile(file, page_checksum_verification=True)
     found = (stored.schema_arrow.metadata or {}).get(IDENTITY.encode())
     if found is None:
         raise UserError(f"--vectors={file}: not a file of perceiver embed")
-    if found.decode() != identity:
+    if found != identity.encode():
         raise UserError(
             f"--vectors={file}: has embeddings of another model or of other options (embed the inputs again)"
         )
-    return _stored(stored)
+    with _readable(file, damage):
+        if stored.schema_arrow.field("input").type != pa.string():
+            raise ValueError("its inputs are not texts")
+    return _stored(file, stored, damage)
 
 
-def _stored(stored: Any) -> Iterator[Prediction]:
+@contextlib.contextmanager
+def _readable(file: Path, damage: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Report errors within this context as damage of a file of embeddings."""
+    try:
+        yield
+    except damage as error:
+        raise UserError(f"--vectors={file}: cannot be read ({in_one_line(error)})") from error
+
+
+def _stored(file: Path, stored: Any, damage: tuple[type[Exception], ...]) -> Iterator[Prediction]:
     with stored:
-        for batch in stored.iter_batches():
-            embeddings = batch["embedding"]
-            vectors = embeddings.flatten().to_numpy(zero_copy_only=False).reshape(len(embeddings), -1)
-            for name, vector in zip(batch["input"].to_pylist(), vectors, strict=True):
+        batches, num_missing = stored.iter_batches(), stored.metadata.num_rows
+        while True:
+            with _readable(file, damage):
+                batch = next(batches, None)
+                if batch is None and num_missing:
+                    raise ValueError(f"rows missing: {num_missing}")
+                if batch is None:
+                    return
+                num_missing -= len(batch)
+                embeddings = batch["embedding"]
+                vectors = embeddings.flatten().to_numpy(zero_copy_only=False).reshape(len(embeddings), -1)
+                names = batch["input"].to_pylist()
+            for name, vector in zip(names, vectors, strict=True):
                 yield {"input": name, "embedding": vector}
 
 

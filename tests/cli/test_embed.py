@@ -16,7 +16,7 @@ import torch
 
 from perceiver_cli import vectors
 from perceiver_plugins.sdk.prediction import EmbeddingPredictor
-from perceiver_registry import read_model, registry
+from perceiver_registry import UserError, read_model, registry
 
 AWKWARD = ['gut, "sehr"', "näht\n44", " ", "🎉 gut", "x"]
 """Texts with commas, quotes, line ends and other characters; the third has no words."""
@@ -192,6 +192,37 @@ def test_files_of_another_model_are_not_searched(text_classifier, regressor, emb
     for name, message in messages.items():
         line = embed(text_classifier, "--similar_to=gut", f"--vectors={name}.parquet").error
         assert line.startswith(f"--vectors={name}.parquet: {message}")
+
+
+def test_damage_of_a_file_is_reported(text_classifier, embed, tmp_path):
+    """A byte of each part of the file is changed: names, numbers, the headers of their pages, metadata."""
+    file = tmp_path / "v.parquet"
+    assert embed(text_classifier, *AWKWARD, f"--output={file}").code == 0
+    content = file.read_bytes()
+    rows = list(
+        vectors.read_vectors(file, identity := pq.read_metadata(file).metadata[vectors.IDENTITY.encode()].decode())
+    )
+    errors = []
+    for position in range(4, len(content), 23):
+        file.write_bytes(content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :])
+        try:
+            found = list(vectors.read_vectors(file, identity))
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        assert [row["input"] for row in found] == [row["input"] for row in rows]
+        np.testing.assert_array_equal([row["embedding"] for row in found], [row["embedding"] for row in rows])
+    assert all(error.startswith(f"--vectors={file}: ") for error in errors)
+    assert len(errors) > 50
+    file.write_bytes(content[:9] + b"\xff" * 9 + content[18:])
+    line = embed(text_classifier, "--similar_to=gut", "--vectors=v.parquet").error
+    assert line.startswith("--vectors=v.parquet: cannot be read (")
+
+
+def test_arrays_of_any_name_have_their_own_inputs(text_classifier, embed, tmp_path):
+    for name, ids in {"a.b": "a.b.ids.jsonl", "a.c": "a.c.ids.jsonl", "a.NPY": "a.ids.jsonl"}.items():
+        assert embed(text_classifier, name, f"--output={name}", "--format=npy").code == 0
+        assert (tmp_path / ids).read_text() == f'"{name}"\n'
 
 
 def test_failed_inputs_are_reported_and_the_others_written(image_classifier, embed, pictures, tmp_path):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from perceiver_core import PerceiverAR
-from perceiver_plugins.generation.sampling import check_prompts, evaluating, penalise, prompt_batch, seen_tokens
+from perceiver_plugins.generation.sampling import check_prompts, penalise, prompt_batch, seen_tokens
+from perceiver_plugins.sdk.evaluation_mode import evaluating
 
 MAX_LENGTH_PENALTY = 10
 """Largest length penalty and, negative, smallest one. Arbitrary: powers of lengths of a million tokens are finite."""

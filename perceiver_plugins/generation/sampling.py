@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from perceiver_core import PerceiverAR
+from perceiver_plugins.sdk.evaluation_mode import evaluating
 
 Seed = int | Sequence[int]
 """Non-negative integers that determine the samples of a prompt."""
@@ -126,17 +126,6 @@ def generate(
             if not decoding.rows:
                 break
     return [torch.tensor(tokens, dtype=torch.long) for tokens in decoding.generated]
-
-
-@contextlib.contextmanager
-def evaluating(model: PerceiverAR) -> Iterator[None]:
-    """Context manager in which the model is in evaluation mode."""
-    is_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(is_training)
 
 
 def check_prompts(attention_mask: Tensor | None) -> None:

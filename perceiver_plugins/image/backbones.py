@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from perceiver_plugins.image.config import ImageTimmEncoderConfig
 from perceiver_plugins.sdk.errors import one_line
+from perceiver_plugins.sdk.evaluation_mode import evaluating
 from perceiver_plugins.sdk.hub import hub
 from perceiver_registry import UnknownNameError, UserError
 from perceiver_registry.errors import near, surface_own_fault
@@ -91,18 +92,14 @@ class TimmBackbone(nn.Module):
             ValueError: if the model cannot process images of that size.
         """
         image = next(self.parameters()).new_zeros(1, self.num_input_channels, height, width)
-        in_training = [module for module in self.modules() if module.training]
-        self.eval()
         try:
-            shape = self._feature_map(image).shape
+            with evaluating(self):
+                shape = self._feature_map(image).shape
         except (AssertionError, RuntimeError, IndexError) as error:
             raise ValueError(
                 f"timm_model={self.name!r}: cannot process images of {height}x{width} pixels: {one_line(error)} (set "
                 "image_size if the model has a fixed input size)"
             ) from error
-        finally:
-            for module in in_training:
-                module.training = True
         return shape[2], shape[3]
 
     def _feature_map(self, pixel_values: Tensor) -> Tensor:

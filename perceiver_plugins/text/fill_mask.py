@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from perceiver_core import PerceiverIO
 from perceiver_core.model import mask_to_positions
+from perceiver_plugins.sdk.evaluation_mode import evaluating
 from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, number_columns
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.lightning import LitLanguageModel
@@ -80,12 +81,8 @@ class MaskFiller:
         Raises:
             UserError: if a text has no mask, or is longer than the model's ``max_seq_len``.
         """
-        was_training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             return list(itertools.chain.from_iterable(self._fill_batches(texts, top_k)))
-        finally:
-            self.model.train(was_training)
 
     @torch.no_grad()
     def _fill_batches(self, texts: Sequence[str], top_k: int) -> Iterator[list[Filling]]:

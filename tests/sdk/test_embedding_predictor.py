@@ -112,6 +112,18 @@ def test_most_similar_inputs_equal_a_sort_of_all(causal):
     assert found[0] == {"input": "small a", "similarity": pytest.approx(1.0)}
 
 
+def test_reference_is_embedded_in_evaluation_mode(causal):
+    model, reader = causal
+    for each in model.modules():
+        each.dropout = 0.5  # of the attention layers
+    model.train()
+    predictor = EmbeddingPredictor(
+        SimpleNamespace(model=model, device=torch.device("cpu")), reader, similar_to="a text"
+    )
+    assert [each["similarity"] for each in predictor.predict(["a text"])] == [pytest.approx(1.0)]
+    assert model.training
+
+
 def test_cosine_of_zero_is_zero():
     assert cosine(np.zeros(3, np.float32), np.ones(3, np.float32)) == 0.0
     assert cosine(np.array([3.0, 4.0], np.float32), np.array([-3.0, -4.0], np.float32)) == pytest.approx(-1.0)

@@ -156,6 +156,30 @@ def test_inputs_are_predicted_in_batches_in_order(module, reader, batch_size):
     assert predictor.failures == []
 
 
+def test_inputs_are_predicted_in_evaluation_mode(module, reader):
+    """Dropout has no effect, and each submodule keeps its mode."""
+    module.model = torch.nn.ModuleDict({"model": module.model, "frozen": torch.nn.Dropout().eval()})
+    module.model.forward = lambda batch, positions=None: module.model["frozen"](module.model["model"](batch, positions))
+    expected = SumPredictor(module.eval(), reader).predict(SOURCES)
+    for each in module.model["model"].modules():
+        each.dropout = 0.5  # of the attention layers
+    module.train()
+    module.model["frozen"].eval()
+    modules = [*module.modules()]
+    modes = [each.training for each in modules]
+    with torch.no_grad():
+        batch = reader.collate([reader.read(source) for source in SOURCES])
+        assert not torch.equal(module.model(batch), module.model(batch))  # dropout is on
+    for prediction in SumPredictor(module, reader, 2).stream(SOURCES):
+        assert prediction == pytest.approx(expected.pop(0))
+        assert [each.training for each in modules] == modes
+    assert not expected
+    module.model["model"].input_adapter = None  # a failed prediction restores the modes as well
+    with pytest.raises(TypeError):
+        SumPredictor(module, reader).predict(SOURCES)
+    assert [each.training for each in modules] == modes
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 99])
 def test_unreadable_inputs_are_reported(module, reader, batch_size):
     predictor = SumPredictor(module, reader, batch_size)

@@ -15,6 +15,7 @@ from torch import Tensor
 from perceiver_core import Batch, Model, PerceiverAR
 from perceiver_core.model import Pool
 from perceiver_plugins.sdk.data.missing_files import shorten_path
+from perceiver_plugins.sdk.evaluation_mode import evaluating
 from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, Read
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
@@ -176,7 +177,8 @@ class EmbeddingPredictor(Predictor):
             raise UserError(f"similar_to={shorten(name)}: {error}") from error
         if len(sources) != 1:
             raise UserError(f"similar_to={shorten(name)}: must name one input, got {len(sources)}")
-        predictions = self._predict_batch(sources, 0)
+        with evaluating(self.model):
+            predictions = self._predict_batch(sources, 0)
         if not predictions:
             raise UserError(f"similar_to={shorten(name)}: {self.failures[0]}")
         embedding: np.ndarray = predictions[0]["embedding"]

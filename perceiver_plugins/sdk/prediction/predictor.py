@@ -17,6 +17,7 @@ from torch import Tensor
 from perceiver_core import Attentions, Batch, Model
 from perceiver_plugins.sdk.data.missing_files import shorten_path
 from perceiver_plugins.sdk.errors import one_line
+from perceiver_plugins.sdk.evaluation_mode import evaluating
 from perceiver_plugins.sdk.prediction.progress import track_progress
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
@@ -97,6 +98,8 @@ class Predictor(ABC):
     def stream(self, inputs: Iterable[str]) -> Iterator[Prediction]:
         """Predict batch by batch, as :meth:`predict` does, without keeping inputs or predictions in memory.
 
+        The model is in evaluation mode while it predicts.
+
         Args:
             inputs: arguments that the reader expands to single inputs.
 
@@ -108,7 +111,9 @@ class Predictor(ABC):
         total = -(-length_hint(sources) // self.batch_size)  # in batches; 0: unknown
         batches = enumerate(iter(lambda: list(islice(sources, self.batch_size)), []))
         for number, batch in track_progress(batches, total, self._progress_label):
-            yield from self._predict_batch(batch, number * self.batch_size)
+            with evaluating(self.module.model):
+                predictions = self._predict_batch(batch, number * self.batch_size)
+            yield from predictions
 
     def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
         read: list[Read] = []

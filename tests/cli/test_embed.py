@@ -305,6 +305,7 @@ def test_latents_of_different_numbers_are_no_array(text_classifier, embed, monke
         (["--pool=none", "--format=csv"], "--pool=none: a row of CSV has one vector"),
         (["--pool=max"], "--pool: must be 'mean' or 'none', got 'max'"),
         (["--format=npy"], "--format=npy: needs a file (add --output=vectors.npy)"),
+        ([f"--output={'v' * 251}.npy"], f"--output={'v' * 251}.ids.jsonl: cannot be created (File name too long)"),
         (["--output=v.bin"], "--output=v.bin: unknown suffix (use .csv, .json, .jsonl, .npy, .parquet"),
         (["--output=v.npy", "--format=parquet"], "--output=v.npy: suffix does not match --format=parquet"),
         (["--similar_to=x", "--output=v.npy"], "--similar_to: has similarities, not vectors for .npy"),

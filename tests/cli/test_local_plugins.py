@@ -9,6 +9,7 @@ import pytest
 from environments import FreshEnvironment, Result
 
 from perceiver_cli.main import main
+from perceiver_registry import INTERFACE_VERSION
 
 MY_ADAPTERS = '''
 """An adapter, its data and their hooks in one file."""
@@ -227,7 +228,7 @@ def test_classes_are_unpickled_in_spawned_processes(fresh):
         ("raising.py", "cannot be imported: ValueError: no luck"),
         ("leaving.py", "cannot be imported: SystemExit"),
         ("empty.py", "it registers nothing: no function in it is marked with @hookimpl"),
-        ("newer.py", "it was written for interface 9.0, but this is 2.1: upgrade perceiver-zoo"),
+        ("newer.py", f"it was written for interface 9.0, but this is {INTERFACE_VERSION}: upgrade perceiver-zoo"),
     ],
 )
 def test_failing_file_is_an_error(fresh, capsys, file, reason):

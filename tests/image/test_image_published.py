@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from torch import nn
 
 from perceiver_plugins.huggingface.image import _data, _processor
 from perceiver_plugins.huggingface.image_processor import ZooImageProcessor
@@ -161,12 +162,13 @@ def test_images_that_are_not_resized_are_predicted_in_batches_of_one_size(tmp_pa
     for file, size in zip(files, [(30, 40), (50, 60), (30, 40), (3, 3)], strict=True):
         picture(size, "RGB").save(file)
 
-    def model(batch, positions):
-        if min(batch["pixel_values"].shape[2:]) < 5:
-            raise ValueError("images of 3x3 pixels are too small")
-        return batch["pixel_values"].mean(dim=(1, 2, 3))
+    class Mean(nn.Module):
+        def forward(self, batch, positions):
+            if min(batch["pixel_values"].shape[2:]) < 5:
+                raise ValueError("images of 3x3 pixels are too small")
+            return batch["pixel_values"].mean(dim=(1, 2, 3))
 
-    module = SimpleNamespace(model=model, device=torch.device("cpu"))
+    module = SimpleNamespace(model=Mean(), device=torch.device("cpu"))
     predictor = MeanPredictor(module, reader, batch_size=3)
     predictions = predictor.predict([*files, str(tmp_path / "missing.png")])
     assert [prediction["input"] for prediction in predictions] == files[:3]

@@ -42,7 +42,7 @@ BROKEN = {
     "texts": (HOOK + "return ['wave']", "perceiver_adapters returned 'wave', which is not a AdapterSpec"),
     "other-spec": (
         HOOK + "return [DataSpec('of-other', 'a:B', ('mlm',), '')]",
-        "perceiver_adapters returned DataSpec(name...k_defaults={}), which is not a AdapterSpec",
+        "perceiver_adapters returned DataSpec(name...h_suffixes=()), which is not a AdapterSpec",
     ),
     "number": (HOOK + "return [adapter(5)]", "AdapterSpec: name is 5, must be a name of letters, digits and ._/+-"),
     "colon": (HOOK + "return [adapter('a:b')]", "AdapterSpec: name is 'a:b', must be a name"),

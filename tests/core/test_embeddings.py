@@ -72,13 +72,6 @@ def test_activation_policies_change_no_gradient_of_embeddings(build, batch, poli
     torch.testing.assert_close(*gradients, atol=0, rtol=0)
 
 
-@pytest.mark.slow
-def test_compiled_embeddings(build, batch):
-    model = build().eval()
-    compiled = torch.compile(model.embed, backend="eager")
-    torch.testing.assert_close(compiled(batch), model.embed(batch))
-
-
 def test_unknown_pooling(build, batch):
     with pytest.raises(ValueError, match="pool='max' must be one of mean, none"):
         build().embed(batch, pool="max")

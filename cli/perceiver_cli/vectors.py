@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -28,9 +27,6 @@ IDENTITY = "perceiver.identity"
 
 BUFFER = 2**24
 """Bytes of embeddings to keep before they are written, in Parquet as a row group. Arbitrary."""
-
-NPY_HEADER_SIZE = 128
-"""Bytes of the header of .npy files, which is written last: the number of rows is unknown before."""
 
 Prediction = Mapping[str, Any]
 
@@ -69,7 +65,6 @@ def _write_npy(predictions: Iterator[Prediction], stream: IO[bytes], ids: TextIO
     Raises:
         UserError: if embeddings have different shapes.
     """
-    stream.write(bytes(NPY_HEADER_SIZE))
     shape, count = (0,), 0
     for prediction in predictions:
         embedding = prediction["embedding"]
@@ -78,13 +73,19 @@ def _write_npy(predictions: Iterator[Prediction], stream: IO[bytes], ids: TextIO
                 f"--pool=none: inputs have {shape[0]} and {embedding.shape[0]} latents, which one .npy array cannot "
                 "have (use .parquet, or --pool=mean)"
             )
+        if not count:
+            _write_npy_header(stream, count, embedding.shape)
         shape, count = embedding.shape, count + 1
         stream.write(embedding.astype("<f4").tobytes())
         ids.write(f"{json.dumps(str(prediction['input']))}\n")
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {(count, *shape)}, }}"
-    magic = b"\x93NUMPY\x01\x00" + struct.pack("<H", NPY_HEADER_SIZE - 10)
     stream.seek(0)
-    stream.write(magic + text.encode().ljust(NPY_HEADER_SIZE - len(magic) - 1) + b"\n")
+    _write_npy_header(stream, count, shape)  # again: the number of rows is unknown before
+
+
+def _write_npy_header(stream: IO[bytes], count: int, shape: tuple[int, ...]) -> None:
+    """Write the header of an array (count, ...) of float32. numpy gives it one size for any number of rows."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(stream, header)
 
 
 def _write_parquet(predictions: Iterator[Prediction], stream: IO[bytes], identity: str) -> None:

@@ -262,6 +262,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def undecodable_name(pictures: Path, tmp_path: Path) -> str:
+    """Name of a picture in the working directory, of bytes that are not UTF-8."""
+    name = os.fsdecode(b"stra\xdfe.png")
+    try:
+        (tmp_path / name).write_bytes((pictures / "0.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system has names of characters")
+    return name
+
+
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with labelled texts: 40 for training, 6 for validation and 9 for test; "gut" is the rarer class."""

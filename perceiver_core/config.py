@@ -10,7 +10,12 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
+from perceiver_core.mlp import Activation
+from perceiver_core.norm import Norm
+
 Init = Literal["normal", "local"]
+
+Pooling = Literal["attention", "mean"]
 
 ADAPTER_FIELDS = ("init_scale",)
 """Fields of encoder and decoder configs that adapters read, in every architecture."""
@@ -20,6 +25,13 @@ def require(condition: bool, config: Any, field: str, rule: str) -> None:
     """Raise ValueError naming ``field`` of ``config`` and its value, unless ``condition`` holds."""
     if not condition:
         raise ValueError(f"{type(config).__name__}.{field}={getattr(config, field)!r}: {rule}")
+
+
+def require_choice(config: Any, field: str, choices: Any) -> None:
+    """Raise ValueError unless ``field`` of ``config`` is one of the values of the Literal type ``choices``."""
+    require(
+        getattr(config, field) in get_args(choices), config, field, f"must be one of {', '.join(get_args(choices))}"
+    )
 
 
 def require_positive(config: Any, *fields: str) -> None:
@@ -50,6 +62,10 @@ class CrossAttentionConfig:
         cross_attention_widening_factor: hidden channels per channel in the MLP of the cross-attention layer.
         cross_attention_residual: add a residual connection around the cross-attention.
         dropout: dropout probability of the attention weights, in all attentions.
+        residual_dropout: dropout probability of the outputs of attentions and MLPs.
+        activation: activation function of the MLPs. "geglu" and "swiglu" are gated linear units (arXiv 2002.05202),
+            which double the weights of an MLP's first layer.
+        norm: norms before attentions and MLPs: layer norm or root-mean-square norm (arXiv 1910.07467).
         init_scale: standard deviation of the normal initialisation.
         freeze: do not train the weights, including those of the adapter. Weights that an output adapter shares with
             the input adapter are the encoder's.
@@ -61,6 +77,9 @@ class CrossAttentionConfig:
     cross_attention_widening_factor: int = 1
     cross_attention_residual: bool = True
     dropout: float = 0.0
+    residual_dropout: float = 0.0
+    activation: Activation = "gelu"
+    norm: Norm = "layer"
     init_scale: float = 0.02
     freeze: bool = False
 
@@ -73,7 +92,10 @@ class CrossAttentionConfig:
             "cross_attention_widening_factor",
         )
         self._require_divisible_channels("cross")
-        require(0.0 <= self.dropout < 1.0, self, "dropout", "must be at least 0 and less than 1")
+        for field in ("dropout", "residual_dropout"):
+            require(0.0 <= getattr(self, field) < 1.0, self, field, "must be at least 0 and less than 1")
+        require_choice(self, "activation", Activation)
+        require_choice(self, "norm", Norm)
         require(self.init_scale > 0.0, self, "init_scale", "must be greater than 0")
 
     def _require_divisible_channels(self, kind: str) -> None:
@@ -95,10 +117,15 @@ class EncoderConfig(CrossAttentionConfig):
         num_self_attention_qk_channels: query and key channels of all heads. Default: latent channels.
         num_self_attention_v_channels: value channels of all heads. Default: the query and key channels.
         num_self_attention_layers_per_block: self-attention layers in a block; no two layers of a block share weights.
+            0: only cross-attention.
         num_self_attention_blocks: applications of the self-attention block.
         first_self_attention_block_shared: share the weights of the first block with the later ones (which always share
             theirs).
+        share_repeated_layers: share weights among repeated layers, as described above. False: each application of a
+            cross-attention layer or block has weights of its own.
         self_attention_widening_factor: hidden channels per channel in the MLP of the self-attention layers.
+        attend_to_latents: keys and values of the cross-attentions are those of the input and of the latents, whose
+            channels must be equal (Perceiver Resampler of Flamingo, arXiv 2204.14198, section 3.1).
         params: source of the weights of the encoder and its input adapter, with any decoder: a checkpoint of this
             project, a safetensors file, or the id or folder of a published model. Default: fresh weights, or those of
             the model's ``params``.
@@ -112,7 +139,9 @@ class EncoderConfig(CrossAttentionConfig):
     num_self_attention_layers_per_block: int = 8
     num_self_attention_blocks: int = 1
     first_self_attention_block_shared: bool = True
+    share_repeated_layers: bool = True
     self_attention_widening_factor: int = 1
+    attend_to_latents: bool = False
     params: str | None = None
 
     def __post_init__(self) -> None:
@@ -123,10 +152,12 @@ class EncoderConfig(CrossAttentionConfig):
             "num_self_attention_heads",
             "num_self_attention_qk_channels",
             "num_self_attention_v_channels",
-            "num_self_attention_layers_per_block",
             "num_self_attention_blocks",
             "self_attention_widening_factor",
         )
+        num_layers = self.num_self_attention_layers_per_block
+        has_number = num_layers is not None and num_layers >= 0
+        require(has_number, self, "num_self_attention_layers_per_block", "must be at least 0")
         self._require_divisible_channels("self")
         require(
             self.num_cross_attention_layers <= self.num_self_attention_blocks,
@@ -142,7 +173,20 @@ class EncoderConfig(CrossAttentionConfig):
 
 @dataclass
 class DecoderConfig(CrossAttentionConfig):
-    """Decoder config: base class of those of output adapters. A decoder is one cross-attention layer."""
+    """Decoder config: base class of those of output adapters. A decoder is one cross-attention layer.
+
+    Args:
+        pooling: "attention": output queries attend to the latents. "mean": the mean of the latents, normalised and
+            projected, is added to the output queries, and the attention's options have no effect.
+        mlp: add the MLP of the layer.
+    """
+
+    pooling: Pooling = "attention"
+    mlp: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice(self, "pooling", Pooling)
 
 
 E = TypeVar("E", bound=EncoderConfig)
@@ -257,5 +301,5 @@ class PerceiverConfig(ModelConfig[E, D]):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "num_latents", "num_latent_channels")
-        require(self.init in get_args(Init), self, "init", f"must be one of {', '.join(get_args(Init))}")
+        require_choice(self, "init", Init)
         require_divisible_latents(self)

@@ -12,14 +12,14 @@ from perceiver_core.config import ModelConfig
 
 @torch.no_grad()
 def init_normal(module: nn.Module, scale: float) -> None:
-    """Draw all parameters but those of layer norms from N(0, scale^2), and set biases to zero.
+    """Draw all parameters but those of norms from N(0, scale^2), and set biases to zero.
 
     Args:
         module: module to initialise, in-place.
         scale: standard deviation.
     """
     for child in module.modules():
-        if isinstance(child, nn.LayerNorm):
+        if isinstance(child, nn.LayerNorm | nn.RMSNorm):
             continue
         for name, parameter in child.named_parameters(recurse=False):
             if name == "bias":

@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from perceiver_core.attention import MultiHeadAttention
-from perceiver_core.config import CrossAttentionConfig, EncoderConfig
+from perceiver_core.config import CrossAttentionConfig, DecoderConfig, EncoderConfig
 from perceiver_core.kernels.onednn import Linear
+from perceiver_core.mlp import MLP, Activation
+from perceiver_core.norm import Norm, create_norm
 from perceiver_core.rotary import Rotary
 from perceiver_core.sequence_cache import KeyValueCache
-
-Activation = Literal["gelu", "squared_relu"]
-
-
-class SquaredReLU(nn.Module):
-    """Squared rectifier, max(x, 0)^2 (Primer, arXiv 2109.08668)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.relu().square()
-
-
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "squared_relu": SquaredReLU}
-
-
-class MLP(nn.Sequential):
-    """Two linear layers with an activation function between them.
-
-    Args:
-        num_channels: input and output channels.
-        widening_factor: hidden channels per input channel.
-        bias: biases of both layers.
-        activation: activation function.
-    """
-
-    hidden: Linear
-    output: Linear
-
-    def __init__(self, num_channels: int, widening_factor: int, bias: bool = True, activation: Activation = "gelu"):
-        num_hidden_channels = widening_factor * num_channels
-        super().__init__(
-            OrderedDict(
-                hidden=Linear(num_channels, num_hidden_channels, bias=bias),
-                activation=ACTIVATIONS[activation](),
-                output=Linear(num_hidden_channels, num_channels, bias=bias),
-            )
-        )
 
 
 class CrossAttentionLayer(nn.Module):
@@ -67,6 +33,10 @@ class CrossAttentionLayer(nn.Module):
         bias: biases of the MLP and of the projections of queries, keys and values. The output projection has one
             always.
         activation: activation function of the MLP.
+        norm: kind of the norms.
+        mlp: add the MLP. Without it the layer is the attention alone.
+        attend_to_queries: keys and values are those of ``y`` and, after them, of ``x`` with the norm of queries
+            (Perceiver Resampler, arXiv 2204.14198, section 3.1). They must have the same number of channels.
 
     Raises:
         ValueError: if channels cannot be split into heads.
@@ -85,12 +55,16 @@ class CrossAttentionLayer(nn.Module):
         residual_dropout: float = 0.0,
         bias: bool = True,
         activation: Activation = "gelu",
+        norm: Norm = "layer",
+        mlp: bool = True,
+        attend_to_queries: bool = False,
     ):
         super().__init__()
         self.residual_dropout = nn.Dropout(residual_dropout)
         self.attention_residual = attention_residual
-        self.q_norm = nn.LayerNorm(num_q_input_channels)
-        self.kv_norm = nn.LayerNorm(num_kv_input_channels)
+        self.attend_to_queries = attend_to_queries
+        self.q_norm = create_norm(num_q_input_channels, norm)
+        self.kv_norm = create_norm(num_kv_input_channels, norm)
         self.attention = MultiHeadAttention(
             num_heads,
             num_q_input_channels,
@@ -100,8 +74,8 @@ class CrossAttentionLayer(nn.Module):
             dropout=dropout,
             qkv_bias=bias,
         )
-        self.mlp_norm = nn.LayerNorm(num_q_input_channels)
-        self.mlp = MLP(num_q_input_channels, widening_factor, bias, activation)
+        self.mlp_norm = create_norm(num_q_input_channels, norm) if mlp else None
+        self.mlp = MLP(num_q_input_channels, widening_factor, bias, activation) if mlp else None
 
     def forward(
         self,
@@ -128,16 +102,74 @@ class CrossAttentionLayer(nn.Module):
                 ``kv_norm`` everywhere.
 
         Returns:
-            The output (b, n, d), and the attention weights (b, h, n, m) or None.
+            The output (b, n, d), and the attention weights (b, h, n, m), or (b, h, n, m + n) with
+            ``attend_to_queries``, or None.
         """
         normed_kv = self.kv_norm(x_kv)
         if prefix_mask is not None:
             normed_kv = torch.where(prefix_mask[..., None], normed_kv, self.q_norm(x_kv))
-        x, weights = self.attention(self.q_norm(x_q), normed_kv, pad_mask, return_attention, causal, rotary, cache)
+        normed_q = self.q_norm(x_q)
+        if self.attend_to_queries:
+            normed_kv = torch.cat([normed_kv, normed_q.expand(len(normed_kv), -1, -1)], dim=1)
+            pad_mask = None if pad_mask is None else functional.pad(pad_mask, (0, x_q.shape[1]), value=False)
+        x, weights = self.attention(normed_q, normed_kv, pad_mask, return_attention, causal, rotary, cache)
         x = self.residual_dropout(x)
         if self.attention_residual:
             x = x_q + x
-        return x + self.residual_dropout(self.mlp(self.mlp_norm(x))), weights
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.residual_dropout(self.mlp(self.mlp_norm(x)))
+        return x, weights
+
+
+class MeanPoolingLayer(nn.Module):
+    """Pooling in place of cross-attention: ``x + projection(norm(mean(y)))``, then ``x + mlp(norm(x))``.
+
+    Args:
+        num_q_input_channels: channels f of the query inputs and of the output.
+        num_kv_input_channels: channels d of the array to pool.
+        widening_factor: hidden channels of the MLP per channel.
+        residual_dropout: dropout probability of the outputs of the projection and the MLP.
+        activation: activation function of the MLP.
+        norm: kind of the norms.
+        mlp: add the MLP.
+    """
+
+    def __init__(
+        self,
+        num_q_input_channels: int,
+        num_kv_input_channels: int,
+        widening_factor: int = 1,
+        residual_dropout: float = 0.0,
+        activation: Activation = "gelu",
+        norm: Norm = "layer",
+        mlp: bool = True,
+    ):
+        super().__init__()
+        self.residual_dropout = nn.Dropout(residual_dropout)
+        self.norm = create_norm(num_kv_input_channels, norm)
+        self.projection = Linear(num_kv_input_channels, num_q_input_channels)
+        self.mlp_norm = create_norm(num_q_input_channels, norm) if mlp else None
+        self.mlp = MLP(num_q_input_channels, widening_factor, activation=activation) if mlp else None
+
+    def forward(
+        self, x_q: Tensor, x_kv: Tensor, pad_mask: None = None, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Add the pooled ``x_kv`` to ``x_q``.
+
+        Args:
+            x_q: query inputs (b or 1, o, f).
+            x_kv: array to pool (b, n, d).
+            pad_mask: not used.
+            return_attention: also return the weights of the mean.
+
+        Returns:
+            The output (b, o, f), and the weights (b, 1, o, n), each 1 / n, or None.
+        """
+        x = x_q + self.residual_dropout(self.projection(self.norm(x_kv.mean(1, keepdim=True))))
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.residual_dropout(self.mlp(self.mlp_norm(x)))
+        b, n = x_kv.shape[:2]
+        return x, x_kv.new_full((b, 1, x.shape[1], n), 1 / n) if return_attention else None
 
 
 class SelfAttentionLayer(nn.Module):
@@ -153,6 +185,7 @@ class SelfAttentionLayer(nn.Module):
         residual_dropout: dropout probability of the outputs of the attention and the MLP.
         bias: biases of all linear layers.
         activation: activation function of the MLP.
+        norm: kind of the norms.
 
     Raises:
         ValueError: if channels cannot be split into heads.
@@ -169,10 +202,11 @@ class SelfAttentionLayer(nn.Module):
         residual_dropout: float = 0.0,
         bias: bool = True,
         activation: Activation = "gelu",
+        norm: Norm = "layer",
     ):
         super().__init__()
         self.residual_dropout = nn.Dropout(residual_dropout)
-        self.norm = nn.LayerNorm(num_channels)
+        self.norm = create_norm(num_channels, norm)
         self.attention = MultiHeadAttention(
             num_heads,
             num_channels,
@@ -183,7 +217,7 @@ class SelfAttentionLayer(nn.Module):
             qkv_bias=bias,
             out_bias=bias,
         )
-        self.mlp_norm = nn.LayerNorm(num_channels)
+        self.mlp_norm = create_norm(num_channels, norm)
         self.mlp = MLP(num_channels, widening_factor, bias, activation)
 
     def forward(
@@ -223,21 +257,44 @@ def cross_attention_layer(
         config: encoder or decoder config.
         num_q_input_channels: query input channels.
         num_kv_input_channels: key and value input channels.
-        options: arguments of :class:`CrossAttentionLayer` that the config does not have.
+        options: other arguments of :class:`CrossAttentionLayer`, or other values than the config's.
 
     Raises:
         ValueError: if channels cannot be split into heads.
     """
+    arguments = _layer_arguments(config) | {
+        "num_qk_channels": config.num_cross_attention_qk_channels,
+        "num_v_channels": config.num_cross_attention_v_channels,
+        "widening_factor": config.cross_attention_widening_factor,
+        "attention_residual": config.cross_attention_residual,
+        "dropout": config.dropout,
+    }
     return CrossAttentionLayer(
-        config.num_cross_attention_heads,
-        num_q_input_channels,
-        num_kv_input_channels,
-        num_qk_channels=config.num_cross_attention_qk_channels,
-        num_v_channels=config.num_cross_attention_v_channels,
+        config.num_cross_attention_heads, num_q_input_channels, num_kv_input_channels, **arguments | options
+    )
+
+
+def decoder_layer(
+    config: DecoderConfig, num_query_channels: int, num_latent_channels: int
+) -> CrossAttentionLayer | MeanPoolingLayer:
+    """Create the layer of a decoder config.
+
+    Args:
+        config: decoder config.
+        num_query_channels: output query channels f.
+        num_latent_channels: latent channels d.
+
+    Raises:
+        ValueError: if channels cannot be split into heads.
+    """
+    if config.pooling == "attention":
+        return cross_attention_layer(config, num_query_channels, num_latent_channels, mlp=config.mlp)
+    return MeanPoolingLayer(
+        num_query_channels,
+        num_latent_channels,
         widening_factor=config.cross_attention_widening_factor,
-        attention_residual=config.cross_attention_residual,
-        dropout=config.dropout,
-        **options,
+        mlp=config.mlp,
+        **_layer_arguments(config),
     )
 
 
@@ -247,17 +304,20 @@ def self_attention_layer(config: EncoderConfig, num_channels: int, **options: An
     Args:
         config: encoder config.
         num_channels: input and output channels.
-        options: arguments of :class:`SelfAttentionLayer` that the config does not have.
+        options: other arguments of :class:`SelfAttentionLayer`, or other values than the config's.
 
     Raises:
         ValueError: if channels cannot be split into heads.
     """
-    return SelfAttentionLayer(
-        config.num_self_attention_heads,
-        num_channels,
-        num_qk_channels=config.num_self_attention_qk_channels,
-        num_v_channels=config.num_self_attention_v_channels,
-        widening_factor=config.self_attention_widening_factor,
-        dropout=config.dropout,
-        **options,
-    )
+    arguments = _layer_arguments(config) | {
+        "num_qk_channels": config.num_self_attention_qk_channels,
+        "num_v_channels": config.num_self_attention_v_channels,
+        "widening_factor": config.self_attention_widening_factor,
+        "dropout": config.dropout,
+    }
+    return SelfAttentionLayer(config.num_self_attention_heads, num_channels, **arguments | options)
+
+
+def _layer_arguments(config: CrossAttentionConfig) -> dict[str, Any]:
+    """Return the arguments that all layers have."""
+    return {"residual_dropout": config.residual_dropout, "activation": config.activation, "norm": config.norm}

@@ -68,7 +68,7 @@ class LocalInitParts:
         query_provider: provider of the output queries.
         latents: latents (n, d).
         encoder_attentions: cross-attentions from the latents to the input.
-        decoder_attention: cross-attention from the output queries to the latents.
+        decoder_attention: cross-attention from the output queries to the latents. None: the latents are pooled.
         self_attention_layers: self-attention layers of the latents, each set of weights once.
         num_self_attention_applications: how often self-attention layers are applied, repetitions included.
         encoder_scale: standard deviation of the encoder's normal initialisation.
@@ -79,7 +79,7 @@ class LocalInitParts:
     query_provider: QueryProvider
     latents: Tensor
     encoder_attentions: Sequence[MultiHeadAttention]
-    decoder_attention: MultiHeadAttention
+    decoder_attention: MultiHeadAttention | None
     self_attention_layers: Sequence[SelfAttentionLayer]
     num_self_attention_applications: int
     encoder_scale: float
@@ -141,11 +141,11 @@ def _init_sequence(
         branch_outputs = (layer.attention.o_proj.weight, layer.mlp.output.weight)
         for weight in branch_outputs:
             weight.div_(math.sqrt(len(branch_outputs) * parts.num_self_attention_applications))
-    if outputs is not None:
-        attention = parts.decoder_attention
-        offsets = _centred_range(attention.num_heads) / latents.shape[0]
-        _attend_at_offsets(attention, num_shared, offsets, max_frequency, sharpness)
-        _pass_values_on(attention)
+    decoder = parts.decoder_attention
+    if outputs is not None and decoder is not None:
+        offsets = _centred_range(decoder.num_heads) / latents.shape[0]
+        _attend_at_offsets(decoder, num_shared, offsets, max_frequency, sharpness)
+        _pass_values_on(decoder)
 
 
 def _init_grid(parts: LocalInitParts, inputs: PositionLayout, outputs: PositionLayout | None) -> None:
@@ -186,12 +186,12 @@ def _init_grid(parts: LocalInitParts, inputs: PositionLayout, outputs: PositionL
         attention.k_proj.weight[:, first:] = position_map
         attention.q_proj.weight[:, :num_shared] = position_map @ projection
         _pass_values_on(attention)
-    if queries_are_inputs:
-        attention = parts.decoder_attention
-        position_map = _position_map(attention, num_channels, score)
-        attention.q_proj.weight[:, first:] = position_map
-        attention.k_proj.weight[:, :num_shared] = position_map @ projection
-        _pass_values_on(attention)
+    decoder = parts.decoder_attention
+    if queries_are_inputs and decoder is not None:
+        position_map = _position_map(decoder, num_channels, score)
+        decoder.q_proj.weight[:, first:] = position_map
+        decoder.k_proj.weight[:, :num_shared] = position_map @ projection
+        _pass_values_on(decoder)
 
 
 def frequencies(num_channels: int, max_frequency: float = MAX_FREQUENCY) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,19 @@ from torch.utils._pytree import tree_map
 
 from perceiver_core.activations import ActivationPolicy
 from perceiver_core.adapters import Batch, InputAdapter, OutputAdapter
-from perceiver_core.config import D, E, ModelConfig, require, require_divisible_latents, require_positive
+from perceiver_core.config import (
+    D,
+    E,
+    ModelConfig,
+    require,
+    require_choice,
+    require_divisible_latents,
+    require_positive,
+)
 from perceiver_core.context import select_positions
 from perceiver_core.init import freeze_parts, init_normal
-from perceiver_core.layers import Activation, cross_attention_layer, self_attention_layer
+from perceiver_core.layers import cross_attention_layer, self_attention_layer
+from perceiver_core.mlp import Activation
 from perceiver_core.model import Model
 from perceiver_core.rotary import Rotary
 from perceiver_core.sequence_cache import SequenceCache
@@ -104,6 +113,7 @@ class PerceiverARConfig(ModelConfig[E, D]):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "num_latents", "num_latent_channels", "max_seq_len", "refill_stride")
+        require_positive(self.encoder, "num_self_attention_layers_per_block")
         require_divisible_latents(self)
         n = self.num_latents
         require(n <= self.max_seq_len, self, "num_latents", f"must not exceed max_seq_len={self.max_seq_len}")
@@ -113,8 +123,7 @@ class PerceiverARConfig(ModelConfig[E, D]):
         require(0.0 <= self.rotary_fraction <= 1.0, self, "rotary_fraction", "must be at least 0 and at most 1")
         require((self.num_rotary_layers or 0) >= 0, self, "num_rotary_layers", "must be at least 0")
         require(self.rotary_base > 0.0, self, "rotary_base", "must be greater than 0")
-        activations = get_args(Activation)
-        require(self.activation in activations, self, "activation", f"must be one of {', '.join(activations)}")
+        require_choice(self, "activation", Activation)
 
     @property
     def stride(self) -> int:

@@ -12,7 +12,13 @@ from perceiver_core.adapters import AdaptedInput, Batch, InputAdapter, OutputAda
 from perceiver_core.config import DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_core.context import NO_CONTEXT, Context, context_between
 from perceiver_core.init import freeze_parts, init_normal
-from perceiver_core.layers import CrossAttentionLayer, SelfAttentionLayer, cross_attention_layer, self_attention_layer
+from perceiver_core.layers import (
+    CrossAttentionLayer,
+    SelfAttentionLayer,
+    cross_attention_layer,
+    decoder_layer,
+    self_attention_layer,
+)
 from perceiver_core.local_init import LocalInitParts, init_local
 from perceiver_core.model import Model
 from perceiver_core.unmodified import has_hooks
@@ -31,6 +37,7 @@ class Attentions(NamedTuple):
 
     Attributes:
         encoder_cross: from the latents to the input (b, h, n, m), for each application of a cross-attention layer.
+            Without the weights of latents as keys (``attend_to_latents``), so that the sums over m are less than 1.
         encoder_self: among the latents (b, h, n, n), for each application of a self-attention layer.
         decoder: from the output queries to the latents (b, h, o, n).
     """
@@ -43,8 +50,8 @@ class Attentions(NamedTuple):
 class PerceiverEncoder(nn.Module):
     """Encoder: cross-attention from learned latents to the input array, and self-attention among the latents.
 
-    Repeated layers are listed once for each set of weights: the first application of a repeated layer takes the first
-    entry, every later one the last. With one entry, all applications share its weights.
+    Repeated layers are listed once for each set of weights, in the order of their first application. Applications
+    after the last entry take it again.
 
     Args:
         config: encoder config.
@@ -54,7 +61,8 @@ class PerceiverEncoder(nn.Module):
         activations: policy for activations kept for the backward pass. Default: keep all.
 
     Raises:
-        ValueError: if channels cannot be split into heads.
+        ValueError: if channels cannot be split into heads, or if latents are keys and have other channels than the
+            input.
     """
 
     def __init__(
@@ -66,16 +74,25 @@ class PerceiverEncoder(nn.Module):
         activations: ActivationPolicy | None = None,
     ):
         super().__init__()
+        if config.attend_to_latents and num_input_channels != num_latent_channels:
+            raise ValueError(
+                f"attend_to_latents: num_latent_channels={num_latent_channels} must equal the {num_input_channels} "
+                "channels of the adapted input"
+            )
         self.num_cross_attention_layers = config.num_cross_attention_layers
         self.num_self_attention_blocks = config.num_self_attention_blocks
         self.activations = activations or ActivationPolicy()
 
         def weight_sets(applications: int, first_shared: bool) -> range:
+            if not config.share_repeated_layers:
+                return range(applications)
             return range(1 if first_shared or applications == 1 else 2)
 
         self.latents = nn.Parameter(torch.empty(num_latents, num_latent_channels))
         self.cross_attention_layers = nn.ModuleList(
-            cross_attention_layer(config, num_latent_channels, num_input_channels)
+            cross_attention_layer(
+                config, num_latent_channels, num_input_channels, attend_to_queries=config.attend_to_latents
+            )
             for _ in weight_sets(self.num_cross_attention_layers, config.first_cross_attention_layer_shared)
         )
         self.self_attention_blocks = nn.ModuleList(
@@ -102,17 +119,18 @@ class PerceiverEncoder(nn.Module):
         x = self.latents[None]
         for i in range(self.num_self_attention_blocks):
             if i < self.num_cross_attention_layers:
-                layer = self.cross_attention_layers[0 if i == 0 else -1]
+                layer = self.cross_attention_layers[min(i, len(self.cross_attention_layers) - 1)]
                 x, weights = self.activations(layer, x, adapted.x, adapted.pad_mask, return_attention)
-                cross_weights.append(weights)
-            for layer in self.self_attention_blocks[0 if i == 0 else -1]:  # type: ignore[attr-defined]
+                cross_weights.append(None if weights is None else weights[..., : adapted.x.shape[1]])
+            block = self.self_attention_blocks[min(i, len(self.self_attention_blocks) - 1)]
+            for layer in block:  # type: ignore[attr-defined]
                 x, weights = self.activations(layer, x, return_attention)
                 self_weights.append(weights)
         return (x, cross_weights, self_weights) if return_attention else x
 
 
 class PerceiverDecoder(nn.Module):
-    """Decoder: cross-attention from output queries to the latents.
+    """Decoder: cross-attention from output queries to the latents, or the mean of the latents.
 
     Args:
         config: decoder config.
@@ -133,7 +151,7 @@ class PerceiverDecoder(nn.Module):
     ):
         super().__init__()
         self.activations = activations or ActivationPolicy()
-        self.cross_attention_layer = cross_attention_layer(config, num_query_channels, num_latent_channels)
+        self.cross_attention_layer = decoder_layer(config, num_query_channels, num_latent_channels)
 
     def forward(self, queries: Tensor, latents: Tensor, return_attention: bool = False) -> Any:
         """Decode output queries.
@@ -193,13 +211,14 @@ class PerceiverIO(Model):
     def _local_init_parts(self) -> LocalInitParts:
         """Return the parts that local initialisation writes to."""
         encoder = self.config.encoder
+        layer = self.decoder.cross_attention_layer
         cross_attention_layers = _modules_of_type(self.encoder.cross_attention_layers, CrossAttentionLayer)
         return LocalInitParts(
             input_adapter=self.input_adapter,
             query_provider=self.output_adapter.query_provider,
             latents=self.encoder.latents,
             encoder_attentions=[layer.attention for layer in cross_attention_layers],
-            decoder_attention=self.decoder.cross_attention_layer.attention,
+            decoder_attention=layer.attention if isinstance(layer, CrossAttentionLayer) else None,
             self_attention_layers=_modules_of_type(self.encoder.self_attention_blocks, SelfAttentionLayer),
             num_self_attention_applications=(
                 encoder.num_self_attention_blocks * encoder.num_self_attention_layers_per_block

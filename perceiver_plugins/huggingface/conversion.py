@@ -26,7 +26,15 @@ from perceiver_registry.errors import surface_own_fault
 if TYPE_CHECKING:
     from perceiver_core import Batch, DecoderConfig, EncoderConfig, PerceiverConfig, PerceiverIO
 
-TRAINING_FIELDS = ("params", "freeze", "init", "activation_checkpointing", "activation_offloading", "compile")
+TRAINING_FIELDS = (
+    "params",
+    "freeze",
+    "init",
+    "activation_checkpointing",
+    "activation_offloading",
+    "compile",
+    "residual_dropout",
+)
 """Fields of every configuration that concern training, not the computation."""
 
 SHARING_FIELDS = {

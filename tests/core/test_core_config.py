@@ -20,7 +20,6 @@ ENCODER_COUNTS = [
     "num_self_attention_heads",
     "num_self_attention_qk_channels",
     "num_self_attention_v_channels",
-    "num_self_attention_layers_per_block",
     "num_self_attention_blocks",
     "self_attention_widening_factor",
 ]
@@ -37,6 +36,11 @@ def assert_refused(config_type: type, field: str, value: object, **others: objec
 @pytest.mark.parametrize("field", sorted({*ENCODER_COUNTS} - {*ENCODER_CHANNELS}))
 def test_missing_counts_are_refused(field):
     assert_refused(EncoderConfig, field, None)
+
+
+@pytest.mark.parametrize("value", [None, -1])
+def test_number_of_self_attention_layers_must_not_be_negative(value):
+    assert_refused(EncoderConfig, "num_self_attention_layers_per_block", value)
 
 
 @pytest.mark.parametrize("value", [0, -3])

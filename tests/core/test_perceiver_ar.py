@@ -536,7 +536,7 @@ def test_a_mirrored_copy_is_learned():
         ({"prefix_dropout": 1.0}, "prefix_dropout=1.0: must be at least 0 and less than 1"),
         ({"rotary_fraction": 1.5}, "rotary_fraction=1.5: must be at least 0 and at most 1"),
         ({"num_rotary_layers": -1}, "num_rotary_layers=-1: must be at least 0"),
-        ({"activation": "relu"}, "activation='relu': must be one of gelu, squared_relu"),
+        ({"activation": "elu"}, "activation='elu': must be one of gelu, gelu_tanh"),
         (
             {"encoder": {"num_self_attention_blocks": 2}},
             r"encoder.num_self_attention_blocks=2: has no effect in this architecture",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from heapq import nlargest
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -25,9 +26,10 @@ from perceiver_cli.validation import validate
 from perceiver_registry import UserError, write_model
 from perceiver_registry.formats import check_free, open_source, shared_sources
 from perceiver_zoo.commands import as_flags, run_command
+from perceiver_zoo.inputs import single_inputs, sources_of
 
-Input = str | os.PathLike[str]
-"""Input of a model: what ``perceiver predict`` takes as an argument, such as a text or the path of a file."""
+Source = str | os.PathLike[str]
+"""Model to load: path or hub id."""
 
 SEARCH_OPTIONS = ("similar_to", "top_k", "vectors")
 """Options of ``perceiver embed`` that search instead of returning embeddings."""
@@ -36,7 +38,7 @@ LISTED = 3
 """Failed inputs that an error names. Arbitrary."""
 
 
-def load(source: Input, device: str = "auto") -> LoadedModel:
+def load(source: Source, device: str = "auto") -> LoadedModel:
     """Load a model that predicts and embeds, from a checkpoint, a folder or the hub.
 
     >>> perceiver_zoo.load("best.ckpt").predict(["a text"])
@@ -58,7 +60,7 @@ def load(source: Input, device: str = "auto") -> LoadedModel:
     return model
 
 
-def embed(source: Input, inputs: Input | Iterable[Input], device: str = "auto", **options: Any) -> Any:
+def embed(source: Source, inputs: Any, device: str = "auto", **options: Any) -> Any:
     """Embed inputs with a model: :func:`load` and :meth:`LoadedModel.embed` in one call."""
     return load(source, device).embed(inputs, **options)
 
@@ -108,15 +110,20 @@ class LoadedModel:
         """The PyTorch model in evaluation mode."""
         return self.module.model
 
-    def predict(self, inputs: Input | Iterable[Input], **options: Any) -> list[dict[str, Any]]:
+    def predict(self, inputs: Any, **options: Any) -> list[dict[str, Any]]:
         """Predict for inputs.
 
         Args:
-            inputs: texts, paths of files and folders, rows of tables: what ``perceiver predict`` takes.
+            inputs: one or several. Strings and paths are texts, files, folders and rows: what ``perceiver predict``
+                takes. Objects in memory are read like files with their content: images of Pillow or arrays (height,
+                width[, channels]) of uint8; rows of tables, as dicts or as a table of pandas, polars or pyarrow; pairs
+                of images for optical flow. The first axis of an array counts inputs, so that a single array is given
+                in a list.
             options: its flags, such as ``top_k=3``.
 
         Returns:
-            The predictions as plain data, one for each input: ``[{"input": "a text", "label": "pos", ...}]``.
+            The predictions as plain data, one for each input: ``[{"input": "a text", "label": "pos", ...}]``. The
+            ``"input"`` of objects is ``"inputs[0]"`` and so on.
 
         Raises:
             UserError: if an option is wrong or an input cannot be read.
@@ -124,10 +131,10 @@ class LoadedModel:
         return self._predict("predict", inputs, options)
 
     @overload
-    def embed(self, inputs: Input | Iterable[Input], pool: Literal["mean"] = "mean", **options: Any) -> np.ndarray: ...
+    def embed(self, inputs: Any, pool: Literal["mean"] = "mean", **options: Any) -> np.ndarray: ...
     @overload
-    def embed(self, inputs: Input | Iterable[Input], pool: Literal["none"], **options: Any) -> list[np.ndarray]: ...
-    def embed(self, inputs: Input | Iterable[Input], pool: str = "mean", **options: Any) -> Any:
+    def embed(self, inputs: Any, pool: Literal["none"], **options: Any) -> list[np.ndarray]: ...
+    def embed(self, inputs: Any, pool: str = "mean", **options: Any) -> Any:
         """Embed inputs.
 
         Args:
@@ -149,17 +156,26 @@ class LoadedModel:
             return embeddings
         return np.stack(embeddings) if embeddings else np.empty((0, 0), np.float32)
 
-    def similar(self, inputs: Input | Iterable[Input], to: Input, top_k: int = 10) -> list[dict[str, Any]]:
+    def similar(self, inputs: Any, to: Any, top_k: int = 10) -> list[dict[str, Any]]:
         """Return the inputs that are most similar to another one, with their ``similarity``, the most similar first.
 
         Args:
             inputs: as for :meth:`predict`.
-            to: a single input.
+            to: a single input: a text, a path or an object in memory.
             top_k: number of inputs to return.
         """
-        if not isinstance(to, str | os.PathLike):
-            raise UserError(f"to: must be a text or path, got {type(to).__name__}")
-        return self._predict("embed", inputs, {"similar_to": to, "top_k": top_k})
+        if isinstance(to, str | os.PathLike):
+            return self._predict("embed", inputs, {"similar_to": to, "top_k": top_k})
+        if top_k < 1:
+            raise UserError(f"top_k={top_k} must be at least 1")
+        from perceiver_plugins.sdk.prediction.embedding import cosine  # deferred: imports Lightning
+
+        reference = self._predict("embed", [to], {}, "to")[0]["embedding"]
+        similar = [
+            {"input": each["input"], "similarity": cosine(each["embedding"], reference)}
+            for each in self._predict("embed", inputs, {})
+        ]
+        return nlargest(top_k, similar, key=lambda each: each["similarity"])
 
     def validate(self, **options: Any) -> dict[str, float]:
         """Compute the metrics of a checkpoint on its validation data.
@@ -177,7 +193,7 @@ class LoadedModel:
         """
         return self._evaluate("test", options)
 
-    def export(self, file: Input, format: str | None = None, overwrite: bool = False) -> Path:
+    def export(self, file: Source, format: str | None = None, overwrite: bool = False) -> Path:
         """Export the model to a file for serving, as ``perceiver export`` does.
 
         Args:
@@ -201,8 +217,10 @@ class LoadedModel:
         flags = [f"--ckpt_path={self._require_source()}", self._device_flag, *as_flags(options)]
         return dict(run_command(command, flags).metrics)
 
-    def _predict(self, command: str, inputs: Input | Iterable[Input], options: dict[str, Any]) -> list[dict[str, Any]]:
-        given = _as_texts(inputs)
+    def _predict(
+        self, command: str, inputs: Any, options: dict[str, Any], names: str = "inputs[{}]"
+    ) -> list[dict[str, Any]]:
+        given = single_inputs(inputs)
         if not given:
             return []
         key = (command, *as_flags(options))
@@ -210,7 +228,7 @@ class LoadedModel:
         if not set(SEARCH_OPTIONS) & options.keys():  # a predictor that searches keeps what it compares with
             self._predictors[key] = predictor
         predictor.failures.clear()
-        predictions = list(stream(predictor, given))
+        predictions = list(map(_plain, stream(predictor, sources_of(predictor.reader, given, names))))
         if predictor.failures:
             raise UserError(_described(predictor.failures))
         return predictions
@@ -230,19 +248,9 @@ class LoadedModel:
         return validate(build_parser(command, chosen), chosen)
 
 
-def _as_texts(inputs: Any) -> list[str]:
-    """Return inputs as strings.
-
-    Raises:
-        UserError: if they are neither texts nor paths.
-    """
-    given: list[Any] = [inputs]
-    if isinstance(inputs, Iterable) and not isinstance(inputs, str | os.PathLike | bytes | Mapping):
-        given = list(inputs)
-    for each in given:
-        if not isinstance(each, str | os.PathLike):
-            raise UserError(f"inputs: must be texts or paths, got {type(each).__name__}")
-    return [os.fspath(each) for each in given]
+def _plain(prediction: dict[str, Any]) -> dict[str, Any]:
+    """Return a prediction with the name of its input, without the input itself."""
+    return prediction | {"input": str(prediction["input"])} if "input" in prediction else prediction
 
 
 def _described(failures: Sequence[str]) -> str:

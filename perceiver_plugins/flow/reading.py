@@ -15,13 +15,13 @@ from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.flow.data.pairs import frames_tensor
-from perceiver_plugins.image.data.decoding import SUFFIXES, decode, image_errors, open_image
+from perceiver_plugins.image.data.decoding import IN_MEMORY, SUFFIXES, copy_image, decode, image_errors, open_image
 from perceiver_plugins.sdk.data.file_trees import is_ignored, report_left_out
 from perceiver_plugins.sdk.data.media import open_media, video_stream
 from perceiver_plugins.sdk.data.missing_files import shorten_path
 from perceiver_plugins.sdk.data.paths import as_path, is_folder, is_pattern, matching_files
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_plugins.sdk.prediction.reader import InMemory, Reader, not_in_memory
 from perceiver_registry import UserError
 
 IMAGE_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".gif")
@@ -103,15 +103,30 @@ class FrameReader(Reader):
                 raise UserError(f"{frames[0]}: a single frame (optical flow needs two: give the next one as well)")
         return [FramePair(*pair) for frames in sequences for pair in pairwise(frames)]
 
+    def source_of(self, value: Any, name: str) -> InMemory:
+        """Return the input for a pair of frames in memory: two images of Pillow, or arrays (height, width, 3).
+
+        Raises:
+            UserError: if it is not a pair of images.
+        """
+        is_sequence = isinstance(value, (tuple, list, np.ndarray))
+        if not is_sequence or len(value) != 2 or not all(isinstance(frame, IN_MEMORY) for frame in value):
+            raise not_in_memory(name, value, "a pair of images (of Pillow, or arrays)")
+        return InMemory(name, value)
+
     def read(self, source: str) -> Tensor:
         """Read the frames of a pair as model input (2, 3, height, width).
 
         Raises:
             UserError: if a frame cannot be read, or if the frames have different sizes.
         """
-        if not isinstance(source, FramePair):
+        if isinstance(source, InMemory):
+            with image_errors(source):
+                first, second = (np.asarray(decode(copy_image(frame, source), 3)) for frame in source.value)
+        elif isinstance(source, FramePair):
+            first, second = self._pixels(source.first), self._pixels(source.second)
+        else:
             raise UserError(f"{source}: not a pair of frames")
-        first, second = self._pixels(source.first), self._pixels(source.second)
         if first.shape != second.shape:
             sizes = " and ".join(f"{height}x{width}" for height, width, _ in (first.shape, second.shape))
             raise UserError(f"{source}: frames of different sizes, {sizes} pixels")

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
-from perceiver_plugins.image.data.decoding import SUFFIXES, decode, image_errors, open_image
+from perceiver_plugins.image.data.decoding import IN_MEMORY, SUFFIXES, copy_image, decode, image_errors, open_image
 from perceiver_plugins.image.data.transforms import ImageFormat
 from perceiver_plugins.image.published import image_format_of
 from perceiver_plugins.sdk.prediction.file_reader import FileReader
-from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_plugins.sdk.prediction.reader import InMemory, Reader, not_in_memory
 from perceiver_registry import UserError
 from perceiver_registry.escaping import escape_line
 
@@ -71,7 +71,30 @@ class ImageReader(FileReader):
             DataError: if it is not an image, or damaged.
         """
         with image_errors(name):
-            opened = open_image(io.BytesIO(content))
+            return self._example(open_image(io.BytesIO(content)), name)
+
+    def source_of(self, value: Any, name: str) -> InMemory:
+        """Return the input for an image of Pillow, or an array (height, width[, channels]) of uint8.
+
+        Raises:
+            UserError: if it is not an image.
+        """
+        if not isinstance(value, IN_MEMORY):
+            raise not_in_memory(name, value, "an image (of Pillow, or an array)")
+        return InMemory(name, value)
+
+    def read(self, source: str) -> ImageExample:
+        """Read and decode an image.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        if isinstance(source, InMemory):
+            return self._example(copy_image(source.value, source), source)
+        return super().read(source)
+
+    def _example(self, opened: Image.Image, name: str) -> ImageExample:
+        with image_errors(name):
             image = decode(opened, self.image_format.num_channels, self.image_format.bit_depth)
             pixel_values = self.image_format.pixel_values([image])[0]
         box = self.image_format.centre(image)

@@ -16,7 +16,7 @@ from perceiver_plugins.sdk.data.files import find_files
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
-from perceiver_plugins.sdk.prediction.table_inputs import TableRow, table_inputs
+from perceiver_plugins.sdk.prediction.table_inputs import TableRow, row_in_memory, table_inputs
 from perceiver_plugins.sdk.tasks.pictures import drawable
 from perceiver_plugins.table.columns import Columns, read_numbers
 from perceiver_registry import UserError
@@ -69,9 +69,15 @@ class TableReader(Reader):
         if is_row_text(name):
             yield name
             return
-        columns = dict.fromkeys(self.columns.names, "the model's columns")
         for path in find_files(name, "input"):
-            yield from table_inputs(path, columns, self.delimiter)
+            yield from table_inputs(path, self._required_columns(), self.delimiter)
+
+    def _required_columns(self) -> dict[str, str]:
+        return dict.fromkeys(self.columns.names, "the model's columns")
+
+    def source_of(self, value: Any, name: str) -> TableRow:
+        """Return the input for a row in memory, a dict with all of the model's columns."""
+        return row_in_memory(value, name, self._required_columns())
 
     def read(self, source: str) -> np.ndarray:
         """Return the numbers (m) of a row, NaN where missing."""

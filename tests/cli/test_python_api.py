@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -98,6 +99,21 @@ def test_inputs_are_files_as_well(result, tmp_path):
     assert from_file == from_text | {"input": str(tmp_path / "a.txt")}
 
 
+def test_rows_in_memory_are_read_like_a_file(result, tmp_path):
+    rows = [{"text": "a good day", "stars": 3}, {"text": "number 3", "stars": None}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    expected = [{**each, "input": f"inputs[{i}]"} for i, each in enumerate(result.predict(tmp_path / "rows.jsonl"))]
+    assert result.predict(rows) == result.predict(pd.DataFrame(rows, index=["x", "y"])) == expected
+    assert result.predict(rows[1])[0]["probability"] == pytest.approx(expected[1]["probability"], rel=1e-5)
+    np.testing.assert_array_equal(result.embed(rows), result.embed(tmp_path / "rows.jsonl"))
+    mixed = result.predict([tmp_path / "rows.jsonl", rows[1], "number 3"])
+    assert [each["input"] for each in mixed[1:]] == [str(tmp_path / "rows.jsonl:2"), "inputs[1]", "number 3"]
+    assert mixed[1]["top"] == mixed[2]["top"] == mixed[3]["top"]
+    assert {type(each["input"]) for each in mixed} == {str}
+    (best,) = result.similar(rows, to={"text": "number 3"}, top_k=1)
+    assert best == {"input": "inputs[1]", "similarity": pytest.approx(1.0)}
+
+
 def test_embeddings_equal_the_models(result):
     texts = ["a good day", "number"]
     reader = next(iter(result._predictors.values())).reader
@@ -117,11 +133,21 @@ def test_embeddings_equal_the_models(result):
         (lambda model: model.predict(["x"], top_kk=1), "top_kk: not an option of predict (known: top_k, batch_size, "),
         (lambda model: model.predict(["x"], output="a.csv"), "output: not an option of predict (known: "),
         (lambda model: model.predict(["x"], top_k=0), "--top_k=0 must be at least 1"),
-        (lambda model: model.predict(["x", 3]), "inputs: must be texts or paths, got int"),
-        (lambda model: model.predict({"text": "x"}), "inputs: must be texts or paths, got dict"),
-        (lambda model: model.embed(b"x"), "inputs: must be texts or paths, got bytes"),
-        (lambda model: model.predict(None), "inputs: must be texts or paths, got NoneType"),
-        (lambda model: model.similar(["x"], to=["y"]), "to: must be a text or path, got list"),
+        (
+            lambda model: model.predict(["x", 3]),
+            "inputs[1]: must be a text or path or a row of a table (a dict), got int",
+        ),
+        (lambda model: model.predict({"txt": "x"}), "inputs[0]: no column 'text'; the model's text column must be one"),
+        (lambda model: model.predict([{"text": 3}]), "inputs[0]: 'text' must be text, got a whole number"),
+        (lambda model: model.embed(b"x"), "inputs[0]: must be a text or path or a row of a table (a dict), got bytes"),
+        (lambda model: model.predict(None), "inputs[0]: must be a text or path or a row of a table (a dict), got None"),
+        (
+            lambda model: model.similar(["x"], to=["y"]),
+            "to: must be a text or path or a row of a table (a dict), got l",
+        ),
+        (lambda model: model.similar(["x"], to={"text": "y"}, top_k=0), "top_k=0 must be at least 1"),
+        (lambda model: model.predict(np.zeros((9, 8, 3))), "inputs: an array of shape (9, 8, 3) may be one image or"),
+        (lambda model: model.predict(pd.DataFrame({"text": ["x", 3]})), "inputs: not a table that can be read (("),
         (lambda model: model.embed(["x"], top_k=2), "top_k: not an option of embed (use similar)"),
         (lambda model: model.validate(ckpt_path="last"), "ckpt_path: not an option of validate (load the other"),
         (lambda model: perceiver_zoo.load(None), "source: must be a path or hub id, got NoneType"),

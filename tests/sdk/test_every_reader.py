@@ -312,3 +312,103 @@ def test_zip_archive_is_expanded_to_images(tmp_path):
     (tmp_path / "none.zip").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"none\.zip: neither a folder nor a zip archive"):
         reader.expand([str(tmp_path / "none.zip")])
+
+
+# Objects in memory
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (10, 12, 4), dtype=np.uint8)
+
+ARRAYS = {
+    "greyscale": PIXELS[..., 0],
+    "one channel": PIXELS[..., :1],
+    "colour": PIXELS[..., :3],
+    "transparent": PIXELS,
+    "16 bits": PIXELS[..., 0] * np.uint16(200),
+    "not contiguous": PIXELS[::-1, ::2, 2::-1],
+}
+
+
+def write_exactly(pixels: np.ndarray, path: Path, **options: Any) -> Image.Image:
+    """Write an image without loss, and return it."""
+    image = Image.fromarray(np.ascontiguousarray(pixels.squeeze()))
+    image.save(path, **options)
+    return image
+
+
+@pytest.mark.parametrize("pixels", ARRAYS.values(), ids=ARRAYS)
+def test_image_in_memory_is_read_like_its_file(pixels, tmp_path):
+    image = write_exactly(pixels, tmp_path / "a.png")
+    reader = READERS["image"].reader()
+    expected = reader.read(str(tmp_path / "a.png")).pixel_values
+    for value in (pixels, image, Image.open(tmp_path / "a.png")):
+        source = reader.source_of(value, "inputs[0]")
+        assert source == "inputs[0]"
+        for _ in range(2):  # reading leaves the object as it is
+            assert torch.equal(reader.read(source).pixel_values, expected)
+
+
+def test_image_in_memory_is_rotated_like_its_file(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # rotated by 90 degrees
+    image = write_exactly(PIXELS[..., :3], tmp_path / "a.png")
+    image.save(tmp_path / "rotated.png", exif=exif)
+    reader = READERS["image"].reader()
+    opened = Image.open(tmp_path / "rotated.png")
+    found = reader.read(reader.source_of(opened, "x")).pixel_values
+    assert torch.equal(found, reader.read(str(tmp_path / "rotated.png")).pixel_values)
+    assert not torch.equal(found, reader.read(str(tmp_path / "a.png")).pixel_values)
+    assert opened.getexif()[274] == 6
+
+
+def test_frames_in_memory_are_read_like_their_files(tmp_path):
+    frames = [PIXELS[..., :3], PIXELS[..., 1:]]
+    images = [write_exactly(frame, tmp_path / f"{number}.png") for number, frame in enumerate(frames)]
+    reader = READERS["flow"].reader()
+    expected = reader.read(*reader.expand([str(tmp_path)]))
+    for pair in (tuple(images), frames, np.stack(frames)):
+        assert torch.equal(reader.read(reader.source_of(pair, "x")), expected)
+
+
+def test_row_in_memory_is_read_like_a_file(tmp_path):
+    (tmp_path / "a.csv").write_text("age,note,bmi\n59,x,\n")
+    reader = READERS["table"].reader()
+    expected = reader.read(*reader.expand([str(tmp_path / "a.csv")]))
+    for row in (
+        {"bmi": None, "age": 59},
+        {"age": np.float32(59), "bmi": np.nan, "note": "x"},
+        {"age": "59", "bmi": ""},
+    ):
+        np.testing.assert_array_equal(reader.read(reader.source_of(row, "x")), expected)
+
+
+WRONG_OBJECTS = {
+    "number": ("image", 3, "x: must be a text or path or an image (of Pillow, or an array), got int"),
+    "list": ("image", [[1, 2]], "x: must be a text or path or an image (of Pillow, or an array), got list"),
+    "float": (
+        "image",
+        PIXELS / 255,
+        "x: pixels must be uint8 from 0 to 255, or uint16 of a greyscale image, got float64",
+    ),
+    "deep colour": ("image", PIXELS.astype(np.uint16), "x: pixels must be uint8 from 0 to 255, or uint16 of a grey"),
+    "row of pixels": (
+        "image",
+        PIXELS[0, :, 0],
+        "x: an image must be an array (height, width) or (height, width, chann",
+    ),
+    "five channels": ("image", np.zeros((3, 4, 5), np.uint8), "x: an image must be an array (height, width) or (heig"),
+    "empty": ("image", PIXELS[:0], "x: an image must be an array (height, width) or (height, width, channels)"),
+    "single frame": ("flow", PIXELS, "x: must be a text or path or a pair of images (of Pillow, or arrays), got nda"),
+    "sizes": ("flow", [PIXELS, PIXELS[1:]], "x: frames of different sizes, 10x12 and 9x12 pixels"),
+    "column": ("table", {"age": 3}, "x: no column 'bmi'; the model's columns must be one of: age"),
+    "value": ("table", {"age": 3, "bmi": "much"}, "x: bmi: 'much' is not a finite number"),
+    "array": ("table", np.zeros(2), "x: must be a text or path or a row of a table (a dict), got ndarray"),
+    "notes": ("music", [60, 62], "x: must be a text or path, got list"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG_OBJECTS.values(), ids=WRONG_OBJECTS)
+def test_wrong_objects_are_reported(name, value, message):
+    reader = READERS[name].reader()
+    with pytest.raises(UserError) as raised:
+        reader.read(reader.source_of(value, "x"))
+    assert str(raised.value).startswith(message)

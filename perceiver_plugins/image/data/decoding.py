@@ -34,6 +34,9 @@ TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of greyscale images."""
 
+IN_MEMORY = (Image.Image, np.ndarray)
+"""Types of images in memory."""
+
 MAX_PIXELS = 178_956_970
 """Largest number of pixels of an image: Pillow's default limit, which other libraries disable."""
 
@@ -64,6 +67,35 @@ def _known_formats() -> tuple[str, ...]:
     """Return those of :data:`FORMATS` that the installed Pillow supports (AVIF needs version 11.3)."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def copy_image(value: Image.Image | np.ndarray, name: str) -> Image.Image:
+    """Return a copy of an image in memory, as :func:`open_image` would open its file.
+
+    Args:
+        value: image of Pillow, or array (height, width[, channels]): uint8 with 1, 3 or 4 channels, or greyscale of
+            uint16.
+        name: name of the image.
+
+    Raises:
+        DataError: if it is an array of another shape or type, or an image that cannot be decoded.
+    """
+    if isinstance(value, Image.Image):
+        with image_errors(name):
+            return ImageOps.exif_transpose(value)
+    pixels = value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if not is_image or 0 in pixels.shape:
+        raise DataError(
+            f"{name}: an image must be an array (height, width) or (height, width, channels) with 1, 3 or 4 channels, "
+            f"got {value.shape} (a single image is given in a list: [image])"
+        )
+    if pixels.dtype != np.uint8 and (pixels.dtype != np.uint16 or pixels.ndim == 3):
+        raise DataError(
+            f"{name}: pixels must be uint8 from 0 to 255, or uint16 of a greyscale image, got {pixels.dtype} (convert "
+            "them)"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -19,7 +19,7 @@ from perceiver_plugins.sdk.data.missing_files import shorten_path
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.evaluation_mode import evaluating
 from perceiver_plugins.sdk.prediction.progress import track_progress
-from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_plugins.sdk.prediction.reader import InMemory, Reader
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
 from perceiver_registry import UserError
 from perceiver_registry.assemble import require_perceiver_io
@@ -106,14 +106,22 @@ class Predictor(ABC):
         Raises:
             UserError: if an argument names no input.
         """
-        expand: Any = getattr(self.reader, "sources", None) or (lambda given: iter(self.reader.expand(list(given))))
-        sources = expand(inputs)
+        sources = self._sources(inputs)
         total = -(-length_hint(sources) // self.batch_size)  # in batches; 0: unknown
         batches = enumerate(iter(lambda: list(islice(sources, self.batch_size)), []))
         for number, batch in track_progress(batches, total, self._progress_label):
             with evaluating(self.module.model):
                 predictions = self._predict_batch(batch, number * self.batch_size)
             yield from predictions
+
+    def _sources(self, inputs: Iterable[str]) -> Iterator[str]:
+        """Expand arguments to single inputs. Inputs in memory are single ones."""
+        if isinstance(inputs, Sequence) and any(isinstance(each, InMemory) for each in inputs):
+            known = ([each] if isinstance(each, InMemory) else self.reader.expand([each]) for each in inputs)
+            return iter([source for sources in known for source in sources])
+        expand: Any = getattr(self.reader, "sources", None) or (lambda given: iter(self.reader.expand(list(given))))
+        expanded: Iterator[str] = expand(inputs)
+        return expanded
 
     def _predict_batch(self, sources: Sequence[str], start: int) -> list[Prediction]:
         read: list[Read] = []

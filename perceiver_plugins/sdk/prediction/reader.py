@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from torch import Tensor
 
@@ -14,6 +14,22 @@ from perceiver_plugins.sdk.data.file_trees import FolderTree, select_files
 from perceiver_plugins.sdk.data.missing_files import shorten_path
 from perceiver_plugins.sdk.data.paths import as_path, is_folder, is_pattern, matching_files
 from perceiver_registry import UserError
+
+
+class InMemory(str):
+    """Displayed name of an input that is in memory, with the input. It is not expanded.
+
+    Args:
+        name: name for messages and predictions.
+        value: the input.
+    """
+
+    value: Any
+
+    def __new__(cls, name: str, value: Any) -> Self:
+        source = super().__new__(cls, name)
+        source.value = value
+        return source
 
 
 class Reader(ABC):
@@ -74,12 +90,24 @@ class Reader(ABC):
         """
         return iter(self.expand(list(inputs)))
 
+    def source_of(self, value: Any, name: str) -> InMemory:
+        """Return the input for an object in memory, such as an image. It must be read like a file with its content.
+
+        Args:
+            value: the object.
+            name: name of the input in messages and predictions.
+
+        Raises:
+            UserError: if the reader reads no such objects, as by default.
+        """
+        raise not_in_memory(name, value)
+
     @abstractmethod
     def read(self, source: str) -> Any:
         """Read an input as an example for :meth:`collate`.
 
         Args:
-            source: one of the inputs that :meth:`expand` returned.
+            source: one of the inputs that :meth:`expand` or :meth:`source_of` returned.
 
         Raises:
             UserError: if it cannot be read. It is reported, and the other inputs are predicted.
@@ -114,6 +142,17 @@ class Reader(ABC):
         raise UserError(
             "--attention: not available for this kind of input (its reader does not override draw_attention)"
         )
+
+
+def not_in_memory(name: str, value: Any, *kinds: str) -> UserError:
+    """Return the error of an object in memory that a reader does not read.
+
+    Args:
+        name: name of the input.
+        value: the object.
+        kinds: objects that the reader reads: "an image".
+    """
+    return UserError(f"{name}: must be {' or '.join(['a text or path', *kinds])}, got {type(value).__name__}")
 
 
 def files_named(inputs: Sequence[str], suffixes: Sequence[str], noun: str) -> list[str]:

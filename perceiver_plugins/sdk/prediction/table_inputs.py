@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from perceiver_plugins.sdk.data.table_rows import Row, read_rows
+from perceiver_plugins.sdk.data.table_rows import Row, read_rows, require_columns
 from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.sdk.prediction.reader import InMemory, not_in_memory
 
 
-class TableRow(str):
+class TableRow(InMemory):
     """Displayed name of a table row, with the row's values.
 
     Args:
         name: file and row number, such as ``patients.csv:1``.
-        row: location and values by column, or the error that prevented reading.
+        value: location and values by column, or the error that prevented reading.
     """
 
-    row: Row | DataError
-
-    def __new__(cls, name: str, row: Row | DataError) -> TableRow:
-        source = super().__new__(cls, name)
-        source.row = row
-        return source
+    value: Row | DataError
 
     def values_by_column(self) -> Row:
         """Return location and values by column.
@@ -30,9 +27,26 @@ class TableRow(str):
         Raises:
             DataError: if the row cannot be read.
         """
-        if isinstance(self.row, DataError):
-            raise self.row
-        return self.row
+        if isinstance(self.value, DataError):
+            raise self.value
+        return self.value
+
+
+def row_in_memory(value: Any, name: str, columns: Mapping[str, str]) -> TableRow:
+    """Return the row of a table that is in memory.
+
+    Args:
+        value: its values by column.
+        name: name of the row.
+        columns: required columns, each with its description for messages.
+
+    Raises:
+        UserError: if it is not a mapping, or lacks a column.
+    """
+    if not isinstance(value, Mapping):
+        raise not_in_memory(name, value, "a row of a table (a dict)")
+    require_columns(name, columns, value)
+    return TableRow(name, (name, value))
 
 
 def table_inputs(path: Path, columns: Mapping[str, str], delimiter: str | None) -> Iterator[TableRow]:

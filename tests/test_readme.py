@@ -62,7 +62,7 @@ def cache(tmp_path_factory) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "num_examples"), [("README.md", 1), ("docs/python.md", 10)])
+@pytest.mark.parametrize(("page", "num_examples"), [("README.md", 1), ("docs/python.md", 11)])
 def test_python_examples_run(page, num_examples, tmp_path, monkeypatch, published, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERCEIVER_CACHE", cache)

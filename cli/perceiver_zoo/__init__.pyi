@@ -1,5 +1,7 @@
 from .catalog import create_model as create_model
 from .catalog import list_models as list_models
+from .estimators import PerceiverClassifier as PerceiverClassifier
+from .estimators import PerceiverRegressor as PerceiverRegressor
 from .models import LoadedModel as LoadedModel
 from .models import embed as embed
 from .models import load as load

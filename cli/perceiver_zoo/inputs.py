@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perceiver_registry import UserError
 from perceiver_registry.extras import missing_requirement
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_CHANNELS = 4
 """Largest number of channels of an image."""
@@ -24,11 +27,13 @@ def single_inputs(inputs: Any) -> list[Any]:
         UserError: if it is an array that may be one image or several, or a table with unsupported columns.
     """
     if hasattr(inputs, "columns"):
-        return table_rows(inputs)
-    if isinstance(inputs, str | os.PathLike | bytes | Mapping) or not isinstance(inputs, Iterable):
+        rows: list[Any] = as_table(inputs).to_pylist()
+        return rows
+    shape: Any = getattr(inputs, "shape", None)
+    is_single = isinstance(inputs, str | os.PathLike | bytes | Mapping) or not isinstance(inputs, Iterable)
+    if is_single or shape == ():
         return [inputs]
-    shape: Any = getattr(inputs, "shape", ())
-    if len(shape) == 3 and shape[2] <= MAX_CHANNELS:
+    if shape is not None and len(shape) == 3 and shape[2] <= MAX_CHANNELS:
         raise UserError(
             f"inputs: an array of shape {tuple(shape)} may be one image or several (give [image], or several of shape "
             "(images, height, width, channels))"
@@ -36,8 +41,11 @@ def single_inputs(inputs: Any) -> list[Any]:
     return list(inputs)
 
 
-def table_rows(table: Any) -> list[dict[str, Any]]:
-    """Return the rows of a table in memory with the values that its Parquet file would have.
+def as_table(table: Any) -> pa.Table:
+    """Convert a table in memory to one of pyarrow, with the values that its Parquet file would have.
+
+    Args:
+        table: table of pandas, polars or pyarrow, or arrays by name of column.
 
     Raises:
         UserError: if a column has values of several types, or two columns have the same name.
@@ -45,12 +53,11 @@ def table_rows(table: Any) -> list[dict[str, Any]]:
     try:
         import pyarrow as pa  # optional
 
-        rows: list[dict[str, Any]] = pa.table(table).to_pylist()
+        return pa.table(table)
     except ImportError as error:
         raise UserError(f"inputs: a table {missing_requirement(error) or error}") from error
     except (ValueError, TypeError, KeyError) as error:  # those of pyarrow are subclasses
         raise UserError(f"inputs: not a table that can be read ({' '.join(str(error).split())})") from error
-    return rows
 
 
 def sources_of(reader: Any, inputs: Sequence[Any], names: str) -> list[str]:

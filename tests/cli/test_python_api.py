@@ -54,10 +54,21 @@ def result(reviews, tmp_path_factory, environment):
 
 
 def test_import_is_light():
-    code = "import sys, perceiver_zoo; perceiver_zoo.list_models(); print('torch' in sys.modules, dir(perceiver_zoo))"
+    heavy = "{'torch', 'sklearn'} & {*sys.modules}"
+    code = f"import sys, perceiver_zoo; perceiver_zoo.list_models(); print({heavy}, dir(perceiver_zoo))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    names = ["LoadedModel", "TrainedModel", "create_model", "embed", "list_models", "load", "train"]
-    assert printed.strip() == f"False {names}"
+    names = [
+        "LoadedModel",
+        "PerceiverClassifier",
+        "PerceiverRegressor",
+        "TrainedModel",
+        "create_model",
+        "embed",
+        "list_models",
+        "load",
+        "train",
+    ]
+    assert printed.strip() == f"set() {names}"
 
 
 def test_training_equals_the_command(fit, small, load, texts):
@@ -146,6 +157,10 @@ def test_embeddings_equal_the_models(result):
             "to: must be a text or path or a row of a table (a dict), got l",
         ),
         (lambda model: model.similar(["x"], to={"text": "y"}, top_k=0), "top_k=0 must be at least 1"),
+        (
+            lambda model: model.predict(np.array(3)),
+            "inputs[0]: must be a text or path or a row of a table (a dict), got",
+        ),
         (lambda model: model.predict(np.zeros((9, 8, 3))), "inputs: an array of shape (9, 8, 3) may be one image or"),
         (lambda model: model.predict(pd.DataFrame({"text": ["x", 3]})), "inputs: not a table that can be read (("),
         (lambda model: model.embed(["x"], top_k=2), "top_k: not an option of embed (use similar)"),

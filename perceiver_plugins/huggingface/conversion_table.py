@@ -44,6 +44,9 @@ class Row(NamedTuple):
 
 IMAGE_CLASSIFIER = "PerceiverForImageClassification"
 
+HEADLESS = "PerceiverModel"
+"""Class of transformers whose published models have an encoder only."""
+
 TABLE = (
     Row("PerceiverForMaskedLM", TextEncoderConfig, TextDecoderConfig, "text"),
     Row("PerceiverForSequenceClassification", TextEncoderConfig, ClassificationDecoderConfig, "text"),
@@ -70,7 +73,8 @@ def conversion_of(architecture: str | None, source: str) -> Conversion:
             return row.conversion()
     name = architecture or "Perceiver without a task"
     known = ", ".join(row.architecture for row in TABLE)
-    raise UserError(f"{source}: {name} cannot be converted (convertible classes: {known})")
+    reason = "it has no decoder, and models of this project have one; " if name == HEADLESS else ""
+    raise UserError(f"{source}: {name} cannot be converted ({reason}convertible classes: {known})")
 
 
 def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig]:

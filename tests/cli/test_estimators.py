@@ -169,11 +169,11 @@ def test_images_are_classified():
 
 
 @pytest.mark.slow
-def test_nothing_is_printed_or_left_behind(regressor, tmp_path, capfd):
-    folder, state = os.listdir(tempfile.gettempdir()), (random.getstate(), torch.get_rng_state())
+def test_nothing_is_printed_or_left_behind(regressor, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    state = (random.getstate(), torch.get_rng_state())
     clone(regressor).fit(FRAME, TARGETS).predict(FRAME)
     assert capfd.readouterr() == ("", "")
-    assert os.listdir(tempfile.gettempdir()) == folder
     assert not list(tmp_path.iterdir())
     assert random.getstate() == state[0]
     assert torch.equal(torch.get_rng_state(), state[1])

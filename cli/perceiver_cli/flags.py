@@ -7,7 +7,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import jsonargparse
 from pytorch_lightning import Trainer
@@ -111,6 +112,19 @@ class Parser(jsonargparse.ArgumentParser):
             if listed is not None:
                 action.extra_help = partial(_without_own_classes, listed)  # type: ignore[attr-defined]
 
+    def prefer_integers(self) -> None:
+        """Read 1 as an integer where the type is ``int`` or ``float``: as a number of batches, not as all of them.
+
+        typing caches optional unions regardless of order: the ``int | float | None`` of Lightning is the
+        ``float | int | None`` of a library that was imported before, by a plugin for example.
+        """
+        for action in self._flags():
+            hint = getattr(action, "_typehint", None)
+            types = get_args(hint)
+            if get_origin(hint) in (Union, UnionType) and int in types and float in types:
+                ordered = sorted(types, key=lambda each: each is not int)
+                action._typehint = Union[tuple(ordered)]  # type: ignore[attr-defined]  # noqa: UP007
+
     def _flags(self) -> list[argparse.Action]:
         return [action for action in self._actions if action.option_strings]
 
@@ -170,6 +184,7 @@ def build_parser(command: str, run: Run) -> Parser:
         _add_sections(parser, run)
     parser.add_class_arguments(Trainer, "trainer", instantiate=False)
     parser.hide_own_classes()
+    parser.prefer_integers()
     return parser
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Union
 
 import pytest
 import torch
 import transformers
 import yaml
 
+from perceiver_cli.flags import Parser
 from perceiver_registry import load_model
 
 
@@ -45,6 +47,21 @@ def test_command_line_of_the_original_project(fit, load, texts, model, tmp_path)
     last = fit(*line.split(), *small, "--ckpt_path=last", "--trainer.max_steps=4")
     assert str(last) == "runs/mine/version_0"
     assert load(last / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
+@pytest.mark.parametrize(("given", "limit"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("null", None)])
+@pytest.mark.parametrize("hint", [Union[int, float, None], Union[float, int, None]])  # noqa: UP007
+def test_limit_is_a_number_of_batches_or_a_fraction(hint, given, limit):
+    parser = Parser()
+    parser.add_argument("--limit", type=hint)
+    parser.prefer_integers()
+    read = parser.parse_args([f"--limit={given}"]).limit
+    assert (read, type(read)) == (limit, type(limit))
+
+
+def test_number_of_batches_is_an_integer(printed, small):
+    read = printed(*small, "--trainer.limit_val_batches=1")["trainer"]["limit_val_batches"]
+    assert (read, type(read)) == (1, int)
 
 
 @pytest.mark.parametrize(

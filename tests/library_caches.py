@@ -12,20 +12,31 @@ import pytest
 
 
 def cache_types(patch: pytest.MonkeyPatch) -> None:
-    """Cache the arguments of classes and the origins of types, a third of the time until a command trains.
+    """Cache the arguments of classes, what types are, and the flags of parsers.
 
-    Other versions of jsonargparse may lack these functions; nothing is cached then.
+    Other versions of jsonargparse may lack some of these functions, which are not cached then.
     """
     import jsonargparse._signatures
+    import jsonargparse._typehints
 
     # Not for jsonargparse's other modules: within a class, the arguments of its bases depend on the class.
     signatures = [jsonargparse._signatures]
     modules = [module for name, module in sys.modules.items() if name.startswith("jsonargparse.")]
-    for name, importing in {"get_signature_parameters": signatures, "get_typehint_origin": modules}.items():
-        function = getattr(jsonargparse._signatures, name, None)
-        for module in importing:
-            if function is not None and vars(module).get(name) is function:
-                patch.setattr(module, name, cache_results(function))
+    hint = getattr(jsonargparse._typehints, "ActionTypeHint", None)
+    for name, wrap, users in (
+        ("get_signature_parameters", cache_results, signatures),
+        ("get_typehint_origin", cache_results, modules),
+        ("get_unaliased_type", cache_by_identity, modules),
+        ("get_help_types", cache_by_identity, modules),
+        ("find_action_and_subcommand", cache_by_parser, modules),
+        ("is_supported_typehint", cache_by_identity, [hint]),
+        ("is_return_subclass_typehint", cache_by_identity, [hint]),
+    ):
+        function = next((vars(user)[name] for user in users if name in vars(user)), None)
+        for user in users:
+            if function is not None and vars(user).get(name) is function:
+                cached = wrap(getattr(user, name))
+                patch.setattr(user, name, staticmethod(cached) if user is hint else cached)
 
 
 def cache_operators(patch: pytest.MonkeyPatch) -> None:
@@ -56,5 +67,34 @@ def cache_results(function: Callable[..., Any]) -> Callable[..., Any]:
         if found is results:
             found = results[key] = function(*args, **options)
         return [copy.copy(item) for item in found] if isinstance(found, list) else found
+
+    return cached
+
+
+def cache_by_identity(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Cache the results of a function of a type by the object: equal unions may have their types in another order."""
+    results: dict[Any, Any] = {}
+
+    @wraps(function)
+    def cached(hint: Any, **options: Any) -> Any:
+        key = (id(hint), *options.items())
+        if key not in results:
+            results[key] = (hint, function(hint, **options))  # with the hint, so that no other object gets its id
+        return results[key][1]
+
+    return cached
+
+
+def cache_by_parser(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Cache the actions that a function finds in a parser, until the parser has others."""
+
+    @wraps(function)
+    def cached(parser: Any, dest: str, exclude: Any = None) -> Any:
+        actions = parser._actions
+        results = vars(parser).setdefault("_found_actions", {})
+        key = (len(actions), id(actions[-1]) if actions else None, dest, exclude)
+        if key not in results:
+            results[key] = function(parser, dest, exclude=exclude)
+        return results[key]
 
     return cached

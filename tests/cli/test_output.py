@@ -191,7 +191,7 @@ def test_output_file_is_written_atomically(perceiver, text_classifier, tmp_path)
     assert perceiver(*predict, "gut", "missing.txt").code == 1  # other predictions are written
     assert [row["input"] for row in csv.DictReader(Path("p.csv").read_text().splitlines())] == ["gut"]
     Path("p.csv").unlink()
-    (tmp_path / "lines").write_bytes(b"gut\n" * 3000 + b"\xff\n")
+    (tmp_path / "lines").write_bytes(b"gut gut gut gut gut gut gut\n" * 430 + b"\xff\n")  # over 8 KiB, a block
     result = perceiver(*predict, "--input=lines")
     assert result.code == 2
     assert "not UTF-8 text" in result.err.splitlines()[-1]  # after lines of progress on a slow machine

@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 gc.set_threshold(50_000)
 
 
+LONG_FILES = ("test_typing.py", "test_export_adapters.py", "test_resume_matrix.py", "test_testing.py")
+"""Files that begin a run: with one of them at its end, one process would wait for the other (durations of a run)."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start another program, themselves or in a fixture, as ``cli`` and ``slow``."""
+    """Put long files first, and mark tests that start another program, themselves or in a fixture."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
     cache: dict[Callable[..., Any], bool] = {}
     for item in items:
         if isinstance(item, pytest.Function):

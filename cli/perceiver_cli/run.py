@@ -263,7 +263,7 @@ def _inherited_data(chosen: Run, values: Values) -> Values:
 def _trained_statistics(description: ModelDescription) -> Values:
     """Return the statistics of the data that a model was trained on, and the names of its classes and targets."""
     decoder = description.model["decoder"]
-    names = ("label_names", "target_names", "target_mean", "target_std")
+    names = ("label_names", "multi_label", "target_names", "target_mean", "target_std")
     return dict(description.data) | {name: decoder[name] for name in names if decoder.get(name) is not None}
 
 

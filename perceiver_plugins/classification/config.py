@@ -17,6 +17,9 @@ class ClassificationDecoderConfig(DecoderConfig):
         num_output_query_channels: channels of an output query.
         label_names: names of the classes, by class index.
         pool_inputs: add a projection of the mean of the input array to the output queries.
+        multi_label: an input has any number of classes, whose probabilities are the sigmoids of their logits. None: as
+            the data, otherwise false.
+        threshold: probability above which a class of a multi-label model is predicted. None: 0.5.
     """
 
     num_classes: int = 2
@@ -24,11 +27,14 @@ class ClassificationDecoderConfig(DecoderConfig):
     num_output_query_channels: int = 256
     label_names: list[str] | None = None
     pool_inputs: bool = False
+    multi_label: bool | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "num_output_queries", "num_output_query_channels")
         require_classes(self, self.num_classes, self.label_names)
+        require(self.threshold is None or 0 <= self.threshold < 1, self, "threshold", "must be at least 0 and below 1")
 
 
 @dataclass

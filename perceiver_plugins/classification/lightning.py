@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 from torchmetrics import MetricCollection
 
 from perceiver_core import Batch, DecoderConfig, EncoderConfig, ModelConfig
 from perceiver_core.config import Init
 from perceiver_plugins.checkpoints.random_data import num_examples
-from perceiver_plugins.classification.metrics import class_metrics, log_confusion
+from perceiver_plugins.classification.metrics import (
+    MeanAveragePrecision,
+    class_metrics,
+    log_confusion,
+    multi_label_metrics,
+)
 from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.errors import list_first
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver, LossSum
 from perceiver_registry import UserError
+
+STAGE_DATA = {"val": "validation", "test": "test"}
+"""Names of the data of each stage in messages."""
+
+DEFAULT_THRESHOLD = 0.5
+"""Probability above which a class of a multi-label model is predicted: the more probable of presence and absence."""
 
 
 class DecodedClasses:
@@ -35,6 +48,17 @@ class DecodedClasses:
         """Names of the classes; by default, their indices."""
         return self.config.decoder.label_names or [str(index) for index in range(self.num_classes)]
 
+    @property
+    def multi_label(self) -> bool:
+        """An input has any number of classes."""
+        return bool(getattr(self.config.decoder, "multi_label", False))
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which a class of a multi-label model is predicted."""
+        threshold: float | None = getattr(self.config.decoder, "threshold", None)
+        return DEFAULT_THRESHOLD if threshold is None else threshold
+
 
 class LitClassifier(DecodedClasses, LitPerceiver):
     """Classifier of any input: text, images, ...
@@ -42,14 +66,19 @@ class LitClassifier(DecodedClasses, LitPerceiver):
     For validation and test data, it logs the loss, the accuracy, the top-5 accuracy (with more than five classes), the
     macro F1 score and, as an image, the confusion matrix.
 
+    If the decoder config has ``multi_label``, the loss is the binary cross-entropy of each class, and the metrics are
+    the mean average precision, and the macro and micro F1 scores at the decoder's ``threshold``.
+
     The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
 
     Args:
         encoder: encoder configuration of any input adapter.
         decoder: decoder configuration with classes.
-        label_smoothing: probability mass of the target that is spread evenly over all classes in training.
+        label_smoothing: probability mass of the target that is spread evenly over all classes in training; with
+            multi_label, over presence and absence of each class.
         class_weights: weights of the classes in the training loss: one number per class, or "balanced" for the inverse
-            of each class's frequency in the training data. None: equal weights.
+            of each class's frequency in the training data. With multi_label, weights of the presence of each class,
+            "balanced" for the ratio of examples without it to those with it. None: equal weights.
 
     Raises:
         UserError: if a value is out of range.
@@ -57,7 +86,7 @@ class LitClassifier(DecodedClasses, LitPerceiver):
 
     task = "classification"
     throughput = "examples_per_second"
-    progress_metrics = ("accuracy", "top5_accuracy")
+    progress_metrics = ("accuracy", "top5_accuracy", "map")
     loss_weights: Tensor
 
     def __init__(
@@ -99,6 +128,7 @@ class LitClassifier(DecodedClasses, LitPerceiver):
             raise UserError("num_classes=1: must be at least 2 to train a classifier")
         if not 0.0 <= label_smoothing < 1.0:
             raise UserError(f"label_smoothing={label_smoothing} must be at least 0 and less than 1")
+        self._reported: set[str] = set()
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         weights = torch.ones(self.num_classes)
@@ -107,7 +137,12 @@ class LitClassifier(DecodedClasses, LitPerceiver):
                 raise UserError(f"class_weights: must be {self.num_classes} numbers of at least 0, got {class_weights}")
             weights = torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("loss_weights", weights, persistent=False)
-        self.add_metrics(class_metrics(self.num_classes))
+        if not self.multi_label and getattr(decoder, "threshold", None) is not None:
+            raise UserError(f"threshold={decoder.threshold}: has no effect without multi_label (leave it out)")  # type: ignore[attr-defined]
+        several = self.multi_label
+        self.add_metrics(
+            multi_label_metrics(self.num_classes, self.threshold) if several else class_metrics(self.num_classes)
+        )
 
     def check_data(self, datamodule: Any) -> None:
         """Check that data and model have the same classes; set balanced class weights.
@@ -129,16 +164,30 @@ class LitClassifier(DecodedClasses, LitPerceiver):
                 f"the data has {number} classes, the model {self.num_classes} (a new model can be trained with "
                 f"--model.decoder.num_classes={number})"
             )
+        several = getattr(datamodule, "multi_label", None)
+        if several is not None and several != self.multi_label:
+            raise UserError(
+                f"the data has {_per_example(several)}, the model {_per_example(self.multi_label)} "
+                f"(--model.decoder.multi_label={str(several).lower()} trains a new model for it)"
+            )
         if self.class_weights == "balanced":
-            counts = getattr(datamodule, "class_counts", None)
-            if counts is None:
-                raise UserError("class_weights=balanced: the data module does not count its classes (pass numbers)")
-            frequencies = torch.tensor(counts, dtype=torch.float32)
-            self.loss_weights.copy_(frequencies.sum() / (len(counts) * frequencies.clamp(min=1)))
+            self.loss_weights.copy_(self._balanced_weights(datamodule))
+
+    def _balanced_weights(self, datamodule: Any) -> Tensor:
+        """Return the weight of each class by its frequency in the training data, (classes,)."""
+        counts = getattr(datamodule, "class_counts", None)
+        if counts is None:
+            raise UserError("class_weights=balanced: the data module does not count its classes (pass numbers)")
+        frequencies = torch.tensor(counts, dtype=torch.float32)
+        if self.multi_label:
+            return (datamodule.num_train_examples - frequencies).clamp(min=1) / frequencies.clamp(min=1)
+        return frequencies.sum() / (len(counts) * frequencies.clamp(min=1))
 
     def example_labels(self, batch: Batch, generator: torch.Generator) -> Tensor:
         queries = self.config.decoder.num_output_queries
         shape = (num_examples(batch),) if queries == 1 else (num_examples(batch), queries)
+        if self.multi_label:
+            return torch.randint(2, (*shape, self.num_classes), generator=generator).float()
         return torch.randint(self.num_classes, shape, generator=generator)
 
     def num_tokens(self, batch: Batch) -> Tensor | int:
@@ -149,7 +198,8 @@ class LitClassifier(DecodedClasses, LitPerceiver):
 
         Args:
             batch: the input adapter's entries, and ``labels``: class indices (b) or (b, o), or probabilities
-                (b, classes) of mixed labels.
+                (b, classes) of mixed labels; of a multi-label model, 0 or 1 for each class, (b, classes) or
+                (b, o, classes), NaN or IGNORED where unknown.
 
         Returns:
             Logits (labelled outputs, classes), and their labels (labelled outputs,) or (labelled outputs, classes).
@@ -158,12 +208,20 @@ class LitClassifier(DecodedClasses, LitPerceiver):
             UserError: if the number of labels is not the number of output queries.
         """
         logits, labels = self.model(batch), batch["labels"]
-        expected = logits.shape if labels.is_floating_point() else logits.shape[:-1]
+        expected = logits.shape if labels.is_floating_point() or self.multi_label else logits.shape[:-1]
         if labels.shape != expected:
             raise UserError(
-                f"labels: must have shape {tuple(expected)}, got {tuple(labels.shape)} (one label per example for each "
-                "of the decoder's num_output_queries)"
+                f"labels: must have shape {tuple(expected)}, got {tuple(labels.shape)} "
+                + (
+                    "(0 or 1 for each class, as the model is multi_label)"
+                    if self.multi_label
+                    else "(one label per example for each of the decoder's num_output_queries)"
+                )
             )
+        if self.multi_label:
+            several = labels.float().masked_fill(labels == IGNORED, math.nan).flatten(0, -2)
+            labelled = ~several.isnan().all(dim=-1)
+            return logits.flatten(0, -2)[labelled], several[labelled]
         if labels.is_floating_point():
             return logits, labels
         labelled = labels != IGNORED
@@ -172,6 +230,9 @@ class LitClassifier(DecodedClasses, LitPerceiver):
     def loss_sum(self, batch: Batch) -> LossSum:
         """Sum the cross-entropy, in nats, with smoothed labels and class weights."""
         logits, labels = self.predictions(batch)
+        if self.multi_label:
+            smoothed = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+            return binary_loss_sum(logits, smoothed, self.loss_weights)
         targets = (labels if labels.is_floating_point() else one_hot(labels, self.num_classes)).float()
         # A mixed label gets the mean of its classes' weights. No matrix product: autocast would round the weights.
         weights = (targets * self.loss_weights).sum(dim=-1)
@@ -182,6 +243,10 @@ class LitClassifier(DecodedClasses, LitPerceiver):
         """Sum the cross-entropy without label smoothing and class weights; update the metrics."""
         logits, labels = self.predictions(batch)
         metrics = cast(MetricCollection, self.metrics[stage])
+        if self.multi_label:
+            if len(labels):
+                metrics.update(logits.float().sigmoid(), labels.nan_to_num(IGNORED).long())
+            return binary_loss_sum(logits, labels)
         if len(labels):
             metrics.update(logits.float(), labels)
         total = cross_entropy(logits.float(), labels, reduction="sum")
@@ -189,9 +254,42 @@ class LitClassifier(DecodedClasses, LitPerceiver):
 
     def log_metrics(self, stage: str) -> None:
         super().log_metrics(stage)
+        if self.multi_label:
+            self._report_absent_classes(stage)
+            return
         confusion = cast(MetricCollection, self.metrics[stage])["confusion"].compute()
         if not self.trainer.sanity_checking:
             log_confusion(self.trainer, f"{stage}_confusion", confusion, self.label_names)
+
+    def _report_absent_classes(self, stage: str) -> None:
+        """Warn, once for each stage, about classes without an example in the evaluation data."""
+        metric = cast(MeanAveragePrecision, cast(MetricCollection, self.metrics[stage])["map"])
+        if metric.absent and not self.trainer.sanity_checking and stage not in self._reported:
+            self._reported.add(stage)
+            absent = [self.label_names[index] for index in metric.absent]
+            rank_zero_warn(
+                f"{len(absent)} of {self.num_classes} classes have no example in the {STAGE_DATA[stage]} data "
+                f"({list_first(absent)}): {stage}_map leaves them out, and their F1 score is 0"
+            )
+
+
+def binary_loss_sum(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> LossSum:
+    """Sum the binary cross-entropy of each class, in nats, and count the known labels.
+
+    Args:
+        logits: (b, classes).
+        labels: (b, classes), probabilities of the presence of each class; NaN where unknown.
+        weights: (classes,) weights of the presence of each class. None: 1.
+    """
+    known = ~labels.isnan()
+    each = binary_cross_entropy_with_logits(
+        logits.float(), labels.masked_fill(~known, 0), pos_weight=weights, reduction="none"
+    )
+    return LossSum((each * known).sum(), known.sum())
+
+
+def _per_example(multi_label: bool) -> str:
+    return "any number of classes per example (multi_label)" if multi_label else "one class per example"
 
 
 class LitTokenClassifier(LitClassifier):

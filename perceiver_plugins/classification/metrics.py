@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+)
+from torchmetrics.functional.classification import binary_average_precision
+from torchmetrics.utilities import dim_zero_cat
 
+from perceiver_plugins.sdk.data.loading import IGNORED
 from perceiver_plugins.sdk.tasks.pictures import drawable, optional
 
 if TYPE_CHECKING:
@@ -36,6 +46,46 @@ def class_metrics(num_classes: int) -> dict[str, Metric]:
     if num_classes > 5:
         metrics["top5_accuracy"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
     return metrics
+
+
+def multi_label_metrics(num_classes: int, threshold: float) -> dict[str, Metric]:
+    """Create mean average precision, and macro and micro F1.
+
+    They are updated with probabilities (b, classes) and labels (b, classes): 0, 1, or ``IGNORED`` where unknown.
+
+    Args:
+        num_classes: number of classes.
+        threshold: probability above which a class is predicted.
+    """
+    options: dict[str, Any] = {"threshold": threshold, "ignore_index": IGNORED}
+    return {
+        "map": MeanAveragePrecision(num_classes, ignore_index=IGNORED),
+        "f1": MultilabelF1Score(num_classes, average="macro", **options),
+        "f1_micro": MultilabelF1Score(num_classes, average="micro", **options),
+    }
+
+
+class MeanAveragePrecision(MultilabelAveragePrecision):
+    """Mean over classes of the average precision. Classes without an example, for which it is undefined, are left out.
+
+    Attributes:
+        absent: indices of the classes without an example at the last computation.
+    """
+
+    absent: tuple[int, ...] = ()
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """Return the mean; an empty tensor, which is not logged, if no class has an example."""
+        if not len(self.target):
+            return torch.empty(0, device=self.device)
+        scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        has_examples = (labels == 1).any(dim=0)
+        self.absent = tuple((~has_examples).nonzero()[:, 0].tolist())
+        each = [
+            binary_average_precision(scores[:, column], labels[:, column], ignore_index=self.ignore_index)
+            for column in has_examples.nonzero()[:, 0].tolist()
+        ]
+        return torch.stack(each).mean() if each else scores.new_empty(0)
 
 
 def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: list[str]) -> None:

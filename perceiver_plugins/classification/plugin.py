@@ -18,7 +18,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             adapter=f"{PLUGIN}.adapters:ClassificationOutputAdapter",
             config=f"{PLUGIN}.config:ClassificationDecoderConfig",
             summary="the class of the whole input, decoded with learned queries",
-            links={"num_classes": "num_classes", "label_names": "label_names"},
+            links={name: name for name in ("num_classes", "label_names", "multi_label")},
             tasks=("classification", "image-classification", "text-classification"),
             example={"model.decoder.num_classes": 3, "model.decoder.num_output_query_channels": 16},
         ),

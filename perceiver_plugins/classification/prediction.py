@@ -10,13 +10,20 @@ from torch import Tensor
 
 from perceiver_plugins.classification.lightning import LitClassifier, LitTokenClassifier
 from perceiver_plugins.classification.regression import LitRegressor
-from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, best_classes, class_record, class_row
+from perceiver_plugins.sdk.prediction.predictor import (
+    Prediction,
+    Predictor,
+    best_classes,
+    class_record,
+    class_row,
+    present_classes,
+)
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 
 
 class ClassPredictor(Predictor):
-    """Predictor of the class of each input.
+    """Predictor of the class of each input or, with a multi-label model, of any number of classes.
 
     Args:
         module: the classifier.
@@ -25,6 +32,7 @@ class ClassPredictor(Predictor):
         batch_size: inputs per batch.
         attention: folder for attention maps of the inputs, created if missing: overlays of images, coloured HTML pages
             of texts. Null: no attention maps.
+        threshold: probability above which a multi-label model predicts a class. Null: that of training.
     """
 
     def __init__(
@@ -34,10 +42,17 @@ class ClassPredictor(Predictor):
         top_k: int = 3,
         batch_size: int = 32,
         attention: str | None = None,
+        threshold: float | None = None,
     ):
         super().__init__(module, reader, batch_size, attention)
         if top_k < 1:
             raise UserError(f"top_k={top_k} must be at least 1")
+        if threshold is not None and not module.multi_label:
+            raise UserError(f"threshold={threshold}: has no effect, as the model predicts one class (leave it out)")
+        if threshold is not None and not 0 <= threshold < 1:
+            raise UserError(f"threshold={threshold} must be at least 0 and below 1")
+        self.threshold = module.threshold if threshold is None else threshold
+        self.multi_label = module.multi_label
         self.label_names = module.label_names
         self.top_k = min(top_k, len(self.label_names))
 
@@ -46,6 +61,8 @@ class ClassPredictor(Predictor):
             raise UserError(
                 "a model with several output queries has several classes per input (predict supports only one)"
             )
+        if self.multi_label:
+            return present_classes(output, self.label_names, self.top_k, self.threshold)
         return best_classes(output, self.label_names, self.top_k)
 
     @staticmethod

@@ -83,6 +83,11 @@ class PerceiverDataModule(LightningDataModule):
         self.split_datasets: dict[str, Any] = {}
         """Datasets of "train", "validation" and "test", if they exist."""
 
+    @property
+    def multi_label(self) -> bool | None:
+        """True: labels are (b, classes), 0, 1, or NaN where unknown. False: class indices. None: unknown, or others."""
+        return None
+
     @classmethod
     def example(cls, folder: Path) -> Mapping[str, Any]:
         """Write small files and return the arguments that load them, for the checks of ``perceiver_registry.testing``.
@@ -227,6 +232,11 @@ class Classes:
         """Class indices (n,) of the training data, a tensor or an array."""
 
     @property
+    def multi_label(self) -> bool | None:
+        """An example has any number of classes, not one."""
+        return False
+
+    @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.label_names)
@@ -234,4 +244,6 @@ class Classes:
     @property
     def class_counts(self) -> list[int]:
         """Number of training examples of each class."""
+        if self.multi_label:
+            return (torch.as_tensor(self.train_labels) == 1).sum(dim=0).tolist()
         return torch.bincount(torch.as_tensor(self.train_labels), minlength=self.num_classes).tolist()

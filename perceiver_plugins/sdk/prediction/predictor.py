@@ -286,13 +286,35 @@ def best_classes(logits: Tensor, label_names: Sequence[str], top_k: int) -> list
     ]
 
 
+def present_classes(logits: Tensor, label_names: Sequence[str], top_k: int, threshold: float) -> list[Prediction]:
+    """Select the classes of each example of a multi-label model: ``labels`` above a threshold, and the ``top`` ones.
+
+    Args:
+        logits: (b, classes), whose sigmoids are the probabilities.
+        label_names: names of the classes, by index.
+        top_k: number of classes in ``top``, the most probable one first.
+        threshold: probability above which a class is in ``labels``, the most probable one first.
+    """
+    ranked, indices = logits.float().sigmoid().sort(dim=-1, descending=True, stable=True)
+    predictions = []
+    for row, probabilities in zip(indices.tolist(), ranked.tolist(), strict=True):
+        classes = [
+            {"label": label_names[index], "probability": probability}
+            for index, probability in zip(row, probabilities, strict=True)
+        ]
+        labels = [each for each in classes if each["probability"] > threshold]
+        predictions.append({"labels": labels, "top": classes[:top_k]})
+    return predictions
+
+
 def class_record(prediction: Prediction) -> dict[str, Any]:
-    """Format the prediction of :func:`best_classes` as a row of a CSV file."""
-    return {"input": prediction["input"], **number_columns(prediction["top"])}
+    """Format the prediction of :func:`best_classes` or :func:`present_classes` as a row of a CSV file."""
+    several = {"labels": ", ".join(each["label"] for each in prediction["labels"])} if "labels" in prediction else {}
+    return {"input": prediction["input"], **several, **number_columns(prediction["top"])}
 
 
 def class_row(prediction: Prediction) -> dict[str, str]:
-    """Format the prediction of :func:`best_classes` as a row of the printed table."""
+    """Format the prediction of :func:`best_classes` or :func:`present_classes` as a row of the printed table."""
     return {
         name: f"{value:.4f}" if isinstance(value, float) else value for name, value in class_record(prediction).items()
     }

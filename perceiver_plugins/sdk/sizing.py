@@ -29,6 +29,7 @@ class DataSize:
         num_targets: number of targets to predict for each example; None: the data has none.
         batch_size: examples per step.
         num_validation_examples: number of validation examples; None: unknown.
+        multi_label: an example has any number of classes.
     """
 
     num_examples: int
@@ -36,6 +37,7 @@ class DataSize:
     num_targets: int | None = None
     batch_size: int = 1
     num_validation_examples: int | None = None
+    multi_label: bool = False
 
     @classmethod
     def of(cls, datamodule: Any) -> DataSize | None:
@@ -49,6 +51,7 @@ class DataSize:
             num_targets=_count(datamodule, "num_targets"),
             batch_size=_count(datamodule, "batch_size") or 1,
             num_validation_examples=_count(datamodule, "num_validation_examples"),
+            multi_label=bool(getattr(datamodule, "multi_label", False)),
         )
 
     def describe(self, noun: str) -> str:
@@ -74,8 +77,12 @@ class DataSize:
         return min(maximum, max(minimum, math.ceil(trained_examples / self.num_examples)))
 
     def smoothing(self) -> dict[str, float]:
-        """Return the default label smoothing, which only data with classes has."""
-        return {} if self.num_classes is None else {"task.label_smoothing": LABEL_SMOOTHING}
+        """Return the default label smoothing, which only data with one class per example has.
+
+        With any number of classes, most are absent, and smoothing would raise all of their probabilities.
+        """
+        has_smoothing = self.num_classes is not None and not self.multi_label
+        return {"task.label_smoothing": LABEL_SMOOTHING} if has_smoothing else {}
 
     def duration(self, epochs: int) -> dict[str, int]:
         """Return the defaults for a number of epochs: at most a tenth of the steps are for warm-up."""

@@ -27,7 +27,7 @@ class Table:
 
     Attributes:
         features: (rows, m) numbers, NaN where missing.
-        labels: (rows, t) targets, NaN where missing, or (rows) class indices.
+        labels: (rows, t) targets, NaN where missing, or (rows) class indices, or (rows, classes) 0 or 1.
     """
 
     features: np.ndarray
@@ -81,7 +81,8 @@ class TableDataModule(Classes, PerceiverDataModule):
     Batches are dicts of
 
     - ``inputs`` (b, m), float32: features, standardised by the training data, NaN where missing;
-    - ``labels``: targets (b, t), float64, NaN where missing, or class indices (b), int64.
+    - ``labels``: targets (b, t), float64, NaN where missing, or class indices (b), int64. With any number of
+      classes per row, (b, classes), float32: 0, 1, or NaN where unknown.
 
     Subclasses implement :meth:`load`.
 
@@ -162,6 +163,11 @@ class TableDataModule(Classes, PerceiverDataModule):
         """target=class: names of the classes, by class index."""
         self._require("class")
         return self.tables.label_names
+
+    @property
+    def multi_label(self) -> bool | None:
+        """target=class: a row has any number of classes."""
+        return self.target == "class" and any(table.labels.ndim == 2 for table in self.tables.splits.values())
 
     @property
     def train_labels(self) -> np.ndarray:

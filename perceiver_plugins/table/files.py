@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,8 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
 from perceiver_plugins.sdk.data.class_names import ClassNames
-from perceiver_plugins.sdk.data.files import FLAGS, file_format, find_files, read_rows, refuse_shared_files
+from perceiver_plugins.sdk.data.files import FLAGS, Row, file_format, find_files, read_rows, refuse_shared_files
+from perceiver_plugins.sdk.data.multi_labels import MultiLabels, has_lists
 from perceiver_plugins.sdk.data.splits import check_fraction, permutation
 from perceiver_plugins.sdk.data.statistics import missing_targets
 from perceiver_plugins.sdk.data.table_rows import check_delimiter, column_names
@@ -36,12 +37,15 @@ class TableFilesDataModule(TableDataModule):
         val_files: Files to validate on; null: hold out some rows of the training data.
         test_files: Files to test on.
         target: Kind of labels: numbers or a class.
-        label_column: Name of the label column; with target=number also a list of several.
+        label_column: Name of the label column, or a list of several: numbers or, with target=class, 0 and 1 for each of
+            several classes. A column of lists has any number of classes for each row.
         feature_columns: Names of the feature columns; null: all columns except the label columns and the row index that
             pandas writes into tables.
         delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
             .tsv files.
         val_fraction: Fraction of the rows to hold out for validation.
+        label_separator: target=class: text between the classes in the label column, such as ',', if a row has any
+            number of them. null: a class, or a list of classes.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -67,19 +71,25 @@ class TableFilesDataModule(TableDataModule):
         feature_columns: list[str] | None = None,
         delimiter: str | None = None,
         val_fraction: float = 0.1,
+        label_separator: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(target, **kwargs)
         check_fraction(val_fraction)
         self.label_columns = [label_column] if isinstance(label_column, str) else list(label_column)
-        if not self.label_columns or (target == "class" and len(self.label_columns) > 1):
-            raise UserError(f"label_column={label_column}: must name one column (or several with target=number)")
+        if not self.label_columns:
+            raise UserError(f"label_column={label_column}: must name at least one column")
+        if label_separator is not None and target != "class":
+            raise UserError(f"label_separator={label_separator!r}: has no effect with target={target} (leave it out)")
+        self.label_separator = label_separator
         if feature_columns is not None and not feature_columns:
             raise UserError("feature_columns=[]: must name at least one column")
         if shared := set(self.label_columns).intersection(feature_columns or []):
             raise UserError(f"feature_columns: {min(shared)!r} is a label_column (name columns to predict it from)")
         self.feature_columns = feature_columns
         self.delimiter = check_delimiter(delimiter)
+        if len(self.label_columns) > 1 and target == "class":
+            MultiLabels(self.label_columns, label_separator)  # report invalid combinations now
         self.val_fraction = val_fraction
         given = {"train": train_files, "validation": val_files, "test": test_files}
         self.files = {split: find_files(files, FLAGS[split]) for split, files in given.items() if files is not None}
@@ -89,7 +99,7 @@ class TableFilesDataModule(TableDataModule):
         if "train" not in self.files and not self.known:
             raise DataError("train_files: missing (name files to train on)")
         names = self.feature_columns or self._infer_feature_columns()
-        classes = ClassNames(self.label_columns[0]) if self.target == "class" else None
+        classes = self._class_reader()
         tables = self._read_splits(names, classes)
         for warning in self._warnings(tables, names, classes):
             rank_zero_warn(warning)
@@ -138,7 +148,20 @@ class TableFilesDataModule(TableDataModule):
                 "feature_columns)"
             )
 
-    def _read_splits(self, names: Sequence[str], classes: ClassNames | None) -> dict[str, Table]:
+    def _class_reader(self) -> ClassNames | MultiLabels | None:
+        """Return the reader of the classes; None: the labels are numbers."""
+        if self.target != "class":
+            return None
+        column, *others = self.label_columns
+        rows = (row for files in self.files.values() for file in files for row in self._label_rows(file))
+        if others or self.label_separator is not None or has_lists(rows, column):
+            return MultiLabels(self.label_columns, self.label_separator)
+        return ClassNames(column)
+
+    def _label_rows(self, file: Path) -> Iterator[Row]:
+        return read_rows(file, dict.fromkeys(self.label_columns, "label_column"), self.delimiter)
+
+    def _read_splits(self, names: Sequence[str], classes: ClassNames | MultiLabels | None) -> dict[str, Table]:
         """Read the files of all splits, the training split first, as its classes are those of the others."""
         if classes is None:
             return {split: self._read(files, names, None) for split, files in self.files.items()}
@@ -149,14 +172,14 @@ class TableFilesDataModule(TableDataModule):
             tables[split] = self._read(files, names, classes)
             if split == "train" and len(tables[split].labels):
                 classes.settle()
-        return {split: encode_classes(table, classes.numbers) for split, table in tables.items()}
+        return {split: encode_classes(table, classes) for split, table in tables.items()}
 
-    def _read(self, files: Sequence[Path], names: Sequence[str], classes: ClassNames | None) -> Table:
+    def _read(self, files: Sequence[Path], names: Sequence[str], classes: ClassNames | MultiLabels | None) -> Table:
         """Read the rows of files; class labels are names at this stage."""
         columns = dict.fromkeys(names, "feature_columns") | dict.fromkeys(self.label_columns, "label_column")
         features = array("d")
         targets = array("d")
-        labels: list[str] = []
+        labels: list[Any] = []
         for file in files:
             is_json = file_format(file)[0] in (".json", ".jsonl")
             for location, row in read_rows(file, columns, self.delimiter):
@@ -165,12 +188,14 @@ class TableFilesDataModule(TableDataModule):
                 features.extend(read_numbers(row, names, location, "feature_columns"))
                 if classes is None:
                     targets.extend(read_numbers(row, self.label_columns, location, "label_column"))
+                elif isinstance(classes, MultiLabels):
+                    labels.append(classes.read(row, location))
                 else:
                     labels.append(classes.read(row[self.label_columns[0]], location))
         feature_array = np.array(features).reshape(-1, len(names))
         if classes is None:
             return Table(feature_array, np.array(targets).reshape(-1, len(self.label_columns)))
-        return Table(feature_array, np.array(labels))
+        return Table(feature_array, np.fromiter(labels, dtype=object, count=len(labels)))
 
     def _hold_out(self, table: Table) -> dict[str, Table]:
         """Split the training data into "train" and "validation", the same for every seed."""
@@ -178,12 +203,16 @@ class TableFilesDataModule(TableDataModule):
         held_out, kept = np.split(rows, [round(len(rows) * self.val_fraction)])
         return {"train": table.take(kept), "validation": table.take(held_out)}
 
-    def _warnings(self, tables: dict[str, Table], names: Sequence[str], classes: ClassNames | None) -> list[str]:
+    def _warnings(
+        self, tables: dict[str, Table], names: Sequence[str], classes: ClassNames | MultiLabels | None
+    ) -> list[str]:
         """Return warnings about suspicious columns, class names and missing targets."""
         inferred = self.feature_columns is None and "train" in tables
         warnings = index_warnings(names, tables["train"].features) if inferred else []
         if "train" in tables:
             warnings += constant_warnings(names, tables["train"].features)
+        if isinstance(classes, MultiLabels):
+            return warnings + [note for split, table in tables.items() for note in classes.notes(table.labels, split)]
         if classes is not None:
             trained = classes.number_like() if "train" in tables else []
             return warnings + classes.similar() + trained
@@ -192,9 +221,12 @@ class TableFilesDataModule(TableDataModule):
         return warnings
 
 
-def encode_classes(table: Table, indices: dict[str, int]) -> Table:
-    """Replace the class names of a table by class indices."""
-    return Table(table.features, np.array([indices[name] for name in table.labels.tolist()], dtype=np.int64))
+def encode_classes(table: Table, classes: ClassNames | MultiLabels) -> Table:
+    """Replace the class names of a table by class indices or, with several names, 0 or 1 for each class."""
+    names = table.labels.tolist()
+    if isinstance(classes, MultiLabels):
+        return Table(table.features, classes.encode(names))
+    return Table(table.features, np.array([classes.numbers[name] for name in names], dtype=np.int64))
 
 
 def index_warnings(names: Iterable[str], features: np.ndarray) -> list[str]:

@@ -157,10 +157,10 @@ def test_labels_without_names(labels: list[Any], kind: Any, names: list[str], tm
         ([0.5, 1.0, 0.0], [0.5], datasets.Value("float32"), "split 'train', row 0: the label 0.5 is not one of the 0"),
         (["a", "b", ""], ["x"], datasets.Value("string"), "split 'validation', row 0: the label 'x' is not one"),
         (
-            [[0], [1], [0]],
-            [[0]],
+            [[0], [1, 0], [0]],
+            [[2]],
             datasets.Sequence(datasets.Value("int64")),
-            r"row 0: the label \[0\] is not one of the 0",
+            "'validation', row 0: the label '2' .* does not occur in the training data",
         ),
         (["a", None, "b"], ["a"], datasets.Value("string"), "split 'train', row 1: the label None is not one"),
     ],

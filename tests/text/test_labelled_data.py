@@ -637,7 +637,7 @@ def test_rows_left_out_are_reported_before_an_error(
         (rows(("a", "x"), ("b", None)), {}, r"train.jsonl, line 2: the label in the column 'label' .* is missing"),
         (rows(("a", "x"), ("b", "")), {}, r"line 2: the label in .*\(label_column\) is missing"),
         (rows(("a", "x"), ("b", "x")), {}, "labels in the column 'label' .* are all 'x' .* two classes"),
-        (rows(("a", ["x"])), {}, "line 1: .* must contain classes .*not a list"),
+        (rows(("a", "x"), ("b", ["x"])), {}, "line 2: .* must contain classes .*not a list"),
         (rows(("a", 1.5)), {}, r"line 1: .*not a number \(1.5\); to predict numbers, use --task=regression"),
         (rows(("a", 1)), {"label_column": "lable"}, "line 1: no column 'lable'; label_column must .*mean 'label'"),
         (rows(("a", 1)), {"text_column": "body"}, "line 1: no column 'body'; text_column must be one of: text, label"),
@@ -721,8 +721,16 @@ def test_many_classes_with_examples_or_names_are_accepted(write: Callable[..., s
             r"target=clas: .* has no such labels \(it has target=class or number or token\)$",
         ),
         (
-            {"target": "class", "label_column": ["a", "b"]},
-            r"label_column=\['a', 'b'\]: must name one column with target=class",
+            {"target": "class", "label_column": ["a", "a"]},
+            r"label_column=\['a', 'a'\]: must name different columns",
+        ),
+        (
+            {"target": "token", "label_column": ["a", "b"]},
+            r"label_column=\['a', 'b'\]: must name one column with target=token",
+        ),
+        (
+            {"target": "number", "label_separator": ","},
+            "label_separator=',': has no effect with target=number",
         ),
         ({"target": "number", "label_column": ["a", "a"]}, "must name one or several different columns"),
         ({"target": "number", "label_column": []}, "must name one or several different columns"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,11 +12,13 @@ import datasets
 import timm.data
 import torch
 from PIL import Image
+from pytorch_lightning.utilities import rank_zero_warn
 
 from perceiver_plugins.image.data.decoding import open_image
 from perceiver_plugins.image.data.folders import SKIP_HINT, existing_path, load_class_folders
 from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, split_for_validation
+from perceiver_plugins.sdk.data.multi_labels import MultiLabels
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.errors import DataError, one_line
 from perceiver_plugins.sdk.hub import hub
@@ -38,10 +40,13 @@ class HubImagesDataModule(ImageDataModule):
         test_split: Split for testing; null: ``test``, if it exists and has labels.
         val_fraction: Fraction of the training data for validation if there is no split for it.
         image_column: Name of the column with the images; null: the only column of images.
-        label_column: Name of the column with the classes: class labels, integers or names.
+        label_column: Name of the column with the classes: class labels, integers or names, or lists of these if an
+            image has any number of classes; or a list of several columns of 0 and 1, one for each class.
         revision: Branch, tag or commit on the hub.
         skip_unreadable: Leave out images that cannot be read, instead of ending with an error. All images are read
             once before training to find them.
+        label_separator: Text between the classes in the label column, such as ',', if an image has any number of them.
+            null: a class, or a list of classes.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -59,9 +64,10 @@ class HubImagesDataModule(ImageDataModule):
         test_split: str | None = None,
         val_fraction: float = 0.1,
         image_column: str | None = None,
-        label_column: str = "label",
+        label_column: str | list[str] = "label",
         revision: str | None = None,
         skip_unreadable: bool = False,
+        label_separator: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,7 +79,10 @@ class HubImagesDataModule(ImageDataModule):
         self.test_split = test_split
         self.val_fraction = val_fraction
         self.image_column = image_column
-        self.label_column = label_column
+        self.label_columns = [label_column] if isinstance(label_column, str) else list(label_column)
+        self.label_separator = label_separator
+        if len(self.label_columns) != 1 or label_separator is not None:
+            MultiLabels(self.label_columns, label_separator)  # report invalid combinations now
         self.revision = revision
         self.skip_unreadable = skip_unreadable
         if self.folder is not None and not self.folder.is_dir():
@@ -97,15 +106,14 @@ class HubImagesDataModule(ImageDataModule):
             if name or split in self._split_names:
                 tables[split] = self._load_split(name or split)
         columns = {split: self._labels(table) for split, table in tables.items()}
-        if self.test_split is None and all(label in (-1, None) for label in columns.get("test", ())):
+        if self.test_split is None and all(label in (-1, None) for label in columns.get("test", [()])[0]):
             columns.pop("test", None)  # labels that a benchmark keeps secret
-        label_names = self._label_names(tables["train"], columns["train"])
+        label_names, labels = self._read_classes(tables, columns)
         images = {}
-        for split, column in columns.items():
-            labels = self._label_indices(tables[split], split, column, label_names)
+        for split in columns:
             table, image_column = self._images(tables[split])
             store = TableStore(table, image_column, f"{self.dataset}, split {split!r}")
-            images[split] = LabelledImages(store, torch.arange(len(labels)), labels)
+            images[split] = LabelledImages(store, torch.arange(len(labels[split])), labels[split])
         if "validation" not in images:
             images |= split_for_validation(images["train"], self.val_fraction)
         return ImageSplits(label_names, images)
@@ -181,16 +189,60 @@ class HubImagesDataModule(ImageDataModule):
                 f"{self.dataset}: the column {name!r} does not contain images ({one_line(error)})"
             ) from error
 
-    def _labels(self, table: datasets.Dataset) -> list[Any]:
-        if self.label_column not in table.column_names:
-            raise DataError(
-                f"{self.dataset}: no column {self.label_column!r} with classes; label_column must be one of: "
-                f"{', '.join(table.column_names)}"
-            )
-        return table.with_format(None)[self.label_column][:]
+    def _labels(self, table: datasets.Dataset) -> list[list[Any]]:
+        """Return the values of each label column."""
+        for column in self.label_columns:
+            if column not in table.column_names:
+                raise DataError(
+                    f"{self.dataset}: no column {column!r} with classes; label_column must be one of: "
+                    f"{', '.join(table.column_names)}"
+                )
+        return [table.with_format(None)[column][:] for column in self.label_columns]
+
+    def _read_classes(
+        self, tables: Mapping[str, datasets.Dataset], columns: Mapping[str, list[list[Any]]]
+    ) -> tuple[list[str], dict[str, torch.Tensor]]:
+        """Return the names of the classes, and the labels of each split.
+
+        Args:
+            tables: the table of each split, "train" first.
+            columns: the values of each label column, by split.
+        """
+        several = self._multi_labels(tables["train"])
+        if several is not None:
+            labels = self._several_classes(several, columns)
+            return several.names, labels
+        label_names = self._label_names(tables["train"], columns["train"][0])
+        return label_names, {
+            split: self._label_indices(tables[split], split, values[0], label_names)
+            for split, values in columns.items()
+        }
+
+    def _multi_labels(self, table: datasets.Dataset) -> MultiLabels | None:
+        """Return the reader of any number of classes per image; None: images have one class."""
+        items = list_items(table.features[self.label_columns[0]])
+        if items is None and len(self.label_columns) == 1 and self.label_separator is None:
+            return None
+        names = list(items.names) if isinstance(items, datasets.ClassLabel) else None
+        return MultiLabels(self.label_columns, self.label_separator, names)
+
+    def _several_classes(self, classes: MultiLabels, columns: Mapping[str, list[list[Any]]]) -> dict[str, torch.Tensor]:
+        """Return the labels (n, classes) of each split."""
+        labels = {}
+        for split, values in columns.items():
+            rows = (dict(zip(self.label_columns, row, strict=True)) for row in zip(*values, strict=True))
+            where = f"{self.dataset}, split {split!r}"
+            read = [classes.read(row, f"{where}, row {number}") for number, row in enumerate(rows)]
+            if split == "train":
+                classes.settle()
+            encoded = classes.encode(read)
+            for note in classes.notes(encoded, split):
+                rank_zero_warn(f"{self.dataset}: {note}")
+            labels[split] = torch.from_numpy(encoded)
+        return labels
 
     def _label_names(self, table: datasets.Dataset, column: Sequence[Any]) -> list[str]:
-        feature = table.features[self.label_column]
+        feature = table.features[self.label_columns[0]]
         if isinstance(feature, datasets.ClassLabel):
             return list(feature.names)
         found = {label for label in column if isinstance(label, str | int)}
@@ -200,7 +252,7 @@ class HubImagesDataModule(ImageDataModule):
         self, table: datasets.Dataset, split: str, column: Sequence[Any], label_names: list[str]
     ) -> torch.Tensor:
         """Return the class indices (n,) int64 of a split."""
-        is_index = isinstance(table.features[self.label_column], datasets.ClassLabel)
+        is_index = isinstance(table.features[self.label_columns[0]], datasets.ClassLabel)
         by_label: dict[Any, int] = {(index if is_index else name): index for index, name in enumerate(label_names)}
         indices = []
         for row, label in enumerate(column):
@@ -214,6 +266,13 @@ class HubImagesDataModule(ImageDataModule):
                 )
             indices.append(by_label[key])
         return torch.tensor(indices)
+
+
+def list_items(feature: Any) -> Any:
+    """Return the feature of the items of a column of lists; None for other columns."""
+    if isinstance(feature, list):
+        return feature[0]
+    return getattr(feature, "feature", None)
 
 
 class TableStore(ImageStore):

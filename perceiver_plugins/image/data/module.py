@@ -32,7 +32,8 @@ class ImageDataModule(Classes, PerceiverDataModule):
     """Base class of data modules of labelled images.
 
     Batches are dicts of ``pixel_values`` (b, channels, height, width), float32, normalised, and ``labels`` (b,),
-    int64. With mixup or CutMix, training labels are (b, classes), float32, and sum to 1.
+    int64. With mixup or CutMix, training labels are (b, classes), float32, and sum to 1. Images with any number of
+    classes have labels (b, classes), float32: 0, 1, or NaN where unknown.
 
     Images of any size and mode are converted to ``image_size`` and ``num_channels``: the centre crop is resized
     bicubically. Transparent images are composed on white; the first frame of an animation is read. Augmentation is a
@@ -181,6 +182,11 @@ class ImageDataModule(Classes, PerceiverDataModule):
         return self.splits.images["train"].labels
 
     @property
+    def multi_label(self) -> bool | None:
+        """An image has any number of classes."""
+        return any(images.labels.dim() == 2 for images in self.splits.images.values())
+
+    @property
     def num_train_examples(self) -> int | None:
         """Number of training images."""
         return len(self.train_labels) if "train" in self.splits.images else None
@@ -274,7 +280,14 @@ class ImageDataModule(Classes, PerceiverDataModule):
     # Datasets
 
     def setup(self, stage: str | None = None) -> None:
-        """Create the datasets of all splits."""
+        """Create the datasets of all splits.
+
+        Raises:
+            UserError: If images with any number of classes are to be mixed.
+        """
+        mixes = [name for name in ("mixup_alpha", "cutmix_alpha") if self._augmentation_options[name]]
+        if mixes and self.multi_label:
+            raise UserError(f"{mixes[0]}: not for images with any number of classes (leave it out)")
         augmentation = Augmentation(self.image_format, self.num_classes, self.min_crop, **self.augmentation_options)
         for split, images in self.splits.images.items():
             self.split_datasets[split] = ImageExamples(

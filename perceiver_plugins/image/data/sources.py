@@ -84,7 +84,7 @@ class LabelledImages:
     Args:
         store: the store of the images.
         numbers: (n,) int64, the images' numbers in the store.
-        labels: (n,) int64, the images' classes.
+        labels: (n,) int64, the images' classes, or (n, classes) float32, 0, 1, or NaN where unknown.
     """
 
     store: ImageStore
@@ -138,8 +138,9 @@ class ImageSplits:
 
 
 def split_for_validation(images: LabelledImages, val_fraction: float) -> dict[str, LabelledImages]:
-    """Split images into training and validation data, class by class."""
-    train, validation = stratified_split(images.labels, val_fraction)
+    """Split images into training and validation data, class by class unless an image has any number of classes."""
+    classes = images.labels if images.labels.dim() == 1 else torch.zeros(len(images))
+    train, validation = stratified_split(classes, val_fraction)
     return {"train": images.select(train), "validation": images.select(validation)}
 
 

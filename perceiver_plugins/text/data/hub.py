@@ -293,9 +293,9 @@ class LabelledHubTextDataModule(HubText, ColumnLabelsDataModule):
         return {split: self.splits.rows(name, columns) for split, name in names.items() if name}
 
     def given_label_names(self) -> Sequence[str] | None:
-        if self._label_names or self.target == "number":
+        if self._label_names or not isinstance(self.label_column, str) or self.target == "number":
             return self._label_names
-        return self.splits.label_names(self.train_split, str(self.label_column))
+        return self.splits.label_names(self.train_split, self.label_column)
 
 
 HubTextDataModule.other_targets = LabelledHubTextDataModule

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from perceiver_plugins.sdk.data.files import Piece, Row
+from perceiver_plugins.sdk.data.multi_labels import has_lists
 from perceiver_plugins.sdk.data.prepared_folder import reuse_folder
 from perceiver_plugins.text.data.labelled import (
     LABEL_FACTS,
@@ -34,7 +35,8 @@ class NoLabelsError(UserError, AttributeError):
 class LabelledTextDataModule(DocumentDataModule):
     """Base class of data modules of labelled text, for one of several targets.
 
-    - ``class``: a class per document. Labels of batches are (b,) int64.
+    - ``class``: a class per document. Labels of batches are (b,) int64. Documents with any number of classes have
+      (b, classes) float32: 0, 1, or NaN where unknown.
     - ``number``: one or several numbers per document. Labels are (b, targets) float64, NaN where missing.
     - ``token``: a class per token. Labels are (b, m) int64, -100 where ignored.
 
@@ -59,6 +61,7 @@ class LabelledTextDataModule(DocumentDataModule):
     # columns of the labels, for subclasses to set
     label_column: str | list[str] = "label"
     tokens_column: str | None = None
+    label_separator: str | None = None
     val_fraction: float = 0.05
     _label_names: Sequence[str] | None = None
 
@@ -77,16 +80,33 @@ class LabelledTextDataModule(DocumentDataModule):
         """Return the names of the classes; None: the names in the training data."""
         return self._label_names
 
-    def new_labels(self, label_names: Sequence[str] | None) -> Labels:
+    def new_labels(self, label_names: Sequence[str] | None, has_lists: bool = False) -> Labels:
         """Create the parser of labels.
 
         Args:
             label_names: Names of the classes; None: the names in the training data.
+            has_lists: The label column has lists of classes.
 
         Raises:
             UserError: If columns or names do not fit the target.
         """
-        return make_labels(self.target, self.text_column, self.label_column, self.tokens_column, label_names)
+        return make_labels(
+            self.target,
+            self.text_column,
+            self.label_column,
+            self.tokens_column,
+            label_names,
+            self.label_separator,
+            has_lists,
+        )
+
+    def labels_of_data(self) -> Labels:
+        """Create the parser of the labels of this data."""
+        return self.new_labels(self.given_label_names(), self.target == "class" and self.has_label_lists())
+
+    def has_label_lists(self) -> bool:
+        """Return whether the label column has lists of classes; may read a row."""
+        return False
 
     # properties for models and tasks
 
@@ -104,6 +124,11 @@ class LabelledTextDataModule(DocumentDataModule):
     def class_counts(self) -> list[int]:
         """target=class or token: number of documents (or tokens) of each class in the training data."""
         return list(self._fact("class_counts"))
+
+    @property
+    def multi_label(self) -> bool:
+        """target=class: a document has any number of classes."""
+        return self.target == "class" and bool(self._facts.get("multi_label", False))
 
     @property
     def num_targets(self) -> int:
@@ -158,14 +183,15 @@ class LabelledTextDataModule(DocumentDataModule):
 
     def cache_key(self) -> dict[str, Any]:
         columns = [self.text_column, self.label_column, self.tokens_column]
-        return {"target": self.target, "columns": columns, "label_names": self._label_names}
+        separator = {} if self.label_separator is None else {"label_separator": self.label_separator}
+        return {"target": self.target, "columns": columns, "label_names": self._label_names, **separator}
 
     def prepare_split_files(self) -> None:
         if not reuse_folder(self.folder):
             prepare_labelled(
                 self.folder,
                 self.load_rows,
-                self.new_labels(self.given_label_names()),
+                self.labels_of_data(),
                 self.encoder,
                 self.val_fraction,
                 self.preproc_workers,
@@ -178,7 +204,7 @@ class LabelledTextDataModule(DocumentDataModule):
             splits = self.load_rows()
             train = {split: rows for split, rows in splits.items() if split == "train"}
             fraction = None if "validation" in splits else self.val_fraction
-            labels = self.new_labels(self.given_label_names())
+            labels = self.labels_of_data()
             documents, _ = load_labelled(work, train, labels, fraction, self.known_facts)
             return self._training_sample(documents.get("train"))
 
@@ -210,13 +236,16 @@ class ColumnLabelsDataModule(LabelledTextDataModule):
     """Base class of data modules whose labels are in columns named by the user.
 
     Args:
-        label_column: Name of the label column. target=class: text, whole numbers or booleans; target=token: lists of
-            these; target=number: numbers, or a list of several columns of numbers.
+        label_column: Name of the label column. target=class: text, whole numbers or booleans, or lists of these if a
+            text has any number of classes, or a list of several columns of 0 and 1, one for each class; target=token:
+            lists of classes; target=number: numbers, or a list of several columns of numbers.
         tokens_column: target=token: name of the column with lists of words, whose labels label_column lists. Words are
             joined by spaces. Each byte of a word has its label or, with other tokenizers, its first token has.
             null: label_column lists a label for each character of the text.
         label_names: target=class or token: names for the labels 0, 1, ... of the data, or the order of labels that are
             names; null: the names in the data set's metadata, otherwise the labels of the training data, sorted.
+        label_separator: target=class: text between the classes in the label column, such as ',', if a text has any
+            number of them. null: a class, or a list of classes.
     """
 
     def __init__(
@@ -224,10 +253,18 @@ class ColumnLabelsDataModule(LabelledTextDataModule):
         label_column: str | list[str] = "label",
         tokens_column: str | None = "tokens",
         label_names: list[str] | None = None,
+        label_separator: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.label_column = label_column
         self.tokens_column = tokens_column
         self._label_names = label_names
+        self.label_separator = label_separator
         self.new_labels(label_names)  # report invalid combinations now
+
+    def has_label_lists(self) -> bool:
+        if not isinstance(self.label_column, str) or self.label_separator is not None:
+            return False
+        splits = self.load_rows()
+        return has_lists(next(iter(splits.values())), self.label_column)

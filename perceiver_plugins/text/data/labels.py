@@ -14,6 +14,7 @@ import pyarrow as pa
 from perceiver_plugins.sdk.data.cells import kind_of, number, text_of
 from perceiver_plugins.sdk.data.class_names import ClassNames
 from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.data.multi_labels import MultiLabels
 from perceiver_plugins.sdk.data.statistics import mean_and_std, missing_targets, refuse_constant
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.encoding import DocumentEncoder
@@ -36,7 +37,7 @@ class Labels(ABC):
         columns: Required columns, each mapped to the flag that names it.
     """
 
-    stored: ClassVar[pa.DataType]
+    stored: pa.DataType
     """Arrow type of the labels that :meth:`read` returns."""
 
     feature: ClassVar[Any]
@@ -143,6 +144,42 @@ class ClassLabels(Labels):
 
     def notes(self, labels: np.ndarray, split: str) -> list[str]:
         return self.classes.similar() + self.classes.number_like() if split == "train" else []
+
+
+class ManyClassLabels(Labels):
+    """Any number of classes per text.
+
+    Args:
+        text_column: Column of the text.
+        classes: Reader of the classes.
+    """
+
+    feature = datasets.Sequence(datasets.Value("float32"))
+
+    def __init__(self, text_column: str, classes: MultiLabels) -> None:
+        super().__init__({text_column: "text_column", **dict.fromkeys(classes.columns, "label_column")})
+        self.text_column = text_column
+        self.classes = classes
+        self.stored = pa.list_(pa.float32() if classes.has_column_per_class else pa.string())
+
+    def read(self, row: Mapping[str, Any], location: str) -> tuple[str, Any]:
+        text = text_of(row, self.text_column, location)
+        return text, self.classes.read(row, location) if text else None
+
+    def learn(self) -> None:
+        self.classes.settle()
+
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        self.classes.recall(facts["label_names"])
+
+    def encode(self, encoder: DocumentEncoder, texts: list[str], values: list[Any]) -> tuple[list[Any], list[Any]]:
+        return encoder.rows(texts), list(self.classes.encode(values))
+
+    def facts(self, labels: np.ndarray) -> dict[str, Any]:
+        return self.classes.facts(labels)
+
+    def notes(self, labels: np.ndarray, split: str) -> list[str]:
+        return self.classes.notes(labels, split)
 
 
 class NumberLabels(Labels):
@@ -283,8 +320,19 @@ def make_labels(
     label_column: str | list[str],
     tokens_column: str | None,
     label_names: Sequence[str] | None,
+    label_separator: str | None = None,
+    has_lists: bool = False,
 ) -> Labels:
     """Create the parser of labels for a target.
+
+    Args:
+        target: Kind of the labels.
+        text_column: Column of the text.
+        label_column: Columns of the labels; several are numbers or, of classes, 0 or 1 for each class.
+        tokens_column: Column of lists of words.
+        label_names: Names of the classes; see :class:`ClassNames`.
+        label_separator: Text between the classes in the label column. None: a single class, or a list.
+        has_lists: The label column has lists of classes.
 
     Raises:
         UserError: If the columns do not fit the target.
@@ -293,6 +341,10 @@ def make_labels(
     source = tokens_column if target == "token" and tokens_column else text_column
     if source in columns:
         raise UserError(f"label_column={source}: is the column of the text (name the column of the labels)")
+    if label_separator is not None and target != "class":
+        raise UserError(f"label_separator={label_separator!r}: has no effect with target={target} (leave it out)")
+    if target == "class" and (len(columns) > 1 or label_separator is not None or has_lists):
+        return ManyClassLabels(text_column, MultiLabels(columns, label_separator, label_names))
     if target == "number" and columns and len(set(columns)) == len(columns):
         return NumberLabels(text_column, columns)
     if len(columns) != 1:

@@ -180,7 +180,12 @@ class DocumentDataModule(TargetRedirect, PerceiverDataModule):
     @property
     def known_facts(self) -> dict[str, Any]:
         """Facts about the labels of the model, for use without training data."""
-        return {name: list(value) for name, value in self.known.items() if name.startswith(("label_", "target_"))}
+        wanted = ("label_", "target_", "multi_label")
+        return {
+            name: list(value) if isinstance(value, list | tuple) else value
+            for name, value in self.known.items()
+            if name.startswith(wanted)
+        }
 
     # properties for models and tasks
 

@@ -1,0 +1,175 @@
+"""Labels of examples that have any number of classes, in the forms that tables have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from perceiver_plugins.sdk.data.cells import MISSING, kind_of
+from perceiver_plugins.sdk.data.class_names import ClassNames
+from perceiver_plugins.sdk.data.table_rows import Row
+from perceiver_plugins.sdk.errors import DataError, list_first
+from perceiver_registry.errors import UserError
+
+PRESENT, ABSENT = ("1", "1.0", "true"), ("0", "0.0", "false")
+"""Spellings of the presence and absence of a class in a column of its own, in lower case."""
+
+
+class MultiLabels:
+    """Reader of the classes of each example of a table.
+
+    One column lists the names of an example's classes, or has them as text with a separator; an empty list or cell
+    means none. Several columns each have 0 or 1 (or false or true) for the class that they name; an empty cell is
+    unknown, and ignored by losses and metrics.
+
+    As for :class:`~perceiver_plugins.sdk.data.class_names.ClassNames`, first read all training data, then call
+    :meth:`settle`, then read the other splits. Without training data, call :meth:`recall` first.
+
+    Args:
+        columns: the label columns.
+        separator: text between the names in a column. None: the column has lists.
+        label_names: names of the classes of a single column, by index. None: those in the training data.
+
+    Raises:
+        UserError: if the arguments do not fit each other.
+    """
+
+    def __init__(
+        self, columns: Sequence[str], separator: str | None = None, label_names: Sequence[str] | None = None
+    ) -> None:
+        self.columns = list(columns)
+        self.separator = separator
+        self.has_column_per_class = len(self.columns) > 1
+        if len(set(self.columns)) < max(1, len(self.columns)):
+            raise UserError(f"label_column={self.columns}: must name different columns")
+        if separator is not None and (self.has_column_per_class or not separator):
+            problem = "has no effect with several label columns (leave it out)" if separator else "must not be empty"
+            raise UserError(f"label_separator={separator!r}: {problem}")
+        if label_names is not None and self.has_column_per_class:
+            raise UserError(
+                "label_names: has no effect with several label columns, which name the classes (leave it out)"
+            )
+        self._classes = ClassNames(self.columns[0], label_names)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes, by index."""
+        return self.columns if self.has_column_per_class else self._classes.names
+
+    def read(self, row: Mapping[str, Any], location: str) -> list[Any]:
+        """Read the classes of a row, for :meth:`encode`.
+
+        Args:
+            row: values by column.
+            location: file and line of the row, for messages.
+
+        Returns:
+            Names of the classes; with a column for each class, 0, 1 or NaN for each.
+
+        Raises:
+            DataError: if a value is not of this form, or if a class is unknown.
+        """
+        if self.has_column_per_class:
+            return [_presence(row.get(column), column, location) for column in self.columns]
+        labels = self._split(row[self.columns[0]], location)
+        return list(dict.fromkeys(self._classes.read(label, location) for label in labels))
+
+    def _split(self, value: Any, location: str) -> list[Any]:
+        if value is None or value != value:
+            return []
+        if isinstance(value, list):
+            return value
+        if self.separator is None:
+            raise DataError(
+                f"{location}: {self._classes.where} must list the classes of the row, got {kind_of(value)} "
+                f"({value!r:.40}; name the text between them in label_separator)"
+            )
+        parts = value.split(self.separator) if isinstance(value, str) else [value]
+        return [part for each in parts if (part := each.strip() if isinstance(each, str) else each) != ""]
+
+    def settle(self) -> None:
+        """Number the classes, after all training data has been read.
+
+        Raises:
+            DataError: if there is a single class, or implausibly many.
+        """
+        if not self.has_column_per_class:
+            self._classes.settle()
+
+    def recall(self, names: Sequence[str]) -> None:
+        """Use the classes of a trained model, without training data.
+
+        Raises:
+            DataError: if these are not the label columns.
+        """
+        if self.has_column_per_class and list(names) != self.columns:
+            raise DataError(
+                f"label_column: {list_first(self.columns)} are not the classes of the model ({list_first([*names])})"
+            )
+        self._classes.recall(names)
+
+    def encode(self, values: Iterable[Sequence[Any]]) -> np.ndarray:
+        """Return labels (n, classes), float32: 0, 1, or NaN where unknown.
+
+        Args:
+            values: results of :meth:`read`.
+        """
+        if self.has_column_per_class:
+            return np.array([*values], dtype=np.float32).reshape(-1, len(self.columns))
+        rows = [*values]
+        labels = np.zeros((len(rows), len(self.names)), dtype=np.float32)
+        for row, names in zip(labels, rows, strict=True):
+            row[[self._classes.numbers[name] for name in names]] = 1
+        return labels
+
+    def facts(self, labels: np.ndarray) -> dict[str, Any]:
+        """Return the names of the classes, and the number of training examples of each.
+
+        Args:
+            labels: (n, classes) labels of the training data.
+        """
+        return {"label_names": self.names, "class_counts": count_examples(labels), "multi_label": True}
+
+    def notes(self, labels: np.ndarray, split: str) -> list[str]:
+        """Return warnings about the labels of a split, one line each.
+
+        Args:
+            labels: (n, classes).
+            split: name of the split.
+        """
+        found = []
+        if unknown := int(np.isnan(labels).sum()):
+            found.append(f"{split}: {unknown:,} of {labels.size:,} labels are missing and ignored")
+        if split != "train":
+            return found
+        for value, what in ((0, "no example of"), (1, "no example without")):
+            never = [name for name, column in zip(self.names, labels.T, strict=True) if not (column == 1 - value).any()]
+            if never:
+                found.append(f"the training data has {what} {len(never)} of the classes: {list_first(never)}")
+        return found + ([] if self.has_column_per_class else self._classes.similar() + self._classes.number_like())
+
+
+def count_examples(labels: np.ndarray) -> list[int]:
+    """Return the number of examples of each class; labels (n, classes) are 0, 1 or NaN."""
+    counts: list[int] = (labels == 1).sum(axis=0).tolist()
+    return counts
+
+
+def has_lists(rows: Iterable[Row], column: str) -> bool:
+    """Return whether the first value of a column that is not null is a list."""
+    return isinstance(next((row[column] for _, row in rows if row[column] is not None), None), list)
+
+
+def _presence(value: Any, column: str, location: str) -> float:
+    """Read a cell of the column of a class."""
+    text = "" if value is None or value != value else str(value).strip().lower()
+    if text in PRESENT or text in ABSENT:
+        return float(text in PRESENT)
+    if text in MISSING:
+        return np.nan
+    raise DataError(
+        f"{location}: {column!r} must be 0 or 1 (or false or true), as each of several label columns is a class, got "
+        f"{value!r:.40}"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,14 @@ import torch
 import transformers
 from torch import Tensor
 
+from perceiver_plugins.classification.config import RegressionDecoderConfig
+from perceiver_plugins.huggingface.problem_types import (
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    label_names,
+    problem_type_of,
+    regression_decoder,
+)
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.hub import hub
 from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
@@ -222,11 +230,37 @@ def encoder_settings(config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
 
 
 def classification_settings(decoder: Any) -> dict[str, Any]:
-    """Return Hugging Face's settings of a classifier from its ``ClassificationDecoderConfig``."""
-    if decoder.label_names is None:
-        return {"num_labels": decoder.num_classes}
-    names = dict(enumerate(decoder.label_names))
-    return {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+    """Return Hugging Face's settings of a classifier or regressor from its decoder's configuration.
+
+    Of the settings, transformers ignores ``threshold``, which is read by :func:`classification_decoder_values`.
+    """
+    settings: dict[str, Any] = {}
+    if (problem_type := problem_type_of(asdict(decoder))) is not None:
+        settings["problem_type"] = problem_type
+    if getattr(decoder, "threshold", None) is not None:
+        settings["threshold"] = decoder.threshold
+    names, number = label_names(asdict(decoder))
+    if names is None:
+        return settings | {"num_labels": number}
+    numbered = dict(enumerate(names))
+    return settings | {"id2label": numbered, "label2id": {name: number for number, name in numbered.items()}}
+
+
+def as_regression(conversion: Conversion) -> Conversion:
+    """Return the conversion of the models of a classifier's class whose ``problem_type`` is regression."""
+
+    def convert_config(config: transformers.PerceiverConfig) -> PerceiverConfig[Any, Any]:
+        converted = conversion.convert_config(config)
+        return replace(converted, decoder=regression_decoder(converted.decoder))
+
+    return replace(
+        conversion,
+        kind=f"{conversion.kind} (regression)",
+        decoder=RegressionDecoderConfig,
+        convert_config=convert_config,
+        task="regression",
+        outputs=lambda model, batch: model(batch).float(),
+    )
 
 
 def encoder_values(config: transformers.PerceiverConfig, num_input_channels: int) -> dict[str, Any]:
@@ -273,6 +307,8 @@ def classification_decoder_values(config: transformers.PerceiverConfig) -> dict[
         "num_output_queries": 1,
         "num_output_query_channels": config.d_latents,
         "label_names": None if names == [f"LABEL_{i}" for i in range(len(names))] else names,
+        "multi_label": {SINGLE_LABEL: False, MULTI_LABEL: True}.get(config.problem_type or ""),
+        "threshold": getattr(config, "threshold", None),
         "num_cross_attention_heads": 1,
         "num_cross_attention_qk_channels": config.d_latents,
         "num_cross_attention_v_channels": config.d_latents,

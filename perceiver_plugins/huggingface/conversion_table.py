@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from perceiver_core import DecoderConfig, EncoderConfig
-from perceiver_plugins.classification.config import ClassificationDecoderConfig
+from perceiver_plugins.classification.config import ClassificationDecoderConfig, RegressionDecoderConfig
 from perceiver_plugins.flow.config import FlowPatchesEncoderConfig, OpticalFlowDecoderConfig
+from perceiver_plugins.huggingface.problem_types import REGRESSION
 from perceiver_plugins.image.config import ImageConvEncoderConfig, ImageLearnedEncoderConfig, ImagePixelsEncoderConfig
 from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, AudioVideoLabelEncoderConfig
 from perceiver_plugins.text.config import TextDecoderConfig, TextEncoderConfig
@@ -39,7 +40,12 @@ class Row(NamedTuple):
     def conversion(self) -> Conversion:
         """Import and return the conversion."""
         module = importlib.import_module(f"perceiver_plugins.huggingface.{self.module}")
-        return next(each for each in module.CONVERSIONS if each.architecture == self.architecture)
+        found: Conversion = next(each for each in module.CONVERSIONS if each.architecture == self.architecture)
+        if self.decoder is not RegressionDecoderConfig:
+            return found
+        from perceiver_plugins.huggingface.conversion import as_regression
+
+        return as_regression(found)
 
 
 IMAGE_CLASSIFIER = "PerceiverForImageClassification"
@@ -47,7 +53,7 @@ IMAGE_CLASSIFIER = "PerceiverForImageClassification"
 HEADLESS = "PerceiverModel"
 """Class of transformers whose published models have an encoder only."""
 
-TABLE = (
+CLASSES = (
     Row("PerceiverForMaskedLM", TextEncoderConfig, TextDecoderConfig, "text"),
     Row("PerceiverForSequenceClassification", TextEncoderConfig, ClassificationDecoderConfig, "text"),
     Row(f"{IMAGE_CLASSIFIER}Learned", ImageLearnedEncoderConfig, ClassificationDecoderConfig, "image"),
@@ -57,22 +63,29 @@ TABLE = (
     Row("PerceiverForMultimodalAutoencoding", AudioVideoLabelEncoderConfig, AudioVideoLabelDecoderConfig, "multimodal"),
 )
 
+TABLE = (
+    *CLASSES,
+    *(row._replace(decoder=RegressionDecoderConfig) for row in CLASSES if row.decoder is ClassificationDecoderConfig),
+)
+"""Rows of the classes, and of classifiers with ``problem_type="regression"``."""
 
-def conversion_of(architecture: str | None, source: str) -> Conversion:
+
+def conversion_of(architecture: str | None, source: str, problem_type: str | None = None) -> Conversion:
     """Return the conversion of a class of transformers.
 
     Args:
         architecture: name of the class; None if the configuration has no ``architectures``.
         source: source of the model, for messages.
+        problem_type: ``problem_type`` of the configuration.
 
     Raises:
         UserError: if the class is not in the table.
     """
-    for row in TABLE:
-        if row.architecture == architecture:
-            return row.conversion()
+    rows = [row for row in TABLE if row.architecture == architecture]
+    if rows:
+        return rows[-1 if problem_type == REGRESSION else 0].conversion()
     name = architecture or "Perceiver without a task"
-    known = ", ".join(row.architecture for row in TABLE)
+    known = ", ".join(row.architecture for row in CLASSES)
     reason = "it has no decoder, and models of this project have one; " if name == HEADLESS else ""
     raise UserError(f"{source}: {name} cannot be converted ({reason}convertible classes: {known})")
 
@@ -89,7 +102,8 @@ def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig
     from perceiver_plugins.huggingface.conversion import load_config
 
     config = load_config(source)
-    return conversion_of(next(iter(config.architectures or ()), None), source), config
+    architecture = next(iter(config.architectures or ()), None)
+    return conversion_of(architecture, source, config.problem_type), config
 
 
 def conversion_for(model: Model) -> Conversion:

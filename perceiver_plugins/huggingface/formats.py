@@ -90,7 +90,7 @@ class HuggingFaceFormat(Format):
         """Convert a model of transformers; see :func:`perceiver_registry.from_hugging_face`."""
         from perceiver_plugins.huggingface.conversion_table import conversion_of
 
-        return conversion_of(type(model).__name__, "model").from_hugging_face(model)
+        return conversion_of(type(model).__name__, "model", model.config.problem_type).from_hugging_face(model)
 
     def to_hugging_face(self, model: PerceiverIO) -> Any:
         """Convert a model to transformers; see :func:`perceiver_registry.to_hugging_face`."""

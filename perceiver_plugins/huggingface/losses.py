@@ -5,11 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES = (
-    "regression",
-    "single_label_classification",
-    "multi_label_classification",
-)
+from perceiver_plugins.huggingface.problem_types import MULTI_LABEL, PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,6 +13,14 @@ from transformers import PretrainedConfig
 from perceiver_core import ModelConfig, PerceiverARConfig
 from perceiver_plugins.generation.config import NextTokenDecoderConfig, TokenEncoderConfig
 from perceiver_plugins.huggingface.model_type import MODEL_TYPE
+from perceiver_plugins.huggingface.problem_types import (
+    REGRESSION,
+    classifies_inputs,
+    label_names,
+    problem_type_of,
+    regression_decoder,
+    with_labels,
+)
 from perceiver_registry import ModelDescription, UserError, config_from_dict, config_to_dict, registry
 from perceiver_registry.assemble import require_perceiver_io
 
@@ -25,16 +33,19 @@ class ZooConfig(PretrainedConfig):
             distributions of task and adapters, and the data. None: no model; ``transformers`` compares configurations
             with such a default.
         kwargs: as for ``transformers.PretrainedConfig``. ``num_labels`` or ``id2label`` change the classes of a
-            classifier, and the size of its output layer.
+            classifier or the targets of a regressor, and the size of its output layer. ``problem_type`` changes whether
+            a classifier is multi-label.
     """
 
     model_type = MODEL_TYPE
 
     def __init__(self, perceiver: Mapping[str, Any] | None = None, **kwargs: Any):
         # The decoder's configuration determines which weights are tied.
-        labels = _class_names(perceiver or {})
+        decoder = _decoder(perceiver or {})
+        labels = _label_names(decoder)
         if labels and not {"id2label", "num_labels"} & kwargs.keys():
             kwargs = _label_maps(labels) | kwargs
+        kwargs["problem_type"] = kwargs.get("problem_type") or problem_type_of(decoder)
         super().__init__(**{"tie_word_embeddings": True, **kwargs})
         self.perceiver = dict(perceiver or {})
 
@@ -77,14 +88,15 @@ class ZooConfig(PretrainedConfig):
         Raises:
             UserError: if the keys of ``id2label`` are not 0, 1, ..., or if their number cannot be changed.
         """
-        original = _class_names(self.perceiver)
+        decoder = _decoder(self.perceiver)
+        original = _label_names(decoder)
         if original is None:
             return self.perceiver
         names = {int(number): name for number, name in (self.id2label or {}).items()}
         if sorted(names) != [*range(len(names))] or not names:
             raise UserError(f"{self._source}: id2label must name the classes 0, 1, 2, ..., got {sorted(names)}")
         labels = [names[number] for number in range(len(names))]
-        if labels == original:
+        if labels == original and self.problem_type in (None, problem_type_of(decoder)):
             return self.perceiver
         model = self.perceiver["model"]
         if len(labels) != len(original) and "num_classes" in model["encoder"]:
@@ -92,8 +104,21 @@ class ZooConfig(PretrainedConfig):
                 f"{self._source}: num_labels={len(labels)}: must be {len(original)}, the number of classes of the "
                 "label in the model's input"
             )
-        decoder = model["decoder"] | {"num_classes": len(labels), "label_names": labels}
-        return {**self.perceiver, "model": {**model, "decoder": decoder}}
+        description = {**self.perceiver, "model": {**model, "decoder": self._decoder_with(decoder, labels)}}
+        becomes_regressor = self.problem_type == REGRESSION and classifies_inputs(decoder)
+        return _as_regression(description, self._source) if becomes_regressor else description
+
+    def _decoder_with(self, decoder: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+        """Return the decoder's configuration with the labels and the problem type.
+
+        Raises:
+            UserError: if a regressor would have classes.
+        """
+        if self.problem_type not in (None, REGRESSION) and problem_type_of(decoder) == REGRESSION:
+            raise UserError(
+                f"{self._source}: problem_type={self.problem_type}: the model is a regressor (leave it out)"
+            )
+        return with_labels(decoder, labels, self.problem_type)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain data, with the classes of ``id2label`` in the description."""
@@ -103,7 +128,7 @@ class ZooConfig(PretrainedConfig):
     @property
     def task(self) -> str:
         """Name of the model's task."""
-        return self.perceiver["task"]
+        return self._labelled()["task"]
 
     @property
     def vocab_size(self) -> int:
@@ -160,12 +185,31 @@ def require_supported(config: ModelConfig[Any, Any], what: str) -> ModelConfig[A
     return config if is_causal(config) else require_perceiver_io(config, what)
 
 
-def _class_names(description: Mapping[str, Any]) -> list[str] | None:
-    """Return the class names of a description, or class indices if it has no names; None without classes."""
-    decoder = description.get("model", {}).get("decoder", {})
-    if decoder.get("num_classes") is None:
-        return None
-    return list(decoder.get("label_names") or map(str, range(decoder["num_classes"])))
+def _decoder(description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the decoder's configuration of a description, as plain data."""
+    decoder: Mapping[str, Any] = description.get("model", {}).get("decoder", {})
+    return decoder
+
+
+def _label_names(decoder: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of a decoder's classes or targets, or their indices without names; None if it has neither."""
+    names, number = label_names(decoder)
+    return None if number is None else list(names or map(str, range(number)))
+
+
+def _as_regression(description: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the description, as plain data, of the regressor with the weights of a classifier.
+
+    Raises:
+        UserError: if the classifier has several outputs per input.
+    """
+    classifier = ModelDescription.from_dict({**description, "run": {}}, source)
+    config = config_from_dict(classifier.model)
+    try:
+        regressor = replace(config, decoder=regression_decoder(config.decoder))
+    except ValueError as error:
+        raise UserError(f"{source}: problem_type={REGRESSION}: {error}") from error
+    return ZooConfig.from_description(ModelDescription.create("regression", regressor, data=classifier.data)).perceiver
 
 
 def _label_maps(labels: Sequence[str]) -> dict[str, Any]:

@@ -21,7 +21,11 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from perceiver_core import DecoderConfig, Model, ModelConfig, PerceiverIO
-from perceiver_plugins.classification.config import ClassificationDecoderConfig, TokenClassificationDecoderConfig
+from perceiver_plugins.classification.config import (
+    ClassificationDecoderConfig,
+    RegressionDecoderConfig,
+    TokenClassificationDecoderConfig,
+)
 from perceiver_plugins.huggingface.hidden_states import collect_hidden_states, collect_latents
 from perceiver_plugins.huggingface.losses import label_loss, next_token_loss, problem_loss
 from perceiver_plugins.huggingface.model_card import Run, model_card
@@ -110,9 +114,10 @@ class ZooModel(PreTrainedModel):
         mismatched = {key for key, *_ in info["mismatched_keys"]}
         reinitialised = mismatched if kwargs.get("ignore_mismatched_sizes") else set()
         if unusable := sorted({*info["missing_keys"], *mismatched} - reinitialised):
+            hint = "; ignore_mismatched_sizes=True makes new ones" if mismatched.issuperset(unusable) else ""
             raise UserError(
                 f"{pretrained_model_name_or_path}: the weights do not fit config.json: {unusable[0]!r} is missing or "
-                f"has another shape (affected weights: {len(unusable)})"
+                f"has another shape (affected weights: {len(unusable)}){hint}"
             )
         if reinitialised:
             model._reinitialise(reinitialised)
@@ -320,11 +325,11 @@ class _LabelledModel(ZooModel):
 
     Attributes:
         reads: arguments of ``forward``, of which the first is required.
-        decoder_type: type of the decoder's configuration.
+        decoder_type: type of the decoder's configuration, or several.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
-    decoder_type: ClassVar[type[DecoderConfig]]
+    decoder_type: ClassVar[type[DecoderConfig] | tuple[type[DecoderConfig], ...]]
     output_type: ClassVar[type[Any]]
 
     @classmethod
@@ -342,6 +347,8 @@ class _LabelledModel(ZooModel):
         positions: Tensor | None = None,
     ) -> Any:
         logits, details = self._run(batch, output_attentions, output_hidden_states, positions)
+        if logits.dtype == torch.float64:  # as regressors compute
+            logits = logits.to(self.dtype)
         loss = None if labels is None else self._loss(logits, labels)
         return self._returned(self.output_type(loss=loss, logits=logits, **details), return_dict)
 
@@ -400,10 +407,10 @@ class ZooForMaskedLM(_TextModel):
 
 
 class ZooForSequenceClassification(_TextModel):
-    """Text classifier."""
+    """Text classifier, or regressor with ``config.problem_type`` "regression"."""
 
     pipeline_tag = "text-classification"
-    decoder_type = ClassificationDecoderConfig
+    decoder_type = (ClassificationDecoderConfig, RegressionDecoderConfig)
     output_type = ZooSequenceClassifierOutput
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -419,12 +426,12 @@ class ZooForTokenClassification(_TextModel):
 
 
 class ZooForImageClassification(_LabelledModel):
-    """Image classifier."""
+    """Image classifier, or regressor with ``config.problem_type`` "regression"."""
 
     pipeline_tag = "image-classification"
     main_input_name = "pixel_values"
     reads = ("pixel_values",)
-    decoder_type = ClassificationDecoderConfig
+    decoder_type = (ClassificationDecoderConfig, RegressionDecoderConfig)
     output_type = ZooImageClassifierOutput
 
     def forward(  # type: ignore[override]

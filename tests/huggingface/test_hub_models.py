@@ -89,7 +89,9 @@ def test_model_class_depends_on_adapters() -> None:
         (IMAGE, TextDecoderConfig(num_output_query_channels=8), ZooModel),
         (table, CLASSES, ZooModel),
         (text_and_table, CLASSES, ZooModel),
-        (TEXT, RegressionDecoderConfig(), ZooModel),
+        (TEXT, RegressionDecoderConfig(), ZooForSequenceClassification),
+        (IMAGE, RegressionDecoderConfig(), ZooForImageClassification),
+        (table, RegressionDecoderConfig(), ZooModel),
     ]
     for encoder, decoder, expected in cases:
         assert model_class(PerceiverConfig(encoder, decoder, num_latent_channels=12)) is expected
@@ -122,10 +124,10 @@ def test_masked_lm(make: Callable[..., Any], tied: bool) -> None:
 
 def test_serve_returns_outputs_of_exported_models(make: Callable[..., Any]) -> None:
     model, batch = make(TEXT, RegressionDecoderConfig(num_cross_attention_heads=1), "regression"), text_batch()
-    output = model(**batch).output
+    output = model(**batch).logits
     (served,) = model.serve(**batch).items()
     assert served[0] == "predictions"
-    torch.testing.assert_close(served[1], output)
+    torch.testing.assert_close(served[1].float(), output)
     with pytest.raises(TypeError, match="unexpected keyword argument 'pixels'"):
         model.serve(**batch, pixels=torch.zeros(1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -22,12 +26,16 @@ from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 import perceiver_plugins.huggingface.auto  # noqa: F401
 from perceiver_core import PerceiverConfig
-from perceiver_plugins.classification.config import ClassificationDecoderConfig, TokenClassificationDecoderConfig
+from perceiver_plugins.classification.config import (
+    ClassificationDecoderConfig,
+    RegressionDecoderConfig,
+    TokenClassificationDecoderConfig,
+)
 from perceiver_plugins.huggingface import ZooConfig, from_checkpoint, load, model_class
 from perceiver_plugins.huggingface.losses import problem_loss
 from perceiver_plugins.image.config import ImageLearnedEncoderConfig
 from perceiver_plugins.text.config import TextEncoderConfig
-from perceiver_registry import ModelDescription, UserError
+from perceiver_registry import ModelDescription, UserError, assemble, from_hugging_face, to_hugging_face
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -37,6 +45,7 @@ SIZES: dict[str, Any] = {
     "num_self_attention_layers_per_block": 2,
 }
 TEXT = TextEncoderConfig(vocab_size=31, max_seq_len=13, num_input_channels=10, num_self_attention_blocks=2, **SIZES)
+TEXT_OF_ONE_BLOCK = replace(TEXT, num_self_attention_blocks=1)
 IMAGE = ImageLearnedEncoderConfig(image_size=(5, 7), num_conv_channels=6, num_position_channels=4, **SIZES)
 CLASSES = ClassificationDecoderConfig(
     num_classes=3, num_output_query_channels=6, num_cross_attention_heads=2, label_names=["low", "high", "none"]
@@ -126,6 +135,126 @@ def test_problem_type_of_from_pretrained_selects_the_loss(texts: Path, images: P
         torch.testing.assert_close(output.loss, ForSequenceClassificationLoss(labels, output.logits, config))
         model.save_pretrained(folder)
         assert AutoConfig.from_pretrained(folder).problem_type == problem_type
+
+
+def train_step(model: Any, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss, and the gradient of the output layer's bias."""
+    loss = model(**inputs, labels=labels).loss
+    loss.backward()
+    bias = next(value for name, value in model.named_parameters() if name.endswith(("linear.bias", "final_layer.bias")))
+    return loss.detach(), bias.grad
+
+
+@pytest.mark.parametrize("problem_type", LABELS)
+def test_published_classifiers_keep_their_problem_type(
+    problem_type: str, randomise: Any, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    sizes = {"num_latents": 5, "d_latents": 12, "d_model": 10, "num_blocks": 1, "num_self_attends_per_block": 2}
+    config = transformers.PerceiverConfig(
+        vocab_size=31,
+        max_position_embeddings=13,
+        num_self_attention_heads=3,
+        num_cross_attention_heads=2,
+        problem_type=problem_type,
+        id2label=dict(enumerate(["low", "high", "none"])),
+        **sizes,
+    )
+    theirs: Any = randomise(transformers.PerceiverForSequenceClassification(config)).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    labels = LABELS[problem_type][:3]
+    expected = train_step(theirs, {"inputs": batch["input_ids"], "attention_mask": batch["attention_mask"]}, labels)
+    ours = from_checkpoint(tmp_path / "theirs").train(False)
+    assert type(ours).__name__ == "ZooForSequenceClassification"
+    assert ours.config.problem_type == problem_type
+    assert [*ours.config.id2label.values()] == ["low", "high", "none"]
+    torch.testing.assert_close(train_step(ours, batch, labels), expected, rtol=1e-4, atol=1e-5)
+    decoder = ours.perceiver.config.decoder
+    if problem_type == "regression":
+        assert (ours.config.task.rpartition(":")[2], decoder.target_names) == ("regression", ["low", "high", "none"])
+    else:
+        assert decoder.multi_label is (problem_type == "multi_label_classification")
+    ours.save_pretrained(tmp_path / "ours")
+    again = to_hugging_face(load(tmp_path / "ours")[0])
+    assert (again.config.problem_type, again.config.id2label) == (problem_type, config.id2label)
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_threshold_of_predictions_survives_conversion() -> None:
+    decoder = ClassificationDecoderConfig(
+        num_output_query_channels=12,
+        num_cross_attention_heads=1,
+        num_cross_attention_qk_channels=12,
+        num_cross_attention_v_channels=12,
+        multi_label=True,
+        threshold=0.3,
+    )
+    config = PerceiverConfig(TEXT_OF_ONE_BLOCK, decoder, num_latents=NUM_LATENTS, num_latent_channels=12)
+    theirs = to_hugging_face(assemble(config))
+    assert from_hugging_face(theirs).config.decoder == decoder
+
+
+@pytest.mark.parametrize("problem_type", LABELS)
+def test_pipeline_scores_by_problem_type(texts: Path, problem_type: str) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(texts, problem_type=problem_type)
+    words = Tokenizer(WordLevel({"[PAD]": 0, "a": 1, "b": 2, "c": 3}, unk_token="[PAD]"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]")
+    classify: Any = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    with torch.no_grad():
+        logits = model(**tokenizer("a c b", return_tensors="pt")).logits[0]
+    by_type = {"regression": logits, "single_label_classification": logits.softmax(dim=-1)}
+    sigmoid = logits.sigmoid()
+    for options, scores in (({}, by_type.get(problem_type, sigmoid)), ({"function_to_apply": "sigmoid"}, sigmoid)):
+        found = {each["label"]: each["score"] for each in classify("a c b", top_k=None, **options)}
+        expected = dict(zip(["low", "high", "none"], scores.tolist(), strict=True))
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("problem_type", LABELS)
+def test_problem_type_is_that_of_the_model_in_this_project(
+    texts: Path, batch: dict[str, Tensor], problem_type: str, tmp_path: Path
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(texts, problem_type=problem_type)
+    model.save_pretrained(tmp_path / "saved")
+    plain, description = load(tmp_path / "saved")
+    torch.testing.assert_close(plain(batch).float(), model(**batch).logits)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert again.config.problem_type == problem_type
+    torch.testing.assert_close(again(**batch).logits, model(**batch).logits)
+    decoder = plain.config.decoder
+    if problem_type == "regression":
+        assert description.task.rpartition(":")[2] == "regression"
+        assert decoder.target_names == ["low", "high", "none"]
+        with pytest.raises(UserError, match="problem_type=multi_label_classification: the model is a regressor"):
+            AutoModelForSequenceClassification.from_pretrained(
+                tmp_path / "saved", problem_type="multi_label_classification"
+            )
+    else:
+        assert decoder.multi_label is (problem_type == "multi_label_classification")
+
+
+def test_regressors_have_named_targets(tmp_path: Path, batch: dict[str, Tensor]) -> None:
+    statistics: dict[str, Any] = {"target_mean": [20.0, -3.0], "target_std": [5.0, 0.1]}
+    decoder = RegressionDecoderConfig(
+        num_targets=2, num_output_query_channels=6, num_cross_attention_heads=2, target_names=["t", "u"], **statistics
+    )
+    folder = save(tmp_path / "numbers", TEXT, decoder, "regression")
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert (model.config.problem_type, model.config.id2label) == ("regression", {0: "t", 1: "u"})
+    labels = torch.randn(3, 2)
+    output = model(**batch, labels=labels)
+    torch.testing.assert_close(output.loss, (output.logits - labels).square().mean())
+    torch.testing.assert_close(output.logits, load(folder)[0](batch).float())
+    other = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, ignore_mismatched_sizes=True)
+    assert other(**batch).logits.shape == (3, 3)
+    assert other.perceiver.config.decoder.target_mean is None, "the statistics are those of other targets"
+
+
+def test_regression_with_several_output_queries_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / "texts", TEXT, replace(CLASSES, num_output_queries=2), "text-classification")
+    with pytest.raises(UserError, match=r"problem_type=regression: .*num_output_queries=2: must be 1 for regression"):
+        AutoModelForSequenceClassification.from_pretrained(folder, problem_type="regression")
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,7 @@ def _add_flags_of_prediction(command: str, parser: Parser, run: Run) -> None:
     parser.add_argument("inputs", nargs="*", type=str, help="inputs; '-', or no input at all: standard input")
     parser.add_argument("--input", type=str | None, help="file with one input per line")
     parser.add_argument("--delimiter", type=str | None, help="column separator of tables; default: as in training")
+    parser.add_argument("--text_column", type=str | None, help="column of texts in tables; default: as in training")
     parser.add_argument(
         "--format",
         type=OUTPUT_FORMATS[command],

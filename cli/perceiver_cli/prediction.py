@@ -29,6 +29,9 @@ from perceiver_registry.embeddings import embedding_predictor
 from perceiver_registry.errors import in_one_line
 from perceiver_registry.params import check_finite
 
+READER_OPTIONS = ("delimiter", "text_column")
+"""Flags that override the description of the training data."""
+
 
 def predict(command: str, chosen: Run, values: Values, device: torch.device) -> None:
     """Predict for inputs in arguments, a file or standard input, and print or write the predictions.
@@ -128,8 +131,10 @@ def create_predictor(predictor_class: Any, module: Any, chosen: Run, values: Val
     Raises:
         UserError: if an argument is invalid, or if the input adapter has no reader.
     """
-    delimiter = {"delimiter": values["delimiter"]} if values["delimiter"] else {}
-    reader = _create_reader(chosen, module.model.input_adapter, delimiter)
+    given = {name: values[name] for name in READER_OPTIONS if values[name]}
+    reader = _create_reader(chosen, module.model.input_adapter, given)
+    if values["text_column"] and not hasattr(reader, "text_column"):
+        raise UserError(f"--text_column={values['text_column']}: the model does not read texts (leave it out)")
     arguments = predictor_arguments(predictor_class)
     with named_flags(values, arguments):
         return predictor_class(module, reader, **{name: values[name] for name in arguments})

@@ -17,7 +17,14 @@ from perceiver_cli.export import find_serving_format
 from perceiver_cli.flags import build_parser
 from perceiver_cli.library_warnings import without_library_warnings
 from perceiver_cli.predict_config import read_prediction
-from perceiver_cli.prediction import create_predictor, find_predictor, load_module, predictor_arguments, stream
+from perceiver_cli.prediction import (
+    READER_OPTIONS,
+    create_predictor,
+    find_predictor,
+    load_module,
+    predictor_arguments,
+    stream,
+)
 from perceiver_cli.run import wrong_use
 from perceiver_cli.run_config import Run
 from perceiver_cli.sources import find_source
@@ -119,7 +126,7 @@ class LoadedModel:
                 width[, channels]) of uint8; rows of tables, as dicts or as a table of pandas, polars or pyarrow; pairs
                 of images for optical flow. The first axis of an array counts inputs, so that a single array is given
                 in a list.
-            options: its flags, such as ``top_k=3``.
+            options: its flags, such as ``top_k=3``, or ``text_column="review"`` for a table of texts.
 
         Returns:
             The predictions as plain data, one for each input: ``[{"input": "a text", "label": "pos", ...}]``. The
@@ -140,7 +147,7 @@ class LoadedModel:
         Args:
             inputs: as for :meth:`predict`.
             pool: "mean": the mean of the latents. "none": all latents.
-            options: ``batch_size``, and ``delimiter`` of tables.
+            options: ``batch_size``, and ``delimiter`` and ``text_column`` of tables.
 
         Returns:
             Embeddings (inputs, d), or a list of arrays (n, d) without pooling.
@@ -156,24 +163,25 @@ class LoadedModel:
             return embeddings
         return np.stack(embeddings) if embeddings else np.empty((0, 0), np.float32)
 
-    def similar(self, inputs: Any, to: Any, top_k: int = 10) -> list[dict[str, Any]]:
+    def similar(self, inputs: Any, to: Any, top_k: int = 10, **options: Any) -> list[dict[str, Any]]:
         """Return the inputs that are most similar to another one, with their ``similarity``, the most similar first.
 
         Args:
             inputs: as for :meth:`predict`.
             to: a single input: a text, a path or an object in memory.
             top_k: number of inputs to return.
+            options: as for :meth:`embed`.
         """
         if isinstance(to, str | os.PathLike):
-            return self._predict("embed", inputs, {"similar_to": to, "top_k": top_k})
+            return self._predict("embed", inputs, {"similar_to": to, "top_k": top_k, **options})
         if top_k < 1:
             raise UserError(f"top_k={top_k} must be at least 1")
         from perceiver_plugins.sdk.prediction.embedding import cosine  # deferred: imports Lightning
 
-        reference = self._predict("embed", [to], {}, "to")[0]["embedding"]
+        reference = self._predict("embed", [to], options, "to")[0]["embedding"]
         similar = [
             {"input": each["input"], "similarity": cosine(each["embedding"], reference)}
-            for each in self._predict("embed", inputs, {})
+            for each in self._predict("embed", inputs, options)
         ]
         return nlargest(top_k, similar, key=lambda each: each["similarity"])
 
@@ -237,8 +245,8 @@ class LoadedModel:
         predictor_class = find_predictor(command, self._run.task)
         known = predictor_arguments(predictor_class) if predictor_class else []
         for name in options:
-            if name not in known and name != "delimiter":
-                raise UserError(f"{name}: not an option of {command} (known: {', '.join([*known, 'delimiter'])})")
+            if name not in known and name not in READER_OPTIONS:
+                raise UserError(f"{name}: not an option of {command} (known: {', '.join([*known, *READER_OPTIONS])})")
         if predictor_class is None:
             raise UserError(f"task {self.task!r}: has no predictor")
         return create_predictor(predictor_class, self.module, self._run, self._values(command, as_flags(options)))

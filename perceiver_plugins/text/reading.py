@@ -114,9 +114,9 @@ class TextReader(Reader):
 
     The name of a file is read as the file's text, the name of a table as the texts of its rows, and the name of a
     folder as the texts of its .txt files; any other input is itself a text. Rows are named ``reviews.csv:1`` and so on;
-    their texts are in the text column of the training data. A text that is longer than the model's input is cut as in
-    training, with a single warning. The first texts that consist mostly of unknown tokens are reported. Only the part
-    of a text that may be needed is kept in memory.
+    their texts are in the text column of ``data``, by default that of the training data. A text that is longer than the
+    model's input is cut as in training, with a single warning. The first texts that consist mostly of unknown tokens
+    are reported. Only the part of a text that may be needed is kept in memory.
 
     Args:
         data: description of the training data from the checkpoint: ``description()`` of the data module.
@@ -179,7 +179,7 @@ class TextReader(Reader):
         return iter([name])
 
     def _required_columns(self) -> dict[str, str]:
-        return {self.text_column: "the model's text column"}
+        return {self.text_column: "text_column"}
 
     def source_of(self, value: Any, name: str) -> TableRow:
         """Return the input for a row in memory, a dict with the text column of the training data."""

@@ -82,6 +82,8 @@ def test_table_with_another_delimiter(perceiver, regressor, table, tmp_path):
     result = perceiver("predict", f"--ckpt_path={regressor.last}", "--delimiter=;", "--format=json", str(file))
     assert result.code == 0, result.err
     assert len(json.loads(result.out)) == 40
+    result = perceiver("predict", f"--ckpt_path={regressor.last}", "--text_column=age", str(file))
+    assert (result.code, result.error) == (2, "--text_column=age: the model does not read texts (leave it out)")
 
 
 @pytest.mark.parametrize(

@@ -283,7 +283,7 @@ def test_unreadable_texts_are_reported_at_the_end(text_classifier, predict, revi
     shown = [line.removeprefix("perceiver: ") for line in result.err.splitlines()]
     assert [line.partition(": ")[0] for line in shown] == ["binary.txt", "empty.txt", "reviews.csv", "''"]
     assert "a binary file" in shown[0]
-    assert shown[2].startswith("reviews.csv: no column 'text'; the model's text column must be one of: review, label")
+    assert shown[2].startswith("reviews.csv: no column 'text'; text_column must be one of: review, label")
 
 
 def test_rows_of_a_table_are_predicted(text_classifier, predictions, reviews):
@@ -293,6 +293,23 @@ def test_rows_of_a_table_are_predicted(text_classifier, predictions, reviews):
     assert [each.pop("input") for each in of_rows] == [f"{file}:{number}" for number in range(1, 10)]
     of_texts = predictions(text_classifier, *texts)
     assert of_rows == [{name: value for name, value in each.items() if name != "input"} for each in of_texts]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_any_column_of_a_table_is_predicted(text_classifier, predict, predictions, tmp_path, suffix):
+    texts = ["gut", "schlecht, sehr schlecht", "gut und schlecht"]
+    rows = [{"number": number, "review": text} for number, text in enumerate(texts)]
+    file = tmp_path / f"reviews{suffix}"
+    if suffix == ".csv":
+        file.write_text("number,review\n" + "".join(f'{row["number"]},"{row["review"]}"\n' for row in rows))
+    else:
+        file.write_text("\n".join(map(json.dumps, rows)))
+    of_rows = predictions(text_classifier, str(file), "--text_column=review")
+    assert [each.pop("input") for each in of_rows] == [f"{file}:{number}" for number in (1, 2, 3)]
+    of_texts = predictions(text_classifier, *texts)
+    assert of_rows == [{name: value for name, value in each.items() if name != "input"} for each in of_texts]
+    result = predict(text_classifier, str(file), "--text_column=revue")
+    assert "no column 'revue'; text_column must be one of: number, review (did you mean 'review'?)" in result.err
 
 
 def test_text_with_several_lines(text_classifier, predict, predictions):

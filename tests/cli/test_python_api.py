@@ -138,6 +138,20 @@ def test_embeddings_equal_the_models(result):
     assert similar == {"input": "number", "similarity": pytest.approx(1.0)}
 
 
+def test_text_column_of_a_table(result, tmp_path):
+    texts = ["a good day", "a bad night"]
+    file = tmp_path / "days.csv"
+    file.write_text("id,review\n7,a good day\n8,a bad night\n")
+    found = result.predict(file, text_column="review")
+    inputs = [f"{file}:1", f"{file}:2"]
+    assert found == [each | {"input": name} for each, name in zip(result.predict(texts), inputs, strict=True)]
+    np.testing.assert_array_equal(result.embed(file, text_column="review"), result.embed(texts))
+    (similar,) = result.similar(file, to="a bad night", top_k=1, text_column="review")
+    assert similar["input"] == inputs[1]
+    with pytest.raises(UserError, match=r"no column 'text'; text_column must be one of: id, review"):
+        result.predict(file)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -148,7 +162,7 @@ def test_embeddings_equal_the_models(result):
             lambda model: model.predict(["x", 3]),
             "inputs[1]: must be a text or path or a row of a table (a dict), got int",
         ),
-        (lambda model: model.predict({"txt": "x"}), "inputs[0]: no column 'text'; the model's text column must be one"),
+        (lambda model: model.predict({"txt": "x"}), "inputs[0]: no column 'text'; text_column must be one"),
         (lambda model: model.predict([{"text": 3}]), "inputs[0]: 'text' must be text, got a whole number"),
         (lambda model: model.embed(b"x"), "inputs[0]: must be a text or path or a row of a table (a dict), got bytes"),
         (lambda model: model.predict(None), "inputs[0]: must be a text or path or a row of a table (a dict), got None"),

@@ -215,7 +215,7 @@ def test_broken_rows_of_a_table_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\ngood,1\nbad\n")
     (tmp_path / "types.jsonl").write_text('{"text": 1}\n{"text": ""}\n')
     for name, message in {
-        "columns.csv": "columns.csv: no column 'text'; the model's text column must be one of: review, label",
+        "columns.csv": "columns.csv: no column 'text'; text_column must be one of: review, label",
         "empty.csv": "empty.csv: no rows",
         "rows.csv": "rows.csv, line 3: 1 values, fewer than the 2 columns",
         "types.jsonl": "types.jsonl, line 1: 'text' must be text",

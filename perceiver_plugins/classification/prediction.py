@@ -141,8 +141,7 @@ class NumberPredictor(Predictor):
     module: LitRegressor
 
     def answers(self, output: Tensor, examples: Sequence[Any]) -> list[Prediction]:
-        decoder = self.module.config.decoder
-        names = decoder.target_names or [f"target {number}" for number in range(1, decoder.num_targets + 1)]
+        names = self.module.target_names
         return [dict(zip(names, row, strict=True)) for row in output.double().tolist()]
 
     @staticmethod

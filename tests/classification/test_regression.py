@@ -99,12 +99,38 @@ def test_metrics_equal_those_of_scikit_learn(regressor, batch, data_module, quie
         "val_r2": r2_score(in_stds(batch["labels"], given), in_stds(predictions, given)),
         "val_loss": mean_squared_error(in_stds(batch["labels"], given), in_stds(predictions, given)),
     }
+    for column in range(2):
+        pair = [values[given[:, column], column] for values in (batch["labels"], predictions)]
+        expected[f"val_mae_target {column + 1}"] = mean_absolute_error(*pair)
+        expected[f"val_r2_target {column + 1}"] = r2_score(*pair)
     trainer = quiet_trainer()
     for _ in range(2):  # metrics are reset between runs
         (metrics,) = trainer.validate(module, datamodule=data_module(batch, batch_size), verbose=False)
         assert metrics == pytest.approx(expected, rel=1e-4)
     (metrics,) = trainer.test(module, datamodule=data_module(batch, batch_size), verbose=False)
     assert {name.replace("test", "val"): value for name, value in metrics.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_metrics_of_named_targets(regressor, batch, data_module, quiet_trainer):
+    module = regressor()
+    module.config.decoder.target_names = ["a.b", "c/d e"]
+    batch["labels"][1:, 1] = math.nan  # R2 is undefined for a single target
+    (metrics,) = quiet_trainer().validate(module, datamodule=data_module(batch, 4), verbose=False)
+    assert metrics.keys() == {"val_loss", "val_mae", "val_r2", "val_mae_a.b", "val_r2_a.b"}
+    (single,) = quiet_trainer().validate(
+        regressor(1, MEAN[:1], STD[:1]),
+        datamodule=data_module(batch | {"labels": batch["labels"][:, :1]}, 4),
+        verbose=False,
+    )
+    assert single.keys() == {"val_loss", "val_mae", "val_r2"}
+
+
+def test_targets_in_another_order_are_refused(regressor, batch, data_module):
+    module = regressor()
+    module.config.decoder.target_names = ["a", "b"]
+    with pytest.raises(UserError, match=r"the targets of the data \(b, a\) are in another order than the model's"):
+        module.check_data(data_module(batch, target_names=["b", "a"]))
+    module.check_data(data_module(batch, target_names=["b", "c"]))
 
 
 @pytest.mark.parametrize("number", [1, 2, 23])  # a single target in all; one per process; many

@@ -11,7 +11,7 @@ import torch
 Combination = dict[str, str]
 
 FEATURES: Mapping[str, tuple[str, ...]] = {
-    "data": ("prepared", "streamed", "endless"),
+    "data": ("prepared", "streamed", "endless", "multi-label"),
     "workers": ("0", "2"),
     "schedule": ("none", "computed", "explicit", "each epoch", "plateau"),
     "accumulate": ("1", "2"),

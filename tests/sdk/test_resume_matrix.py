@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,19 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from resume_matrix import Combination, all_combinations, assert_equal, covering_pairs
 
 from perceiver_core import PerceiverConfig
+from perceiver_plugins.classification.config import ClassificationDecoderConfig
+from perceiver_plugins.classification.lightning import LitClassifier
 from perceiver_plugins.text import LitLanguageModel
-from perceiver_plugins.text.data import HubTextDataModule, TextFilesDataModule
+from perceiver_plugins.text.data import HubTextDataModule, LabelledTextFilesDataModule, TextFilesDataModule
 
 EVERY = int(os.environ.get("PERCEIVER_FULL_MATRIX", 0))
 """Step between the tested combinations. 0: a covering set of pairs."""
 
 BATCHES = 5
 """Batches per epoch."""
+
+LABELLED = (LabelledTextFilesDataModule, "jsonl")
+"""Data module and suffix of the files of texts with any number of classes."""
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -142,6 +148,9 @@ class Runs:
         text = " ".join(f"word{number % 37} näh" for number in range(100))
         (folder / "train.txt").write_bytes(text.encode()[: BATCHES * 2 * 32])
         (folder / "val.txt").write_bytes(text.encode()[320:480])
+        tagged = [{"text": text[number : number + 40], "label": list("abc"[: number % 4])} for number in range(16)]
+        for split, part in (("train", tagged[: BATCHES * 2]), ("val", tagged[BATCHES * 2 :])):
+            (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)), encoding="utf-8")
         (folder / "hub").mkdir()
         documents = [json.dumps({"text": text[number : number + 50]}) for number in range(60)]
         (folder / "hub" / "train-0.jsonl").write_text("\n".join(documents[:30]), encoding="utf-8")
@@ -149,12 +158,22 @@ class Runs:
 
     def data(self, kind: str, workers: int) -> Any:
         sizes = {"max_seq_len": 32, "batch_size": 2, "seed": 3, "num_workers": workers}
-        if kind != "prepared":
+        if kind in ("streamed", "endless"):
             return HubTextDataModule(
                 str(self.folder / "hub"), streaming=True, stream_val_docs=5, shuffle_buffer=9, **sizes
             )
-        files = {f"{split}_files": str(self.folder / f"{split}.txt") for split in ("train", "val")}
-        return TextFilesDataModule(**files, **sizes, cache_dir=str(self.folder / "cache"), random_train_shift=True)
+        data_type, suffix = LABELLED if kind == "multi-label" else (TextFilesDataModule, "txt")
+        files = {f"{split}_files": str(self.folder / f"{split}.{suffix}") for split in ("train", "val")}
+        return data_type(**files, **sizes, cache_dir=str(self.folder / "cache"), random_train_shift=True)
+
+    def module(self, kind: str, **options: Any) -> LightningModule:
+        config = self.config(dropout=0.2)
+        if kind != "multi-label":
+            return LitLanguageModel.create(config, **options, num_samples=0)
+        decoder = ClassificationDecoderConfig(
+            num_classes=3, num_output_query_channels=8, num_cross_attention_heads=1, dropout=0.2, multi_label=True
+        )
+        return LitClassifier.create(replace(config, decoder=decoder), **options, class_weights="balanced")
 
     def trainer_options(self, each: Combination) -> dict[str, Any]:
         steps = 13 if each["accumulate"] == "1" else 8
@@ -181,12 +200,11 @@ class Runs:
         folder.mkdir()
         seed_everything(5 if checkpoint else 4, verbose=False)
         optimizer = {"name": "AdamW", "lr": 0.01, "in_backward": each["step"] == "in backward"}
-        module = LitLanguageModel.create(
-            self.config(dropout=0.2),
+        module = self.module(
+            each["data"],
             optimizer=optimizer,
             lr_scheduler=SCHEDULES[each["schedule"]],
             ema_decay=0.9 if each["average"] == "yes" else None,
-            num_samples=0,
         )
         events, logger = Events(folder, moment), Rows()
         values = self.trainer_options(each) | options

@@ -85,6 +85,14 @@ def write_user_files(folder: Path) -> None:
     with gzip.open(folder / "reviews.jsonl.gz", "wt") as file:
         file.writelines(json.dumps({"review": f"good {i}", "stars": i % 5}) + "\n" for i in range(40))
     (folder / "patients.csv").write_text("age,bmi,progression\n" + "\n".join(f"{i},{i % 7},{2 * i}" for i in range(30)))
+    tags = [["rain"], [], ["sun", "wind"], ["rain", "sun"], ["wind"]]
+    with (folder / "reports.csv").open("w") as table, (folder / "reports.jsonl").open("w") as lines:
+        table.write("report,tags,rain,wind,sun,temperature,pressure,min,max\n")
+        for i in range(40):
+            row = tags[i % 5]
+            columns = ",".join(str(int(name in row)) for name in ("rain", "wind", "sun"))
+            table.write(f'weather {i},"{", ".join(row)}",{columns},{i % 9},{i % 4},{i},{2 * i}\n')
+            lines.write(json.dumps({"report": f"weather {i}", "tags": row}) + "\n")
     (folder / "songs").mkdir()
     for i in range(3):
         write_midi(folder / "songs" / f"{i}.mid", Notes.from_rows([(0, 1, 60 + i, 64, False)]))

@@ -84,10 +84,10 @@ class LitRegressor(LitPerceiver):
         )
         self.loss = loss
         self.add_metrics({"mae": MeanAbsoluteError(), "r2": R2Score()})
-        number = self.config.decoder.num_targets if 1 < self.config.decoder.num_targets <= MAX_MEASURED_TARGETS else 0
-        self.target_metrics = nn.ModuleDict(
-            {stage: nn.ModuleList(target_metrics() for _ in range(number)) for stage in STAGES}
-        )
+        number = self.config.decoder.num_targets
+        if 1 < number <= MAX_MEASURED_TARGETS:
+            each = {stage: nn.ModuleList(target_metrics() for _ in range(number)) for stage in STAGES}
+            self.target_metrics = nn.ModuleDict(each)
 
     @property
     def target_names(self) -> list[str]:
@@ -194,6 +194,9 @@ class LitRegressor(LitPerceiver):
             metrics.set_dtype(exact_dtype(self.device))
 
     def _target_metrics_of(self, stage: str) -> list[MetricCollection]:
+        """Return the metrics of each target; none if the targets have none of their own."""
+        if not hasattr(self, "target_metrics"):
+            return []
         return [cast(MetricCollection, metrics) for metrics in cast(nn.ModuleList, self.target_metrics[stage])]
 
     def log_metrics(self, stage: str) -> None:

@@ -106,6 +106,29 @@ def test_all_formats_yield_the_same_batches(reviews, tmp_path, name):
 
 
 @pytest.mark.slow
+def test_texts_with_any_number_of_classes(fit, load, perceiver, classify, tmp_path):
+    rows = [{"text": f"text {number}", "tags": list("abc"[number % 4 :])} for number in range(16)]
+    Path("train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Path("val.csv").write_text("text,tags\none,a;c\ntwo,\n")
+    Path("other.csv").write_text("text,tags\none,a;c\ntwo,b;d\n")
+    flags = ("--data.train_files=train.jsonl", "--data.label_column=tags", "--data.val_fraction=0.3")
+    run = fit(*classify, *flags, "--trainer.max_steps=2", "--model.decoder.threshold=0.01")
+    decoder = load(last(run))["perceiver"]["model"]["decoder"]
+    assert (decoder["label_names"], decoder["multi_label"], decoder["threshold"]) == (["a", "b", "c"], True, 0.01)
+    model = f"--ckpt_path={last(run)}"
+    without_training = (model, "--data.train_files=null", "--data.label_separator=;")
+    result = perceiver("validate", *without_training, "--data.val_files=val.csv")
+    assert metric(result, "val_map") > 0
+    result = perceiver("validate", *without_training, "--data.val_files=other.csv")
+    assert re.search(r"other.csv, line 3: the label 'd' .* does not occur in the training data", result.error)
+    for argv, numbers in (((), {3}), (("--threshold=0.99",), {0})):
+        result = perceiver("predict", model, *argv, "--format=json", "a text", "train.jsonl")
+        assert {len(each["labels"]) for each in json.loads(result.out)} == numbers
+    result = perceiver("fit", *classify, *flags, f"--model.params={last(run)}", "--model.decoder.multi_label=false")
+    assert "multi_label=False: does not fit the data, which has multi_label=True" in result.error
+
+
+@pytest.mark.slow
 def test_columns_and_labels_of_other_names_and_types(fit, load, classify, tmp_path):
     for number, (values, names) in enumerate({
         (3, 20, 100): ["3", "20", "100"],

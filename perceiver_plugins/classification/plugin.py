@@ -71,7 +71,7 @@ def perceiver_tasks() -> list[TaskSpec]:
         TaskSpec(
             name="classification",
             module=f"{PLUGIN}.lightning:LitClassifier",
-            summary="predict the class of any input (--model.encoder=NAME)",
+            summary="predict the class, or any number of classes, of any input (--model.encoder=NAME)",
             data="digits",
             defaults={
                 "data.target": "class",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -124,6 +125,20 @@ def test_classes_without_examples_are_reported_once(tagger, batch, data_module, 
     (metrics,) = quiet_trainer().validate(module, datamodule=data_module(batch), verbose=False)
     assert metrics.keys() == {"val_loss", "val_f1", "val_f1_micro"}, "the mean over no class is not a number"
     assert all(map(math.isfinite, metrics.values()))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:1 of 5 classes have no example")
+def test_metrics_of_two_processes_equal_those_of_one(tagger, batch, data_module, quiet_trainer):
+    batch["labels"] = hide_some(batch["labels"])
+    batch["labels"][:, 4] = 0
+    batch["labels"][::2, 0] = 0  # in one of the processes, the class has no example
+    module = tagger()
+    # A copy, since metrics updated in inference mode cannot be used outside of it.
+    (one,) = quiet_trainer().validate(copy.deepcopy(module), datamodule=data_module(batch, 6), verbose=False)
+    two_processes = quiet_trainer(devices=2, strategy="ddp_fork")
+    (two,) = two_processes.validate(module, datamodule=data_module(batch, 3), verbose=False)
+    assert two == pytest.approx(one, rel=1e-5)
 
 
 def test_balanced_weights_are_ratios_of_absence_to_presence(tagger, batch, data_module):

@@ -47,12 +47,12 @@ class ClassPredictor(Predictor):
         super().__init__(module, reader, batch_size, attention)
         if top_k < 1:
             raise UserError(f"top_k={top_k} must be at least 1")
-        if threshold is not None and not module.multi_label:
+        self.multi_label = getattr(module, "multi_label", False)  # modules of plugins may lack it
+        if threshold is not None and not self.multi_label:
             raise UserError(f"threshold={threshold}: has no effect, as the model predicts one class (leave it out)")
         if threshold is not None and not 0 <= threshold < 1:
             raise UserError(f"threshold={threshold} must be at least 0 and below 1")
-        self.threshold = module.threshold if threshold is None else threshold
-        self.multi_label = module.multi_label
+        self.threshold = threshold if threshold is not None or not self.multi_label else module.threshold
         self.label_names = module.label_names
         self.top_k = min(top_k, len(self.label_names))
 
@@ -62,6 +62,7 @@ class ClassPredictor(Predictor):
                 "a model with several output queries has several classes per input (predict supports only one)"
             )
         if self.multi_label:
+            assert self.threshold is not None
             return present_classes(output, self.label_names, self.top_k, self.threshold)
         return best_classes(output, self.label_names, self.top_k)
 

@@ -1,15 +1,15 @@
 """Exact conversion between Hugging Face's Perceivers and the models of this project, in both directions.
 
-The modules of this package describe each of Hugging Face's classes with a :class:`Conversion`. This module has the
-parts that they share: the encoder and the decoder of the classifiers. A "pair" has the names of a parameter in this
-project and in transformers.
+The modules of this package describe each of Hugging Face's classes with a :class:`Conversion`. This module has the part
+that they share, the encoder; :mod:`~perceiver_plugins.huggingface.classifiers` has the decoder of the classifiers. A
+"pair" has the names of a parameter in this project and in transformers.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,6 @@ import torch
 import transformers
 from torch import Tensor
 
-from perceiver_plugins.classification.config import RegressionDecoderConfig
-from perceiver_plugins.huggingface.problem_types import (
-    MULTI_LABEL,
-    SINGLE_LABEL,
-    label_names,
-    problem_type_of,
-    regression_decoder,
-)
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.hub import hub
 from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
@@ -229,40 +221,6 @@ def encoder_settings(config: PerceiverConfig[Any, Any]) -> dict[str, Any]:
     }
 
 
-def classification_settings(decoder: Any) -> dict[str, Any]:
-    """Return Hugging Face's settings of a classifier or regressor from its decoder's configuration.
-
-    Of the settings, transformers ignores ``threshold``, which is read by :func:`classification_decoder_values`.
-    """
-    settings: dict[str, Any] = {}
-    if (problem_type := problem_type_of(asdict(decoder))) is not None:
-        settings["problem_type"] = problem_type
-    if getattr(decoder, "threshold", None) is not None:
-        settings["threshold"] = decoder.threshold
-    names, number = label_names(asdict(decoder))
-    if names is None:
-        return settings | {"num_labels": number}
-    numbered = dict(enumerate(names))
-    return settings | {"id2label": numbered, "label2id": {name: number for number, name in numbered.items()}}
-
-
-def as_regression(conversion: Conversion) -> Conversion:
-    """Return the conversion of the models of a classifier's class whose ``problem_type`` is regression."""
-
-    def convert_config(config: transformers.PerceiverConfig) -> PerceiverConfig[Any, Any]:
-        converted = conversion.convert_config(config)
-        return replace(converted, decoder=regression_decoder(converted.decoder))
-
-    return replace(
-        conversion,
-        kind=f"{conversion.kind} (regression)",
-        decoder=RegressionDecoderConfig,
-        convert_config=convert_config,
-        task="regression",
-        outputs=lambda model, batch: model(batch).float(),
-    )
-
-
 def encoder_values(config: transformers.PerceiverConfig, num_input_channels: int) -> dict[str, Any]:
     """Return the values of the ``EncoderConfig`` from Hugging Face's configuration.
 
@@ -296,29 +254,6 @@ def encoder_values(config: transformers.PerceiverConfig, num_input_channels: int
     }
 
 
-def classification_decoder_values(config: transformers.PerceiverConfig) -> dict[str, Any]:
-    """Return the fields of the ``ClassificationDecoderConfig`` that is equivalent to Hugging Face's classifiers.
-
-    ``label_names`` is None if ``config`` has the default names of transformers.
-    """
-    names = [name for _, name in sorted((config.id2label or {}).items())]
-    return {
-        "num_classes": len(names),
-        "num_output_queries": 1,
-        "num_output_query_channels": config.d_latents,
-        "label_names": None if names == [f"LABEL_{i}" for i in range(len(names))] else names,
-        "multi_label": {SINGLE_LABEL: False, MULTI_LABEL: True}.get(config.problem_type or ""),
-        "threshold": getattr(config, "threshold", None),
-        "num_cross_attention_heads": 1,
-        "num_cross_attention_qk_channels": config.d_latents,
-        "num_cross_attention_v_channels": config.d_latents,
-        "cross_attention_widening_factor": 1,
-        "cross_attention_residual": True,
-        "dropout": config.attention_probs_dropout_prob,
-        "init_scale": config.initializer_range,
-    }
-
-
 def encoder_pairs(num_layers: int) -> Pairs:
     """Return the pairs of the encoder.
 
@@ -331,14 +266,6 @@ def encoder_pairs(num_layers: int) -> Pairs:
         yield from layer_pairs(
             f"encoder.self_attention_blocks.0.{i}", f"perceiver.encoder.self_attends.{i}", cross=False
         )
-
-
-def classification_decoder_pairs() -> Pairs:
-    """Return the pairs of a classifier's decoder."""
-    prefix = "perceiver.decoder.decoder"
-    yield "output_adapter.query_provider.queries", f"{prefix}.output_position_encodings.position_embeddings"
-    yield from layer_pairs("decoder.cross_attention_layer", f"{prefix}.decoding_cross_attention", cross=True)
-    yield from module_pairs("output_adapter.linear", f"{prefix}.final_layer")
 
 
 def layer_pairs(name: str, hf_name: str, cross: bool) -> Pairs:

@@ -43,7 +43,7 @@ class Row(NamedTuple):
         found: Conversion = next(each for each in module.CONVERSIONS if each.architecture == self.architecture)
         if self.decoder is not RegressionDecoderConfig:
             return found
-        from perceiver_plugins.huggingface.conversion import as_regression
+        from perceiver_plugins.huggingface.classifiers import as_regression
 
         return as_regression(found)
 

@@ -10,9 +10,9 @@ import transformers
 from torch import Tensor
 
 from perceiver_core import Batch, PerceiverConfig, PerceiverIO
+from perceiver_plugins.huggingface.classifiers import classification_settings
 from perceiver_plugins.huggingface.conversion import (
     Conversion,
-    classification_settings,
     encoder_pairs,
     encoder_values,
     layer_pairs,

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
-from perceiver_plugins.huggingface.conversion import (
-    Conversion,
+from perceiver_plugins.huggingface.classifiers import (
     classification_decoder_pairs,
     classification_decoder_values,
     classification_settings,
+)
+from perceiver_plugins.huggingface.conversion import (
+    Conversion,
     encoder_pairs,
     encoder_values,
     layer_pairs,

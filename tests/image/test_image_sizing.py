@@ -26,6 +26,11 @@ def test_number_of_epochs_follows_the_number_of_pixels(num_images, image_size, e
     assert found.defaults == {"trainer.max_epochs": epochs}
 
 
+def test_images_with_any_number_of_classes_have_no_label_smoothing():
+    data = SimpleNamespace(num_train_examples=20, num_classes=3, image_size=(32, 32), multi_label=True)
+    assert size_rule(data, "image-classification", {}).defaults["task.label_smoothing"] == 0
+
+
 @pytest.mark.parametrize("missing", ["num_train_examples", "image_size"])
 def test_data_of_unknown_size_has_no_defaults(missing):
     known = {"num_train_examples": 10, "num_classes": 3, "image_size": (8, 8)}

@@ -62,6 +62,11 @@ def test_size_of_labelled_texts(labels, target, tmp_path):
     assert data.mean_train_length == pytest.approx((1 + 5 + 8) / 3)  # one byte per letter, at most 8 of 9
 
 
+def test_only_data_with_one_class_per_example_has_label_smoothing():
+    assert DataSize(10, num_classes=3).smoothing() == {"task.label_smoothing": 0.1}
+    assert DataSize(10, num_classes=3, multi_label=True).smoothing() == DataSize(10, num_targets=2).smoothing() == {}
+
+
 @pytest.mark.parametrize(
     ("examples", "batch_size", "steps"), [(56, 32, 7), (9, 64, 1), (790, 32, 98), (800, 32, None), (320, 1, None)]
 )

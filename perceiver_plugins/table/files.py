@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
-from perceiver_plugins.sdk.data.class_names import ClassNames
-from perceiver_plugins.sdk.data.files import FLAGS, Row, file_format, find_files, read_rows, refuse_shared_files
-from perceiver_plugins.sdk.data.multi_labels import MultiLabels, has_lists
+from perceiver_plugins.sdk.data.files import FLAGS, file_format, find_files, read_rows, refuse_shared_files
+from perceiver_plugins.sdk.data.multi_labels import MultiLabels, SingleLabels, class_reader
 from perceiver_plugins.sdk.data.splits import check_fraction, permutation
 from perceiver_plugins.sdk.data.statistics import missing_targets
 from perceiver_plugins.sdk.data.table_rows import check_delimiter, column_names
@@ -88,8 +87,8 @@ class TableFilesDataModule(TableDataModule):
             raise UserError(f"feature_columns: {min(shared)!r} is a label_column (name columns to predict it from)")
         self.feature_columns = feature_columns
         self.delimiter = check_delimiter(delimiter)
-        if len(self.label_columns) > 1 and target == "class":
-            MultiLabels(self.label_columns, label_separator)  # report invalid combinations now
+        if target == "class":
+            class_reader(self.label_columns, label_separator)  # report invalid combinations now
         self.val_fraction = val_fraction
         given = {"train": train_files, "validation": val_files, "test": test_files}
         self.files = {split: find_files(files, FLAGS[split]) for split, files in given.items() if files is not None}
@@ -148,20 +147,16 @@ class TableFilesDataModule(TableDataModule):
                 "feature_columns)"
             )
 
-    def _class_reader(self) -> ClassNames | MultiLabels | None:
+    def _class_reader(self) -> SingleLabels | MultiLabels | None:
         """Return the reader of the classes; None: the labels are numbers."""
         if self.target != "class":
             return None
-        column, *others = self.label_columns
-        rows = (row for files in self.files.values() for file in files for row in self._label_rows(file))
-        if others or self.label_separator is not None or has_lists(rows, column):
-            return MultiLabels(self.label_columns, self.label_separator)
-        return ClassNames(column)
+        columns = dict.fromkeys(self.label_columns, "label_column")
+        files = (file for files in self.files.values() for file in files)
+        rows = (row for file in files for row in read_rows(file, columns, self.delimiter))
+        return class_reader(self.label_columns, self.label_separator, rows)
 
-    def _label_rows(self, file: Path) -> Iterator[Row]:
-        return read_rows(file, dict.fromkeys(self.label_columns, "label_column"), self.delimiter)
-
-    def _read_splits(self, names: Sequence[str], classes: ClassNames | MultiLabels | None) -> dict[str, Table]:
+    def _read_splits(self, names: Sequence[str], classes: SingleLabels | MultiLabels | None) -> dict[str, Table]:
         """Read the files of all splits, the training split first, as its classes are those of the others."""
         if classes is None:
             return {split: self._read(files, names, None) for split, files in self.files.items()}
@@ -172,9 +167,9 @@ class TableFilesDataModule(TableDataModule):
             tables[split] = self._read(files, names, classes)
             if split == "train" and len(tables[split].labels):
                 classes.settle()
-        return {split: encode_classes(table, classes) for split, table in tables.items()}
+        return {split: Table(table.features, classes.encode(table.labels)) for split, table in tables.items()}
 
-    def _read(self, files: Sequence[Path], names: Sequence[str], classes: ClassNames | MultiLabels | None) -> Table:
+    def _read(self, files: Sequence[Path], names: Sequence[str], classes: SingleLabels | MultiLabels | None) -> Table:
         """Read the rows of files; class labels are names at this stage."""
         columns = dict.fromkeys(names, "feature_columns") | dict.fromkeys(self.label_columns, "label_column")
         features = array("d")
@@ -188,10 +183,8 @@ class TableFilesDataModule(TableDataModule):
                 features.extend(read_numbers(row, names, location, "feature_columns"))
                 if classes is None:
                     targets.extend(read_numbers(row, self.label_columns, location, "label_column"))
-                elif isinstance(classes, MultiLabels):
-                    labels.append(classes.read(row, location))
                 else:
-                    labels.append(classes.read(row[self.label_columns[0]], location))
+                    labels.append(classes.read(row, location))
         feature_array = np.array(features).reshape(-1, len(names))
         if classes is None:
             return Table(feature_array, np.array(targets).reshape(-1, len(self.label_columns)))
@@ -204,29 +197,18 @@ class TableFilesDataModule(TableDataModule):
         return {"train": table.take(kept), "validation": table.take(held_out)}
 
     def _warnings(
-        self, tables: dict[str, Table], names: Sequence[str], classes: ClassNames | MultiLabels | None
+        self, tables: dict[str, Table], names: Sequence[str], classes: SingleLabels | MultiLabels | None
     ) -> list[str]:
         """Return warnings about suspicious columns, class names and missing targets."""
         inferred = self.feature_columns is None and "train" in tables
         warnings = index_warnings(names, tables["train"].features) if inferred else []
         if "train" in tables:
             warnings += constant_warnings(names, tables["train"].features)
-        if isinstance(classes, MultiLabels):
-            return warnings + [note for split, table in tables.items() for note in classes.notes(table.labels, split)]
         if classes is not None:
-            trained = classes.number_like() if "train" in tables else []
-            return warnings + classes.similar() + trained
+            return warnings + [note for split, table in tables.items() for note in classes.notes(table.labels, split)]
         for split, table in tables.items():
             warnings += missing_targets(self.label_columns, table.labels, split)
         return warnings
-
-
-def encode_classes(table: Table, classes: ClassNames | MultiLabels) -> Table:
-    """Replace the class names of a table by class indices or, with several names, 0 or 1 for each class."""
-    names = table.labels.tolist()
-    if isinstance(classes, MultiLabels):
-        return Table(table.features, classes.encode(names))
-    return Table(table.features, np.array([classes.numbers[name] for name in names], dtype=np.int64))
 
 
 def index_warnings(names: Iterable[str], features: np.ndarray) -> list[str]:

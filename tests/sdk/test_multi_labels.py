@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import re
@@ -100,12 +101,12 @@ MODULES = {"text-files": text_files, "hub-text": hub_text, "table-files": table_
 
 
 @pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [pair for pair in itertools.product(FORMS, WRITERS) if pair != ("lists", "csv")],  # CSV files have no lists
+)
 @pytest.mark.filterwarnings("ignore")
 def test_all_forms_give_the_same_labels(tmp_path: Path, form: str, kind: str, module: str) -> None:
-    if (form, kind) == ("lists", "csv"):
-        pytest.skip("CSV files have no lists")
     rows, options = FORMS[form]()
     rows = [{"text": f"text {number}", "x": number, **row} for number, row in enumerate(rows)]
     (tmp_path / "data").mkdir()

@@ -17,6 +17,48 @@ PRESENT, ABSENT = ("1", "1.0", "true"), ("0", "0.0", "false")
 """Spellings of the presence and absence of a class in a column of its own, in lower case."""
 
 
+class SingleLabels:
+    """Reader of the class of each example of a table, with the methods of :class:`MultiLabels`.
+
+    Args:
+        column: the label column.
+        label_names: names of the classes, by index. None: those in the training data.
+    """
+
+    def __init__(self, column: str, label_names: Sequence[str] | None = None) -> None:
+        self.column = column
+        self._classes = ClassNames(column, label_names)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes, by index."""
+        return self._classes.names
+
+    def read(self, row: Mapping[str, Any], location: str) -> str:
+        """Read the name of a row's class, for :meth:`encode`.
+
+        Raises:
+            DataError: if it is missing or unknown.
+        """
+        return self._classes.read(row[self.column], location)
+
+    def settle(self) -> None:
+        """Number the classes, after all training data has been read."""
+        self._classes.settle()
+
+    def recall(self, names: Sequence[str]) -> None:
+        """Use the classes of a trained model, without training data."""
+        self._classes.recall(names)
+
+    def encode(self, values: Iterable[str]) -> np.ndarray:
+        """Return class indices (n,), int64, of names that :meth:`read` returned."""
+        return np.array([self._classes.numbers[name] for name in values], dtype=np.int64)
+
+    def notes(self, labels: np.ndarray, split: str) -> list[str]:
+        """Return warnings about the classes of the training data, one line each."""
+        return self._classes.similar() + self._classes.number_like() if split == "train" else []
+
+
 class MultiLabels:
     """Reader of the classes of each example of a table.
 
@@ -155,6 +197,22 @@ def count_examples(labels: np.ndarray) -> list[int]:
     """Return the number of examples of each class; labels (n, classes) are 0, 1 or NaN."""
     counts: list[int] = (labels == 1).sum(axis=0).tolist()
     return counts
+
+
+def class_reader(columns: Sequence[str], separator: str | None, rows: Iterable[Row] = ()) -> SingleLabels | MultiLabels:
+    """Create the reader of the classes of a table: of any number for each row, or of one.
+
+    Args:
+        columns: the label columns.
+        separator: text between the names in a column. None: the column has a name or a list in each row.
+        rows: rows to find out which of these the column has; read only if necessary.
+
+    Raises:
+        UserError: if the arguments do not fit each other.
+    """
+    if len(columns) == 1 and separator is None and not has_lists(rows, columns[0]):
+        return SingleLabels(columns[0])
+    return MultiLabels(columns, separator)
 
 
 def has_lists(rows: Iterable[Row], column: str) -> bool:

@@ -165,7 +165,7 @@ class TableDataModule(Classes, PerceiverDataModule):
         return self.tables.label_names
 
     @property
-    def multi_label(self) -> bool | None:
+    def multi_label(self) -> bool | None:  # type: ignore[override]
         """target=class: a row has any number of classes."""
         return self.target == "class" and any(table.labels.ndim == 2 for table in self.tables.splits.values())
 

@@ -150,13 +150,10 @@ def test_balanced_weights_are_ratios_of_absence_to_presence(tagger, batch, data_
 
 @pytest.mark.parametrize("several", [False, True])
 def test_data_of_the_other_kind_is_refused(classifier, batch, data_module, several):
-    class Data(data_module):
-        multi_label = several
-
     message = f"--model.decoder.multi_label={str(several).lower()} trains a new model for it"
     with pytest.raises(UserError, match=message):
-        classifier(NUM_CLASSES, {"multi_label": not several}).check_data(Data(batch))
-    classifier(NUM_CLASSES, {"multi_label": several}).check_data(Data(batch))
+        classifier(NUM_CLASSES, {"multi_label": not several}).check_data(data_module(batch, multi_label=several))
+    classifier(NUM_CLASSES, {"multi_label": several}).check_data(data_module(batch, multi_label=several))
 
 
 def test_threshold_needs_several_labels(classifier):

@@ -152,6 +152,17 @@ def test_images_have_the_same_labels(tmp_path: Path, form: str) -> None:
     assert len(held_out.splits.images["train"]) == len(TAGS)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_names_of_indices_are_those_of_the_data_set(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": [NAMES.index(tag) for tag in tags]} for i, tags in enumerate(TAGS)]
+    items = datasets.Sequence(datasets.ClassLabel(names=NAMES[::-1]))
+    features = datasets.Features({"text": datasets.Value("string"), "label": items})
+    table = datasets.Dataset.from_list(rows).cast(features)
+    datasets.DatasetDict({"train": table, "validation": table}).save_to_disk(tmp_path / "data")
+    data = LabelledHubTextDataModule(dataset=str(tmp_path / "data"))
+    assert (data.multi_label, data.label_names, data.class_counts) == (True, NAMES[::-1], [3, 2, 3])
+
+
 def test_images_are_held_out_without_a_validation_split(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.new("L", (6, 5)).save(file, "PNG")

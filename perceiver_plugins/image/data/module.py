@@ -182,7 +182,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
         return self.splits.images["train"].labels
 
     @property
-    def multi_label(self) -> bool | None:
+    def multi_label(self) -> bool | None:  # type: ignore[override]
         """An image has any number of classes."""
         return any(images.labels.dim() == 2 for images in self.splits.images.values())
 

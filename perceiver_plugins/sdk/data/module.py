@@ -83,10 +83,8 @@ class PerceiverDataModule(LightningDataModule):
         self.split_datasets: dict[str, Any] = {}
         """Datasets of "train", "validation" and "test", if they exist."""
 
-    @property
-    def multi_label(self) -> bool | None:
-        """True: labels are (b, classes), 0, 1, or NaN where unknown. False: class indices. None: unknown, or others."""
-        return None
+    multi_label: bool | None = None
+    """True: labels are (b, classes), 0, 1, or NaN where unknown. False: class indices. None: unknown, or others."""
 
     @classmethod
     def example(cls, folder: Path) -> Mapping[str, Any]:
@@ -231,10 +229,8 @@ class Classes:
     def train_labels(self) -> Any:
         """Class indices (n,) of the training data, a tensor or an array."""
 
-    @property
-    def multi_label(self) -> bool | None:
-        """An example has any number of classes, not one."""
-        return False
+    multi_label: bool | None = False
+    """An example has any number of classes, not one."""
 
     @property
     def num_classes(self) -> int:

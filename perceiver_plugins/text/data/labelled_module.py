@@ -126,7 +126,7 @@ class LabelledTextDataModule(DocumentDataModule):
         return list(self._fact("class_counts"))
 
     @property
-    def multi_label(self) -> bool:
+    def multi_label(self) -> bool | None:  # type: ignore[override]
         """target=class: a document has any number of classes."""
         return self.target == "class" and bool(self._facts.get("multi_label", False))
 

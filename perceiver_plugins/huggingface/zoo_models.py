@@ -83,7 +83,8 @@ class ZooModel(PreTrainedModel):
         dtype = torch.get_default_dtype()
         with _default_device_and_dtype():
             self.perceiver = assemble(model_config).to(dtype)
-            self._batch_keys = _input_keys(model_config) or _example_keys(self.perceiver)
+            # Specs leave out entries that tables of numbers lack and those of composites; example batches have them.
+            self._batch_keys = tuple(dict.fromkeys((*_input_keys(model_config), *_example_keys(self.perceiver))))
         self._constants = _non_persistent_buffers(self.perceiver)
         self._tied_weights_keys = _tied_weights(self)
         self.post_init()

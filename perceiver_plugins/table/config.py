@@ -9,29 +9,39 @@ from perceiver_core.config import EncoderConfig, require, require_positive
 
 @dataclass
 class TableEncoderConfig(EncoderConfig):
-    """Configuration of an encoder of numeric columns.
+    """Configuration of an encoder of columns of numbers and categories.
 
     Args:
-        num_features: number of columns, each of which is one input position.
+        num_features: number of numeric features, each of which is one input position.
         num_input_channels: channels of a column's embedding.
         column_init_scale: standard deviation of the initial column embeddings, to which numbers are added. Default:
             ``init_scale``. Where it is several times ``init_scale``, the layer norms of the model keep the size of a
             number, instead of little more than its sign.
-        number_dropout: probability of replacing a number by the embedding of missing numbers in training.
+        number_dropout: probability of replacing a number or category by the embedding of missing values in training.
+        num_categories: number of categories of each column of categories, each of which is one input position. None:
+            all columns contain numbers.
+        category_dropout: probability of replacing a category by that of unseen categories in training, whose embedding
+            learns nothing otherwise. Default: arbitrary.
     """
 
     num_features: int = 10
     num_input_channels: int = 64
     column_init_scale: float | None = None
     number_dropout: float = 0.0
+    num_categories: list[int] | None = None
+    category_dropout: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "num_features", "num_input_channels")
+        require_positive(self, "num_input_channels")
+        sizes = self.num_categories or []
+        require(all(size >= 0 for size in sizes), self, "num_categories", "must not be negative")
+        require(self.num_features >= (0 if sizes else 1), self, "num_features", "must be at least 1")
         require(
             self.column_init_scale is None or self.column_init_scale > 0.0,
             self,
             "column_init_scale",
             "must be greater than 0",
         )
-        require(0.0 <= self.number_dropout < 1.0, self, "number_dropout", "must be at least 0 and less than 1")
+        for name in ("number_dropout", "category_dropout"):
+            require(0.0 <= getattr(self, name) < 1.0, self, name, "must be at least 0 and less than 1")

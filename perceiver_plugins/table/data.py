@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -26,7 +27,8 @@ class Table:
     """Features and labels of one split.
 
     Attributes:
-        features: (rows, m) numbers, NaN where missing.
+        features: (rows, m + k) numbers, NaN where missing, then ids of categories
+            (:class:`~perceiver_plugins.table.columns.Columns`).
         labels: (rows, t) targets, NaN where missing, or (rows) class indices, or (rows, classes) 0 or 1.
     """
 
@@ -43,14 +45,18 @@ class Tables:
     """A data set with its splits.
 
     Attributes:
-        feature_names: names of the m feature columns.
+        feature_names: names of the feature columns.
         label_names: names of the t targets, or of the classes.
         splits: examples by split: "train", "validation" and "test", of which some may be absent.
+        kinds: kind of each feature column that does not contain numbers: "boolean", "date", "datetime" or "category".
+        categories: categories of the training data of each column of categories.
     """
 
     feature_names: list[str]
     label_names: list[str]
     splits: dict[str, Table]
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    categories: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 class Examples(BatchDataset):
@@ -61,26 +67,31 @@ class Examples(BatchDataset):
     Args:
         inputs: (rows, m) standardised numbers.
         labels: (rows, t) targets or (rows) class indices.
+        category_ids: (rows, k) ids of categories. None: no columns of categories.
     """
 
-    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+    def __init__(self, inputs: Tensor, labels: Tensor, category_ids: Tensor | None = None) -> None:
         self.inputs = inputs
         self.labels = labels
+        self.category_ids = category_ids
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Tensor]:
         inside, labels = take_labels(self.labels, indices)
-        return {"inputs": self.inputs[inside], "labels": labels}
+        ids = {} if self.category_ids is None else {"category_ids": self.category_ids[inside]}
+        return {"inputs": self.inputs[inside], **ids, "labels": labels}
 
 
 class TableDataModule(Classes, PerceiverDataModule):
-    """Base class of data modules of numeric columns, for regression or classification.
+    """Base class of data modules of tables, for regression or classification.
 
     Batches are dicts of
 
-    - ``inputs`` (b, m), float32: features, standardised by the training data, NaN where missing;
+    - ``inputs`` (b, m), float32: numeric features, scaled by the training data, NaN where missing;
+    - ``category_ids`` (b, k), int64, with k columns of categories: 0 where missing, 1 for a category that the training
+      data lacks, otherwise 2, 3, ... in the order of the categories;
     - ``labels``: targets (b, t), float64, NaN where missing, or class indices (b), int64. With any number of
       classes per row, (b, classes), float32: 0, 1, or NaN where unknown.
 
@@ -89,18 +100,25 @@ class TableDataModule(Classes, PerceiverDataModule):
     Args:
         target: Kind of labels: numbers or a class.
         batch_size: Examples per batch and device, in training.
+        scaling: Scaling of numbers by the training data: subtract the mean and divide by the standard deviation
+            (standard), or first map numbers and dates to a normal distribution by their rank (quantile), for skewed
+            columns and outliers.
     """
 
     def __init__(
         self,
         target: Literal["number", "class"] = "number",
         batch_size: int = 32,
+        scaling: Literal["standard", "quantile"] = "standard",
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, **kwargs)
         if target not in ("number", "class"):
             raise UserError(f"target={target!r} must be 'number' or 'class'")
+        if scaling not in ("standard", "quantile"):
+            raise UserError(f"scaling={scaling!r} must be 'standard' or 'quantile'")
         self.target = target
+        self.scaling = scaling
 
     @abstractmethod
     def load(self) -> Tables:
@@ -125,7 +143,14 @@ class TableDataModule(Classes, PerceiverDataModule):
         """Feature columns with the statistics of the training data or, without it, those of the trained model."""
         if "train" not in self.tables.splits:
             return Columns(**self.known["columns"])
-        return Columns.fit(self.feature_names, self.tables.splits["train"].features)
+        tables = self.tables
+        return Columns.fit(
+            tables.feature_names,
+            tables.splits["train"].features,
+            tables.kinds,
+            tables.categories,
+            by_quantiles=self.scaling == "quantile",
+        )
 
     @property
     def feature_names(self) -> list[str]:
@@ -134,8 +159,13 @@ class TableDataModule(Classes, PerceiverDataModule):
 
     @property
     def num_features(self) -> int:
-        """Number m of feature columns."""
-        return len(self.feature_names)
+        """Number m of numeric features: one for each column of numbers, several for a date."""
+        return len(self.columns.features)
+
+    @property
+    def num_categories(self) -> list[int] | None:
+        """Number of categories of each column of categories; None without such a column."""
+        return self.columns.num_categories
 
     @property
     def target_names(self) -> list[str]:
@@ -194,13 +224,13 @@ class TableDataModule(Classes, PerceiverDataModule):
 
     def description(self) -> dict[str, Any]:
         """Describe the data for prediction, as plain data that is stored in checkpoints."""
-        return {"columns": asdict(self.columns)}
+        return {"columns": self.columns.to_dict()}
 
     def setup(self, stage: str | None = None) -> None:
         for split, table in self.tables.splits.items():
-            self.split_datasets[split] = Examples(
-                self.columns.standardise(table.features), torch.from_numpy(table.labels)
-            )
+            batch = self.columns.batch(table.features)
+            labels = torch.from_numpy(table.labels)
+            self.split_datasets[split] = Examples(batch["inputs"], labels, batch.get("category_ids"))
 
 
 class DiabetesDataModule(TableDataModule):

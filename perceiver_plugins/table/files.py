@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from perceiver_plugins.sdk.data.files import FLAGS, file_format, find_files, read_rows, refuse_shared_files
 from perceiver_plugins.sdk.data.multi_labels import MultiLabels, SingleLabels, class_reader
 from perceiver_plugins.sdk.data.splits import check_fraction, permutation
 from perceiver_plugins.sdk.data.statistics import missing_targets
-from perceiver_plugins.sdk.data.table_rows import check_delimiter, column_names
+from perceiver_plugins.sdk.data.table_rows import Row, check_delimiter, column_names, dictionary_columns
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.table.columns import read_numbers
+from perceiver_plugins.table.columns import RowReader, read_numbers
 from perceiver_plugins.table.data import Table, TableDataModule, Tables
+from perceiver_plugins.table.kinds import INFERENCE_ROWS, choose_kinds, describe_kinds, named_kinds
 from perceiver_registry import UserError
 
 MIN_INDEX_ROWS = 20
 """Fewest rows for a column of consecutive numbers to be reported as a row index; arbitrary."""
+
+CELL_HINT = "feature_columns chooses the columns to read, categorical_columns those with categories"
+"""Advice in messages about cells that are not of the kind of their column."""
 
 
 class TableFilesDataModule(TableDataModule):
@@ -29,7 +34,11 @@ class TableFilesDataModule(TableDataModule):
 
     Compressed files end in .gz, .xz, .bz2 or .zst. Each of the flags for files takes a file, a folder (all such files
     in it), a pattern such as ``data/*.csv``, or a list of these. Each row is an example. An empty cell, null, NA and
-    nan are missing numbers; a missing class is an error.
+    nan are missing values; a missing class is an error.
+
+    Feature columns contain numbers, booleans, ISO dates or categories. The first 10,000 training rows decide
+    (:func:`~perceiver_plugins.table.kinds.infer_kind`), unless a flag names the column. A date has several numeric
+    features: days since 1970-01-01 and its phases in year, week and, with a time, day.
 
     Args:
         train_files: Files to train on; null: only evaluate a trained model, which knows its columns and classes.
@@ -40,6 +49,9 @@ class TableFilesDataModule(TableDataModule):
             several classes. A column of lists has any number of classes for each row.
         feature_columns: Names of the feature columns; null: all columns except the label columns and the row index that
             pandas writes into tables.
+        categorical_columns: Feature columns to read as categories, such as codes that are numbers.
+        numeric_columns: Feature columns to read as numbers.
+        date_columns: Feature columns to read as ISO dates, with or without a time of day.
         delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
             .tsv files.
         val_fraction: Fraction of the rows to hold out for validation.
@@ -68,6 +80,9 @@ class TableFilesDataModule(TableDataModule):
         target: Literal["number", "class"] = "number",
         label_column: str | list[str] = "label",
         feature_columns: list[str] | None = None,
+        categorical_columns: list[str] | None = None,
+        numeric_columns: list[str] | None = None,
+        date_columns: list[str] | None = None,
         delimiter: str | None = None,
         val_fraction: float = 0.1,
         label_separator: str | None = None,
@@ -86,6 +101,11 @@ class TableFilesDataModule(TableDataModule):
         if shared := set(self.label_columns).intersection(feature_columns or []):
             raise UserError(f"feature_columns: {min(shared)!r} is a label_column (name columns to predict it from)")
         self.feature_columns = feature_columns
+        self.kind_flags = {
+            "categorical_columns": ("category", categorical_columns),
+            "numeric_columns": ("number", numeric_columns),
+            "date_columns": ("date", date_columns),
+        }
         self.delimiter = check_delimiter(delimiter)
         if target == "class":
             class_reader(self.label_columns, label_separator)  # report invalid combinations now
@@ -99,12 +119,60 @@ class TableFilesDataModule(TableDataModule):
             raise DataError("train_files: missing (name files to train on)")
         names = self.feature_columns or self._infer_feature_columns()
         classes = self._class_reader()
-        tables = self._read_splits(names, classes)
-        for warning in self._warnings(tables, names, classes):
+        kinds = self._kinds(names)
+        rows = RowReader(names, kinds, self._trained_columns().get("categories"))
+        tables = self._read_splits(rows, classes)
+        for warning in self._warnings(tables, rows, classes):
             rank_zero_warn(warning)
         if "validation" not in tables and "train" in tables:
             tables |= self._hold_out(tables["train"])
-        return Tables(names, classes.names if classes is not None else self.label_columns, tables)
+        categories = settle_categories(rows, tables)
+        for warning in [*category_warnings(rows, tables), *rows.report()]:
+            rank_zero_warn(warning)
+        if kinds and "train" in tables:
+            rank_zero_info(f"columns: {describe_kinds(names, kinds, categories)}")
+        label_names = classes.names if classes is not None else self.label_columns
+        return Tables(names, label_names, tables, kinds, categories)
+
+    def _trained_columns(self) -> Mapping[str, Any]:
+        """Return the description of the columns of the model that is evaluated, resumed or started from."""
+        return self.known.get("columns") or self.inherited.get("columns") or {}
+
+    def _kinds(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the kinds of the columns that do not contain numbers: named by flags, known to the model, or inferred.
+
+        Raises:
+            DataError: If a column has texts.
+            UserError: If a flag names a column that is not a feature column.
+        """
+        trained = self._trained_columns()
+        known = {name: trained.get("kinds", {}).get(name, "number") for name in trained.get("names", ())}
+        chosen = known | named_kinds(self.kind_flags, names)
+        if "train" not in self.files:
+            return {name: kind for name, kind in known.items() if kind != "number"}
+        rows = [row for _, row in islice(self._rows(self.files["train"], names), INFERENCE_ROWS)]
+        cells = {name: [row.get(name) for row in rows] for name in names}
+        kinds = choose_kinds(cells, chosen, dictionary_columns(self.files["train"][0]))
+        if texts := [name for name, kind in kinds.items() if kind == "text"]:
+            raise DataError(
+                f"{self.files['train'][0]}: the column {texts[0]!r} contains texts, which tables do not read "
+                "(feature_columns leaves it out, categorical_columns reads it as categories)"
+            )
+        return kinds
+
+    def _rows(self, files: Sequence[Path], names: Sequence[str]) -> Iterator[Row]:
+        """Read the rows of files.
+
+        Raises:
+            DataError: If a file cannot be read, or if an object in a JSON file has a key that is not a column.
+        """
+        columns = dict.fromkeys(names, "feature_columns") | dict.fromkeys(self.label_columns, "label_column")
+        for file in files:
+            is_json = file_format(file)[0] in (".json", ".jsonl")
+            for location, row in read_rows(file, columns, self.delimiter):
+                if is_json and self.feature_columns is None and len(row) > len(columns):
+                    self._refuse_unread_columns(location, set(row), names)
+                yield location, row
 
     def description(self) -> dict[str, Any]:
         return super().description() | ({"delimiter": self.delimiter} if self.delimiter else {})
@@ -156,36 +224,31 @@ class TableFilesDataModule(TableDataModule):
         rows = (row for file in files for row in read_rows(file, columns, self.delimiter))
         return class_reader(self.label_columns, self.label_separator, rows)
 
-    def _read_splits(self, names: Sequence[str], classes: SingleLabels | MultiLabels | None) -> dict[str, Table]:
+    def _read_splits(self, rows: RowReader, classes: SingleLabels | MultiLabels | None) -> dict[str, Table]:
         """Read the files of all splits, the training split first, as its classes are those of the others."""
         if classes is None:
-            return {split: self._read(files, names, None) for split, files in self.files.items()}
+            return {split: self._read(files, rows, None) for split, files in self.files.items()}
         if "train" not in self.files:
             classes.recall(self.known["label_names"])
         tables = {}
         for split, files in self.files.items():
-            tables[split] = self._read(files, names, classes)
+            tables[split] = self._read(files, rows, classes)
             if split == "train" and len(tables[split].labels):
                 classes.settle()
         return {split: Table(table.features, classes.encode(table.labels)) for split, table in tables.items()}
 
-    def _read(self, files: Sequence[Path], names: Sequence[str], classes: SingleLabels | MultiLabels | None) -> Table:
+    def _read(self, files: Sequence[Path], rows: RowReader, classes: SingleLabels | MultiLabels | None) -> Table:
         """Read the rows of files; class labels are names at this stage."""
-        columns = dict.fromkeys(names, "feature_columns") | dict.fromkeys(self.label_columns, "label_column")
         features = array("d")
         targets = array("d")
         labels: list[Any] = []
-        for file in files:
-            is_json = file_format(file)[0] in (".json", ".jsonl")
-            for location, row in read_rows(file, columns, self.delimiter):
-                if is_json and self.feature_columns is None and len(row) > len(columns):
-                    self._refuse_unread_columns(location, set(row), names)
-                features.extend(read_numbers(row, names, location, "feature_columns"))
-                if classes is None:
-                    targets.extend(read_numbers(row, self.label_columns, location, "label_column"))
-                else:
-                    labels.append(classes.read(row, location))
-        feature_array = np.array(features).reshape(-1, len(names))
+        for location, row in self._rows(files, rows.names):
+            features.extend(rows.read(row, location, CELL_HINT))
+            if classes is None:
+                targets.extend(read_numbers(row, self.label_columns, location, "label_column"))
+            else:
+                labels.append(classes.read(row, location))
+        feature_array = np.array(features).reshape(-1, rows.width)
         if classes is None:
             return Table(feature_array, np.array(targets).reshape(-1, len(self.label_columns)))
         return Table(feature_array, np.fromiter(labels, dtype=object, count=len(labels)))
@@ -197,9 +260,10 @@ class TableFilesDataModule(TableDataModule):
         return {"train": table.take(kept), "validation": table.take(held_out)}
 
     def _warnings(
-        self, tables: dict[str, Table], names: Sequence[str], classes: SingleLabels | MultiLabels | None
+        self, tables: dict[str, Table], rows: RowReader, classes: SingleLabels | MultiLabels | None
     ) -> list[str]:
         """Return warnings about suspicious columns, class names and missing targets."""
+        names = rows.features
         inferred = self.feature_columns is None and "train" in tables
         warnings = index_warnings(names, tables["train"].features) if inferred else []
         if "train" in tables:
@@ -211,11 +275,39 @@ class TableFilesDataModule(TableDataModule):
         return warnings
 
 
+def settle_categories(rows: RowReader, tables: Mapping[str, Table]) -> dict[str, list[str]]:
+    """Number the categories of the training rows, mark others as unseen in place, and return the categories by column.
+
+    Categories of a trained model are not changed.
+    """
+    for index, vocabulary in enumerate(rows.vocabularies.values(), len(rows.features)):
+        ids = {split: table.features[:, index] for split, table in tables.items()}
+        vocabulary.settle(ids.pop("train", np.empty(0)), list(ids.values()))
+    return {name: vocabulary.categories for name, vocabulary in rows.vocabularies.items()}
+
+
+def category_warnings(rows: RowReader, tables: Mapping[str, Table]) -> list[str]:
+    """Return a line for each column whose categories are different in most training rows, or the same in all."""
+    if "train" not in tables:
+        return []
+    train, warnings = tables["train"].features, []
+    for index, (name, vocabulary) in enumerate(rows.vocabularies.items(), len(rows.features)):
+        count = len(vocabulary.categories)
+        if len(train) >= MIN_INDEX_ROWS and 2 * count > len(train):
+            warnings.append(
+                f"the column {name!r} has {count:,} different values in {len(train):,} training rows (if they identify "
+                "the rows, leave it out of feature_columns)"
+            )
+        elif len(np.unique(train[:, index])) == 1 < len(train):
+            warnings.append(f"the column {name!r} is the same in all training rows (feature_columns leaves it out)")
+    return warnings
+
+
 def index_warnings(names: Iterable[str], features: np.ndarray) -> list[str]:
-    """Return a warning if a column of ``features`` (rows, m) counts the rows: an index carries no information."""
+    """Return a warning if one of the first columns of ``features`` (rows, ...) counts the rows, as an index does."""
     rows = np.arange(len(features))
     counting = [
-        name for name, column in zip(names, features.T, strict=True) if np.array_equal(column - column[:1], rows)
+        name for name, column in zip(names, features.T, strict=False) if np.array_equal(column - column[:1], rows)
     ]
     if len(features) < MIN_INDEX_ROWS or not counting:
         return []
@@ -226,9 +318,9 @@ def index_warnings(names: Iterable[str], features: np.ndarray) -> list[str]:
 
 
 def constant_warnings(names: Iterable[str], features: np.ndarray) -> list[str]:
-    """Return a warning if columns of ``features`` (rows, m) are empty or constant: they carry no information."""
+    """Return a warning if some of the first columns of ``features`` (rows, ...) are empty or constant."""
     empty, constant = [], []
-    for name, column in zip(names, features.T, strict=True):
+    for name, column in zip(names, features.T, strict=False):
         known = column[~np.isnan(column)]
         if not known.size:
             empty.append(repr(name))

@@ -8,6 +8,9 @@ PERCEIVER_INTERFACE = "2.2"
 
 PLUGIN = "perceiver_plugins.table"
 
+KIND_OPTIONS = ("categorical_columns", "numeric_columns", "date_columns")
+"""Options of data modules that determine the kinds of columns."""
+
 
 @hookimpl
 def perceiver_adapters() -> list[AdapterSpec]:
@@ -17,12 +20,16 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="input",
             adapter=f"{PLUGIN}.adapters:TableInputAdapter",
             config=f"{PLUGIN}.config:TableEncoderConfig",
-            summary="numeric columns, in which numbers may be missing",
-            links={"num_features": "num_features"},
+            summary="columns of numbers and categories, which may be missing",
+            links={"num_features": "num_features", "num_categories": "num_categories"},
             reads=("inputs",),
             reader=f"{PLUGIN}.reading:TableReader",
-            data_options=("feature_columns",),
-            example={"model.encoder.num_features": 5, "model.encoder.num_input_channels": 16},
+            data_options=("feature_columns", "scaling", *KIND_OPTIONS),
+            example={
+                "model.encoder.num_features": 5,
+                "model.encoder.num_input_channels": 16,
+                "model.encoder.num_categories": [3, 2],
+            },
             size_rule=f"{PLUGIN}.sizing:size_rule",
         )
     ]
@@ -44,7 +51,7 @@ def perceiver_data() -> list[DataSpec]:
             name="table-files",
             module=f"{PLUGIN}.files:TableFilesDataModule",
             tasks=("classification", "regression"),
-            summary="your own .csv, .tsv, .jsonl or .parquet files with numeric columns",
+            summary="your own .csv, .tsv, .jsonl or .parquet files with numbers, categories and dates",
             yields=("inputs",),
             defaults={"model.encoder": "table"},
             path_option="train_files",

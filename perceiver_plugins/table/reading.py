@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
@@ -18,7 +18,8 @@ from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.sdk.prediction.table_inputs import TableRow, row_in_memory, table_inputs
 from perceiver_plugins.sdk.tasks.pictures import drawable
-from perceiver_plugins.table.columns import Columns, read_numbers
+from perceiver_plugins.table.adapters import FIRST_CATEGORY, UNSEEN_CATEGORY
+from perceiver_plugins.table.columns import Columns
 from perceiver_registry import UserError
 from perceiver_registry.errors import near, shorten
 
@@ -42,13 +43,26 @@ class TableReader(Reader):
         if "columns" not in data:
             raise UserError("checkpoint: its data has no columns (the model was not trained on tables)")
         self.columns = Columns(**data["columns"])
+        self.rows = self.columns.row_reader()
         self.delimiter = check_delimiter(data.get("delimiter"))
 
     @classmethod
     def example(cls, input_adapter: Any, folder: Path) -> tuple[Reader, list[str]]:
         count = input_adapter.num_features
-        columns = {"names": [f"x{number}" for number in range(count)], "mean": [0.0] * count, "std": [1.0] * count}
-        return cls({"columns": columns}, input_adapter), ["x0=1.5", "x0=-2"]
+        columns: dict[str, Any] = {
+            "names": [f"x{number}" for number in range(count)],
+            "mean": [0.0] * count,
+            "std": [1.0] * count,
+        }
+        categories = {
+            f"c{number}": [f"category {index}" for index in range(size)]
+            for number, size in enumerate(input_adapter.num_categories)
+        }
+        if categories:
+            columns["names"] += categories
+            columns |= {"kinds": dict.fromkeys(categories, "category"), "categories": categories}
+        rows = [*(["x0=1.5", "x0=-2"] if count else []), *(f"{name}=category 0" for name in categories)]
+        return cls({"columns": columns}, input_adapter), rows
 
     def expand(self, inputs: Sequence[str]) -> list[str]:
         """Expand files to their rows; keep rows given as text.
@@ -80,12 +94,17 @@ class TableReader(Reader):
         return row_in_memory(value, name, self._required_columns())
 
     def read(self, source: str) -> np.ndarray:
-        """Return the numbers (m) of a row, NaN where missing."""
+        """Return the numbers (m) of a row, NaN where missing, and its ids of categories."""
         if isinstance(source, TableRow):
             location, values = source.values_by_column()
         else:
             location, values = repr(shorten(source)), self._parse(source)
-        return np.array(read_numbers(values, self.columns.names, location, "the model"))
+        return np.array(self.rows.read(values, location, "the model chooses the columns to read"))
+
+    def finish(self) -> None:
+        """Report the categories that the training data lacks, in one line per column."""
+        for line in self.rows.report():
+            rank_zero_warn(line)
 
     def _parse(self, text: str) -> dict[str, str]:
         row = {}
@@ -98,29 +117,40 @@ class TableReader(Reader):
         return row
 
     def collate(self, examples: Sequence[np.ndarray]) -> Batch:
-        return {"inputs": torch.stack([self.columns.standardise(example) for example in examples])}
+        return self.columns.batch(np.stack(examples))
 
     def tokens(self, example: np.ndarray) -> list[str]:
-        """Return the names of the columns, one per input position."""
-        return self.columns.names
+        """Return the names of the columns, or of features of dates, one per input position."""
+        return self.columns.positions
 
     def draw_attention(self, source: str, example: np.ndarray, weights: Sequence[Tensor], path: Path) -> Path:
         """Write a PNG with one bar per column, in one panel per cross-attention layer of the encoder."""
         from matplotlib.figure import Figure  # deferred: only needed to draw
 
-        names = self.columns.names
+        names = self.columns.positions
         figure = Figure(figsize=(1 + 4 * len(weights), 1 + 0.25 * len(names)), layout="constrained")
         figure.suptitle(drawable(source) if isinstance(source, TableRow) else "", parse_math=False)
         panels = figure.subplots(1, len(weights), squeeze=False, sharex=True, sharey=True)[0]
         for number, (axes, layer) in enumerate(zip(panels, weights, strict=True), start=1):
             axes.barh(range(len(names)), 100 * layer.float().numpy())
             axes.set_xlabel(f"attention of layer {number}, %" if len(weights) > 1 else "attention, %")
-        labels = [f"{drawable(name)} = {value:.4g}" for name, value in zip(names, example, strict=True)]
+        shown = zip(names, self._shown(example), strict=True)
+        labels = [f"{drawable(name)} = {drawable(value)}" for name, value in shown]
         panels[0].set_yticks(range(len(names)), labels, parse_math=False)
         panels[0].invert_yaxis()  # first column at the top
         file = path.with_name(f"{path.name}.png")
         figure.savefig(file)
         return file
+
+    def _shown(self, example: np.ndarray) -> list[str]:
+        """Format the values of a row."""
+        numbers, ids = np.split(example, [len(self.columns.features)])
+        shown = [f"{value:.4g}" for value in numbers]
+        for index, name in zip(ids.astype(int).tolist(), self.columns.category_names, strict=True):
+            categories = self.columns.categories[name]
+            special = "unseen" if index == UNSEEN_CATEGORY else "missing"
+            shown.append(categories[index - FIRST_CATEGORY] if index >= FIRST_CATEGORY else special)
+        return shown
 
 
 def is_row_text(name: str) -> bool:

@@ -180,13 +180,13 @@ def test_image_classification(make: Callable[..., Any], mixed: bool) -> None:
 
 
 def test_other_tasks(make: Callable[..., Any]) -> None:
-    table = TableEncoderConfig(num_features=3, num_input_channels=8, **SIZES)
+    table = TableEncoderConfig(num_features=3, num_input_channels=8, num_categories=[2, 5], **SIZES)
     model = make(
         table,
         RegressionDecoderConfig(num_targets=2, num_output_query_channels=6, num_cross_attention_heads=1),
         "regression",
     )
-    batch = {"inputs": torch.randn(4, 3)}
+    batch = {"inputs": torch.randn(4, 3), "category_ids": torch.tensor([[0, 1], [2, 6], [3, 2], [1, 0]])}
     torch.testing.assert_close(model(**batch).output, model.perceiver(batch))
     assert model.main_input_name == "inputs"
 

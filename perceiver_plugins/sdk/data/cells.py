@@ -1,9 +1,11 @@
-"""Conversion of table cells to texts and numbers."""
+"""Conversion of table cells to texts, numbers, booleans, categories and dates."""
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,25 @@ import numpy as np
 from perceiver_plugins.sdk.errors import DataError
 
 MISSING = ("", "na", "n/a", "nan", "null")
-"""Spellings of a missing number in text formats, in lower case."""
+"""Spellings of a missing number, boolean, category or date in text formats, in lower case."""
+
+BOOLEANS = {"false": 0.0, "true": 1.0}
+"""Spellings of booleans in text formats, in lower case."""
 
 MAX_NUMBER = float(np.finfo(np.float32).max)
 """Largest magnitude of a number: that of float32."""
 
 
-KINDS = {type(None): "empty", bool: "a boolean", int: "a whole number", float: "a number", str: "text", list: "a list"}
+KINDS = {
+    type(None): "empty",
+    bool: "a boolean",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    datetime.date: "a date",
+    datetime.datetime: "a date",
+}
 """Names of types in messages."""
 
 
@@ -44,13 +58,20 @@ def text_of(row: Mapping[str, Any], column: str, location: str) -> str:
     return text
 
 
+def is_missing(value: Any) -> bool:
+    """Check whether a cell is null, NaN, NaT, or a spelling of a missing value."""
+    if isinstance(value, str):
+        return value.strip().lower() in MISSING
+    return value is None or bool(value != value)
+
+
 def number(value: Any) -> float:
     """Convert a cell to a number; NaN if it is missing.
 
     Raises:
         ValueError: If it is not a number, not finite, or too large.
     """
-    if value is None or (isinstance(value, str) and value.strip().lower() in MISSING):
+    if is_missing(value):
         return math.nan
     try:
         # float() accepts "1_000", which data files do not use.
@@ -62,3 +83,84 @@ def number(value: Any) -> float:
     if abs(parsed) > MAX_NUMBER:
         raise ValueError(f"{value!r:.40} is larger than {MAX_NUMBER:.2g}")
     return parsed
+
+
+def is_number(value: Any) -> bool:
+    """Check whether a cell that is not missing is meant as a number, also if it is too large or not finite."""
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return False
+        return "_" not in value
+    return isinstance(value, int | float | Decimal)
+
+
+def is_boolean(value: Any) -> bool:
+    """Check whether a cell is a boolean, or its spelling."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in BOOLEANS)
+
+
+def boolean(value: Any) -> float:
+    """Convert a cell to 0 (false) or 1 (true); NaN if it is missing. The numbers 0 and 1 are booleans as well.
+
+    Raises:
+        ValueError: If it is neither a boolean nor its spelling.
+    """
+    if is_missing(value):
+        return math.nan
+    if is_boolean(value):
+        return BOOLEANS[str(value).strip().lower()]
+    try:
+        parsed = number(value)
+    except ValueError:
+        parsed = math.nan
+    if parsed not in (0.0, 1.0):
+        raise ValueError(f"{value!r:.40} is not a boolean")
+    return parsed
+
+
+def category(value: Any) -> str | None:
+    """Convert a cell to the name of a category; None if it is missing.
+
+    White space around texts is removed. Integers stored as floats, as in columns with missing values, are integers.
+
+    Raises:
+        ValueError: If it is a list, an object or binary, or contains half of a surrogate pair.
+    """
+    if is_missing(value):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str | int | float | Decimal | datetime.date | datetime.time | datetime.timedelta):
+        raise ValueError(f"{value!r:.40} is {kind_of(value)}, not a category")
+    name = str(value).strip()
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{value!r:.40} contains half of a surrogate pair, not a character") from error
+    return name
+
+
+def date(value: Any) -> datetime.datetime | None:
+    """Convert a cell to a date with its time of day; None if it is missing.
+
+    Texts are in ISO 8601: ``2024-03-31``, ``2024-03-31 18:30`` or ``2024-03-31T18:30:00Z``. A date without a time is
+    its midnight. A time with an offset is converted to UTC; one without an offset is not changed.
+
+    Raises:
+        ValueError: If it is not a date.
+    """
+    if is_missing(value):
+        return None
+    try:
+        parsed = datetime.datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+        if isinstance(parsed, datetime.datetime):
+            return parsed.astimezone(datetime.UTC).replace(tzinfo=None) if parsed.tzinfo else parsed
+        if isinstance(parsed, datetime.date):
+            return datetime.datetime(parsed.year, parsed.month, parsed.day)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{value!r:.40} is not a date such as 2024-03-31 or 2024-03-31T18:30")

@@ -104,6 +104,20 @@ def _parquet_columns(path: Path) -> tuple[list[str], set[str]]:
     return names, {name for name in stored.get("index_columns", ()) if isinstance(name, str)}
 
 
+def dictionary_columns(path: Path) -> frozenset[str]:
+    """Return the columns of a Parquet file that are stored as categories, as those of pandas; none of other formats."""
+    if file_format(path)[0] != ".parquet":
+        return frozenset()
+    import pyarrow as pa  # optional
+
+    with readable(path), _open_parquet(path) as table:
+        schema = table.schema_arrow
+        # Parquet keeps the type of categories that are texts; those of other types are in the metadata of pandas.
+        described = (schema.pandas_metadata or {}).get("columns", ())
+        names = [each.get("name") for each in described if each.get("pandas_type") == "categorical"]
+        return frozenset([*names, *(field.name for field in schema if pa.types.is_dictionary(field.type))])
+
+
 def require_columns(where: str, columns: Mapping[str, str], found: Iterable[Any], hint: str = "") -> None:
     """Raise DataError if a required column is missing.
 

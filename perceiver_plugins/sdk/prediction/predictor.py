@@ -113,6 +113,9 @@ class Predictor(ABC):
             with evaluating(self.module.model):
                 predictions = self._predict_batch(batch, number * self.batch_size)
             yield from predictions
+        finish: Any = getattr(self.reader, "finish", None)  # a reader may report what it noticed in all inputs
+        if finish is not None:
+            finish()
 
     def _sources(self, inputs: Iterable[str]) -> Iterator[str]:
         """Expand arguments to single inputs. Inputs in memory are single ones."""

@@ -206,6 +206,11 @@ def _add_flags_of_prediction(command: str, parser: Parser, run: Run) -> None:
     parser.add_argument("--delimiter", type=str | None, help="column separator of tables; default: as in training")
     parser.add_argument("--text_column", type=str | None, help="column of texts in tables; default: as in training")
     parser.add_argument(
+        "--keep_columns",
+        type=list[str] | None,
+        help="columns of input tables to write beside the predictions, such as [id]; default: none",
+    )
+    parser.add_argument(
         "--format",
         type=OUTPUT_FORMATS[command],
         help="output format; default: by the suffix of --output, or a table",

@@ -20,7 +20,7 @@ from perceiver_cli.flags import GIVEN_TO_PREDICTORS
 from perceiver_cli.inputs import open_inputs
 from perceiver_cli.output import refuse_inputs
 from perceiver_cli.predict_config import ACTIONS, RESULTS
-from perceiver_cli.predictions import FILE_FORMATS, Output, choose_output
+from perceiver_cli.predictions import FILE_FORMATS, Output, choose_output, keep_columns
 from perceiver_cli.run_config import Run
 from perceiver_cli.values import Values, name_of
 from perceiver_cli.vectors import VECTOR_FORMATS, ids_file
@@ -29,8 +29,8 @@ from perceiver_registry.embeddings import embedding_predictor
 from perceiver_registry.errors import in_one_line
 from perceiver_registry.params import check_finite
 
-READER_OPTIONS = ("delimiter", "text_column")
-"""Flags that override the description of the training data."""
+READER_OPTIONS = ("delimiter", "text_column", "keep_columns")
+"""Flags of readers: they override the description of the training data, or add to it."""
 
 
 def predict(command: str, chosen: Run, values: Values, device: torch.device) -> None:
@@ -55,6 +55,8 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
     output, folder = choose_output(
         values["output"], values["format"], values["overwrite"], "output" in arguments, formats
     )
+    if values["keep_columns"]:
+        output = keep_columns(output, values["keep_columns"])
     if values["output"]:
         _refuse_inputs_as_output(output, values)
     if command == "embed":
@@ -131,7 +133,7 @@ def create_predictor(predictor_class: Any, module: Any, chosen: Run, values: Val
     Raises:
         UserError: if an argument is invalid, or if the input adapter has no reader.
     """
-    given = {name: values[name] for name in READER_OPTIONS if values[name]}
+    given = {name: values[name] for name in READER_OPTIONS if values.get(name)}
     reader = _create_reader(chosen, module.model.input_adapter, given)
     if values["text_column"] and not hasattr(reader, "text_column"):
         raise UserError(f"--text_column={values['text_column']}: the model does not read texts (leave it out)")

@@ -8,7 +8,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,9 @@ Write = Callable[[Rows, Iterator[Prediction]], None]
 FILE_FORMATS = ("csv", "json", "jsonl")
 """File formats of predictions, named by suffix."""
 
+PLAIN = (str, int, float, type(None))
+"""Types of cells that are written as they are; others, such as dates of Parquet files, are written as text."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -42,11 +46,13 @@ class Output:
         form: "table", one of :data:`FILE_FORMATS` or, for embeddings, of :data:`VECTOR_FORMATS`.
         file: the file. None: standard output.
         identity: digest of the model, recorded in Parquet files.
+        kept: columns of input tables that are written before the predictions.
     """
 
     form: str
     file: Path | None = None
     identity: str = ""
+    kept: tuple[str, ...] = ()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Write]:
@@ -56,16 +62,16 @@ class Output:
             OSError: if the file cannot be written.
         """
         if self.form == "table":
-            yield _write_table
+            yield partial(_write_table, kept=self.kept)
         elif self.file is not None and self.form in VECTOR_FORMATS:
             with opened_vectors(self.form, self.file, self.identity) as write:
                 yield lambda _, predictions: write(predictions)
         elif self.file is None:
             # rich's progress bars replace sys.stdout while they are drawn.
-            yield _writer(self.form, sys.stdout)
+            yield _writer(self.form, sys.stdout, self.kept)
         else:
             with replacing_text(self.file, ENCODING_ERRORS) as stream:
-                yield _writer(self.form, EscapingStream(stream))
+                yield _writer(self.form, EscapingStream(stream), self.kept)
 
 
 def choose_output(
@@ -123,45 +129,70 @@ def _file_format(output: str, suffix: str, form: str | None, formats: Sequence[s
     return suffix
 
 
-def _writer(form: str, stream: Any) -> Write:
+def keep_columns(output: Output, names: Sequence[str]) -> Output:
+    """Return an output that also writes columns of input tables.
+
+    Raises:
+        UserError: if its format cannot.
+    """
+    if output.form in VECTOR_FORMATS:
+        raise UserError(f"--keep_columns: .{output.form} has no other columns (use .csv, .json or .jsonl)")
+    return replace(output, kept=tuple(names))
+
+
+def kept_cells(prediction: Prediction, kept: Sequence[str]) -> dict[str, Any]:
+    """Return columns of the table row that a prediction belongs to, None for inputs that are not rows of a table file.
+
+    A column with the name of an entry of predictions gets another name: "label (input)".
+    """
+    find = getattr(prediction.get("input"), "values_by_column", None)
+    cells = find()[1] if find is not None else {}
+    shown = {f"{name} (input)" if name in prediction else name: cells.get(name) for name in kept}
+    return {name: value if isinstance(value, PLAIN) else str(value) for name, value in shown.items()}
+
+
+def _writer(form: str, stream: Any, kept: Sequence[str] = ()) -> Write:
     writers = {"csv": _write_csv, "json": _write_json, "jsonl": _write_json_lines}
-    return lambda predictor, predictions: writers[form](predictor, predictions, stream)
+    return lambda predictor, predictions: writers[form](predictor, predictions, stream, kept)
 
 
-def _write_table(predictor: Rows, predictions: Iterator[Prediction]) -> None:
+def _write_table(predictor: Rows, predictions: Iterator[Prediction], kept: Sequence[str] = ()) -> None:
     """Print a table, or texts for a predictor that writes them."""
     write_text = getattr(predictor, "write_text", None)
     if write_text is not None:
         write_text(predictions, sys.stdout)
-    else:
-        print_table(row for prediction in predictions for row in predictor.rows([prediction]))
+        return
+    rows = ((prediction, row) for prediction in predictions for row in predictor.rows([prediction]))
+    print_table({name: str(value) for name, value in kept_cells(found, kept).items()} | row for found, row in rows)
 
 
-def _write_csv(predictor: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
+def _write_csv(predictor: Rows, predictions: Iterator[Prediction], stream: Any, kept: Sequence[str]) -> None:
     """Write comma-separated values, with a header if there are predictions."""
     writer = None
     records = getattr(predictor, "records", predictor.rows)
     for prediction in predictions:
-        for row in records([prediction]):
+        for record in records([prediction]):
+            row = kept_cells(prediction, kept) | record
             if writer is None:
                 writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
                 writer.writeheader()
             writer.writerow(row)
 
 
-def _write_json(_: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
+def _write_json(_: Rows, predictions: Iterator[Prediction], stream: Any, kept: Sequence[str]) -> None:
     """Write one list of all predictions."""
     start = "[\n"
     for prediction in predictions:
-        stream.write(start + "\n".join(f"  {line}" for line in _json(prediction, indent=2).split("\n")))
+        lines = _json({**kept_cells(prediction, kept), **prediction}, indent=2).split("\n")
+        stream.write(start + "\n".join(f"  {line}" for line in lines))
         start = ",\n"
     stream.write("[]\n" if start == "[\n" else "\n]\n")
 
 
-def _write_json_lines(_: Rows, predictions: Iterator[Prediction], stream: Any) -> None:
+def _write_json_lines(_: Rows, predictions: Iterator[Prediction], stream: Any, kept: Sequence[str]) -> None:
     """Write a line per prediction."""
     for prediction in predictions:
-        stream.write(f"{_json(prediction)}\n")
+        stream.write(f"{_json({**kept_cells(prediction, kept), **prediction})}\n")
 
 
 def _json(prediction: Prediction, indent: int | None = None) -> str:

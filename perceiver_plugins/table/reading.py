@@ -16,7 +16,7 @@ from perceiver_plugins.sdk.data.files import find_files
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
-from perceiver_plugins.sdk.prediction.table_inputs import TableRow, row_in_memory, table_inputs
+from perceiver_plugins.sdk.prediction.table_inputs import TableRow, kept_columns, row_in_memory, table_inputs
 from perceiver_plugins.sdk.tasks.pictures import drawable
 from perceiver_plugins.table.adapters import FIRST_CATEGORY, UNSEEN_CATEGORY
 from perceiver_plugins.table.columns import Columns
@@ -84,7 +84,7 @@ class TableReader(Reader):
             yield name
             return
         for path in find_files(name, "input"):
-            yield from table_inputs(path, self._required_columns(), self.delimiter)
+            yield from table_inputs(path, self._required_columns() | kept_columns(self.data), self.delimiter)
 
     def _required_columns(self) -> dict[str, str]:
         return dict.fromkeys(self.columns.names, "the model's columns")

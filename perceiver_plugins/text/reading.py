@@ -24,7 +24,7 @@ from perceiver_plugins.sdk.data.paths import as_path, is_file, is_folder, is_pat
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
-from perceiver_plugins.sdk.prediction.table_inputs import TableRow, row_in_memory, table_inputs
+from perceiver_plugins.sdk.prediction.table_inputs import TableRow, kept_columns, row_in_memory, table_inputs
 from perceiver_plugins.text.data.chunks import Collator
 from perceiver_plugins.text.data.encoding import DocumentEncoder
 from perceiver_plugins.text.tokenizers import (
@@ -175,7 +175,7 @@ class TextReader(Reader):
     def _rows(self, name: str) -> Iterator[str]:
         """Yield the rows of a table; any other input as it is."""
         if _is_table_file(name):
-            return table_inputs(Path(name), self._required_columns(), self.delimiter)
+            return table_inputs(Path(name), self._required_columns() | kept_columns(self.data), self.delimiter)
         return iter([name])
 
     def _required_columns(self) -> dict[str, str]:

@@ -49,6 +49,11 @@ def row_in_memory(value: Any, name: str, columns: Mapping[str, str]) -> TableRow
     return TableRow(name, (name, value))
 
 
+def kept_columns(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns that the option ``keep_columns`` of a reader names, with the flag for messages."""
+    return dict.fromkeys(data.get("keep_columns") or (), "keep_columns")
+
+
 def table_inputs(path: Path, columns: Mapping[str, str], delimiter: str | None) -> Iterator[TableRow]:
     """Yield the rows of a table file. An error is yielded as the last row, so that other inputs are still predicted.
 

@@ -55,13 +55,35 @@ def ridge(train: Labelled) -> tuple[Predict, dict[str, Any]]:
     return lambda images: model.predict(_flat(images)), {"alpha": float(model[-1].alpha_)}
 
 
+def _text_columns(rows: Sequence[Sequence[Any]]) -> list[int]:
+    return sorted({index for row in rows for index, value in enumerate(row) if isinstance(value, str)})
+
+
+def _objects(rows: Sequence[Sequence[Any]]) -> np.ndarray:
+    """Return rows as an array, with NaN for missing categories as well."""
+    return np.array(rows, dtype=object)
+
+
 def linear_classes(train: Labelled) -> tuple[Predict, dict[str, Any]]:
-    """Logistic regression on standardised columns."""
+    """Logistic regression on standardised columns, and on one indicator per category."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)).fit(*train).predict, {}
+    texts = _text_columns(train[0])
+    if not texts:
+        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)).fit(*train).predict, {}
+    encode = make_column_transformer(
+        (
+            make_pipeline(SimpleImputer(strategy="constant", fill_value=""), OneHotEncoder(handle_unknown="ignore")),
+            texts,
+        ),
+        remainder=make_pipeline(SimpleImputer(), StandardScaler()),
+    )
+    model = make_pipeline(encode, LogisticRegression(max_iter=1_000)).fit(_objects(train[0]), train[1])
+    return lambda rows: model.predict(_objects(rows)), {}
 
 
 def linear_numbers(train: Labelled) -> tuple[Predict, dict[str, Any]]:
@@ -75,9 +97,20 @@ def linear_numbers(train: Labelled) -> tuple[Predict, dict[str, Any]]:
 
 def boosted_classes(train: Labelled) -> tuple[Predict, dict[str, Any]]:
     """Gradient boosting with scikit-learn's defaults."""
+    from sklearn.compose import make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
 
-    return HistGradientBoostingClassifier(random_state=0).fit(*train).predict, {}
+    texts = _text_columns(train[0])
+    if not texts:
+        return HistGradientBoostingClassifier(random_state=0).fit(*train).predict, {}
+    encode = make_column_transformer(
+        (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), texts), remainder="passthrough"
+    )
+    boosting = HistGradientBoostingClassifier(categorical_features=range(len(texts)), random_state=0)
+    model = make_pipeline(encode, boosting).fit(_objects(train[0]), train[1])
+    return lambda rows: model.predict(_objects(rows)), {}
 
 
 def boosted_numbers(train: Labelled) -> tuple[Predict, dict[str, Any]]:

@@ -197,7 +197,15 @@ def read(path: Path) -> tuple[list[Any], list[Any]]:
         return pixels, [name.split("/")[1] for name in names]
     with path.open(encoding="utf-8", newline="") as file:
         table = list(csv.reader(file))[1:]
-    return [[float(value) for value in line[:-1]] for line in table], [line[-1] for line in table]
+    return [[_cell(value) for value in line[:-1]] for line in table], [line[-1] for line in table]
+
+
+def _cell(text: str) -> float | str:
+    """Convert a cell to a number, NaN if it is empty; others are categories."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return text
 
 
 # Readers
@@ -255,6 +263,26 @@ def _part_of_sklearn(name: str) -> Callable[[Path], Loaded]:
     return load
 
 
+TITANIC_COLUMNS = ("pclass", "sex", "age", "sibsp", "parch", "fare", "embarked")
+"""Columns known before the voyage, except names, tickets and cabins."""
+
+
+def _titanic(folder: Path) -> Loaded:
+    """Read the passengers of the Titanic (OpenML 40945), which scikit-learn's tests contain."""
+    import sklearn.datasets.tests.data.openml as openml
+
+    path = Path(next(iter(openml.__path__))) / "id_40945" / "data-v1-dl-16826755.arff.gz"
+    lines = [line for line in gzip.decompress(path.read_bytes()).decode().splitlines() if line.strip()]
+    names = [line.split("'")[1] for line in lines if line.lower().startswith("@attribute")]
+    start = [line.strip().lower() for line in lines].index("@data") + 1
+    rows = []
+    for number, values in enumerate(csv.reader(line for line in lines[start:] if not line.startswith("%"))):
+        cells = {name: "" if value == "?" else value for name, value in zip(names, values, strict=True)}
+        label = "survived" if cells["survived"] == "1" else "died"
+        rows.append(Row(str(number), [cells[name] for name in TITANIC_COLUMNS], label))
+    return Loaded(rows, columns=TITANIC_COLUMNS)
+
+
 def _friedman(folder: Path) -> Loaded:
     from sklearn.datasets import make_friedman1
 
@@ -297,6 +325,7 @@ _ALL = (
     DataSet("breast-cancer", "breast cancer", "table", _part_of_sklearn("breast_cancer")),
     DataSet("wine", "wine", "table", _part_of_sklearn("wine")),
     DataSet("diabetes", "diabetes", "table", _part_of_sklearn("diabetes"), metric="r2"),
+    DataSet("titanic", "Titanic (numbers and categories)", "table", _titanic),
     DataSet("friedman", "Friedman #1 (generated)", "table", _friedman, metric="r2"),
     DataSet("clusters", "clusters (generated)", "table", _clusters),
 )

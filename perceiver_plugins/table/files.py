@@ -19,7 +19,7 @@ from perceiver_plugins.sdk.data.table_rows import Row, check_delimiter, column_n
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table.columns import RowReader, read_numbers
 from perceiver_plugins.table.data import Table, TableDataModule, Tables
-from perceiver_plugins.table.kinds import INFERENCE_ROWS, choose_kinds, describe_kinds, named_kinds
+from perceiver_plugins.table.kinds import INFERENCE_ROWS, UNREAD, choose_kinds, describe_kinds, named_kinds
 from perceiver_registry import UserError
 
 MIN_INDEX_ROWS = 20
@@ -142,7 +142,7 @@ class TableFilesDataModule(TableDataModule):
         """Return the kinds of the columns that do not contain numbers: named by flags, known to the model, or inferred.
 
         Raises:
-            DataError: If a column has texts.
+            DataError: If a column contains texts or names of images.
             UserError: If a flag names a column that is not a feature column.
         """
         trained = self._trained_columns()
@@ -153,11 +153,12 @@ class TableFilesDataModule(TableDataModule):
         rows = [row for _, row in islice(self._rows(self.files["train"], names), INFERENCE_ROWS)]
         cells = {name: [row.get(name) for row in rows] for name in names}
         kinds = choose_kinds(cells, chosen, dictionary_columns(self.files["train"][0]))
-        if texts := [name for name, kind in kinds.items() if kind == "text"]:
-            raise DataError(
-                f"{self.files['train'][0]}: the column {texts[0]!r} contains texts, which tables do not read "
-                "(feature_columns leaves it out, categorical_columns reads it as categories)"
-            )
+        for name, kind in kinds.items():
+            if kind in UNREAD:
+                raise DataError(
+                    f"{self.files['train'][0]}: the column {name!r} contains {UNREAD[kind]}, which tables do not read "
+                    "(feature_columns leaves it out, categorical_columns reads it as categories)"
+                )
         return kinds
 
     def _rows(self, files: Sequence[Path], names: Sequence[str]) -> Iterator[Row]:

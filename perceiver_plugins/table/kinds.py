@@ -23,6 +23,12 @@ FEATURES: Mapping[str, Sequence[str]] = {
 INFERENCE_ROWS = 10_000
 """Number of the first training rows that decide the kinds of columns. Arbitrary."""
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Suffixes by which names of image files are recognised."""
+
+UNREAD = {"text": "texts", "image": "names of image files"}
+"""Kinds of columns that tables do not read, in the plural."""
+
 MIN_TEXT_ROWS = 20
 """Fewest values for a column to be recognised as texts; arbitrary."""
 
@@ -39,8 +45,9 @@ def infer_kind(values: Sequence[Any]) -> str:
     2. all cells are booleans, or ``true`` and ``false``: "boolean";
     3. at least half are numbers: "number", and other cells are errors;
     4. at least half are ISO dates: "date", or "datetime" if one of them has a time of day; other cells are errors;
-    5. most cells differ and have several words: "text";
-    6. otherwise "category".
+    5. all cells are names of image files: "image";
+    6. most cells differ and have several words: "text";
+    7. otherwise "category".
     """
     known = [value for value in values if not is_missing(value)]
     if not known:
@@ -52,6 +59,8 @@ def infer_kind(values: Sequence[Any]) -> str:
     dates = [found for found in map(_date_or_none, known) if found is not None]
     if 2 * len(dates) >= len(known):
         return kind_of_dates(dates)
+    if all(isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES) for value in known):
+        return "image"
     return "text" if _are_texts(known) else "category"
 
 

@@ -88,6 +88,32 @@ def test_generated_tables_are_large_and_repeatable() -> None:
         assert loaded.rows == SETS[name].load(Path()).rows
 
 
+def test_titanic_has_numbers_categories_and_missing_cells() -> None:
+    loaded = SETS["titanic"].load(Path())
+    columns = dict(zip(loaded.columns, zip(*(row.content for row in loaded.rows), strict=True), strict=True))
+    assert len(loaded.rows) == 1309
+    assert sum(row.label == "survived" for row in loaded.rows) == 500
+    assert set(columns["sex"]) == {"female", "male"}
+    assert columns["age"].count("") == 263
+
+
+def test_baselines_of_tables_read_categories(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    colours = {"red": "a", "blue": "b", "": "a", "green": "b"}
+    rows = [
+        Row(str(index), [float(generator.normal()), colour], colours[colour])
+        for index in range(20)
+        for colour in colours
+    ]
+    new = [Row("new", ["", "violet"], "a"), Row("known", [0.0, "blue"], "b")]
+    train = read(write(SETS["titanic"], rows, ("x", "colour"), tmp_path, "train"))
+    test = read(write(SETS["titanic"], new, ("x", "colour"), tmp_path, "test"))
+    for fit in (baselines.linear_classes, baselines.boosted_classes):
+        predict, _ = fit(train)
+        assert list(predict(train[0])) == train[1]
+        assert predict(test[0])[1] == "b"
+
+
 def test_text_baseline_chooses_characters_where_words_do_not_repeat(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     letters = {"vowels": list("aeiou"), "consonants": list("bcdfg")}

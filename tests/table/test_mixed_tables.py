@@ -58,6 +58,7 @@ def refused(*args, **options) -> str:
         ([f"the house number {number}" for number in range(30)], "text"),
         ([f"name{number}" for number in range(30)], "category"),
         (["A12", "B7", "1_000"], "category"),
+        (["cat.png", "x/dog.JPG", None], "image"),
     ],
 )
 def test_kinds_are_inferred(values, kind):

@@ -139,7 +139,8 @@ def _data_of_params(description: ModelDescription, params: str) -> Values:
     encoder = description.model["encoder"]
     adapter = registry().get("input", encoder[NAME_KEYS["model.encoder"]]).spec
     published = [entry.spec for entry in registry().entries("model") if entry.spec.params == params]
-    data = {attribute: encoder[field] for field, attribute in adapter.links.items()}
+    # A checkpoint of an older version lacks newer fields.
+    data = {attribute: encoder[field] for field, attribute in adapter.links.items() if field in encoder}
     data |= {key: value for spec in published for key, value in nest(spec.defaults).get("data", {}).items()}
     data |= _data_of_description(description)
     return {option: data[option] for option in adapter.data_options if option in data}

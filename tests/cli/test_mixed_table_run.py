@@ -1,13 +1,16 @@
-"""Runs on a table of numbers, categories and dates: training, prediction with columns of the input, export."""
+"""Runs on tables of numbers, categories and dates: training, prediction, export, and checkpoints of older versions."""
 
 from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+import yaml
 
 pytestmark = pytest.mark.slow
 
@@ -63,3 +66,28 @@ def test_model_of_a_mixed_table_is_used(perceiver, trained, tmp_path):
     result = perceiver("export", predict[1], f"--output={tmp_path / 'm.pt2'}")
     assert result.code == 0, result.err
     assert "category_ids  int64    (batch, 1)" in result.out + result.err
+
+
+def test_checkpoint_without_fields_of_categories_is_used(perceiver, tmp_path):
+    """A checkpoint of a version that read numbers alone predicts, is resumed, and gives its encoder to other models."""
+    file = tmp_path / "numbers.csv"
+    file.write_text("\n".join(["x,y,label", *(f"{number},{number % 7},{number % 5}" for number in range(40))]))
+    fit = ("fit", "--task=regression", f"--data={file}", "--model.num_latents=2")
+    assert perceiver(*fit, "--trainer.max_epochs=1").code == 0
+    (path,) = Path().glob("logs/*/version_0/checkpoints/last.ckpt")
+    content = torch.load(path, weights_only=True)
+    new = {"num_categories", "category_dropout"}
+    assert list(content["perceiver"]["data"]["columns"]) == ["names", "mean", "std"]
+    assert content["perceiver"]["model"]["encoder"].keys() >= new
+    for encoder in (content["perceiver"]["model"]["encoder"], content["perceiver"]["run"]["model"]["encoder"]):
+        for name in new:
+            del encoder[name]
+    torch.save(content, "old.ckpt")
+    rows = ("x=1,y=2", "--format=csv")
+    expected = perceiver("predict", f"--ckpt_path={path}", *rows)
+    assert expected.code == 0, expected.err
+    assert perceiver("predict", "--ckpt_path=old.ckpt", *rows).out == expected.out
+    for flags in (("fit", "--ckpt_path=old.ckpt", "--trainer.max_epochs=2"), (*fit, "--model.encoder.params=old.ckpt")):
+        result = perceiver(*flags, "--print_config")
+        assert result.code == 0, result.err
+        assert yaml.safe_load(result.out)["model"]["encoder"]["num_categories"] is None

@@ -17,9 +17,9 @@ from perceiver_plugins.sdk.data.splits import check_fraction, permutation
 from perceiver_plugins.sdk.data.statistics import missing_targets
 from perceiver_plugins.sdk.data.table_rows import Row, check_delimiter, column_names, dictionary_columns
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.table.columns import RowReader, read_numbers
 from perceiver_plugins.table.data import Table, TableDataModule, Tables
 from perceiver_plugins.table.kinds import INFERENCE_ROWS, UNREAD, choose_kinds, describe_kinds, named_kinds
+from perceiver_plugins.table.rows import RowReader, read_numbers
 from perceiver_registry import UserError
 
 MIN_INDEX_ROWS = 20

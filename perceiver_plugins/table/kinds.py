@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from perceiver_plugins.sdk.data.cells import date, is_boolean, is_missing, is_number
@@ -34,6 +34,16 @@ MIN_TEXT_ROWS = 20
 
 MIN_TEXT_WORDS = 4
 """Mean number of words from which different values are texts, not categories; arbitrary."""
+
+
+def kind_of_column(name: str, kinds: Mapping[str, str]) -> str:
+    """Return the kind of a column: of numbers, unless it is among ``kinds``."""
+    return kinds.get(name, "number")
+
+
+def feature_names(names: Iterable[str], kinds: Mapping[str, str]) -> list[str]:
+    """Return the names of the numeric features of columns: "age", "day: sin of year"."""
+    return [f"{name}: {part}" if part else name for name in names for part in FEATURES[kind_of_column(name, kinds)]]
 
 
 def infer_kind(values: Sequence[Any]) -> str:

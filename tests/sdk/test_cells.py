@@ -6,6 +6,7 @@ import datetime
 import math
 from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,7 +16,7 @@ from perceiver_plugins.sdk.data.dates import DATE_FEATURES, TIME_FEATURES, date_
 NOON = datetime.datetime(2024, 2, 29, 12)
 
 
-@pytest.mark.parametrize("value", [None, "", "  ", "NA", "NaN", math.nan, pd.NaT])
+@pytest.mark.parametrize("value", [None, "", "  ", "NA", "NaN", math.nan, pd.NaT, pd.NA, np.datetime64("NaT")])
 def test_missing_cells(value):
     assert is_missing(value)
     assert math.isnan(boolean(value))
@@ -23,7 +24,9 @@ def test_missing_cells(value):
     assert date(value) is None
 
 
-@pytest.mark.parametrize(("value", "expected"), [(True, 1), (" False", 0), ("TRUE", 1), (0, 0), ("1", 1), ("0.0", 0)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(True, 1), (" False", 0), ("TRUE", 1), (0, 0), ("1", 1), ("0.0", 0), (np.True_, 1)]
+)
 def test_booleans(value, expected):
     assert boolean(value) == expected
 
@@ -37,6 +40,8 @@ def test_booleans(value, expected):
         (3, "3"),
         (0.5, "0.5"),
         ("03", "03"),
+        (np.int64(3), "3"),
+        (np.bool_(False), "false"),
         (Decimal("1.50"), "1.50"),
     ],
 )
@@ -53,6 +58,7 @@ def test_categories(value, expected):
         ("2024-02-29T14:00:00+02:00", NOON),
         ("2024-02-29", NOON.replace(hour=0)),
         (datetime.date(2024, 2, 29), NOON.replace(hour=0)),
+        (np.datetime64("2024-02-29T12", "ns"), NOON),
         (pd.Timestamp("2024-02-29 14:00", tz="Europe/Helsinki"), NOON),
     ],
 )
@@ -66,6 +72,7 @@ def test_dates(value, expected):
         (boolean, "yes"),
         (boolean, 2),
         (category, ["a"]),
+        (category, np.array(["a", "b"])),
         (category, b"a"),
         (category, "\ud800"),
         (date, "29.02.2024"),

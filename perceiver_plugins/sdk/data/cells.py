@@ -59,10 +59,20 @@ def text_of(row: Mapping[str, Any], column: str, location: str) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Check whether a cell is null, NaN, NaT, or a spelling of a missing value."""
+    """Check whether a cell is null, NaN, NaT, NA of pandas, or a spelling of a missing value."""
     if isinstance(value, str):
         return value.strip().lower() in MISSING
-    return value is None or bool(value != value)
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError):  # NA cannot be compared, nor can arrays be missing
+        return type(value).__name__ == "NAType"
+
+
+def _plain(value: Any) -> Any:
+    """Convert a scalar of NumPy to a Python object."""
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]")
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def number(value: Any) -> float:
@@ -98,7 +108,7 @@ def is_number(value: Any) -> bool:
 
 def is_boolean(value: Any) -> bool:
     """Check whether a cell is a boolean, or its spelling."""
-    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in BOOLEANS)
+    return isinstance(value, bool | np.bool_) or (isinstance(value, str) and value.strip().lower() in BOOLEANS)
 
 
 def boolean(value: Any) -> float:
@@ -130,6 +140,7 @@ def category(value: Any) -> str | None:
     """
     if is_missing(value):
         return None
+    value = _plain(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
@@ -156,7 +167,7 @@ def date(value: Any) -> datetime.datetime | None:
     if is_missing(value):
         return None
     try:
-        parsed = datetime.datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+        parsed = datetime.datetime.fromisoformat(value.strip()) if isinstance(value, str) else _plain(value)
         if isinstance(parsed, datetime.datetime):
             return parsed.astimezone(datetime.UTC).replace(tzinfo=None) if parsed.tzinfo else parsed
         if isinstance(parsed, datetime.date):

@@ -25,7 +25,7 @@ class Columns:
     """Columns of a table with the statistics that scale their numbers.
 
     A row is an array of the numeric features of all columns, NaN where missing, followed by an id for each column of
-    categories (:data:`MISSING_CATEGORY`, :data:`UNSEEN_CATEGORY`, or from :data:`FIRST_CATEGORY`).
+    categories (0 where missing, 1 for a category that the training data lacks, otherwise from 2).
 
     Attributes:
         names: names of the columns.

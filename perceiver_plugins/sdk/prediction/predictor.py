@@ -113,7 +113,7 @@ class Predictor(ABC):
             with evaluating(self.module.model):
                 predictions = self._predict_batch(batch, number * self.batch_size)
             yield from predictions
-        finish: Any = getattr(self.reader, "finish", None)  # a reader may report what it noticed in all inputs
+        finish: Any = getattr(self.reader, "finish", None)  # not of readers without the base class
         if finish is not None:
             finish()
 

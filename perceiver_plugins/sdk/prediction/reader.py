@@ -113,6 +113,9 @@ class Reader(ABC):
             UserError: if it cannot be read. It is reported, and the other inputs are predicted.
         """
 
+    def finish(self) -> None:  # noqa: B027
+        """Report what concerns all inputs, such as unknown categories, after the last one. By default nothing."""
+
     @abstractmethod
     def collate(self, examples: Sequence[Any]) -> Batch:
         """Collate examples to a batch, without labels.

@@ -110,7 +110,8 @@ class CrossAttentionLayer(nn.Module):
             normed_kv = torch.where(prefix_mask[..., None], normed_kv, self.q_norm(x_kv))
         normed_q = self.q_norm(x_q)
         if self.attend_to_queries:
-            normed_kv = torch.cat([normed_kv, normed_q.expand(len(normed_kv), -1, -1)], dim=1)
+            # Not len(normed_kv), which would fix the batch size of exported models.
+            normed_kv = torch.cat([normed_kv, normed_q.expand(normed_kv.shape[0], -1, -1)], dim=1)
             pad_mask = None if pad_mask is None else functional.pad(pad_mask, (0, x_q.shape[1]), value=False)
         x, weights = self.attention(normed_q, normed_kv, pad_mask, return_attention, causal, rotary, cache)
         x = self.residual_dropout(x)

@@ -114,6 +114,14 @@ def test_text_output_of_a_table_has_all_positions(randomise: Callable[[Any], Any
     torch.testing.assert_close(logits, model(batch))
 
 
+@pytest.mark.slow
+def test_batch_is_dynamic_if_latents_are_keys(text_config: Any, randomise: Any) -> None:
+    encoder = {"attend_to_latents": True, "num_input_channels": 15}
+    decoder = {"num_cross_attention_heads": 3}
+    model = randomise(LanguageModel(text_config(encoder, decoder))).eval()
+    assert {"batch", "length"} == trace(model).sizes.keys()
+
+
 def test_nested_outputs_have_names_distinct_from_inputs(small_model: Callable[..., Any]) -> None:
     model = small_model("table", "classification")
     model.output_adapter.forward = lambda decoded: {"inputs": decoded, "parts": [decoded[:, 0], (decoded[:, 0],)]}

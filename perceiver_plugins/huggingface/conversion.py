@@ -40,6 +40,7 @@ TRAINING_FIELDS = (
 SHARING_FIELDS = {
     "first_cross_attention_layer_shared": "num_cross_attention_layers",
     "first_self_attention_block_shared": "num_self_attention_blocks",
+    "share_repeated_layers": "num_self_attention_blocks",
 }
 """Fields without effect if there is a single layer or block, with the field of its number."""
 

@@ -162,6 +162,7 @@ def test_class_names_round_trip():
     [
         ("encoder", "num_cross_attention_layers", 2, "encoder.num_cross_attention_layers is 2, must be 1"),
         ("encoder", "first_self_attention_block_shared", False, "must be True"),
+        ("encoder", "share_repeated_layers", False, "encoder.share_repeated_layers is False, must be True"),
         ("encoder", "num_self_attention_v_channels", 40, "encoder.num_self_attention_v_channels is 40, must be 20"),
         ("encoder", "max_ngram_length", 2, "encoder.max_ngram_length is 2, must be 1"),
         ("encoder", "num_subword_buckets", 9, "encoder.num_subword_buckets is 9, must be 0"),
@@ -192,7 +193,11 @@ def test_training_options_are_ignored():
 
 def test_weight_sharing_flags_are_ignored_without_repetition():
     config = convert_config(transformers.PerceiverConfig(**BASE))
-    flags = {"first_cross_attention_layer_shared": True, "first_self_attention_block_shared": False}
+    flags = {
+        "first_cross_attention_layer_shared": True,
+        "first_self_attention_block_shared": False,
+        "share_repeated_layers": False,
+    }
     same = replace(config, encoder=replace(config.encoder, **flags))
     assert convert_config(MASKED_LM.hugging_face_config(same)) == config
 

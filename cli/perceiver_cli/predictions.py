@@ -37,6 +37,9 @@ FILE_FORMATS = ("csv", "json", "jsonl")
 PLAIN = (str, int, float, type(None))
 """Types of cells that are written as they are; others, such as dates of Parquet files, are written as text."""
 
+NESTED = (list, dict)
+"""Types of cells that are written as JSON."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -140,15 +143,27 @@ def keep_columns(output: Output, names: Sequence[str]) -> Output:
     return replace(output, kept=tuple(names))
 
 
-def kept_cells(prediction: Prediction, kept: Sequence[str]) -> dict[str, Any]:
+def kept_cells(prediction: Prediction, kept: Sequence[str], written: Iterable[str] = ()) -> dict[str, Any]:
     """Return columns of the table row that a prediction belongs to, None for inputs that are not rows of a table file.
 
     A column with the name of an entry of predictions gets another name: "label (input)".
+
+    Args:
+        prediction: the prediction.
+        kept: names of the columns.
+        written: further names, those of the table row that the prediction is written as.
     """
     find = getattr(prediction.get("input"), "values_by_column", None)
     cells = find()[1] if find is not None else {}
-    shown = {f"{name} (input)" if name in prediction else name: cells.get(name) for name in kept}
-    return {name: value if isinstance(value, PLAIN) else str(value) for name, value in shown.items()}
+    taken = {*prediction, *written}
+    shown = {f"{name} (input)" if name in taken else name: cells.get(name) for name in kept}
+    return {name: value if isinstance(value, PLAIN + NESTED) else str(value) for name, value in shown.items()}
+
+
+def kept_texts(prediction: Prediction, kept: Sequence[str], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of :func:`kept_cells` for a row of a table, with lists and objects as JSON."""
+    cells = kept_cells(prediction, kept, row)
+    return {name: _json(value) if isinstance(value, NESTED) else value for name, value in cells.items()}
 
 
 def _writer(form: str, stream: Any, kept: Sequence[str] = ()) -> Write:
@@ -163,7 +178,7 @@ def _write_table(predictor: Rows, predictions: Iterator[Prediction], kept: Seque
         write_text(predictions, sys.stdout)
         return
     rows = ((prediction, row) for prediction in predictions for row in predictor.rows([prediction]))
-    print_table({name: str(value) for name, value in kept_cells(found, kept).items()} | row for found, row in rows)
+    print_table({name: str(value) for name, value in kept_texts(found, kept, row).items()} | row for found, row in rows)
 
 
 def _write_csv(predictor: Rows, predictions: Iterator[Prediction], stream: Any, kept: Sequence[str]) -> None:
@@ -172,7 +187,7 @@ def _write_csv(predictor: Rows, predictions: Iterator[Prediction], stream: Any, 
     records = getattr(predictor, "records", predictor.rows)
     for prediction in predictions:
         for record in records([prediction]):
-            row = kept_cells(prediction, kept) | record
+            row = kept_texts(prediction, kept, record) | record
             if writer is None:
                 writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
                 writer.writeheader()
@@ -195,10 +210,10 @@ def _write_json_lines(_: Rows, predictions: Iterator[Prediction], stream: Any, k
         stream.write(f"{_json({**kept_cells(prediction, kept), **prediction})}\n")
 
 
-def _json(prediction: Prediction, indent: int | None = None) -> str:
-    return json.dumps(prediction, ensure_ascii=False, indent=indent, default=_numbers)
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=_plain)
 
 
-def _numbers(array: Any) -> Any:
-    """Convert an array of float32 to lists of the shortest numbers that are read as the same values."""
-    return array.astype(str).astype(float).tolist()
+def _plain(value: Any) -> Any:
+    """Convert an array of float32 to lists of the shortest numbers that are read as the same values, others to text."""
+    return value.astype(str).astype(float).tolist() if hasattr(value, "astype") else str(value)

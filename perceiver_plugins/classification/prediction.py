@@ -132,6 +132,8 @@ class TokenPredictor(Predictor):
 class NumberPredictor(Predictor):
     """Predictor of the targets of each input.
 
+    Predictions have the names of the targets; that of a target named "input" is "input (target)".
+
     Args:
         module: the regressor.
         reader: reader of the inputs.
@@ -142,7 +144,7 @@ class NumberPredictor(Predictor):
     module: LitRegressor
 
     def answers(self, output: Tensor, examples: Sequence[Any]) -> list[Prediction]:
-        names = self.module.target_names
+        names = [f"{name} (target)" if name == "input" else name for name in self.module.target_names]
         return [dict(zip(names, row, strict=True)) for row in output.double().tolist()]
 
     @staticmethod

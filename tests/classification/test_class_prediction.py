@@ -146,8 +146,15 @@ def test_token_rows_have_one_row_per_run_of_a_class():
     assert list(rows[0]) == ["input", "text", "label", "mean probability"]
 
 
-@pytest.mark.parametrize("names", [["width", "height"], None])
-def test_number_predictor_returns_original_units(model_config, randomise, reader, names):
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["width", "height"], ["width", "height"]),
+        (["input", "height"], ["input (target)", "height"]),
+        (None, ["target 1", "target 2"]),
+    ],
+)
+def test_number_predictor_returns_original_units(model_config, randomise, reader, names, keys):
     decoder = RegressionDecoderConfig(
         2,
         num_targets=2,
@@ -160,11 +167,11 @@ def test_number_predictor_returns_original_units(model_config, randomise, reader
     randomise(module.model)
     predictor = NumberPredictor(module, reader, batch_size=2)
     predictions = predictor.predict(INPUTS)
-    keys = names or ["target 1", "target 2"]
     for source, prediction in zip(INPUTS, predictions, strict=True):
         ids = torch.tensor([[int(digit) for digit in source]])
         expected = module.model({"input_ids": ids})[0].tolist()
         assert list(prediction) == ["input", *keys]
+        assert prediction["input"] == source
         assert [prediction[key] for key in keys] == pytest.approx(expected, rel=1e-5)
     (row, *_) = predictor.rows(predictions)
     assert row == {"input": "31", **{key: str(predictions[0][key]) for key in keys}}

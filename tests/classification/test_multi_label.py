@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from perceiver_plugins.classification.prediction import ClassPredictor
 from perceiver_plugins.sdk.data.loading import IGNORED
+from perceiver_plugins.sdk.prediction.predictor import class_record
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_registry import UserError
 
@@ -201,6 +203,14 @@ def test_predictor_lists_the_classes_above_the_threshold(tagger, threshold):
         ["input", "labels", "label", "probability", "label 2", "probability 2"]
     ] * 3
     assert records[0]["labels"] == ", ".join(each["label"] for each in predictions[0]["labels"])
+
+
+def test_names_with_commas_are_distinct_in_tables():
+    names = ["rain, heavy", "wind", 'so-called "sun"']
+    record = class_record({"input": "x", "labels": [{"label": name} for name in names], "top": []})
+    (found,) = csv.reader([record["labels"]], skipinitialspace=True)
+    assert found == names
+    assert class_record({"input": "x", "labels": [], "top": []})["labels"] == ""
 
 
 def test_predictor_refuses_thresholds_without_effect(classifier, tagger):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import errno
 import io
 import json
 import os
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -17,7 +19,9 @@ from rich.console import Console
 from perceiver_cli.checkpoint_files import lock
 from perceiver_cli.main import main
 from perceiver_cli.output import EscapingStream, escaped_output
-from perceiver_cli.predictions import choose_output
+from perceiver_cli.predictions import choose_output, keep_columns
+from perceiver_plugins.sdk.prediction.predictor import class_record, class_row
+from perceiver_plugins.sdk.prediction.table_inputs import TableRow
 from perceiver_registry import UserError
 
 HOSTILE = "\x1b[31m\x1b]0;title\x07\x9b2J\u202e"
@@ -302,6 +306,35 @@ def test_output_is_chosen_by_flags(output, form, takes_folder, chosen, tmp_path)
     (tmp_path / "folder.csv").mkdir()
     found, folder = choose_output(output, form, False, takes_folder)
     assert (found.form, found.file and str(found.file), folder) == chosen
+
+
+class MultiLabelRows:
+    """Conversion of the predictions of a multi-label model, whose rows have other names than its predictions."""
+
+    rows = staticmethod(lambda predictions: map(class_row, predictions))
+    records = staticmethod(lambda predictions: map(class_record, predictions))
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl", "table"])
+def test_kept_columns_have_names_and_lists_of_their_own(form, capsys):
+    row = {"label": "gold", "probability": 1, "tags": ["ü", datetime.date(2024, 1, 2)], "input": None}
+    source = TableRow("rows.jsonl:1", ("rows.jsonl, line 1", row))
+    best = [{"label": "rain", "probability": 0.75}]
+    prediction = {"input": source, "labels": best, "top": best}
+    with keep_columns(choose_output(None, form, False, False)[0], list(row)).opened() as write:
+        write(MultiLabelRows(), iter([prediction]))
+    out = capsys.readouterr().out
+    if form.startswith("json"):
+        expected = {**row, "input (input)": None, **prediction, "tags": ["ü", "2024-01-02"]}
+        assert json.loads(out) == (expected if form == "jsonl" else [expected])
+        return
+    read = csv.reader if form == "csv" else lambda lines: [re.split("  +", line.strip()) for line in lines]
+    titles, cells = read(out.splitlines())
+    names = ["label (input)", "probability (input)", "tags", "input (input)"]
+    assert titles == [*names, "input", "labels", "label", "probability"]
+    probability = {"csv": "0.75", "table": "0.7500"}[form]
+    null = {"csv": "", "table": "None"}[form]
+    assert cells == ["gold", "1", '["ü", "2024-01-02"]', null, "rows.jsonl:1", "rain", "rain", probability]
 
 
 @pytest.mark.slow

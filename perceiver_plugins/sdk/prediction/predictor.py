@@ -312,8 +312,14 @@ def present_classes(logits: Tensor, label_names: Sequence[str], top_k: int, thre
 
 def class_record(prediction: Prediction) -> dict[str, Any]:
     """Format the prediction of :func:`best_classes` or :func:`present_classes` as a row of a CSV file."""
-    several = {"labels": ", ".join(each["label"] for each in prediction["labels"])} if "labels" in prediction else {}
+    several = {"labels": join_labels(each["label"] for each in prediction["labels"])} if "labels" in prediction else {}
     return {"input": prediction["input"], **several, **number_columns(prediction["top"])}
+
+
+def join_labels(names: Iterable[str]) -> str:
+    """Join the names of classes by commas, those with commas or quotes in quotes, as in a CSV file."""
+    quoted = ('"{}"'.format(name.replace('"', '""')) if {",", '"'}.intersection(name) else name for name in names)
+    return ", ".join(quoted)
 
 
 def class_row(prediction: Prediction) -> dict[str, str]:

@@ -138,7 +138,9 @@ class LitClassifier(DecodedClasses, LitPerceiver):
             weights = torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("loss_weights", weights, persistent=False)
         if not self.multi_label and getattr(decoder, "threshold", None) is not None:
-            raise UserError(f"threshold={decoder.threshold}: has no effect without multi_label (leave it out)")  # type: ignore[attr-defined]
+            raise UserError(
+                f"decoder.threshold={decoder.threshold}: has no effect without decoder.multi_label (leave it out)"  # type: ignore[attr-defined]
+            )
         several = self.multi_label
         self.add_metrics(
             multi_label_metrics(self.num_classes, self.threshold) if several else class_metrics(self.num_classes)

@@ -159,7 +159,7 @@ def test_data_of_the_other_kind_is_refused(classifier, batch, data_module, sever
 
 
 def test_threshold_needs_several_labels(classifier):
-    with pytest.raises(UserError, match=r"threshold=0.3: has no effect without multi_label"):
+    with pytest.raises(UserError, match=r"decoder.threshold=0.3: has no effect without decoder.multi_label"):
         classifier(NUM_CLASSES, {"threshold": 0.3})
     with pytest.raises(ValueError, match=r"threshold=1.0: must be at least 0 and below 1"):
         classifier(NUM_CLASSES, {"multi_label": True, "threshold": 1.0})

@@ -32,6 +32,17 @@ def test_classes_that_may_be_numbers_are_reported(labels: list[Any], kind: str) 
         assert line.startswith(f"the {kind} in the column 'label' (label_column) are read as classes (to predict")
 
 
+def test_classes_that_look_like_lists_are_reported() -> None:
+    names = ClassNames("tags")
+    for label in ("['a', 'b']", "[]", "['a']", "plain"):
+        names.read(label, "t.csv")
+    names.settle()
+    (line,) = names.notes()
+    assert line.startswith(
+        "3 of the 4 classes in the column 'tags' (label_column) look like lists, and are read as names: "
+    )
+
+
 @pytest.mark.parametrize("missing", [None, "", " ", "\t\n", float("nan")])
 def test_missing_labels_are_rejected(missing: Any) -> None:
     with pytest.raises(DataError, match=r"line 3: the label in the column 'kind' .* is missing"):

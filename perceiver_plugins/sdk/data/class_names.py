@@ -11,7 +11,7 @@ import numpy as np
 
 from perceiver_plugins.sdk.data.cells import kind_of
 from perceiver_plugins.sdk.data.loading import IGNORED
-from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.sdk.errors import DataError, list_first
 from perceiver_registry.errors import UserError, near
 
 MANY_CLASSES = 1000
@@ -137,6 +137,10 @@ class ClassNames:
         self.numbers = {name: number for number, name in enumerate(self.names)}
         self.settled = True
 
+    def notes(self) -> list[str]:
+        """Return warnings about the names in the training data, one line each."""
+        return self.similar() + self.number_like() + self.list_like()
+
     def similar(self) -> list[str]:
         """Report names that look alike, in at most one line."""
         return similar_names(self.counts, self.where)
@@ -158,6 +162,17 @@ class ClassNames:
             return []
         kind = "whole numbers" if are_whole else "numbers"
         return [f"the {len(numbers)} different {kind} in {self.where} are read as classes ({NUMBERS_HINT})"]
+
+    def list_like(self) -> list[str]:
+        """Report names that look like lists in CSV files, or like parts of them, in at most one line."""
+        lists = [] if self.given else [name for name in self.names if name.startswith("[") or name.endswith("]")]
+        if not lists:
+            return []
+        return [
+            f"{len(lists)} of the {len(self.names)} classes in {self.where} look like lists, and are read as names: "
+            f"{list_first([repr(name) for name in lists])} (write lists to .jsonl or .parquet files, or text with a "
+            "label_separator)"
+        ]
 
     def facts(self, labels: np.ndarray) -> dict[str, Any]:
         """Return the names, and the number of ``labels`` (n,) of each class."""

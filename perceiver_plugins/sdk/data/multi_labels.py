@@ -9,7 +9,7 @@ import numpy as np
 
 from perceiver_plugins.sdk.data.cells import MISSING, kind_of
 from perceiver_plugins.sdk.data.class_names import ClassNames
-from perceiver_plugins.sdk.data.table_rows import Row
+from perceiver_plugins.sdk.data.table_rows import SPELLED_TABS, Row
 from perceiver_plugins.sdk.errors import DataError, list_first
 from perceiver_registry.errors import UserError
 
@@ -56,7 +56,7 @@ class SingleLabels:
 
     def notes(self, labels: np.ndarray, split: str) -> list[str]:
         """Return warnings about the classes of the training data, one line each."""
-        return self._classes.similar() + self._classes.number_like() if split == "train" else []
+        return self._classes.notes() if split == "train" else []
 
 
 class MultiLabels:
@@ -71,7 +71,7 @@ class MultiLabels:
 
     Args:
         columns: the label columns.
-        separator: text between the names in a column. None: the column has lists.
+        separator: text between the names in a column; ``\\t`` and "tab" mean a tab. None: the column has lists.
         label_names: names of the classes of a single column, by index. None: those in the training data.
 
     Raises:
@@ -82,7 +82,7 @@ class MultiLabels:
         self, columns: Sequence[str], separator: str | None = None, label_names: Sequence[str] | None = None
     ) -> None:
         self.columns = list(columns)
-        self.separator = separator
+        self.separator = SPELLED_TABS.get(separator or "", separator)
         self.has_column_per_class = len(self.columns) > 1
         if len(set(self.columns)) < max(1, len(self.columns)):
             raise UserError(f"label_column={self.columns}: must name different columns")
@@ -190,7 +190,9 @@ class MultiLabels:
             never = [name for name, column in zip(self.names, labels.T, strict=True) if not (column == 1 - value).any()]
             if never:
                 found.append(f"the training data has {what} {len(never)} of the classes: {list_first(never)}")
-        return found + ([] if self.has_column_per_class else self._classes.similar() + self._classes.number_like())
+        if self.separator is not None and not (labels.sum(axis=1) > 1).any():
+            found.append(f"no example of the training data has several classes (label_separator={self.separator!r})")
+        return found + ([] if self.has_column_per_class else self._classes.notes())
 
 
 def count_examples(labels: np.ndarray) -> list[int]:

@@ -28,6 +28,9 @@ Row = tuple[str, Mapping[str, Any]]
 DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 """Common delimiters, with their names in messages."""
 
+SPELLED_TABS = {"\\t": "\t", "tab": "\t"}
+"""Values of flags that mean a tab, which is hard to type on a command line."""
+
 DELIMITER_OF = {".csv": ",", ".tsv": "\t"}
 """Default delimiters of formats."""
 
@@ -69,7 +72,7 @@ def check_delimiter(delimiter: str | None) -> str | None:
     """
     if delimiter is None:
         return None
-    delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
+    delimiter = SPELLED_TABS.get(delimiter, delimiter)
     if len(delimiter) != 1 or delimiter in '"\r\n\0':
         raise UserError(f"delimiter={delimiter!r} must be one character, such as ',' or ';' or tab")
     return delimiter

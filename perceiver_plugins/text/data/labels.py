@@ -143,7 +143,7 @@ class ClassLabels(Labels):
         return self.classes.facts(labels)
 
     def notes(self, labels: np.ndarray, split: str) -> list[str]:
-        return self.classes.similar() + self.classes.number_like() if split == "train" else []
+        return self.classes.notes() if split == "train" else []
 
 
 class ManyClassLabels(Labels):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from perceiver_registry.errors import UserError, near
+from perceiver_registry.option_types import has_type, requirement
 from perceiver_registry.registry import registry
 from perceiver_registry.specs import DEFAULT_ARCHITECTURE
 
@@ -186,7 +187,7 @@ def create_config(
 
     Raises:
         UserError: if a field is unknown or missing; the message suggests similar names.
-        ValueError: if a value is out of range.
+        ValueError: if a value is out of range or of another type than its field.
     """
     known = {field.name: field for field in fields(config_type) if field.name not in unused}
     for name in values:
@@ -197,4 +198,16 @@ def create_config(
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise UserError(f"{where} needs a value for {name!r}")
+    _check_types(config_type, values)
     return config_type(**values)
+
+
+def _check_types(config_type: type, values: Mapping[str, Any]) -> None:
+    """Raise ValueError if a value does not have the type of its field; fields of classes are not checked."""
+    try:
+        hints = get_type_hints(config_type)
+    except NameError:  # a type that is imported for type checkers alone
+        return
+    for name, value in values.items():
+        if name in hints and not has_type(hints[name], value):
+            raise ValueError(f"{config_type.__name__}.{name}: {requirement(hints[name], value)}")

@@ -14,6 +14,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from perceiver_registry.errors import shorten
@@ -27,6 +28,9 @@ WORDS: Mapping[Any, list[str]] = {
     datetime.timedelta: ["a duration", "durations"],
 }
 """Descriptions of types: the alternatives of a single value, followed by the plural."""
+
+SCALARS: Mapping[Any, type] = {bool: bool, int: Integral, float: Real, str: str, type(None): type(None)}
+"""Classes of the values of types, of which NumPy's numbers are instances as well."""
 
 SUGGESTION_CUTOFF = 0.5
 """Minimum similarity of suggested choices, as in :func:`perceiver_registry.errors.near`."""
@@ -67,6 +71,24 @@ def convert(hint: Any, value: Any) -> Any:
         return parser.parse_object({"value": copy.deepcopy(value)}).as_dict()["value"]
     except ArgumentError as error:
         raise ConversionError(requirement(hint, value), str(error)) from error
+
+
+def has_type(hint: Any, value: Any) -> bool:
+    """Return whether a value has a type of :data:`WORDS`, or is a list or tuple of such values, as ``hint`` requires.
+
+    Values of other types, and of literals, are not checked: the result is True.
+    """
+    return any(_is_instance(part, value) for part in _parts(hint))
+
+
+def _is_instance(part: Any, value: Any) -> bool:
+    if part in SCALARS:
+        return isinstance(value, SCALARS[part])
+    if get_origin(part) in (list, tuple):
+        items = [each for each in get_args(part) if each is not Ellipsis]
+        is_sequence = isinstance(value, list | tuple)
+        return is_sequence and (len(set(items)) != 1 or all(has_type(items[0], item) for item in value))
+    return True
 
 
 def requirement(hint: Any, value: Any) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from torch import Tensor
 
-from perceiver_registry.option_types import ConversionError, choices, convert, describe_type, has_options
+from perceiver_registry.option_types import ConversionError, choices, convert, describe_type, has_options, has_type
 
 
 class Colour(enum.Enum):
@@ -114,3 +115,21 @@ def test_objects_and_mappings_have_options():
     assert has_options(Logger | None)
     assert has_options(dict[str, int])
     assert not has_options(int | Literal["a"] | None)
+
+
+@pytest.mark.parametrize(
+    ("hint", "right", "wrong"),
+    [
+        (bool, [True], [1, "true", None]),
+        (int, [3, np.int64(3)], [3.0, "3", None, [3]]),
+        (float, [0.5, 1, np.float32(0.5)], ["0.5", None, [0.5]]),
+        (str | None, ["a", None], [1, ["a"]]),
+        (list[str] | None, [["a"], [], ("a", "b"), None], ["ab", [1], [None], {"a": 1}]),
+        (tuple[int, ...], [[1, 2], (1,)], [1, ["1"]]),
+        (list[float] | Literal["balanced"], [[1, 0.5], "balanced"], []),
+        (Mapping[str, Any], [{}, 1], []),
+    ],
+)
+def test_types_of_plain_values_are_checked(hint: Any, right: list[Any], wrong: list[Any]) -> None:
+    assert all(has_type(hint, value) for value in right)
+    assert not any(has_type(hint, value) for value in wrong)

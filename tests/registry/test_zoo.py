@@ -61,6 +61,10 @@ def test_invalid_arguments_are_errors():
         create_model("mnist-classifier", num_latent=3)
     with pytest.raises(UserError, match="decoder has no field 'classes'"):
         create_model("mnist-classifier", decoder={"classes": 3})
+    with pytest.raises(ValueError, match=r"Config.label_names: must be a list of texts or null, got 'abc'"):
+        create_model("mnist-classifier", decoder={"num_classes": 3, "label_names": "abc"})
+    with pytest.raises(ValueError, match=r"Config.share_repeated_layers: must be true or false, got 'no'"):
+        create_model("mnist-classifier", encoder={"share_repeated_layers": "no"})
     with pytest.raises(
         UserError, match=r"'mnist-classifier' .* has no published weights; models with weights: language"
     ):

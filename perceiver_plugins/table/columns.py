@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +17,7 @@ from perceiver_plugins.sdk.data.statistics import mean_and_std
 from perceiver_plugins.table.kinds import FEATURES, feature_names, kind_of_column
 from perceiver_plugins.table.rows import RowReader
 from perceiver_plugins.table.scaling import fit_quantiles, to_normal
+from perceiver_registry import UserError
 
 SCALED_BY_QUANTILES = ("number", "date", "datetime")
 """Kinds of columns whose first feature is scaled by quantiles. Other features are 0 or 1, or from -1 to 1."""
@@ -47,16 +50,40 @@ class Columns:
         """Validate values that may come from a checkpoint.
 
         Raises:
-            ValueError: if a kind is unknown, if ``mean`` or ``std`` does not have one number per feature, or if
-                there is no list of the categories of a column.
+            ValueError: if a value is invalid, such as an unknown kind, or statistics that do not fit the features.
         """
+        _require(_are_distinct_texts(self.names) and self.names, "names", "must be a list of different names")
+        _require(_are_texts_by_name(self.kinds), "kinds", "must have a name for each column")
         if unknown := set(self.kinds.values()).difference(FEATURES):
             raise ValueError(f"columns: unknown kind {min(unknown)!r} (this version is too old for the model)")
-        if missing := set(self.category_names).difference(self.categories):
-            raise ValueError(f"columns: no categories of {min(missing)!r}")
-        for statistic in (self.mean, self.std):
-            if np.asarray(statistic, dtype=np.float64).shape != (len(self.features),):
-                raise ValueError("columns: must have a mean and a standard deviation for each name")
+        _require(isinstance(self.categories, Mapping), "categories", "must be lists by column")
+        for name in self.category_names:
+            _require(name in self.categories, "categories", f"no categories of {name!r}")
+            valid = _are_distinct_texts(self.categories[name])
+            _require(valid, "categories", f"those of {name!r} must be a list of different texts")
+        for field_name, numbers in (("mean", self.mean), ("std", self.std)):
+            valid = _are_numbers(numbers) and len(numbers) == len(self.features)
+            _require(valid, field_name, f"must be a list of {len(self.features)} numbers, one for each feature")
+        _require(min(self.std, default=1.0) > 0, "std", "must be greater than 0")
+        _require(isinstance(self.quantiles, Mapping), "quantiles", "must be lists by feature")
+        for name, numbers in self.quantiles.items():
+            valid = _are_numbers(numbers) and all(low <= high for low, high in pairwise(numbers))
+            _require(valid, "quantiles", f"those of {name!r} must be a list of ascending numbers")
+
+    @classmethod
+    def from_description(cls, described: Any) -> Self:
+        """Create the columns of a checkpoint from their description (:meth:`to_dict`).
+
+        Raises:
+            UserError: if it is invalid.
+        """
+        known = {each.name for each in fields(cls)}
+        if not isinstance(described, Mapping) or not {"names", "mean", "std"} <= set(described) <= known:
+            raise UserError("checkpoint: columns: must have names, mean and std, and no unknown entries")
+        try:
+            return cls(**described)
+        except ValueError as error:
+            raise UserError(f"checkpoint: {error}") from error
 
     @classmethod
     def fit(
@@ -105,6 +132,11 @@ class Columns:
         return [name for name in self.names if self.kinds.get(name) == "category"]
 
     @property
+    def num_features(self) -> int:
+        """Number of numeric features."""
+        return len(self.features)
+
+    @property
     def num_categories(self) -> list[int] | None:
         """Number of categories of each column of categories; None if there is no such column."""
         return [len(self.categories[name]) for name in self.category_names] or None
@@ -137,3 +169,24 @@ class Columns:
     def row_reader(self) -> RowReader:
         """Create a reader of rows with these columns."""
         return RowReader(self.names, self.kinds, self.categories)
+
+
+def _require(valid: Any, name: str, problem: str) -> None:
+    if not valid:
+        raise ValueError(f"columns: {name}: {problem}")
+
+
+def _are_distinct_texts(values: Any) -> bool:
+    if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
+        return False
+    return len(set(values)) == len(values)
+
+
+def _are_texts_by_name(values: Any) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(each, str) for each in values.values())
+
+
+def _are_numbers(values: Any) -> bool:
+    if not isinstance(values, list) or not all(type(each) in (int, float) for each in values):
+        return False
+    return all(abs(each) <= sys.float_info.max for each in values)

@@ -142,7 +142,7 @@ class TableDataModule(Classes, PerceiverDataModule):
     def columns(self) -> Columns:
         """Feature columns with the statistics of the training data or, without it, those of the trained model."""
         if "train" not in self.tables.splits:
-            return Columns(**self.known["columns"])
+            return Columns.from_description(self.known["columns"])
         tables = self.tables
         return Columns.fit(
             tables.feature_names,

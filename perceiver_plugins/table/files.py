@@ -17,8 +17,16 @@ from perceiver_plugins.sdk.data.splits import check_fraction, permutation
 from perceiver_plugins.sdk.data.statistics import missing_targets
 from perceiver_plugins.sdk.data.table_rows import Row, check_delimiter, column_names, dictionary_columns
 from perceiver_plugins.sdk.errors import DataError
+from perceiver_plugins.table.columns import Columns
 from perceiver_plugins.table.data import Table, TableDataModule, Tables
-from perceiver_plugins.table.kinds import INFERENCE_ROWS, UNREAD, choose_kinds, describe_kinds, named_kinds
+from perceiver_plugins.table.kinds import (
+    INFERENCE_ROWS,
+    UNREAD,
+    choose_kinds,
+    describe_kinds,
+    kind_of_column,
+    named_kinds,
+)
 from perceiver_plugins.table.rows import RowReader, read_numbers
 from perceiver_registry import UserError
 
@@ -120,7 +128,8 @@ class TableFilesDataModule(TableDataModule):
         names = self.feature_columns or self._infer_feature_columns()
         classes = self._class_reader()
         kinds = self._kinds(names)
-        rows = RowReader(names, kinds, self._trained_columns().get("categories"))
+        trained = self._trained_columns()
+        rows = RowReader(names, kinds, trained.categories if trained else None)
         tables = self._read_splits(rows, classes)
         for warning in self._warnings(tables, rows, classes):
             rank_zero_warn(warning)
@@ -134,9 +143,10 @@ class TableFilesDataModule(TableDataModule):
         label_names = classes.names if classes is not None else self.label_columns
         return Tables(names, label_names, tables, kinds, categories)
 
-    def _trained_columns(self) -> Mapping[str, Any]:
-        """Return the description of the columns of the model that is evaluated, resumed or started from."""
-        return self.known.get("columns") or self.inherited.get("columns") or {}
+    def _trained_columns(self) -> Columns | None:
+        """Return the columns of the model that is evaluated, resumed or started from."""
+        described = self.known.get("columns") or self.inherited.get("columns")
+        return Columns.from_description(described) if described else None
 
     def _kinds(self, names: Sequence[str]) -> dict[str, str]:
         """Return the kinds of the columns that do not contain numbers: named by flags, known to the model, or inferred.
@@ -146,7 +156,7 @@ class TableFilesDataModule(TableDataModule):
             UserError: If a flag names a column that is not a feature column.
         """
         trained = self._trained_columns()
-        known = {name: trained.get("kinds", {}).get(name, "number") for name in trained.get("names", ())}
+        known = {name: kind_of_column(name, trained.kinds) for name in trained.names} if trained else {}
         chosen = known | named_kinds(self.kind_flags, names)
         if "train" not in self.files:
             return {name: kind for name, kind in known.items() if kind != "number"}
@@ -188,7 +198,7 @@ class TableFilesDataModule(TableDataModule):
         if "train" in self.files:
             names = self._feature_columns_of(files.pop(0))
         else:
-            names = list(self.known["columns"]["names"])
+            names = Columns.from_description(self.known["columns"]).names
         for file in files:
             self._refuse_unread_columns(str(file), set(column_names(file, self.delimiter)[0]), names)
         return names

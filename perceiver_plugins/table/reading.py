@@ -35,14 +35,18 @@ class TableReader(Reader):
         input_adapter: the model's input adapter.
 
     Raises:
-        UserError: if ``data`` does not name the model's columns.
+        UserError: if ``data`` does not describe the model's columns.
     """
 
     def __init__(self, data: Mapping[str, Any], input_adapter: InputAdapter) -> None:
         super().__init__(data, input_adapter)
         if "columns" not in data:
             raise UserError("checkpoint: its data has no columns (the model was not trained on tables)")
-        self.columns = Columns(**data["columns"])
+        self.columns = Columns.from_description(data["columns"])
+        try:
+            input_adapter.check_data(self.columns)
+        except ValueError as error:
+            raise UserError(f"checkpoint: columns: {error}") from error
         self.rows = self.columns.row_reader()
         self.delimiter = check_delimiter(data.get("delimiter"))
 

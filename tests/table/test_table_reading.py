@@ -131,3 +131,42 @@ def test_attention_is_drawn_as_bar_chart(reader, tmp_path):
 def test_columns_from_plain_data():
     columns = Columns(**COLUMNS)
     torch.testing.assert_close(columns.standardise(np.array([50.0, 30.0, 0.5])), torch.tensor([0.0, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"names": "abc"}, "names: must be a list"),
+        ({"names": ["age", "age", "city"]}, "names: must be a list of different names"),
+        ({"names": None}, "names: must be a list"),
+        ({"kinds": ["category"]}, "kinds: must have"),
+        ({"kinds": {"city": 5}}, "kinds: must have"),
+        ({"kinds": {"city": "image"}}, "unknown kind 'image'"),
+        ({"categories": {}}, "no categories of 'city'"),
+        ({"categories": ["Rome"]}, "categories: must be lists"),
+        ({"categories": {"city": 2}}, "those of 'city' must be"),
+        ({"categories": {"city": ["Rome", "Rome"]}}, "those of 'city' must be"),
+        ({"categories": {"city": ["Rome", 1]}}, "those of 'city' must be"),
+        ({"categories": {"city": ["Rome"]}}, "does not fit the model's num_categories"),
+        ({"mean": [0.0]}, "mean: must be a list of 2 numbers"),
+        ({"mean": [0.0, float("nan")]}, "mean: must be a list of 2 numbers"),
+        ({"mean": [0.0, 10**400]}, "mean: must be a list of 2 numbers"),
+        ({"std": [1.0, 0.0]}, "std: must be greater than 0"),
+        ({"quantiles": [1.0]}, "quantiles: must be lists"),
+        ({"quantiles": {"age": [2.0, 1.0]}}, "those of 'age' must be"),
+        ({"quantiles": {"age": "12"}}, "those of 'age' must be"),
+        ({"scale": 1}, "no unknown entries"),
+    ],
+)
+def test_invalid_columns_of_checkpoint_are_refused(change, message):
+    columns = {
+        "names": ["age", "bmi", "city"],
+        "mean": [0.0, 0.0],
+        "std": [1.0, 1.0],
+        "kinds": {"city": "category"},
+        "categories": {"city": ["Rome", "Oslo"]},
+    }
+    adapter = TableInputAdapter(2, 8, num_categories=[2])
+    TableReader({"columns": columns}, adapter)
+    with pytest.raises(UserError, match=rf"checkpoint: columns: .*{message}"):
+        TableReader({"columns": columns | change}, adapter)

@@ -142,6 +142,14 @@ class Columns:
         return [len(self.categories[name]) for name in self.category_names] or None
 
     @property
+    def scaling(self) -> str | None:
+        """Scaling of numbers: "standard" or "quantile"; None without a feature that depends on it."""
+        if self.quantiles:
+            return "quantile"
+        scaled = any(kind_of_column(name, self.kinds) in SCALED_BY_QUANTILES for name in self.names)
+        return "standard" if scaled else None
+
+    @property
     def positions(self) -> list[str]:
         """Name of each value of a row: the numeric features, then the columns of categories."""
         return [*self.features, *self.category_names]

@@ -139,18 +139,35 @@ class TableDataModule(Classes, PerceiverDataModule):
         return tables
 
     @cached_property
+    def trained_columns(self) -> Columns | None:
+        """Feature columns of the model that is evaluated, resumed or started from.
+
+        Raises:
+            UserError: If their description is invalid.
+        """
+        described = self.known.get("columns") or self.inherited.get("columns")
+        return Columns.from_description(described) if described else None
+
+    @cached_property
     def columns(self) -> Columns:
-        """Feature columns with the statistics of the training data or, without it, those of the trained model."""
-        if "train" not in self.tables.splits:
-            return Columns.from_description(self.known["columns"])
-        tables = self.tables
-        return Columns.fit(
-            tables.feature_names,
-            tables.splits["train"].features,
-            tables.kinds,
-            tables.categories,
-            by_quantiles=self.scaling == "quantile",
-        )
+        """Feature columns with the statistics of the trained model or, for a new one, those of the training data.
+
+        Raises:
+            UserError: If ``scaling`` is not that of the trained model.
+        """
+        tables, trained = self.tables, self.trained_columns
+        if trained is None or (trained.names != tables.feature_names and "train" in tables.splits):
+            return Columns.fit(
+                tables.feature_names,
+                tables.splits["train"].features,
+                tables.kinds,
+                tables.categories,
+                by_quantiles=self.scaling == "quantile",
+            )
+        scaling = trained.scaling
+        if scaling not in (None, self.scaling):
+            raise UserError(f"scaling={self.scaling}: the model was trained with {scaling} (leave it out)")
+        return trained
 
     @property
     def feature_names(self) -> list[str]:

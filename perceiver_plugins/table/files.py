@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,18 +18,18 @@ from perceiver_plugins.sdk.data.splits import check_fraction, permutation
 from perceiver_plugins.sdk.data.statistics import missing_targets
 from perceiver_plugins.sdk.data.table_rows import Row, check_delimiter, column_names, dictionary_columns
 from perceiver_plugins.sdk.errors import DataError
-from perceiver_plugins.table.columns import Columns
 from perceiver_plugins.table.data import Table, TableDataModule, Tables
 from perceiver_plugins.table.kinds import (
     INFERENCE_ROWS,
     UNREAD,
     choose_kinds,
     describe_kinds,
-    kind_of_column,
     named_kinds,
+    refuse_other_kinds,
 )
 from perceiver_plugins.table.rows import RowReader, read_numbers
 from perceiver_registry import UserError
+from perceiver_registry.errors import some_of
 
 MIN_INDEX_ROWS = 20
 """Fewest rows for a column of consecutive numbers to be reported as a row index; arbitrary."""
@@ -106,6 +107,9 @@ class TableFilesDataModule(TableDataModule):
         self.label_separator = label_separator
         if feature_columns is not None and not feature_columns:
             raise UserError("feature_columns=[]: must name at least one column")
+        for flag, named in (("label_column", self.label_columns), ("feature_columns", feature_columns or [])):
+            if twice := [name for name, count in Counter(named).items() if count > 1]:
+                raise UserError(f"{flag}: {twice[0]!r} occurs more than once (remove one of them)")
         if shared := set(self.label_columns).intersection(feature_columns or []):
             raise UserError(f"feature_columns: {min(shared)!r} is a label_column (name columns to predict it from)")
         self.feature_columns = feature_columns
@@ -125,10 +129,10 @@ class TableFilesDataModule(TableDataModule):
     def load(self) -> Tables:
         if "train" not in self.files and not self.known:
             raise DataError("train_files: missing (name files to train on)")
-        names = self.feature_columns or self._infer_feature_columns()
+        names = self._in_trained_order(self.feature_columns or self._infer_feature_columns())
         classes = self._class_reader()
         kinds = self._kinds(names)
-        trained = self._trained_columns()
+        trained = self.trained_columns
         rows = RowReader(names, kinds, trained.categories if trained else None)
         tables = self._read_splits(rows, classes)
         for warning in self._warnings(tables, rows, classes):
@@ -143,23 +147,32 @@ class TableFilesDataModule(TableDataModule):
         label_names = classes.names if classes is not None else self.label_columns
         return Tables(names, label_names, tables, kinds, categories)
 
-    def _trained_columns(self) -> Columns | None:
-        """Return the columns of the model that is evaluated, resumed or started from."""
-        described = self.known.get("columns") or self.inherited.get("columns")
-        return Columns.from_description(described) if described else None
+    def _in_trained_order(self, names: list[str]) -> list[str]:
+        """Return feature columns in the order of the model that is evaluated, resumed or started from, if any.
+
+        Raises:
+            UserError: If they are not the model's columns.
+        """
+        if self.trained_columns is None:
+            return names
+        trained = self.trained_columns.names
+        if different := sorted(set(names).symmetric_difference(trained)):
+            problem = "is not a column of the trained model" if different[0] in names else "is missing"
+            raise UserError(f"feature_columns: {different[0]!r} {problem} (the model's columns: {some_of(trained)})")
+        return trained
 
     def _kinds(self, names: Sequence[str]) -> dict[str, str]:
-        """Return the kinds of the columns that do not contain numbers: named by flags, known to the model, or inferred.
+        """Return the kinds of the columns that do not contain numbers: known to the model, named by flags, or inferred.
 
         Raises:
             DataError: If a column contains texts or names of images.
-            UserError: If a flag names a column that is not a feature column.
+            UserError: If a flag names a column that is not a feature column, or has another kind in the model.
         """
-        trained = self._trained_columns()
-        known = {name: kind_of_column(name, trained.kinds) for name in trained.names} if trained else {}
-        chosen = known | named_kinds(self.kind_flags, names)
-        if "train" not in self.files:
-            return {name: kind for name, kind in known.items() if kind != "number"}
+        chosen = named_kinds(self.kind_flags, names)
+        if self.trained_columns is not None:
+            kinds = self.trained_columns.kinds
+            refuse_other_kinds(self.kind_flags, kinds)
+            return dict(kinds)
         rows = [row for _, row in islice(self._rows(self.files["train"], names), INFERENCE_ROWS)]
         cells = {name: [row.get(name) for row in rows] for name in names}
         kinds = choose_kinds(cells, chosen, dictionary_columns(self.files["train"][0]))
@@ -198,7 +211,7 @@ class TableFilesDataModule(TableDataModule):
         if "train" in self.files:
             names = self._feature_columns_of(files.pop(0))
         else:
-            names = Columns.from_description(self.known["columns"]).names
+            names = self.trained_columns.names if self.trained_columns else []
         for file in files:
             self._refuse_unread_columns(str(file), set(column_names(file, self.delimiter)[0]), names)
         return names

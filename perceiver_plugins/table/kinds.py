@@ -135,6 +135,20 @@ def named_kinds(flags: Mapping[str, tuple[str, Sequence[str] | None]], names: Se
     return kinds
 
 
+def refuse_other_kinds(flags: Mapping[str, tuple[str, Sequence[str] | None]], trained: Mapping[str, str]) -> None:
+    """Raise UserError if a flag names a column that has another kind in a trained model.
+
+    Args:
+        flags: kind and columns of each flag.
+        trained: kinds of the model's columns that do not contain numbers.
+    """
+    for flag, (kind, columns) in flags.items():
+        for name in columns or ():
+            known = kind_of_column(name, trained)
+            if known.removesuffix("time") != kind:
+                raise UserError(f"{flag}: {name!r} is a {known} in the trained model (leave it out)")
+
+
 def describe_kinds(names: Sequence[str], kinds: Mapping[str, str], categories: Mapping[str, Sequence[str]]) -> str:
     """Describe the kinds of columns in one line: "2 numbers; categories: city (7); dates: day"."""
     titles = {"boolean": "booleans", "date": "dates", "datetime": "dates with time", "category": "categories"}

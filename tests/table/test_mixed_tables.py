@@ -192,6 +192,34 @@ def test_model_knows_its_categories(write):
         assert data.split_datasets[split].category_ids.unique().tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_other_order_of_columns_does_not_change_inputs(split, write):
+    rows = [{"a": number, "b": number**2, "label": number} for number in range(9)]
+    trained = TableFilesDataModule(write("t.csv", rows), val_files=write("v.csv", rows[:1]))
+    reordered = write("n.csv", [{name: row[name] for name in ("label", "b", "a")} for row in rows[4:]])
+
+    def create(**options) -> TableFilesDataModule:
+        data = TableFilesDataModule(**{f"{split}_files": reordered, "val_files": write("v.csv", rows[:1]), **options})
+        data.inherited = trained.description()
+        data.known = data.inherited if split == "test" else {}
+        return data
+
+    trained.setup()
+    for options in ({}, {"feature_columns": ["b", "a"]}):
+        data = create(**options)
+        data.setup()
+        assert data.columns == trained.columns
+        expected = trained.split_datasets["train"].inputs[4:]
+        torch.testing.assert_close(data.split_datasets[split].inputs, expected, rtol=0, atol=0)
+    for options, message in (
+        ({"feature_columns": ["b"]}, r"feature_columns: 'a' is missing \(the model's columns: a, b\)"),
+        ({"categorical_columns": ["b"]}, "categorical_columns: 'b' is a number in the trained model"),
+        ({"scaling": "quantile"}, "scaling=quantile: the model was trained with standard"),
+    ):
+        with pytest.raises(UserError, match=message):
+            create(**options).setup()
+
+
 def test_reader_reads_rows_as_in_training(write):
     data = TableFilesDataModule(write("t.csv", ROWS), val_files=write("v.csv", ROWS[:1]), scaling="quantile")
     data.setup()

@@ -224,6 +224,7 @@ def test_all_non_numeric_columns_are_named(write):
             ["no column 'xx'", "did you mean 'x'"],
         ),
         ([{"x": 1, "label": 1}], {"feature_columns": []}, ["feature_columns=[]"]),
+        ([{"x": 1, "label": 1}], {"feature_columns": ["x", "x"]}, ["feature_columns: 'x' occurs more than once"]),
         ([{"x": 1, "label": 1}], {"feature_columns": ["label"]}, ["feature_columns: 'label' is a label_column"]),
         ([{"label": 1}], {}, ["t.csv: no feature column (all columns are named by label_column)"]),
         (
@@ -232,7 +233,11 @@ def test_all_non_numeric_columns_are_named(write):
             ["t.csv, line 2", "the label in the column 'label' (label_column) is missing"],
         ),
         ([{"x": 1, "label": "a"}], {"target": "class"}, ["are all 'a' (at least two classes are needed)"]),
-        ([{"x": 1, "label": 1}], {"target": "class", "label_column": ["x", "x"]}, ["label_column=['x', 'x']"]),
+        (
+            [{"x": 1, "label": 1}],
+            {"target": "class", "label_column": ["x", "x"]},
+            ["label_column: 'x' occurs more than once"],
+        ),
         ([{"x": 1, "label": 1}], {"label_separator": ","}, ["label_separator=',': has no effect with target=number"]),
         ([{"x": 1, "label": 1}], {"label_column": []}, ["label_column=[]"]),
         ([{"x": 1, "label": 1}], {"target": "colour"}, ["target='colour' must be 'number' or 'class'"]),

@@ -8,12 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from perceiver_plugins.sdk.errors import one_line
 from perceiver_zoo.inputs import as_table
 
 Kind = Literal["table", "text", "image"]
 """Kind of inputs."""
 
 TEXT_COLUMN = "text"
+
+TABLE_FILE = "X.parquet"
+"""Name of the file of a table or of texts."""
 
 
 def kind_of(inputs: Any) -> Kind:
@@ -62,6 +66,9 @@ def write_data(folder: Path, kind: Kind, inputs: Any, labels: np.ndarray) -> dic
         kind: the kind of inputs.
         inputs: result of :func:`single`.
         labels: class indices (b,), or targets (b,) or (b, t).
+
+    Raises:
+        ValueError: if a column of a table has values that Parquet files do not have, or an image cannot be written.
     """
     if kind == "image":
         _write_images(folder / "X", inputs, labels)
@@ -74,8 +81,11 @@ def write_data(folder: Path, kind: Kind, inputs: Any, labels: np.ndarray) -> dic
     for target in labels.reshape(len(labels), -1).T:
         columns.append(_unused(f"y{len(columns)}", table.column_names))
         table = table.append_column(columns[-1], pa.array(target))
-    pq.write_table(table, folder / "X.parquet")
-    options = {"train_files": folder / "X.parquet", "label_column": columns[0] if len(columns) == 1 else columns}
+    try:
+        pq.write_table(table, folder / TABLE_FILE)
+    except pa.ArrowException as error:
+        raise ValueError(f"X: a column has values that cannot be stored ({one_line(error)})") from error
+    options = {"train_files": folder / TABLE_FILE, "label_column": columns[0] if len(columns) == 1 else columns}
     if kind == "text":
         return {"name": "text-files", "text_column": TEXT_COLUMN, **options}
     return {"name": "table-files", "feature_columns": table.column_names[: -len(columns)], **options}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from numbers import Integral
@@ -17,7 +19,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from perceiver_registry import UserError
 from perceiver_registry.extras import missing_requirement
-from perceiver_zoo.estimator_data import Kind, kind_of, single, write_data
+from perceiver_zoo.estimator_data import TABLE_FILE, Kind, kind_of, single, write_data
 from perceiver_zoo.models import LoadedModel, load
 from perceiver_zoo.training import train
 
@@ -34,6 +36,10 @@ MAX_SEED = 2**31
 
 NOT_FINITE = "allow-nan"
 """Numbers of tables that scikit-learn accepts: missing ones, but none that is infinite."""
+
+
+ONE_AT_A_TIME = threading.RLock()
+"""Lock of estimators that train or predict."""
 
 
 class PerceiverEstimator(BaseEstimator):
@@ -76,6 +82,7 @@ class PerceiverEstimator(BaseEstimator):
         Raises:
             ValueError: if inputs, targets or options are invalid.
         """
+        self.__dict__.pop("checkpoint_", None)  # a fit that fails leaves no model, whose classes would be others
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         kind = kind_of(X)
@@ -87,7 +94,7 @@ class PerceiverEstimator(BaseEstimator):
         seed = self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(MAX_SEED)
-        with tempfile.TemporaryDirectory() as folder, _as_value_errors(), _isolated(self.verbose):
+        with tempfile.TemporaryDirectory() as folder, _as_value_errors(folder), _isolated(self.verbose):
             data = write_data(Path(folder), kind, inputs, labels)
             trained = train(self._tasks[kind], **self._options(data, folder, int(seed)))
             if trained.source is None:
@@ -148,6 +155,9 @@ class PerceiverEstimator(BaseEstimator):
         with _as_value_errors(), _isolated(self.verbose):
             self._loaded = self._loaded or self._load()  # it is not pickled
             return self._loaded.predict(inputs, **options)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "checkpoint_")
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
@@ -243,7 +253,10 @@ class PerceiverRegressor(MultiOutputMixin, RegressorMixin, PerceiverEstimator):
 def _validate_table(estimator: BaseEstimator, X: Any, is_new: bool) -> Any:  # noqa: N803
     """Validate a table, and set or check number and names of its columns. Values of data frames are not converted."""
     is_frame = hasattr(X, "columns")
-    limits = {"ensure_min_samples": 2 if is_new else 1}
+    fewest = 2 if is_new else 1
+    if is_frame and len(X) < fewest:
+        raise ValueError(f"X: found {len(X)} sample(s), a minimum of {fewest} is required")
+    limits = {"ensure_min_samples": fewest}
     try:
         from sklearn.utils.validation import validate_data
     except ImportError:  # scikit-learn 1.5
@@ -254,18 +267,26 @@ def _validate_table(estimator: BaseEstimator, X: Any, is_new: bool) -> Any:  # n
 
 
 @contextlib.contextmanager
-def _as_value_errors() -> Iterator[None]:
-    """Convert user errors within this context to those that scikit-learn expects."""
+def _as_value_errors(folder: str = "") -> Iterator[None]:
+    """Convert user errors within this context to those that scikit-learn expects.
+
+    Args:
+        folder: temporary folder of the training data, whose files are named X in messages.
+    """
     try:
         yield
     except UserError as error:
-        raise ValueError(str(error)) from error
+        message = str(error).replace(f"{folder}{os.sep}{TABLE_FILE}", "X").replace(f"{folder}{os.sep}", "")
+        raise ValueError(message if folder else str(error)) from error
 
 
 @contextlib.contextmanager
 def _isolated(verbose: bool) -> Iterator[None]:
-    """Restore random generators after this context. Within it, only warn unless ``verbose``."""
-    with isolate_rng():
+    """Restore random generators after this context. Within it, only warn unless ``verbose``.
+
+    Random generators and output are those of the process, so that other threads wait.
+    """
+    with ONE_AT_A_TIME, isolate_rng():
         if verbose:
             yield
             return

@@ -244,9 +244,10 @@ class LoadedModel:
     def _create_predictor(self, command: str, options: dict[str, Any]) -> Any:
         predictor_class = find_predictor(command, self._run.task)
         known = predictor_arguments(predictor_class) if predictor_class else []
+        known = [*known, *(name for name in READER_OPTIONS if name != "keep_columns")]  # predictions have no others
         for name in options:
-            if name not in known and name not in READER_OPTIONS:
-                raise UserError(f"{name}: not an option of {command} (known: {', '.join([*known, *READER_OPTIONS])})")
+            if name not in known:
+                raise UserError(f"{name}: not an option of {command} (known: {', '.join(known)})")
         if predictor_class is None:
             raise UserError(f"task {self.task!r}: has no predictor")
         return create_predictor(predictor_class, self.module, self._run, self._values(command, as_flags(options)))

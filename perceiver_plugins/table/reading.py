@@ -113,10 +113,13 @@ class TableReader(Reader):
     def _parse(self, text: str) -> dict[str, str]:
         row = {}
         for pair in text.split(","):
-            name, _, value = pair.partition("=")
+            name, equals, value = pair.partition("=")
             name = name.strip()
             if name not in self.columns.names:
                 raise DataError(f"{shorten(text)!r}: no column {shorten(name)!r}; {near(name, self.columns.names)}")
+            if not equals or name in row:
+                problem = "occurs more than once" if equals else "has no value"
+                raise DataError(f"{shorten(text)!r}: {name!r} {problem} (a row is given as name=value,name=value)")
             row[name] = value
         return row
 

@@ -9,6 +9,7 @@ import pickle
 import random
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -214,7 +216,13 @@ def test_options_are_searched_in_a_pipeline():
         ),
         (
             lambda regressor, texts: clone(regressor).fit(FRAME.assign(age=np.inf), TARGETS),
-            "X.parquet, row 1: age: inf is",
+            "X, row 1: age: inf is",
+        ),
+        (lambda regressor, texts: clone(texts).fit(FRAME[:0], []), "X: found 0 sample(s), a minimum of 2 is required"),
+        (lambda regressor, texts: regressor.predict(FRAME[:0]), "X: found 0 sample(s), a minimum of 1 is required"),
+        (
+            lambda regressor, texts: clone(regressor).fit(FRAME.assign(age=pd.cut(FRAME["bmi"], 3)), TARGETS),
+            "X: a column has values that cannot be stored",
         ),
         (
             lambda regressor, texts: clone(regressor).set_params(trainer={"fast_dev_run": True}).fit(FRAME, TARGETS),
@@ -230,6 +238,24 @@ def test_wrong_use_is_explained(regressor, texts, call, message):
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         call(regressor, texts)
     assert message in str(raised.value)
+    assert tempfile.gettempdir() not in str(raised.value)
+
+
+def test_failed_fit_leaves_no_model():
+    classifier = PerceiverClassifier(model=TABLE_MODEL, **OPTIONS).fit(FRAME, FRAME["y0"] > 0)
+    with pytest.raises(ValueError, match="inf is not a finite number"):
+        classifier.fit(FRAME.assign(age=np.inf), ["a", "b"] * 15)
+    with pytest.raises(NotFittedError):
+        classifier.predict(FRAME)
+
+
+def test_fits_in_threads_equal_those_in_turn(regressor):
+    state = torch.random.get_rng_state()
+    with ThreadPoolExecutor(2) as threads:
+        fitted = list(threads.map(lambda each: each.fit(FRAME, TARGETS), [clone(regressor), clone(regressor)]))
+    for each in fitted:
+        np.testing.assert_array_equal(each.predict(FRAME), regressor.predict(FRAME))
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_missing_scikit_learn_is_named(monkeypatch):

@@ -70,6 +70,8 @@ def test_batches_are_standardised(reader):
         ("agee=3", ["'agee=3'", "no column 'agee'", "did you mean 'age'"]),
         ("age=old,bmi=fat", ["'age=old,bmi=fat'", "age: 'old' is not a finite", "bmi: 'fat' is not a finite"]),
         ("age=3,4", ["no column '4'", "age, bmi, s1"]),
+        ("age=3,bmi", ["'age=3,bmi': 'bmi' has no value"]),
+        ("age=3,bmi=4,age=5", ["'age' occurs more than once"]),
         ("people.csv", ["file people.csv not found"]),
     ],
 )

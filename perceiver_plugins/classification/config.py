@@ -102,7 +102,9 @@ def require_names(
     field: str = "label_names",
     number_field: str = "num_classes",
 ) -> None:
-    """Raise ValueError unless ``names`` is None or has as many names as the field ``number_field``."""
+    """Raise ValueError unless ``names`` is None or a list of as many texts as the field ``number_field``."""
+    are_texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    require(names is None or are_texts, config, field, "must be a list of texts")
     if names is not None and len(names) != number:
         few = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
         raise ValueError(

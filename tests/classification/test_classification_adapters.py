@@ -124,6 +124,8 @@ def test_config_round_trip_through_plain_data(model_config, name):
             lambda: TokenClassificationDecoderConfig(label_names=["a", "b", "c", "d"]),
             r"\.label_names: 4 names \(a, b, c, ...\) do not match num_classes=2",
         ),
+        (lambda: ClassificationDecoderConfig(label_names=[1, 2]), r"\.label_names=\[1, 2\]: must be a list of texts"),
+        (lambda: RegressionDecoderConfig(target_names="y"), r"\.target_names='?y'?: must be a list of texts"),
         (lambda: RegressionDecoderConfig(num_targets=0), r"\.num_targets=0: must be at least 1"),
         (lambda: RegressionDecoderConfig(target_names=["x", "y"]), r"\.target_names: 2 names .* num_targets=1"),
         (lambda: RegressionDecoderConfig(target_mean=[1.0, 2.0]), r"\.target_mean=\[1.0, 2.0\]: must have num_targets"),

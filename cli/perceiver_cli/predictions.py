@@ -155,9 +155,13 @@ def kept_cells(prediction: Prediction, kept: Sequence[str], written: Iterable[st
     """
     find = getattr(prediction.get("input"), "values_by_column", None)
     cells = find()[1] if find is not None else {}
-    taken = {*prediction, *written}
-    shown = {f"{name} (input)" if name in taken else name: cells.get(name) for name in kept}
-    return {name: value if isinstance(value, PLAIN + NESTED) else str(value) for name, value in shown.items()}
+    taken, shown = {*prediction, *written}, {}
+    for name in kept:
+        free, value = name, cells.get(name)
+        while free in taken or (free != name and free in kept):
+            free += " (input)"
+        shown[free] = value if isinstance(value, PLAIN + NESTED) else str(value)
+    return shown
 
 
 def kept_texts(prediction: Prediction, kept: Sequence[str], row: Mapping[str, Any]) -> dict[str, Any]:

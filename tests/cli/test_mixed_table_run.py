@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+
+from perceiver_cli.predictions import kept_texts
+from perceiver_plugins.sdk.prediction.table_inputs import TableRow
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +70,17 @@ def test_model_of_a_mixed_table_is_used(perceiver, trained, tmp_path):
     result = perceiver("export", predict[1], f"--output={tmp_path / 'm.pt2'}")
     assert result.code == 0, result.err
     assert "category_ids  int64    (batch, 1)" in result.out + result.err
+
+
+def test_kept_columns_have_names_of_their_own():
+    row = {"label": "a", "label (input)": "b", "tags": ["é", {"x": None}], "day": datetime.date(2024, 1, 2)}
+    prediction = {"input": TableRow("t.csv:1", ("t.csv, line 2", row)), "label": "c"}
+    assert kept_texts(prediction, tuple(row), {}) == {
+        "label (input) (input)": "a",
+        "label (input)": "b",
+        "tags": '["é", {"x": null}]',
+        "day": "2024-01-02",
+    }
 
 
 def test_checkpoint_without_fields_of_categories_is_used(perceiver, tmp_path):

@@ -23,7 +23,7 @@ PARTIAL = ".partial"
 """Suffix of files that are still being written."""
 
 MAX_HIDDEN_NAME = 200
-"""Largest number of bytes of a file's name that those of hidden files beside it contain; file systems accept 255."""
+"""Most bytes of a file name that the names of its hidden files contain. File systems allow 255, suffix included."""
 
 SHARDED = "meta.pt"
 """File that every sharded checkpoint of Lightning, which is a folder, contains."""
@@ -65,7 +65,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file that replaces ``path`` once it is complete. A symbolic link is replaced, not followed.
 
-    Partial files that killed processes left of the same file are removed.
+    Partial files of ``path`` that killed processes left are removed.
 
     Raises:
         OSError: if the file cannot be written; the error names it.
@@ -112,7 +112,7 @@ def remove_partial_files(root: Path) -> None:
 
 
 def hidden_name(name: str) -> str:
-    """Return the start of the names of hidden files beside a file: its own after a dot, or a digest if it is long."""
+    """Return the prefix of the names of a file's hidden files: a dot and its name, or a digest of a long name."""
     encoded = os.fsencode(name)
     return f".{name if len(encoded) <= MAX_HIDDEN_NAME else hashlib.sha256(encoded).hexdigest()}"
 
@@ -137,7 +137,7 @@ def _create_locked(path: Path) -> tuple[Path, IO[bytes]]:
 
 
 def lock(file: IO[bytes]) -> None:
-    """Lock a file while this process has it open.
+    """Lock a file until this process closes it.
 
     Raises:
         OSError: if another process has locked it, or if the file system has no locks.

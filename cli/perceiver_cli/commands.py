@@ -21,7 +21,7 @@ class Command:
 RUN, LISTING = "perceiver_cli.run:run", "perceiver_cli.listing:listing"
 
 INPUT_COMMANDS = ("predict", "embed")
-"""Subcommands that read inputs with a trained model."""
+"""Subcommands that apply a trained model to inputs."""
 
 COMMANDS: dict[str, dict[str, Command]] = {
     "train and predict": {

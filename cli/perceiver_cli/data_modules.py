@@ -33,7 +33,7 @@ def data_class(name: str, task: str, layers: Sequence[ConfigLayer] = ()) -> Any:
     where = layer_with(layers, "data.name").locate("data")
     if os.path.exists(name):  # False for names that are no valid path
         example = shlex.quote(f"--data.{'test_files' if os.path.isfile(name) else 'path'}={name}")
-        raise UserError(f"{where}: {name} is a path, by which only fit chooses data (example: {example})")
+        raise UserError(f"{where}: {name} is a path, which only fit accepts (example: {example})")
     try:
         return convert(type[LightningDataModule], name.replace(":", "."))
     except ConversionError as error:

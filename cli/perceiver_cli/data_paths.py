@@ -19,13 +19,13 @@ FOLDER = "/"
 """Suffix of folders in ``DataSpec.path_suffixes``."""
 
 FILE_SUFFIX = re.compile(r"\.(txt|json|gz|xz|bz2|zst)$", re.IGNORECASE)
-"""Suffixes of paths besides those in specs: of other texts, and of compression."""
+"""Suffixes that mark a path, besides those in specs: other text formats, and compression."""
 
 
 def resolve_data_path(
     task: Entry[TaskSpec], below: Sequence[ConfigLayer], user: Sequence[ConfigLayer], line: CommandLine
 ) -> list[ConfigLayer]:
-    """Replace a path that is given as a data module by the data module that reads it, with the path as its option.
+    """Replace a path given as ``--data`` by the data module that reads it, with the path as its option.
 
     Args:
         task: the task.
@@ -34,10 +34,10 @@ def resolve_data_path(
         line: the command line.
 
     Returns:
-        The user's layers.
+        The user's layers, with the data module instead of the path.
 
     Raises:
-        UserError: if not exactly one data module reads the path, or if a flag sets its option too.
+        UserError: if the path does not exist, if not exactly one data module reads it, or if a flag sets the option.
     """
     name = name_of(merge_layers(user), "data")
     if name is None or registry().find("data", name) is not None or not _is_path(name):
@@ -49,9 +49,11 @@ def resolve_data_path(
     candidates = list(_modules_of_paths(task, below, user))
     fitting = [entry for entry in candidates if _reads(entry.spec, path)]
     if not fitting:
-        known = "; ".join(f"{registry().short_name(entry)} reads {_described(entry.spec)}" for entry in candidates)
+        known = "; ".join(
+            f"{registry().short_name(entry)} reads {_describe_suffixes(entry.spec)}" for entry in candidates
+        )
         raise UserError(
-            f"{flag}: not the path of data for task {task.name!r} and its model ({known or 'perceiver list-data'})"
+            f"{flag}: no data module of task {task.name!r} and its model reads it ({known or 'perceiver list-data'})"
         )
     if len(fitting) > 1:
         examples = " or ".join(
@@ -68,7 +70,7 @@ def resolve_data_path(
 
 
 def _is_path(name: str) -> bool:
-    """Return whether a name is that of a file or folder, or can only be meant as one."""
+    """Return whether a name is a file or folder, or looks like a path."""
     if os.path.exists(name) or not {*"/~"}.isdisjoint(name) or glob.has_magic(name) or FILE_SUFFIX.search(name):
         return True
     return any(PurePath(name).suffix.lower() in entry.spec.path_suffixes for entry in registry().entries("data"))
@@ -77,9 +79,9 @@ def _is_path(name: str) -> bool:
 def _modules_of_paths(
     task: Entry[TaskSpec], below: Sequence[ConfigLayer], user: Sequence[ConfigLayer]
 ) -> Iterator[Entry[DataSpec]]:
-    """Yield the data modules that a path can choose and that serve a task and its model.
+    """Yield the data modules with a path option that serve a task and its model.
 
-    The input adapter is the chosen one, else the default of the data module, else that of the task.
+    The model's input adapter is the chosen one, else the data module's default, else the task's.
     """
     of_task, *others = default_layers(task, [*below, *user])
     chosen = name_of(merge_layers([*others, *below, *user]), "model.encoder")
@@ -93,10 +95,10 @@ def _modules_of_paths(
 
 
 def _reads(spec: DataSpec, path: str) -> bool:
-    """Return whether a data module reads a path, by its suffixes, of which the last one may be that of compression."""
+    """Return whether a data module reads a path, by its suffix before that of compression, if any."""
     suffixes = {FOLDER} if os.path.isdir(path) else {suffix.lower() for suffix in PurePath(path).suffixes[-2:]}
     return not spec.path_suffixes or not suffixes.isdisjoint(spec.path_suffixes)
 
 
-def _described(spec: DataSpec) -> str:
+def _describe_suffixes(spec: DataSpec) -> str:
     return ", ".join("folders" if suffix == FOLDER else suffix for suffix in spec.path_suffixes)

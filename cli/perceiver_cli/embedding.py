@@ -1,4 +1,4 @@
-"""Steps of ``embed`` beyond those of ``predict``: formats of vectors, resuming, search in a file of embeddings."""
+"""Steps of ``embed`` that ``predict`` lacks: checks of its flags, resuming, search in a file of embeddings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perceiver_cli.journal import identity_of, resumable
+from perceiver_cli.journal import identity_of, opened_journal
 from perceiver_cli.predictions import Output
 from perceiver_cli.values import Values
 from perceiver_cli.vectors import VECTOR_FORMATS, read_vectors
@@ -17,15 +17,17 @@ from perceiver_registry import UserError
 
 
 def check_embedding_flags(output: Output, values: Values) -> None:
-    """Check that the flags of ``embed`` fit together.
+    """Check the combination of the flags of ``embed``.
 
     Raises:
-        UserError: if they do not.
+        UserError: if flags exclude each other.
     """
     if values["pool"] != "mean" and output.form == "csv":
         raise UserError("--pool=none: a row of CSV has one vector (use .parquet, .npy or .jsonl)")
     if values["similar_to"] is not None and output.form in VECTOR_FORMATS:
-        raise UserError(f"--similar_to: has similarities, not vectors for .{output.form} (use .csv, .json or .jsonl)")
+        raise UserError(
+            f"--similar_to: returns similarities, which .{output.form} cannot store (use .csv, .json or .jsonl)"
+        )
     file = values["vectors"]
     if file is None:
         return
@@ -39,17 +41,18 @@ def check_embedding_flags(output: Output, values: Values) -> None:
 
 @contextlib.contextmanager
 def embedding_run(predictor: Any, output: Output, values: Values) -> Iterator[tuple[Output, Iterator[Any] | None]]:
-    """Prepare a run of ``embed``.
+    """Open the journal of a run of ``embed``, or the file of ``--vectors``.
 
-    An interrupted run that embedded for the same file is resumed, and this one can be.
+    An interrupted run with the same output file is resumed.
 
     Args:
-        predictor: the predictor of embeddings.
+        predictor: the predictor of embeddings, which gets the journal.
         output: destination of the embeddings.
         values: values of the flags.
 
     Yields:
-        The output, which records the model, and the most similar inputs of ``--vectors``; None without this flag.
+        The output, with the digest of the model; and the most similar inputs in the file of ``--vectors``, or None
+        without this flag.
 
     Raises:
         UserError: if the file of ``--vectors`` cannot be read, or has embeddings of another model.
@@ -63,5 +66,5 @@ def embedding_run(predictor: Any, output: Output, values: Values) -> Iterator[tu
         yield output, predictor.most_similar(stored)
         return
     assert output.file is not None
-    with resumable(output.file, identity) as predictor.journal:
+    with opened_journal(output.file, identity) as predictor.journal:
         yield replace(output, identity=identity), None

@@ -41,10 +41,10 @@ CKPT_PATH_HELP = {
 """Help of ``--ckpt_path``, by command."""
 
 EMBED_HELP = (
-    "Compute a vector for each input, with any model that predict accepts: the mean of the model's latents. Inputs are "
-    "those of predict. --output=vectors.parquet has the columns input and embedding; vectors.npy an array (inputs, "
-    "channels), with the inputs in vectors.ids.jsonl; vectors.csv a column for each number. --similar_to=INPUT prints "
-    "the inputs with the most similar vectors (cosine). The same command resumes an interrupted run with --output."
+    "Compute a vector for each input: the mean of the model's latents. Models and inputs are those of predict. "
+    "--output=vectors.parquet has the columns input and embedding; vectors.npy has an array (inputs, channels), and "
+    "vectors.ids.jsonl its inputs; vectors.csv has a column for each number. --similar_to=INPUT prints the inputs with "
+    "the most similar vectors (cosine). The same command resumes an interrupted run with --output."
 )
 """Description of ``embed``."""
 
@@ -113,10 +113,10 @@ class Parser(jsonargparse.ArgumentParser):
                 action.extra_help = partial(_without_own_classes, listed)  # type: ignore[attr-defined]
 
     def prefer_integers(self) -> None:
-        """Read 1 as an integer where the type is ``int`` or ``float``: as a number of batches, not as all of them.
+        """Parse 1 as an integer where both ``int`` and ``float`` are allowed: one batch, not the fraction 1.0.
 
-        typing caches optional unions regardless of order: the ``int | float | None`` of Lightning is the
-        ``float | int | None`` of a library that was imported before, by a plugin for example.
+        typing caches unions regardless of order: Lightning's ``int | float | None`` becomes the ``float | int | None``
+        of a library that was imported first, for example by a plugin.
         """
         for action in self._flags():
             hint = getattr(action, "_typehint", None)
@@ -204,11 +204,11 @@ def _add_flags_of_prediction(command: str, parser: Parser, run: Run) -> None:
     parser.add_argument("inputs", nargs="*", type=str, help="inputs; '-', or no input at all: standard input")
     parser.add_argument("--input", type=str | None, help="file with one input per line")
     parser.add_argument("--delimiter", type=str | None, help="column separator of tables; default: as in training")
-    parser.add_argument("--text_column", type=str | None, help="column of texts in tables; default: as in training")
+    parser.add_argument("--text_column", type=str | None, help="text column of tables; default: as in training")
     parser.add_argument(
         "--keep_columns",
         type=list[str] | None,
-        help="columns of input tables to write beside the predictions, such as [id]; default: none",
+        help="columns of input tables to write with the predictions, such as [id]; default: none",
     )
     parser.add_argument(
         "--format",
@@ -232,7 +232,7 @@ def _add_flags_of_prediction(command: str, parser: Parser, run: Run) -> None:
         parser.add_argument(
             "--vectors",
             type=str | None,
-            help="file of embeddings (.parquet) to search with --similar_to, instead of inputs; of the same model",
+            help="file of embeddings of the same model (.parquet) to search with --similar_to, instead of inputs",
         )
         _add(parser, embedding_predictor(), None, skip=GIVEN_TO_PREDICTORS)
     elif run.task is None:

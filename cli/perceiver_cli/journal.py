@@ -1,4 +1,4 @@
-"""Journals of embeddings, with which an interrupted run is resumed."""
+"""Journals of embeddings, from which interrupted runs are resumed."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ DAMAGE_ERRORS = (ValueError, KeyError, TypeError, RecursionError)
 
 
 class Journal:
-    """File of the batches that a run has embedded, beside its output.
+    """File of the batches that a run has embedded, next to its output.
 
-    A line with the run's identity, then for each batch a line with its key, the shapes of its embeddings and a
-    checksum, and their numbers. A run of the same identity takes the embeddings of each batch that it finds in the
-    file. The file is changed when the first batch is recorded: one of another identity is replaced, and an incomplete
-    or damaged record at the end is overwritten.
+    Format: a line with the run's identity; then, for each batch, a JSON line with its key, the shapes of its embeddings
+    and a checksum (CRC-32), followed by their numbers (little-endian float32).
+
+    A run with the same identity reuses the recorded batches. Opening a journal does not change its file. The first
+    recorded batch replaces a journal with another identity, and overwrites an incomplete or damaged record at the end.
 
     Args:
         path: the file.
-        identity: digest of all that embeddings depend on, other than the batch.
+        identity: digest of everything that embeddings depend on, except the batch.
 
     Raises:
-        UserError: if another run writes the file, or if it is no journal.
+        UserError: if another run writes the file, or if it is not a journal.
         OSError: if the file cannot be opened.
     """
 
@@ -56,7 +57,7 @@ class Journal:
         self._end = 0
         self._file = _open(path)
         try:
-            self.is_of_another_run = self._read_index()
+            self.has_other_identity = self._read_index()
         except BaseException:
             self._file.close()
             raise
@@ -103,11 +104,11 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        with contextlib.suppress(OSError):  # of numbers that could not be written, which record has raised
+        with contextlib.suppress(OSError):  # record has already reported a failed write
             self._file.close()
 
     def _read_index(self) -> bool:
-        """Lock the file and find its complete records; return whether it is of a run of another identity."""
+        """Lock the file and find its complete records; return whether it has another identity."""
         try:
             lock(self._file)
         except BlockingIOError as error:
@@ -116,7 +117,7 @@ class Journal:
             pass
         found = self._file.readline(len(self._header))
         if not HEADER.startswith(found[: len(HEADER)]):
-            raise _no_journal(self.path)
+            raise _not_a_journal(self.path)
         if found != self._header:
             return len(found) == len(self._header)
         size = os.fstat(self._file.fileno()).st_size
@@ -134,10 +135,10 @@ class Journal:
         return False
 
     def _read_line(self) -> tuple[dict[str, Any], list[list[int]]]:
-        """Read the line of a record; return it, and its shapes.
+        """Read the line of a record, and return its fields and its shapes.
 
         Raises:
-            ValueError, KeyError, TypeError, RecursionError: if it is damaged.
+            ValueError, KeyError, TypeError, RecursionError: if the line is damaged.
         """
         entry = json.loads(self._file.readline(MAX_LINE))
         shapes = entry["shapes"]
@@ -158,32 +159,32 @@ def _size(shapes: Sequence[Sequence[int]]) -> int:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """Open a journal, or create one. No symbolic link is followed.
+    """Open or create a journal, without following a symbolic link.
 
     Raises:
         UserError: if it is not a regular file.
         OSError: if it cannot be opened; the error names it.
     """
-    special = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))  # Windows has the last only
+    special = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))  # Windows has only the last
     try:
         descriptor = os.open(path, functools.reduce(operator.or_, special, os.O_RDWR | os.O_CREAT), 0o666)
     except OSError as error:
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise _no_journal(path) from error
+            raise _not_a_journal(path) from error
         raise OSError(error.errno, error.strerror, str(path)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe or a device
         os.close(descriptor)
-        raise _no_journal(path)
+        raise _not_a_journal(path)
     return os.fdopen(descriptor, "r+b")
 
 
-def _no_journal(path: Path) -> UserError:
+def _not_a_journal(path: Path) -> UserError:
     return UserError(f"{path}: not a journal of perceiver embed, which needs this name (move it elsewhere)")
 
 
 @contextlib.contextmanager
-def resumable(output: Path, identity: str) -> Iterator[Journal]:
-    """Open the journal of an output file. It is removed after success, or if it has no batches.
+def opened_journal(output: Path, identity: str) -> Iterator[Journal]:
+    """Open the journal of an output file. Its file is removed after success, or if no batch was recorded.
 
     Args:
         output: the output file.
@@ -195,7 +196,7 @@ def resumable(output: Path, identity: str) -> Iterator[Journal]:
     """
     path = output.with_name(f"{hidden_name(output.name)}.journal")
     journal = Journal(path, identity)
-    if journal.is_of_another_run:
+    if journal.has_other_identity:
         note(f"perceiver: {output}: an interrupted run had another model or other options: embedding all inputs")
     elif journal.num_recorded:
         note(f"perceiver: {output}: resuming an interrupted run (batches recorded: {journal.num_recorded:,})")
@@ -206,7 +207,7 @@ def resumable(output: Path, identity: str) -> Iterator[Journal]:
             command = "a corrected command with this --output" if isinstance(error, UserError) else "the same command"
             recorded = f"batches recorded: {journal.num_recorded:,}"
             note(f"perceiver: {output}: incomplete; {command} resumes ({recorded})")
-        elif not journal.is_of_another_run:
+        elif not journal.has_other_identity:
             path.unlink(missing_ok=True)
         raise
     else:

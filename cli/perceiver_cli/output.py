@@ -1,4 +1,4 @@
-"""Output of the command: standard output and error with control characters escaped, and files."""
+"""Output of the command: standard output and error with escaped control characters, and checks of output files."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def escaped_output() -> Iterator[None]:
 
 
 def check_writable(flag: str, file: Path, overwrite: bool) -> None:
-    """Check that a flag's file can be created, before the work that it is to contain.
+    """Check that the file of a flag can be written, before its content is computed.
 
     Args:
         flag: the flag with its value, for messages.
@@ -101,10 +101,10 @@ def check_writable(flag: str, file: Path, overwrite: bool) -> None:
 
 
 def _mode(flag: str, file: Path) -> int | None:
-    """Return the mode of a file, of which a link is not followed; None if it does not exist.
+    """Return the mode of a file without following a link; None if the file does not exist.
 
     Raises:
-        UserError: if a file of this name cannot exist.
+        UserError: if the file system refuses the name.
     """
     try:
         return file.lstat().st_mode
@@ -120,14 +120,14 @@ def refuse_inputs(flag: str, file: Path, inputs: Iterable[str | None]) -> None:
     Args:
         flag: the flag with its value, for messages.
         file: the file to write.
-        inputs: inputs, of which some may be files.
+        inputs: inputs: paths and other texts.
 
     Raises:
-        UserError: if it is one, by the same or another path.
+        UserError: if an input is the file, under the same or another path.
     """
     if not file.is_file():
         return
     for given in inputs:
         with contextlib.suppress(OSError, ValueError):  # a text, or a missing file
             if given and os.path.samefile(os.path.expanduser(given), file):
-                raise UserError(f"{flag}: is an input, which it would replace (give another file)")
+                raise UserError(f"{flag}: is also an input (give another file)")

@@ -30,8 +30,10 @@ UNUSED_SECTIONS = (
 """Sections of other commands: ignored in config files, which training runs may share, and refused as flags."""
 
 ACTIONS = {"predict": "predicting", "embed": "embedding"}
+"""Verb of each command in notes."""
+
 RESULTS = {"predict": "predictions", "embed": "embeddings"}
-"""Verbs and nouns of the commands in notes."""
+"""Noun of each command's results in notes."""
 
 CHOOSING_NAMES = ("task", "model")
 """Sections whose name selects the model."""
@@ -41,7 +43,7 @@ TRAINER_OPTIONS = ("accelerator", "devices", "default_root_dir", "logger")
 
 
 def read_prediction(command: str, argv: Iterable[str]) -> Run:
-    """Read the command line of a prediction.
+    """Read the command line of ``predict`` or ``embed``.
 
     Args:
         command: "predict" or "embed".

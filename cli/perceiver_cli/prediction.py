@@ -30,7 +30,7 @@ from perceiver_registry.errors import in_one_line
 from perceiver_registry.params import check_finite
 
 READER_OPTIONS = ("delimiter", "text_column", "keep_columns")
-"""Flags of readers: they override the description of the training data, or add to it."""
+"""Flags that are passed to readers, over the description of the training data."""
 
 
 def predict(command: str, chosen: Run, values: Values, device: torch.device) -> None:
@@ -85,7 +85,7 @@ def _refuse_inputs_as_output(output: Output, values: Values) -> None:
     """Check that the files of ``--output`` are not inputs.
 
     Raises:
-        UserError: if one is.
+        UserError: if one of them is.
     """
     inputs = [*values["inputs"], values["input"], values.get("vectors"), values.get("similar_to")]
     files = [Path(os.path.expanduser(values["output"]))]
@@ -96,7 +96,7 @@ def _refuse_inputs_as_output(output: Output, values: Values) -> None:
 
 
 def find_predictor(command: str, task: Any) -> Any:
-    """Return the class of a command's predictor: of embeddings, or of the task; None if the task has none."""
+    """Return the predictor class of a command: that of embeddings or of the task. None: the task has no predictor."""
     if command == "embed":
         return embedding_predictor()
     return task.resolve("predictor") if task.spec.predictor else None
@@ -116,7 +116,7 @@ class CountedIterator(Iterator[Any]):
 
 
 def stream(predictor: Any, inputs: Iterable[str]) -> Iterator[Any]:
-    """Predict input by input, or for all at once if a predictor overrides ``predict`` only."""
+    """Predict for a stream of inputs, or for all inputs at once if a predictor overrides only ``predict``."""
     definer = next(each for each in type(predictor).__mro__ if {"stream", "predict"} & vars(each).keys())
     return predictor.stream(inputs) if "stream" in vars(definer) else iter(predictor.predict(list(inputs)))
 
@@ -128,7 +128,7 @@ def create_predictor(predictor_class: Any, module: Any, chosen: Run, values: Val
         predictor_class: its class.
         module: the Lightning module.
         chosen: the model and its task.
-        values: values of the flags; those that are arguments of the predictor are given to it.
+        values: values of the flags, including the predictor's arguments.
 
     Raises:
         UserError: if an argument is invalid, or if the input adapter has no reader.

@@ -136,7 +136,7 @@ def keep_columns(output: Output, names: Sequence[str]) -> Output:
     """Return an output that also writes columns of input tables.
 
     Raises:
-        UserError: if its format cannot.
+        UserError: if its format has fixed columns.
     """
     if output.form in VECTOR_FORMATS:
         raise UserError(f"--keep_columns: .{output.form} has no other columns (use .csv, .json or .jsonl)")

@@ -24,12 +24,12 @@ class RunResult:
         command: "fit", "validate" or "test".
         task: name of the task.
         metrics: latest value of each metric that the run logged, by name.
-        seconds: duration of training or evaluation, without imports and the preparation of data.
+        seconds: seconds of training or evaluation, without imports and preparation of the data.
         model: source of the evaluated model, or checkpoint that training resumed from. None: a new model.
-        steps: optimizer steps of the model, from all runs. 0 for an evaluation.
-        epochs: epochs of training, from all runs; the last one may be incomplete. 0 for an evaluation.
+        steps: optimizer steps of the model, including those of resumed runs. 0 for an evaluation.
+        epochs: epochs of training, including those of resumed runs and an incomplete last one. 0 for an evaluation.
         best_checkpoint: path of the best model, or None.
-        best_metric: the metric by which it was chosen, or None.
+        best_metric: metric that selects the best model, or None.
         best_value: value of that metric, or None.
         last_checkpoint: path of the latest state, or None.
         folder: folder of the run, or None.
@@ -77,7 +77,7 @@ def metrics_of(trainer: Trainer) -> dict[str, float]:
 
 @rank_zero_only
 def write_result(result: RunResult, file: str) -> None:
-    """Write a result as JSON, on the first process only. Numbers that are not finite are null, as JSON lacks them.
+    """Write a result as JSON, in the first process only. Infinite numbers and NaN, which JSON lacks, are null.
 
     Raises:
         OSError: if the file cannot be written.

@@ -1,4 +1,4 @@
-"""The subcommands that run a model: creation of a run's objects from its values, and its execution."""
+"""Runs of the subcommands that train or apply a model: creation of their objects, and execution."""
 
 from __future__ import annotations
 

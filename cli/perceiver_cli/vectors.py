@@ -1,4 +1,4 @@
-"""Files of embeddings: .npy and Parquet, written in pieces while inputs are embedded."""
+"""Files of embeddings: .npy and Parquet, written while inputs are embedded."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ VECTOR_FORMATS = ("npy", "parquet")
 """File formats of embeddings, named by suffix."""
 
 IDS_SUFFIX = ".ids.jsonl"
-"""Suffix, instead of .npy, of the file with the input of each row: a JSON string per line."""
+"""Suffix that replaces .npy in the name of the file with the input of each row: a JSON string per line."""
 
-IDENTITY = "perceiver.identity"
+IDENTITY_KEY = "perceiver.identity"
 """Key of the model's digest in the metadata of Parquet files."""
 
-BUFFER = 2**24
-"""Bytes of embeddings to keep before they are written, in Parquet as a row group. Arbitrary."""
+ROW_GROUP_BYTES = 2**24
+"""Size of the embeddings in a row group of Parquet, which is kept in memory until it is written. Arbitrary."""
 
 Prediction = Mapping[str, Any]
 
 
 def ids_file(file: Path) -> Path:
-    """Return the file with the inputs of an array, which may have another suffix than .npy."""
+    """Return the path of the file with the inputs, for the file of an array, whose suffix may differ from .npy."""
     return file.with_name(f"{file.stem if file.suffix.lower() == '.npy' else file.name}{IDS_SUFFIX}")
 
 
 @contextlib.contextmanager
 def opened_vectors(form: str, file: Path, identity: str) -> Iterator[Callable[[Iterator[Prediction]], None]]:
-    """Open a file of embeddings. It is created when all are written, or not at all.
+    """Open a file of embeddings, which appears under its name after all are written, or not at all.
 
     Args:
         form: one of :data:`VECTOR_FORMATS`.
@@ -71,7 +71,7 @@ def _write_npy(predictions: Iterator[Prediction], stream: IO[bytes], ids: TextIO
         if count and embedding.shape != shape:
             raise UserError(
                 f"--pool=none: inputs have {shape[0]} and {embedding.shape[0]} latents, which one .npy array cannot "
-                "have (use .parquet, or --pool=mean)"
+                "contain (use .parquet, or --pool=mean)"
             )
         if not count:
             _write_npy_header(stream, count, embedding.shape)
@@ -79,11 +79,11 @@ def _write_npy(predictions: Iterator[Prediction], stream: IO[bytes], ids: TextIO
         stream.write(embedding.astype("<f4").tobytes())
         ids.write(f"{json.dumps(str(prediction['input']))}\n")
     stream.seek(0)
-    _write_npy_header(stream, count, shape)  # again: the number of rows is unknown before
+    _write_npy_header(stream, count, shape)  # again, as the number of rows was unknown
 
 
 def _write_npy_header(stream: IO[bytes], count: int, shape: tuple[int, ...]) -> None:
-    """Write the header of an array (count, ...) of float32. numpy gives it one size for any number of rows."""
+    """Write the header of an array (count, ...) of float32. Its size does not depend on the number of rows."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
     np.lib.format.write_array_header_1_0(stream, header)
 
@@ -95,7 +95,7 @@ def _write_parquet(predictions: Iterator[Prediction], stream: IO[bytes], identit
 
     writer = None
     with contextlib.ExitStack() as stack:
-        for inputs, embeddings in _pieces(predictions):
+        for inputs, embeddings in _row_groups(predictions):
             vectors = pa.FixedSizeListArray.from_arrays(
                 pa.array(np.concatenate([each.reshape(-1) for each in embeddings])), embeddings[0].shape[-1]
             )
@@ -103,26 +103,26 @@ def _write_parquet(predictions: Iterator[Prediction], stream: IO[bytes], identit
                 offsets = np.cumsum([0, *map(len, embeddings)], dtype=np.int32)
                 vectors = pa.ListArray.from_arrays(pa.array(offsets), vectors)
             table = pa.table(
-                {"input": pa.array(inputs, pa.string()), "embedding": vectors}, metadata={IDENTITY: identity}
+                {"input": pa.array(inputs, pa.string()), "embedding": vectors}, metadata={IDENTITY_KEY: identity}
             )
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(stream, table.schema, write_page_checksum=True))
             writer.write_table(table)
         if writer is None:
-            schema = pa.schema({"input": pa.string(), "embedding": pa.list_(pa.float32())}, {IDENTITY: identity})
+            schema = pa.schema({"input": pa.string(), "embedding": pa.list_(pa.float32())}, {IDENTITY_KEY: identity})
             stack.enter_context(pq.ParquetWriter(stream, schema))
 
 
 def read_vectors(file: Path, identity: str) -> Iterator[Prediction]:
-    """Read the inputs and embeddings of a Parquet file, in pieces.
+    """Read the inputs and embeddings of a Parquet file in batches of rows.
 
     Args:
         file: the file.
-        identity: digest of the model that it must have embeddings of.
+        identity: digest of the model that computed the embeddings.
 
     Raises:
-        UserError: if it cannot be read, is no file of embeddings, or has embeddings of another model. Reading the
-            pieces raises it as well.
+        UserError: if the file cannot be read, is not a file of embeddings, or has embeddings of another model. The
+            iterator raises it, too, if a batch of rows is damaged.
     """
     import pyarrow as pa  # optional
     import pyarrow.parquet as pq
@@ -132,7 +132,7 @@ def read_vectors(file: Path, identity: str) -> Iterator[Prediction]:
     damage = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError)
     with _readable(file, damage):
         stored = pq.ParquetFile(file, page_checksum_verification=True)
-    found = (stored.schema_arrow.metadata or {}).get(IDENTITY.encode())
+    found = (stored.schema_arrow.metadata or {}).get(IDENTITY_KEY.encode())
     if found is None:
         raise UserError(f"--vectors={file}: not a file of perceiver embed")
     if found != identity.encode():
@@ -147,7 +147,7 @@ def read_vectors(file: Path, identity: str) -> Iterator[Prediction]:
 
 @contextlib.contextmanager
 def _readable(file: Path, damage: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Report errors within this context as damage of a file of embeddings."""
+    """Convert errors of a damaged file of embeddings within this context to user errors."""
     try:
         yield
     except damage as error:
@@ -155,6 +155,7 @@ def _readable(file: Path, damage: tuple[type[Exception], ...]) -> Iterator[None]
 
 
 def _stored(file: Path, stored: Any, damage: tuple[type[Exception], ...]) -> Iterator[Prediction]:
+    """Yield the rows of an open Parquet file, and close it."""
     with stored:
         batches, num_missing = stored.iter_batches(), stored.metadata.num_rows
         while True:
@@ -172,8 +173,8 @@ def _stored(file: Path, stored: Any, damage: tuple[type[Exception], ...]) -> Ite
                 yield {"input": name, "embedding": vector}
 
 
-def _pieces(predictions: Iterable[Prediction]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Yield inputs, as UTF-8 with escapes of other bytes, and embeddings in pieces of about :data:`BUFFER` bytes."""
+def _row_groups(predictions: Iterable[Prediction]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    """Yield inputs, with bytes that are not UTF-8 escaped, and embeddings of about :data:`ROW_GROUP_BYTES`."""
     inputs: list[str] = []
     embeddings: list[np.ndarray] = []
     size = 0
@@ -181,7 +182,7 @@ def _pieces(predictions: Iterable[Prediction]) -> Iterator[tuple[list[str], list
         inputs.append(prediction["input"].encode(errors=ENCODING_ERRORS).decode())
         embeddings.append(prediction["embedding"])
         size += embeddings[-1].nbytes
-        if size >= BUFFER:
+        if size >= ROW_GROUP_BYTES:
             yield inputs, embeddings
             inputs, embeddings, size = [], [], 0
     if inputs:

@@ -83,7 +83,7 @@ def test_options_of_config_files_are_kept(data_of):
         ),
         (
             ["--task=image-classification", "--data=reviews.csv"],
-            "--data=reviews.csv: not the path of data for task 'image-classification' and its model "
+            "--data=reviews.csv: no data module of task 'image-classification' and its model reads it "
             "(image-folder reads folders, .zip)",
         ),
         (["--task=mlm", "--data=notes.tsv"], "--data=notes.tsv: not found (relative to "),
@@ -106,7 +106,7 @@ def test_unclear_path_is_refused(perceiver, flags, message):
 
 def test_evaluation_names_its_files(perceiver, trained):
     error = perceiver("test", f"--ckpt_path={trained.last}", "--data=notes.txt").error
-    assert error == "--data: notes.txt is a path, by which only fit chooses data (example: --data.test_files=notes.txt)"
+    assert error == "--data: notes.txt is a path, which only fit accepts (example: --data.test_files=notes.txt)"
 
 
 @pytest.mark.slow

@@ -19,12 +19,12 @@ from perceiver_plugins.sdk.prediction import EmbeddingPredictor
 from perceiver_registry import UserError, read_model, registry
 
 AWKWARD = ['gut, "sehr"', "näht\n44", " ", "🎉 gut", "x"]
-"""Texts with commas, quotes, line ends and other characters; the third has no words."""
+"""Texts with commas, quotes, line ends and an emoji; the third is blank."""
 
 
 @pytest.fixture
 def embed(perceiver):
-    """Embeds with a run's latest model."""
+    """Function that runs ``perceiver embed`` with a run's latest model."""
 
     def embed(run, *argv: str):
         return perceiver("embed", f"--ckpt_path={run.last}", *argv)
@@ -32,8 +32,8 @@ def embed(perceiver):
     return embed
 
 
-def reader_of(run):
-    """Return a run's model and reader."""
+def load_model_and_reader(run):
+    """Load a run's model and its reader."""
     model, description = read_model(str(run.last))
     reader_type = registry().adapter_of("input", model.config.encoder).resolve("reader")
     return model.eval(), reader_type(description.data, model.input_adapter)
@@ -41,7 +41,7 @@ def reader_of(run):
 
 def expected(run, sources, pool="mean") -> np.ndarray:
     """Embed inputs one by one with the Python API."""
-    model, reader = reader_of(run)
+    model, reader = load_model_and_reader(run)
     with torch.no_grad():
         return np.concatenate([model.embed(reader.collate([reader.read(source)]), pool).numpy() for source in sources])
 
@@ -72,7 +72,7 @@ def notes(result) -> list[str]:
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", ".csv", ".json", ".jsonl"])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_files_have_the_embeddings_of_the_python_api(text_classifier, embed, tmp_path, monkeypatch, suffix, batch_size):
-    monkeypatch.setattr(vectors, "BUFFER", 130)  # a piece has three inputs, the last one fewer
+    monkeypatch.setattr(vectors, "ROW_GROUP_BYTES", 130)  # three inputs, fewer in the last one
     file = tmp_path / f"v{suffix}"
     result = embed(text_classifier, *AWKWARD, f"--output={file}", f"--batch_size={batch_size}")
     assert (result.code, result.out) == (0, ""), result.err
@@ -85,7 +85,7 @@ def test_files_have_the_embeddings_of_the_python_api(text_classifier, embed, tmp
 
 
 def test_written_files_have_equal_numbers(text_classifier, embed, tmp_path):
-    """Texts of numbers are read as the same float32 that the binary files have."""
+    """Numbers in text files restore the float32 of the binary files."""
     found = []
     for suffix in (".npy", ".parquet", ".csv", ".json", ".jsonl"):
         assert embed(text_classifier, *AWKWARD, f"--output=v{suffix}").code == 0
@@ -161,7 +161,7 @@ def test_most_similar_inputs(text_classifier, embed, tmp_path):
 
 
 def test_similar_inputs_are_found_in_a_file(text_classifier, embed, monkeypatch, tmp_path):
-    monkeypatch.setattr(vectors, "BUFFER", 130)
+    monkeypatch.setattr(vectors, "ROW_GROUP_BYTES", 130)
     texts = ["näht 1 gut", *AWKWARD, "schlecht 7", "gut", "schlecht", "etwas"]
     assert embed(text_classifier, *texts, "--output=v.parquet").code == 0
     argv = ["--similar_to=sehr gut", "--top_k=4", "--format=json"]
@@ -195,12 +195,12 @@ def test_files_of_another_model_are_not_searched(text_classifier, regressor, emb
 
 
 def test_damage_of_a_file_is_reported(text_classifier, embed, tmp_path):
-    """A byte of each part of the file is changed: names, numbers, the headers of their pages, metadata."""
+    """Change a byte in each part of the file: names, numbers, the headers of their pages, metadata."""
     file = tmp_path / "v.parquet"
     assert embed(text_classifier, *AWKWARD, f"--output={file}").code == 0
     content = file.read_bytes()
     rows = list(
-        vectors.read_vectors(file, identity := pq.read_metadata(file).metadata[vectors.IDENTITY.encode()].decode())
+        vectors.read_vectors(file, identity := pq.read_metadata(file).metadata[vectors.IDENTITY_KEY.encode()].decode())
     )
     errors = []
     for position in range(4, len(content), 23):
@@ -219,7 +219,7 @@ def test_damage_of_a_file_is_reported(text_classifier, embed, tmp_path):
     assert line.startswith("--vectors=v.parquet: cannot be read (")
 
 
-def test_arrays_of_any_name_have_their_own_inputs(text_classifier, embed, tmp_path):
+def test_inputs_file_is_named_after_the_array(text_classifier, embed, tmp_path):
     for name, ids in {"a.b": "a.b.ids.jsonl", "a.c": "a.c.ids.jsonl", "a.NPY": "a.ids.jsonl"}.items():
         assert embed(text_classifier, name, f"--output={name}", "--format=npy").code == 0
         assert (tmp_path / ids).read_text() == f'"{name}"\n'
@@ -251,10 +251,10 @@ def test_files_are_replaced_as_a_whole(text_classifier, embed, tmp_path, name):
         assert "--output=v.ids.jsonl: already exists" in embed(text_classifier, "gut", f"--output={name}").error
 
 
-def test_inputs_are_not_replaced_by_names(text_classifier, embed, tmp_path):
+def test_input_is_not_replaced_by_the_inputs_file(text_classifier, embed, tmp_path):
     (tmp_path / "v.ids.jsonl").write_text('{"text": "gut"}\n')
     line = embed(text_classifier, "v.ids.jsonl", "--output=v.npy", "--overwrite").error
-    assert line == "--output=v.ids.jsonl: is an input, which it would replace (give another file)"
+    assert line == "--output=v.ids.jsonl: is also an input (give another file)"
 
 
 def test_names_that_are_not_utf8(image_classifier, embed, undecodable_name, tmp_path):
@@ -274,7 +274,7 @@ def test_missing_pyarrow_is_reported_before_inputs_are_read(text_classifier, emb
     assert [*tmp_path.iterdir()] == []
 
 
-def test_latents_of_different_numbers_are_no_array(text_classifier, embed, monkeypatch, tmp_path):
+def test_different_numbers_of_latents_are_refused_in_an_array(text_classifier, embed, monkeypatch, tmp_path):
     lengths = iter([4, 3, 4])
     embed_one = EmbeddingPredictor._embed
     monkeypatch.setattr(
@@ -285,8 +285,8 @@ def test_latents_of_different_numbers_are_no_array(text_classifier, embed, monke
     assert result.code == 2
     assert notes(result) == [
         "perceiver: v.npy: incomplete; a corrected command with this --output resumes (batches recorded: 1)",
-        "perceiver: --pool=none: inputs have 4 and 3 latents, which one .npy array cannot have (use .parquet, or "
-        "--pool=mean)",
+        "perceiver: --pool=none: inputs have 4 and 3 latents, which one .npy array cannot contain (use .parquet, "
+        "or --pool=mean)",
     ]
     assert os.listdir() == [".v.npy.journal"]
     lengths = iter([4, 3, 4])
@@ -304,7 +304,7 @@ def test_latents_of_different_numbers_are_no_array(text_classifier, embed, monke
         ([f"--output={'v' * 251}.npy"], f"--output={'v' * 251}.ids.jsonl: cannot be created (File name too long)"),
         (["--output=v.bin"], "--output=v.bin: unknown suffix (use .csv, .json, .jsonl, .npy, .parquet"),
         (["--output=v.npy", "--format=parquet"], "--output=v.npy: suffix does not match --format=parquet"),
-        (["--similar_to=x", "--output=v.npy"], "--similar_to: has similarities, not vectors for .npy"),
+        (["--similar_to=x", "--output=v.npy"], "--similar_to: returns similarities, which .npy cannot store"),
         (["--similar_to=x", "--pool=none"], "--pool=none: --similar_to compares means"),
         (["--similar_to=none.txt"], "--similar_to=none.txt: input: file none.txt not found"),
         (["--vectors=v.parquet"], "--vectors=v.parquet: has no effect without --similar_to"),

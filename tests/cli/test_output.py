@@ -285,7 +285,7 @@ def test_inputs_are_not_replaced(perceiver, text_classifier, tmp_path, command, 
     os.link(file, "hard.csv")
     flags = [f"--ckpt_path={text_classifier.last}", f"--output={output}", "--overwrite"]
     line = perceiver(command, *flags, *inputs).error
-    assert line == f"--output={Path(output)}: is an input, which it would replace (give another file)"
+    assert line == f"--output={Path(output)}: is also an input (give another file)"
     assert file.read_text() == '{"text": "gut"}\n'
 
 

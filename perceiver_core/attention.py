@@ -99,5 +99,6 @@ class MultiHeadAttention(nn.Module):
             q, k = rotary.rotate(q), rotary.rotate(k)
         if cache is not None:
             k, v = cache.append(k, v)
+        # A cache may return keys and values of a higher precision.
         output, weights = attend(q.to(k.dtype), k, v, pad_mask, dropout, return_attention, causal=causal)
         return self.o_proj(output.to(q.dtype).transpose(1, 2).flatten(2)), weights

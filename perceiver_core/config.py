@@ -28,10 +28,9 @@ def require(condition: bool, config: Any, field: str, rule: str) -> None:
 
 
 def require_choice(config: Any, field: str, choices: Any) -> None:
-    """Raise ValueError unless ``field`` of ``config`` is one of the values of the Literal type ``choices``."""
-    require(
-        getattr(config, field) in get_args(choices), config, field, f"must be one of {', '.join(get_args(choices))}"
-    )
+    """Raise ValueError unless ``field`` of ``config`` is a value of the Literal type ``choices``."""
+    values = get_args(choices)
+    require(getattr(config, field) in values, config, field, f"must be one of {', '.join(values)}")
 
 
 def require_positive(config: Any, *fields: str) -> None:
@@ -65,7 +64,7 @@ class CrossAttentionConfig:
         residual_dropout: dropout probability of the outputs of attentions and MLPs.
         activation: activation function of the MLPs. "geglu" and "swiglu" are gated linear units (arXiv 2002.05202),
             which double the weights of an MLP's first layer.
-        norm: norms before attentions and MLPs: layer norm or root-mean-square norm (arXiv 1910.07467).
+        norm: kind of the norms before attentions and MLPs: "layer", or "rms" (root mean square, arXiv 1910.07467).
         init_scale: standard deviation of the normal initialisation.
         freeze: do not train the weights, including those of the adapter. Weights that an output adapter shares with
             the input adapter are the encoder's.
@@ -117,15 +116,15 @@ class EncoderConfig(CrossAttentionConfig):
         num_self_attention_qk_channels: query and key channels of all heads. Default: latent channels.
         num_self_attention_v_channels: value channels of all heads. Default: the query and key channels.
         num_self_attention_layers_per_block: self-attention layers in a block; no two layers of a block share weights.
-            0: only cross-attention.
+            0: no self-attention.
         num_self_attention_blocks: applications of the self-attention block.
         first_self_attention_block_shared: share the weights of the first block with the later ones (which always share
             theirs).
-        share_repeated_layers: share weights among repeated layers, as described above. False: each application of a
-            cross-attention layer or block has weights of its own.
+        share_repeated_layers: share weights among repeated cross-attention layers and blocks, apart from a first one
+            that is not shared. False: no two applications share weights.
         self_attention_widening_factor: hidden channels per channel in the MLP of the self-attention layers.
-        attend_to_latents: keys and values of the cross-attentions are those of the input and of the latents, whose
-            channels must be equal (Perceiver Resampler of Flamingo, arXiv 2204.14198, section 3.1).
+        attend_to_latents: cross-attentions attend to the latents in addition to the input, which must have as many
+            channels (Perceiver Resampler of Flamingo, arXiv 2204.14198, section 3.1).
         params: source of the weights of the encoder and its input adapter, with any decoder: a checkpoint of this
             project, a safetensors file, or the id or folder of a published model. Default: fresh weights, or those of
             the model's ``params``.
@@ -176,9 +175,9 @@ class DecoderConfig(CrossAttentionConfig):
     """Decoder config: base class of those of output adapters. A decoder is one cross-attention layer.
 
     Args:
-        pooling: "attention": output queries attend to the latents. "mean": the mean of the latents, normalised and
-            projected, is added to the output queries, and the attention's options have no effect.
-        mlp: add the MLP of the layer.
+        pooling: "attention": output queries attend to the latents. "mean": the normalised and projected mean of the
+            latents is added to the output queries; the options of the cross-attention have no effect.
+        mlp: apply the layer's MLP.
     """
 
     pooling: Pooling = "attention"

@@ -34,9 +34,9 @@ class CrossAttentionLayer(nn.Module):
             always.
         activation: activation function of the MLP.
         norm: kind of the norms.
-        mlp: add the MLP. Without it the layer is the attention alone.
-        attend_to_queries: keys and values are those of ``y`` and, after them, of ``x`` with the norm of queries
-            (Perceiver Resampler, arXiv 2204.14198, section 3.1). They must have the same number of channels.
+        mlp: apply the MLP after the attention.
+        attend_to_queries: attend to ``x``, with the norm of queries, after ``y`` (Perceiver Resampler, arXiv
+            2204.14198, section 3.1). Both must have the same number of channels.
 
     Raises:
         ValueError: if channels cannot be split into heads.
@@ -123,7 +123,7 @@ class CrossAttentionLayer(nn.Module):
 
 
 class MeanPoolingLayer(nn.Module):
-    """Pooling in place of cross-attention: ``x + projection(norm(mean(y)))``, then ``x + mlp(norm(x))``.
+    """Mean pooling instead of cross-attention: ``x + projection(norm(mean(y)))``, then ``x + mlp(norm(x))``.
 
     Args:
         num_q_input_channels: channels f of the query inputs and of the output.
@@ -132,7 +132,7 @@ class MeanPoolingLayer(nn.Module):
         residual_dropout: dropout probability of the outputs of the projection and the MLP.
         activation: activation function of the MLP.
         norm: kind of the norms.
-        mlp: add the MLP.
+        mlp: apply the MLP after the pooling.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ def cross_attention_layer(
         config: encoder or decoder config.
         num_q_input_channels: query input channels.
         num_kv_input_channels: key and value input channels.
-        options: other arguments of :class:`CrossAttentionLayer`, or other values than the config's.
+        options: arguments of :class:`CrossAttentionLayer` that the config lacks or that replace its values.
 
     Raises:
         ValueError: if channels cannot be split into heads.
@@ -278,7 +278,7 @@ def cross_attention_layer(
 def decoder_layer(
     config: DecoderConfig, num_query_channels: int, num_latent_channels: int
 ) -> CrossAttentionLayer | MeanPoolingLayer:
-    """Create the layer of a decoder config.
+    """Create the layer of a decoder: cross-attention or mean pooling.
 
     Args:
         config: decoder config.
@@ -305,7 +305,7 @@ def self_attention_layer(config: EncoderConfig, num_channels: int, **options: An
     Args:
         config: encoder config.
         num_channels: input and output channels.
-        options: other arguments of :class:`SelfAttentionLayer`, or other values than the config's.
+        options: arguments of :class:`SelfAttentionLayer` that the config lacks or that replace its values.
 
     Raises:
         ValueError: if channels cannot be split into heads.
@@ -320,5 +320,5 @@ def self_attention_layer(config: EncoderConfig, num_channels: int, **options: An
 
 
 def _layer_arguments(config: CrossAttentionConfig) -> dict[str, Any]:
-    """Return the arguments that all layers have."""
+    """Return the arguments of a config that all kinds of layers take."""
     return {"residual_dropout": config.residual_dropout, "activation": config.activation, "norm": config.norm}

@@ -68,7 +68,7 @@ class LocalInitParts:
         query_provider: provider of the output queries.
         latents: latents (n, d).
         encoder_attentions: cross-attentions from the latents to the input.
-        decoder_attention: cross-attention from the output queries to the latents. None: the latents are pooled.
+        decoder_attention: cross-attention from the output queries to the latents. None: the decoder pools the latents.
         self_attention_layers: self-attention layers of the latents, each set of weights once.
         num_self_attention_applications: how often self-attention layers are applied, repetitions included.
         encoder_scale: standard deviation of the encoder's normal initialisation.

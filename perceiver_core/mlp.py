@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from perceiver_core.kernels.onednn import Linear
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "squared_relu", "silu", "geglu", "swiglu"]
+"""Names of activation functions."""
 
 
 class SquaredReLU(nn.Module):
@@ -50,7 +51,7 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 """Constructors of activation functions, by the names of :data:`Activation`."""
 
 GATED = ("geglu", "swiglu")
-"""Activation functions that halve the channels."""
+"""Gated activation functions, which halve the channels."""
 
 
 class MLP(nn.Sequential):
@@ -58,7 +59,7 @@ class MLP(nn.Sequential):
 
     Args:
         num_channels: input and output channels.
-        widening_factor: hidden channels per input channel, after a gated activation function.
+        widening_factor: hidden channels per input channel, counted after the activation function.
         bias: biases of both layers.
         activation: activation function.
     """

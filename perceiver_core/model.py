@@ -35,8 +35,8 @@ class Model(nn.Module):
     """Base class of models. Each subclass is an architecture, which decodes output queries from the input array.
 
     The ``__init__(config, input_adapter, output_adapter)`` of a subclass sets the three attributes below and builds the
-    layers between the adapters. A subclass implements :meth:`compute`, or :meth:`forward` as a whole; and
-    :meth:`encode` for embeddings.
+    layers between the adapters. A subclass implements :meth:`compute` or the whole :meth:`forward` and, for embeddings,
+    :meth:`encode`.
     """
 
     config: ModelConfig[Any, Any]
@@ -82,13 +82,13 @@ class Model(nn.Module):
         return self._output(self.compute(adapted, queries), context, chosen)
 
     def encode(self, batch: Batch) -> Tensor:
-        """Compute the latents (b, n, d) of a batch, its representation between input and output.
+        """Compute the latents (b, n, d) of a batch, before they are decoded.
 
         Args:
             batch: batch that the input adapter reads.
 
         Raises:
-            NotImplementedError: if the architecture does not define it.
+            NotImplementedError: if the architecture does not define this method.
         """
         raise NotImplementedError(
             f"{type(self).__name__}: the architecture has no embeddings (its class does not define encode)"
@@ -103,7 +103,7 @@ class Model(nn.Module):
         return None
 
     def embed(self, batch: Batch, pool: Pool = "mean") -> Tensor:
-        """Compute an embedding of each example of a batch.
+        """Compute the embedding of each example of a batch.
 
         Args:
             batch: batch that the input adapter reads.

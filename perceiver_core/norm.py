@@ -7,9 +7,10 @@ from typing import Literal
 from torch import nn
 
 Norm = Literal["layer", "rms"]
+"""Kinds of norms."""
 
 RMS_NORM_EPS = 1e-6
-"""Constant added to the mean square, as in Llama and Idefics2 of transformers."""
+"""Constant added to the mean square; that of Llama and Idefics2 in transformers."""
 
 
 def create_norm(num_channels: int, norm: Norm = "layer") -> nn.Module:

@@ -328,14 +328,14 @@ class PerceiverAR(Model):
     def encode(self, batch: Batch) -> Tensor:
         """Compute the latents of the last inputs of each example, which the output adapter reads.
 
-        They do not depend on the side and the amount of padding.
+        The latents do not depend on the side or the amount of padding.
 
         Args:
             batch: batch that the input adapter reads, of at most ``max_seq_len`` inputs m.
 
         Returns:
-            Latents (b, n, d) of the last ``num_latents`` inputs, or all of fewer. Those of examples with fewer inputs
-            than others are padded on the left (:meth:`latent_pad_mask`).
+            Latents (b, n, d) of the last ``num_latents`` inputs, or of all inputs if there are fewer. Shorter examples
+            are padded on the left (:meth:`latent_pad_mask`).
 
         Raises:
             ValueError: if there are more than ``max_seq_len`` inputs.
@@ -363,7 +363,7 @@ class PerceiverAR(Model):
         return max(0, x.shape[1] - self.config.num_latents)
 
     def _with_positions(self, x: Tensor, pad_mask: Tensor | None) -> Tensor:
-        """Add the learned positions to inputs (b, m, c), which are counted from the first one without padding.
+        """Add learned position embeddings to inputs (b, m, c), counting from the first input that is not padding.
 
         Raises:
             ValueError: if there are more than ``max_seq_len`` inputs.

@@ -37,7 +37,7 @@ class Attentions(NamedTuple):
 
     Attributes:
         encoder_cross: from the latents to the input (b, h, n, m), for each application of a cross-attention layer.
-            Without the weights of latents as keys (``attend_to_latents``), so that the sums over m are less than 1.
+            With ``attend_to_latents``, the weights of the latents are left out, so sums over m are less than 1.
         encoder_self: among the latents (b, h, n, n), for each application of a self-attention layer.
         decoder: from the output queries to the latents (b, h, o, n).
     """
@@ -50,8 +50,8 @@ class Attentions(NamedTuple):
 class PerceiverEncoder(nn.Module):
     """Encoder: cross-attention from learned latents to the input array, and self-attention among the latents.
 
-    Repeated layers are listed once for each set of weights, in the order of their first application. Applications
-    after the last entry take it again.
+    Repeated layers are listed once for each set of weights, in the order of their first application. Later applications
+    reuse the last entry.
 
     Args:
         config: encoder config.
@@ -61,8 +61,8 @@ class PerceiverEncoder(nn.Module):
         activations: policy for activations kept for the backward pass. Default: keep all.
 
     Raises:
-        ValueError: if channels cannot be split into heads, or if latents are keys and have other channels than the
-            input.
+        ValueError: if channels cannot be split into heads, or if ``attend_to_latents`` is set and the numbers of input
+            and latent channels differ.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class PerceiverIO(Model):
         return self.decode(queries, self.encoder(adapted), context)
 
     def encode(self, batch: Batch) -> Tensor:
-        """Compute the encoder's output, the latents (b, n, d), for a batch that the input adapter reads."""
+        """Compute the latents (b, n, d), the encoder's output, for a batch that the input adapter reads."""
         latents: Tensor = self.encoder(self.input_adapter(batch))
         return latents
 

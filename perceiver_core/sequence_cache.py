@@ -11,8 +11,8 @@ from perceiver_core.adapters import Batch
 class KeyValueCache:
     """Keys and values of one attention at consecutive positions, in buffers that are allocated once.
 
-    On CPUs those of half precision are kept in single precision: torch's attention of a single query reads them three
-    times as fast (benchmark ``causal-decode``).
+    On CPUs, half-precision keys and values are stored in single precision, which torch's attention of a single query
+    reads three times as fast (benchmark ``causal-decode``).
 
     Args:
         capacity: largest number of positions.
@@ -30,7 +30,7 @@ class KeyValueCache:
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append keys (b, h, n, k) and values (b, h, n, e), and return those of all positions, start to stop.
 
-        Their data type may be a higher precision than that of the new ones.
+        The returned tensors may have a higher precision than the arguments.
         """
         if not self._buffers:
             dtype = torch.promote_types(k.dtype, torch.float32) if k.device.type == "cpu" else k.dtype

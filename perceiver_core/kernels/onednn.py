@@ -1,8 +1,8 @@
-"""Linear layers and matrix products by the fastest of torch's libraries.
+"""Linear layers and matrix products with the fastest library that torch includes.
 
-In single precision on a CPU torch calls Intel's MKL, which does not use AVX-512 on AMD's CPUs. oneDNN, which torch
-includes as well, does. Its results are as exact, and summed in another order. With bfloat16 torch calls oneDNN, which
-is slow for a single row.
+In single precision on a CPU, torch calls Intel's MKL, which does not use AVX-512 on AMD's CPUs. oneDNN, which torch
+also includes, does; its results are as exact, and summed in another order. In bfloat16, torch calls oneDNN, which is
+slow for a single row.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def prefers_onednn(multiplications: int, *tensors: Tensor) -> bool:
     """Return whether a product of these tensors is faster with oneDNN; False for all but plain tensors.
 
     Args:
-        multiplications: multiplications of the product; fewer than :data:`MIN_MULTIPLICATIONS` take MKL.
+        multiplications: multiplications of the product; with fewer than :data:`MIN_MULTIPLICATIONS`, MKL is faster.
         tensors: tensors to multiply.
     """
     return (
@@ -75,7 +75,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return _OneDNNLinear.apply(x, weight, bias) if torch.is_grad_enabled() else _onednn_linear(x, weight, bias)
     if not _is_slow_by_onednn(x):
         return nn.functional.linear(x, weight, bias)
-    torch._C._set_mkldnn_enabled(False)  # of all threads: others may be slower meanwhile
+    torch._C._set_mkldnn_enabled(False)  # for all threads, of which others may be slower meanwhile
     try:
         return nn.functional.linear(x, weight, bias)
     finally:
@@ -97,10 +97,10 @@ class Linear(nn.Linear):
 
 
 def _is_slow_by_onednn(x: Tensor) -> bool:
-    """Return whether torch would multiply a single row by oneDNN, though its own kernel is faster.
+    """Return whether torch would multiply a single row with oneDNN although its own kernel is faster.
 
-    oneDNN copies the weight first. With bfloat16 on AMD's CPUs torch's own kernel reads it once, in 0.6 times the time
-    (benchmark ``causal-decode``).
+    oneDNN copies the weight first. In bfloat16 on AMD's CPUs, torch's own kernel reads the weight once and takes 0.6
+    times as long (benchmark ``causal-decode``).
     """
     return (
         x.dtype == torch.bfloat16

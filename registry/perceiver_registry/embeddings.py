@@ -1,4 +1,4 @@
-"""The predictor of embeddings, which serves all tasks. The SDK is imported at the look-up."""
+"""Look-up of the predictor of embeddings, which all tasks share. It imports the SDK."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import importlib
 from typing import Any
 
 SDK = "perceiver_plugins.sdk.prediction.embedding"
-"""Module that implements the predictor."""
+"""Module of the predictor."""
 
 
 def embedding_predictor() -> Any:
-    """Return the class of predictors of embeddings."""
+    """Import and return the class ``EmbeddingPredictor``."""
     return importlib.import_module(SDK).EmbeddingPredictor

@@ -213,10 +213,10 @@ class DataSpec(_Checked):
             batches, without a trainer and without a download. None: its batches are not checked.
         task_defaults: default values for some tasks, which replace those in ``defaults``, by task name
             (``{"text-classification": {"data.tokenizer": "train:word"}}``).
-        path_option: option with the user's files or folder for training (``"train_files"``), which ``--data=PATH``
-            sets. None: it cannot be chosen by a path.
-        path_suffixes: suffixes of the paths that choose it, without that of compression (``(".csv", "/")``; ``"/"``: a
-            folder). Empty: any path.
+        path_option: option for the user's training data, which ``--data=PATH`` sets (``"train_files"``). None: a path
+            does not choose this data module.
+        path_suffixes: suffixes of paths that choose this data module, before that of compression (``(".csv", "/")``;
+            ``"/"``: a folder). Empty: any path.
     """
 
     name: Name

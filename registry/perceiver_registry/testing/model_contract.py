@@ -280,9 +280,9 @@ def padding_is_ignored(subject: AdapterSubject) -> None:
 
 @CONTRACT.check(kind="input", needs=[*REPEATABLE, "examples_are_independent"])
 def embeddings_are_independent(subject: AdapterSubject) -> None:
-    """`model.embed` returns a finite vector (b, d) for each example, or its latents (b, n, d) with `pool="none"`. It
-    does not depend on the other examples of a batch, nor on the amount of padding after an example. Skipped for an
-    architecture without `encode`."""
+    """`model.embed` returns finite embeddings (b, d), or latents (b, n, d) with `pool="none"`. An embedding does not
+    depend on the other examples of the batch, nor on the amount of padding after its example. Skipped for architectures
+    without `encode`."""
     model = subject.model()
     if type(model).encode is Model.encode:
         raise SkipTest("the architecture does not define `encode`")
@@ -319,7 +319,7 @@ def _without_trailing_padding(batch: Mapping[str, Any]) -> dict[str, Any] | None
 
 
 def _is_accepted(adapter: InputAdapter, batch: Mapping[str, Any]) -> bool:
-    """Return whether an adapter accepts a batch, which inputs of a fixed length may not be."""
+    """Return whether an adapter accepts a batch; adapters of inputs of fixed length reject shorter ones."""
     try:
         adapter(clone(batch))
     except (ValueError, RuntimeError, IndexError):

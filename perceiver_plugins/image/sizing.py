@@ -42,6 +42,6 @@ def choose_defaults(size: DataSize, num_pixels: int) -> dict[str, Any]:
         size: the size of the data.
         num_pixels: pixels of an image.
     """
-    # Smoothing, a default of the task, would raise the probabilities of all classes that an image does not have.
+    # The task's default label smoothing would raise the probabilities of all absent classes.
     smoothing = {"task.label_smoothing": 0.0} if size.multi_label else {}
     return {**size.duration(size.epochs(TRAINED_PIXELS // num_pixels, MIN_EPOCHS, MAX_EPOCHS)), **smoothing}

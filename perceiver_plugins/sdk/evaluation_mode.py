@@ -1,4 +1,4 @@
-"""Evaluation mode of modules for the duration of a context."""
+"""Context manager for the evaluation mode of modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Context manager in which a module is in evaluation mode. The mode of each of its submodules is restored."""
+    """Put a module in evaluation mode within this context, and restore the mode of each submodule after it."""
     in_training = [each for each in module.modules() if each.training]
     module.eval()
     try:

@@ -29,7 +29,7 @@ class DataSize:
         num_targets: number of targets to predict for each example; None: the data has none.
         batch_size: examples per step.
         num_validation_examples: number of validation examples; None: unknown.
-        multi_label: an example has any number of classes.
+        multi_label: examples have any number of classes.
     """
 
     num_examples: int
@@ -77,9 +77,9 @@ class DataSize:
         return min(maximum, max(minimum, math.ceil(trained_examples / self.num_examples)))
 
     def smoothing(self) -> dict[str, float]:
-        """Return the default label smoothing, which only data with one class per example has.
+        """Return the default label smoothing, empty unless examples have one class each.
 
-        With any number of classes, most are absent, and smoothing would raise all of their probabilities.
+        Most classes of a multi-label example are absent, and smoothing would raise all of their probabilities.
         """
         has_smoothing = self.num_classes is not None and not self.multi_label
         return {"task.label_smoothing": LABEL_SMOOTHING} if has_smoothing else {}

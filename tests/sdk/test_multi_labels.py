@@ -190,8 +190,8 @@ def test_empty_cells_of_columns_are_unknown() -> None:
     assert reader.facts(labels)["class_counts"] == [0, 1]
     assert reader.notes(labels, "train") == [
         "train: 4 of 6 labels are missing and ignored",
-        "the training data has no example of 1 of the classes: a",
-        "the training data has no example without 1 of the classes: a",
+        "classes without a training example: a (1 of 2)",
+        "classes of every training example: a (1 of 2)",
     ]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import calendar
 import datetime
 import math
 from collections.abc import Iterator
 
 EPOCH = datetime.datetime(1970, 1, 1)
+"""Date from which days are counted."""
+
 DAY = datetime.timedelta(days=1)
 
 DATE_FEATURES = ("days", "sin of year", "cos of year", "sin of week", "cos of week")
@@ -17,10 +20,10 @@ TIME_FEATURES = ("sin of day", "cos of day")
 
 
 def date_features(date: datetime.datetime | None, with_time: bool = False) -> list[float]:
-    """Return the features of a date, NaN if it is missing: days since 1970-01-01, and cyclic parts.
+    """Return the features of a date: days since 1970-01-01, and cyclic features; all NaN if the date is missing.
 
-    A cyclic part is sine and cosine of the angle that the date has travelled through its year or week, so that the end
-    of a cycle is next to its beginning.
+    Cyclic features are the sine and cosine of the date's phase in its year or week, in which the end of a cycle is
+    close to its beginning.
 
     Args:
         date: the date.
@@ -37,7 +40,7 @@ def _phases(date: datetime.datetime, with_time: bool) -> Iterator[float]:
     start = datetime.datetime(date.year, 1, 1)
     midnight = datetime.datetime(date.year, date.month, date.day)
     of_day = (date - midnight) / DAY
-    days_of_year = 366 if date.year % 4 == 0 and (date.year % 100 != 0 or date.year % 400 == 0) else 365
+    days_of_year = 366 if calendar.isleap(date.year) else 365
     yield 2 * math.pi * ((date - start) / DAY) / days_of_year
     yield 2 * math.pi * (date.weekday() + of_day) / 7
     if with_time:

@@ -84,7 +84,7 @@ class PerceiverDataModule(LightningDataModule):
         """Datasets of "train", "validation" and "test", if they exist."""
 
     multi_label: bool | None = None
-    """True: labels are (b, classes), 0, 1, or NaN where unknown. False: class indices. None: unknown, or others."""
+    """True: labels are (b, classes), 0, 1, or NaN where unknown. False: class indices. None: other labels."""
 
     @classmethod
     def example(cls, folder: Path) -> Mapping[str, Any]:
@@ -230,7 +230,7 @@ class Classes:
         """Class indices (n,) of the training data, a tensor or an array."""
 
     multi_label: bool | None = False
-    """An example has any number of classes, not one."""
+    """Examples have any number of classes instead of one."""
 
     @property
     def num_classes(self) -> int:

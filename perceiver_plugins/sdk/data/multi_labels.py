@@ -1,4 +1,4 @@
-"""Labels of examples that have any number of classes, in the forms that tables have them."""
+"""Class labels in tables: one class per row, or any number of classes (multi-label)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from perceiver_plugins.sdk.errors import DataError, list_first
 from perceiver_registry.errors import UserError
 
 PRESENT, ABSENT = ("1", "1.0", "true"), ("0", "0.0", "false")
-"""Spellings of the presence and absence of a class in a column of its own, in lower case."""
+"""Spellings of the presence and absence of a class in its 0/1 column, in lower case."""
 
 
 class SingleLabels:
-    """Reader of the class of each example of a table, with the methods of :class:`MultiLabels`.
+    """Reader of one class per row, with the interface of :class:`MultiLabels`.
 
     Args:
         column: the label column.
@@ -60,22 +60,22 @@ class SingleLabels:
 
 
 class MultiLabels:
-    """Reader of the classes of each example of a table.
+    """Reader of any number of classes per row.
 
-    One column lists the names of an example's classes, or has them as text with a separator; an empty list or cell
-    means none. Several columns each have 0 or 1 (or false or true) for the class that they name; an empty cell is
-    unknown, and ignored by losses and metrics.
+    A single label column has the names of a row's classes, as a list or as separated text; an empty list or text means
+    no classes. Several label columns have 0 or 1 (or false or true), each for the class that it is named after; an
+    empty cell is an unknown label, which losses and metrics ignore.
 
     As for :class:`~perceiver_plugins.sdk.data.class_names.ClassNames`, first read all training data, then call
     :meth:`settle`, then read the other splits. Without training data, call :meth:`recall` first.
 
     Args:
         columns: the label columns.
-        separator: text between the names in a column; ``\\t`` and "tab" mean a tab. None: the column has lists.
+        separator: separator of the names in a single column; ``\\t`` and "tab" mean a tab. None: the column has lists.
         label_names: names of the classes of a single column, by index. None: those in the training data.
 
     Raises:
-        UserError: if the arguments do not fit each other.
+        UserError: if the arguments exclude each other.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class MultiLabels:
             location: file and line of the row, for messages.
 
         Returns:
-            Names of the classes; with a column for each class, 0, 1 or NaN for each.
+            Names of the classes; with a column for each class, one number per column: 0, 1 or NaN.
 
         Raises:
-            DataError: if a value is not of this form, or if a class is unknown.
+            DataError: if a value has another form, or if a class is not in the training data.
         """
         if self.has_column_per_class:
             return [_presence(row.get(column), column, location) for column in self.columns]
@@ -186,10 +186,10 @@ class MultiLabels:
             found.append(f"{split}: {unknown:,} of {labels.size:,} labels are missing and ignored")
         if split != "train":
             return found
-        for value, what in ((0, "no example of"), (1, "no example without")):
-            never = [name for name, column in zip(self.names, labels.T, strict=True) if not (column == 1 - value).any()]
-            if never:
-                found.append(f"the training data has {what} {len(never)} of the classes: {list_first(never)}")
+        for value, problem in ((1, "without a training example"), (0, "of every training example")):
+            names = [name for name, column in zip(self.names, labels.T, strict=True) if not (column == value).any()]
+            if names:
+                found.append(f"classes {problem}: {list_first(names)} ({len(names)} of {len(self.names)})")
         if self.separator is not None and not (labels.sum(axis=1) > 1).any():
             found.append(f"no example of the training data has several classes (label_separator={self.separator!r})")
         return found + ([] if self.has_column_per_class else self._classes.notes())
@@ -202,15 +202,15 @@ def count_examples(labels: np.ndarray) -> list[int]:
 
 
 def class_reader(columns: Sequence[str], separator: str | None, rows: Iterable[Row] = ()) -> SingleLabels | MultiLabels:
-    """Create the reader of the classes of a table: of any number for each row, or of one.
+    """Create the reader of the classes of a table, single-label or multi-label.
 
     Args:
         columns: the label columns.
-        separator: text between the names in a column. None: the column has a name or a list in each row.
-        rows: rows to find out which of these the column has; read only if necessary.
+        separator: separator of the names in a single column. None: each row has a name or a list.
+        rows: rows whose first label decides between names and lists; read only if necessary.
 
     Raises:
-        UserError: if the arguments do not fit each other.
+        UserError: if the arguments exclude each other.
     """
     if len(columns) == 1 and separator is None and not has_lists(rows, columns[0]):
         return SingleLabels(columns[0])
@@ -218,12 +218,12 @@ def class_reader(columns: Sequence[str], separator: str | None, rows: Iterable[R
 
 
 def has_lists(rows: Iterable[Row], column: str) -> bool:
-    """Return whether the first value of a column that is not null is a list."""
+    """Return whether a column has lists, by its first value that is not null."""
     return isinstance(next((row[column] for _, row in rows if row[column] is not None), None), list)
 
 
 def _presence(value: Any, column: str, location: str) -> float:
-    """Read a cell of the column of a class."""
+    """Convert a cell of a 0/1 column to 0, 1 or, if it is missing, NaN."""
     text = "" if value is None or value != value else str(value).strip().lower()
     if text in PRESENT or text in ABSENT:
         return float(text in PRESENT)

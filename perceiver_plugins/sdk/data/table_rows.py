@@ -108,7 +108,7 @@ def _parquet_columns(path: Path) -> tuple[list[str], set[str]]:
 
 
 def dictionary_columns(path: Path) -> frozenset[str]:
-    """Return the columns of a Parquet file that are stored as categories, as those of pandas; none of other formats."""
+    """Return the columns that a Parquet file stores as categories, for example from pandas; empty for other formats."""
     if file_format(path)[0] != ".parquet":
         return frozenset()
     import pyarrow as pa  # optional

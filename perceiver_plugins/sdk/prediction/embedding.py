@@ -27,7 +27,7 @@ NUM_SHOWN = 4
 
 
 class Journal(Protocol):
-    """Embeddings of batches that an interrupted run has computed."""
+    """Store of the embeddings that an interrupted run has computed, by batch."""
 
     def find(self, key: str) -> list[np.ndarray] | None:
         """Return the embeddings of a batch, or None if they are missing."""
@@ -39,16 +39,16 @@ class Journal(Protocol):
 class EmbeddingPredictor(Predictor):
     """Predictor of the embedding of each input, for models of any task.
 
-    A prediction has the ``embedding``, a numpy array of float32: (d), or (n, d) without pooling. With ``similar_to``,
+    A prediction has an ``embedding``, a numpy array of float32: (d), or (n, d) without pooling. With ``similar_to``,
     the predictions are the most similar inputs, with their ``similarity``, the cosine of the embeddings.
 
-    A causal model embeds the last ``max_seq_len`` inputs of a longer sequence, with a single warning.
+    For sequences longer than its window, a causal model embeds the last ``max_seq_len`` inputs, with a single warning.
 
     Args:
         module: the Lightning module, with its weights loaded.
         reader: the reader of the model's input adapter.
         pool: "mean": the mean of the latents. "none": all latents.
-        similar_to: input to which the most similar inputs are returned, instead of embeddings. Null: embeddings.
+        similar_to: return the inputs most similar to this one, instead of embeddings. Null: return embeddings.
         top_k: number of most similar inputs, the most similar one first. Null: 10.
         batch_size: inputs per batch.
 
@@ -82,7 +82,7 @@ class EmbeddingPredictor(Predictor):
         self.pool: Pool = pool
         self.top_k = top_k or 10
         self.journal: Journal | None = None
-        """Journal to take embeddings from, and to record them in. None: compute all."""
+        """Journal that provides and records embeddings. None: compute all."""
         self._has_warned = False
         self._reference = None if similar_to is None else self._embed_reference(similar_to)
 
@@ -124,7 +124,7 @@ class EmbeddingPredictor(Predictor):
 
     def _is_embedding(self, array: np.ndarray) -> bool:
         """Return whether an array of the journal has the rank and width of the model's embeddings, and is finite."""
-        width = getattr(self.model.config, "num_latent_channels", None)  # a field of all but other architectures
+        width = getattr(self.model.config, "num_latent_channels", None)  # architectures of plugins may lack it
         rank = 1 if self.pool == "mean" else 2
         has_shape = array.ndim == rank and array.size > 0 and width in (None, array.shape[-1])
         return has_shape and bool(np.isfinite(array).all())
@@ -161,7 +161,7 @@ class EmbeddingPredictor(Predictor):
             if "similarity" in prediction:
                 yield prediction
                 continue
-            numbers = prediction["embedding"].astype(str).tolist()  # the shortest that are read as the same float32
+            numbers = prediction["embedding"].astype(str).tolist()  # shortest decimals that restore each float32
             yield {"input": prediction["input"], **{f"embedding_{index}": each for index, each in enumerate(numbers)}}
 
     @torch.no_grad()
@@ -195,7 +195,7 @@ class EmbeddingPredictor(Predictor):
         yield from heapq.nlargest(self.top_k, found, key=lambda each: each["similarity"])
 
     def _window(self, batch: Batch, read: Sequence[Read]) -> Batch:
-        """Return the last inputs of a batch of sequences that are longer than a causal model's window."""
+        """Crop a batch of sequences to its last inputs if it is longer than a causal model's window."""
         model = self.model
         size = model.config.max_seq_len if isinstance(model, PerceiverAR) else None
         if size is None or self.reader.padding_side != "left" or _length(batch) <= size:

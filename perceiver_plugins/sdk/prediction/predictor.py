@@ -118,7 +118,7 @@ class Predictor(ABC):
             finish()
 
     def _sources(self, inputs: Iterable[str]) -> Iterator[str]:
-        """Expand arguments to single inputs. Inputs in memory are single ones."""
+        """Expand arguments to single inputs; inputs in memory are not expanded."""
         if isinstance(inputs, Sequence) and any(isinstance(each, InMemory) for each in inputs):
             known = ([each] if isinstance(each, InMemory) else self.reader.expand([each]) for each in inputs)
             return iter([source for sources in known for source in sources])
@@ -290,7 +290,7 @@ def best_classes(logits: Tensor, label_names: Sequence[str], top_k: int) -> list
 
 
 def present_classes(logits: Tensor, label_names: Sequence[str], top_k: int, threshold: float) -> list[Prediction]:
-    """Select the classes of each example of a multi-label model: ``labels`` above a threshold, and the ``top`` ones.
+    """Select the classes of each example of a multi-label model: ``labels`` above the threshold, and the ``top`` k.
 
     Args:
         logits: (b, classes), whose sigmoids are the probabilities.

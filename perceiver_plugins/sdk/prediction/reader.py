@@ -17,11 +17,11 @@ from perceiver_registry import UserError
 
 
 class InMemory(str):
-    """Displayed name of an input that is in memory, with the input. It is not expanded.
+    """Source of an input in memory: its displayed name, with the object as an attribute. It is not expanded.
 
     Args:
         name: name for messages and predictions.
-        value: the input.
+        value: the object.
     """
 
     value: Any
@@ -91,14 +91,14 @@ class Reader(ABC):
         return iter(self.expand(list(inputs)))
 
     def source_of(self, value: Any, name: str) -> InMemory:
-        """Return the input for an object in memory, such as an image. It must be read like a file with its content.
+        """Convert an object in memory, such as an image, to a source, which is read like a file with its content.
 
         Args:
             value: the object.
             name: name of the input in messages and predictions.
 
         Raises:
-            UserError: if the reader reads no such objects, as by default.
+            UserError: if the reader does not read such objects; by default, for all objects.
         """
         raise not_in_memory(name, value)
 
@@ -148,7 +148,7 @@ class Reader(ABC):
 
 
 def not_in_memory(name: str, value: Any, *kinds: str) -> UserError:
-    """Return the error of an object in memory that a reader does not read.
+    """Return the error for an object in memory that a reader does not read.
 
     Args:
         name: name of the input.

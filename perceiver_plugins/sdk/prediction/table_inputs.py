@@ -33,15 +33,15 @@ class TableRow(InMemory):
 
 
 def row_in_memory(value: Any, name: str, columns: Mapping[str, str]) -> TableRow:
-    """Return the row of a table that is in memory.
+    """Convert a table row in memory to a source.
 
     Args:
-        value: its values by column.
+        value: values by column.
         name: name of the row.
         columns: required columns, each with its description for messages.
 
     Raises:
-        UserError: if it is not a mapping, or lacks a column.
+        UserError: if ``value`` is not a mapping, or lacks a column.
     """
     if not isinstance(value, Mapping):
         raise not_in_memory(name, value, "a row of a table (a dict)")
@@ -50,7 +50,7 @@ def row_in_memory(value: Any, name: str, columns: Mapping[str, str]) -> TableRow
 
 
 def kept_columns(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the columns that the option ``keep_columns`` of a reader names, with the flag for messages."""
+    """Return the columns of a reader's option ``keep_columns``, each with the flag's name for messages."""
     return dict.fromkeys(data.get("keep_columns") or (), "keep_columns")
 
 

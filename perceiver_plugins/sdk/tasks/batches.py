@@ -15,17 +15,17 @@ LABELS = "labels"
 
 
 def as_batch(given: Any, entries: Sequence[str]) -> Any:
-    """Convert what a data loader of tuples yields to a batch, if the input adapter reads a single entry.
+    """Convert a tensor, or a pair of tensors, of a data loader to a batch, if the input adapter reads a single entry.
 
     Args:
-        given: a batch, or a tensor of inputs, or a pair of tensors: inputs and labels.
+        given: a tensor of inputs, or a pair of tensors: inputs and labels.
         entries: entries that the input adapter reads.
 
     Returns:
-        The batch; objects of other types unchanged, which tasks of plugins may read.
+        The batch. Objects of other types, which tasks of plugins may read, are returned unchanged.
 
     Raises:
-        UserError: if the entries of tensors are ambiguous.
+        UserError: if tensors cannot be assigned to entries.
     """
     parts = [given] if isinstance(given, Tensor) else given
     if not isinstance(parts, list | tuple):

@@ -315,10 +315,10 @@ class LitPerceiver(EvaluationMetrics, TunableLearningRate):
         return batch[LABELS].numel() if mask is None else mask.sum()
 
     def as_batch(self, given: Any) -> Any:
-        """Convert what a data loader yields to a batch, such as a pair of inputs and labels of a ``TensorDataset``.
+        """Convert an item of a data loader to a batch, such as a pair of inputs and labels of a ``TensorDataset``.
 
         Raises:
-            UserError: if the entries of tensors are ambiguous.
+            UserError: if tensors cannot be assigned to batch entries.
         """
         if isinstance(given, Mapping):
             return given

@@ -16,17 +16,18 @@ MISSING_FRACTION = 0.1
 """Fraction of missing numbers in an example batch; arbitrary."""
 
 MISSING_CATEGORY, UNSEEN_CATEGORY, FIRST_CATEGORY = 0, 1, 2
-"""Ids of a missing category, of one that the training data lacks, and of the first category of the training data."""
+"""Ids of missing categories, of unseen categories, and of the first category of the training data."""
 
 
 class TableInputAdapter(InputAdapter):
-    """Embed each column as one input position: ``number * weight + column``, or ``category + column``. Reads ``inputs``
-    of a batch and, with columns of categories, ``category_ids``.
+    """Embed each column as one input position: ``number * weight + column``, or ``category + column``.
+
+    Reads ``inputs`` of a batch and, with categorical columns, ``category_ids``.
 
     ``weight`` and ``column`` are learned vectors, one of each per column, as in the feature tokenizer of the
-    FT-Transformer (arXiv 2106.11959, section 3.3). ``category`` is one of several per column: one for each category and
-    one for unseen categories. For a missing value, a learned vector that all columns share replaces ``number * weight``
-    or ``category``.
+    FT-Transformer (arXiv 2106.11959, section 3.3). ``category`` is the learned vector of a category of the column; its
+    unseen categories share one. For a missing value, a learned vector that all columns share replaces
+    ``number * weight`` or ``category``.
 
     A layer norm after the adapter divides an embedding by its norm. With ``weight`` and ``column`` of equal size,
     little more than the sign of a large number is left; with a larger ``column``, the result is almost linear in the
@@ -36,10 +37,10 @@ class TableInputAdapter(InputAdapter):
         num_features: number m of numeric features.
         num_input_channels: channels c of a column's embedding.
         init_scale: standard deviation of the normal initialisation.
-        column_init_scale: that of ``column``. Default: ``init_scale``.
+        column_init_scale: standard deviation of the initial ``column``. Default: ``init_scale``.
         number_dropout: probability of replacing a number or category by the embedding of missing values in training.
-        num_categories: number of categories of each of the k columns of categories.
-        category_dropout: probability of replacing a category by that of unseen categories in training.
+        num_categories: number of categories of each of the k categorical columns.
+        category_dropout: probability of replacing a category by the vector of unseen categories in training.
     """
 
     first_rows: Tensor
@@ -121,16 +122,16 @@ class TableInputAdapter(InputAdapter):
         """Embed the columns of a table.
 
         Args:
-            batch: ``inputs`` (b, m): scaled numbers, NaN where missing. With columns of categories, ``category_ids``
-                (b, k), int64: 0 where missing, 1 for an unseen category, otherwise 2, 3, ...; ids beyond the last are
-                unseen.
+            batch: ``inputs`` (b, m): scaled numbers, NaN where missing. With categorical columns, ``category_ids``
+                (b, k), int64: 0 where missing, 1 for an unseen category, otherwise 2, 3, ...; ids above that of the
+                last category are unseen.
 
         Returns:
             The input array (b, m + k, c), numbers first, without a padding mask.
 
         Raises:
             KeyError: if ``category_ids`` is missing.
-            ValueError: if the number of columns is not ``num_features``, or that of ``num_categories``.
+            ValueError: if the number of columns differs from ``num_features`` or the length of ``num_categories``.
         """
         embedded = [self._embed_numbers(batch["inputs"])] if self.weight is not None else []
         if self.categories is not None:
@@ -165,7 +166,7 @@ class TableInputAdapter(InputAdapter):
         return torch.where(missing, self.missing, nn.functional.embedding(rows, self.categories))
 
     def _drop(self, replaced: Tensor, probability: float) -> Tensor:
-        """Extend a mask of replaced values randomly, in training."""
+        """Add random values to a mask of replaced values, in training only."""
         if not (self.training and probability):
             return replaced
         return replaced | (torch.rand(replaced.shape, device=replaced.device) < probability)

@@ -20,7 +20,7 @@ from perceiver_plugins.table.scaling import fit_quantiles, to_normal
 from perceiver_registry import UserError
 
 SCALED_BY_QUANTILES = ("number", "date", "datetime")
-"""Kinds of columns whose first feature is scaled by quantiles. Other features are 0 or 1, or from -1 to 1."""
+"""Kinds of columns whose first feature gets quantile scaling. Other features are 0 or 1, or from -1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Columns:
 
     Attributes:
         names: names of the columns.
-        mean: mean of each numeric feature, after scaling by quantiles.
-        std: standard deviation of each numeric feature, after scaling by quantiles.
+        mean: mean of each numeric feature, after quantile scaling.
+        std: standard deviation of each numeric feature, after quantile scaling.
         kinds: kind of each column that does not contain numbers (:data:`~perceiver_plugins.table.kinds.FEATURES`).
-        categories: categories of the training data of each column of categories.
+        categories: categories of the training data of each categorical column.
         quantiles: quantiles by feature, for features that are scaled by them.
     """
 
@@ -100,10 +100,10 @@ class Columns:
 
         Args:
             names: names of the columns.
-            numbers: rows, of which ids of categories are not read.
+            numbers: rows; their ids of categories are ignored.
             kinds: kinds of the columns that do not contain numbers.
-            categories: categories of the columns of categories.
-            by_quantiles: scale numbers and dates by their quantiles, before they are standardised.
+            categories: categories of the categorical columns.
+            by_quantiles: apply quantile scaling to numbers and dates before they are standardised.
         """
         known = dict(kinds or {})
         features = dict(zip(feature_names(names, known), numbers.T, strict=False))
@@ -117,18 +117,18 @@ class Columns:
         return cls(list(names), mean.tolist(), std.tolist(), known, found, quantiles)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data; of numbers alone, names and statistics only."""
+        """Return the attributes as plain data, without empty ones, which older versions cannot read."""
         always = ("names", "mean", "std")
         return {name: value for name, value in asdict(self).items() if value or name in always}
 
     @cached_property
     def features(self) -> list[str]:
-        """Names of the numeric features: of a column of numbers its name, of a date several."""
+        """Names of the numeric features: the name of a numeric column, several for a date."""
         return feature_names(self.names, self.kinds)
 
     @cached_property
     def category_names(self) -> list[str]:
-        """Names of the columns of categories."""
+        """Names of the categorical columns."""
         return [name for name in self.names if self.kinds.get(name) == "category"]
 
     @property
@@ -138,7 +138,7 @@ class Columns:
 
     @property
     def num_categories(self) -> list[int] | None:
-        """Number of categories of each column of categories; None if there is no such column."""
+        """Number of categories of each categorical column; None if there is no such column."""
         return [len(self.categories[name]) for name in self.category_names] or None
 
     @property
@@ -151,12 +151,11 @@ class Columns:
 
     @property
     def positions(self) -> list[str]:
-        """Name of each value of a row: the numeric features, then the columns of categories."""
+        """Name of each value of a row: the numeric features, then the categorical columns."""
         return [*self.features, *self.category_names]
 
     def standardise(self, numbers: np.ndarray) -> Tensor:
-        """Scale the numeric features of rows (..., m) by quantiles, if the columns have any, mean and standard
-        deviation; float32."""
+        """Scale numeric features (..., m) by quantiles, if any, and by mean and standard deviation; float32."""
         numbers = numbers[..., : len(self.features)]
         if self.quantiles:
             scaled = [
@@ -167,7 +166,7 @@ class Columns:
         return torch.from_numpy(((numbers - self.mean) / self.std).astype(np.float32))
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Return the entries of a batch for ``rows`` (b, m + k): ``inputs`` (b, m) and, with k columns of categories,
+        """Return the entries of a batch for ``rows`` (b, m + k): ``inputs`` (b, m) and, with k categorical columns,
         ``category_ids`` (b, k)."""
         inputs = {"inputs": self.standardise(rows)}
         if not self.category_names:

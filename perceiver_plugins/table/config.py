@@ -15,13 +15,13 @@ class TableEncoderConfig(EncoderConfig):
         num_features: number of numeric features, each of which is one input position.
         num_input_channels: channels of a column's embedding.
         column_init_scale: standard deviation of the initial column embeddings, to which numbers are added. Default:
-            ``init_scale``. Where it is several times ``init_scale``, the layer norms of the model keep the size of a
-            number, instead of little more than its sign.
+            ``init_scale``. With several times ``init_scale``, the model's layer norms preserve the size of a number
+            instead of little more than its sign.
         number_dropout: probability of replacing a number or category by the embedding of missing values in training.
-        num_categories: number of categories of each column of categories, each of which is one input position. None:
+        num_categories: number of categories of each categorical column, each of which is one input position. None:
             all columns contain numbers.
-        category_dropout: probability of replacing a category by that of unseen categories in training, whose embedding
-            learns nothing otherwise. Default: arbitrary.
+        category_dropout: probability of replacing a category by the embedding of unseen categories in training, which
+            is not trained otherwise. The default is arbitrary.
     """
 
     num_features: int = 10

@@ -49,7 +49,7 @@ class Tables:
         label_names: names of the t targets, or of the classes.
         splits: examples by split: "train", "validation" and "test", of which some may be absent.
         kinds: kind of each feature column that does not contain numbers: "boolean", "date", "datetime" or "category".
-        categories: categories of the training data of each column of categories.
+        categories: categories of the training data of each categorical column.
     """
 
     feature_names: list[str]
@@ -67,7 +67,7 @@ class Examples(BatchDataset):
     Args:
         inputs: (rows, m) standardised numbers.
         labels: (rows, t) targets or (rows) class indices.
-        category_ids: (rows, k) ids of categories. None: no columns of categories.
+        category_ids: (rows, k) ids of categories. None: no categorical columns.
     """
 
     def __init__(self, inputs: Tensor, labels: Tensor, category_ids: Tensor | None = None) -> None:
@@ -90,7 +90,7 @@ class TableDataModule(Classes, PerceiverDataModule):
     Batches are dicts of
 
     - ``inputs`` (b, m), float32: numeric features, scaled by the training data, NaN where missing;
-    - ``category_ids`` (b, k), int64, with k columns of categories: 0 where missing, 1 for a category that the training
+    - ``category_ids`` (b, k), int64, with k categorical columns: 0 where missing, 1 for a category that the training
       data lacks, otherwise 2, 3, ... in the order of the categories;
     - ``labels``: targets (b, t), float64, NaN where missing, or class indices (b), int64. With any number of
       classes per row, (b, classes), float32: 0, 1, or NaN where unknown.
@@ -181,7 +181,7 @@ class TableDataModule(Classes, PerceiverDataModule):
 
     @property
     def num_categories(self) -> list[int] | None:
-        """Number of categories of each column of categories; None without such a column."""
+        """Number of categories of each categorical column; None without such a column."""
         return self.columns.num_categories
 
     @property
@@ -213,7 +213,7 @@ class TableDataModule(Classes, PerceiverDataModule):
 
     @property
     def multi_label(self) -> bool | None:  # type: ignore[override]
-        """target=class: a row has any number of classes."""
+        """target=class: rows have any number of classes."""
         return self.target == "class" and any(table.labels.ndim == 2 for table in self.tables.splits.values())
 
     @property

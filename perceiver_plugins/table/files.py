@@ -35,7 +35,7 @@ MIN_INDEX_ROWS = 20
 """Fewest rows for a column of consecutive numbers to be reported as a row index; arbitrary."""
 
 CELL_HINT = "feature_columns chooses the columns to read, categorical_columns those with categories"
-"""Advice in messages about cells that are not of the kind of their column."""
+"""Advice in messages about cells of another kind than their column."""
 
 
 class TableFilesDataModule(TableDataModule):
@@ -64,8 +64,8 @@ class TableFilesDataModule(TableDataModule):
         delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
             .tsv files.
         val_fraction: Fraction of the rows to hold out for validation.
-        label_separator: target=class: text between the classes in the label column, such as ',', if a row has any
-            number of them. null: a class, or a list of classes.
+        label_separator: target=class: separator of the classes in the label column, such as ',', for rows with any
+            number of classes. null: a class, or a list of classes.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -300,9 +300,9 @@ class TableFilesDataModule(TableDataModule):
 
 
 def settle_categories(rows: RowReader, tables: Mapping[str, Table]) -> dict[str, list[str]]:
-    """Number the categories of the training rows, mark others as unseen in place, and return the categories by column.
+    """Number the categories of the training rows, mark others as unseen in-place, and return the categories by column.
 
-    Categories of a trained model are not changed.
+    The categories of a trained model are kept.
     """
     for index, vocabulary in enumerate(rows.vocabularies.values(), len(rows.features)):
         ids = {split: table.features[:, index] for split, table in tables.items()}

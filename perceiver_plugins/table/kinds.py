@@ -37,7 +37,7 @@ MIN_TEXT_WORDS = 4
 
 
 def kind_of_column(name: str, kinds: Mapping[str, str]) -> str:
-    """Return the kind of a column: of numbers, unless it is among ``kinds``."""
+    """Return the kind of a column; "number" if ``kinds`` lacks it."""
     return kinds.get(name, "number")
 
 
@@ -101,8 +101,8 @@ def choose_kinds(
 
     Args:
         cells: cells of the first training rows, by column.
-        chosen: kinds by column that flags or the trained model determine.
-        dictionaries: columns whose format says that they are categories.
+        chosen: kinds by column, from flags or the trained model.
+        dictionaries: columns that the file format marks as categorical.
     """
     kinds = {}
     for name, values in cells.items():

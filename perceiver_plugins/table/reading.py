@@ -94,11 +94,11 @@ class TableReader(Reader):
         return dict.fromkeys(self.columns.names, "the model's columns")
 
     def source_of(self, value: Any, name: str) -> TableRow:
-        """Return the input for a row in memory, a dict with all of the model's columns."""
+        """Convert a row in memory, a dict with all columns of the model, to a source."""
         return row_in_memory(value, name, self._required_columns())
 
     def read(self, source: str) -> np.ndarray:
-        """Return the numbers (m) of a row, NaN where missing, and its ids of categories."""
+        """Return the numeric features (m) of a row, NaN where missing, followed by its ids of categories (k)."""
         if isinstance(source, TableRow):
             location, values = source.values_by_column()
         else:
@@ -106,7 +106,7 @@ class TableReader(Reader):
         return np.array(self.rows.read(values, location, "the model chooses the columns to read"))
 
     def finish(self) -> None:
-        """Report the categories that the training data lacks, in one line per column."""
+        """Report unseen categories, in one line per column."""
         for line in self.rows.report():
             rank_zero_warn(line)
 
@@ -150,7 +150,7 @@ class TableReader(Reader):
         return file
 
     def _shown(self, example: np.ndarray) -> list[str]:
-        """Format the values of a row."""
+        """Format the values of a row for an attention map."""
         numbers, ids = np.split(example, [len(self.columns.features)])
         shown = [f"{value:.4g}" for value in numbers]
         for index, name in zip(ids.astype(int).tolist(), self.columns.category_names, strict=True):

@@ -1,4 +1,4 @@
-"""Reading of rows of a table: cells by kind of column, and ids of categories."""
+"""Reader of table rows: numeric features by kind of column, and ids of categories."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Vocabulary:
     """Ids of the categories of a column.
 
     Args:
-        categories: categories of the training data; other categories are unseen. None: all categories get an id until
-            :meth:`settle` is called.
+        categories: categories of the training data; all others are unseen. None: until :meth:`settle` is called, each
+            new category gets an id.
     """
 
     def __init__(self, categories: Sequence[str] | None = None) -> None:
-        self.ids = _number(categories or ())
+        self.ids = _assign_ids(categories or ())
         self.is_settled = categories is not None
         self.unseen: Counter[str] = Counter()
 
@@ -54,7 +54,7 @@ class Vocabulary:
         return self.ids.setdefault(name, len(self.ids) + FIRST_CATEGORY)
 
     def settle(self, train: np.ndarray, others: Sequence[np.ndarray]) -> None:
-        """Keep the categories of the training rows, in alphabetical order, and number all ids again in place.
+        """Keep only the categories of the training rows, in alphabetical order, and update all ids in-place.
 
         Args:
             train: ids of the training rows (rows,).
@@ -65,7 +65,7 @@ class Vocabulary:
         names = self.categories
         seen = np.unique(train[train >= FIRST_CATEGORY]).astype(np.int64)
         kept = sort_names(names[index - FIRST_CATEGORY] for index in seen)
-        self.ids, self.is_settled = _number(kept), True
+        self.ids, self.is_settled = _assign_ids(kept), True
         numbered = [self.ids.get(name, UNSEEN_CATEGORY) for name in names]
         new = np.array([MISSING_CATEGORY, UNSEEN_CATEGORY, *numbered], dtype=np.float64)
         for ids in (train, *others):
@@ -74,7 +74,7 @@ class Vocabulary:
             self.unseen.update(names[index - FIRST_CATEGORY] for index in old[ids == UNSEEN_CATEGORY].tolist())
 
     def report(self, column: str) -> list[str]:
-        """Return a line if categories were read that the training data lacks."""
+        """Return a line about unseen categories, if any were read."""
         if not self.unseen:
             return []
         shown = ", ".join(f"{name!r:.40} ({count:,})" for name, count in self.unseen.most_common(MAX_UNSEEN_SHOWN))
@@ -87,23 +87,23 @@ class Vocabulary:
         ]
 
 
-def _number(categories: Iterable[str]) -> dict[str, int]:
+def _assign_ids(categories: Iterable[str]) -> dict[str, int]:
     return {name: index for index, name in enumerate(categories, FIRST_CATEGORY)}
 
 
-def _one(read: Callable[[Any], float], value: Any) -> tuple[float]:
+def _single_feature(read: Callable[[Any], float], value: Any) -> tuple[float]:
     return (read(value),)
 
 
-def _date(with_time: bool, value: Any) -> list[float]:
+def _date_features(with_time: bool, value: Any) -> list[float]:
     return date_features(date(value), with_time)
 
 
 CELL_READERS: Mapping[str, Callable[[Any], Sequence[float]]] = {
-    "number": partial(_one, number),
-    "boolean": partial(_one, boolean),
-    "date": partial(_date, False),
-    "datetime": partial(_date, True),
+    "number": partial(_single_feature, number),
+    "boolean": partial(_single_feature, boolean),
+    "date": partial(_date_features, False),
+    "datetime": partial(_date_features, True),
 }
 """Function that converts a cell to its numeric features, by kind of column."""
 
@@ -114,7 +114,7 @@ class RowReader:
     Args:
         names: names of the columns.
         kinds: kinds of the columns that do not contain numbers.
-        categories: known categories of columns of categories; other columns get those that are read.
+        categories: known categories of categorical columns; other columns get those that are read.
     """
 
     def __init__(
@@ -128,7 +128,9 @@ class RowReader:
         self._cells = {
             name: CELL_READERS[kind_of_column(name, kinds)] for name in names if name not in self.vocabularies
         }
-        self._cells |= {name: partial(_one, vocabulary.read) for name, vocabulary in self.vocabularies.items()}
+        self._cells |= {
+            name: partial(_single_feature, vocabulary.read) for name, vocabulary in self.vocabularies.items()
+        }
         self.width = len(self.features) + len(self.vocabularies)
 
     def read(self, row: Mapping[str, Any], location: str, hint: str) -> list[float]:
@@ -137,7 +139,7 @@ class RowReader:
         Args:
             row: values by column.
             location: file and line of the row, for error messages.
-            hint: what to do about an error, for its message.
+            hint: advice at the end of an error message.
 
         Raises:
             DataError: if a cell is not of the kind of its column; the message names all such columns of the row.
@@ -145,7 +147,7 @@ class RowReader:
         return _read_cells(self._cells, row, location, hint)
 
     def report(self) -> list[str]:
-        """Return a line for each column with categories that the training data lacks, once."""
+        """Return a line for each column with unseen categories, and forget them."""
         lines = [line for name, vocabulary in self.vocabularies.items() for line in vocabulary.report(name)]
         for vocabulary in self.vocabularies.values():
             vocabulary.unseen.clear()

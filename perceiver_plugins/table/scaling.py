@@ -1,4 +1,4 @@
-"""Scaling of numbers by quantiles to a normal distribution, as scikit-learn's ``QuantileTransformer`` does."""
+"""Quantile scaling of numbers to a normal distribution, as scikit-learn's ``QuantileTransformer`` does."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 MAX_QUANTILES = 200
-"""Largest number of quantiles of a column, which are stored in checkpoints. Arbitrary; scikit-learn has 1,000."""
+"""Most quantiles of a column, which are stored in checkpoints. Arbitrary; scikit-learn's default is 1,000."""
 
 BOUND = 1e-7
-"""Probability at which the normal distribution is clipped: numbers are from -5.2 to 5.2. scikit-learn's."""
+"""Probability at which the normal distribution is clipped, to -5.2 and 5.2; that of scikit-learn."""
 
 
 def fit_quantiles(numbers: np.ndarray, max_quantiles: int = MAX_QUANTILES) -> list[float]:
@@ -26,8 +26,8 @@ def fit_quantiles(numbers: np.ndarray, max_quantiles: int = MAX_QUANTILES) -> li
 def to_normal(numbers: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
     """Map ``numbers`` (...) to the normal distribution by their rank among ``quantiles``. NaN remains NaN.
 
-    The rank is interpolated; where quantiles are equal, it is the middle of the lowest and the highest rank. Numbers
-    beyond the quantiles get the lowest or highest value.
+    Ranks are interpolated; among equal quantiles, the rank is the mean of the lowest and the highest one. Numbers
+    beyond the quantiles are mapped to the lowest or highest value.
     """
     if not quantiles:
         return np.where(np.isnan(numbers), np.nan, 0.0)

@@ -1,4 +1,4 @@
-"""Python API: the command's ``fit``, ``predict``, ``embed`` and ``export``, with its defaults, as functions.
+"""Python API: functions for the command's ``fit``, ``predict``, ``embed`` and ``export``, with the same defaults.
 
 >>> result = perceiver_zoo.train(task="image-classification", data="photos")
 >>> result.predict(["new.jpg"])

@@ -1,4 +1,4 @@
-"""Runs of the command, with options of functions as its flags."""
+"""Calls of the command, with the options of Python functions as flags."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def run_command(command: str, flags: Iterable[str]) -> RunResult:
         raise KeyboardInterrupt from error
     finally:
         warnings.formatwarning = formatwarning
-    assert result is not None  # only the switches --help and --print_config have no result, and no option is a switch
+    assert result is not None  # only --help and --print_config have no result; options cannot express them
     return result
 
 
 def as_flags(options: Mapping[str, Any], section: str = "") -> Iterator[str]:
-    """Yield the flags of options, as the command takes them.
+    """Convert options to flags of the command.
 
     Args:
-        options: values by name; a mapping is a section: ``{"trainer": {"max_steps": 9}}`` is ``--trainer.max_steps=9``.
-            ``"name"`` in a section is its name: ``{"optimizer": {"name": "Lamb"}}`` is ``--optimizer=Lamb``.
-        section: dotted name of the section with a dot at its end, or "".
+        options: values by name. A mapping is a section: ``{"trainer": {"max_steps": 9}}`` is ``--trainer.max_steps=9``.
+            The key ``"name"`` is the section's name: ``{"optimizer": {"name": "Lamb"}}`` is ``--optimizer=Lamb``.
+        section: dotted name of the section, with a trailing dot; "" for the top level.
 
     Raises:
         UserError: if a value is neither plain data nor a path.

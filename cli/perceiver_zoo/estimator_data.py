@@ -15,13 +15,14 @@ Kind = Literal["table", "text", "image"]
 """Kind of inputs."""
 
 TEXT_COLUMN = "text"
+"""Name of the column of texts in training data."""
 
 TABLE_FILE = "X.parquet"
 """Name of the file of a table or of texts."""
 
 
 def kind_of(inputs: Any) -> Kind:
-    """Return the kind of inputs, of which the first decides. Arrays are tables if they are neither images nor texts."""
+    """Infer the kind of inputs from the first one. Arrays are tables unless they are images or texts."""
     if hasattr(inputs, "columns"):
         return "table"
     shape = getattr(inputs, "shape", None)
@@ -35,7 +36,7 @@ def kind_of(inputs: Any) -> Kind:
 
 
 def single(inputs: Any, kind: Kind, names: Sequence[str]) -> Any:
-    """Return inputs as :meth:`~perceiver_zoo.LoadedModel.predict` takes them.
+    """Convert inputs to those of :meth:`~perceiver_zoo.LoadedModel.predict`.
 
     Args:
         inputs: the inputs.
@@ -55,7 +56,7 @@ def single(inputs: Any, kind: Kind, names: Sequence[str]) -> Any:
     for index, text in enumerate(inputs):
         if not isinstance(text, str):
             raise ValueError(f"X: all texts must be strings, got {type(text).__name__} at index {index}")
-    return [{TEXT_COLUMN: text} for text in inputs]  # a string could be the name of a file
+    return [{TEXT_COLUMN: text} for text in inputs]  # not strings, which could name a file
 
 
 def write_data(folder: Path, kind: Kind, inputs: Any, labels: np.ndarray) -> dict[str, Any]:
@@ -92,17 +93,17 @@ def write_data(folder: Path, kind: Kind, inputs: Any, labels: np.ndarray) -> dic
 
 
 def _unused(name: str, taken: Sequence[str]) -> str:
-    """Return a name that is not the name of a column."""
+    """Append underscores to a name until no column has it."""
     while name in taken:
         name += "_"
     return name
 
 
 def _write_images(folder: Path, images: Sequence[Any], labels: np.ndarray) -> None:
-    """Write images without loss, in a folder for each class that has its index as name.
+    """Write images losslessly to a folder for each class, named after its index.
 
     Raises:
-        ValueError: if one of them cannot be written.
+        ValueError: if an input is not an image.
     """
     from perceiver_plugins.image.data.decoding import IN_MEMORY, copy_image  # optional
 

@@ -1,4 +1,4 @@
-"""Estimators with the interface of scikit-learn, which train as the command does."""
+"""scikit-learn estimators, which train as the command does."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ except ModuleNotFoundError as error:
     raise ImportError(f"perceiver_zoo: an estimator {missing_requirement(error) or error}") from error
 
 MAX_SEED = 2**31
-"""Upper limit of seeds that are drawn."""
+"""Exclusive upper limit of seeds drawn from a random state. Arbitrary."""
 
-NOT_FINITE = "allow-nan"
-"""Numbers of tables that scikit-learn accepts: missing ones, but none that is infinite."""
+FINITE_OR_MISSING = "allow-nan"
+"""Option of scikit-learn's checks: accept missing numbers (NaN), refuse infinite ones."""
 
 
 ONE_AT_A_TIME = threading.RLock()
@@ -75,8 +75,8 @@ class PerceiverEstimator(BaseEstimator):
         """Train a model.
 
         Args:
-            X: b inputs: a table of numbers, NaN where missing (an array (b, m) or a data frame); texts; or images, as a
-                list of those of Pillow or an array of uint8 (b, height, width[, channels]).
+            X: b inputs: a table, as a data frame or an array of numbers (b, m), NaN where missing; texts; or images, as
+                a list of Pillow images or an array of uint8 (b, height, width[, channels]).
             y: their targets.
 
         Raises:
@@ -105,7 +105,7 @@ class PerceiverEstimator(BaseEstimator):
         return self
 
     def _inputs(self, X: Any, kind: Kind, is_new: bool) -> Any:  # noqa: N803
-        """Validate inputs, and return them as a model takes them."""
+        """Validate inputs, and convert them to those of a model."""
         names: list[str] = []
         if kind == "table":
             X = _validate_table(self, X, is_new)  # noqa: N806
@@ -119,7 +119,7 @@ class PerceiverEstimator(BaseEstimator):
         raise NotImplementedError
 
     def _options(self, data: Mapping[str, Any], folder: str, seed: int) -> dict[str, Any]:
-        """Return the options of training: the user's, and those of a run that leaves nothing behind."""
+        """Return the options of training: the user's, and those that keep all files in ``folder``."""
         trainer = {
             "accelerator": self.device,
             "logger": False,
@@ -138,7 +138,7 @@ class PerceiverEstimator(BaseEstimator):
         }
 
     def _load(self) -> LoadedModel:
-        """Load the model from the bytes of its checkpoint, which is data: nothing in it is executed."""
+        """Load the model from the bytes of its checkpoint, which are plain data and never executed."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "model.ckpt")
             file.write_bytes(self.checkpoint_)
@@ -173,16 +173,16 @@ class PerceiverEstimator(BaseEstimator):
 
 
 class PerceiverClassifier(ClassifierMixin, PerceiverEstimator):
-    """Classifier of tables, texts and images in scikit-learn's interface.
+    """scikit-learn classifier of tables, texts and images.
 
     >>> PerceiverClassifier(max_epochs=20, random_state=0).fit(X, y).predict(X)
 
-    Options are named as those of :func:`~perceiver_zoo.train`, and have its defaults. A tenth of the training data is
-    held out for validation (``data={"val_fraction": 0.2}``: a fifth). Pickles hold the checkpoint.
+    Options have the names and defaults of :func:`~perceiver_zoo.train`. A tenth of the training data is held out for
+    validation (``data={"val_fraction": 0.2}``: a fifth). Pickles contain the checkpoint.
 
     Args:
         max_epochs: epochs of training. None: the task's default.
-        random_state: seed, or numpy's random state to draw one from. None: numpy's global one.
+        random_state: seed, or NumPy random state from which a seed is drawn. None: NumPy's global random state.
         device: "auto", "cpu", "gpu" or another accelerator of Lightning.
         model: options of the model: ``{"num_latents": 8}``.
         optimizer: name and options of the optimizer: ``{"name": "Lamb", "lr": 1e-3}``.
@@ -230,7 +230,7 @@ class PerceiverClassifier(ClassifierMixin, PerceiverEstimator):
 
 
 class PerceiverRegressor(MultiOutputMixin, RegressorMixin, PerceiverEstimator):
-    """Regressor of tables in scikit-learn's interface, for one target or several.
+    """scikit-learn regressor of tables, with one or several targets.
 
     Arguments and attributes are those of :class:`PerceiverClassifier`, without ``classes_``.
 
@@ -260,9 +260,9 @@ def _validate_table(estimator: BaseEstimator, X: Any, is_new: bool) -> Any:  # n
     try:
         from sklearn.utils.validation import validate_data
     except ImportError:  # scikit-learn 1.5
-        options = {} if is_frame else {"force_all_finite": NOT_FINITE, **limits}
+        options = {} if is_frame else {"force_all_finite": FINITE_OR_MISSING, **limits}
         return estimator._validate_data(X, reset=is_new, cast_to_ndarray=not is_frame, **options)
-    options = {"skip_check_array": True} if is_frame else {"ensure_all_finite": NOT_FINITE, **limits}
+    options = {"skip_check_array": True} if is_frame else {"ensure_all_finite": FINITE_OR_MISSING, **limits}
     return validate_data(estimator, X, reset=is_new, **options)
 
 

@@ -17,14 +17,14 @@ MAX_CHANNELS = 4
 
 
 def single_inputs(inputs: Any) -> list[Any]:
-    """Return the inputs of a model one by one.
+    """Split inputs of a model into a list of single inputs.
 
     Args:
         inputs: a text, path or object, or several: an iterable, an array with one input per index of its first axis, or
             a table of pandas, polars or pyarrow with one input per row.
 
     Raises:
-        UserError: if it is an array that may be one image or several, or a table with unsupported columns.
+        UserError: if an array may be one image or several, or if a table has unsupported columns.
     """
     if hasattr(inputs, "columns"):
         rows: list[Any] = as_table(inputs).to_pylist()
@@ -42,7 +42,7 @@ def single_inputs(inputs: Any) -> list[Any]:
 
 
 def as_table(table: Any) -> pa.Table:
-    """Convert a table in memory to one of pyarrow, with the values that its Parquet file would have.
+    """Convert a table in memory to a table of pyarrow, with the values that a Parquet file would have.
 
     Args:
         table: table of pandas, polars or pyarrow, or arrays by name of column.
@@ -61,12 +61,12 @@ def as_table(table: Any) -> pa.Table:
 
 
 def sources_of(reader: Any, inputs: Sequence[Any], names: str) -> list[str]:
-    """Return the inputs for a reader: strings and paths as strings, and the reader's inputs for other objects.
+    """Convert inputs to sources of a reader: strings and paths to strings, other objects by ``reader.source_of``.
 
     Args:
         reader: the model's reader.
         inputs: the inputs.
-        names: format of their names by index: ``inputs[{}]``.
+        names: format string of the names of objects, by index: ``inputs[{}]``.
 
     Raises:
         UserError: if the reader does not read such objects.

@@ -1,4 +1,4 @@
-"""Models that predict and embed the user's own inputs, as the command does."""
+"""Loaded models, which predict and embed inputs as the command does."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ Source = str | os.PathLike[str]
 SEARCH_OPTIONS = ("similar_to", "top_k", "vectors")
 """Options of ``perceiver embed`` that search instead of returning embeddings."""
 
-LISTED = 3
-"""Failed inputs that an error names. Arbitrary."""
+MAX_FAILURES_SHOWN = 3
+"""Most failed inputs that an error names. Arbitrary."""
 
 
 def load(source: Source, device: str = "auto") -> LoadedModel:
-    """Load a model that predicts and embeds, from a checkpoint, a folder or the hub.
+    """Load a model from a checkpoint, a folder or the hub, for prediction and embeddings.
 
     >>> perceiver_zoo.load("best.ckpt").predict(["a text"])
 
     Args:
-        source: what ``--ckpt_path`` of the command takes: a checkpoint, folder or hub id; "last" or "best" of the
-            newest run.
+        source: checkpoint, folder or hub id, as for ``--ckpt_path`` of the command; "last" or "best": that checkpoint
+            of the newest run.
         device: "auto", "cpu", "gpu" or another accelerator of Lightning.
 
     Raises:
         UserError: if ``source`` is not a model.
-        PluginError: if it needs a plugin that is not installed.
+        PluginError: if the model needs a plugin that is not installed.
     """
     if not isinstance(source, str | os.PathLike):
         raise UserError(f"source: must be a path or hub id, got {type(source).__name__}")
@@ -68,15 +68,15 @@ def load(source: Source, device: str = "auto") -> LoadedModel:
 
 
 def embed(source: Source, inputs: Any, device: str = "auto", **options: Any) -> Any:
-    """Embed inputs with a model: :func:`load` and :meth:`LoadedModel.embed` in one call."""
+    """Load a model and embed inputs: :func:`load` and :meth:`LoadedModel.embed` in one call."""
     return load(source, device).embed(inputs, **options)
 
 
 class LoadedModel:
-    """Model with the reader of its inputs. Its weights are loaded once, when they are first used.
+    """Model with the reader of its inputs. Its weights are loaded at their first use.
 
     Args:
-        source: checkpoint, folder or hub id. None: a run saved no checkpoint, so that using the model raises UserError.
+        source: checkpoint, folder or hub id. None: the run saved no checkpoint, and using the model raises UserError.
         device: as for :func:`load`.
     """
 
@@ -121,12 +121,11 @@ class LoadedModel:
         """Predict for inputs.
 
         Args:
-            inputs: one or several. Strings and paths are texts, files, folders and rows: what ``perceiver predict``
-                takes. Objects in memory are read like files with their content: images of Pillow or arrays (height,
-                width[, channels]) of uint8; rows of tables, as dicts or as a table of pandas, polars or pyarrow; pairs
-                of images for optical flow. The first axis of an array counts inputs, so that a single array is given
-                in a list.
-            options: its flags, such as ``top_k=3``, or ``text_column="review"`` for a table of texts.
+            inputs: one or several. Strings and paths are texts, files, folders and rows, as for ``perceiver predict``.
+                Objects in memory are read like files with their content: Pillow images or arrays (height, width[,
+                channels]) of uint8; table rows, as dicts or as a table of pandas, polars or pyarrow; pairs of images
+                for optical flow. The first axis of an array is the batch; pass a single image in a list.
+            options: flags of ``perceiver predict``: ``top_k=3``, or ``text_column="review"`` for a table of texts.
 
         Returns:
             The predictions as plain data, one for each input: ``[{"input": "a text", "label": "pos", ...}]``. The
@@ -164,13 +163,19 @@ class LoadedModel:
         return np.stack(embeddings) if embeddings else np.empty((0, 0), np.float32)
 
     def similar(self, inputs: Any, to: Any, top_k: int = 10, **options: Any) -> list[dict[str, Any]]:
-        """Return the inputs that are most similar to another one, with their ``similarity``, the most similar first.
+        """Find the inputs that are most similar to a given one.
 
         Args:
             inputs: as for :meth:`predict`.
             to: a single input: a text, a path or an object in memory.
             top_k: number of inputs to return.
             options: as for :meth:`embed`.
+
+        Returns:
+            The ``"input"`` and the cosine ``"similarity"`` of each input found, the most similar one first.
+
+        Raises:
+            UserError: if an option is wrong or an input cannot be read.
         """
         if isinstance(to, str | os.PathLike):
             return self._predict("embed", inputs, {"similar_to": to, "top_k": top_k, **options})
@@ -186,18 +191,24 @@ class LoadedModel:
         return nlargest(top_k, similar, key=lambda each: each["similarity"])
 
     def validate(self, **options: Any) -> dict[str, float]:
-        """Compute the metrics of a checkpoint on its validation data.
+        """Compute the metrics of the checkpoint on its validation data, by name.
 
         Args:
             options: flags of ``perceiver validate``: ``data={"val_files": "new.csv"}``.
+
+        Raises:
+            UserError: if an option is wrong, or if data cannot be read.
         """
         return self._evaluate("validate", options)
 
     def test(self, **options: Any) -> dict[str, float]:
-        """Compute the metrics of a checkpoint on its test data.
+        """Compute the metrics of the checkpoint on its test data, by name.
 
         Args:
             options: flags of ``perceiver test``: ``data={"test_files": "new.csv"}``.
+
+        Raises:
+            UserError: if an option is wrong, or if data cannot be read.
         """
         return self._evaluate("test", options)
 
@@ -233,12 +244,12 @@ class LoadedModel:
             return []
         key = (command, *as_flags(options))
         predictor = self._predictors.get(key) or self._create_predictor(command, options)
-        if not set(SEARCH_OPTIONS) & options.keys():  # a predictor that searches keeps what it compares with
+        if not set(SEARCH_OPTIONS) & options.keys():  # the predictor of a search keeps its reference
             self._predictors[key] = predictor
         predictor.failures.clear()
         predictions = list(map(_plain, stream(predictor, sources_of(predictor.reader, given, names))))
         if predictor.failures:
-            raise UserError(_described(predictor.failures))
+            raise UserError(_describe_failures(predictor.failures))
         return predictions
 
     def _create_predictor(self, command: str, options: dict[str, Any]) -> Any:
@@ -262,6 +273,8 @@ def _plain(prediction: dict[str, Any]) -> dict[str, Any]:
     return prediction | {"input": str(prediction["input"])} if "input" in prediction else prediction
 
 
-def _described(failures: Sequence[str]) -> str:
-    others = f" (and {len(failures) - LISTED} others)" if len(failures) > LISTED else ""
-    return "; ".join(failures[:LISTED]) + others
+def _describe_failures(failures: Sequence[str]) -> str:
+    """Join the messages of the first failed inputs, and count the others."""
+    num_others = len(failures) - MAX_FAILURES_SHOWN
+    others = f" (and {num_others} others)" if num_others > 0 else ""
+    return "; ".join(failures[:MAX_FAILURES_SHOWN]) + others

@@ -13,7 +13,7 @@ from perceiver_zoo.models import LoadedModel
 
 
 class TrainedModel(LoadedModel):
-    """Result of training, and the model of its best checkpoint or, without one, of the latest state.
+    """Result of training, with the model of its best checkpoint or, without one, of its last checkpoint.
 
     Attributes:
         result: metrics, checkpoints, folder and duration of the run.
@@ -49,11 +49,10 @@ def train(
 
     Args:
         task: name of a task. None: that of ``config``, or of the named model.
-        data: path of the user's own data, name of a data module, or its name with options:
-            ``{"name": "text-files", "train_files": "reviews.csv", "text_column": "review"}``. A path may be named too:
-            ``{"name": "reviews.csv", "text_column": "review"}``. None: the default data of the task.
+        data: path of the user's own data or name of a data module; with options, a mapping whose ``"name"`` is one of
+            these: ``{"name": "reviews.csv", "text_column": "review"}``. None: the task's default data.
         config: YAML file of options, such as the ``config.yaml`` of a run.
-        allowed: packages of classes in options, besides those that are always allowed.
+        allowed: additional packages whose classes options may name.
         options: sections of the configuration, with the names of the command's flags:
             ``model={"num_latents": 8}, optimizer={"name": "Lamb", "lr": 1e-3}, seed_everything=1``.
 

@@ -17,8 +17,8 @@ class ClassificationDecoderConfig(DecoderConfig):
         num_output_query_channels: channels of an output query.
         label_names: names of the classes, by class index.
         pool_inputs: add a projection of the mean of the input array to the output queries.
-        multi_label: an input has any number of classes, whose probabilities are the sigmoids of their logits. None: as
-            the data, otherwise false.
+        multi_label: inputs have any number of classes, whose probabilities are the sigmoids of their logits. None: as
+            in the data, otherwise false.
         threshold: probability above which a class of a multi-label model is predicted. None: 0.5.
     """
 

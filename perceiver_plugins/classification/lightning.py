@@ -30,7 +30,7 @@ STAGE_DATA = {"val": "validation", "test": "test"}
 """Names of the data of each stage in messages."""
 
 DEFAULT_THRESHOLD = 0.5
-"""Probability above which a class of a multi-label model is predicted: the more probable of presence and absence."""
+"""Threshold of multi-label models, above which the presence of a class is more probable than its absence."""
 
 
 class DecodedClasses:
@@ -50,7 +50,7 @@ class DecodedClasses:
 
     @property
     def multi_label(self) -> bool:
-        """An input has any number of classes."""
+        """Inputs have any number of classes."""
         return bool(getattr(self.config.decoder, "multi_label", False))
 
     @property
@@ -74,11 +74,11 @@ class LitClassifier(DecodedClasses, LitPerceiver):
     Args:
         encoder: encoder configuration of any input adapter.
         decoder: decoder configuration with classes.
-        label_smoothing: probability mass of the target that is spread evenly over all classes in training; with
-            multi_label, over presence and absence of each class.
+        label_smoothing: probability mass of the target that is spread evenly over all classes in training or, with
+            multi_label, over the presence and absence of each class.
         class_weights: weights of the classes in the training loss: one number per class, or "balanced" for the inverse
-            of each class's frequency in the training data. With multi_label, weights of the presence of each class,
-            "balanced" for the ratio of examples without it to those with it. None: equal weights.
+            of each class's frequency in the training data. With multi_label, weights of the presence of each class, or
+            "balanced" for the ratio of examples without the class to examples with it. None: equal weights.
 
     Raises:
         UserError: if a value is out of range.
@@ -169,7 +169,7 @@ class LitClassifier(DecodedClasses, LitPerceiver):
         several = getattr(datamodule, "multi_label", None)
         if several is not None and several != self.multi_label:
             raise UserError(
-                f"the data has {_per_example(several)}, the model {_per_example(self.multi_label)} "
+                f"the data has {_describe_label_kind(several)}, the model {_describe_label_kind(self.multi_label)} "
                 f"(--model.decoder.multi_label={str(several).lower()} trains a new model for it)"
             )
         if self.class_weights == "balanced":
@@ -290,7 +290,8 @@ def binary_loss_sum(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
     return LossSum((each * known).sum(), known.sum())
 
 
-def _per_example(multi_label: bool) -> str:
+def _describe_label_kind(multi_label: bool) -> str:
+    """Describe the number of classes per example for a message."""
     return "any number of classes per example (multi_label)" if multi_label else "one class per example"
 
 

@@ -66,7 +66,7 @@ def multi_label_metrics(num_classes: int, threshold: float) -> dict[str, Metric]
 
 
 class MeanAveragePrecision(MultilabelAveragePrecision):
-    """Mean over classes of the average precision. Classes without an example, for which it is undefined, are left out.
+    """Mean average precision over the classes that have an example; it is undefined for the others.
 
     Attributes:
         absent: indices of the classes without an example at the last computation.

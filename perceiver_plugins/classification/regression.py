@@ -23,7 +23,7 @@ from perceiver_plugins.sdk.tasks.precision import keep_labels
 from perceiver_registry import UserError
 
 MAX_MEASURED_TARGETS = 50
-"""Most targets with metrics of their own. Arbitrary."""
+"""Most targets that get separate metrics. Arbitrary."""
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"mse": mse_loss, "l1": l1_loss, "huber": huber_loss}
 
@@ -33,7 +33,7 @@ class LitRegressor(LitPerceiver):
 
     The loss is computed on standardised targets, so that it does not depend on their units. For validation and test
     data, it also logs the mean absolute error in the targets' units and R2 (the coefficient of determination) over all
-    targets together and, of 2 to 50 targets, of each (``val_mae_NAME``), all in double precision. Missing targets (NaN)
+    targets and, if there are 2 to 50, for each of them (``val_mae_NAME``), in double precision. Missing targets (NaN)
     are ignored.
 
     The arguments up to ``patience`` are those of :class:`~perceiver_plugins.sdk.tasks.lightning.LitPerceiver`.
@@ -194,7 +194,7 @@ class LitRegressor(LitPerceiver):
             metrics.set_dtype(exact_dtype(self.device))
 
     def _target_metrics_of(self, stage: str) -> list[MetricCollection]:
-        """Return the metrics of each target; none if the targets have none of their own."""
+        """Return the separate metrics of each target, if any."""
         if not hasattr(self, "target_metrics"):
             return []
         return [cast(MetricCollection, metrics) for metrics in cast(nn.ModuleList, self.target_metrics[stage])]
@@ -209,7 +209,7 @@ class LitRegressor(LitPerceiver):
             metrics.reset()
 
     def _is_defined(self, metrics: MetricCollection) -> bool:
-        """Return whether there are at least two numbers, in all processes, as R2 is undefined for a single one."""
+        """Return whether all processes together have at least two numbers, as R2 needs."""
         count = cast(R2Score, metrics["r2"]).total.clone()  # reduced in place
         return bool(self.trainer.strategy.reduce(count, reduce_op="sum") > 1)
 
@@ -220,6 +220,6 @@ def target_metrics() -> MetricCollection:
 
 
 def update_metrics(metrics: MetricCollection, predictions: Tensor, targets: Tensor, std: Tensor) -> None:
-    """Update metrics with standardised predictions and targets (n), of which the errors are in the targets' units."""
+    """Update metrics with standardised predictions and targets (n); ``std`` (n) scales errors to the targets' units."""
     metrics["mae"].update(predictions * std, targets * std)
     metrics["r2"].update(predictions, targets)

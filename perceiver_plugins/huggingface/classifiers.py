@@ -1,4 +1,4 @@
-"""Conversion of the decoder of Hugging Face's classifiers: of one class, any number of classes, or numbers."""
+"""Conversion of the decoder of Hugging Face's classifiers, for all problem types."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def classification_settings(decoder: Any) -> dict[str, Any]:
     """Return Hugging Face's settings of a classifier or regressor from its decoder's configuration.
 
-    Of the settings, transformers ignores ``threshold``, which is read by :func:`classification_decoder_values`.
+    transformers ignores the setting ``threshold``; :func:`classification_decoder_values` reads it.
     """
     settings: dict[str, Any] = {}
     if (problem_type := problem_type_of(asdict(decoder))) is not None:
@@ -71,7 +71,7 @@ def classification_decoder_pairs() -> Pairs:
 
 
 def as_regression(conversion: Conversion) -> Conversion:
-    """Return the conversion of the models of a classifier's class whose ``problem_type`` is regression."""
+    """Return the conversion of regressors that have a class of classifiers (``problem_type="regression"``)."""
 
     def convert_config(config: transformers.PerceiverConfig) -> PerceiverConfig[Any, Any]:
         converted = conversion.convert_config(config)

@@ -51,7 +51,7 @@ class Row(NamedTuple):
 IMAGE_CLASSIFIER = "PerceiverForImageClassification"
 
 HEADLESS = "PerceiverModel"
-"""Class of transformers whose published models have an encoder only."""
+"""Class of transformers whose published models have only an encoder."""
 
 CLASSES = (
     Row("PerceiverForMaskedLM", TextEncoderConfig, TextDecoderConfig, "text"),
@@ -67,7 +67,7 @@ TABLE = (
     *CLASSES,
     *(row._replace(decoder=RegressionDecoderConfig) for row in CLASSES if row.decoder is ClassificationDecoderConfig),
 )
-"""Rows of the classes, and of classifiers with ``problem_type="regression"``."""
+"""Rows of all classes, then those of classifiers with ``problem_type="regression"``."""
 
 
 def conversion_of(architecture: str | None, source: str, problem_type: str | None = None) -> Conversion:

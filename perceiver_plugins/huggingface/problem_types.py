@@ -1,4 +1,4 @@
-"""Problem types of ``transformers``, and the decoder configurations of this project that they describe."""
+"""Problem types of ``transformers``, and the equivalent decoder configurations of this project."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES = (
 
 
 def problem_type_of(decoder: Mapping[str, Any]) -> str | None:
-    """Return the problem type of a decoder's configuration; None if it does not determine one."""
+    """Return the problem type of a decoder's configuration (plain data); None if it does not have one."""
     if "num_targets" in decoder:
         return REGRESSION
-    several = decoder.get("multi_label")
-    return None if several is None else MULTI_LABEL if several else SINGLE_LABEL
+    multi_label = decoder.get("multi_label")
+    return None if multi_label is None else MULTI_LABEL if multi_label else SINGLE_LABEL
 
 
 def label_names(decoder: Mapping[str, Any]) -> tuple[list[str] | None, int | None]:
-    """Return names and number of the classes or targets of a decoder's configuration; None without a name or number."""
+    """Return the names and the number of a decoder's classes or targets; None for those it does not have."""
     names, number = ("target_names", "num_targets") if "num_targets" in decoder else ("label_names", "num_classes")
     return decoder.get(names), decoder.get(number)
 
 
 def with_labels(decoder: Mapping[str, Any], names: Sequence[str], problem_type: str | None) -> dict[str, Any]:
-    """Return a decoder's configuration with other names, possibly of another number, and another problem type.
+    """Replace the names, and with them the number, of classes or targets in a decoder's configuration.
 
     Args:
         decoder: configuration as plain data.
         names: names of the classes or targets.
-        problem_type: one of :data:`PROBLEM_TYPES`; regression only of a regressor. None: that of the decoder.
+        problem_type: new problem type of a classifier; other decoders ignore it. None: unchanged.
     """
     if "num_targets" in decoder:
         is_same = len(names) == decoder["num_targets"]
@@ -54,7 +54,7 @@ def classifies_inputs(decoder: Mapping[str, Any]) -> bool:
 
 
 def regression_decoder(decoder: ClassificationDecoderConfig) -> RegressionDecoderConfig:
-    """Return the configuration of the regressor with the weights of a classifier, whose logits are its predictions.
+    """Convert the configuration of a classifier to that of a regressor, whose predictions are the logits.
 
     Raises:
         ValueError: if the classifier has several output queries.

@@ -33,8 +33,8 @@ class ZooConfig(PretrainedConfig):
             distributions of task and adapters, and the data. None: no model; ``transformers`` compares configurations
             with such a default.
         kwargs: as for ``transformers.PretrainedConfig``. ``num_labels`` or ``id2label`` change the classes of a
-            classifier or the targets of a regressor, and the size of its output layer. ``problem_type`` changes whether
-            a classifier is multi-label.
+            classifier or the targets of a regressor, and the size of its output layer. ``problem_type`` changes that of
+            a classifier.
     """
 
     model_type = MODEL_TYPE
@@ -112,7 +112,7 @@ class ZooConfig(PretrainedConfig):
         """Return the decoder's configuration with the labels and the problem type.
 
         Raises:
-            UserError: if a regressor would have classes.
+            UserError: if the problem type would turn a regressor into a classifier.
         """
         if self.problem_type not in (None, REGRESSION) and problem_type_of(decoder) == REGRESSION:
             raise UserError(
@@ -192,13 +192,13 @@ def _decoder(description: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _label_names(decoder: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of a decoder's classes or targets, or their indices without names; None if it has neither."""
+    """Return the names of a decoder's classes or targets, by default their indices; None if it has neither."""
     names, number = label_names(decoder)
     return None if number is None else list(names or map(str, range(number)))
 
 
 def _as_regression(description: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return the description, as plain data, of the regressor with the weights of a classifier.
+    """Convert the description of a classifier to that of a regressor with the same weights.
 
     Raises:
         UserError: if the classifier has several outputs per input.

@@ -83,7 +83,7 @@ class ZooModel(PreTrainedModel):
         dtype = torch.get_default_dtype()
         with _default_device_and_dtype():
             self.perceiver = assemble(model_config).to(dtype)
-            # Specs leave out entries that tables of numbers lack and those of composites; example batches have them.
+            # Specs do not list optional entries, or those of composites; example batches have them.
             self._batch_keys = tuple(dict.fromkeys((*_input_keys(model_config), *_example_keys(self.perceiver))))
         self._constants = _non_persistent_buffers(self.perceiver)
         self._tied_weights_keys = _tied_weights(self)
@@ -348,7 +348,7 @@ class _LabelledModel(ZooModel):
         positions: Tensor | None = None,
     ) -> Any:
         logits, details = self._run(batch, output_attentions, output_hidden_states, positions)
-        if logits.dtype == torch.float64:  # as regressors compute
+        if logits.dtype == torch.float64:  # of regressors
             logits = logits.to(self.dtype)
         loss = None if labels is None else self._loss(logits, labels)
         return self._returned(self.output_type(loss=loss, logits=logits, **details), return_dict)

@@ -24,7 +24,7 @@ class ZooOutput(ModelOutput):
     """Output of :class:`~perceiver_plugins.huggingface.zoo_models.ZooModel`.
 
     Args:
-        last_hidden_state: the latents (b, n, d), as of ``perceiver.encode``.
+        last_hidden_state: the latents (b, n, d) of ``perceiver.encode``.
         output: the output adapter's output.
         hidden_states: the latents before the first self-attention layer of each block, and after each layer.
         attentions: attention weights of the self-attentions.

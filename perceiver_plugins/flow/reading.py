@@ -104,7 +104,7 @@ class FrameReader(Reader):
         return [FramePair(*pair) for frames in sequences for pair in pairwise(frames)]
 
     def source_of(self, value: Any, name: str) -> InMemory:
-        """Return the input for a pair of frames in memory: two images of Pillow, or arrays (height, width, 3).
+        """Convert a pair of frames in memory, Pillow images or arrays (height, width, 3), to a source.
 
         Raises:
             UserError: if it is not a pair of images.

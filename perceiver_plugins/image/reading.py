@@ -74,7 +74,7 @@ class ImageReader(FileReader):
             return self._example(open_image(io.BytesIO(content)), name)
 
     def source_of(self, value: Any, name: str) -> InMemory:
-        """Return the input for an image of Pillow, or an array (height, width[, channels]) of uint8.
+        """Convert a Pillow image, or an array (height, width[, channels]) of uint8, to a source.
 
         Raises:
             UserError: if it is not an image.

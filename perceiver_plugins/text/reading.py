@@ -182,7 +182,7 @@ class TextReader(Reader):
         return {self.text_column: "text_column"}
 
     def source_of(self, value: Any, name: str) -> TableRow:
-        """Return the input for a row in memory, a dict with the text column of the training data."""
+        """Convert a row in memory, a dict with the text column, to a source."""
         return row_in_memory(value, name, self._required_columns())
 
     def _expand(self, name: str) -> list[str]:

@@ -147,7 +147,7 @@ def test_images_have_the_same_labels(tmp_path: Path, form: str) -> None:
     assert batch["labels"][:-1].tolist() == EXPECTED
     assert batch["labels"][-1].isnan().all()
     held_out = HubImagesDataModule(str(tmp_path / "data"), val_fraction=0.3, **options)
-    with pytest.raises(UserError, match="cutmix_alpha: not for images with any number of classes"):
+    with pytest.raises(UserError, match="cutmix_alpha: not supported for multi-label images"):
         HubImagesDataModule(str(tmp_path / "data"), cutmix_alpha=1.0, **options).setup()
     assert len(held_out.splits.images["train"]) == len(TAGS)
 

@@ -70,10 +70,10 @@ def _known_formats() -> tuple[str, ...]:
 
 
 def copy_image(value: Image.Image | np.ndarray, name: str) -> Image.Image:
-    """Return a copy of an image in memory, as :func:`open_image` would open its file.
+    """Copy an image in memory to the image that :func:`open_image` opens from its file.
 
     Args:
-        value: image of Pillow, or array (height, width[, channels]): uint8 with 1, 3 or 4 channels, or greyscale of
+        value: Pillow image, or array (height, width[, channels]): uint8 with 1, 3 or 4 channels, or greyscale of
             uint16.
         name: name of the image.
 
@@ -88,7 +88,7 @@ def copy_image(value: Image.Image | np.ndarray, name: str) -> Image.Image:
     if not is_image or 0 in pixels.shape:
         raise DataError(
             f"{name}: an image must be an array (height, width) or (height, width, channels) with 1, 3 or 4 channels, "
-            f"got {value.shape} (a single image is given in a list: [image])"
+            f"got {value.shape} (pass a single image in a list: [image])"
         )
     if pixels.dtype != np.uint8 and (pixels.dtype != np.uint16 or pixels.ndim == 3):
         raise DataError(

@@ -40,13 +40,13 @@ class HubImagesDataModule(ImageDataModule):
         test_split: Split for testing; null: ``test``, if it exists and has labels.
         val_fraction: Fraction of the training data for validation if there is no split for it.
         image_column: Name of the column with the images; null: the only column of images.
-        label_column: Name of the column with the classes: class labels, integers or names, or lists of these if an
-            image has any number of classes; or a list of several columns of 0 and 1, one for each class.
+        label_column: Name of the column with the classes: class labels, integers or names. For images with any number
+            of classes, a column of lists of these, or a list of several columns of 0 and 1, one for each class.
         revision: Branch, tag or commit on the hub.
         skip_unreadable: Leave out images that cannot be read, instead of ending with an error. All images are read
             once before training to find them.
-        label_separator: Text between the classes in the label column, such as ',', if an image has any number of them.
-            null: a class, or a list of classes.
+        label_separator: Separator of the classes in the label column, such as ',', for images with any number of
+            classes. null: a class, or a list of classes.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -208,25 +208,27 @@ class HubImagesDataModule(ImageDataModule):
             tables: the table of each split, "train" first.
             columns: the values of each label column, by split.
         """
-        several = self._multi_labels(tables["train"])
-        if several is not None:
-            labels = self._several_classes(several, columns)
-            return several.names, labels
+        reader = self._multi_label_reader(tables["train"])
+        if reader is not None:
+            labels = self._encode_multi_labels(reader, columns)
+            return reader.names, labels
         label_names = self._label_names(tables["train"], columns["train"][0])
         return label_names, {
             split: self._label_indices(tables[split], split, values[0], label_names)
             for split, values in columns.items()
         }
 
-    def _multi_labels(self, table: datasets.Dataset) -> MultiLabels | None:
-        """Return the reader of any number of classes per image; None: images have one class."""
+    def _multi_label_reader(self, table: datasets.Dataset) -> MultiLabels | None:
+        """Create the reader of multi-label images. None: images have one class."""
         items = list_items(table.features[self.label_columns[0]])
         if items is None and len(self.label_columns) == 1 and self.label_separator is None:
             return None
         names = list(items.names) if isinstance(items, datasets.ClassLabel) else None
         return MultiLabels(self.label_columns, self.label_separator, names)
 
-    def _several_classes(self, classes: MultiLabels, columns: Mapping[str, list[list[Any]]]) -> dict[str, torch.Tensor]:
+    def _encode_multi_labels(
+        self, classes: MultiLabels, columns: Mapping[str, list[list[Any]]]
+    ) -> dict[str, torch.Tensor]:
         """Return the labels (n, classes) of each split."""
         labels = {}
         for split, values in columns.items():
@@ -269,7 +271,7 @@ class HubImagesDataModule(ImageDataModule):
 
 
 def list_items(feature: Any) -> Any:
-    """Return the feature of the items of a column of lists; None for other columns."""
+    """Return the feature type of a list column's items; None for other columns."""
     if isinstance(feature, list):
         return feature[0]
     return getattr(feature, "feature", None)

@@ -183,7 +183,7 @@ class ImageDataModule(Classes, PerceiverDataModule):
 
     @property
     def multi_label(self) -> bool | None:  # type: ignore[override]
-        """An image has any number of classes."""
+        """Images have any number of classes."""
         return any(images.labels.dim() == 2 for images in self.splits.images.values())
 
     @property
@@ -283,11 +283,11 @@ class ImageDataModule(Classes, PerceiverDataModule):
         """Create the datasets of all splits.
 
         Raises:
-            UserError: If images with any number of classes are to be mixed.
+            UserError: If mixup or CutMix is set for multi-label images.
         """
         mixes = [name for name in ("mixup_alpha", "cutmix_alpha") if self._augmentation_options[name]]
         if mixes and self.multi_label:
-            raise UserError(f"{mixes[0]}: not for images with any number of classes (leave it out)")
+            raise UserError(f"{mixes[0]}: not supported for multi-label images (leave it out)")
         augmentation = Augmentation(self.image_format, self.num_classes, self.min_crop, **self.augmentation_options)
         for split, images in self.splits.images.items():
             self.split_datasets[split] = ImageExamples(

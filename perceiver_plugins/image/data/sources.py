@@ -138,7 +138,7 @@ class ImageSplits:
 
 
 def split_for_validation(images: LabelledImages, val_fraction: float) -> dict[str, LabelledImages]:
-    """Split images into training and validation data, class by class unless an image has any number of classes."""
+    """Split images into training and validation data, stratified by class unless they are multi-label."""
     classes = images.labels if images.labels.dim() == 1 else torch.zeros(len(images))
     train, validation = stratified_split(classes, val_fraction)
     return {"train": images.select(train), "validation": images.select(validation)}

@@ -105,7 +105,7 @@ class LabelledTextDataModule(DocumentDataModule):
         return self.new_labels(self.given_label_names(), self.target == "class" and self.has_label_lists())
 
     def has_label_lists(self) -> bool:
-        """Return whether the label column has lists of classes; may read a row."""
+        """Return whether the label column has lists of classes. May read rows."""
         return False
 
     # properties for models and tasks
@@ -127,7 +127,7 @@ class LabelledTextDataModule(DocumentDataModule):
 
     @property
     def multi_label(self) -> bool | None:  # type: ignore[override]
-        """target=class: a document has any number of classes."""
+        """target=class: documents have any number of classes."""
         return self.target == "class" and bool(self._facts.get("multi_label", False))
 
     @property
@@ -236,16 +236,16 @@ class ColumnLabelsDataModule(LabelledTextDataModule):
     """Base class of data modules whose labels are in columns named by the user.
 
     Args:
-        label_column: Name of the label column. target=class: text, whole numbers or booleans, or lists of these if a
-            text has any number of classes, or a list of several columns of 0 and 1, one for each class; target=token:
-            lists of classes; target=number: numbers, or a list of several columns of numbers.
+        label_column: Name of the label column, or a list of names. target=class: text, whole numbers or booleans; for
+            texts with any number of classes, lists of these, or several columns of 0 and 1, one for each class.
+            target=token: lists of classes. target=number: numbers, in one column or several.
         tokens_column: target=token: name of the column with lists of words, whose labels label_column lists. Words are
             joined by spaces. Each byte of a word has its label or, with other tokenizers, its first token has.
             null: label_column lists a label for each character of the text.
         label_names: target=class or token: names for the labels 0, 1, ... of the data, or the order of labels that are
             names; null: the names in the data set's metadata, otherwise the labels of the training data, sorted.
-        label_separator: target=class: text between the classes in the label column, such as ',', if a text has any
-            number of them. null: a class, or a list of classes.
+        label_separator: target=class: separator of the classes in the label column, such as ',', for texts with any
+            number of classes. null: a class, or a list of classes.
     """
 
     def __init__(

@@ -146,7 +146,7 @@ class ClassLabels(Labels):
         return self.classes.notes() if split == "train" else []
 
 
-class ManyClassLabels(Labels):
+class MultiClassListLabels(Labels):
     """Any number of classes per text.
 
     Args:
@@ -328,10 +328,10 @@ def make_labels(
     Args:
         target: Kind of the labels.
         text_column: Column of the text.
-        label_column: Columns of the labels; several are numbers or, of classes, 0 or 1 for each class.
+        label_column: Columns of the labels. Several columns have numbers or, for classes, 0 or 1 each.
         tokens_column: Column of lists of words.
         label_names: Names of the classes; see :class:`ClassNames`.
-        label_separator: Text between the classes in the label column. None: a single class, or a list.
+        label_separator: Separator of the classes in the label column. None: a single class, or a list.
         has_lists: The label column has lists of classes.
 
     Raises:
@@ -344,7 +344,7 @@ def make_labels(
     if label_separator is not None and target != "class":
         raise UserError(f"label_separator={label_separator!r}: has no effect with target={target} (leave it out)")
     if target == "class" and (len(columns) > 1 or label_separator is not None or has_lists):
-        return ManyClassLabels(text_column, MultiLabels(columns, label_separator, label_names))
+        return MultiClassListLabels(text_column, MultiLabels(columns, label_separator, label_names))
     if target == "number" and columns and len(set(columns)) == len(columns):
         return NumberLabels(text_column, columns)
     if len(columns) != 1:

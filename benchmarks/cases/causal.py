@@ -82,7 +82,7 @@ def decode(options: Options, implementation: str, dtype: str = "float32") -> Job
 
 
 def read_memory(options: Options, dtype: str = "float32") -> Job:
-    """Sums the matrices and the cache that our model reads, once for each token of :func:`decode`."""
+    """Read the matrices and the cache of our model, once for each token of :func:`decode`, by summing them."""
     import torch
 
     model, fields = build(options, OURS, dtype)
@@ -172,7 +172,7 @@ def contender(work: str, implementation: str, variant: str = "", **arguments: An
 
 
 def decode_cases(options: Options) -> list[Comparison]:
-    """Compare decoding, also with weights in half precision, and reading the same memory."""
+    """Compare decoding in single and half precision, and reading the same memory."""
     contenders = []
     for variant, dtype in (("", "float32"), (", bf16", "bfloat16")):
         contenders += [contender("decode", name, variant, dtype=dtype) for name in (OURS, KRASSERM)]

@@ -60,7 +60,7 @@ def _text_columns(rows: Sequence[Sequence[Any]]) -> list[int]:
 
 
 def _objects(rows: Sequence[Sequence[Any]]) -> np.ndarray:
-    """Return rows as an array, with NaN for missing categories as well."""
+    """Return rows as an array of objects, in which missing categories are NaN, too."""
     return np.array(rows, dtype=object)
 
 

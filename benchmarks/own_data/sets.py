@@ -264,7 +264,7 @@ def _part_of_sklearn(name: str) -> Callable[[Path], Loaded]:
 
 
 TITANIC_COLUMNS = ("pclass", "sex", "age", "sibsp", "parch", "fare", "embarked")
-"""Columns known before the voyage, except names, tickets and cabins."""
+"""Columns that were known before the voyage, without names, tickets and cabins."""
 
 
 def _titanic(folder: Path) -> Loaded:

@@ -26,7 +26,7 @@ gc.set_threshold(50_000)
 
 
 LONG_FILES = ("test_typing.py", "test_export_adapters.py", "test_resume_matrix.py", "test_testing.py")
-"""Files that begin a run: with one of them at its end, one process would wait for the other (durations of a run)."""
+"""Slowest files by measured duration. They run first, so that no process waits for one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Caches for what libraries compute again in each run of a command, and so hundreds of times in one test process."""
+"""Caches of library functions that each run of a command calls again, hundreds of times in one test process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 
 def cache_types(patch: pytest.MonkeyPatch) -> None:
-    """Cache the arguments of classes, what types are, and the flags of parsers.
+    """Cache functions of jsonargparse on the arguments of classes, on types and on the flags of parsers.
 
-    Other versions of jsonargparse may lack some of these functions, which are not cached then.
+    Functions that other versions of jsonargparse lack are skipped.
     """
     import jsonargparse._signatures
     import jsonargparse._typehints
@@ -40,9 +40,9 @@ def cache_types(patch: pytest.MonkeyPatch) -> None:
 
 
 def cache_operators(patch: pytest.MonkeyPatch) -> None:
-    """Cache the operators that the ONNX exporter knows; it parses their source for half a second in each export.
+    """Cache the operators of the ONNX exporter, which parses their source for half a second in each export.
 
-    Other versions of torch may lack this function; nothing is cached then.
+    Nothing is cached for versions of torch that lack this function.
     """
     try:
         from torch.onnx._internal.exporter._registration import ONNXRegistry
@@ -54,7 +54,7 @@ def cache_operators(patch: pytest.MonkeyPatch) -> None:
 
 
 def cache_results(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Cache the results of a function by its hashable arguments. Lists are copied, with their items."""
+    """Cache the results of a function by its arguments, if hashable. Lists are copied with their items."""
     results: dict[Any, Any] = {}
 
     @wraps(function)
@@ -72,21 +72,21 @@ def cache_results(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cache_by_identity(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Cache the results of a function of a type by the object: equal unions may have their types in another order."""
+    """Cache the results of a function of a type by identity, as equal unions may order their types differently."""
     results: dict[Any, Any] = {}
 
     @wraps(function)
     def cached(hint: Any, **options: Any) -> Any:
         key = (id(hint), *options.items())
         if key not in results:
-            results[key] = (hint, function(hint, **options))  # with the hint, so that no other object gets its id
+            results[key] = (hint, function(hint, **options))  # keeps the hint alive, so that its id is not reused
         return results[key][1]
 
     return cached
 
 
 def cache_by_parser(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Cache the actions that a function finds in a parser, until the parser has others."""
+    """Cache the actions that a function finds in a parser, until the parser gets new ones."""
 
     @wraps(function)
     def cached(parser: Any, dest: str, exclude: Any = None) -> Any:

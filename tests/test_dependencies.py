@@ -32,7 +32,7 @@ OWN = {Path(package).name for package in PACKAGES}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 ESTIMATORS = ROOT / "cli/perceiver_zoo/estimators.py"
-"""Module that ``perceiver_zoo`` imports on use: its classes are subclasses of scikit-learn's."""
+"""Module that ``perceiver_zoo`` imports lazily, as its classes derive from scikit-learn's."""
 
 FIELDS = ("text", "image", "flow", "video", "table", "music", "huggingface", "log", "onnx")
 """Extras of users."""
@@ -75,7 +75,7 @@ def imports(path: Path, at_import: bool = False) -> Iterator[str]:
 
 @functools.cache
 def installed() -> Mapping[str, list[str]]:
-    """Distributions of all installed packages; it reads their lists of files for seconds."""
+    """Distributions of all installed packages, cached because reading their file lists takes seconds."""
     return packages_distributions()
 
 

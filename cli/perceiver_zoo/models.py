@@ -276,5 +276,5 @@ def _plain(prediction: dict[str, Any]) -> dict[str, Any]:
 def _describe_failures(failures: Sequence[str]) -> str:
     """Join the messages of the first failed inputs, and count the others."""
     num_others = len(failures) - MAX_FAILURES_SHOWN
-    others = f" (and {num_others} others)" if num_others > 0 else ""
+    others = f" (and {num_others} more)" if num_others > 0 else ""
     return "; ".join(failures[:MAX_FAILURES_SHOWN]) + others

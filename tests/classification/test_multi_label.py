@@ -1,4 +1,4 @@
-"""Classifiers of inputs with any number of classes, against torch and scikit-learn."""
+"""Multi-label classifiers, compared with torch and scikit-learn."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def undecodable_name(pictures: Path, tmp_path: Path) -> str:
-    """Name of a picture in the working directory, of bytes that are not UTF-8."""
+    """Picture in the working directory whose name is not UTF-8."""
     name = os.fsdecode(b"stra\xdfe.png")
     try:
         (tmp_path / name).write_bytes((pictures / "0.png").read_bytes())

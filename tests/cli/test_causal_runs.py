@@ -41,7 +41,7 @@ def flags(texts: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def stoppable(flags: list[str]) -> list[str]:
-    """Flags of a run that is killed where the environment variable STOP_AT names."""
+    """Flags of a run that is killed at the point in the environment variable STOP_AT."""
     return [*flags, "--trainer.callbacks=stopping.Stop", ALLOW, "--checkpoint.every_n_steps=2"]
 
 

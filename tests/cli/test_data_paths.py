@@ -12,7 +12,7 @@ from perceiver_cli.run_config import read_run
 
 @pytest.fixture
 def data_of():
-    """Return a function that returns the data section of a command line."""
+    """Function that returns the data section of a command line."""
 
     def data_of(*argv: str) -> dict:
         return read_run("fit", argv).values["data"]
@@ -100,11 +100,11 @@ def test_options_of_config_files_are_kept(data_of):
         ),
     ],
 )
-def test_unclear_path_is_refused(perceiver, flags, message):
+def test_missing_or_ambiguous_path_is_refused(perceiver, flags, message):
     assert perceiver("fit", *flags).error.startswith(message)
 
 
-def test_evaluation_names_its_files(perceiver, trained):
+def test_evaluation_refuses_a_path(perceiver, trained):
     error = perceiver("test", f"--ckpt_path={trained.last}", "--data=notes.txt").error
     assert error == "--data: notes.txt is a path, which only fit accepts (example: --data.test_files=notes.txt)"
 

@@ -1,4 +1,4 @@
-"""Interrupted runs of ``perceiver embed``: the same command resumes them, and computes what has changed."""
+"""Resuming of interrupted runs of ``perceiver embed``, with equal or changed inputs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from perceiver_registry import read_model
 
 TEXTS = [f"näht {number} gut" if number % 3 else f"schlecht {number}" for number in range(11)]
 BATCHES = 6
-"""Batches of two texts."""
+"""Number of batches of two texts."""
 
 
-class Embedded:
-    """Counts the batches that a model embeds, and interrupts it."""
+class EmbeddingCounter:
+    """Counter of embedded batches, which interrupts the run at a limit."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.count, self.limit, self.rejects = 0, 99, lambda batch: False
@@ -42,12 +42,12 @@ class Embedded:
 
 @pytest.fixture
 def embedded(monkeypatch):
-    return Embedded(monkeypatch)
+    return EmbeddingCounter(monkeypatch)
 
 
 @pytest.fixture
 def run(text_classifier, perceiver, embedded, tmp_path):
-    """Return a function that embeds texts, up to a number of batches, and returns the result and the batches."""
+    """Function that embeds texts, up to a limit of batches, and returns the result and the number of batches."""
 
     def run(*argv: str, limit: int = 99, texts=TEXTS, checkpoint=text_classifier.last):
         (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
@@ -89,8 +89,8 @@ def test_latents_are_resumed(run, tmp_path):
     np.testing.assert_array_equal(np.load("v.npy"), np.load("whole.npy"))
 
 
-def test_batches_with_changed_inputs_are_embedded_anew(run, tmp_path):
-    """Names are taken from the inputs, embeddings of all unchanged batches from the journal."""
+def test_batches_with_changed_inputs_are_computed_again(run, tmp_path):
+    """Names come from the inputs, embeddings of unchanged batches from the journal."""
     changed = [*TEXTS[:5], "another text", *TEXTS[6:]]  # in the third batch
     assert run("--output=whole.npy", texts=changed)[1] == BATCHES
     assert run("--output=v.npy", limit=5)[0].code == 130
@@ -101,7 +101,7 @@ def test_batches_with_changed_inputs_are_embedded_anew(run, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["pool", "quantize", "model"])
-def test_another_model_or_option_starts_anew(run, tmp_path, text_classifier, load, change):
+def test_another_model_or_option_does_not_resume(run, tmp_path, text_classifier, load, change):
     assert run("--output=v.npy", limit=3)[0].code == 130
     flags, checkpoint = {"pool": ["--pool=none"], "quantize": ["--quantize=int8"]}.get(change, []), text_classifier.last
     if change == "model":
@@ -115,7 +115,7 @@ def test_another_model_or_option_starts_anew(run, tmp_path, text_classifier, loa
 
 @pytest.fixture
 def interrupted(run, tmp_path):
-    """Return the journal of a run that was interrupted after three batches; ``whole.npy`` has all embeddings."""
+    """Journal of a run that was interrupted after three batches; ``whole.npy`` has all embeddings."""
     assert run("--output=whole.npy")[0].code == 0
     assert run("--output=v.npy", limit=3)[0].code == 130
     return tmp_path / ".v.npy.journal"
@@ -123,7 +123,7 @@ def interrupted(run, tmp_path):
 
 @pytest.fixture
 def resumes(run, interrupted):
-    """Return a function that replaces the journal, resumes, and returns the number of batches taken from it."""
+    """Function that replaces the journal, resumes, and returns the number of reused batches."""
 
     def resumes(content: bytes) -> int:
         interrupted.write_bytes(content)
@@ -137,7 +137,7 @@ def resumes(run, interrupted):
 
 
 def test_incomplete_and_damaged_journals(interrupted, resumes):
-    """A batch that was written in part, or has other numbers, is computed again."""
+    """Batches that were written in part, or have other numbers, are computed again."""
     content = interrupted.read_bytes()
     header, first = content.index(b"\n") + 1, content.index(b"}\n") + 2
     for damaged, left in (
@@ -153,7 +153,7 @@ def test_incomplete_and_damaged_journals(interrupted, resumes):
 
 
 def test_damaged_and_hostile_records_are_computed_again(interrupted, resumes):
-    """Records of any content, with the key of a batch of two texts and a valid checksum, end in the right result."""
+    """Results are right for records of any content that have the key of a batch and a valid checksum."""
     header, line, _ = interrupted.read_bytes().split(b"\n", 2)
     key = json.loads(line)["key"]
 
@@ -175,7 +175,7 @@ def test_damaged_and_hostile_records_are_computed_again(interrupted, resumes):
         record([[2] * 99], numbers(2)), record([[16], [16]], numbers(32), key=[key]), header + b"\n[]\n",
     ):  # fmt: skip
         assert resumes(each) == 0, each[:200]
-    content = record([[16], [16]], numbers(32))  # one that fits: the others fail for what they are
+    content = record([[16], [16]], numbers(32))  # a valid record: the others fail because of their content
     interrupted.write_bytes(content)
     journal = Journal(interrupted, header.split()[1].decode())
     np.testing.assert_array_equal(journal.find(key), np.full((2, 16), 0.5))
@@ -200,7 +200,7 @@ def test_failed_command_keeps_the_journal(run, interrupted):
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "folder", "fifo", "text", "device"])
-def test_files_that_are_no_journals_are_refused(run, tmp_path, kind):
+def test_files_that_are_not_journals_are_refused(run, tmp_path, kind):
     path, target = tmp_path / ".v.npy.journal", tmp_path / "target"
     target.write_text("mine")
     if kind == "device":
@@ -269,7 +269,7 @@ def test_failed_inputs_are_reported_after_resuming(run, tmp_path):
 
 
 def test_batches_that_were_embedded_input_by_input_are_resumed(run, embedded, tmp_path):
-    """The second batch is refused as a whole, and its first input alone as well."""
+    """The model refuses the second batch, and its first input alone."""
     seen = []
     embedded.rejects = seen.append
     assert run("--output=whole.npy")[1] == BATCHES

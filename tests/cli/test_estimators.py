@@ -1,4 +1,4 @@
-"""Estimators in scikit-learn's interface."""
+"""scikit-learn estimators."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def texts() -> PerceiverClassifier:
 
 
 def checked(estimator: type, max_steps: int) -> PerceiverClassifier | PerceiverRegressor:
-    """Return an estimator that trains for as few steps as scikit-learn's checks of accuracy need."""
+    """Create an estimator that trains just long enough for scikit-learn's checks of accuracy."""
     return estimator(
         model=TABLE_MODEL,
         optimizer={"lr": 0.02},
@@ -70,7 +70,7 @@ def checked(estimator: type, max_steps: int) -> PerceiverClassifier | PerceiverR
 
 
 def check_name(check) -> str:
-    """Name of one of scikit-learn's checks, which are partial functions."""
+    """Return the name of one of scikit-learn's checks, which are partial functions."""
     return getattr(check, "func", check).__name__
 
 
@@ -90,7 +90,7 @@ def test_classifier_passes_the_checks_of_scikit_learn(estimator, check):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_regressor_passes_its_own_checks_of_scikit_learn():
-    """The checks that it shares with the classifier, on the code of their base class, are left out: they take long."""
+    """Slow checks of the shared base class are left out; the classifier passes them."""
     ran = 0
     for each in parametrize_with_checks([checked(PerceiverRegressor, 60)]).mark.args[1]:
         estimator, check = getattr(each, "values", each)
@@ -154,7 +154,7 @@ def test_texts_are_classified(texts, tmp_path):
     assert predicted.dtype == bool
     assert texts.predict_proba(np.array(TEXTS)).sum(axis=1) == pytest.approx(np.ones(20), abs=1e-6)
     expected = texts.predict_proba(["night.txt"])
-    (tmp_path / "night.txt").write_text("a good day")  # the name of a file is a text as well
+    (tmp_path / "night.txt").write_text("a good day")  # a text that names a file
     np.testing.assert_array_equal(texts.predict_proba(["night.txt"]), expected)
 
 
@@ -171,7 +171,7 @@ def test_images_are_classified():
 
 
 @pytest.mark.slow
-def test_nothing_is_printed_or_left_behind(regressor, tmp_path, monkeypatch, capfd):
+def test_nothing_is_printed_and_no_file_remains(regressor, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     state = (random.getstate(), torch.get_rng_state())
     clone(regressor).fit(FRAME, TARGETS).predict(FRAME)

@@ -29,7 +29,7 @@ QUICK = (
 
 @pytest.fixture
 def needs_onnx(request: pytest.FixtureRequest) -> Callable[[], None]:
-    """Return a function that skips a test without the packages for ONNX, and prepares exports."""
+    """Function that skips a test if packages for ONNX are missing, and caches the exporter's operators."""
 
     def needs_onnx() -> None:
         for name in ("onnx", "onnxscript", "onnxruntime"):

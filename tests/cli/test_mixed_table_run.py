@@ -48,7 +48,7 @@ def trained(perceiver, tmp_path, caplog):
     return "best"
 
 
-def test_model_of_a_mixed_table_is_used(perceiver, trained, tmp_path):
+def test_model_of_a_mixed_table_predicts_and_exports(perceiver, trained, tmp_path):
     rows = [row | {"city": city} for row, city in zip(rows_of(3), ("Ulm", "Wangen", None), strict=True)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "new.parquet")
     predict = ("predict", f"--ckpt_path={trained}", str(tmp_path / "new.parquet"), "--keep_columns=[id,label]")
@@ -84,7 +84,7 @@ def test_kept_columns_have_names_of_their_own():
 
 
 def test_checkpoint_without_fields_of_categories_is_used(perceiver, tmp_path):
-    """A checkpoint of a version that read numbers alone predicts, is resumed, and gives its encoder to other models."""
+    """A checkpoint of a version that read only numbers predicts, resumes and initialises encoders."""
     file = tmp_path / "numbers.csv"
     file.write_text("\n".join(["x,y,label", *(f"{number},{number % 7},{number % 5}" for number in range(40))]))
     fit = ("fit", "--task=regression", f"--data={file}", "--model.num_latents=2")

@@ -256,7 +256,7 @@ def test_files_that_cannot_be_replaced_or_created_are_refused(tmp_path):
 
 
 def test_folders_that_cannot_be_written_are_refused(monkeypatch):
-    """Root writes folders of any mode, so that a file system mounted for reading is simulated."""
+    """A read-only file system is simulated, as root writes to folders of any mode."""
 
     def refuse(path, flags, *mode, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)

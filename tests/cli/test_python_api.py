@@ -1,4 +1,4 @@
-"""The Python API ``perceiver_zoo``: the command as functions."""
+"""Python API ``perceiver_zoo``, compared with the command."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_import_is_light():
     assert printed.strip() == f"set() {names}"
 
 
-def test_training_equals_the_command(fit, small, load, texts):
+def test_training_equals_that_of_the_command(fit, small, load, texts):
     expected = load(fit(*small, "--trainer.max_steps=3", "--optimizer=Lamb") / "checkpoints" / "last.ckpt")
     data = {f"{split}_files": texts / f"{split}.txt" for split in ("train", "val", "test")}
     trained = perceiver_zoo.train(
@@ -92,7 +92,7 @@ def test_metrics_are_those_of_the_run(result):
     assert result.validate()["val_loss"] == pytest.approx(result.result.best_value, rel=1e-5)
 
 
-def test_predictions_equal_the_command(result, perceiver):
+def test_predictions_equal_those_of_the_command(result, perceiver):
     texts = ["a good day", "number 3", "-1 bad night"]
     printed = perceiver("predict", f"--ckpt_path={result.source}", "--format=jsonl", "--top_k=1", "--", *texts)
     assert result.predict(texts, top_k=1) == [json.loads(line) for line in printed.out.splitlines()]
@@ -125,7 +125,7 @@ def test_rows_in_memory_are_read_like_a_file(result, tmp_path):
     assert best == {"input": "inputs[1]", "similarity": pytest.approx(1.0)}
 
 
-def test_embeddings_equal_the_models(result):
+def test_embeddings_equal_those_of_the_model(result):
     texts = ["a good day", "number"]
     reader = next(iter(result._predictors.values())).reader
     batch = reader.collate([reader.read(text) for text in texts])
@@ -196,7 +196,7 @@ def test_text_column_of_a_table(result, tmp_path):
         ),
     ],
 )
-def test_wrong_use_raises_the_commands_errors(result, call, message):
+def test_wrong_use_raises_errors_of_the_command(result, call, message):
     with pytest.raises(UserError) as raised:
         call(result)
     assert str(raised.value).startswith(message)
@@ -205,7 +205,7 @@ def test_wrong_use_raises_the_commands_errors(result, call, message):
 def test_failed_inputs_are_named(result, tmp_path):
     for name in "abcd":
         (tmp_path / f"{name}.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"a\.txt.*b\.txt.*c\.txt.*\(and 1 others\)$"):
+    with pytest.raises(UserError, match=r"a\.txt.*b\.txt.*c\.txt.*\(and 1 more\)$"):
         result.predict([tmp_path / f"{name}.txt" for name in "abcd"])
 
 
@@ -226,7 +226,7 @@ def test_model_is_independent_of_the_working_directory(result, tmp_path, monkeyp
     assert model.validate().keys() == result.validate().keys()
 
 
-def test_search_reads_its_reference_again(result, tmp_path):
+def test_search_does_not_reuse_its_reference(result, tmp_path):
     text = tmp_path / "x.txt"
     for content in ("a good day", "number"):
         text.write_text(content)
@@ -235,7 +235,7 @@ def test_search_reads_its_reference_again(result, tmp_path):
     assert result.embed([]).shape == (0, 0)
 
 
-def test_surroundings_are_restored(result, perceiver):
+def test_warning_format_is_restored(result, perceiver):
     before = warnings.formatwarning
     result.validate()
     assert warnings.formatwarning is before

@@ -1,4 +1,4 @@
-"""Latents and embeddings of models: the input of the decoder, pooled by hand, and independent of padding."""
+"""Latents and embeddings of models, compared with the decoder's input and its mean."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_latents_of_causal_models_are_those_that_the_output_adapter_receives(var
 @each_variant
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_embeddings_of_padded_sequences_are_those_of_each_alone(variant, side):
-    """Sequences shorter and longer than the latents, and an empty one."""
+    """Sequences have fewer inputs than latents, more, or none."""
     model, lengths = build_ar(variant), [M, 2, N + 4, N, 0]
     x, padding = sequences(5, M), torch.arange(M) < M - torch.tensor(lengths)[:, None]
     padding = padding if side == "left" else padding.flip(1)

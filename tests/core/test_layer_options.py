@@ -1,4 +1,4 @@
-"""Options of encoder and decoder beside the models of other packages that use them, with their weights."""
+"""Options of encoder and decoder, compared with models of other packages that have the same weights."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_classifier_equals_the_perceiver_of_lucidrains(tied, randomise):
 
 
 def read_lucidrains_layer(layer: CrossAttentionLayer | SelfAttentionLayer, weights: Iterator[Tensor]) -> None:
-    """Set the weights of a layer from a module of lucidrains', whose parameters are in the order of its classes."""
+    """Copy the parameters of a lucidrains module to a layer, in the order of the module's classes."""
     queries, keys_values, output, bias = (next(weights) for _ in range(4))
     set_attention(layer.attention, [queries, *keys_values.chunk(2), output], bias)
     is_cross = isinstance(layer, CrossAttentionLayer)
@@ -256,7 +256,7 @@ def test_mlp_equals_its_formula(activation, randomise):
     torch.testing.assert_close(mlp(x), hidden @ mlp.output.weight.T + mlp.output.bias, **EXACT)
 
 
-def test_residual_dropout_drops_whole_outputs_in_training_alone(randomise):
+def test_residual_dropout_drops_whole_outputs_only_in_training(randomise):
     config = EncoderConfig(num_cross_attention_heads=2, num_self_attention_heads=2, residual_dropout=0.999999)
     encoder = randomise(encoder_of(config))
     adapted = AdaptedInput(torch.randn(B, M, C).double())
@@ -277,7 +277,7 @@ def test_latents_as_keys_need_the_channels_of_the_input():
         encoder_of(EncoderConfig(attend_to_latents=True), num_input_channels=7)
 
 
-def test_attention_to_the_input_is_that_beside_the_latents(randomise):
+def test_returned_attention_leaves_out_the_latents(randomise):
     config = EncoderConfig(
         num_cross_attention_heads=2, num_self_attention_heads=2, num_self_attention_layers_per_block=1
     )

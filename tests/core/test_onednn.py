@@ -98,7 +98,7 @@ def test_use_of_onednn_depends_on_the_machine():
 
 
 @pytest.mark.parametrize("is_enabled", [True, False])
-def test_a_row_in_half_precision_leaves_torchs_flag(library, is_enabled):
+def test_product_of_a_row_in_half_precision_restores_the_flag_of_torch(library, is_enabled):
     x, weight, bias = (tensor.bfloat16() for tensor in arrays((1, 1, 37)))
     was_enabled = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(is_enabled)
@@ -111,7 +111,7 @@ def test_a_row_in_half_precision_leaves_torchs_flag(library, is_enabled):
         torch._C._set_mkldnn_enabled(was_enabled)
 
 
-def test_large_products_do_not_depend_on_torchs_flag(library):
+def test_large_products_do_not_depend_on_the_flag_of_torch(library):
     x, weight, bias = arrays()
     expected = linear(x, weight, bias)
     torch._C._set_mkldnn_enabled(False)  # as another thread may do

@@ -1,4 +1,4 @@
-"""docs/embeddings.md: its commands and its Python code run."""
+"""Commands and Python code of docs/embeddings.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents in transformers: those of ``encode``, and of Hugging Face's own PerceiverModel on random weights."""
+"""Latents in transformers, compared with ``encode`` and Hugging Face's PerceiverModel on random weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def token_batch() -> dict[str, Tensor]:
 
 
 def published(architecture: str) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-    """Return a model of Hugging Face's with random weights, its inputs, and the same batch for ours."""
+    """Return a model of Hugging Face with random weights, its inputs, and the equivalent batch of our model."""
     model = getattr(transformers, architecture)(transformers.PerceiverConfig(**SIZES, num_labels=4))
     if "Image" in architecture:
         pixel_values = torch.randn(2, 3, 6, 6)

@@ -138,7 +138,7 @@ def test_problem_type_of_from_pretrained_selects_the_loss(texts: Path, images: P
 
 
 def train_step(model: Any, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the loss, and the gradient of the output layer's bias."""
+    """Return the loss and the gradient of the output layer's bias."""
     loss = model(**inputs, labels=labels).loss
     loss.backward()
     bias = next(value for name, value in model.named_parameters() if name.endswith(("linear.bias", "final_layer.bias")))

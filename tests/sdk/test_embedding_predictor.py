@@ -1,4 +1,4 @@
-"""Embeddings of inputs: those of the model for each input alone, for every reader, and the most similar inputs."""
+"""Embeddings of inputs of every reader, compared with those of single inputs, and similarity search."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def causal(randomise):
 
 
 TEXTS = ["a", "small text", "a small text a small text", "text"]
-"""Two are shorter than the latents, with the token that begins them, and one is longer."""
+"""Texts with fewer tokens than the model has latents, and with more."""
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])

@@ -329,7 +329,7 @@ ARRAYS = {
 
 
 def write_exactly(pixels: np.ndarray, path: Path, **options: Any) -> Image.Image:
-    """Write an image without loss, and return it."""
+    """Write an image losslessly, and return it."""
     image = Image.fromarray(np.ascontiguousarray(pixels.squeeze()))
     image.save(path, **options)
     return image

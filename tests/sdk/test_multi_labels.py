@@ -1,4 +1,4 @@
-"""Any number of classes per example, in each form and each kind of data module that reads label columns."""
+"""Multi-label data in each form and each kind of data module that reads label columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from perceiver_registry.errors import UserError
 NAMES = ["rain", "sun", "wind"]
 
 TAGS = [["wind", "rain"], [], ["sun"], ["rain"], ["sun", "wind", "rain"], ["wind"], []]
-"""Classes of the examples. There are as many examples as this, so that neither batches nor rows are square."""
+"""Classes of the examples. Their number differs from that of the classes, so that transposed arrays fail."""
 
 EXPECTED = [[float(name in tags) for name in NAMES] for tags in TAGS]
 
@@ -195,7 +195,7 @@ def test_empty_cells_of_columns_are_unknown() -> None:
     ]
 
 
-def test_repeated_names_and_empty_parts_are_one_or_none() -> None:
+def test_repeated_names_and_empty_parts_are_dropped() -> None:
     reader = MultiLabels(["tags"], ",")
     assert reader.read({"tags": "b, a,b,, "}, "line 2") == ["b", "a"]
     assert reader.read({"tags": ""}, "line 3") == reader.read({"tags": None}, "line 4") == []

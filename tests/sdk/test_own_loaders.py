@@ -1,4 +1,4 @@
-"""Data loaders of the user, with dicts or with pairs of inputs and labels as batches."""
+"""Data loaders of users, which yield dicts or pairs of inputs and labels."""
 
 from __future__ import annotations
 

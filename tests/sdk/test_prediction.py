@@ -157,7 +157,7 @@ def test_inputs_are_predicted_in_batches_in_order(module, reader, batch_size):
 
 
 def test_inputs_are_predicted_in_evaluation_mode(module, reader):
-    """Dropout has no effect, and each submodule keeps its mode."""
+    """Dropout has no effect in prediction, and the mode of each submodule is restored."""
     module.model = torch.nn.ModuleDict({"model": module.model, "frozen": torch.nn.Dropout().eval()})
     module.model.forward = lambda batch, positions=None: module.model["frozen"](module.model["model"](batch, positions))
     expected = SumPredictor(module.eval(), reader).predict(SOURCES)
@@ -174,7 +174,7 @@ def test_inputs_are_predicted_in_evaluation_mode(module, reader):
         assert prediction == pytest.approx(expected.pop(0))
         assert [each.training for each in modules] == modes
     assert not expected
-    module.model["model"].input_adapter = None  # a failed prediction restores the modes as well
+    module.model["model"].input_adapter = None  # modes are restored after a failed prediction, too
     with pytest.raises(TypeError):
         SumPredictor(module, reader).predict(SOURCES)
     assert [each.training for each in modules] == modes

@@ -29,7 +29,7 @@ KINDS = {"city": "category", "smoker": "boolean", "seen": "date"}
 
 
 def refused(*args, **options) -> str:
-    """One-line message of the error that the data module raises."""
+    """Return the message of the error that the data module raises, in one line."""
     with pytest.raises(UserError) as caught:
         TableFilesDataModule(*args, **options).setup()
     assert "\n" not in str(caught.value)
@@ -166,7 +166,7 @@ def test_categories_of_other_splits_are_unseen(write):
     assert data.split_datasets["validation"].category_ids.T.tolist() == [[2, 1, 0, 1, 1]]
 
 
-def test_categories_of_held_out_rows_alone_are_unseen(write):
+def test_categories_only_in_held_out_rows_are_unseen(write):
     rows = [{"city": f"city {number}", "label": number} for number in range(10)]
     data = TableFilesDataModule(write("t.csv", rows), val_fraction=0.3)
     with pytest.warns(UserWarning, match="'city': 3 values are not among"):
@@ -280,7 +280,7 @@ def test_unseen_categories_are_trained(randomise):
     assert adapter.categories.grad.abs().sum(1).bool().tolist() == [True, False, True, False]
 
 
-def test_numbers_alone_have_the_same_parameters_and_values():
+def test_tables_of_numbers_keep_their_parameters_and_values():
     torch.manual_seed(3)
     adapter = TableInputAdapter.from_config(TableEncoderConfig(num_features=3, num_input_channels=4))
     torch.manual_seed(3)

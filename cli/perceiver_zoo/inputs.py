@@ -27,7 +27,10 @@ def single_inputs(inputs: Any) -> list[Any]:
         UserError: if an array may be one image or several, or if a table has unsupported columns.
     """
     if hasattr(inputs, "columns"):
-        rows: list[Any] = as_table(inputs).to_pylist()
+        try:
+            rows: list[Any] = as_table(inputs).to_pylist()
+        except (ValueError, OverflowError) as error:  # dates beyond the year 9999 overflow
+            raise UserError(f"inputs: not a table that can be read ({' '.join(str(error).split())})") from error
         return rows
     shape: Any = getattr(inputs, "shape", None)
     is_single = isinstance(inputs, str | os.PathLike | bytes | Mapping) or not isinstance(inputs, Iterable)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -177,6 +178,11 @@ def test_text_column_of_a_table(result, tmp_path):
         ),
         (lambda model: model.predict(np.zeros((9, 8, 3))), "inputs: an array of shape (9, 8, 3) may be one image or"),
         (lambda model: model.predict(pd.DataFrame({"text": ["x", 3]})), "inputs: not a table that can be read (("),
+        (
+            lambda model: model.predict(pa.table({"text": pa.array([2**60], pa.timestamp("ms"))})),
+            "inputs: not a table that can be read (",
+        ),
+        (lambda model: model.predict("x", keep_columns=["text"]), "keep_columns: not an option of predict (known: "),
         (lambda model: model.embed(["x"], top_k=2), "top_k: not an option of embed (use similar)"),
         (lambda model: model.validate(ckpt_path="last"), "ckpt_path: not an option of validate (load the other"),
         (lambda model: perceiver_zoo.load(None), "source: must be a path or hub id, got NoneType"),

@@ -9,6 +9,8 @@ import random
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.preprocessing import QuantileTransformer
@@ -352,3 +354,9 @@ def test_quantile_scaling_is_standardised(write):
     torch.testing.assert_close(inputs.std(0, correction=0), torch.ones(2).double(), atol=1e-6, rtol=0)
     assert data.columns.quantiles.keys() == {"x"}
     assert np.array_equal(np.argsort(inputs[:, 0].numpy()), np.argsort(numbers))
+
+
+def test_dates_that_python_lacks_are_refused(tmp_path):
+    file = tmp_path / "far.parquet"
+    pq.write_table(pa.table({"seen": pa.array([0, 2**60], pa.timestamp("ms")), "label": [1, 2]}), file)
+    assert "far.parquet, after row 0: cannot be read (" in refused(str(file))

@@ -311,5 +311,5 @@ def _read_parquet(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", row
-        except (pa.ArrowException, ValueError) as error:
+        except (pa.ArrowException, ValueError, OverflowError) as error:  # dates beyond the year 9999 overflow
             raise DataError(f"{path}, after row {number}: cannot be read ({one_line(error)})") from error

@@ -45,6 +45,8 @@ def with_labels(decoder: Mapping[str, Any], names: Sequence[str], problem_type: 
     changed = {**decoder, "num_classes": len(names), "label_names": [*names]}
     if classifies_inputs(decoder) and problem_type is not None:
         changed["multi_label"] = problem_type == MULTI_LABEL
+        if problem_type != MULTI_LABEL and "threshold" in changed:
+            changed["threshold"] = None
     return changed
 
 

@@ -14,6 +14,7 @@ from perceiver_core import ModelConfig, PerceiverARConfig
 from perceiver_plugins.generation.config import NextTokenDecoderConfig, TokenEncoderConfig
 from perceiver_plugins.huggingface.model_type import MODEL_TYPE
 from perceiver_plugins.huggingface.problem_types import (
+    PROBLEM_TYPES,
     REGRESSION,
     classifies_inputs,
     label_names,
@@ -86,8 +87,13 @@ class ZooConfig(PretrainedConfig):
         """Return the description as plain data, with the classes of ``id2label``.
 
         Raises:
-            UserError: if the keys of ``id2label`` are not 0, 1, ..., or if their number cannot be changed.
+            UserError: if the keys of ``id2label`` are not 0, 1, ..., or if their number cannot be changed, or if the
+                problem type is unknown.
         """
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            raise UserError(
+                f"{self._source}: problem_type={self.problem_type!r}: must be one of {', '.join(PROBLEM_TYPES)}"
+            )
         decoder = _decoder(self.perceiver)
         original = _label_names(decoder)
         if original is None:

@@ -194,6 +194,21 @@ def test_threshold_of_predictions_survives_conversion() -> None:
     assert from_hugging_face(theirs).config.decoder == decoder
 
 
+def test_threshold_is_dropped_with_its_problem_type() -> None:
+    decoder = replace(CLASSES, multi_label=True, threshold=0.3)
+    config = PerceiverConfig(TEXT, decoder, num_latents=NUM_LATENTS, num_latent_channels=12)
+    zoo = ZooConfig.from_description(ModelDescription.create("text-classification", config))
+    assert zoo.model_config().decoder.threshold == 0.3
+    zoo.problem_type = "single_label_classification"
+    found = zoo.model_config().decoder
+    assert (found.multi_label, found.threshold) == (False, None)
+
+
+def test_unknown_problem_type_is_refused(texts: Path) -> None:
+    with pytest.raises(UserError, match=r"problem_type='multi_label': must be one of regression, single_label_class"):
+        AutoModelForSequenceClassification.from_pretrained(texts, problem_type="multi_label")
+
+
 @pytest.mark.parametrize("problem_type", LABELS)
 def test_pipeline_scores_by_problem_type(texts: Path, problem_type: str) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(texts, problem_type=problem_type)

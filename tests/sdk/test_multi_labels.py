@@ -204,16 +204,21 @@ def test_repeated_names_and_empty_parts_are_dropped() -> None:
 @pytest.mark.parametrize(
     ("separator", "cells", "names", "messages"),
     [
-        (";", ["a;b", "b"], ["a", "b"], []),
-        ("\\t", ["a\tb", "b"], ["a", "b"], []),
-        ("tab", ["a\tb", "b"], ["a", "b"], []),
+        (";", ["a;b", "b", ""], ["a", "b"], []),
+        ("\\t", ["a\tb", "b", ""], ["a", "b"], []),
+        ("tab", ["a\tb", "b", ""], ["a", "b"], []),
         (
             ";",
             ["a, b", "b"],
             ["a, b", "b"],
             ["no example of the training data has several classes .label_separator=';'"],
         ),
-        (",", ["['a', 'b']", "[]"], ["'b']", "['a'", "[]"], ["3 of the 3 classes in .* look like lists, .* \"'b'.\""]),
+        (
+            ",",
+            ["['a', 'b']", "[]", ""],
+            ["'b']", "['a'", "[]"],
+            ["3 of the 3 classes in .* look like lists, .* \"'b'.\""],
+        ),
     ],
 )
 def test_separators_that_do_not_fit_are_reported(
@@ -223,7 +228,7 @@ def test_separators_that_do_not_fit_are_reported(
     values = [reader.read({"tags": cell}, "t.csv") for cell in cells]
     reader.settle()
     assert reader.names == names
-    found = [line for line in reader.notes(reader.encode(values), "train") if "no example with" not in line]
+    found = reader.notes(reader.encode(values), "train")
     assert len(found) == len(messages)
     for line, message in zip(found, messages, strict=True):
         assert re.match(message, line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import sys
 
 import pytest
@@ -95,6 +96,14 @@ def test_cosine_with_warmup_equals_its_formula():
     expected = [2.0 * step / 3 for step in range(3)]
     expected += [2.0 * (0.1 + 0.9 * (1 + math.cos(math.pi * (step - 3) / 7)) / 2) for step in range(3, 11)]
     assert rates(config, 11) == pytest.approx(expected)
+
+
+def test_cosine_after_a_constant_part():
+    config = {"name": "CosineWithWarmup", "warmup_steps": 2, "constant_fraction": 0.4}
+    expected = [0, 1, 2, 2] + [1 + math.cos(math.pi * step / 6) for step in range(7)]
+    assert rates(config, 11) == pytest.approx(expected)
+    with pytest.raises(UserError, match=re.escape("constant_fraction=1.0 must be at least 0 and less than 1")):
+        rates(config | {"constant_fraction": 1.0}, 1)
 
 
 def test_training_steps_override_the_length_of_the_run():

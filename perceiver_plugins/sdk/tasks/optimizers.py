@@ -40,7 +40,11 @@ def constant_with_warmup(optimizer: Optimizer, warmup_steps: int = 0) -> LRSched
 
 
 def cosine_with_warmup(
-    optimizer: Optimizer, warmup_steps: int = 0, training_steps: int | None = None, min_fraction: float = 0.0
+    optimizer: Optimizer,
+    warmup_steps: int = 0,
+    training_steps: int | None = None,
+    min_fraction: float = 0.0,
+    constant_fraction: float = 0.0,
 ) -> LRScheduler:
     """Cosine decay of the learning rate after linear warm-up from 0.
 
@@ -49,11 +53,18 @@ def cosine_with_warmup(
         warmup_steps: optimizer steps until the full learning rate.
         training_steps: optimizer steps until the end. None: number of steps of the run.
         min_fraction: final learning rate as a fraction of the full one.
+        constant_fraction: fraction of the optimizer steps, warm-up included, before the decay begins.
     """
     if training_steps is None:
         raise ValueError("cosine_with_warmup: training_steps is unknown")
+    if not 0.0 <= constant_fraction < 1.0:
+        raise ValueError(f"constant_fraction={constant_fraction} must be at least 0 and less than 1")
     factor = functools.partial(
-        _cosine_factor, warmup_steps=warmup_steps, training_steps=training_steps, min_fraction=min_fraction
+        _cosine_factor,
+        warmup_steps=warmup_steps,
+        decay_start=max(warmup_steps, round(constant_fraction * training_steps)),
+        training_steps=training_steps,
+        min_fraction=min_fraction,
     )
     return LambdaLR(optimizer, factor)
 
@@ -62,10 +73,12 @@ def _constant_factor(step: int, *, warmup_steps: int) -> float:
     return step / max(1.0, warmup_steps) if step < warmup_steps else 1.0
 
 
-def _cosine_factor(step: int, *, warmup_steps: int, training_steps: int, min_fraction: float) -> float:
-    if step < warmup_steps:
-        return step / max(1, warmup_steps)
-    progress = (step - warmup_steps) / max(1, training_steps - warmup_steps)
+def _cosine_factor(
+    step: int, *, warmup_steps: int, decay_start: int, training_steps: int, min_fraction: float
+) -> float:
+    if step < decay_start:
+        return _constant_factor(step, warmup_steps=warmup_steps)
+    progress = (step - decay_start) / max(1, training_steps - decay_start)
     factor = 0.5 * (1.0 + math.cos(math.pi * progress))
     return max(0.0, factor * (1 - min_fraction) + min_fraction)
 

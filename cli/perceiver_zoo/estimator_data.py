@@ -21,7 +21,7 @@ TABLE_FILE = "X.parquet"
 """Name of the file of a table or of texts."""
 
 
-def kind_of(inputs: Any) -> Kind:
+def infer_input_kind(inputs: Any) -> Kind:
     """Infer the kind of inputs from the first one. Arrays are tables unless they are images or texts."""
     if hasattr(inputs, "columns"):
         return "table"
@@ -35,7 +35,7 @@ def kind_of(inputs: Any) -> Kind:
     return "image" if shape is None and is_image else "table"
 
 
-def single(inputs: Any, kind: Kind, names: Sequence[str]) -> Any:
+def to_model_inputs(inputs: Any, kind: Kind, names: Sequence[str]) -> Any:
     """Convert inputs to those of :meth:`~perceiver_zoo.LoadedModel.predict`.
 
     Args:
@@ -65,7 +65,7 @@ def write_data(folder: Path, kind: Kind, inputs: Any, labels: np.ndarray) -> dic
     Args:
         folder: an empty folder.
         kind: the kind of inputs.
-        inputs: result of :func:`single`.
+        inputs: result of :func:`to_model_inputs`.
         labels: class indices (b,), or targets (b,) or (b, t).
 
     Raises:

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from perceiver_registry import UserError
 from perceiver_registry.extras import missing_requirement
-from perceiver_zoo.estimator_data import TABLE_FILE, Kind, kind_of, single, write_data
+from perceiver_zoo.estimator_data import TABLE_FILE, Kind, infer_input_kind, to_model_inputs, write_data
 from perceiver_zoo.models import LoadedModel, load
 from perceiver_zoo.training import train
 
@@ -85,7 +85,7 @@ class PerceiverEstimator(BaseEstimator):
         self.__dict__.pop("checkpoint_", None)  # a fit that fails leaves no model, whose classes would be others
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        kind = kind_of(X)
+        kind = infer_input_kind(X)
         if kind not in self._tasks:
             raise ValueError(f"X: {type(self).__name__} does not read {kind}s (it reads {', '.join(self._tasks)})")
         inputs = self._inputs(X, kind, is_new=True)
@@ -112,7 +112,7 @@ class PerceiverEstimator(BaseEstimator):
             default = [f"x{index}" for index in range(self.n_features_in_)]
             names = list(getattr(self, "feature_names_in_", default))
         with _as_value_errors():
-            return single(X, kind, names)
+            return to_model_inputs(X, kind, names)
 
     def _encode(self, y: Any) -> np.ndarray:
         """Validate targets, and return them as numbers: (b,) or (b, t)."""
@@ -148,7 +148,7 @@ class PerceiverEstimator(BaseEstimator):
 
     def _predict(self, X: Any, **options: Any) -> list[dict[str, Any]]:  # noqa: N803
         check_is_fitted(self)
-        kind = kind_of(X)
+        kind = infer_input_kind(X)
         if kind != self._kind:
             raise ValueError(f"X: {kind}s, but the model was trained on {self._kind}s")
         inputs = self._inputs(X, kind, is_new=False)

@@ -29,7 +29,7 @@ from perceiver_plugins.music import Notes, write_midi
 from perceiver_plugins.music.reading import MidiReader
 from perceiver_plugins.music.tokens import default_tokenizer
 from perceiver_plugins.sdk.prediction.reader import Reader
-from perceiver_plugins.table import TableReader
+from perceiver_plugins.table import TableInputAdapter, TableReader
 from perceiver_plugins.text.reading import TextReader
 from perceiver_plugins.text.tokenizers import serialize_tokenizer
 from perceiver_registry import UserError
@@ -61,7 +61,7 @@ def text_reader(**data: Any) -> TextReader:
 
 
 def table_reader() -> TableReader:
-    return TableReader({"columns": COLUMNS}, SimpleNamespace())  # type: ignore[arg-type]
+    return TableReader({"columns": COLUMNS}, TableInputAdapter(2, 4))
 
 
 def music_reader() -> MidiReader:
@@ -286,7 +286,7 @@ def test_invalid_rows_are_reported_in_a_short_line(written):
 def test_row_of_many_columns_is_read():
     names = [f"column{number}" for number in range(1000)]
     data = {"columns": {"names": names, "mean": [0.0] * 1000, "std": [1.0] * 1000}}
-    reader = TableReader(data, SimpleNamespace())  # type: ignore[arg-type]
+    reader = TableReader(data, TableInputAdapter(1000, 4))
     written = ",".join(f"{name}=1" for name in names)  # longer than any file name
     (source,) = reader.expand([written])
     assert reader.read(source).tolist() == [1.0] * 1000

@@ -214,7 +214,8 @@ def test_pipeline_scores_by_problem_type(texts: Path, problem_type: str) -> None
     model = AutoModelForSequenceClassification.from_pretrained(texts, problem_type=problem_type)
     words = Tokenizer(WordLevel({"[PAD]": 0, "a": 1, "b": 2, "c": 3}, unk_token="[PAD]"))
     words.pre_tokenizer = Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]")
+    names = ["input_ids", "attention_mask"]  # transformers 4 adds token_type_ids by default
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", model_input_names=names)
     classify: Any = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     with torch.no_grad():
         logits = model(**tokenizer("a c b", return_tensors="pt")).logits[0]

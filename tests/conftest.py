@@ -29,11 +29,15 @@ LONG_FILES = ("test_typing.py", "test_export_adapters.py", "test_resume_matrix.p
 """Slowest files by measured duration. They run first, so that no process waits for one of them at the end."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long files first, and mark tests that start another program, themselves or in a fixture."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out exhaustive tests, put long files first, and mark tests that start another program as ``cli``."""
+    if "exhaustive" not in config.option.markexpr:
+        exhaustive = {item for item in items if item.get_closest_marker("exhaustive")}
+        config.hook.pytest_deselected(items=[*exhaustive])
+        items[:] = [item for item in items if item not in exhaustive]
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
     cache: dict[Callable[..., Any], bool] = {}
-    for item in items:
+    for item in items:  # in a test itself or in a fixture
         if isinstance(item, pytest.Function):
             fixtures = item._fixtureinfo.name2fixturedefs.values()
             functions = [item.function, *(definitions[-1].func for definitions in fixtures)]

@@ -80,6 +80,7 @@ CHECKS_OF_THE_CLASSIFIER = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks([checked(PerceiverClassifier, 30)])
@@ -87,6 +88,7 @@ def test_classifier_passes_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_regressor_passes_its_own_checks_of_scikit_learn():

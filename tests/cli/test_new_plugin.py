@@ -115,6 +115,7 @@ def test_created_files(made):
         assert "Prefix" not in text
 
 
+@pytest.mark.exhaustive
 def test_tests_of_the_package_pass_with_wheels(tested, made):
     fresh, output = tested
     assert re.search(r"^=+ \d+ passed in .*=$", output, flags=re.MULTILINE), output  # no failed or skipped test
@@ -130,6 +131,7 @@ def test_tests_of_the_package_pass_with_wheels(tested, made):
     assert not (made / "dist").exists()
 
 
+@pytest.mark.exhaustive
 def test_package_is_listed(fresh):
     rows = json.loads(fresh.perceiver("list-adapters", "my-*", "--format=json").out)
     assert [(row["name"], row["kind"], row["distribution"], row["version"]) for row in rows] == [
@@ -139,6 +141,7 @@ def test_package_is_listed(fresh):
     ]
 
 
+@pytest.mark.exhaustive
 def test_package_trains_and_predicts_on_files(fresh, tmp_path):
     assert fresh.python("-m", "my_audio.toy", "signals", cwd=tmp_path).code == 0
     csv = tmp_path / "signals" / "low" / "more.csv"
@@ -163,6 +166,7 @@ def test_package_trains_and_predicts_on_files(fresh, tmp_path):
     assert "no-such.npy: cannot be read (No such file or directory)" in line
 
 
+@pytest.mark.exhaustive
 def test_installed_name_is_refused(fresh, tmp_path):
     result = fresh.perceiver("new-plugin", "My Audio", cwd=tmp_path)
     assert result.code == 2

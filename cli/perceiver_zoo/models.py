@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from heapq import nlargest
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -181,14 +180,10 @@ class LoadedModel:
             return self._predict("embed", inputs, {"similar_to": to, "top_k": top_k, **options})
         if top_k < 1:
             raise UserError(f"top_k={top_k} must be at least 1")
-        from perceiver_plugins.sdk.prediction.embedding import cosine  # deferred: imports Lightning
+        from perceiver_plugins.sdk.prediction.embedding import most_similar  # deferred: imports Lightning
 
         reference = self._predict("embed", [to], options, "to")[0]["embedding"]
-        similar = [
-            {"input": each["input"], "similarity": cosine(each["embedding"], reference)}
-            for each in self._predict("embed", inputs, options)
-        ]
-        return nlargest(top_k, similar, key=lambda each: each["similarity"])
+        return most_similar(self._predict("embed", inputs, options), reference, top_k)
 
     def validate(self, **options: Any) -> dict[str, float]:
         """Compute the metrics of the checkpoint on its validation data, by name.

@@ -186,13 +186,8 @@ class EmbeddingPredictor(Predictor):
 
     def most_similar(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
         """Return the inputs most similar to ``similar_to`` among embedded ones, the most similar one first."""
-        reference = self._reference
-        assert reference is not None
-        found = (
-            {"input": prediction["input"], "similarity": cosine(prediction["embedding"], reference)}
-            for prediction in predictions
-        )
-        yield from heapq.nlargest(self.top_k, found, key=lambda each: each["similarity"])
+        assert self._reference is not None
+        yield from most_similar(predictions, self._reference, self.top_k)
 
     def _window(self, batch: Batch, read: Sequence[Read]) -> Batch:
         """Crop a batch of sequences to its last inputs if it is longer than a causal model's window."""
@@ -222,6 +217,24 @@ def digest(batch: Batch) -> str:
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()
+
+
+def most_similar(predictions: Iterable[Prediction], reference: np.ndarray, top_k: int) -> list[Prediction]:
+    """Find the embedded inputs most similar to a reference.
+
+    Args:
+        predictions: inputs with their embeddings (d).
+        reference: embedding (d) to compare with.
+        top_k: number of inputs to return.
+
+    Returns:
+        The ``input`` and the ``similarity``, a cosine, of each input found, the most similar one first.
+    """
+    found = (
+        {"input": prediction["input"], "similarity": cosine(prediction["embedding"], reference)}
+        for prediction in predictions
+    )
+    return heapq.nlargest(top_k, found, key=lambda each: each["similarity"])
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from perceiver_plugins.image.data.decoding import open_image
 from perceiver_plugins.image.data.folders import SKIP_HINT, existing_path, load_class_folders
 from perceiver_plugins.image.data.module import ImageDataModule
 from perceiver_plugins.image.data.sources import ImageSplits, ImageStore, LabelledImages, split_for_validation
-from perceiver_plugins.sdk.data.multi_labels import MultiLabels
+from perceiver_plugins.sdk.data.multi_labels import MultiLabels, declares_multi_label
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.errors import DataError, one_line
 from perceiver_plugins.sdk.hub import hub
@@ -221,7 +221,7 @@ class HubImagesDataModule(ImageDataModule):
     def _multi_label_reader(self, table: datasets.Dataset) -> MultiLabels | None:
         """Create the reader of multi-label images. None: images have one class."""
         items = list_items(table.features[self.label_columns[0]])
-        if items is None and len(self.label_columns) == 1 and self.label_separator is None:
+        if items is None and not declares_multi_label(self.label_columns, self.label_separator):
             return None
         names = list(items.names) if isinstance(items, datasets.ClassLabel) else None
         return MultiLabels(self.label_columns, self.label_separator, names)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_plugins.sdk.data.cells import MISSING, kind_of
+from perceiver_plugins.sdk.data.cells import is_missing, kind_of
 from perceiver_plugins.sdk.data.class_names import ClassNames
 from perceiver_plugins.sdk.data.table_rows import SPELLED_TABS, Row
 from perceiver_plugins.sdk.errors import DataError, list_first
@@ -212,9 +212,14 @@ def class_reader(columns: Sequence[str], separator: str | None, rows: Iterable[R
     Raises:
         UserError: if the arguments exclude each other.
     """
-    if len(columns) == 1 and separator is None and not has_lists(rows, columns[0]):
-        return SingleLabels(columns[0])
-    return MultiLabels(columns, separator)
+    if not columns or declares_multi_label(columns, separator) or has_lists(rows, columns[0]):
+        return MultiLabels(columns, separator)
+    return SingleLabels(columns[0])
+
+
+def declares_multi_label(columns: Sequence[str], separator: str | None) -> bool:
+    """Return whether the options of label columns are those of multi-label data. Lists are multi-label without them."""
+    return len(columns) > 1 or separator is not None
 
 
 def has_lists(rows: Iterable[Row], column: str) -> bool:
@@ -224,11 +229,11 @@ def has_lists(rows: Iterable[Row], column: str) -> bool:
 
 def _presence(value: Any, column: str, location: str) -> float:
     """Convert a cell of a 0/1 column to 0, 1 or, if it is missing, NaN."""
-    text = "" if value is None or value != value else str(value).strip().lower()
+    if is_missing(value):
+        return np.nan
+    text = str(value).strip().lower()
     if text in PRESENT or text in ABSENT:
         return float(text in PRESENT)
-    if text in MISSING:
-        return np.nan
     raise DataError(
         f"{location}: {column!r} must be 0 or 1 (or false or true), as each of several label columns is a class, got "
         f"{value!r:.40}"

@@ -14,7 +14,7 @@ import pyarrow as pa
 from perceiver_plugins.sdk.data.cells import kind_of, number, text_of
 from perceiver_plugins.sdk.data.class_names import ClassNames
 from perceiver_plugins.sdk.data.loading import IGNORED
-from perceiver_plugins.sdk.data.multi_labels import MultiLabels
+from perceiver_plugins.sdk.data.multi_labels import MultiLabels, declares_multi_label
 from perceiver_plugins.sdk.data.statistics import mean_and_std, missing_targets, refuse_constant
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.encoding import DocumentEncoder
@@ -343,7 +343,7 @@ def make_labels(
         raise UserError(f"label_column={source}: is the column of the text (name the column of the labels)")
     if label_separator is not None and target != "class":
         raise UserError(f"label_separator={label_separator!r}: has no effect with target={target} (leave it out)")
-    if target == "class" and (len(columns) > 1 or label_separator is not None or has_lists):
+    if target == "class" and (has_lists or declares_multi_label(columns, label_separator)):
         return MultiClassListLabels(text_column, MultiLabels(columns, label_separator, label_names))
     if target == "number" and columns and len(set(columns)) == len(columns):
         return NumberLabels(text_column, columns)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from perceiver_plugins.sdk.data.statistics import mean_and_std
-from perceiver_plugins.table.kinds import FEATURES, feature_names, kind_of_column
+from perceiver_plugins.table.kinds import FEATURES, categorical_columns, feature_names, kind_of_column
 from perceiver_plugins.table.rows import RowReader
 from perceiver_plugins.table.scaling import fit_quantiles, to_normal
 from perceiver_registry import UserError
@@ -129,7 +129,7 @@ class Columns:
     @cached_property
     def category_names(self) -> list[str]:
         """Names of the categorical columns."""
-        return [name for name in self.names if self.kinds.get(name) == "category"]
+        return categorical_columns(self.names, self.kinds)
 
     @property
     def num_features(self) -> int:

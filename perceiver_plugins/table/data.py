@@ -177,7 +177,7 @@ class TableDataModule(Classes, PerceiverDataModule):
     @property
     def num_features(self) -> int:
         """Number m of numeric features: one for each column of numbers, several for a date."""
-        return len(self.columns.features)
+        return self.columns.num_features
 
     @property
     def num_categories(self) -> list[int] | None:

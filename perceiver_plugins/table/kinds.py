@@ -46,6 +46,11 @@ def feature_names(names: Iterable[str], kinds: Mapping[str, str]) -> list[str]:
     return [f"{name}: {part}" if part else name for name in names for part in FEATURES[kind_of_column(name, kinds)]]
 
 
+def categorical_columns(names: Iterable[str], kinds: Mapping[str, str]) -> list[str]:
+    """Return the names of the categorical columns."""
+    return [name for name in names if kind_of_column(name, kinds) == "category"]
+
+
 def infer_kind(values: Sequence[Any]) -> str:
     """Infer the kind of a column from its cells.
 

@@ -14,7 +14,7 @@ from perceiver_plugins.sdk.data.class_names import sort_names
 from perceiver_plugins.sdk.data.dates import date_features
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table.adapters import FIRST_CATEGORY, MISSING_CATEGORY, UNSEEN_CATEGORY
-from perceiver_plugins.table.kinds import feature_names, kind_of_column
+from perceiver_plugins.table.kinds import categorical_columns, feature_names, kind_of_column
 
 MAX_UNSEEN_SHOWN = 3
 """Largest number of unseen categories in a message. Arbitrary."""
@@ -123,8 +123,7 @@ class RowReader:
         self.names = list(names)
         self.features = feature_names(names, kinds)
         known = categories or {}
-        of_categories = [name for name in names if kinds.get(name) == "category"]
-        self.vocabularies = {name: Vocabulary(known.get(name)) for name in of_categories}
+        self.vocabularies = {name: Vocabulary(known.get(name)) for name in categorical_columns(names, kinds)}
         self._cells = {
             name: CELL_READERS[kind_of_column(name, kinds)] for name in names if name not in self.vocabularies
         }

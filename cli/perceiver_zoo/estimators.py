@@ -276,8 +276,10 @@ def _as_value_errors(folder: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = str(error).replace(f"{folder}{os.sep}{TABLE_FILE}", "X").replace(f"{folder}{os.sep}", "")
-        raise ValueError(message if folder else str(error)) from error
+        message = str(error)
+        if folder:
+            message = message.replace(f"{folder}{os.sep}{TABLE_FILE}", "X").replace(f"{folder}{os.sep}", "")
+        raise ValueError(message) from error
 
 
 @contextlib.contextmanager

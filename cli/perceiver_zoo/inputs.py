@@ -30,7 +30,7 @@ def single_inputs(inputs: Any) -> list[Any]:
         try:
             rows: list[Any] = as_table(inputs).to_pylist()
         except (ValueError, OverflowError) as error:  # dates beyond the year 9999 overflow
-            raise UserError(f"inputs: not a table that can be read ({' '.join(str(error).split())})") from error
+            raise _not_a_table(error) from error
         return rows
     shape: Any = getattr(inputs, "shape", None)
     is_single = isinstance(inputs, str | os.PathLike | bytes | Mapping) or not isinstance(inputs, Iterable)
@@ -60,7 +60,11 @@ def as_table(table: Any) -> pa.Table:
     except ImportError as error:
         raise UserError(f"inputs: a table {missing_requirement(error) or error}") from error
     except (ValueError, TypeError, KeyError) as error:  # those of pyarrow are subclasses
-        raise UserError(f"inputs: not a table that can be read ({' '.join(str(error).split())})") from error
+        raise _not_a_table(error) from error
+
+
+def _not_a_table(error: Exception) -> UserError:
+    return UserError(f"inputs: not a table that can be read ({' '.join(str(error).split())})")
 
 
 def sources_of(reader: Any, inputs: Sequence[Any], names: str) -> list[str]:

@@ -210,7 +210,7 @@ class LitRegressor(LitPerceiver):
 
     def _is_defined(self, metrics: MetricCollection) -> bool:
         """Return whether all processes together have at least two numbers, as R2 needs."""
-        count = cast(R2Score, metrics["r2"]).total.clone()  # reduced in place
+        count = cast(R2Score, metrics["r2"]).total.clone()  # reduce changes it
         return bool(self.trainer.strategy.reduce(count, reduce_op="sum") > 1)
 
 

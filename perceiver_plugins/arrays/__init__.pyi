@@ -1,0 +1,11 @@
+from .adapters import FeaturesInputAdapter as FeaturesInputAdapter
+from .adapters import PointsInputAdapter as PointsInputAdapter
+from .config import FeaturesEncoderConfig as FeaturesEncoderConfig
+from .config import PointsEncoderConfig as PointsEncoderConfig
+from .data import ArrayDataModule as ArrayDataModule
+from .folders import FeatureFolderDataModule as FeatureFolderDataModule
+from .folders import PointsFolderDataModule as PointsFolderDataModule
+from .preprocessing import ArrayFormat as ArrayFormat
+from .reading import ArrayReader as ArrayReader
+from .shapes import ShapesDataModule as ShapesDataModule
+from .tables import FeatureFilesDataModule as FeatureFilesDataModule

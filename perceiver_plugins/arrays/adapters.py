@@ -132,13 +132,17 @@ class PointsInputAdapter(InputAdapter):
                 (b, m, channels) if points have some; optionally ``attention_mask`` (b, m), 0 at padding.
 
         Raises:
+            KeyError: if ``features`` is missing.
             ValueError: if a shape is wrong.
         """
         coordinates = _require_vectors(batch["coordinates"], "coordinates", self.num_coordinates)
         x = fourier_features(coordinates.float(), self.fourier.num_bands, self.fourier.max_resolution)
         x = x.to(coordinates.dtype)
         if self.num_features:
-            x = torch.cat([x, _require_vectors(batch["features"], "features", self.num_features)], dim=-1)
+            features = batch.get("features")  # optional: points without features lack it
+            if features is None:
+                raise KeyError("features")
+            x = torch.cat([x, _require_vectors(features, "features", self.num_features)], dim=-1)
         return AdaptedInput(x, _padding(batch))
 
 

@@ -10,6 +10,9 @@ import statistics
 import tomllib
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import transformers
 import yaml
@@ -96,7 +99,13 @@ def write_user_files(folder: Path) -> None:
     (folder / "songs").mkdir()
     for i in range(3):
         write_midi(folder / "songs" / f"{i}.mid", Notes.from_rows([(0, 1, 60 + i, 64, False)]))
+    rows = [{"clip": [[i, 0.5], [1.0, i % 3]], "label": i % 2} for i in range(20)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "clips.parquet")
     for i in range(10):
+        for name in ("scans", "vectors"):
+            path = folder / name / ("chair" if i % 2 else "table") / f"{i}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.full((6, 4), i, dtype=np.float32) + np.eye(6, 4, dtype=np.float32))
         path = folder / "photos" / ("cat" if i % 2 else "dog") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (i, 2 * i, 3 * i)).save(path)

@@ -75,7 +75,7 @@ class FeaturesInputAdapter(InputAdapter):
         return AdaptedInput(features, _padding(batch))
 
     def _positions(self, length: int, device: torch.device | None) -> Tensor | None:
-        """Return the encodings (m, channels) of the first ``length`` positions; None if there are none."""
+        """Return the encodings (m, channels) of the first ``length`` positions; None without encodings."""
         if self.table is not None:
             if isinstance(length, int) and length > self.max_positions:
                 raise ValueError(f"{length} feature vectors: must be at most max_positions={self.max_positions}")

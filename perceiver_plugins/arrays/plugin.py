@@ -9,15 +9,17 @@ PERCEIVER_INTERFACE = "2.2"
 PLUGIN = "perceiver_plugins.arrays"
 
 MODEL = {
-    "model.num_latents": 32,
+    "model.num_latents": 16,
     "model.num_latent_channels": 128,
     "model.encoder.num_cross_attention_heads": 1,
     "model.encoder.num_self_attention_heads": 4,
     "model.encoder.num_self_attention_layers_per_block": 2,
     "model.decoder.num_output_query_channels": 128,
     "model.decoder.num_cross_attention_heads": 4,
+    "model.decoder.pool_inputs": True,
+    "optimizer.lr": 2e-3,
 }
-"""Small model of the defaults. Arbitrary."""
+"""Small model of the defaults, and its learning rate. Arbitrary."""
 
 
 @hookimpl
@@ -57,7 +59,7 @@ def perceiver_data() -> list[DataSpec]:
             name="shapes",
             module=f"{PLUGIN}.shapes:ShapesDataModule",
             tasks=("classification",),
-            summary="synthetic point clouds of eight shapes in any orientation",
+            summary="synthetic point clouds of eight shapes",
             yields=("coordinates", "attention_mask"),
             defaults={**MODEL, "model.encoder": "points", "trainer.max_epochs": 30},
             example={"num_examples": 16, "num_points": 20, "batch_size": 4},

@@ -76,7 +76,7 @@ SHAPES: Mapping[str, Callable[[Rng, int], np.ndarray]] = {
 
 
 class ShapesDataModule(ArrayDataModule):
-    """Synthetic point clouds: points on the surfaces of eight shapes, stretched, rotated about the vertical axis, noisy.
+    """Synthetic point clouds: points on the surfaces of eight shapes, stretched, turned about the vertical axis, noisy.
 
     Cones, cubes, cylinders, discs, helices, spheres, tetrahedra and tori, of 64 to ``num_points`` points. The axes are
     stretched by 0.7 to 1.3. The data depends on no seed; training rotates it about the vertical axis again.

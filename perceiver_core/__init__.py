@@ -29,7 +29,7 @@ from perceiver_core.adapters import (
     TrainableQueryProvider,
 )
 from perceiver_core.attention import MultiHeadAttention
-from perceiver_core.config import DecoderConfig, EncoderConfig, ModelConfig, PerceiverConfig
+from perceiver_core.config import DecoderConfig, EncoderConfig, LatentsDecoderConfig, ModelConfig, PerceiverConfig
 from perceiver_core.context import Context, select_positions
 from perceiver_core.fourier import FourierPositions, fourier_features, grid_positions
 from perceiver_core.kernels.onednn import Linear, linear
@@ -55,6 +55,7 @@ __all__ = [
     "InputAdapter",
     "InputQueryProvider",
     "KeyValueCache",
+    "LatentsDecoderConfig",
     "Linear",
     "Model",
     "ModelConfig",

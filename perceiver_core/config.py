@@ -188,6 +188,22 @@ class DecoderConfig(CrossAttentionConfig):
         require_choice(self, "pooling", Pooling)
 
 
+@dataclass
+class LatentsDecoderConfig(DecoderConfig):
+    """Config of a decoder without weights, whose output positions are the latents: the options of attention and MLP
+    have no effect.
+
+    Args:
+        num_latents: latents n of the model.
+    """
+
+    num_latents: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "num_latents")
+
+
 E = TypeVar("E", bound=EncoderConfig)
 D = TypeVar("D", bound=DecoderConfig)
 
@@ -302,3 +318,6 @@ class PerceiverConfig(ModelConfig[E, D]):
         require_positive(self, "num_latents", "num_latent_channels")
         require_choice(self, "init", Init)
         require_divisible_latents(self)
+        if isinstance(self.decoder, LatentsDecoderConfig):
+            rule = f"must equal num_latents={self.num_latents} of the model"
+            require(self.decoder.num_latents == self.num_latents, self.decoder, "num_latents", rule)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perceiver_core.attention import MultiHeadAttention
-from perceiver_core.config import CrossAttentionConfig, DecoderConfig, EncoderConfig
+from perceiver_core.config import CrossAttentionConfig, DecoderConfig, EncoderConfig, LatentsDecoderConfig
+from perceiver_core.context import select_positions
 from perceiver_core.kernels.onednn import Linear
 from perceiver_core.mlp import MLP, Activation
 from perceiver_core.norm import Norm, create_norm
@@ -173,6 +174,31 @@ class MeanPoolingLayer(nn.Module):
         return x, x_kv.new_full((b, 1, x.shape[1], n), 1 / n) if return_attention else None
 
 
+class LatentSelectionLayer(nn.Module):
+    """Selection of latents instead of cross-attention: the queries are indices of latents."""
+
+    def forward(
+        self, x_q: Tensor, x_kv: Tensor, pad_mask: None = None, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Select rows of ``x_kv``.
+
+        Args:
+            x_q: indices (b or 1, o, 1), integers.
+            x_kv: latents (b, n, d).
+            pad_mask: not used.
+            return_attention: also return the weights of the selection.
+
+        Returns:
+            The output (b, o, d), and the weights (b, 1, o, n), 1 for each selected latent and 0 for others, or None.
+        """
+        indices = x_q[..., 0]
+        x = select_positions(x_kv, indices)
+        if not return_attention:
+            return x, None
+        weights = functional.one_hot(indices, x_kv.shape[1]).to(x)[:, None]
+        return x, weights.expand(len(x), -1, -1, -1)
+
+
 class SelfAttentionLayer(nn.Module):
     """Pre-norm self-attention layer: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
 
@@ -277,8 +303,8 @@ def cross_attention_layer(
 
 def decoder_layer(
     config: DecoderConfig, num_query_channels: int, num_latent_channels: int
-) -> CrossAttentionLayer | MeanPoolingLayer:
-    """Create the layer of a decoder: cross-attention or mean pooling.
+) -> CrossAttentionLayer | MeanPoolingLayer | LatentSelectionLayer:
+    """Create the layer of a decoder: cross-attention, mean pooling or selection of latents.
 
     Args:
         config: decoder config.
@@ -288,6 +314,8 @@ def decoder_layer(
     Raises:
         ValueError: if channels cannot be split into heads.
     """
+    if isinstance(config, LatentsDecoderConfig):
+        return LatentSelectionLayer()
     if config.pooling == "attention":
         return cross_attention_layer(config, num_query_channels, num_latent_channels, mlp=config.mlp)
     return MeanPoolingLayer(

@@ -130,7 +130,7 @@ class PerceiverEncoder(nn.Module):
 
 
 class PerceiverDecoder(nn.Module):
-    """Decoder: cross-attention from output queries to the latents, or the mean of the latents.
+    """Decoder: cross-attention from output queries to the latents, the mean of the latents, or the latents themselves.
 
     Args:
         config: decoder config.

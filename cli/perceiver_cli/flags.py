@@ -257,7 +257,9 @@ def _add_sections(parser: Parser, run: Run) -> None:
         _add(parser, config_type, section, skip=types["model"].unused_fields(part) if part else PARTS)
     # Without a value, linked fields are taken from the data.
     parser.set_defaults({f"{section}.{field}": None for section, field, _ in linked_fields(run.values)})
-    _add(parser, data_class(name_of(run.values, "data") or run.task.spec.data, run.task.name, run.layers), "data")
+    data = name_of(run.values, "data") or run.task.spec.data
+    assert data is not None
+    _add(parser, data_class(data, run.task.name, run.layers), "data")
     optimizer, lr_scheduler = name_of(run.values, "optimizer"), name_of(run.values, "lr_scheduler")
     if optimizer is not None:
         _add(parser, find_optimizer(optimizer), "optimizer", skip={"params"})

@@ -49,7 +49,7 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
     assert chosen.task is not None
     predictor_class = find_predictor(command, chosen.task)
     if predictor_class is None:
-        raise UserError(f"--task={chosen.task.name}: this task has no predictor for the command line")
+        raise UserError(f"--task={chosen.task.name}: this task has no predictor (perceiver embed embeds inputs)")
     arguments = predictor_arguments(predictor_class)
     formats = FILE_FORMATS + (VECTOR_FORMATS if command == "embed" else ())
     output, folder = choose_output(

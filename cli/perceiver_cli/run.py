@@ -244,6 +244,7 @@ def _create_data(command: str, chosen: Run, values: Values) -> LightningDataModu
     if command == "fit" and options.get("train_files", ()) is None:
         raise UserError("--data.train_files: missing (name the files to train on)")
     name = options.pop("name") or chosen.task.spec.data
+    assert name is not None
     datamodule: LightningDataModule = data_class(name, chosen.task.name)(**options)
     if command != "fit" and chosen.description is not None:
         datamodule.known = _trained_statistics(chosen.description)  # type: ignore[attr-defined]

@@ -123,6 +123,8 @@ def read_run(command: str, argv: Iterable[str]) -> Run:
     if task_name is None and not help:
         raise UserError(f"--task: missing ({_suggest_task(rest)})")
     task = registry().get("task", task_name) if task_name else None
+    if task and task.spec.data is None:
+        raise UserError(f"--task={task.name}: has neither training nor metrics (perceiver embed uses its models)")
     if task and command == "fit":
         user = resolve_data_path(task, below, user, rest)
     if task:

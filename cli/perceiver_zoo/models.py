@@ -255,7 +255,7 @@ class LoadedModel:
             if name not in known:
                 raise UserError(f"{name}: not an option of {command} (known: {', '.join(known)})")
         if predictor_class is None:
-            raise UserError(f"task {self.task!r}: has no predictor")
+            raise UserError(f"task {self.task!r}: has no predictor (embed returns embeddings)")
         return create_predictor(predictor_class, self.module, self._run, self._values(command, as_flags(options)))
 
     def _values(self, command: str, flags: Iterable[str]) -> dict[str, Any]:

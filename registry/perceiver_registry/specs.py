@@ -258,7 +258,7 @@ class TaskSpec(_Checked):
         name: name in configs and flags (``--task=NAME``).
         module: import path of the LightningModule, a subclass of ``perceiver_plugins.sdk.tasks.LitPerceiver``.
         summary: one line for listings.
-        data: name of the default data module.
+        data: name of the default data module. None: models of the task are not trained and have no metrics.
         reads: batch entries that the module reads itself, so that the input adapter has to read them as well.
         defaults: default values by dotted flag (``{"model.encoder": "text", "trainer.max_epochs": 1}``).
         predictor: import path of the class that ``perceiver predict`` uses, a subclass of
@@ -270,7 +270,7 @@ class TaskSpec(_Checked):
     name: Name
     module: ImportPath
     summary: str
-    data: Reference
+    data: Reference | None
     reads: Names = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     predictor: ImportPath | None = None

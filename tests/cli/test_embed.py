@@ -323,7 +323,7 @@ def test_wrong_flags(text_classifier, embed, argv, message):
 def test_tasks_without_a_predictor_are_embedded(regressor, embed, perceiver, monkeypatch, tmp_path):
     monkeypatch.setitem(vars(registry().get("task", "regression").spec), "predictor", None)
     line = perceiver("predict", f"--ckpt_path={regressor.last}", "a=1,b=2").error
-    assert line == "--task=regression: this task has no predictor for the command line"
+    assert line == "--task=regression: this task has no predictor (perceiver embed embeds inputs)"
     assert embed(regressor, "a=1,b=2", "--output=v.npy").code == 0
     np.testing.assert_allclose(np.load("v.npy"), expected(regressor, ["a=1,b=2"]), atol=1e-6)
 

@@ -82,7 +82,7 @@ def test_tasks_of_models_and_data_modules_exist():
     for entry in registry().entries("data"):
         assert entry.spec.tasks == (ANY_TASK,) or all(registry().find("task", task) for task in entry.spec.tasks)
     for entry in registry().entries("task"):
-        assert entry.name in registry().get("data", entry.spec.data).spec.tasks
+        assert entry.spec.data is None or entry.name in registry().get("data", entry.spec.data).spec.tasks
 
 
 @pytest.mark.parametrize(

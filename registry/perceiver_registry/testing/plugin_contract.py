@@ -132,7 +132,7 @@ def _imported_by(modules: Collection[str], *functions: str) -> list[str]:
 @CONTRACT.check(needs=LOADS)
 def tasks_are_valid(subject: PluginSubject) -> None:
     """A task's module is a subclass of `perceiver_plugins.sdk.tasks.LitPerceiver` that implements `loss_sum` and
-    `example_labels`, and its predictor a class with the method `predict`."""
+    `example_labels` if the task has data, and its predictor a class with the method `predict`."""
     from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
 
     for spec in subject.specs("task"):
@@ -141,7 +141,7 @@ def tasks_are_valid(subject: PluginSubject) -> None:
         is_module = inspect.isclass(module) and issubclass(module, LitPerceiver)
         expect(is_module, f"{spec.name}: module={spec.module!r} is not a LitPerceiver")
         for name in ("example_labels", "loss_sum"):
-            implemented = getattr(module, name) is not getattr(LitPerceiver, name)
+            implemented = spec.data is None or getattr(module, name) is not getattr(LitPerceiver, name)
             expect(implemented, f"{spec.name}: {module.__name__} does not implement {name}")
         if spec.predictor is not None:
             predicts = callable(getattr(resolve_import_path(spec.predictor), "predict", None))
@@ -156,10 +156,10 @@ def task_defaults_are_valid(subject: PluginSubject) -> None:
 
 
 def _problems_of_task(subject: PluginSubject, spec: TaskSpec) -> Iterator[str]:
-    data = subject.find("data", spec.data)
-    if data is None:
+    data = subject.find("data", spec.data) if spec.data else None
+    if data is None and spec.data is not None:
         yield f"{spec.name}: data={spec.data!r} does not exist"
-    elif not data.serves(spec.name):
+    elif data is not None and not data.serves(spec.name):
         yield f"{spec.name}: data={spec.data!r} fits {', '.join(data.tasks)}, not this task"
     if subject.find("architecture", spec.architecture) is None:
         yield f"{spec.name}: architecture={spec.architecture!r} does not exist"
@@ -188,7 +188,8 @@ def _unknown_flags(spec: TaskSpec | DataSpec | ModelSpec) -> Iterator[str]:
 def tasks_train(subject: PluginSubject) -> None:
     """A task's module with small default adapters has a finite loss with a gradient on random inputs and the labels of
     `example_labels`. Adapters that are not installed are skipped."""
-    expect_none(problem for spec in subject.specs("task") for problem in _problems_of_training(subject, spec))
+    trained = [spec for spec in subject.specs("task") if spec.data is not None]
+    expect_none(problem for spec in trained for problem in _problems_of_training(subject, spec))
 
 
 def create_task_module(subject: PluginSubject, spec: TaskSpec) -> Any:

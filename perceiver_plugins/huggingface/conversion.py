@@ -59,8 +59,9 @@ class Conversion:
             :func:`encoder_settings`.
         pairs: returns the pairs of all parameters and statistics of a model with a converted configuration.
         task: name of the task.
-        hugging_face_outputs: computes the output of Hugging Face's model for a batch of the converted model, in the
-            structure of ``outputs``.
+        hugging_face_inputs: returns the arguments of Hugging Face's model, from its configuration and a batch of the
+            converted model.
+        hugging_face_outputs: converts the result of Hugging Face's model to the structure of ``outputs``.
         outputs: computes the output of the converted model.
         data: returns the description of the data (a data module's ``description()``), from Hugging Face's
             configuration and the source (folder or hub id).
@@ -77,7 +78,8 @@ class Conversion:
     settings: Callable[[PerceiverConfig[Any, Any]], Mapping[str, Any]]
     pairs: Callable[[PerceiverConfig[Any, Any]], Pairs]
     task: str
-    hugging_face_outputs: Callable[[Any, Batch], Any]
+    hugging_face_inputs: Callable[[transformers.PerceiverConfig, Batch], Mapping[str, Any]]
+    hugging_face_outputs: Callable[[Any], Any] = lambda result: result.logits
     outputs: Callable[[PerceiverIO, Batch], Any] = lambda model, batch: model(batch)
     data: Callable[[transformers.PerceiverConfig, str], Mapping[str, Any]] = lambda config, source: {}
     processor: Callable[[PerceiverConfig[Any, Any], Mapping[str, Any]], Any] = lambda config, data: None
@@ -135,6 +137,10 @@ class Conversion:
         state = model.state_dict()
         hf_model.load_state_dict({hf_name: state[name] for name, hf_name in self.pairs(model.config)})
         return hf_model.train(model.training)
+
+    def compute(self, hf_model: Any, batch: Batch) -> Any:
+        """Compute the output of Hugging Face's model for a batch of the converted model, as ``outputs`` does."""
+        return self.hugging_face_outputs(hf_model(**self.hugging_face_inputs(hf_model.config, batch)))
 
     def check(self, model: PerceiverIO) -> None:
         """Check that Hugging Face's class can express a model.

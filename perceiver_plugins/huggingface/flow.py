@@ -86,7 +86,8 @@ OPTICAL_FLOW = Conversion(
     settings=_settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),
     task="optical-flow",
-    hugging_face_outputs=lambda hf_model, batch: hf_model(inputs=patched_inputs(batch["frames"])).logits.flatten(1, 2),
+    hugging_face_inputs=lambda config, batch: {"inputs": patched_inputs(batch["frames"])},
+    hugging_face_outputs=lambda result: result.logits.flatten(1, 2),
     data=lambda config, source: {"image_size": list(config.train_size), "downscale": 1},
 )
 

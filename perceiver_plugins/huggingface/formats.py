@@ -84,7 +84,7 @@ class HuggingFaceFormat(Format):
         conversion, _ = conversion_at(target)
         with quiet(target):
             hf_model = conversion.model_type.from_pretrained(target).eval()
-        return conversion.hugging_face_outputs(hf_model, batch)
+        return conversion.compute(hf_model, batch)
 
     def from_hugging_face(self, model: Any) -> PerceiverIO:
         """Convert a model of transformers; see :func:`perceiver_registry.from_hugging_face`."""

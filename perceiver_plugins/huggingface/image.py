@@ -182,7 +182,7 @@ def _conversion(architecture: str) -> Conversion:
         ),
         pairs=lambda config: key_pairs(architecture, config.encoder.num_self_attention_layers_per_block),
         task="image-classification",
-        hugging_face_outputs=lambda hf_model, batch: hf_model(inputs=batch["pixel_values"]).logits,
+        hugging_face_inputs=lambda config, batch: {"inputs": batch["pixel_values"]},
         data=_data,
         processor=_processor,
     )

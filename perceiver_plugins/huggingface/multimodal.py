@@ -152,14 +152,13 @@ def _outputs(model: PerceiverIO, batch: Batch) -> dict[str, Tensor]:
     return {"audio": outputs["audio"].flatten(1), "image": outputs["image"], "label": outputs["label"][:, 0]}
 
 
-def _hugging_face_outputs(hf_model: Any, batch: Batch) -> dict[str, Tensor]:
+def _hugging_face_inputs(config: transformers.PerceiverConfig, batch: Batch) -> dict[str, Any]:
     inputs = {
         "audio": batch["input_values"][..., None],
         "image": batch["pixel_values_videos"],
-        "label": batch["input_values"].new_zeros(len(batch["input_values"]), hf_model.config.num_labels),
+        "label": batch["input_values"].new_zeros(len(batch["input_values"]), config.num_labels),
     }
-    positions = _compared_positions(convert_config(hf_model.config))
-    return dict(hf_model(inputs=inputs, subsampled_output_points=positions).logits)
+    return {"inputs": inputs, "subsampled_output_points": _compared_positions(convert_config(config))}
 
 
 MULTIMODAL = Conversion(
@@ -171,7 +170,8 @@ MULTIMODAL = Conversion(
     settings=settings,
     pairs=lambda config: key_pairs(config.encoder.num_self_attention_layers_per_block),
     task="multimodal-autoencoding",
-    hugging_face_outputs=_hugging_face_outputs,
+    hugging_face_inputs=_hugging_face_inputs,
+    hugging_face_outputs=lambda result: dict(result.logits),
     outputs=_outputs,
     data=_data,
     training_fields=("label_mask_probability",),

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import transformers
-from torch import Tensor
 
 from perceiver_core import Batch, PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
@@ -164,8 +163,8 @@ def _processor(config: PerceiverConfig[TextEncoderConfig, Any], data: Mapping[st
     return deserialize_tokenizer(data["tokenizer"]) if data.get("tokenizer") else None
 
 
-def _logits(hf_model: Any, batch: Batch) -> Tensor:
-    return hf_model(inputs=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+def _inputs(config: transformers.PerceiverConfig, batch: Batch) -> dict[str, Any]:
+    return {"inputs": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
 
 MASKED_LM = Conversion(
@@ -178,7 +177,7 @@ MASKED_LM = Conversion(
     settings=_settings,
     pairs=lambda config: key_pairs(_num_layers(config)),
     task="mlm",
-    hugging_face_outputs=_logits,
+    hugging_face_inputs=_inputs,
     data=_data("masked"),
     processor=_processor,
 )
@@ -193,7 +192,7 @@ SEQUENCE_CLASSIFICATION = Conversion(
     settings=lambda config: _settings(config) | classification_settings(config.decoder),
     pairs=lambda config: _classifier_pairs(_num_layers(config)),
     task="text-classification",
-    hugging_face_outputs=_logits,
+    hugging_face_inputs=_inputs,
     data=_data("class"),
     processor=_processor,
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def classification_settings(decoder: Any) -> dict[str, Any]:
-    """Return Hugging Face's settings of a classifier or regressor from its decoder's configuration.
+    """Return Hugging Face's settings of a classifier or regressor from its decoder's configuration; none for others.
 
     transformers ignores the setting ``threshold``; :func:`classification_decoder_values` reads it.
     """
@@ -33,6 +33,8 @@ def classification_settings(decoder: Any) -> dict[str, Any]:
     if getattr(decoder, "threshold", None) is not None:
         settings["threshold"] = decoder.threshold
     names, number = label_names(asdict(decoder))
+    if number is None:
+        return settings
     if names is None:
         return settings | {"num_labels": number}
     numbered = dict(enumerate(names))

@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from perceiver_plugins.huggingface.stored_weights import read_stored_shapes
 from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.hub import hub
 from perceiver_plugins.sdk.state_dicts import Pairs, module_pairs
@@ -337,6 +338,22 @@ def load_state(model_type: Any, source: str, kind: str) -> dict[str, Tensor]:
     if report["missing_keys"]:
         raise UserError(f"{source}: not a {kind}: its weights lack {min(report['missing_keys'])!r}")
     return model.state_dict()
+
+
+def load_shapes(source: str) -> dict[str, tuple[int, ...]]:
+    """Load the shapes of a published model's weights by Hugging Face's names.
+
+    Raises:
+        UserError: if its safetensors files are missing or damaged, or if the hub cannot be reached.
+    """
+    try:
+        with hub(), quiet(source):
+            return read_stored_shapes(source)
+    except UserError:
+        raise
+    except Exception as error:  # damaged files and the hub can raise any error
+        surface_own_fault(error)
+        raise _not_loadable(source, "Perceiver", error) from error
 
 
 @contextlib.contextmanager

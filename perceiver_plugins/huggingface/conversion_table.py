@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perceiver_core import DecoderConfig, EncoderConfig
+from perceiver_core import DecoderConfig, EncoderConfig, LatentsDecoderConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig, RegressionDecoderConfig
 from perceiver_plugins.flow.config import FlowPatchesEncoderConfig, OpticalFlowDecoderConfig
+from perceiver_plugins.huggingface.model_type import HEADLESS
 from perceiver_plugins.huggingface.problem_types import REGRESSION
 from perceiver_plugins.image.config import ImageConvEncoderConfig, ImageLearnedEncoderConfig, ImagePixelsEncoderConfig
 from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig, AudioVideoLabelEncoderConfig
@@ -40,7 +41,8 @@ class Row(NamedTuple):
     def conversion(self) -> Conversion:
         """Import and return the conversion."""
         module = importlib.import_module(f"perceiver_plugins.huggingface.{self.module}")
-        found: Conversion = next(each for each in module.CONVERSIONS if each.architecture == self.architecture)
+        key = (self.architecture, self.encoder)
+        found: Conversion = next(each for each in module.CONVERSIONS if (each.architecture, each.encoder) == key)
         if self.decoder is not RegressionDecoderConfig:
             return found
         from perceiver_plugins.huggingface.classifiers import as_regression
@@ -49,9 +51,6 @@ class Row(NamedTuple):
 
 
 IMAGE_CLASSIFIER = "PerceiverForImageClassification"
-
-HEADLESS = "PerceiverModel"
-"""Class of transformers whose published models have only an encoder."""
 
 CLASSES = (
     Row("PerceiverForMaskedLM", TextEncoderConfig, TextDecoderConfig, "text"),
@@ -63,15 +62,17 @@ CLASSES = (
     Row("PerceiverForMultimodalAutoencoding", AudioVideoLabelEncoderConfig, AudioVideoLabelDecoderConfig, "multimodal"),
 )
 
-TABLE = (
-    *CLASSES,
-    *(row._replace(decoder=RegressionDecoderConfig) for row in CLASSES if row.decoder is ClassificationDecoderConfig),
-)
-"""Rows of all classes, then those of classifiers with ``problem_type="regression"``."""
+CLASSIFIERS = tuple(row for row in CLASSES if row.decoder is ClassificationDecoderConfig)
+
+REGRESSORS = tuple(row._replace(decoder=RegressionDecoderConfig) for row in CLASSIFIERS)
+"""Rows of classifiers with ``problem_type="regression"``."""
+
+ENCODERS = tuple(Row(HEADLESS, row.encoder, LatentsDecoderConfig, "headless") for row in CLASSIFIERS)
+"""Rows of the classifiers' encoders, each with its input preprocessor."""
 
 
 def conversion_of(architecture: str | None, source: str, problem_type: str | None = None) -> Conversion:
-    """Return the conversion of a class of transformers.
+    """Return the conversion of a class of transformers with a decoder.
 
     Args:
         architecture: name of the class; None if the configuration has no ``architectures``.
@@ -81,13 +82,12 @@ def conversion_of(architecture: str | None, source: str, problem_type: str | Non
     Raises:
         UserError: if the class is not in the table.
     """
-    rows = [row for row in TABLE if row.architecture == architecture]
+    rows = [row for row in (*CLASSES, *REGRESSORS) if row.architecture == architecture]
     if rows:
         return rows[-1 if problem_type == REGRESSION else 0].conversion()
     name = architecture or "Perceiver without a task"
     known = ", ".join(row.architecture for row in CLASSES)
-    reason = "it has no decoder, and models of this project have one; " if name == HEADLESS else ""
-    raise UserError(f"{source}: {name} cannot be converted ({reason}convertible classes: {known})")
+    raise UserError(f"{source}: {name} cannot be converted (convertible classes: {known}, {HEADLESS})")
 
 
 def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig]:
@@ -99,11 +99,30 @@ def conversion_at(source: str) -> tuple[Conversion, transformers.PerceiverConfig
     Raises:
         UserError: if the model does not exist, if its class is not in the table, or if the hub cannot be reached.
     """
-    from perceiver_plugins.huggingface.conversion import load_config
+    from perceiver_plugins.huggingface.conversion import load_config, load_shapes
 
     config = load_config(source)
     architecture = next(iter(config.architectures or ()), None)
-    return conversion_of(architecture, source, config.problem_type), config
+    if architecture != HEADLESS:
+        return conversion_of(architecture, source, config.problem_type), config
+    from perceiver_plugins.huggingface.headless import infer_conversion
+
+    return infer_conversion(config, load_shapes(source), source), config
+
+
+def conversion_of_model(model: Any) -> Conversion:
+    """Return the conversion of a model of transformers.
+
+    Raises:
+        UserError: if its class is not in the table.
+    """
+    architecture = type(model).__name__
+    if architecture != HEADLESS:
+        return conversion_of(architecture, "model", model.config.problem_type)
+    from perceiver_plugins.huggingface.headless import infer_conversion
+
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    return infer_conversion(model.config, shapes, "model")
 
 
 def conversion_for(model: Model) -> Conversion:
@@ -114,7 +133,7 @@ def conversion_for(model: Model) -> Conversion:
     """
     config = model.config
     require_perceiver_io(config, "conversion to a class of transformers")
-    rows = [row for row in TABLE if row.encoder is type(config.encoder)]
+    rows = [row for row in (*CLASSES, *REGRESSORS, *ENCODERS) if row.encoder is type(config.encoder)]
     fitting = [row for row in rows if row.decoder is type(config.decoder)]
     if not rows:
         entry = registry().adapter_of("input", config.encoder)

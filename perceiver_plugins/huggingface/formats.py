@@ -88,9 +88,9 @@ class HuggingFaceFormat(Format):
 
     def from_hugging_face(self, model: Any) -> PerceiverIO:
         """Convert a model of transformers; see :func:`perceiver_registry.from_hugging_face`."""
-        from perceiver_plugins.huggingface.conversion_table import conversion_of
+        from perceiver_plugins.huggingface.conversion_table import conversion_of_model
 
-        return conversion_of(type(model).__name__, "model", model.config.problem_type).from_hugging_face(model)
+        return conversion_of_model(model).from_hugging_face(model)
 
     def to_hugging_face(self, model: PerceiverIO) -> Any:
         """Convert a model to transformers; see :func:`perceiver_registry.to_hugging_face`."""

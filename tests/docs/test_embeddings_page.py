@@ -16,6 +16,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from transformers.models.perceiver.modeling_perceiver import PerceiverTextPreprocessor
 
 from perceiver_cli.main import main
 
@@ -63,6 +64,16 @@ def write_published(folder: Path) -> None:
     transformers.PerceiverImageProcessor().save_pretrained(folder / "published")
 
 
+def write_encoder(folder: Path) -> None:
+    """Write a small encoder of texts without a decoder."""
+    config = transformers.PerceiverConfig(
+        d_model=16, d_latents=16, num_latents=4, num_self_attends_per_block=1, num_blocks=1,
+        num_self_attention_heads=2, num_cross_attention_heads=2, max_position_embeddings=64,
+    )  # fmt: skip
+    transformers.PerceiverModel(config, None, PerceiverTextPreprocessor(config)).save_pretrained(folder / "encoder")
+    transformers.PerceiverTokenizer().save_pretrained(folder / "encoder")
+
+
 @pytest.mark.slow
 def test_commands_and_code_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -71,6 +82,7 @@ def test_commands_and_code_of_the_page(tmp_path, monkeypatch):
         monkeypatch.setenv(variable, "0")
     write_inputs(tmp_path)
     write_published(tmp_path)
+    write_encoder(tmp_path)
     printed = {}
     for line in "".join(blocks("bash")).replace(PUBLISHED, "published").splitlines():
         arguments = shlex.split(line, comments=True)[1:]
@@ -80,6 +92,7 @@ def test_commands_and_code_of_the_page(tmp_path, monkeypatch):
 
     assert pq.read_table("vectors.parquet")["input"].to_pylist() == [f"texts/{number}.txt" for number in range(5)]
     assert len(np.load("vectors.npy")) == 30
+    assert pq.read_table("encoded.parquet").num_rows == 5
     for name in ("photos.parquet", "published.parquet"):
         assert pq.read_table(name).num_rows == 8
     (objects,) = [

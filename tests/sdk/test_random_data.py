@@ -106,7 +106,7 @@ def fitting_pairs() -> list[tuple[str, str, str]]:
     fitting = {}
     for output in registry().entries("output"):
         task = registry().get("task", output.spec.tasks[0])
-        if task.spec not in others:
+        if task.spec not in others and task.spec.data is not None:
             inputs = [entry.name for entry in encoders if set(task.spec.reads) <= set(entry.spec.reads)]
             fitting[output.name, task.name] = inputs
     pairs = [(inputs[index % len(inputs)], *key) for index, (key, inputs) in enumerate(fitting.items())]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
 import numpy as np
 
 from perceiver_cli.checkpoint_files import replacing, replacing_text
+from perceiver_cli.parquet import encodable_text, row_groups, write_tables
 from perceiver_registry import UserError
 from perceiver_registry.errors import in_one_line
-from perceiver_registry.escaping import ENCODING_ERRORS
 
 VECTOR_FORMATS = ("npy", "parquet")
 """File formats of embeddings, named by suffix."""
@@ -24,9 +24,6 @@ IDS_SUFFIX = ".ids.jsonl"
 
 IDENTITY_KEY = "perceiver.identity"
 """Key of the model's digest in the metadata of Parquet files."""
-
-ROW_GROUP_BYTES = 2**24
-"""Size of the embeddings in a row group of Parquet, which is kept in memory until it is written. Arbitrary."""
 
 Prediction = Mapping[str, Any]
 
@@ -91,26 +88,25 @@ def _write_npy_header(stream: IO[bytes], count: int, shape: tuple[int, ...]) -> 
 def _write_parquet(predictions: Iterator[Prediction], stream: IO[bytes], identity: str) -> None:
     """Write the columns "input" and "embedding": lists of float32, or lists of such lists without pooling."""
     import pyarrow as pa  # optional
-    import pyarrow.parquet as pq
 
-    writer = None
-    with contextlib.ExitStack() as stack:
-        for inputs, embeddings in _row_groups(predictions):
-            vectors = pa.FixedSizeListArray.from_arrays(
-                pa.array(np.concatenate([each.reshape(-1) for each in embeddings])), embeddings[0].shape[-1]
-            )
-            if embeddings[0].ndim == 2:
-                offsets = np.cumsum([0, *map(len, embeddings)], dtype=np.int32)
-                vectors = pa.ListArray.from_arrays(pa.array(offsets), vectors)
-            table = pa.table(
-                {"input": pa.array(inputs, pa.string()), "embedding": vectors}, metadata={IDENTITY_KEY: identity}
-            )
-            if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(stream, table.schema, write_page_checksum=True))
-            writer.write_table(table)
-        if writer is None:
-            schema = pa.schema({"input": pa.string(), "embedding": pa.list_(pa.float32())}, {IDENTITY_KEY: identity})
-            stack.enter_context(pq.ParquetWriter(stream, schema))
+    metadata = {IDENTITY_KEY: identity}
+    groups = row_groups(predictions, lambda prediction: prediction["embedding"].nbytes)
+    empty = pa.schema({"input": pa.string(), "embedding": pa.list_(pa.float32())}, metadata)
+    write_tables(stream, (_table(group, metadata) for group in groups), empty)
+
+
+def _table(predictions: Sequence[Prediction], metadata: Mapping[str, str]) -> Any:
+    import pyarrow as pa  # optional
+
+    embeddings = [prediction["embedding"] for prediction in predictions]
+    vectors = pa.FixedSizeListArray.from_arrays(
+        pa.array(np.concatenate([each.reshape(-1) for each in embeddings])), embeddings[0].shape[-1]
+    )
+    if embeddings[0].ndim == 2:
+        offsets = np.cumsum([0, *map(len, embeddings)], dtype=np.int32)
+        vectors = pa.ListArray.from_arrays(pa.array(offsets), vectors)
+    inputs = pa.array([encodable_text(prediction["input"]) for prediction in predictions], pa.string())
+    return pa.table({"input": inputs, "embedding": vectors}, metadata=metadata)
 
 
 def read_vectors(file: Path, identity: str) -> Iterator[Prediction]:
@@ -171,19 +167,3 @@ def _stored(file: Path, stored: Any, damage: tuple[type[Exception], ...]) -> Ite
                 names = batch["input"].to_pylist()
             for name, vector in zip(names, vectors, strict=True):
                 yield {"input": name, "embedding": vector}
-
-
-def _row_groups(predictions: Iterable[Prediction]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Yield inputs, with bytes that are not UTF-8 escaped, and embeddings of about :data:`ROW_GROUP_BYTES`."""
-    inputs: list[str] = []
-    embeddings: list[np.ndarray] = []
-    size = 0
-    for prediction in predictions:
-        inputs.append(prediction["input"].encode(errors=ENCODING_ERRORS).decode())
-        embeddings.append(prediction["embedding"])
-        size += embeddings[-1].nbytes
-        if size >= ROW_GROUP_BYTES:
-            yield inputs, embeddings
-            inputs, embeddings, size = [], [], 0
-    if inputs:
-        yield inputs, embeddings

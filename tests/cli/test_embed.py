@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from perceiver_cli import vectors
+from perceiver_cli import parquet, vectors
 from perceiver_plugins.sdk.prediction import EmbeddingPredictor
 from perceiver_registry import UserError, read_model, registry
 
@@ -72,7 +72,7 @@ def notes(result) -> list[str]:
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", ".csv", ".json", ".jsonl"])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_files_have_the_embeddings_of_the_python_api(text_classifier, embed, tmp_path, monkeypatch, suffix, batch_size):
-    monkeypatch.setattr(vectors, "ROW_GROUP_BYTES", 130)  # three inputs, fewer in the last one
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 130)  # three inputs, fewer in the last one
     file = tmp_path / f"v{suffix}"
     result = embed(text_classifier, *AWKWARD, f"--output={file}", f"--batch_size={batch_size}")
     assert (result.code, result.out) == (0, ""), result.err
@@ -161,7 +161,7 @@ def test_most_similar_inputs(text_classifier, embed, tmp_path):
 
 
 def test_similar_inputs_are_found_in_a_file(text_classifier, embed, monkeypatch, tmp_path):
-    monkeypatch.setattr(vectors, "ROW_GROUP_BYTES", 130)
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 130)
     texts = ["näht 1 gut", *AWKWARD, "schlecht 7", "gut", "schlecht", "etwas"]
     assert embed(text_classifier, *texts, "--output=v.parquet").code == 0
     argv = ["--similar_to=sehr gut", "--top_k=4", "--format=json"]

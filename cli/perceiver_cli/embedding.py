@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from perceiver_cli.journal import identity_of, opened_journal
-from perceiver_cli.predictions import Output
+from perceiver_cli.predictions import Output, Write
 from perceiver_cli.values import Values
-from perceiver_cli.vectors import VECTOR_FORMATS, read_vectors
+from perceiver_cli.vectors import VECTOR_FORMATS, opened_vectors, read_vectors
 from perceiver_registry import UserError
 
 
@@ -22,6 +22,8 @@ def check_embedding_flags(output: Output, values: Values) -> None:
     Raises:
         UserError: if flags exclude each other.
     """
+    if values["keep_columns"] and output.form in VECTOR_FORMATS:
+        raise UserError(f"--keep_columns: .{output.form} has no other columns (use .csv, .json or .jsonl)")
     if values["pool"] != "mean" and output.form == "csv":
         raise UserError("--pool=none: a row of CSV has one vector (use .parquet, .npy or .jsonl)")
     if values["similar_to"] is not None and output.form in VECTOR_FORMATS:
@@ -37,6 +39,14 @@ def check_embedding_flags(output: Output, values: Values) -> None:
         raise UserError(f"--vectors={file}: replaces inputs (leave out one of the two)")
     if not file.lower().endswith(".parquet"):
         raise UserError(f"--vectors={file}: must be a .parquet file of perceiver embed, which names its model")
+
+
+@contextlib.contextmanager
+def opened_embeddings(output: Output) -> Iterator[Write]:
+    """Open a file of embeddings, as :func:`~perceiver_cli.vectors.opened_vectors` does."""
+    assert output.file is not None
+    with opened_vectors(output.form, output.file, output.identity) as write:
+        yield lambda _, predictions: write(predictions)
 
 
 @contextlib.contextmanager

@@ -15,17 +15,16 @@ from pytorch_lightning import Trainer
 
 from perceiver_cli import allowed
 from perceiver_cli.checkpoints import BestModel
-from perceiver_cli.commands import INPUT_COMMANDS
 from perceiver_cli.common import COMMON_HELP
 from perceiver_cli.data_modules import data_class
 from perceiver_cli.fields import section_arguments
+from perceiver_cli.input_commands import COMMANDS_BY_NAME, InputCommand
 from perceiver_cli.links import linked_fields
 from perceiver_cli.predict_config import CHOOSING_NAMES, TRAINER_OPTIONS
 from perceiver_cli.run_config import Run
 from perceiver_cli.values import ARCHITECTURE, KINDS, NAME_KEYS, Values, architecture_of, flatten, name_of
 from perceiver_registry import UserError, registry
 from perceiver_registry.configs import PARTS, config_types
-from perceiver_registry.embeddings import embedding_predictor
 from perceiver_registry.errors import OWN_PACKAGES
 from perceiver_registry.optimization import find_lr_scheduler, find_optimizer, lr_scheduler_names, optimizer_names
 from perceiver_registry.option_types import choices
@@ -36,30 +35,9 @@ CKPT_PATH_HELP = {
     "fit": "checkpoint to resume from; last, best: checkpoint of the newest run",
     "validate": ANY_MODEL,
     "test": ANY_MODEL,
-    **dict.fromkeys(INPUT_COMMANDS, f"{ANY_MODEL}; default: the published model of --task or --model"),
+    **dict.fromkeys(COMMANDS_BY_NAME, f"{ANY_MODEL}; default: the published model of --task or --model"),
 }
 """Help of ``--ckpt_path``, by command."""
-
-EMBED_HELP = (
-    "Compute a vector for each input: the mean of the model's latents. Models and inputs are those of predict. "
-    "--output=vectors.parquet has the columns input and embedding; vectors.npy has an array (inputs, channels), and "
-    "vectors.ids.jsonl its inputs; vectors.csv has a column for each number. --similar_to=INPUT prints the inputs with "
-    "the most similar vectors (cosine). The same command resumes an interrupted run with --output."
-)
-"""Description of ``embed``."""
-
-OUTPUT_FORMATS: dict[str, Any] = {
-    "predict": Literal["table", "csv", "json", "jsonl"],
-    "embed": Literal["table", "csv", "json", "jsonl", "npy", "parquet"],
-}
-"""Type of ``--format``, by command."""
-
-OUTPUT_HELP = {
-    "predict": "file for predictions (.csv, .json, .jsonl); folder for the images of tasks that draw them, such as "
-    "optical flow; file (.mid, .wav, .png) or folder for music; default: print predictions",
-    "embed": "file for embeddings (.parquet, .npy, .csv, .json, .jsonl); default: print the first numbers of each",
-}
-"""Help of ``--output``, by command."""
 
 GIVEN_TO_PREDICTORS = ("module", "reader")
 """Arguments of a predictor that are not command-line options."""
@@ -146,7 +124,7 @@ def build_parser(command: str, run: Run) -> Parser:
         UserError: if an optimizer, a schedule or a class does not exist.
     """
     allowed.enforce()
-    inputs = "[INPUT ...] " if command in INPUT_COMMANDS else ""
+    inputs = "[INPUT ...] " if command in COMMANDS_BY_NAME else ""
     parser = Parser(
         prog=f"perceiver {command}",
         usage=f"perceiver {command} {inputs}[--flag=value ...]",
@@ -156,8 +134,8 @@ def build_parser(command: str, run: Run) -> Parser:
     )
     parser.add_argument("--config", action="config", help="YAML file of options; repeatable, later files win")
     parser.add_argument("--ckpt_path", type=str | None, help=CKPT_PATH_HELP[command])
-    if command in INPUT_COMMANDS:
-        _add_flags_of_prediction(command, parser, run)
+    if command in COMMANDS_BY_NAME:
+        _add_flags_of_prediction(COMMANDS_BY_NAME[command], parser, run)
         return parser
     parser.add_argument("--seed_everything", type=int, default=0, help="seed of all random generators")
     parser.add_argument(
@@ -189,7 +167,7 @@ def build_parser(command: str, run: Run) -> Parser:
 
 
 def _description(command: str, run: Run) -> str:
-    description = f"{EMBED_HELP} " if command == "embed" else ""
+    description = COMMANDS_BY_NAME[command].description if command in COMMANDS_BY_NAME else ""
     return description + _precedence(command, run)
 
 
@@ -200,7 +178,7 @@ def _precedence(command: str, run: Run) -> str:
     return f"Precedence: flags, config files, the checkpoint, then the defaults shown here{note if is_sized else ''}."
 
 
-def _add_flags_of_prediction(command: str, parser: Parser, run: Run) -> None:
+def _add_flags_of_prediction(command: InputCommand, parser: Parser, run: Run) -> None:
     parser.add_argument("inputs", nargs="*", type=str, help="inputs; '-', or no input at all: standard input")
     parser.add_argument("--input", type=str | None, help="file with one input per line")
     parser.add_argument("--delimiter", type=str | None, help="column separator of tables; default: as in training")
@@ -212,13 +190,13 @@ def _add_flags_of_prediction(command: str, parser: Parser, run: Run) -> None:
     )
     parser.add_argument(
         "--format",
-        type=OUTPUT_FORMATS[command],
+        type=Literal[command.formats],
         help="output format; default: by the suffix of --output, or a table",
     )
     parser.add_argument(
         "--output",
         type=str | None,
-        help=OUTPUT_HELP[command],
+        help=command.output_help,
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output file")
     parser.add_argument(
@@ -228,19 +206,15 @@ def _add_flags_of_prediction(command: str, parser: Parser, run: Run) -> None:
     )
     for section in CHOOSING_NAMES:
         parser.add_argument(f"--{section}.{NAME_KEYS[section]}", type=str | None, help=_choices(section))
-    if command == "embed":
-        parser.add_argument(
-            "--vectors",
-            type=str | None,
-            help="file of embeddings of the same model (.parquet) to search with --similar_to, instead of inputs",
-        )
-        _add(parser, embedding_predictor(), None, skip=GIVEN_TO_PREDICTORS)
+    for name, description in command.flags.items():
+        parser.add_argument(f"--{name}", type=str | None, help=description)
+    predictor = command.find_predictor(run.task)
+    if predictor is not None:
+        _add(parser, predictor, None, skip={*GIVEN_TO_PREDICTORS, "output", "overwrite"})
     elif run.task is None:
         parser.epilog = (
             "Tasks add flags, such as --top_k: shown by perceiver predict --ckpt_path=... --help or --task=NAME --help."
         )
-    elif run.task.spec.predictor:
-        _add(parser, run.task.resolve("predictor"), None, skip={*GIVEN_TO_PREDICTORS, "output", "overwrite"})
     others = {name for name in inspect.signature(Trainer).parameters if name not in TRAINER_OPTIONS}
     parser.add_class_arguments(Trainer, "trainer", skip=others, instantiate=False)
 

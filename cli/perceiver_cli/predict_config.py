@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from perceiver_cli.command_line import CommandLine, read_command_line, refuse_single_dashes
 from perceiver_cli.config_files import TRAINER, config_layers, trainer_layers
+from perceiver_cli.input_commands import COMMANDS_BY_NAME
 from perceiver_cli.layers import layer_of_names, merge_layers
 from perceiver_cli.model_layers import task_of_model
 from perceiver_cli.output import is_merged
@@ -28,12 +29,6 @@ UNUSED_SECTIONS = (
     "print_config",
 )
 """Sections of other commands: ignored in config files, which training runs may share, and refused as flags."""
-
-ACTIONS = {"predict": "predicting", "embed": "embedding"}
-"""Verb of each command in notes."""
-
-RESULTS = {"predict": "predictions", "embed": "embeddings"}
-"""Noun of each command's results in notes."""
 
 CHOOSING_NAMES = ("task", "model")
 """Sections whose name selects the model."""
@@ -65,7 +60,7 @@ def read_prediction(command: str, argv: Iterable[str]) -> Run:
     # In a shared stream, the note would be read as data.
     is_data = line.text("format") not in (None, "table") and is_merged()
     if source and source != ckpt_path and not is_data:
-        print(f"perceiver: {ACTIONS[command]} with {source}", file=sys.stderr)
+        print(f"perceiver: {COMMANDS_BY_NAME[command].action} with {source}", file=sys.stderr)
     task_name = name_of(chosen, "task") or described_task or task_of_model(name_of(chosen, "model"))
     task = registry().get("task", task_name) if task_name else None
     return Run(task, line.without(READ_FIRST), [], user, opened, help=line.has("help"))

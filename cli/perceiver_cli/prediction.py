@@ -8,24 +8,23 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from perceiver_cli.embedding import check_embedding_flags, embedding_run
 from perceiver_cli.errors import IncompleteRunError
 from perceiver_cli.flag_names import named_flags
 from perceiver_cli.flags import GIVEN_TO_PREDICTORS
+from perceiver_cli.input_commands import COMMANDS_BY_NAME
 from perceiver_cli.inputs import open_inputs
 from perceiver_cli.output import refuse_inputs
-from perceiver_cli.predict_config import ACTIONS, RESULTS
-from perceiver_cli.predictions import FILE_FORMATS, Output, choose_output, keep_columns
+from perceiver_cli.predictions import Output, choose_output
 from perceiver_cli.run_config import Run
 from perceiver_cli.values import Values, name_of
-from perceiver_cli.vectors import VECTOR_FORMATS, ids_file
+from perceiver_cli.vectors import ids_file
 from perceiver_registry import UserError, config_from_dict, create_module, registry
-from perceiver_registry.embeddings import embedding_predictor
 from perceiver_registry.errors import in_one_line
 from perceiver_registry.params import check_finite
 
@@ -37,7 +36,7 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
     """Predict for inputs in arguments, a file or standard input, and print or write the predictions.
 
     Args:
-        command: "predict", or "embed" for predictions that are embeddings.
+        command: "predict" or "embed".
         chosen: the model and its task.
         values: values of the flags.
         device: device of the model.
@@ -47,31 +46,28 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
         IncompleteRunError: if some of the inputs could not be read.
     """
     assert chosen.task is not None
-    predictor_class = find_predictor(command, chosen.task)
+    kind = COMMANDS_BY_NAME[command]
+    predictor_class = kind.find_predictor(chosen.task)
     if predictor_class is None:
         raise UserError(f"--task={chosen.task.name}: this task has no predictor (perceiver embed embeds inputs)")
     arguments = predictor_arguments(predictor_class)
-    formats = FILE_FORMATS + (VECTOR_FORMATS if command == "embed" else ())
     output, folder = choose_output(
-        values["output"], values["format"], values["overwrite"], "output" in arguments, formats
+        values["output"], values["format"], values["overwrite"], "output" in arguments, kind.binary_formats
     )
-    if values["keep_columns"]:
-        output = keep_columns(output, values["keep_columns"])
+    output = replace(output, kept=tuple(values["keep_columns"] or ()))
     if values["output"]:
         _refuse_inputs_as_output(output, values)
-    if command == "embed":
-        check_embedding_flags(output, values)
+    kind.check_flags(output, values)
     given, lines = ([], None) if values.get("vectors") else open_inputs(values["inputs"], values["input"])
     module = load_module(chosen, device)
     if values["quantize"]:
         module.quantize()
-        weights = f"{values['quantize']} weights, which changes {RESULTS[command]} slightly"
-        print(f"perceiver: {ACTIONS[command]} with {weights}", file=sys.stderr)
+        weights = f"{values['quantize']} weights, which changes {kind.results} slightly"
+        print(f"perceiver: {kind.action} with {weights}", file=sys.stderr)
     predictor = create_predictor(predictor_class, module, chosen, {**values, "output": folder})
     long_lines = getattr(predictor.reader, "long_inputs", False)
     inputs: Iterable[str] = itertools.chain(given, lines(long_lines)) if lines else given
-    is_embedding = command == "embed"
-    prepared = embedding_run(predictor, output, values) if is_embedding else contextlib.nullcontext((output, None))
+    prepared = kind.prepare(predictor, output, values)
     with named_flags(values, arguments), prepared as (output, found), output.opened() as write:
         predictions = CountedIterator(stream(predictor, inputs) if found is None else found)
         write(predictor, predictions)
@@ -93,13 +89,6 @@ def _refuse_inputs_as_output(output: Output, values: Values) -> None:
         files.append(ids_file(output.file))
     for file in files:
         refuse_inputs(f"--output={file}", file, inputs)
-
-
-def find_predictor(command: str, task: Any) -> Any:
-    """Return the predictor class of a command: that of embeddings or of the task. None: the task has no predictor."""
-    if command == "embed":
-        return embedding_predictor()
-    return task.resolve("predictor") if task.spec.predictor else None
 
 
 class CountedIterator(Iterator[Any]):

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from perceiver_cli.checkpoint_files import replacing_text
 from perceiver_cli.output import EscapingStream, check_writable
 from perceiver_cli.tables import print_table
-from perceiver_cli.vectors import VECTOR_FORMATS, ids_file, opened_vectors
+from perceiver_cli.vectors import ids_file
 from perceiver_registry import UserError
 from perceiver_registry.escaping import ENCODING_ERRORS
 
@@ -31,8 +31,11 @@ class Rows(Protocol):
 
 Write = Callable[[Rows, Iterator[Prediction]], None]
 
-FILE_FORMATS = ("csv", "json", "jsonl")
-"""File formats of predictions, named by suffix."""
+Opener = Callable[["Output"], contextlib.AbstractContextManager[Write]]
+"""Context manager that opens the file of an output for writing."""
+
+TEXT_FORMATS = ("csv", "json", "jsonl")
+"""Formats of predictions that are also printed, named by suffix."""
 
 PLAIN = (str, int, float, type(None))
 """Types of cells that are written as they are; others, such as dates of Parquet files, are written as text."""
@@ -46,16 +49,18 @@ class Output:
     """Destination and format of predictions.
 
     Args:
-        form: "table", one of :data:`FILE_FORMATS` or, for embeddings, of :data:`VECTOR_FORMATS`.
+        form: "table", one of :data:`TEXT_FORMATS` or of ``binary_formats``.
         file: the file. None: standard output.
-        identity: digest of the model, recorded in Parquet files.
+        identity: digest of the model, recorded in Parquet files of embeddings.
         kept: columns of input tables that are written before the predictions.
+        binary_formats: openers of the formats that need a file, by suffix.
     """
 
     form: str
     file: Path | None = None
     identity: str = ""
     kept: tuple[str, ...] = ()
+    binary_formats: Mapping[str, Opener] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Write]:
@@ -66,9 +71,9 @@ class Output:
         """
         if self.form == "table":
             yield partial(_write_table, kept=self.kept)
-        elif self.file is not None and self.form in VECTOR_FORMATS:
-            with opened_vectors(self.form, self.file, self.identity) as write:
-                yield lambda _, predictions: write(predictions)
+        elif self.form in self.binary_formats:
+            with self.binary_formats[self.form](self) as write:
+                yield write
         elif self.file is None:
             # rich's progress bars replace sys.stdout while they are drawn.
             yield _writer(self.form, sys.stdout, self.kept)
@@ -82,7 +87,7 @@ def choose_output(
     form: str | None,
     overwrite: bool,
     takes_folder: bool = False,
-    formats: Sequence[str] = FILE_FORMATS,
+    binary_formats: Mapping[str, Opener] | None = None,
 ) -> tuple[Output, str | None]:
     """Choose destination and format of predictions by the flags.
 
@@ -91,7 +96,7 @@ def choose_output(
         form: format of the predictions. None: by the file's suffix, or a table.
         overwrite: replace an existing file.
         takes_folder: the task draws images into a folder.
-        formats: formats of files.
+        binary_formats: openers of the formats that need a file, by suffix. None: there are none.
 
     Returns:
         The destination of predictions, and the task's folder or None.
@@ -99,19 +104,21 @@ def choose_output(
     Raises:
         UserError: if the format does not fit the file, or if the file cannot be written.
     """
+    binary_formats = binary_formats or {}
     if not output:
-        if form in VECTOR_FORMATS:
-            raise UserError(f"--format={form}: needs a file (add --output=vectors.{form})")
+        if form in binary_formats:
+            raise UserError(f"--format={form}: needs a file (add --output=FILE.{form})")
         return Output(form or "table"), None
+    formats = (*TEXT_FORMATS, *binary_formats)
     file = Path(os.path.expanduser(output))
     suffix = file.suffix.lower().removeprefix(".")
-    if takes_folder and (suffix not in FILE_FORMATS or os.path.isdir(file)):
+    if takes_folder and (suffix not in formats or os.path.isdir(file)):
         return Output(form or "table"), output
     form = _file_format(output, suffix, form, formats)
     check_writable(f"--output={output}", file, overwrite)
     if form == "npy":
         check_writable(f"--output={ids_file(file)}", ids_file(file), overwrite)
-    return Output(form, file), None
+    return Output(form, file, binary_formats=binary_formats), None
 
 
 def _file_format(output: str, suffix: str, form: str | None, formats: Sequence[str]) -> str:
@@ -130,17 +137,6 @@ def _file_format(output: str, suffix: str, form: str | None, formats: Sequence[s
     if form not in (None, suffix):
         raise UserError(f"--output={output}: suffix does not match --format={form} (leave out one of the two)")
     return suffix
-
-
-def keep_columns(output: Output, names: Sequence[str]) -> Output:
-    """Return an output that also writes columns of input tables.
-
-    Raises:
-        UserError: if its format has fixed columns.
-    """
-    if output.form in VECTOR_FORMATS:
-        raise UserError(f"--keep_columns: .{output.form} has no other columns (use .csv, .json or .jsonl)")
-    return replace(output, kept=tuple(names))
 
 
 def kept_cells(prediction: Prediction, kept: Sequence[str], written: Iterable[str] = ()) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import numpy as np
 from perceiver_cli.command_line import read_command_line
 from perceiver_cli.export import find_serving_format
 from perceiver_cli.flags import build_parser
+from perceiver_cli.input_commands import COMMANDS_BY_NAME
 from perceiver_cli.library_warnings import without_library_warnings
 from perceiver_cli.predict_config import read_prediction
 from perceiver_cli.prediction import (
     READER_OPTIONS,
     create_predictor,
-    find_predictor,
     load_module,
     predictor_arguments,
     stream,
@@ -248,7 +248,7 @@ class LoadedModel:
         return predictions
 
     def _create_predictor(self, command: str, options: dict[str, Any]) -> Any:
-        predictor_class = find_predictor(command, self._run.task)
+        predictor_class = COMMANDS_BY_NAME[command].find_predictor(self._run.task)
         known = predictor_arguments(predictor_class) if predictor_class else []
         known = [*known, *(name for name in READER_OPTIONS if name != "keep_columns")]  # predictions have no others
         for name in options:

@@ -300,7 +300,7 @@ def test_different_numbers_of_latents_are_refused_in_an_array(text_classifier, e
         (["--pool=none", "--output=v.csv"], "--pool=none: a row of CSV has one vector"),
         (["--pool=none", "--format=csv"], "--pool=none: a row of CSV has one vector"),
         (["--pool=max"], "--pool: must be 'mean' or 'none', got 'max'"),
-        (["--format=npy"], "--format=npy: needs a file (add --output=vectors.npy)"),
+        (["--format=npy"], "--format=npy: needs a file (add --output=FILE.npy)"),
         ([f"--output={'v' * 251}.npy"], f"--output={'v' * 251}.ids.jsonl: cannot be created (File name too long)"),
         (["--output=v.bin"], "--output=v.bin: unknown suffix (use .csv, .json, .jsonl, .npy, .parquet"),
         (["--output=v.npy", "--format=parquet"], "--output=v.npy: suffix does not match --format=parquet"),

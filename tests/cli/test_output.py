@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from rich.console import Console
 from perceiver_cli.checkpoint_files import lock
 from perceiver_cli.main import main
 from perceiver_cli.output import EscapingStream, escaped_output
-from perceiver_cli.predictions import choose_output, keep_columns
+from perceiver_cli.predictions import choose_output
 from perceiver_plugins.sdk.prediction.predictor import class_record, class_row
 from perceiver_plugins.sdk.prediction.table_inputs import TableRow
 from perceiver_registry import UserError
@@ -321,7 +322,8 @@ def test_kept_columns_have_names_and_lists_of_their_own(form, capsys):
     source = TableRow("rows.jsonl:1", ("rows.jsonl, line 1", row))
     best = [{"label": "rain", "probability": 0.75}]
     prediction = {"input": source, "labels": best, "top": best}
-    with keep_columns(choose_output(None, form, False, False)[0], list(row)).opened() as write:
+    output, _ = choose_output(None, form, False, False)
+    with replace(output, kept=tuple(row)).opened() as write:
         write(MultiLabelRows(), iter([prediction]))
     out = capsys.readouterr().out
     if form.startswith("json"):

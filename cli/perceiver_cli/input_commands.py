@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perceiver_cli.embedding import check_embedding_flags, embedding_run, opened_embeddings
-from perceiver_cli.predictions import TEXT_FORMATS, Opener, Output
+from perceiver_cli.predictions import BINARY_FORMATS, TEXT_FORMATS, Opener, Output
 from perceiver_cli.values import Values
 from perceiver_cli.vectors import VECTOR_FORMATS
 from perceiver_registry.embeddings import embedding_predictor
@@ -61,9 +61,9 @@ COMMANDS_BY_NAME = {
     "predict": InputCommand(
         action="predicting",
         results="predictions",
-        output_help="file for predictions (.csv, .json, .jsonl); folder for the images of tasks that draw them, "
-        "such as optical flow; file (.mid, .wav, .png) or folder for music; default: print predictions",
-        binary_formats={},
+        output_help="file for predictions (.csv, .json, .jsonl, .parquet); folder for the images of tasks that draw "
+        "them, such as optical flow; file (.mid, .wav, .png) or folder for music; default: print predictions",
+        binary_formats=BINARY_FORMATS,
     ),
     "embed": InputCommand(
         action="embedding",

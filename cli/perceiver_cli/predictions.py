@@ -1,4 +1,4 @@
-"""Output of predictions as tables, CSV and JSON, on standard output or in a file."""
+"""Output of predictions as tables, CSV and JSON, on standard output or in a file, and as Parquet files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import csv
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from perceiver_cli.checkpoint_files import replacing_text
+from perceiver_cli.checkpoint_files import replacing, replacing_text
 from perceiver_cli.output import EscapingStream, check_writable
+from perceiver_cli.parquet import write_json_lines
 from perceiver_cli.tables import print_table
 from perceiver_cli.vectors import ids_file
 from perceiver_registry import UserError
@@ -96,7 +98,7 @@ def choose_output(
         form: format of the predictions. None: by the file's suffix, or a table.
         overwrite: replace an existing file.
         takes_folder: the task draws images into a folder.
-        binary_formats: openers of the formats that need a file, by suffix. None: there are none.
+        binary_formats: openers of the formats that need a file, by suffix. None: :data:`BINARY_FORMATS`.
 
     Returns:
         The destination of predictions, and the task's folder or None.
@@ -104,7 +106,7 @@ def choose_output(
     Raises:
         UserError: if the format does not fit the file, or if the file cannot be written.
     """
-    binary_formats = binary_formats or {}
+    binary_formats = BINARY_FORMATS if binary_formats is None else binary_formats
     if not output:
         if form in binary_formats:
             raise UserError(f"--format={form}: needs a file (add --output=FILE.{form})")
@@ -137,6 +139,37 @@ def _file_format(output: str, suffix: str, form: str | None, formats: Sequence[s
     if form not in (None, suffix):
         raise UserError(f"--output={output}: suffix does not match --format={form} (leave out one of the two)")
     return suffix
+
+
+@contextlib.contextmanager
+def opened_parquet(output: Output) -> Iterator[Write]:
+    """Open a Parquet file of predictions, which appears under its name after all are written, or not at all.
+
+    Predictions are first written to a temporary file in the same folder, since the types of columns depend on all of
+    them.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ModuleNotFoundError: if pyarrow is missing.
+    """
+    import pyarrow.parquet  # noqa: F401  # optional: missing packages are reported before inputs are read
+
+    assert output.file is not None
+    name, folder = str(output.file), output.file.parent
+    with (
+        replacing(output.file) as stream,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors=ENCODING_ERRORS, newline="", dir=folder) as lines,
+    ):
+
+        def write(predictor: Rows, predictions: Iterator[Prediction]) -> None:
+            _write_json_lines(predictor, predictions, lines, output.kept)
+            write_json_lines(lines, stream, name)
+
+        yield write
+
+
+BINARY_FORMATS: Mapping[str, Opener] = {"parquet": opened_parquet}
+"""Openers of the formats of predictions that need a file, by suffix."""
 
 
 def kept_cells(prediction: Prediction, kept: Sequence[str], written: Iterable[str] = ()) -> dict[str, Any]:

@@ -221,7 +221,8 @@ def test_values_of_flags(words, tmp_path):
     assert words("perceiver fit --task=mlm --data=d") == []
     assert "--model.decoder=text" not in words("perceiver fit --task=regression --model.decoder=")
     assert words("perceiver fit --model.encoder.class_path=tab") == ["--model.encoder.class_path=table"]
-    assert words("perceiver predict --format=") == ["--format=csv", "--format=json", "--format=jsonl", "--format=table"]
+    formats = ("csv", "json", "jsonl", "parquet", "table")
+    assert words("perceiver predict --format=") == [f"--format={name}" for name in formats]
     assert words("perceiver fit --task=mlm --optimizer=Lam") == ["--optimizer=Lamb"]
     assert words("perceiver fit --task=mlm --lr_scheduler=Cosine") == [
         f"--lr_scheduler=Cosine{name}" for name in ("AnnealingLR", "AnnealingWarmRestarts", "WithWarmup")

@@ -330,7 +330,7 @@ def test_tasks_without_a_predictor_are_embedded(regressor, embed, perceiver, mon
 
 def test_vectors_are_not_predictions(text_classifier, perceiver):
     line = perceiver("predict", f"--ckpt_path={text_classifier.last}", "gut", "--output=v.npy").error
-    assert line == "--output=v.npy: unknown suffix (use .csv, .json, .jsonl, or add --format)"
+    assert line == "--output=v.npy: unknown suffix (use .csv, .json, .jsonl, .parquet, or add --format)"
 
 
 def test_help_explains_files_and_flags(perceiver):

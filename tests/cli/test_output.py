@@ -213,7 +213,7 @@ def test_partial_files_of_killed_runs_are_removed(perceiver, text_classifier, tm
     assert {*os.listdir()} == kept
 
 
-@pytest.mark.parametrize("name", ["p.csv", "p.json", "p.jsonl"])
+@pytest.mark.parametrize("name", ["p.csv", "p.json", "p.jsonl", "p.parquet"])
 def test_output_file_is_kept_if_all_inputs_fail(perceiver, text_classifier, name):
     predict = ["predict", f"--ckpt_path={text_classifier.last}", f"--output={name}", "missing.txt"]
     assert perceiver(*predict).code == 1
@@ -226,7 +226,7 @@ def test_output_file_is_kept_if_all_inputs_fail(perceiver, text_classifier, name
 @pytest.mark.parametrize(
     ("output", "form", "message"),
     [
-        ("p.txt", None, "unknown suffix (use .csv, .json, .jsonl, or add --format)"),
+        ("p.txt", None, "unknown suffix (use .csv, .json, .jsonl, .parquet, or add --format)"),
         ("p.csv", "json", "suffix does not match --format=json"),
         ("p.csv", "table", "tables are not files (use --format=csv"),
         ("no/p.csv", None, "its folder does not exist"),

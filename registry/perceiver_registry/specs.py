@@ -150,6 +150,9 @@ class AdapterSpec(_Checked):
         example: values by dotted flag of a small configuration (``{"model.encoder.vocab_size": 40}``), for tests.
         size_rule: input adapters: import path of a function that chooses defaults by the size of the data
             (:data:`~perceiver_registry.sizing.SizeRule`), or None.
+        column_readers: input adapters: import paths of subclasses of ``perceiver_plugins.sdk.data.ColumnReader`` that
+            read table columns for the adapter, by the kind of column that it embeds by default (``{"text":
+            "my_plugin.column:TextColumn"}``). One adapter can be the default of a kind: "text" or "image".
     """
 
     name: Name
@@ -164,6 +167,7 @@ class AdapterSpec(_Checked):
     data_options: Names = ()
     example: Mapping[str, Any] = field(default_factory=dict)
     size_rule: ImportPath | None = None
+    column_readers: Mapping[str, ImportPath] = field(default_factory=dict)
 
     @property
     def import_paths(self) -> Names:

@@ -1,4 +1,7 @@
 from .collating import PadCollator as PadCollator
+from .column_reader import Cell as Cell
+from .column_reader import ColumnOptions as ColumnOptions
+from .column_reader import ColumnReader as ColumnReader
 from .datasets import ExampleDataset as ExampleDataset
 from .label_names import NamedLabels as NamedLabels
 from .loading import IGNORED as IGNORED

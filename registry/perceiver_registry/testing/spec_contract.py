@@ -12,6 +12,7 @@ from unittest import SkipTest
 import yaml
 
 from perceiver_core import DecoderConfig, EncoderConfig, InputAdapter, OutputAdapter, QueryProvider
+from perceiver_plugins.sdk.data import ColumnReader
 from perceiver_registry.configs import create_config
 from perceiver_registry.import_paths import resolve_import_path
 from perceiver_registry.sizing import problem_of_sized_defaults
@@ -43,6 +44,19 @@ def problems_of_summary(spec: Any) -> Iterator[str]:
 def import_paths_resolve(subject: AdapterSubject) -> None:
     """Each import path of a spec, `module:Name`, can be imported."""
     expect_none(problems_of_import_paths(subject.spec, *IMPORT_PATH_FIELDS))
+    expect_none(problems_of_column_readers(subject.spec))
+
+
+def problems_of_column_readers(spec: Any) -> Iterator[str]:
+    """Yield an error for each of a spec's column readers that is not a complete subclass of ColumnReader."""
+    for kind, path in getattr(spec, "column_readers", {}).items():
+        try:
+            reader = resolve_import_path(path)
+        except Exception as error:
+            yield f"{spec.name}: column_readers[{kind!r}]={path!r} cannot be imported: {type(error).__name__}: {error}"
+            continue
+        if not (inspect.isclass(reader) and issubclass(reader, ColumnReader)) or inspect.isabstract(reader):
+            yield f"{spec.name}: column_readers[{kind!r}]={path!r} is not a complete subclass of ColumnReader"
 
 
 def problems_of_import_paths(spec: Any, *names: str) -> Iterator[str]:

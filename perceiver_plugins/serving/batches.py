@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -39,15 +39,6 @@ def map_entries(batch: Batch, function: Callable[[str, Any], Any], prefix: str =
         else function(f"{prefix}{name}", value)
         for name, value in batch.items()
     }
-
-
-def entries(batch: Batch, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Iterate over the names and values of all entries of a batch, nested batches included."""
-    for name, value in batch.items():
-        if isinstance(value, Mapping):
-            yield from entries(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def dimension_name(entry: str, dim: int) -> str:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from perceiver_core import Batch, Model
-from perceiver_plugins.serving.batches import entries, example_batch, resize_batch
+from perceiver_plugins.sdk.tasks.batches import entries
+from perceiver_plugins.serving.batches import example_batch, resize_batch
 from perceiver_plugins.serving.served_model import compute_outputs
 from perceiver_plugins.serving.tracing import BATCH_SIZE, DynamicSize, Traced
 from perceiver_registry.formats import TOLERANCE, largest_difference

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from perceiver_core import Batch
-from perceiver_plugins.serving.batches import entries
+from perceiver_plugins.sdk.tasks.batches import entries
 from perceiver_plugins.serving.checking import Run
 from perceiver_plugins.serving.exporting import KEY, Backend
 from perceiver_plugins.serving.tracing import Traced, rename_symbols, suppress_logging

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from perceiver_core import Batch, Model
-from perceiver_plugins.serving.batches import entries
+from perceiver_plugins.sdk.tasks.batches import entries
 
 
 class ServedModel(nn.Module):

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from perceiver_core import Batch, Model
-from perceiver_plugins.serving.batches import dimension_name, entries, example_batch, map_entries
+from perceiver_plugins.sdk.tasks.batches import entries
+from perceiver_plugins.serving.batches import dimension_name, example_batch, map_entries
 from perceiver_plugins.serving.served_model import ServedModel
 from perceiver_registry import UserError
 from perceiver_registry.errors import in_one_line, surface_own_fault

@@ -14,7 +14,8 @@ from perceiver_core import Batch, PerceiverConfig, PerceiverIO
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
 from perceiver_plugins.multimodal.config import AudioVideoLabelDecoderConfig
 from perceiver_plugins.multimodal.decoding import decode
-from perceiver_plugins.serving.batches import entries, example_batch
+from perceiver_plugins.sdk.tasks.batches import entries
+from perceiver_plugins.serving.batches import example_batch
 from perceiver_plugins.serving.checking import checks
 from perceiver_plugins.serving.exporting import Backend, build_checked_program
 from perceiver_plugins.serving.programs import Programs

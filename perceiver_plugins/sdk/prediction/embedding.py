@@ -18,6 +18,7 @@ from perceiver_plugins.sdk.data.missing_files import shorten_path
 from perceiver_plugins.sdk.evaluation_mode import evaluating
 from perceiver_plugins.sdk.prediction.predictor import Prediction, Predictor, Read
 from perceiver_plugins.sdk.prediction.reader import Reader
+from perceiver_plugins.sdk.tasks.batches import entries
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
 from perceiver_registry import UserError
 from perceiver_registry.errors import shorten
@@ -213,7 +214,7 @@ def _length(batch: Batch) -> int:
 def digest(batch: Batch) -> str:
     """Return a digest of the content of a batch."""
     found = hashlib.sha256()
-    for name, value in sorted(batch.items()):
+    for name, value in sorted(entries(batch)):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from perceiver_core import Attentions, Batch, Model
@@ -20,6 +21,7 @@ from perceiver_plugins.sdk.errors import one_line
 from perceiver_plugins.sdk.evaluation_mode import evaluating
 from perceiver_plugins.sdk.prediction.progress import track_progress
 from perceiver_plugins.sdk.prediction.reader import InMemory, Reader
+from perceiver_plugins.sdk.tasks.batches import entries
 from perceiver_plugins.sdk.tasks.lightning import LitPerceiver
 from perceiver_registry import UserError
 from perceiver_registry.assemble import require_perceiver_io
@@ -155,7 +157,7 @@ class Predictor(ABC):
         except (UserError, *SHAPE_ERRORS) as error:
             return self._predict_apart(read, error)
         try:
-            output = self.ask({name: value.to(self.module.device) for name, value in batch.items()}, read)
+            output = self.ask(move_data_to_device(batch, self.module.device), read)
         except DEVICE_ERRORS:
             raise
         except SHAPE_ERRORS as error:
@@ -230,7 +232,7 @@ class Predictor(ABC):
 
 
 def _shapes(batch: Batch) -> Shapes:
-    return tuple((name, tuple(value.shape[1:])) for name, value in batch.items())
+    return tuple((name, tuple(value.shape[1:])) for name, value in entries(batch))
 
 
 @contextlib.contextmanager

@@ -40,6 +40,15 @@ def as_batch(given: Any, entries: Sequence[str]) -> Any:
     )
 
 
+def entries(batch: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Iterate over the names and values of all entries of a batch, those of nested batches with dotted names."""
+    for name, value in batch.items():
+        if isinstance(value, Mapping):
+            yield from entries(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def problems_of_array(adapted: Any, num_channels: int) -> Iterator[str]:
     """Describe errors of an input adapter's array (b, m, c) in type and shape.
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from perceiver_core import AdaptedInput, Batch, Context, InputAdapter
+from perceiver_core import AdaptedInput, Batch, Context, EncoderConfig, InputAdapter
 from perceiver_plugins.composite.config import CompositeEncoderConfig
+from perceiver_plugins.sdk.data.column_reader import MISSING_ENTRY
 from perceiver_registry import registry
+
+MISSING_FRACTION = 0.25
+"""Fraction of examples without an optional modality in an example batch; arbitrary."""
 
 
 class CompositeInputAdapter(InputAdapter):
@@ -30,6 +35,8 @@ class CompositeInputAdapter(InputAdapter):
     The ``context`` for output queries and output adapter has the entries of all modalities, under ``modality.name`` if
     several modalities have an entry with the same name.
 
+    An example may lack an optional modality: its first position is a learned vector then, and the others are padding.
+
     Masking replaces input positions of a modality by its mask token, a learned vector. Unused mask tokens and
     embeddings require no gradient.
 
@@ -40,6 +47,7 @@ class CompositeInputAdapter(InputAdapter):
         mask_probabilities: probabilities of masking a position in training, by modality; these modalities have a mask
             token. A probability of 1 masks all positions in evaluation as well; any other value masks nothing in
             evaluation.
+        optional: modalities that examples may lack, with an entry ``missing`` (b,) in their nested batch.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class CompositeInputAdapter(InputAdapter):
         min_padding: int = 4,
         init_scale: float = 0.02,
         mask_probabilities: Mapping[str, float] | None = None,
+        optional: Sequence[str] = (),
     ):
         super().__init__(max(part.num_input_channels for part in parts.values()) + min_padding)
         ordered = dict(sorted(parts.items()))
@@ -68,29 +77,65 @@ class CompositeInputAdapter(InputAdapter):
         for modality, probability in self.mask_probabilities.items():
             self.mask_tokens[modality].requires_grad_(probability > 0)
             self.embeddings[modality].requires_grad_(probability < 1)
+        self.missing = nn.ParameterDict(
+            {modality: torch.empty(self.num_input_channels).normal_(0.0, init_scale) for modality in sorted(optional)}
+        )
 
     @classmethod
     def from_config(cls, config: CompositeEncoderConfig) -> CompositeInputAdapter:
-        parts = {
-            modality: registry().adapter_of("input", part).resolve("adapter").from_config(part)
-            for modality, part in config.part_configs().items()
-        }
-        return cls(parts, config.min_padding, config.init_scale, config.mask_probabilities)
+        return cls(
+            create_parts(config.part_configs()),
+            config.min_padding,
+            config.init_scale,
+            config.mask_probabilities,
+            config.optional_inputs,
+        )
 
     def check_data(self, data: Any) -> None:
-        for part in self.parts.values():
-            part.check_data(data)
+        """Check the data of each part. Tables have the optional modalities and their fields in ``column_inputs``.
+
+        Raises:
+            ValueError: if the data of a part does not fit, or if it has other optional modalities.
+        """
+        columns = getattr(data, "column_inputs", None) or {}
+        if different := sorted(columns.keys() ^ self.missing.keys()) if columns else []:
+            owner, other = ("data", "model") if different[0] in columns else ("model", "data")
+            raise ValueError(f"the {owner}'s input {different[0]!r} is not one of the {other}'s")
+        for modality, part in self.parts.items():
+            part.check_data(SimpleNamespace(**columns[modality]) if modality in columns else data)
 
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """Return the entries of all parts; as nested batches by modality if parts have entries of the same name."""
+        """Return the entries of all parts; as nested batches by modality if parts have entries of the same name.
+
+        Those of optional modalities are nested always.
+        """
         batches = {modality: part.example_batch(batch_size, generator) for modality, part in self.parts.items()}
+        nested: dict[str, Any] = {}
+        for modality in self.missing:
+            missing = torch.rand(batch_size, generator=generator) < MISSING_FRACTION
+            nested[modality] = {**batches.pop(modality), MISSING_ENTRY: missing}
         merged = {name: value for batch in batches.values() for name, value in batch.items()}
-        return merged if len(merged) == sum(map(len, batches.values())) else batches
+        is_unique = len(merged) == sum(map(len, batches.values())) and not merged.keys() & nested.keys()
+        return {**(merged if is_unique else batches), **nested}
 
     def forward(self, batch: Batch) -> AdaptedInput:
-        adapted = {modality: part(_entries(batch, modality)) for modality, part in self.parts.items()}
-        arrays = [self._embed(modality, part.x) for modality, part in adapted.items()]
+        parts = {modality: part(_entries(batch, modality)) for modality, part in self.parts.items()}
+        adapted = {modality: self._adapt(modality, batch, part) for modality, part in parts.items()}
+        arrays = [each.x for each in adapted.values()]
         return AdaptedInput(torch.cat(arrays, dim=1), _join_masks(list(adapted.values())), _join_contexts(adapted))
+
+    def _adapt(self, modality: str, batch: Batch, part: AdaptedInput) -> AdaptedInput:
+        """Append the modality embedding to the array of a modality, and replace missing inputs."""
+        x, pad_mask, context = self._embed(modality, part.x), part.pad_mask, part.context
+        missing = _entries(batch, modality).get(MISSING_ENTRY) if modality in self.missing else None
+        if missing is None:
+            return AdaptedInput(x, pad_mask, context)
+        is_first = torch.arange(x.shape[1], device=x.device) == 0
+        x = torch.where((missing[:, None] & is_first)[..., None], self.missing[modality], x)
+        padding = missing[:, None] & ~is_first  # onnxruntime has no torch.where of booleans
+        if pad_mask is not None:
+            padding = padding | (pad_mask & ~missing[:, None])
+        return AdaptedInput(x, padding, context)
 
     def mask_probability(self, modality: str) -> float:
         """Return the probability of masking a position of a modality in the current mode, training or evaluation."""
@@ -108,6 +153,14 @@ class CompositeInputAdapter(InputAdapter):
         else:
             masked = torch.rand(x.shape[:2], device=x.device) < probability
         return torch.where(masked[..., None], self.mask_tokens[modality], x)
+
+
+def create_parts(configs: Mapping[str, EncoderConfig]) -> dict[str, InputAdapter]:
+    """Create the input adapters of configurations by modality."""
+    return {
+        modality: registry().adapter_of("input", config).resolve("adapter").from_config(config)
+        for modality, config in configs.items()
+    }
 
 
 def _entries(batch: Batch, modality: str) -> Batch:

@@ -29,11 +29,14 @@ class CompositeEncoderConfig(EncoderConfig):
             pad all inputs to the same number of channels.
         mask_probabilities: probabilities, by modality, of masking an input position in training: ``{"text": 0.15}``.
             A probability of 1 masks all positions in evaluation as well; any other value masks nothing in evaluation.
+        optional_inputs: modalities that examples may lack. For the examples with True in the entry ``missing`` (b,) of
+            the modality's nested batch, a learned vector replaces the input.
     """
 
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     min_padding: int = 4
     mask_probabilities: dict[str, float] = field(default_factory=dict)
+    optional_inputs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,39 +45,64 @@ class CompositeEncoderConfig(EncoderConfig):
         for modality, probability in self.mask_probabilities.items():
             require(modality in self.inputs, self, "mask_probabilities", f"no such input: {modality!r}")
             require(0 <= probability <= 1, self, "mask_probabilities", "must be from 0 to 1")
+        for modality in self.optional_inputs:
+            require(modality in self.inputs, self, "optional_inputs", f"no such input: {modality!r}")
         self.part_configs()  # checks them
 
     def part_configs(self) -> dict[str, EncoderConfig]:
         """Return the configuration of each input adapter, by modality.
 
         Raises:
-            UserError: if an input names no adapter, or has a field that is not its adapter's.
-            UnknownNameError: if an adapter is not installed.
-            ValueError: if a value is out of range or of another type, or if the name of a modality is invalid.
+            UserError, ValueError: as :func:`create_part_configs`.
         """
-        return {modality: self._part_config(modality, part) for modality, part in self.inputs.items()}
+        return create_part_configs(self.inputs, self.init_scale, "encoder.inputs")
 
-    def _part_config(self, modality: str, part: Mapping[str, Any]) -> EncoderConfig:
-        flag = f"encoder.inputs.{modality}"
-        if not modality.isidentifier() or modality in dir(nn.ModuleDict()):
-            raise ValueError(f"{flag}: invalid name of a modality (use letters, digits and _)")
-        adapter = part.get(ADAPTER_KEY) if isinstance(part, Mapping) else None
-        if not isinstance(adapter, str):
-            raise UserError(f"{flag}: {ADAPTER_KEY} is missing (write {{{modality}: {{{ADAPTER_KEY}: NAME, ...}}}})")
-        values = {name: value for name, value in part.items() if name != ADAPTER_KEY}
-        if shared := ENCODER_FIELDS.intersection(values):
-            name = min(shared)
-            raise UserError(
-                f"{flag}.{name}: not a field of an input, all of which share one encoder (set encoder.{name})"
-            )
-        try:
-            config_type = registry().get("input", adapter).resolve("config")
-            values = _convert_values(config_type, values)
-            return create_config(config_type, {"init_scale": self.init_scale, **values}, flag)
-        except UnknownNameError as error:
-            raise UnknownNameError(f"{flag}: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"{flag}: {error}") from error
+
+def create_part_configs(
+    inputs: Mapping[str, Mapping[str, Any]], init_scale: float, flag: str
+) -> dict[str, EncoderConfig]:
+    """Create the configurations of input adapters that share one encoder.
+
+    Args:
+        inputs: name and fields of each adapter, by modality: ``{"text": {"adapter": "text", "vocab_size": 262}}``.
+        init_scale: default ``init_scale``.
+        flag: option that has ``inputs``, for messages.
+
+    Raises:
+        UserError: if an input names no adapter, or has a field that is not its adapter's.
+        UnknownNameError: if an adapter is not installed.
+        ValueError: if a value is out of range or of another type, or if the name of a modality is invalid.
+    """
+    return {
+        modality: _create_part_config(modality, part, init_scale, f"{flag}.{modality}")
+        for modality, part in inputs.items()
+    }
+
+
+def is_modality_name(name: str) -> bool:
+    """Return whether a name is valid for a modality."""
+    return name.isidentifier() and name not in dir(nn.ModuleDict())
+
+
+def _create_part_config(modality: str, part: Mapping[str, Any], init_scale: float, flag: str) -> EncoderConfig:
+    if not is_modality_name(modality):
+        raise ValueError(f"{flag}: invalid name of a modality (use letters, digits and _)")
+    adapter = part.get(ADAPTER_KEY) if isinstance(part, Mapping) else None
+    if not isinstance(adapter, str):
+        raise UserError(f"{flag}: {ADAPTER_KEY} is missing (write {{{modality}: {{{ADAPTER_KEY}: NAME, ...}}}})")
+    values = {name: value for name, value in part.items() if name != ADAPTER_KEY}
+    if shared := ENCODER_FIELDS.intersection(values):
+        name = min(shared)
+        raise UserError(f"{flag}.{name}: not a field of an input, all of which share one encoder (set encoder.{name})")
+    try:
+        config_type = registry().get("input", adapter).resolve("config")
+        values = _convert_values(config_type, values)
+        config: EncoderConfig = create_config(config_type, {"init_scale": init_scale, **values}, flag)
+        return config
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{flag}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from error
 
 
 def _convert_values(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,9 @@ ADAPTERS: dict[str, tuple[str, str, dict[str, str], dict[str, Any]]] = {
 }
 """For each name: prefix of the class names, summary, links, and options of a small example."""
 
+COLUMN_ADAPTER = "image-stages"
+"""Adapter of the images in table columns, which learns from few images."""
+
 
 @hookimpl
 def perceiver_adapters() -> list[AdapterSpec]:
@@ -68,6 +71,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
             data_options=("image_size", "num_channels", "mean", "std", "crop_pct", "bit_depth"),
             example={f"model.encoder.{field}": value for field, value in (example | {"num_channels": 1}).items()},
             size_rule=f"{PLUGIN}.sizing:size_rule",
+            column_readers={"image": f"{PLUGIN}.column:ImageColumn"} if name == COLUMN_ADAPTER else {},
         )
         for name, (prefix, summary, links, example) in ADAPTERS.items()
     ]

@@ -31,6 +31,7 @@ def perceiver_adapters() -> list[AdapterSpec]:
                 "model.encoder.num_input_channels": 16,
             },
             size_rule="perceiver_plugins.text.sizing:size_rule",
+            column_readers={"text": "perceiver_plugins.text.column:TextColumn"},
         ),
         AdapterSpec(
             name="text",

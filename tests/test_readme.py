@@ -88,6 +88,10 @@ def write_user_files(folder: Path) -> None:
     with gzip.open(folder / "reviews.jsonl.gz", "wt") as file:
         file.writelines(json.dumps({"review": f"good {i}", "stars": i % 5}) + "\n" for i in range(40))
     (folder / "patients.csv").write_text("age,bmi,progression\n" + "\n".join(f"{i},{i % 7},{2 * i}" for i in range(30)))
+    rows = "\n".join(
+        f"{i},a useful thing of kind {i},photos/{'cat' if i % 2 else 'dog'}/{i % 10}.png,{i % 3}" for i in range(30)
+    )
+    (folder / "products.csv").write_text(f"price,description,photo,category\n{rows}")
     tags = [["rain"], [], ["sun", "wind"], ["rain", "sun"], ["wind"]]
     with (folder / "reports.csv").open("w") as table, (folder / "reports.jsonl").open("w") as lines:
         table.write("report,tags,rain,wind,sun,temperature,pressure,min,max\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -89,7 +90,8 @@ def write_data(folder: Path, kind: Kind, inputs: Any, labels: np.ndarray) -> dic
     options = {"train_files": folder / TABLE_FILE, "label_column": columns[0] if len(columns) == 1 else columns}
     if kind == "text":
         return {"name": "text-files", "text_column": TEXT_COLUMN, **options}
-    return {"name": "table-files", "feature_columns": table.column_names[: -len(columns)], **options}
+    features = table.column_names[: -len(columns)]
+    return {"name": "table-files", "feature_columns": features, "image_folder": os.getcwd(), **options}
 
 
 def _unused(name: str, taken: Sequence[str]) -> str:

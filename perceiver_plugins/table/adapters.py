@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_core import AdaptedInput, Batch, InputAdapter
-from perceiver_plugins.table.config import TableEncoderConfig
+from perceiver_plugins.composite.adapters import CompositeInputAdapter, create_parts
+from perceiver_plugins.table.config import TABLE, TableEncoderConfig
 
 MISSING_FRACTION = 0.1
 """Fraction of missing numbers in an example batch; arbitrary."""
@@ -79,16 +80,23 @@ class TableInputAdapter(InputAdapter):
             self.register_buffer("last_ids", torch.tensor(sizes), persistent=False)
 
     @classmethod
-    def from_config(cls, config: TableEncoderConfig) -> TableInputAdapter:
-        return cls(
-            config.num_features,
-            config.num_input_channels,
-            config.init_scale,
-            config.column_init_scale,
-            config.number_dropout,
-            config.num_categories or (),
-            config.category_dropout,
-        )
+    def from_config(cls, config: TableEncoderConfig) -> InputAdapter:
+        """Build the adapter or, with ``config.columns``, a composite of it and the adapters of these columns."""
+        parts: dict[str, InputAdapter] = {}
+        if config.num_features or config.num_categories:
+            parts[TABLE] = cls(
+                config.num_features,
+                config.num_input_channels,
+                config.init_scale,
+                config.column_init_scale,
+                config.number_dropout,
+                config.num_categories or (),
+                config.category_dropout,
+            )
+        if not config.columns:
+            return parts[TABLE]
+        parts |= create_parts(config.column_configs())
+        return CompositeInputAdapter(parts, init_scale=config.init_scale, optional=list(config.columns))
 
     def check_data(self, data: Any) -> None:
         num_features = getattr(data, "num_features", None)

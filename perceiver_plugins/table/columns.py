@@ -13,11 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perceiver_plugins.sdk.data.column_reader import ColumnReader
 from perceiver_plugins.sdk.data.statistics import mean_and_std
-from perceiver_plugins.table.kinds import FEATURES, categorical_columns, feature_names, kind_of_column
+from perceiver_plugins.table.embedded import modality_names, restore_reader
+from perceiver_plugins.table.kinds import (
+    FEATURES,
+    categorical_columns,
+    embedded_columns,
+    feature_names,
+    kind_of_column,
+)
 from perceiver_plugins.table.rows import RowReader
 from perceiver_plugins.table.scaling import fit_quantiles, to_normal
 from perceiver_registry import UserError
+from perceiver_registry.configs import ADAPTER_KEY
 
 SCALED_BY_QUANTILES = ("number", "date", "datetime")
 """Kinds of columns whose first feature gets quantile scaling. Other features are 0 or 1, or from -1 to 1."""
@@ -37,6 +46,7 @@ class Columns:
         kinds: kind of each column that does not contain numbers (:data:`~perceiver_plugins.table.kinds.FEATURES`).
         categories: categories of the training data of each categorical column.
         quantiles: quantiles by feature, for features that are scaled by them.
+        readers: description of the reader of each column of texts or images.
     """
 
     names: list[str]
@@ -45,6 +55,7 @@ class Columns:
     kinds: dict[str, str] = field(default_factory=dict)
     categories: dict[str, list[str]] = field(default_factory=dict)
     quantiles: dict[str, list[float]] = field(default_factory=dict)
+    readers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate values that may come from a checkpoint.
@@ -69,6 +80,9 @@ class Columns:
         for name, numbers in self.quantiles.items():
             valid = _are_numbers(numbers) and all(low <= high for low, high in pairwise(numbers))
             _require(valid, "quantiles", f"those of {name!r} must be a list of ascending numbers")
+        _require(isinstance(self.readers, Mapping), "readers", "must be descriptions by column")
+        for name in embedded_columns(self.names, self.kinds):
+            _require(isinstance(self.readers.get(name), Mapping), "readers", f"no description of that of {name!r}")
 
     @classmethod
     def from_description(cls, described: Any) -> Self:
@@ -93,6 +107,7 @@ class Columns:
         kinds: Mapping[str, str] | None = None,
         categories: Mapping[str, Sequence[str]] | None = None,
         by_quantiles: bool = False,
+        readers: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Self:
         """Compute the statistics of ``numbers`` (rows, m), ignoring NaN.
 
@@ -104,6 +119,7 @@ class Columns:
             kinds: kinds of the columns that do not contain numbers.
             categories: categories of the categorical columns.
             by_quantiles: apply quantile scaling to numbers and dates before they are standardised.
+            readers: description of the reader of each column of texts or images.
         """
         known = dict(kinds or {})
         features = dict(zip(feature_names(names, known), numbers.T, strict=False))
@@ -114,7 +130,8 @@ class Columns:
             features[name] = to_normal(features[name], values)
         mean, std = mean_and_std(np.stack(list(features.values()), axis=1) if features else np.empty((len(numbers), 0)))
         found = {name: list(values) for name, values in (categories or {}).items()}
-        return cls(list(names), mean.tolist(), std.tolist(), known, found, quantiles)
+        described = {name: dict(values) for name, values in (readers or {}).items()}
+        return cls(list(names), mean.tolist(), std.tolist(), known, found, quantiles, described)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain data, without empty ones, which older versions cannot read."""
@@ -172,6 +189,38 @@ class Columns:
         if not self.category_names:
             return inputs
         return inputs | {"category_ids": torch.from_numpy(rows[..., len(self.features) :].astype(np.int64))}
+
+    @cached_property
+    def column_readers(self) -> dict[str, ColumnReader]:
+        """Reader of each column of texts or images.
+
+        Raises:
+            UserError: if a description is invalid.
+            UnknownNameError: if the input adapter of a column is not installed.
+        """
+        return {
+            name: restore_reader(name, self.kinds[name], self.readers[name])
+            for name in embedded_columns(self.names, self.kinds)
+        }
+
+    @property
+    def column_inputs(self) -> dict[str, dict[str, Any]] | None:
+        """Input adapter of each column of texts or images, with its fields, by modality; None without such a column."""
+        modalities = modality_names(self.column_readers)
+        return {
+            modalities[name]: {ADAPTER_KEY: self.readers[name][ADAPTER_KEY], **reader.encoder_fields()}
+            for name, reader in self.column_readers.items()
+        } or None
+
+    def batch_cells(self, cells: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Tensor]]:
+        """Return the entries of a batch for examples (b) by column of texts or images: a nested batch for each."""
+        modalities = modality_names(self.column_readers)
+        return {modalities[name]: reader.batch(cells[name]) for name, reader in self.column_readers.items()}
+
+    def report_cells(self) -> list[str]:
+        """Return lines about the texts and images that were read, such as texts that are cut, and forget them."""
+        reports = ((name, line) for name, reader in self.column_readers.items() for line in reader.report())
+        return [f"the column {name!r}: {line}" for name, line in reports]
 
     def row_reader(self) -> RowReader:
         """Create a reader of rows with these columns."""

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from perceiver_core.config import EncoderConfig, require, require_positive
+from perceiver_plugins.composite.config import create_part_configs
+
+TABLE = "table"
+"""Modality of numbers and categories in a composite input."""
 
 
 @dataclass
@@ -22,6 +27,9 @@ class TableEncoderConfig(EncoderConfig):
             all columns contain numbers.
         category_dropout: probability of replacing a category by the embedding of unseen categories in training, which
             is not trained otherwise. The default is arbitrary.
+        columns: input adapters of columns of texts and images, each with its registered name under ``adapter`` and its
+            fields: ``{"review": {"adapter": "text", "vocab_size": 262}}``. With them, the table is a composite input.
+            None: there are no such columns.
     """
 
     num_features: int = 10
@@ -30,13 +38,14 @@ class TableEncoderConfig(EncoderConfig):
     number_dropout: float = 0.0
     num_categories: list[int] | None = None
     category_dropout: float = 0.02
+    columns: dict[str, dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "num_input_channels")
         sizes = self.num_categories or []
         require(all(size >= 0 for size in sizes), self, "num_categories", "must not be negative")
-        require(self.num_features >= (0 if sizes else 1), self, "num_features", "must be at least 1")
+        require(self.num_features >= (0 if sizes or self.columns else 1), self, "num_features", "must be at least 1")
         require(
             self.column_init_scale is None or self.column_init_scale > 0.0,
             self,
@@ -45,3 +54,13 @@ class TableEncoderConfig(EncoderConfig):
         )
         for name in ("number_dropout", "category_dropout"):
             require(0.0 <= getattr(self, name) < 1.0, self, name, "must be at least 0 and less than 1")
+        require(TABLE not in (self.columns or {}), self, "columns", f"{TABLE!r} is the name of the other columns")
+        self.column_configs()  # checks them
+
+    def column_configs(self) -> dict[str, EncoderConfig]:
+        """Return the configuration of the input adapter of each column in ``columns``.
+
+        Raises:
+            UserError, ValueError: as :func:`~perceiver_plugins.composite.config.create_part_configs`.
+        """
+        return create_part_configs(self.columns or {}, self.init_scale, "encoder.columns")

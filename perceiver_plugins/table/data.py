@@ -30,14 +30,17 @@ class Table:
         features: (rows, m + k) numbers, NaN where missing, then ids of categories
             (:class:`~perceiver_plugins.table.columns.Columns`).
         labels: (rows, t) targets, NaN where missing, or (rows) class indices, or (rows, classes) 0 or 1.
+        cells: (rows) objects by column of texts or images: examples of the column's reader, None where missing.
     """
 
     features: np.ndarray
     labels: np.ndarray
+    cells: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, rows: np.ndarray) -> Table:
         """Select rows by index."""
-        return Table(self.features[rows], self.labels[rows])
+        cells = {name: column[rows] for name, column in self.cells.items()}
+        return Table(self.features[rows], self.labels[rows], cells)
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ class Tables:
         feature_names: names of the feature columns.
         label_names: names of the t targets, or of the classes.
         splits: examples by split: "train", "validation" and "test", of which some may be absent.
-        kinds: kind of each feature column that does not contain numbers: "boolean", "date", "datetime" or "category".
+        kinds: kind of each feature column that does not contain numbers: "boolean", "date", "datetime", "category",
+            "text" or "image".
         categories: categories of the training data of each categorical column.
+        readers: description of the reader of each column of texts or images.
     """
 
     feature_names: list[str]
@@ -57,6 +62,7 @@ class Tables:
     splits: dict[str, Table]
     kinds: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, list[str]] = field(default_factory=dict)
+    readers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Examples(BatchDataset):
@@ -68,20 +74,34 @@ class Examples(BatchDataset):
         inputs: (rows, m) standardised numbers.
         labels: (rows, t) targets or (rows) class indices.
         category_ids: (rows, k) ids of categories. None: no categorical columns.
+        cells: (rows) examples by column of texts or images.
+        columns: the columns, which collate these examples. None: no such columns.
     """
 
-    def __init__(self, inputs: Tensor, labels: Tensor, category_ids: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        category_ids: Tensor | None = None,
+        cells: Mapping[str, np.ndarray] | None = None,
+        columns: Columns | None = None,
+    ) -> None:
         self.inputs = inputs
         self.labels = labels
         self.category_ids = category_ids
+        self.cells = cells or {}
+        self.columns = columns
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Tensor]:
+    def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Any]:
         inside, labels = take_labels(self.labels, indices)
         ids = {} if self.category_ids is None else {"category_ids": self.category_ids[inside]}
-        return {"inputs": self.inputs[inside], **ids, "labels": labels}
+        others: dict[str, Any] = {}
+        if self.columns is not None and self.cells:
+            others = self.columns.batch_cells({name: cells[inside.numpy()] for name, cells in self.cells.items()})
+        return {"inputs": self.inputs[inside], **ids, **others, "labels": labels}
 
 
 class TableDataModule(Classes, PerceiverDataModule):
@@ -92,6 +112,8 @@ class TableDataModule(Classes, PerceiverDataModule):
     - ``inputs`` (b, m), float32: numeric features, scaled by the training data, NaN where missing;
     - ``category_ids`` (b, k), int64, with k categorical columns: 0 where missing, 1 for a category that the training
       data lacks, otherwise 2, 3, ... in the order of the categories;
+    - a nested batch for each column of texts or images, with the column's name: the entries of its input adapter, and
+      ``missing`` (b,), True where the cell is missing;
     - ``labels``: targets (b, t), float64, NaN where missing, or class indices (b), int64. With any number of
       classes per row, (b, classes), float32: 0, 1, or NaN where unknown.
 
@@ -163,6 +185,7 @@ class TableDataModule(Classes, PerceiverDataModule):
                 tables.kinds,
                 tables.categories,
                 by_quantiles=self.scaling == "quantile",
+                readers=tables.readers,
             )
         scaling = trained.scaling
         if scaling not in (None, self.scaling):
@@ -183,6 +206,11 @@ class TableDataModule(Classes, PerceiverDataModule):
     def num_categories(self) -> list[int] | None:
         """Number of categories of each categorical column; None without such a column."""
         return self.columns.num_categories
+
+    @property
+    def column_inputs(self) -> dict[str, dict[str, Any]] | None:
+        """Input adapters of columns of texts and images, by modality; None without such a column."""
+        return self.columns.column_inputs
 
     @property
     def target_names(self) -> list[str]:
@@ -247,7 +275,8 @@ class TableDataModule(Classes, PerceiverDataModule):
         for split, table in self.tables.splits.items():
             batch = self.columns.batch(table.features)
             labels = torch.from_numpy(table.labels)
-            self.split_datasets[split] = Examples(batch["inputs"], labels, batch.get("category_ids"))
+            ids = batch.get("category_ids")
+            self.split_datasets[split] = Examples(batch["inputs"], labels, ids, table.cells, self.columns)
 
 
 class DiabetesDataModule(TableDataModule):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,16 +13,18 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
+from perceiver_plugins.sdk.data.column_reader import Cell, ColumnOptions, ColumnReader
 from perceiver_plugins.sdk.data.files import FLAGS, file_format, find_files, read_rows, refuse_shared_files
+from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.data.multi_labels import MultiLabels, SingleLabels, class_reader
 from perceiver_plugins.sdk.data.splits import check_fraction, permutation
 from perceiver_plugins.sdk.data.statistics import missing_targets
 from perceiver_plugins.sdk.data.table_rows import Row, check_delimiter, column_names, dictionary_columns
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table.data import Table, TableDataModule, Tables
+from perceiver_plugins.table.embedded import describe_reader, fit_reader, object_array
 from perceiver_plugins.table.kinds import (
     INFERENCE_ROWS,
-    UNREAD,
     choose_kinds,
     describe_kinds,
     named_kinds,
@@ -45,9 +48,10 @@ class TableFilesDataModule(TableDataModule):
     in it), a pattern such as ``data/*.csv``, or a list of these. Each row is an example. An empty cell, null, NA and
     nan are missing values; a missing class is an error.
 
-    Feature columns contain numbers, booleans, ISO dates or categories. The first 10,000 training rows decide
-    (:func:`~perceiver_plugins.table.kinds.infer_kind`), unless a flag names the column. A date has several numeric
-    features: days since 1970-01-01 and its phases in year, week and, with a time, day.
+    Feature columns contain numbers, booleans, ISO dates, categories, texts or images. The first 10,000 training rows
+    decide (:func:`~perceiver_plugins.table.kinds.infer_kind`), unless a flag names the column. A date has several
+    numeric features: days since 1970-01-01 and its phases in year, week and, with a time, day. Texts and images have
+    input adapters of their own (``--model.encoder.columns``).
 
     Args:
         train_files: Files to train on; null: only evaluate a trained model, which knows its columns and classes.
@@ -61,11 +65,18 @@ class TableFilesDataModule(TableDataModule):
         categorical_columns: Feature columns to read as categories, such as codes that are numbers.
         numeric_columns: Feature columns to read as numbers.
         date_columns: Feature columns to read as ISO dates, with or without a time of day.
+        text_columns: Feature columns to read as texts.
+        image_columns: Feature columns to read as images: paths of files, or their content in Parquet files.
         delimiter: Character between the columns of .csv and .tsv files, such as ';' or tab; null: a comma, or a tab in
             .tsv files.
         val_fraction: Fraction of the rows to hold out for validation.
         label_separator: target=class: separator of the classes in the label column, such as ',', for rows with any
             number of classes. null: a class, or a list of classes.
+        tokenizer: Tokenizer of the text columns, as for text-files: train:auto, train:word, train:bpe or train:unigram
+            train one for each column; bytes; a folder with a saved tokenizer, or a hub id.
+        max_seq_len: Most tokens of a text. Texts that are longer are cut at the end, and their number is reported.
+        image_size: Height and width of the images of image columns, in pixels. Their centre crop is resized.
+        image_folder: Folder that relative paths of images are relative to; null: the folder of the table's file.
     """
 
     missing_split: ClassVar[dict[str, str]] = {
@@ -92,12 +103,20 @@ class TableFilesDataModule(TableDataModule):
         categorical_columns: list[str] | None = None,
         numeric_columns: list[str] | None = None,
         date_columns: list[str] | None = None,
+        text_columns: list[str] | None = None,
+        image_columns: list[str] | None = None,
         delimiter: str | None = None,
         val_fraction: float = 0.1,
         label_separator: str | None = None,
+        tokenizer: str = ColumnOptions.tokenizer,
+        max_seq_len: int = ColumnOptions.max_seq_len,
+        image_size: int = ColumnOptions.image_size,
+        image_folder: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(target, **kwargs)
+        check_positive(max_seq_len=max_seq_len, image_size=image_size)
+        self.column_options = ColumnOptions(tokenizer, max_seq_len, image_size, image_folder)
         check_fraction(val_fraction)
         self.label_columns = [label_column] if isinstance(label_column, str) else list(label_column)
         if not self.label_columns:
@@ -117,6 +136,8 @@ class TableFilesDataModule(TableDataModule):
             "categorical_columns": ("category", categorical_columns),
             "numeric_columns": ("number", numeric_columns),
             "date_columns": ("date", date_columns),
+            "text_columns": ("text", text_columns),
+            "image_columns": ("image", image_columns),
         }
         self.delimiter = check_delimiter(delimiter)
         if target == "class":
@@ -139,13 +160,19 @@ class TableFilesDataModule(TableDataModule):
             rank_zero_warn(warning)
         if "validation" not in tables and "train" in tables:
             tables |= self._hold_out(tables["train"])
+        readers = self._column_readers(tables, kinds)
+        tables = {split: _with_examples(table, readers) for split, table in tables.items()}
+        for name, reader in readers.items():
+            for line in reader.report():
+                rank_zero_warn(f"the column {name!r}: {line}")
         categories = settle_categories(rows, tables)
         for warning in [*category_warnings(rows, tables), *rows.report()]:
             rank_zero_warn(warning)
         if kinds and "train" in tables:
             rank_zero_info(f"columns: {describe_kinds(names, kinds, categories)}")
         label_names = classes.names if classes is not None else self.label_columns
-        return Tables(names, label_names, tables, kinds, categories)
+        described = {name: describe_reader(kinds[name], reader) for name, reader in readers.items()}
+        return Tables(names, label_names, tables, kinds, categories, described)
 
     def _in_trained_order(self, names: list[str]) -> list[str]:
         """Return feature columns in the order of the model that is evaluated, resumed or started from, if any.
@@ -165,7 +192,6 @@ class TableFilesDataModule(TableDataModule):
         """Return the kinds of the columns that do not contain numbers: known to the model, named by flags, or inferred.
 
         Raises:
-            DataError: If a column contains texts or names of images.
             UserError: If a flag names a column that is not a feature column, or has another kind in the model.
         """
         chosen = named_kinds(self.kind_flags, names)
@@ -175,14 +201,19 @@ class TableFilesDataModule(TableDataModule):
             return dict(kinds)
         rows = [row for _, row in islice(self._rows(self.files["train"], names), INFERENCE_ROWS)]
         cells = {name: [row.get(name) for row in rows] for name in names}
-        kinds = choose_kinds(cells, chosen, dictionary_columns(self.files["train"][0]))
-        for name, kind in kinds.items():
-            if kind in UNREAD:
-                raise DataError(
-                    f"{self.files['train'][0]}: the column {name!r} contains {UNREAD[kind]}, which tables do not read "
-                    "(feature_columns leaves it out, categorical_columns reads it as categories)"
-                )
-        return kinds
+        return choose_kinds(cells, chosen, dictionary_columns(self.files["train"][0]))
+
+    def _column_readers(self, tables: Mapping[str, Table], kinds: Mapping[str, str]) -> dict[str, ColumnReader]:
+        """Return the readers of the columns of texts and images: those of the model, or new ones.
+
+        Args:
+            tables: the data set, with the cells of these columns.
+            kinds: kinds of the columns.
+        """
+        if self.trained_columns is not None:
+            return self.trained_columns.column_readers
+        cells = tables["train"].cells
+        return {name: fit_reader(kinds[name], cells[name].tolist(), self.column_options) for name in cells}
 
     def _rows(self, files: Sequence[Path], names: Sequence[str]) -> Iterator[Row]:
         """Read the rows of files.
@@ -259,23 +290,30 @@ class TableFilesDataModule(TableDataModule):
             tables[split] = self._read(files, rows, classes)
             if split == "train" and len(tables[split].labels):
                 classes.settle()
-        return {split: Table(table.features, classes.encode(table.labels)) for split, table in tables.items()}
+        return {split: replace(table, labels=classes.encode(table.labels)) for split, table in tables.items()}
 
     def _read(self, files: Sequence[Path], rows: RowReader, classes: SingleLabels | MultiLabels | None) -> Table:
         """Read the rows of files; class labels are names at this stage."""
         features = array("d")
         targets = array("d")
         labels: list[Any] = []
-        for location, row in self._rows(files, rows.names):
-            features.extend(rows.read(row, location, CELL_HINT))
-            if classes is None:
-                targets.extend(read_numbers(row, self.label_columns, location, "label_column"))
-            else:
-                labels.append(classes.read(row, location))
-        feature_array = np.array(features).reshape(-1, rows.width)
+        cells: dict[str, list[Cell]] = {name: [] for name in rows.embedded}
+        num_rows = 0
+        for file in files:
+            for location, row in self._rows([file], rows.names):
+                num_rows += 1
+                features.extend(rows.read(row, location, CELL_HINT))
+                for name, column in cells.items():
+                    column.append(Cell(row.get(name), name, location, file.parent))
+                if classes is None:
+                    targets.extend(read_numbers(row, self.label_columns, location, "label_column"))
+                else:
+                    labels.append(classes.read(row, location))
+        feature_array = np.array(features).reshape(num_rows, rows.width)
+        columns = {name: object_array(column) for name, column in cells.items()}
         if classes is None:
-            return Table(feature_array, np.array(targets).reshape(-1, len(self.label_columns)))
-        return Table(feature_array, np.fromiter(labels, dtype=object, count=len(labels)))
+            return Table(feature_array, np.array(targets).reshape(num_rows, len(self.label_columns)), columns)
+        return Table(feature_array, object_array(labels), columns)
 
     def _hold_out(self, table: Table) -> dict[str, Table]:
         """Split the training data into "train" and "validation", the same for every seed."""
@@ -297,6 +335,14 @@ class TableFilesDataModule(TableDataModule):
         for split, table in tables.items():
             warnings += missing_targets(self.label_columns, table.labels, split)
         return warnings
+
+
+def _with_examples(table: Table, readers: Mapping[str, ColumnReader]) -> Table:
+    """Replace the cells of texts and images by examples."""
+    examples = {
+        name: object_array([reader.read(cell) for cell in table.cells[name]]) for name, reader in readers.items()
+    }
+    return replace(table, cells=examples)
 
 
 def settle_categories(rows: RowReader, tables: Mapping[str, Table]) -> dict[str, list[str]]:

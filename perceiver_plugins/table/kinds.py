@@ -17,6 +17,8 @@ FEATURES: Mapping[str, Sequence[str]] = {
     "date": DATE_FEATURES,
     "datetime": (*DATE_FEATURES, *TIME_FEATURES),
     "category": (),
+    "text": (),
+    "image": (),
 }
 """Names of the numeric features of each kind of column."""
 
@@ -26,8 +28,8 @@ INFERENCE_ROWS = 10_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 """Suffixes by which names of image files are recognised."""
 
-UNREAD = {"text": "texts", "image": "names of image files"}
-"""Kinds of columns that tables do not read, in the plural."""
+EMBEDDED_KINDS = ("text", "image")
+"""Kinds of columns with an input adapter of their own."""
 
 MIN_TEXT_ROWS = 20
 """Fewest values for a column to be recognised as texts; arbitrary."""
@@ -51,6 +53,11 @@ def categorical_columns(names: Iterable[str], kinds: Mapping[str, str]) -> list[
     return [name for name in names if kind_of_column(name, kinds) == "category"]
 
 
+def embedded_columns(names: Iterable[str], kinds: Mapping[str, str]) -> list[str]:
+    """Return the names of the columns with an input adapter of their own."""
+    return [name for name in names if kind_of_column(name, kinds) in EMBEDDED_KINDS]
+
+
 def infer_kind(values: Sequence[Any]) -> str:
     """Infer the kind of a column from its cells.
 
@@ -60,7 +67,7 @@ def infer_kind(values: Sequence[Any]) -> str:
     2. all cells are booleans, or ``true`` and ``false``: "boolean";
     3. at least half are numbers: "number", and other cells are errors;
     4. at least half are ISO dates: "date", or "datetime" if one of them has a time of day; other cells are errors;
-    5. all cells are names of image files: "image";
+    5. all cells are names or contents of image files: "image";
     6. most cells differ and have several words: "text";
     7. otherwise "category".
     """
@@ -74,7 +81,7 @@ def infer_kind(values: Sequence[Any]) -> str:
     dates = [found for found in map(_date_or_none, known) if found is not None]
     if 2 * len(dates) >= len(known):
         return kind_of_dates(dates)
-    if all(isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES) for value in known):
+    if all(map(_is_image, known)):
         return "image"
     return "text" if _are_texts(known) else "category"
 
@@ -89,6 +96,13 @@ def _date_or_none(value: Any) -> datetime.datetime | None:
         return date(value)
     except ValueError:
         return None
+
+
+def _is_image(value: Any) -> bool:
+    """Tell the name or content of an image file, or an image of the library ``datasets``."""
+    if isinstance(value, str):
+        return value.strip().lower().endswith(IMAGE_SUFFIXES)
+    return isinstance(value, bytes) or (isinstance(value, Mapping) and value.keys() == {"bytes", "path"})
 
 
 def _are_texts(known: Sequence[Any]) -> bool:
@@ -156,7 +170,14 @@ def refuse_other_kinds(flags: Mapping[str, tuple[str, Sequence[str] | None]], tr
 
 def describe_kinds(names: Sequence[str], kinds: Mapping[str, str], categories: Mapping[str, Sequence[str]]) -> str:
     """Describe the kinds of columns in one line: "2 numbers; categories: city (7); dates: day"."""
-    titles = {"boolean": "booleans", "date": "dates", "datetime": "dates with time", "category": "categories"}
+    titles = {
+        "boolean": "booleans",
+        "date": "dates",
+        "datetime": "dates with time",
+        "category": "categories",
+        "text": "texts",
+        "image": "images",
+    }
     parts = []
     if numbers := len(names) - len(kinds):
         parts.append(f"{numbers:,} {'number' if numbers == 1 else 'numbers'}")

@@ -8,7 +8,7 @@ PERCEIVER_INTERFACE = "2.2"
 
 PLUGIN = "perceiver_plugins.table"
 
-KIND_OPTIONS = ("categorical_columns", "numeric_columns", "date_columns")
+KIND_OPTIONS = ("categorical_columns", "numeric_columns", "date_columns", "text_columns", "image_columns")
 """Options of data modules that determine the kinds of columns."""
 
 
@@ -20,8 +20,8 @@ def perceiver_adapters() -> list[AdapterSpec]:
             kind="input",
             adapter=f"{PLUGIN}.adapters:TableInputAdapter",
             config=f"{PLUGIN}.config:TableEncoderConfig",
-            summary="columns of numbers and categories, which may be missing",
-            links={"num_features": "num_features", "num_categories": "num_categories"},
+            summary="columns of numbers, categories, texts and images, which may be missing",
+            links={"num_features": "num_features", "num_categories": "num_categories", "columns": "column_inputs"},
             reads=("inputs",),
             reader=f"{PLUGIN}.reading:TableReader",
             data_options=("feature_columns", "scaling", *KIND_OPTIONS),
@@ -51,7 +51,7 @@ def perceiver_data() -> list[DataSpec]:
             name="table-files",
             module=f"{PLUGIN}.files:TableFilesDataModule",
             tasks=("classification", "regression"),
-            summary="your own .csv, .tsv, .jsonl or .parquet files with numbers, categories and dates",
+            summary="your own .csv, .tsv, .jsonl or .parquet files with numbers, categories, dates, texts and images",
             yields=("inputs",),
             defaults={"model.encoder": "table"},
             path_option="train_files",

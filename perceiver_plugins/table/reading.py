@@ -12,14 +12,16 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from perceiver_core import Batch, InputAdapter
+from perceiver_plugins.sdk.data.column_reader import Cell
 from perceiver_plugins.sdk.data.files import find_files
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.reader import Reader
 from perceiver_plugins.sdk.prediction.table_inputs import TableRow, kept_columns, row_in_memory, table_inputs
 from perceiver_plugins.sdk.tasks.pictures import drawable
-from perceiver_plugins.table.adapters import FIRST_CATEGORY, UNSEEN_CATEGORY
+from perceiver_plugins.table.adapters import FIRST_CATEGORY, UNSEEN_CATEGORY, TableInputAdapter
 from perceiver_plugins.table.columns import Columns
+from perceiver_plugins.table.embedded import object_array
 from perceiver_registry import UserError
 from perceiver_registry.errors import near, shorten
 
@@ -28,7 +30,8 @@ class TableReader(Reader):
     """Reader of table files, one input per row, and of rows given as ``age=59,bmi=32.1``.
 
     Rows of files are named ``patients.csv:1`` and so on. A table file must have all of the model's columns; in a row
-    given as text, absent columns are missing numbers.
+    given as text, absent columns are missing values. Relative paths of images are relative to the folder of the file,
+    or to the current folder for other rows, unless the model was trained with ``image_folder``.
 
     Args:
         data: description of the training data from the checkpoint: ``description()`` of the data module.
@@ -52,6 +55,8 @@ class TableReader(Reader):
 
     @classmethod
     def example(cls, input_adapter: Any, folder: Path) -> tuple[Reader, list[str]]:
+        if not isinstance(input_adapter, TableInputAdapter):
+            raise NotImplementedError("columns of texts and images")
         count = input_adapter.num_features
         columns: dict[str, Any] = {
             "names": [f"x{number}" for number in range(count)],
@@ -98,16 +103,26 @@ class TableReader(Reader):
         return row_in_memory(value, name, self._required_columns())
 
     def read(self, source: str) -> np.ndarray:
-        """Return the numeric features (m) of a row, NaN where missing, followed by its ids of categories (k)."""
+        """Return the values of a row.
+
+        Returns:
+            Numeric features (m), NaN where missing, and ids of categories (k). With columns of texts or images, these
+            are followed by their examples, None where missing, in an array of objects.
+        """
         if isinstance(source, TableRow):
-            location, values = source.values_by_column()
+            (location, values), folder = source.values_by_column(), source.folder
         else:
-            location, values = repr(shorten(source)), self._parse(source)
-        return np.array(self.rows.read(values, location, "the model chooses the columns to read"))
+            location, values, folder = repr(shorten(source)), self._parse(source), Path()
+        numbers = self.rows.read(values, location, "the model chooses the columns to read")
+        readers = self.columns.column_readers
+        if not readers:
+            return np.array(numbers)
+        cells = (reader.read(Cell(values.get(name), name, location, folder)) for name, reader in readers.items())
+        return object_array([*numbers, *cells])
 
     def finish(self) -> None:
-        """Report unseen categories, in one line per column."""
-        for line in self.rows.report():
+        """Report unseen categories and texts that are cut, in one line per column."""
+        for line in (*self.rows.report(), *self.columns.report_cells()):
             rank_zero_warn(line)
 
     def _parse(self, text: str) -> dict[str, str]:
@@ -124,14 +139,22 @@ class TableReader(Reader):
         return row
 
     def collate(self, examples: Sequence[np.ndarray]) -> Batch:
-        return self.columns.batch(np.stack(examples))
+        rows, width = np.stack(examples), self.rows.width
+        cells = dict(zip(self.rows.embedded, rows[:, width:].T, strict=True))
+        return {**self.columns.batch(rows[:, :width].astype(np.float64)), **self.columns.batch_cells(cells)}
 
     def tokens(self, example: np.ndarray) -> list[str]:
         """Return the names of the columns, or of features of dates, one per input position."""
         return self.columns.positions
 
     def draw_attention(self, source: str, example: np.ndarray, weights: Sequence[Tensor], path: Path) -> Path:
-        """Write a PNG with one bar per column, in one panel per cross-attention layer of the encoder."""
+        """Write a PNG with one bar per column, in one panel per cross-attention layer of the encoder.
+
+        Raises:
+            UserError: if the table has columns of texts or images, which have many positions each.
+        """
+        if self.rows.embedded:
+            raise UserError("--attention: not available for tables with columns of texts or images (leave it out)")
         from matplotlib.figure import Figure  # deferred: only needed to draw
 
         names = self.columns.positions

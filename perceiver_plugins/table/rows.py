@@ -14,7 +14,7 @@ from perceiver_plugins.sdk.data.class_names import sort_names
 from perceiver_plugins.sdk.data.dates import date_features
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table.adapters import FIRST_CATEGORY, MISSING_CATEGORY, UNSEEN_CATEGORY
-from perceiver_plugins.table.kinds import categorical_columns, feature_names, kind_of_column
+from perceiver_plugins.table.kinds import categorical_columns, embedded_columns, feature_names, kind_of_column
 
 MAX_UNSEEN_SHOWN = 3
 """Largest number of unseen categories in a message. Arbitrary."""
@@ -109,7 +109,7 @@ CELL_READERS: Mapping[str, Callable[[Any], Sequence[float]]] = {
 
 
 class RowReader:
-    """Reader of rows of a table: numeric features, then ids of categories.
+    """Reader of rows of a table: numeric features, then ids of categories. Texts and images are not read.
 
     Args:
         names: names of the columns.
@@ -124,9 +124,9 @@ class RowReader:
         self.features = feature_names(names, kinds)
         known = categories or {}
         self.vocabularies = {name: Vocabulary(known.get(name)) for name in categorical_columns(names, kinds)}
-        self._cells = {
-            name: CELL_READERS[kind_of_column(name, kinds)] for name in names if name not in self.vocabularies
-        }
+        self.embedded = embedded_columns(names, kinds)
+        others = {*self.vocabularies, *self.embedded}
+        self._cells = {name: CELL_READERS[kind_of_column(name, kinds)] for name in names if name not in others}
         self._cells |= {
             name: partial(_single_feature, vocabulary.read) for name, vocabulary in self.vocabularies.items()
         }

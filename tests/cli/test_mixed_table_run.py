@@ -91,7 +91,7 @@ def test_checkpoint_without_fields_of_categories_is_used(perceiver, tmp_path):
     assert perceiver(*fit, "--trainer.max_epochs=1").code == 0
     (path,) = Path().glob("logs/*/version_0/checkpoints/last.ckpt")
     content = torch.load(path, weights_only=True)
-    new = {"num_categories", "category_dropout"}
+    new = {"num_categories", "category_dropout", "columns"}
     assert list(content["perceiver"]["data"]["columns"]) == ["names", "mean", "std"]
     assert content["perceiver"]["model"]["encoder"].keys() >= new
     for encoder in (content["perceiver"]["model"]["encoder"], content["perceiver"]["run"]["model"]["encoder"]):

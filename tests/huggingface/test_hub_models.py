@@ -273,7 +273,11 @@ def test_models_are_not_built_on_the_meta_device(make: Callable[..., Any], tmp_p
         "row": {"adapter": "table", "num_features": 3},
     }
     composite = CompositeEncoderConfig(inputs=inputs, **SIZES)
+    photo = {"adapter": "image-patches", "patch_size": 2, "max_resolution": [3, 4]}
+    table = TableEncoderConfig(num_features=3, columns={"photo": photo}, **SIZES)
+    missing = {"pixel_values": torch.randn(2, 3, 6, 8), "missing": torch.tensor([True, False])}
     for encoder, batch in (
+        (table, {"inputs": torch.randn(2, 3), "photo": missing}),
         (patches, {"pixel_values": torch.randn(2, 3, 6, 8)}),
         (composite, {"image": {"pixel_values": torch.randn(2, 3, 6, 8)}, "row": {"inputs": torch.randn(2, 3)}}),
     ):

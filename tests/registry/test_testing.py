@@ -605,6 +605,16 @@ def test_built_in_plugins_pass(name):
         ("image-timm", "input", {"model.encoder.freeze_backbone": True}),
         ("image-timm", "input", {"model.encoder.timm_model": "test_vit", "model.encoder.image_size": [32, 32]}),
         (
+            "table",
+            "input",
+            {
+                "model.encoder.columns": {
+                    "review": {"adapter": "text", "vocab_size": 40, "max_seq_len": 12, "num_input_channels": 16},
+                    "photo": {"adapter": "image-pixels", "num_channels": 1, "max_resolution": [6, 6]},
+                }
+            },
+        ),
+        (
             "composite",
             "input",
             {

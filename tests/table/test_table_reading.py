@@ -143,7 +143,7 @@ def test_columns_from_plain_data():
         ({"names": None}, "names: must be a list"),
         ({"kinds": ["category"]}, "kinds: must have"),
         ({"kinds": {"city": 5}}, "kinds: must have"),
-        ({"kinds": {"city": "image"}}, "unknown kind 'image'"),
+        ({"kinds": {"city": "sound"}}, "unknown kind 'sound'"),
         ({"categories": {}}, "no categories of 'city'"),
         ({"categories": ["Rome"]}, "categories: must be lists"),
         ({"categories": {"city": 2}}, "those of 'city' must be"),

@@ -17,9 +17,13 @@ class TableRow(InMemory):
     Args:
         name: file and row number, such as ``patients.csv:1``.
         value: location and values by column, or the error that prevented reading.
+
+    Attributes:
+        folder: folder that relative paths in the row are relative to: that of its file, or the current folder.
     """
 
     value: Row | DataError
+    folder: Path = Path()
 
     def values_by_column(self) -> Row:
         """Return location and values by column.
@@ -65,7 +69,9 @@ def table_inputs(path: Path, columns: Mapping[str, str], delimiter: str | None) 
     number = 0
     try:
         for number, row in enumerate(read_rows(path, columns, delimiter), start=1):
-            yield TableRow(f"{path}:{number}", row)
+            source = TableRow(f"{path}:{number}", row)
+            source.folder = path.parent
+            yield source
         if number == 0:
             raise DataError(f"{path}: no rows")
     except DataError as error:

@@ -69,7 +69,23 @@ def covering_pairs(
         features: values of each feature.
         is_possible: whether a combination exists.
     """
-    rows = list(all_combinations(features, is_possible))
+    return choose_covering(list(all_combinations(features, is_possible)))
+
+
+def covering_moments() -> list[tuple[Combination, list[str]]]:
+    """Choose runs, and several moments to save each of them at, that cover each possible pair of values of FEATURES."""
+    run_features = {name: values for name, values in FEATURES.items() if name != "saved"}
+
+    def saved(run: Combination) -> list[Combination]:
+        return [each for moment in FEATURES["saved"] if is_possible(each := {**run, "saved": moment})]
+
+    runs = covering_pairs(run_features, lambda run: bool(saved(run)))
+    chosen = choose_covering([each for run in runs for each in saved(run)])
+    return [(run, [each["saved"] for each in chosen if run.items() <= each.items()]) for run in runs]
+
+
+def choose_covering(rows: list[Combination]) -> list[Combination]:
+    """Choose few of the combinations that cover each pair of values in them; always the same ones."""
     numbers: dict[tuple[int, int, str, str], int] = {}
     covers = [_pairs_as_bits(tuple(row.values()), numbers) for row in rows]
     missing = (1 << len(numbers)) - 1

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers.logger import DummyLogger
-from resume_matrix import Combination, all_combinations, assert_equal, covering_pairs
+from resume_matrix import Combination, all_combinations, assert_equal, covering_moments
 
 from perceiver_core import PerceiverConfig
 from perceiver_plugins.classification.config import ClassificationDecoderConfig
@@ -30,7 +30,7 @@ from perceiver_plugins.text.data import HubTextDataModule, LabelledTextFilesData
 EVERY = int(os.environ.get("PERCEIVER_FULL_MATRIX", 0))
 """Step between the tested combinations. 0: a covering set of pairs."""
 
-BATCHES = 5
+BATCHES = 3
 """Batches per epoch."""
 
 LABELLED = (LabelledTextFilesDataModule, "jsonl")
@@ -50,7 +50,7 @@ SCHEDULES: dict[str, dict[str, Any] | None] = {
 VALIDATION: dict[str, dict[str, Any]] = {
     "each epoch": {},
     "within epochs": {"val_check_interval": 2},
-    "across epochs": {"val_check_interval": 3, "check_val_every_n_epoch": None},
+    "across epochs": {"val_check_interval": 2, "check_val_every_n_epoch": None},
 }
 
 
@@ -69,26 +69,26 @@ class Rows(DummyLogger):
 
 
 class Events(Checkpoint):
-    """Record events, and save checkpoints at a moment, after the other callbacks like any ``Checkpoint``.
+    """Record events, and save checkpoints at some moments, after the other callbacks like any ``Checkpoint``.
 
     Args:
         folder: for the checkpoints.
-        moment: when to save, one of the values of "saved".
+        moments: when to save, values of "saved".
     """
 
-    def __init__(self, folder: Path, moment: str = "never") -> None:
+    def __init__(self, folder: Path, moments: Collection[str] = ()) -> None:
         self.folder = folder
-        self.moment = moment
         self.events: list[Any] = []
-        self.saved: list[tuple[Path, int, int]] = []
-        """Path, number of events and step of each checkpoint."""
+        self.saved: dict[str, list[tuple[Path, int, int]]] = {moment: [] for moment in moments}
+        """Path, number of events and step of each checkpoint, by moment."""
         self.batches = 0
 
     def save(self, trainer: Trainer, moment: str) -> None:
-        if moment == self.moment and trainer.state.fn == "fit" and not trainer.sanity_checking:
-            path = self.folder / f"{len(self.saved)}.ckpt"
+        if moment in self.saved and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            saved = self.saved[moment]
+            path = self.folder / f"{moment} {len(saved)}.ckpt"
             trainer.save_checkpoint(path)
-            self.saved.append((path, len(self.events), trainer.global_step))
+            saved.append((path, len(self.events), trainer.global_step))
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         self.save(trainer, "before an epoch")
@@ -147,8 +147,11 @@ class Runs:
         self.count = itertools.count()
         text = " ".join(f"word{number % 37} näh" for number in range(100))
         (folder / "train.txt").write_bytes(text.encode()[: BATCHES * 2 * 32])
-        (folder / "val.txt").write_bytes(text.encode()[320:480])
-        tagged = [{"text": text[number : number + 40], "label": list("abc"[: number % 4])} for number in range(16)]
+        (folder / "val.txt").write_bytes(text.encode()[320:448])
+        tagged = [
+            {"text": text[number : number + 40], "label": list("abc"[: number % 4])}
+            for number in range(BATCHES * 2 + 4)
+        ]
         for split, part in (("train", tagged[: BATCHES * 2]), ("val", tagged[BATCHES * 2 :])):
             (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)), encoding="utf-8")
         (folder / "hub").mkdir()
@@ -176,7 +179,7 @@ class Runs:
         return LitClassifier.create(replace(config, decoder=decoder), **options, class_weights="balanced")
 
     def trainer_options(self, each: Combination) -> dict[str, Any]:
-        steps = 13 if each["accumulate"] == "1" else 8
+        steps = 8 if each["accumulate"] == "1" else 5
         limits = {
             "steps": {"max_steps": steps},
             "epochs": {"max_epochs": 3},
@@ -195,7 +198,9 @@ class Runs:
             **VALIDATION[each["validate"]],
         }
 
-    def fit(self, each: Combination, moment: str = "never", checkpoint: Path | None = None, **options: Any) -> Any:
+    def fit(
+        self, each: Combination, moments: Collection[str] = (), checkpoint: Path | None = None, **options: Any
+    ) -> Any:
         folder = self.folder / str(next(self.count))
         folder.mkdir()
         seed_everything(5 if checkpoint else 4, verbose=False)
@@ -206,7 +211,7 @@ class Runs:
             lr_scheduler=SCHEDULES[each["schedule"]],
             ema_decay=0.9 if each["average"] == "yes" else None,
         )
-        events, logger = Events(folder, moment), Rows()
+        events, logger = Events(folder, moments), Rows()
         values = self.trainer_options(each) | options
         callbacks = [events, *values.pop("callbacks", [])]
         trainer = Trainer(**values, callbacks=callbacks, logger=logger)
@@ -217,35 +222,47 @@ class Runs:
         return trainer, events, logger.rows, state
 
 
-def check(runs: Runs, each: Combination) -> None:
-    """Assert that a run, resumed from a checkpoint of the given moment, equals an uninterrupted one."""
-    moment = each["saved"]
-    ended_early = moment.startswith("out of")
-    _, whole, whole_rows, whole_state = runs.fit(each, "never" if ended_early else moment)
+def check(runs: Runs, each: Combination, moments: list[str]) -> None:
+    """Assert that runs, resumed from a checkpoint of each of the moments, equal an uninterrupted one."""
+    whole_run = runs.fit(each, [moment for moment in moments if not moment.startswith("out of")])
+    for moment in moments:
+        check_resumed(runs, each, moment, whole_run)
+
+
+def check_resumed(runs: Runs, each: Combination, moment: str, whole_run: Any) -> None:
+    """Assert that a run, resumed from a checkpoint of the moment, equals the uninterrupted one."""
+    _, whole, whole_rows, whole_state = whole_run
     first = whole
     if moment == "out of steps":
-        _, first, _, _ = runs.fit(each, moment, max_steps=7 if each["accumulate"] == "1" else 4, max_epochs=-1)
+        _, first, _, _ = runs.fit(each, [moment], max_steps=5 if each["accumulate"] == "1" else 3, max_epochs=-1)
     if moment == "out of time":
-        _, first, _, _ = runs.fit(each, moment, callbacks=[OutOfTime(8)])
-    path, count, step = first.saved[len(first.saved) // 2]
+        _, first, _, _ = runs.fit(each, [moment], callbacks=[OutOfTime(5)])
+    saved = first.saved[moment]
+    path, count, step = saved[len(saved) // 2]
     _, resumed, rows, state = runs.fit(each, checkpoint=path)
-    if ended_early:  # with an additional validation
-        assert batches(first.events) + batches(resumed.events) == batches(whole.events)
+    if moment.startswith("out of"):  # with an additional validation
+        assert batches(first.events) + batches(resumed.events) == batches(whole.events), moment
     else:
-        assert resumed.events == whole.events[count:]
+        assert resumed.events == whole.events[count:], moment
     for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
-        assert_equal(state.get(part), whole_state.get(part), part)
-    assert set(rows) <= set(whole_rows)
-    assert {row for row in whole_rows if row[0] >= step} <= set(rows)
+        assert_equal(state.get(part), whole_state.get(part), f"{moment}: {part}")
+    assert set(rows) <= set(whole_rows), moment
+    assert {row for row in whole_rows if row[0] >= step} <= set(rows), moment
 
 
 def batches(events: list[Any]) -> list[Any]:
     return [event for event in events if event[0] == "batch"]
 
 
+RUNS = [(each, [each["saved"]]) for each in all_combinations()][::EVERY] if EVERY else covering_moments()
+"""Runs, and the moments to save each of them at."""
+
+
+def name_of(value: Combination | list[str]) -> str:
+    return ",".join(value.values() if isinstance(value, dict) else value)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "each", list(all_combinations())[::EVERY] if EVERY else covering_pairs(), ids=lambda each: ",".join(each.values())
-)
-def test_resumed_run_equals_an_uninterrupted_one(each, tmp_path, tiny_config):
-    check(Runs(tmp_path, tiny_config), each)
+@pytest.mark.parametrize(("each", "moments"), RUNS, ids=name_of)
+def test_resumed_run_equals_an_uninterrupted_one(each, moments, tmp_path, tiny_config):
+    check(Runs(tmp_path, tiny_config), each, moments)

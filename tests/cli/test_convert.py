@@ -57,6 +57,7 @@ CLASSES = {
     },
 }
 MLM, CLASSIFIER = "PerceiverForMaskedLM", "PerceiverForSequenceClassification"
+AUTOENCODER = "PerceiverForMultimodalAutoencoding"
 FOURIER = "PerceiverForImageClassificationFourier"
 
 
@@ -90,9 +91,11 @@ def difference_in(result: Any) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", CLASSES)
-def test_round_trip_through_all_formats_preserves_the_model(architecture, perceiver, tmp_path):
+def test_round_trip_preserves_the_model(architecture, perceiver, tmp_path):
     original = official(architecture, tmp_path / "hub", id2label=dict(enumerate(["ant", "bee", "cat"])), num_labels=3)
-    way = ["hub", "a.ckpt", "a.safetensors", "official", "zoo --format=zoo", "b.pt", "c --format=huggingface"]
+    way = ["hub", "a.ckpt", "official"]
+    if architecture in (MLM, AUTOENCODER):  # through the other formats too, whose files do not depend on the model
+        way = [*way, "a.safetensors", "zoo --format=zoo", "b.pt", "c --format=huggingface"]
     for before, after in itertools.pairwise(way):
         source, *_ = before.split()
         target, *flags = after.split()
@@ -100,9 +103,9 @@ def test_round_trip_through_all_formats_preserves_the_model(architecture, percei
         assert difference_in(result) < 1e-5
         count = sum(parameter.numel() for parameter in original.parameters())
         assert f"parameters {count:,}\n" in result.out
-    assert f"{tmp_path / 'c'} (huggingface)\n" in result.out
+    assert f"{tmp_path / target} (huggingface)\n" in result.out
 
-    for folder in ("official", "c"):
+    for folder in {"official", target}:
         back = type(original).from_pretrained(tmp_path / folder)
         assert back.config.architectures == [architecture]
         if architecture not in (MLM, "PerceiverForOpticalFlow"):

@@ -142,7 +142,9 @@ def test_model_summary_shows_parameters_without_operations(perceiver, small):
 
 
 @pytest.mark.slow
-def test_tuned_values_are_recorded_and_kept(perceiver, fit, small, load):
+def test_tuned_values_are_recorded_and_kept(perceiver, fit, small, load, monkeypatch):
+    # Each of its garbage collections takes seconds after many tests.
+    monkeypatch.setattr("pytorch_lightning.tuner.batch_size_scaling.garbage_collection_cuda", lambda: None)
     finders = ["--trainer.callbacks=LearningRateFinder", "--trainer.callbacks.num_training_steps=20"]
     finders += ["--trainer.callbacks+=BatchSizeFinder", "--trainer.callbacks.max_trials=2"]
     folder = fit(*small, *finders, "--trainer.max_steps=2", "--optimizer.lr=0.5", "--lr_scheduler=none")

@@ -178,7 +178,8 @@ def expected():
 
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
-each_stride = pytest.mark.parametrize("stride", [1, 3, N])
+STRIDES = (1, 3, N)
+each_stride = pytest.mark.parametrize("stride", STRIDES)
 
 
 @pytest.mark.parametrize("length", [1, N - 1, N, N + 1, M])
@@ -189,9 +190,17 @@ def test_forward_equals_the_formula(variant, length):
     assert_same(model({"x": x}), torch.stack([formula(model, each, num_prefix) for each in x]))
 
 
-@pytest.mark.parametrize("prompt", [1, N, N + 1, M, M + 1])
-@each_stride
-@each_variant
+PROMPTS = (1, N, N + 1, M, M + 1)
+
+
+@pytest.mark.parametrize(
+    ("variant", "stride", "prompt"),
+    [
+        (variant, STRIDES[(first + second) % len(STRIDES)], prompt)  # each pair of a variant and a stride, or a prompt
+        for first, variant in enumerate(VARIANTS)
+        for second, prompt in enumerate(PROMPTS)
+    ],
+)
 def test_cached_equals_uncached_at_every_length(expected, variant, stride, prompt):
     model, x, outputs = expected(variant, stride)
     cache = model.create_cache()

@@ -84,6 +84,7 @@ def test_two_processes_train_as_one_process(fork, flags, tmp_path):
         assert curves[1][name] == pytest.approx(curves[0][name], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_run_continues_with_more_data_before_its_first_validation(perceiver, flags, texts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (texts / "train.txt").read_bytes()

@@ -152,6 +152,7 @@ def test_incomplete_and_damaged_journals(interrupted, resumes):
         assert resumes(damaged) == left
 
 
+@pytest.mark.slow
 def test_damaged_and_hostile_records_are_computed_again(interrupted, resumes):
     """Results are right for records of any content that have the key of a batch and a valid checksum."""
     header, line, _ = interrupted.read_bytes().split(b"\n", 2)

@@ -251,6 +251,7 @@ def test_failed_fit_leaves_no_model():
         classifier.predict(FRAME)
 
 
+@pytest.mark.slow
 def test_fits_in_threads_equal_those_in_turn(regressor):
     state = torch.random.get_rng_state()
     with ThreadPoolExecutor(2) as threads:

@@ -180,6 +180,7 @@ def test_wrong_labels_and_flags_are_reported(perceiver, classify, reviews, tmp_p
 # Data sets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "num_classes"),
     [

@@ -37,6 +37,7 @@ def test_small_tables_are_regularised(configure):
     assert config["trainer"]["max_epochs"] == 40
 
 
+@pytest.mark.slow
 def test_large_tables_have_fewer_epochs_and_all_numbers(configure):
     small, _ = configure(SMALL_ROWS, "--task=regression")
     large, line = configure(10 * SMALL_ROWS, "--task=regression")

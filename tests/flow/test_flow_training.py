@@ -134,6 +134,7 @@ def test_model_overfits_four_pairs(flow_config, chairs, quiet_trainer):
     assert metrics["train_epe"] < 0.7 * metrics["val_zero_epe"]
 
 
+@pytest.mark.slow
 def test_model_overfits_flying_chairs(flow_config, quiet_trainer, tmp_path):
     with tarfile.open(sample_data("flyingchairs/pairs.tar.xz")) as archive:
         archive.extractall(tmp_path, filter="data")

@@ -94,6 +94,7 @@ def greedy(model: Any, ids: Tensor, number: int = NEW) -> Tensor:
     return ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("mode", MODES)
 def test_generation_with_the_cache_equals_that_without(mode, name):
@@ -108,6 +109,7 @@ def test_generation_with_the_cache_equals_that_without(mode, name):
             assert torch.equal(found, greedy(model, ids))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("assistance", ["assistant", "lookup"])
 def test_assisted_generation_equals_greedy(assistance, name):

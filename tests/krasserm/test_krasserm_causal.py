@@ -170,6 +170,7 @@ SONG = [60, 360, 64, 67, 280, 192, 280, 188, 380, 60, 256, 188, 355, 355, 304, 1
 """Events of the song, as perceiver-io 0.11 encodes them."""
 
 
+@pytest.mark.slow
 def test_music_is_continued(tmp_path, capsys):
     config = peer_ar.model_config(**VARIANTS["music"])
     state = peer_ar.random_state(config)
@@ -195,6 +196,7 @@ def test_music_is_continued(tmp_path, capsys):
     assert "an empty prompt: no notes (this model continues notes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_music", [False, True])
 def test_weights_begin_a_training(is_music, tmp_path, capsys):
     config = peer_ar.model_config(**VARIANTS["music" if is_music else "language"])

@@ -45,33 +45,6 @@ def table_in(out: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_onnx_model_is_written_next_to_the_checkpoint(
-    image_classifier: Any, tmp_path: Path, perceiver: Callable[..., Any], needs_onnx: Callable[[], None]
-) -> None:
-    needs_onnx()
-    import onnxruntime
-
-    checkpoint = tmp_path / "photos.ckpt"
-    shutil.copy(image_classifier.best, checkpoint)
-
-    result = perceiver("export", "--ckpt_path=photos.ckpt", "--format=onnx")
-
-    written = checkpoint.with_suffix(".onnx")
-    check_summary(result, f"wrote {written} (onnx")
-    assert "batch 1; batch 3, height" in result.out
-    model = load_model(str(checkpoint))
-    images = torch.randn(5, model.input_adapter.num_channels, 9, 11)  # type: ignore[operator]
-    channels, classes = images.shape[1], model.config.decoder.num_classes  # type: ignore[attr-defined]
-    assert table_in(result.out) == [
-        ["inputs", "pixel_values", "float32", f"(batch, {channels}, height, width)"],
-        ["outputs", "logits", "float32", f"(batch, {classes})"],
-    ]
-    (logits,) = onnxruntime.InferenceSession(written).run(["logits"], {"pixel_values": images.numpy()})
-    with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(logits), model({"pixel_values": images}), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
 def test_program_of_torch_export_is_written_next_to_the_checkpoint(
     text_classifier: Any, tmp_path: Path, perceiver: Callable[..., Any]
 ) -> None:
@@ -80,8 +53,11 @@ def test_program_of_torch_export_is_written_next_to_the_checkpoint(
 
     result = perceiver("export", "--ckpt_path=texts.ckpt", "--format=torch-export")
 
+    assert result.code == 0, result.err
+    assert result.err == ""
     written = checkpoint.with_suffix(".pt2")
-    check_summary(result, f"wrote {written} (torch-export")
+    assert f"wrote {written} (torch-export" in result.out
+    check_differences(result.out, 1)
     model = load_model(str(checkpoint))
     assert f"where length is 1 to {model.config.encoder.max_seq_len}" in result.out  # type: ignore[attr-defined]
     assert [row[1] for row in table_in(result.out)] == ["input_ids", "attention_mask", "logits"]
@@ -91,14 +67,11 @@ def test_program_of_torch_export_is_written_next_to_the_checkpoint(
         torch.testing.assert_close(found.detach(), model(batch), rtol=1e-4, atol=1e-5)
 
 
-def check_summary(result: Any, line: str) -> None:
-    """Assert that the command printed a line and a small difference from the original, and no error."""
-    assert result.code == 0, result.err
-    assert result.err == ""
-    assert line in result.out
-    difference = re.search(r"largest difference from the original, .*: (\S+)", result.out)
-    assert difference is not None
-    assert float(difference[1]) < 1e-4
+def check_differences(out: str, number: int) -> None:
+    """Assert that the command printed so many differences from the originals, all of them small."""
+    differences = re.findall(r"largest difference from the original, .*: (\S+)", out)
+    assert len(differences) == number
+    assert all(float(difference) < 1e-4 for difference in differences)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +110,10 @@ def test_commands_of_the_serving_guide_run(capsys: Any, needs_onnx: Callable[[],
     out = capsys.readouterr().out
     shown = next(block for language, block in blocks if language == "text")
     assert table_in(out)[:2] == table_in(shown)
+    assert "wrote digits.onnx (onnx" in out
+    assert "batch 1; batch 3, height" in out
+    check_differences(out, 3)
+    check_classifier_of_images("digits.onnx")
 
     programs = [block for language, block in blocks if language == "python"]
     assert len(programs) == 4
@@ -148,3 +125,15 @@ def test_commands_of_the_serving_guide_run(capsys: Any, needs_onnx: Callable[[],
     assert set(re.findall(r"\d", several)) <= digits
     assert "'batch': [1, None]" in about
     assert text.startswith("import ")
+
+
+def check_classifier_of_images(file: str) -> None:
+    """Compare the ONNX model of the guide's classifier with the classifier, for images of another size."""
+    import onnxruntime
+
+    (checkpoint,) = Path("logs", "image-classification").glob("*/checkpoints/best.ckpt")
+    images = torch.randn(5, 1, 9, 11)
+    (logits,) = onnxruntime.InferenceSession(file).run(["logits"], {"pixel_values": images.numpy()})
+    with torch.no_grad():
+        expected = load_model(str(checkpoint))({"pixel_values": images})
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5)

@@ -107,7 +107,7 @@ def log_confusion(trainer: Trainer, name: str, confusion: Tensor, label_names: l
 
 
 def draw_confusion(confusion: Tensor, label_names: list[str]) -> Figure:
-    """Draw a confusion matrix (classes, classes); names are drawn as plain text, not as formulas."""
+    """Draw a confusion matrix (classes, classes) with the counts above 0; names are plain text, not formulas."""
     from matplotlib.figure import Figure  # deferred: only needed to draw
 
     named = len(label_names) <= MAX_CLASSES_NAMED
@@ -122,6 +122,7 @@ def draw_confusion(confusion: Tensor, label_names: list[str]) -> Figure:
         half = max(map(max, counts)) / 2
         for true, row in enumerate(counts):
             for predicted, count in enumerate(row):
-                colour = "white" if count > half else "black"
-                axes.text(predicted, true, str(count), ha="center", va="center", color=colour)
+                if count:  # most are 0, and drawing them all takes longer than the rest of the picture
+                    colour = "white" if count > half else "black"
+                    axes.text(predicted, true, str(count), ha="center", va="center", color=colour)
     return figure

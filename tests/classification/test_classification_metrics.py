@@ -188,6 +188,15 @@ def test_class_names_are_drawn_as_plain_text():
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()][:2] == NAMES[:2]
 
 
+def test_counts_above_zero_are_drawn():
+    figure = draw_confusion(torch.tensor([[12, 0], [3, 1]]), ["cat", "dog"])
+    assert [(*text.get_position(), text.get_text()) for text in figure.axes[0].texts] == [
+        (0, 0, "12"),
+        (0, 1, "3"),
+        (1, 1, "1"),
+    ]
+
+
 def test_failed_drawing_does_not_stop_the_run(nine, data_module, quiet_trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "draw_confusion", lambda *_: 1 / 0)
     module, batch = nine

@@ -66,17 +66,17 @@ def test_killed_run_resumes_to_the_same_state(
         assert_same_training_state(killed / CHECKPOINTS / name, whole / CHECKPOINTS / name)
 
 
-def test_two_processes_train_as_one_process(fork, flags, tmp_path):
+def test_two_processes_train_as_one_process(fork, run_in, flags, tmp_path):
     still = [*flags, "--model.prefix_dropout=0", "--model.encoder.dropout=0", "--trainer.max_steps=4"]
-    curves = []
-    for devices, batch_size in ((1, 2), (2, 1)):
-        folder = tmp_path / str(devices)
+    still.append("--trainer.val_check_interval=2")
+    one, two = (tmp_path / name for name in ("one", "two"))
+    for folder in (one, two):
         folder.mkdir()
-        strategy = [f"--trainer.devices={devices}", f"--trainer.strategy={'ddp_fork' if devices > 1 else 'auto'}"]
-        code = fork(
-            folder, "fit", *still, *strategy, f"--data.batch_size={batch_size}", "--trainer.val_check_interval=2"
-        )
-        assert code == 0
+    assert run_in(one, "fit", *still, "--data.batch_size=2").code == 0
+    strategy = ["--trainer.devices=2", "--trainer.strategy=ddp_fork"]
+    assert fork(two, "fit", *still, *strategy, "--data.batch_size=1") == 0
+    curves = []
+    for folder in (one, two):
         events = EventAccumulator(str(folder / CHECKPOINTS.parent)).Reload()
         curves.append({name: [event.value for event in events.Scalars(name)] for name in ("train_loss", "val_loss")})
     for name, number in (("train_loss", 4), ("val_loss", 2)):

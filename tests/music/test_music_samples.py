@@ -12,9 +12,10 @@ import torch
 
 from perceiver_core import PerceiverARConfig
 from perceiver_plugins.generation import NextTokenDecoderConfig, generate
+from perceiver_plugins.music import samples
 from perceiver_plugins.music.config import MusicEncoderConfig
 from perceiver_plugins.music.midi_files import read_midi
-from perceiver_plugins.music.samples import NUM_NEW_TOKENS, NUM_PROMPT_TOKENS, MusicSamples
+from perceiver_plugins.music.samples import NUM_PROMPT_TOKENS, MusicSamples
 from perceiver_plugins.music.tokens import default_tokenizer
 from perceiver_registry import create_module
 
@@ -64,16 +65,15 @@ def rows() -> torch.Tensor:
 
 
 def test_pieces_begin_with_nothing_and_continue_validation_pieces(
-    module: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    module: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(samples, "NUM_NEW_TOKENS", 40)
     ids, callback = rows(), MusicSamples(3)
     for number in range(2):  # only the first batch
         callback.on_validation_batch_end(trainer(tmp_path), module, None, {"input_ids": ids[number:]}, number)  # type: ignore[arg-type]
     expected = []
     for prompt in (ids[:1, :1], ids[:1, : NUM_PROMPT_TOKENS + 1], ids[1:, : NUM_PROMPT_TOKENS + 1]):
-        (tokens,) = generate(
-            module.model, prompt, max_new_tokens=NUM_NEW_TOKENS, stop_ids={TOKENIZER.bos, TOKENIZER.eos}
-        )
+        (tokens,) = generate(module.model, prompt, max_new_tokens=40, stop_ids={TOKENIZER.bos, TOKENIZER.eos})
         expected.append(TOKENIZER.decode(torch.cat([prompt[0], tokens]).numpy()).size)
     assert min(expected) > 0
     assert [read_midi(path.read_bytes(), path.name).notes.size for path in callback.paths] == expected

@@ -120,7 +120,9 @@ def test_rows_in_memory_are_read_like_a_file(result, tmp_path):
     np.testing.assert_array_equal(result.embed(rows), result.embed(tmp_path / "rows.jsonl"))
     mixed = result.predict([tmp_path / "rows.jsonl", rows[1], "number 3"])
     assert [each["input"] for each in mixed[1:]] == [str(tmp_path / "rows.jsonl:2"), "inputs[1]", "number 3"]
-    assert mixed[1]["top"] == mixed[2]["top"] == mixed[3]["top"]
+    for other in mixed[2:]:  # rows of a batch may differ in the last bit
+        assert other["label"] == mixed[1]["label"]
+        assert other["probability"] == pytest.approx(mixed[1]["probability"], rel=1e-5)
     assert {type(each["input"]) for each in mixed} == {str}
     (best,) = result.similar(rows, to={"text": "number 3"}, top_k=1)
     assert best == {"input": "inputs[1]", "similarity": pytest.approx(1.0)}

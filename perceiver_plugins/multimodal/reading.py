@@ -8,8 +8,9 @@ from typing import Any
 
 from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.multimodal.adapters import AudioPatchesInputAdapter, VideoPatchesInputAdapter
-from perceiver_plugins.multimodal.data.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES, read_clip
+from perceiver_plugins.multimodal.data.files import read_clip
 from perceiver_plugins.multimodal.data.format import AUDIO, VIDEO, Clip, ClipFormat, to_batch
+from perceiver_plugins.sdk.data.media import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from perceiver_plugins.sdk.prediction.reader import Reader, files_named
 
 
@@ -35,7 +36,7 @@ class ClipReader(Reader):
         Raises:
             UserError: if a folder has no clips, or if no file matches a pattern.
         """
-        suffixes = VIDEO_SUFFIXES if VIDEO in self.clip_format.streams else VIDEO_SUFFIXES + AUDIO_SUFFIXES
+        suffixes = VIDEO_SUFFIXES if VIDEO in self.clip_format.streams else VIDEO_SUFFIXES + SOUND_SUFFIXES
         return files_named(inputs, suffixes, "clips")
 
     def read(self, source: str) -> Clip:

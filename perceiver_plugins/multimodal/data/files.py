@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,19 @@ import numpy as np
 import torch
 
 from perceiver_plugins.multimodal.data.format import AUDIO, VIDEO, Clip, ClipFormat
-from perceiver_plugins.sdk.data.media import audio_stream, open_media, video_stream
+from perceiver_plugins.sdk.data.media import (
+    audio_stream,
+    duration_of,
+    open_media,
+    seek,
+    start_of,
+    time_of,
+    video_stream,
+)
+from perceiver_plugins.sdk.data.sound import read_samples
 from perceiver_plugins.sdk.errors import DataError
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
-"""Suffixes of video files."""
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma")
-"""Suffixes of audio files."""
-
 PROBLEM = "the clip cannot be read"
-
-AUDIO_MARGIN = 0.2
-"""Seconds of audio decoded before a clip, for the initial transients of codecs and resampling (arbitrary)."""
 
 
 class MissingStreamError(DataError):
@@ -53,7 +52,7 @@ def read_clip(path: str | Path, clip_format: ClipFormat, offset: float = 0.5) ->
             # Starting threads takes longer than decoding a short clip; data loaders have several workers.
             streams[kind].codec_context.thread_count = 1
         main = streams[clip_format.streams[0]]
-        duration = _duration(container, main)
+        duration = duration_of(container, main)
         if duration < clip_format.duration - 0.5 / clip_format.frame_rate:
             raise DataError(
                 f"{path}: the clip is too short: {duration:.2f} seconds, {clip_format.duration:.2f} are needed "
@@ -65,8 +64,9 @@ def read_clip(path: str | Path, clip_format: ClipFormat, offset: float = 0.5) ->
             pixels = _read_frames(container, streams[VIDEO], clip_format, start)
             frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         if AUDIO in clip_format.streams:
-            values = _read_samples(container, streams[AUDIO], clip_format, start, _origin(main))
-            samples = torch.from_numpy(values)
+            rate, number = clip_format.sample_rate, clip_format.num_samples
+            values = read_samples(container, streams[AUDIO], rate, start, number, start_of(main))
+            samples = torch.from_numpy(np.pad(values, (0, number - len(values))).clip(-1, 1))
     return Clip(frames, samples)
 
 
@@ -117,49 +117,15 @@ def write_clip(path: str | Path, clip: Clip, clip_format: ClipFormat, lossless: 
         container.mux(audio.encode(None))
 
 
-def _origin(stream: Any) -> float:
-    """Return the start time of a stream in seconds, which need not be 0."""
-    return float((stream.start_time or 0) * stream.time_base)
-
-
-def _time(frame: Any) -> float:
-    """Return the time of a frame in seconds.
-
-    Raises:
-        ValueError: if it has no time stamp.
-    """
-    if frame.time is None:
-        raise ValueError("its frames have no time stamps")
-    return float(frame.time)
-
-
-def _seek(container: Any, time: float) -> None:
-    """Seek to the last key frame at or before a time in seconds."""
-    container.seek(round(time * av.time_base))
-
-
-def _duration(container: Any, stream: Any) -> float:
-    """Return the duration of a stream in seconds."""
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    # Matroska has no durations of tracks; those of packets can be read without decoding.
-    ends = (
-        packet.pts * packet.time_base + (packet.duration or 0) * packet.time_base
-        for packet in container.demux(stream)
-        if packet.pts is not None
-    )
-    return float(max(ends, default=0)) - _origin(stream)
-
-
 def _read_frames(container: Any, stream: Any, clip_format: ClipFormat, start: float) -> np.ndarray:
     """Read the frames (frames, height, width, 3), uint8, that are shown at the times of a clip."""
     # The middle of the interval in which a frame is shown is robust to rounding of times.
-    times = start + (np.arange(clip_format.num_frames) + 0.5) / clip_format.frame_rate + _origin(stream)
-    _seek(container, start + _origin(stream))
+    times = start + (np.arange(clip_format.num_frames) + 0.5) / clip_format.frame_rate + start_of(stream)
+    seek(container, start + start_of(stream))
     frames: list[np.ndarray] = []
     shown = None
     for frame in container.decode(stream):
-        while shown is not None and len(frames) < len(times) and _time(frame) > times[len(frames)]:
+        while shown is not None and len(frames) < len(times) and time_of(frame) > times[len(frames)]:
             frames.append(shown)
         if len(frames) == len(times):
             break
@@ -186,41 +152,3 @@ def _resize(frame: Any, frame_size: tuple[int, int]) -> np.ndarray:
     top, left = (whole_height - height) // 2, (whole_width - width) // 2
     # Phones store the camera's image unrotated, with the counterclockwise rotation as metadata.
     return np.rot90(image[top : top + height, left : left + width], turns)
-
-
-def _read_samples(container: Any, stream: Any, clip_format: ClipFormat, start: float, origin: float) -> np.ndarray:
-    """Read the audio (samples), float32 from -1 to 1, of a clip, averaged over channels.
-
-    Args:
-        container: the file.
-        stream: its audio stream.
-        clip_format: format of the clip.
-        start: start of the clip in seconds, relative to ``origin``.
-        origin: start time of the file's main stream in seconds.
-    """
-    rate, number = clip_format.sample_rate, clip_format.num_samples
-    # FFmpeg's own mix to mono is a weighted sum, which can exceed 1. Interleaved samples ("flt") allow any number of
-    # channels.
-    resampler = av.AudioResampler(format="flt", rate=rate)
-    samples = np.zeros(number, dtype=np.float32)
-    _seek(container, max(start - AUDIO_MARGIN, 0.0) + origin)
-    position = None  # index of the next sample in the clip
-    for frame in (*_until(container, stream, origin + start + clip_format.duration + AUDIO_MARGIN), None):
-        if position is None:
-            if frame is None:
-                break
-            position = round((_time(frame) - origin - start) * rate)
-        for part in resampler.resample(frame):
-            values = part.to_ndarray().reshape(part.samples, -1).mean(axis=1)
-            inside = values[max(0, -position) : max(0, number - position)]
-            samples[max(0, position) : max(0, position) + len(inside)] = inside
-            position += len(values)
-    return samples.clip(-1, 1)
-
-
-def _until(container: Any, stream: Any, end: float) -> Iterator[Any]:
-    """Iterate over the audio frames that begin before a time in seconds."""
-    for frame in container.decode(stream):
-        if _time(frame) > end:
-            return
-        yield frame

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,18 +12,14 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from perceiver_plugins.multimodal.data.files import (
-    AUDIO_SUFFIXES,
-    VIDEO_SUFFIXES,
-    MissingStreamError,
-    find_streams,
-    read_clip,
-)
+from perceiver_plugins.multimodal.data.files import MissingStreamError, find_streams, read_clip
 from perceiver_plugins.multimodal.data.format import AUDIO, STREAMS, VIDEO, Clip, ClipFormat
 from perceiver_plugins.multimodal.data.module import ClipDataModule, ClipSplits, LabelledClips
 from perceiver_plugins.sdk.data.class_folders import ClassFolders, find_class_folders
 from perceiver_plugins.sdk.data.file_trees import open_tree, select_files
+from perceiver_plugins.sdk.data.media import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from perceiver_plugins.sdk.data.splits import check_fraction, stratified_split
+from perceiver_plugins.sdk.data.unreadable import find_problems
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry.errors import UserError
 
@@ -114,9 +109,9 @@ class VideoFolderDataModule(ClipDataModule):
     @cached_property
     def _found(self) -> ClassFolders:
         """Files of each class."""
-        kinds = [AUDIO_SUFFIXES] if self._streams == AUDIO else [VIDEO_SUFFIXES]
+        kinds = [SOUND_SUFFIXES] if self._streams == AUDIO else [VIDEO_SUFFIXES]
         if self._streams is None or self._streams == AUDIO:
-            kinds = [VIDEO_SUFFIXES, AUDIO_SUFFIXES]
+            kinds = [VIDEO_SUFFIXES, SOUND_SUFFIXES]
         for suffixes in kinds:
             if names := select_files(self.tree, suffixes, "clips"):
                 return find_class_folders(self.tree, names, "clips")
@@ -129,7 +124,7 @@ class VideoFolderDataModule(ClipDataModule):
         if self._streams is not None:
             return STREAMS if self._streams == "both" else (self._streams,)
         names, _ = self._found.labelled("train")
-        if Path(names[0]).suffix.lower() in AUDIO_SUFFIXES:
+        if Path(names[0]).suffix.lower() in SOUND_SUFFIXES:
             return (AUDIO,)
         sample = [names[index] for index in np.linspace(0, len(names) - 1, min(100, len(names)), dtype=int)]
         has_audio = any(AUDIO in _streams_of(self.path / name) for name in sample)
@@ -141,7 +136,8 @@ class VideoFolderDataModule(ClipDataModule):
 
     def _readable(self, clips: dict[str, FileClips]) -> dict[str, FileClips]:
         """Read the beginning of each file, and remove and report files that cannot be read."""
-        problems = {split: _find_problems(files) for split, files in clips.items()}
+        read = partial(read_clip, clip_format=self.clip_format, offset=0.0)
+        problems = {split: find_problems(read, files.paths) for split, files in clips.items()}
         unreadable = [problem for each in problems.values() for problem in each if problem]
         if unreadable:
             total = sum(map(len, clips.values()))
@@ -176,20 +172,6 @@ class FileClips(LabelledClips):
         """Return the clips at the given indices."""
         selected = torch.as_tensor(indices, dtype=torch.int64)
         return FileClips([self.paths[index] for index in selected.tolist()], self.labels[selected], self.clip_format)
-
-
-def _find_problems(clips: FileClips) -> list[str]:
-    """Return the problem of each file; an empty string for readable files."""
-
-    def find_problem(path: Path) -> str:
-        try:
-            read_clip(path, clips.clip_format, offset=0.0)
-        except DataError as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(find_problem, clips.paths))
 
 
 def _streams_of(path: Path) -> set[str]:

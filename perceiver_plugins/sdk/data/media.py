@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,12 @@ import av
 from av.stream import Disposition
 
 from perceiver_plugins.sdk.errors import DataError, one_line
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
+"""Suffixes of video files."""
+
+SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma")
+"""Suffixes of audio files."""
 
 FORMATS = (
     *("3g2", "3gp", "aac", "ac3", "aiff", "amr", "apng", "asf", "au", "avi", "caf", "dv", "flac", "flv", "gif", "ivf"),
@@ -26,12 +33,13 @@ MEDIA_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, EOFError)
 
 
 @contextmanager
-def open_media(path: str | Path, problem: str) -> Iterator[Any]:
+def open_media(path: str | Path, problem: str, content: bytes | None = None) -> Iterator[Any]:
     """Open a local file, and convert errors of opening and decoding it within the context to DataErrors.
 
     Args:
-        path: the file.
+        path: the file; for messages only if ``content`` is given.
         problem: message for a file that cannot be read, such as "the clip cannot be read".
+        content: content of a file in an archive. None: the file is opened.
 
     Yields:
         PyAV's container.
@@ -41,7 +49,8 @@ def open_media(path: str | Path, problem: str) -> Iterator[Any]:
     """
     try:
         # An absolute path cannot be mistaken for a protocol. Other protocols in the file are not followed.
-        with av.open(str(Path(path).absolute()), options=_options(), **_metadata()) as container:
+        file: Any = str(Path(path).absolute()) if content is None else io.BytesIO(content)
+        with av.open(file, options=_options(), **_metadata()) as container:
             yield container
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
@@ -67,6 +76,40 @@ def audio_stream(container: Any) -> Any | None:
         ValueError: if its codec is unknown.
     """
     return _first_known(container.streams.audio, "audio")
+
+
+def start_of(stream: Any) -> float:
+    """Return the start time of a stream in seconds, which need not be 0."""
+    return float((stream.start_time or 0) * stream.time_base)
+
+
+def duration_of(container: Any, stream: Any) -> float:
+    """Return the duration of a stream in seconds."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    # Matroska has no durations of tracks; those of packets can be read without decoding.
+    ends = (
+        packet.pts * packet.time_base + (packet.duration or 0) * packet.time_base
+        for packet in container.demux(stream)
+        if packet.pts is not None
+    )
+    return float(max(ends, default=0)) - start_of(stream)
+
+
+def time_of(frame: Any) -> float:
+    """Return the time of a frame in seconds.
+
+    Raises:
+        ValueError: if it has no time stamp.
+    """
+    if frame.time is None:
+        raise ValueError("its frames have no time stamps")
+    return float(frame.time)
+
+
+def seek(container: Any, time: float) -> None:
+    """Seek to the last key frame at or before a time in seconds."""
+    container.seek(round(time * av.time_base))
 
 
 def _first_known(streams: Iterable[Any], kind: str) -> Any | None:

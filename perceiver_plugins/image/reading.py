@@ -17,10 +17,10 @@ from perceiver_core import Batch, InputAdapter
 from perceiver_plugins.image.data.decoding import IN_MEMORY, SUFFIXES, copy_image, decode, image_errors, open_image
 from perceiver_plugins.image.data.transforms import ImageFormat
 from perceiver_plugins.image.published import image_format_of
+from perceiver_plugins.sdk.prediction.attention_maps import draw_attention_maps
 from perceiver_plugins.sdk.prediction.file_reader import FileReader
 from perceiver_plugins.sdk.prediction.reader import InMemory, Reader, not_in_memory
 from perceiver_registry import UserError
-from perceiver_registry.escaping import escape_line
 
 PICTURE_SIZE = 448
 """Largest side in pixels of a picture below attention maps. Arbitrary."""
@@ -127,9 +127,6 @@ class ImageReader(FileReader):
         Raises:
             UserError: if the input positions are not a grid.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional
-        from matplotlib.figure import Figure
-
         rows, columns = self._grid(example)
         for values in weights:
             if len(values) != rows * columns:
@@ -137,27 +134,9 @@ class ImageReader(FileReader):
                     f"{source}: attention cannot be drawn: the image has {rows}x{columns} positions, the model's "
                     f"input {len(values)}"
                 )
-        num_columns = math.ceil(math.sqrt(len(weights) + 1))
-        num_rows = math.ceil((len(weights) + 1) / num_columns)
+        maps = [values.detach().float().cpu().reshape(rows, columns).numpy() for values in weights]
         height, width = example.pixel_values.shape[1:]
-        figure = Figure(figsize=(3 * num_columns, (3 * height / width + 0.3) * num_rows), layout="constrained")
-        axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
-        extent = (0, width, height, 0)
-        for index, axis in enumerate(axes):
-            axis.set_axis_off()
-            if index > len(weights):
-                continue
-            axis.imshow(np.asarray(example.picture), extent=extent)
-            title = f"cross-attention layer {index}" if index else escape_line(Path(source).name)
-            axis.set_title(title, fontsize=9, parse_math=False)
-            if index > 0:
-                attention_map = weights[index - 1].detach().float().cpu().reshape(rows, columns).numpy()
-                axis.imshow(attention_map, extent=extent, cmap="inferno", alpha=0.6, interpolation="bilinear", vmin=0)
-        FigureCanvasAgg(figure)  # renders without a display
-        file = Path(f"{path}.png")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=150)
-        return file
+        return draw_attention_maps(np.asarray(example.picture), Path(source).name, maps, path, height / width)
 
     def _grid(self, example: ImageExample) -> tuple[int, int]:
         """Return the rows and columns of the m input positions."""

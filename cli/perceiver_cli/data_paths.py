@@ -47,7 +47,7 @@ def resolve_data_path(
     if not (os.path.exists(path) or glob.glob(path)):
         raise UserError(f"{flag}: not found (relative to {os.getcwd()})")
     candidates = list(_modules_of_paths(task, below, user))
-    fitting = [entry for entry in candidates if _reads(entry.spec, path)]
+    fitting = _of_encoder([entry for entry in candidates if _reads(entry.spec, path)], user)
     if not fitting:
         known = "; ".join(
             f"{registry().short_name(entry)} reads {_describe_suffixes(entry.spec)}" for entry in candidates
@@ -67,6 +67,14 @@ def resolve_data_path(
     named = {**chosen.values["data"], NAME_KEYS["data"]: registry().short_name(fitting[0]), option: path}
     resolved = ConfigLayer(chosen.source, {**chosen.values, "data": named}, chosen.lines)
     return [resolved if layer is chosen else layer for layer in user]
+
+
+def _of_encoder(fitting: list[Entry[DataSpec]], user: Sequence[ConfigLayer]) -> list[Entry[DataSpec]]:
+    """Select the data modules of the plugin of the chosen input adapter, which are made for it, if there are any."""
+    chosen = name_of(merge_layers(user), "model.encoder")
+    encoder = registry().find("input", chosen) if chosen else None
+    own = [entry for entry in fitting if encoder is not None and entry.plugin == encoder.plugin]
+    return own or fitting
 
 
 def _is_path(name: str) -> bool:

@@ -32,8 +32,7 @@ def default_layers(task: Entry[TaskSpec], above: Sequence[ConfigLayer]) -> list[
     model = registry().get("model", model_name) if model_name else None
     model_values = values_of_spec(model, model.spec.defaults) if model else {}
     # The name of the final data module, so that a named model's defaults for data apply to any data module.
-    task_values = values_of_spec(task, {"data": task.spec.data})
-    data_name = next(filter(None, (name_of(values, "data") for values in (user, model_values, task_values))))
+    data_name = name_of(user, "data") or name_of(model_values, "data") or _default_data(task, user)
     named = nest({"task": registry().short_name(task), "data": data_name})
     named |= values_of_spec(task, {ARCHITECTURE: task.spec.architecture})
     layers = [_layer_of(task, merge(named, values_of_spec(task, task.spec.defaults)))]
@@ -43,6 +42,19 @@ def default_layers(task: Entry[TaskSpec], above: Sequence[ConfigLayer]) -> list[
     if model is not None:
         layers.extend(_layers_of_named_model(model, model_values))
     return [*layers, *_layers_of_params(user, is_named=model is not None)]
+
+
+def _default_data(task: Entry[TaskSpec], user: Values) -> str:
+    """Return the name of a task's data module, or that of the chosen input adapter if it cannot read the former."""
+    of_task = name_of(values_of_spec(task, {"data": task.spec.data}), "data")
+    assert of_task is not None
+    chosen = name_of(user, "model.encoder")
+    encoder, data = registry().find("input", chosen) if chosen else None, registry().find("data", of_task)
+    if encoder is None or encoder.spec.data is None or data is None or data.spec.feeds(encoder.spec):
+        return of_task
+    own = name_of(values_of_spec(encoder, {"data": encoder.spec.data}), "data")
+    entry = registry().find("data", own) if own else None
+    return own if own and entry is not None and entry.spec.serves(task.spec.name) else of_task
 
 
 def _layers_of_named_model(model: Entry[ModelSpec], defaults: Values) -> Iterator[ConfigLayer]:

@@ -153,6 +153,8 @@ class AdapterSpec(_Checked):
         column_readers: input adapters: import paths of subclasses of ``perceiver_plugins.sdk.data.ColumnReader`` that
             read table columns for the adapter, by the kind of column that it embeds by default (``{"text":
             "my_plugin.column:TextColumn"}``). One adapter can be the default of a kind: "text" or "image".
+        data: input adapters: name of the data module that replaces a task's default one if the adapter is chosen and
+            cannot read that, or None.
     """
 
     name: Name
@@ -168,6 +170,7 @@ class AdapterSpec(_Checked):
     example: Mapping[str, Any] = field(default_factory=dict)
     size_rule: ImportPath | None = None
     column_readers: Mapping[str, ImportPath] = field(default_factory=dict)
+    data: Reference | None = None
 
     @property
     def import_paths(self) -> Names:

@@ -99,6 +99,7 @@ def perceiver_adapters():
             "frames of a spectrogram",
             links={"num_bins": "num_bins"},
             reads=("frames", "attention_mask"),
+            data="recordings",
         ),
     ]
 
@@ -429,6 +430,8 @@ PLUGIN_FAULTS = [
         "not plain data",
     ),
     ("adapter_tasks_exist", '"chords", tasks=("melody-mood",)', '"chords", tasks=("moods",)', "'moods'"),
+    ("adapter_data_exists", 'data="recordings"', 'data="records"', "data='records' does not exist"),
+    ("adapter_data_exists", 'data="recordings"', 'data="melodies"', "data='melodies' does not fit the adapter"),
     ("models_match_specs", "num_parameters=1353", "num_parameters=1354", "the model has 1_353"),
     ("models_match_specs", 'task="melody-mood"', 'task="mood"', "task='mood' does not exist"),
     ("models_match_specs", '"encoder.num_pitches"', '"encoder.num_pitch"', "did you mean 'num_pitches'"),
@@ -587,10 +590,12 @@ def test_built_in_plugins_pass(name):
     checks = [check for check in plugin_checks(f"perceiver-zoo:{name}") if check.name != "exports"]
     report(checks)
     skipped = {check.name for check in checks if check.outcome is not None}
-    if name in ("flow", "image", "multimodal", "music", "table", "text"):
+    if name in ("audio", "flow", "image", "multimodal", "music", "table", "text"):
         assert not skipped & {"data_modules_load_batches", "batches_fit_adapters"}
     if name in ("flow", "image", "music", "text"):
         assert not skipped & {"reader_fits_adapter", "predictors_predict"}
+    if name == "audio":
+        assert not skipped & {"reader_fits_adapter"}
 
 
 @pytest.mark.slow

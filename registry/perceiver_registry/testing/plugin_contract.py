@@ -278,6 +278,16 @@ def adapter_tasks_exist(subject: PluginSubject) -> None:
 
 
 @CONTRACT.check(needs=LOADS)
+def adapter_data_exists(subject: PluginSubject) -> None:
+    """The default `data` of an input adapter exists, and yields the entries that the adapter reads."""
+    expect_none(
+        f"{spec.name}: data={spec.data!r} {'does not exist' if data is None else 'does not fit the adapter'}"
+        for spec in subject.specs("input")
+        if spec.data is not None and ((data := subject.find("data", spec.data)) is None or not data.feeds(spec))
+    )
+
+
+@CONTRACT.check(needs=LOADS)
 def formats_are_valid(subject: PluginSubject) -> None:
     """A format is a subclass of `perceiver_registry.Format` that can be created without arguments. It reads, writes or
     both, and implements the methods for that. Its suffixes begin with a dot."""

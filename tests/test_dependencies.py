@@ -34,7 +34,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ESTIMATORS = ROOT / "cli/perceiver_zoo/estimators.py"
 """Module that ``perceiver_zoo`` imports lazily, as its classes derive from scikit-learn's."""
 
-FIELDS = ("text", "image", "flow", "video", "table", "music", "huggingface", "log", "onnx")
+FIELDS = ("text", "image", "flow", "audio", "video", "table", "music", "huggingface", "log", "onnx")
 """Extras of users."""
 
 

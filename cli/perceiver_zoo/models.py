@@ -122,8 +122,9 @@ class LoadedModel:
         Args:
             inputs: one or several. Strings and paths are texts, files, folders and rows, as for ``perceiver predict``.
                 Objects in memory are read like files with their content: Pillow images or arrays (height, width[,
-                channels]) of uint8; table rows, as dicts or as a table of pandas, polars or pyarrow; pairs of images
-                for optical flow. The first axis of an array is the batch; pass a single image in a list.
+                channels]) of uint8; recordings, as arrays of samples or pairs of one and its sample rate; table rows,
+                as dicts or as a table of pandas, polars or pyarrow; pairs of images for optical flow. The first axis of
+                an array is the batch; pass a single image or recording in a list.
             options: flags of ``perceiver predict``: ``top_k=3``, or ``text_column="review"`` for a table of texts.
 
         Returns:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from perceiver_core import AdaptedInput, Batch, FourierPositions, InputAdapter
+from perceiver_plugins.audio.adapters import AudioPatchesInputAdapter, check_stream
 from perceiver_plugins.composite.adapters import CompositeInputAdapter
 from perceiver_plugins.multimodal.config import (
     NUM_COLOURS,
-    AudioPatchesEncoderConfig,
     AudioVideoLabelEncoderConfig,
     VideoPatchesEncoderConfig,
 )
@@ -38,29 +38,8 @@ def space_to_depth(frames: Tensor, patch_size: Sequence[int]) -> Tensor:
     return patches.permute(0, 1, 4, 6, 2, 5, 7, 3).flatten(4)
 
 
-class AudioPatchesInputAdapter(InputAdapter):
-    """Patches of raw audio with Fourier positions. Reads ``input_values`` of a batch.
-
-    Args:
-        num_samples: samples per recording of the example batch; other lengths are accepted.
-        samples_per_patch: samples per input position.
-        num_bands: frequencies of the Fourier positions.
-        max_resolution: resolution of the Fourier positions in samples.
-    """
-
-    def __init__(self, num_samples: int, samples_per_patch: int, num_bands: int, max_resolution: int):
-        fourier_positions = FourierPositions(num_bands, (max_resolution,))
-        super().__init__(samples_per_patch + fourier_positions.num_channels)
-        self.num_samples = num_samples
-        self.samples_per_patch = samples_per_patch
-        self.fourier_positions = fourier_positions
-
-    @classmethod
-    def from_config(cls, config: AudioPatchesEncoderConfig) -> AudioPatchesInputAdapter:
-        assert config.max_resolution is not None
-        return cls(
-            config.num_audio_samples, config.samples_per_patch, config.num_frequency_bands, config.max_resolution
-        )
+class ClipAudioInputAdapter(AudioPatchesInputAdapter):
+    """Patches of the audio of a clip, all of which are reconstructed: the length is a multiple of the patch size."""
 
     def check_data(self, data: Any) -> None:
         """Check that a data module has audio whose length is a multiple of the patch size.
@@ -68,7 +47,7 @@ class AudioPatchesInputAdapter(InputAdapter):
         Raises:
             ValueError: if it has not.
         """
-        _check_stream(data, "audio")
+        super().check_data(data)
         number = getattr(data, "num_audio_samples", None)
         if number is not None and number % self.samples_per_patch:
             raise ValueError(
@@ -79,22 +58,14 @@ class AudioPatchesInputAdapter(InputAdapter):
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
         return {"input_values": 2 * torch.rand(batch_size, self.num_samples, generator=generator) - 1}
 
-    def forward(self, batch: Batch) -> AdaptedInput:
-        """Adapt ``batch["input_values"]`` (b, samples), floating point.
-
-        Raises:
-            ValueError: if it has another shape or type, or if its length is not a multiple of ``samples_per_patch``.
-        """
-        samples: Tensor = batch["input_values"]
-        if samples.dim() != 2 or samples.shape[1] % self.samples_per_patch:
+    def samples_of(self, batch: Batch) -> Tensor:
+        samples = super().samples_of(batch)
+        if samples.shape[1] % self.samples_per_patch:
             raise ValueError(
                 f"input_values of shape {tuple(samples.shape)}: must be (recordings, samples), the samples a multiple "
                 f"of samples_per_patch={self.samples_per_patch}"
             )
-        if not samples.is_floating_point():
-            raise ValueError(f"input_values of type {samples.dtype}: must be floating point")
-        patches = samples.unflatten(1, (-1, self.samples_per_patch))
-        return AdaptedInput(_with_positions(patches, self.fourier_positions, patches.shape[1:2]))
+        return samples
 
 
 class VideoPatchesInputAdapter(InputAdapter):
@@ -136,7 +107,7 @@ class VideoPatchesInputAdapter(InputAdapter):
         Raises:
             ValueError: if it has not.
         """
-        _check_stream(data, "video")
+        check_stream(data, "video")
         num_frames, frame_size = getattr(data, "num_frames", None), getattr(data, "frame_size", None)
         if num_frames is not None and frame_size is not None and not self._fits((num_frames, *frame_size)):
             raise ValueError(
@@ -205,7 +176,7 @@ class AudioVideoLabelInputAdapter(CompositeInputAdapter):
         assert config.audio_max_resolution is not None
         assert config.video_max_resolution is not None
         parts: dict[str, InputAdapter] = {
-            AUDIO: AudioPatchesInputAdapter(
+            AUDIO: ClipAudioInputAdapter(
                 config.num_audio_samples,
                 config.samples_per_patch,
                 config.num_audio_frequency_bands,
@@ -249,17 +220,6 @@ class AudioVideoLabelInputAdapter(CompositeInputAdapter):
         samples: Tensor = batch["input_values"]
         unknown = torch.full((samples.shape[0],), IGNORED, device=samples.device)
         return super().forward({AUDIO: batch, VIDEO: batch, LABEL: {"labels": unknown}})
-
-
-def _check_stream(data: Any, kind: str) -> None:
-    """Check that the clips of a data module have a stream, unless the module does not list its streams.
-
-    Raises:
-        ValueError: if the stream is missing.
-    """
-    streams = getattr(data, "streams", None)
-    if streams is not None and kind not in streams:
-        raise ValueError(f"the data's clips have no {kind}, which the model reads (its streams: {', '.join(streams)})")
 
 
 def _with_positions(patches: Tensor, fourier_positions: FourierPositions, grid: Sequence[int]) -> Tensor:

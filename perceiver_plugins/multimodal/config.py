@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perceiver_core.config import DecoderConfig, EncoderConfig, require, require_positive
+from perceiver_plugins.audio.config import AudioPatchesEncoderConfig as AudioPatchesEncoderConfig
 
 NUM_COLOURS = 3
 """Channels of a video: red, green and blue."""
@@ -44,30 +45,6 @@ def require_multiple(config: Any, field: str, factor: int | tuple[int, ...], of:
     value = getattr(config, field)
     pairs = zip(value, factor, strict=True) if isinstance(factor, tuple) else [(value, factor)]
     require(all(length % part == 0 for length, part in pairs), config, field, f"must be a multiple of {of}={factor}")
-
-
-@dataclass
-class AudioPatchesEncoderConfig(EncoderConfig):
-    """Encoder of raw audio in patches, with Fourier positions (Perceiver IO, arXiv 2107.14795, section 4.3).
-
-    Args:
-        num_audio_samples: samples per recording in the training data; other lengths are accepted.
-        samples_per_patch: samples per input position.
-        num_frequency_bands: frequencies of the Fourier positions, each with a sine and a cosine.
-        max_resolution: resolution of the Fourier positions in samples; their highest frequency is half of it. None:
-            ``num_audio_samples``.
-    """
-
-    num_audio_samples: int = 30720
-    samples_per_patch: int = 16
-    num_frequency_bands: int = 192
-    max_resolution: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(self, "num_audio_samples", "samples_per_patch", "num_frequency_bands", "max_resolution")
-        require_multiple(self, "num_audio_samples", self.samples_per_patch, "samples_per_patch")
-        self.max_resolution = self.max_resolution or self.num_audio_samples
 
 
 @dataclass

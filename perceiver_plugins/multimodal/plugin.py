@@ -43,22 +43,6 @@ def perceiver_adapters() -> list[AdapterSpec]:
             example={f"model.encoder.{name}": value for name, value in TINY_CLIP.items()},
         ),
         AdapterSpec(
-            name="audio-patches",
-            kind="input",
-            adapter=f"{PLUGIN}.adapters:AudioPatchesInputAdapter",
-            config=f"{PLUGIN}.config:AudioPatchesEncoderConfig",
-            summary="patches of raw audio with Fourier positions",
-            links={"num_audio_samples": "num_audio_samples"},
-            reads=("input_values",),
-            reader=f"{PLUGIN}.reading:ClipReader",
-            data_options=CLIP_OPTIONS,
-            example={
-                "model.encoder.num_audio_samples": 24,
-                "model.encoder.samples_per_patch": 4,
-                "model.encoder.num_frequency_bands": 4,
-            },
-        ),
-        AdapterSpec(
             name="video-patches",
             kind="input",
             adapter=f"{PLUGIN}.adapters:VideoPatchesInputAdapter",

@@ -42,6 +42,7 @@ def _files():
         ("--task=classification --data=reviews.jsonl.gz", "table-files", "train_files"),
         ("--task=classification --data=photos", "image-folder", "path"),
         ("--task=classification --data=photos.zip --model.encoder=audio-video-label", "video-folder", "path"),
+        ("--task=classification --data=photos --model.encoder=audio-patches", "audio-folder", "path"),
         ("--task=image-classification --data=photos.zip", "image-folder", "path"),
         ("--task=symbolic-music --data=photos", "midi-files", "path"),
         ("--model=mnist-classifier --data=photos", "image-folder", "path"),

@@ -180,7 +180,6 @@ def test_unused_vectors_require_no_gradient(clip_model_config):
 @pytest.mark.parametrize(
     ("config", "values", "message"),
     [
-        (AudioPatchesEncoderConfig, {"num_audio_samples": 10}, "num_audio_samples=10: must be a multiple of samples_"),
         (VideoPatchesEncoderConfig, {"frame_size": (10, 8)}, r"frame_size=\(10, 8\): must be a multiple of patch_size"),
         (VideoPatchesEncoderConfig, {"patch_size": (4, 4)}, r"patch_size=\(4, 4\): must be 3 whole numbers"),
         (AudioVideoLabelEncoderConfig, {"frame_size": 8}, "frame_size=8: must be 2 whole numbers of at least 1"),

@@ -225,7 +225,8 @@ def test_class_folders(clip_folder):
     assert batches[0]["pixel_values_videos"].shape == (2, 2, 3, 4, 4)
     assert batches[0]["input_values"].shape == (2, 2000)
     size = {"num_frames": 2, "frame_size": [4, 4], "frame_rate": 4, "samples_per_frame": 1000}
-    assert data.description() == {**size, "streams": ["video", "audio"]}
+    audio = {"sample_rate": 4000, "max_seconds": 0.5, "min_seconds": 0.5}
+    assert data.description() == {**size, "streams": ["video", "audio"], **audio}
     assert ClipFormat.from_description(data.description()) == data.clip_format
     with pytest.raises(DataError, match="no test data: no folder 'test'"):
         data.test_dataloader()

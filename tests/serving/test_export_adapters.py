@@ -31,6 +31,7 @@ TOLERANCE = 1e-5
 
 DYNAMIC_SIZES = {
     "audio-patches": {"batch", "samples"},
+    "audio-spectrogram": {"batch", "samples"},
     "composite": {"batch", "length", "height", "width"},
     "flow-patches": {"batch", "height", "width"},
     "image-conv": {"batch", "height", "width"},

@@ -68,8 +68,9 @@ class ClipFormat:
             ) from error
 
     def description(self) -> dict[str, Any]:
-        """Return the format as plain data."""
-        return asdict(self) | {"frame_size": list(self.frame_size), "streams": list(self.streams)}
+        """Return the format as plain data, with the format of the audio for models that read it alone."""
+        audio = {"sample_rate": self.sample_rate, "max_seconds": self.duration, "min_seconds": self.duration}
+        return asdict(self) | {"frame_size": list(self.frame_size), "streams": list(self.streams)} | audio
 
     @property
     def sample_rate(self) -> int:

@@ -164,6 +164,16 @@ class ClipDataModule(Classes, PerceiverDataModule):
         return self._shape[0] * self._shape[3]
 
     @property
+    def sample_rate(self) -> int:
+        """Audio samples per second."""
+        return self._shape[2] * self._shape[3]
+
+    @property
+    def max_seconds(self) -> float:
+        """Duration of a clip in seconds."""
+        return self._shape[0] / self._shape[2]
+
+    @property
     def label_names(self) -> list[str]:
         """Names of the classes, by class index."""
         return self.splits.label_names

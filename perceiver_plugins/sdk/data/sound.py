@@ -55,6 +55,8 @@ def read_header(path: str | Path, content: bytes | None = None) -> SoundHeader:
     """
     with open_media(path, PROBLEM, content) as container:
         stream = _require_sound(container, path)
+        if not stream.rate:
+            raise ValueError("its sample rate is unknown")
         return SoundHeader(duration_of(container, stream), stream.rate)
 
 

@@ -55,6 +55,54 @@ def ridge(train: Labelled) -> tuple[Predict, dict[str, Any]]:
     return lambda images: model.predict(_flat(images)), {"alpha": float(model[-1].alpha_)}
 
 
+SEGMENTS, MEL_BANDS, MEL_RATE = 10, 40, 8000
+"""Segments of equal length of a recording, mel bands, and sample rate of the baselines of recordings."""
+
+
+def log_mel_segments(samples: np.ndarray) -> np.ndarray:
+    """Return the mean log-mel spectrum of each segment of a recording, standardised over the recording.
+
+    Args:
+        samples: (samples,) at :data:`MEL_RATE`.
+
+    Returns:
+        (segments x bands,).
+    """
+    window, hop = MEL_RATE // 40, MEL_RATE // 100
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, (window // 2, window)), window)[::hop]
+    energies = np.abs(np.fft.rfft(frames * np.hanning(window), 2 * window)) ** 2
+    corners = 700 * (10 ** (np.linspace(0, math.log10(1 + MEL_RATE / 2 / 700), MEL_BANDS + 2)) - 1)
+    hertz = np.fft.rfftfreq(2 * window, 1 / MEL_RATE)
+    filters = [np.interp(hertz, corners[band : band + 3], [0, 1, 0], 0, 0) for band in range(MEL_BANDS)]
+    spectrum = np.log(energies @ np.array(filters).T + 1e-6)
+    spectrum = (spectrum - spectrum.mean()) / spectrum.std()
+    return np.concatenate([part.mean(axis=0) for part in np.array_split(spectrum, SEGMENTS)])
+
+
+def _features(recordings: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack([log_mel_segments(samples) for samples in recordings])
+
+
+def linear_recordings(train: Labelled) -> tuple[Predict, dict[str, Any]]:
+    """Logistic regression on the log-mel spectra of ten segments."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)).fit(_features(train[0]), train[1])
+    return lambda recordings: model.predict(_features(recordings)), {}
+
+
+def kernel_recordings(train: Labelled) -> tuple[Predict, dict[str, Any]]:
+    """Support vector machine with an RBF kernel on the same features."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    model = make_pipeline(StandardScaler(), SVC(C=10.0)).fit(_features(train[0]), train[1])
+    return lambda recordings: model.predict(_features(recordings)), {}
+
+
 def _text_columns(rows: Sequence[Sequence[Any]]) -> list[int]:
     return sorted({index for row in rows for index, value in enumerate(row) if isinstance(value, str)})
 
@@ -195,6 +243,7 @@ def _tensor(images: Sequence[Any]) -> Any:
 BASELINES: dict[str, dict[str, Callable[[Labelled], tuple[Predict, dict[str, Any]]]]] = {
     "text": {"TF-IDF, linear SVM": text},
     "image": {"ridge on pixels": ridge},
+    "audio": {"log-mel segments, logistic regression": linear_recordings, "log-mel segments, SVM": kernel_recordings},
     "classes": {"logistic regression": linear_classes, "gradient boosting": boosted_classes},
     "numbers": {"ridge regression": linear_numbers, "gradient boosting": boosted_numbers},
 }
@@ -219,7 +268,7 @@ def measure(kind: str, train: Path, test: Path, seconds: float | None = None, se
     """Fit and test baselines in this process.
 
     Args:
-        kind: "text", "image", "classes" or "numbers".
+        kind: "text", "image", "audio", "classes" or "numbers".
         train: file to fit on.
         test: file to test on.
         seconds: CPU seconds of the convolutional network's training; None: the other baselines.

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import lzma
+import wave
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +34,7 @@ class Row(NamedTuple):
 
     Attributes:
         key: identity. Rows with equal keys get into the same part, unless a part ends between them.
-        content: text, encoded image (bytes) or list of numbers.
+        content: text, encoded image or recording (bytes), or list of numbers.
         label: class or number.
     """
 
@@ -66,7 +67,7 @@ class DataSet:
     Attributes:
         name: name on the command line.
         title: name in tables.
-        kind: "text", "image" or "table".
+        kind: "text", "image", "audio" or "table".
         load: reads the rows; its argument is the folder with the files.
         files: paths of the files within the folder of all data sets; empty: nothing is read.
         metric: "accuracy" or "r2".
@@ -74,7 +75,7 @@ class DataSet:
 
     name: str
     title: str
-    kind: Literal["text", "image", "table"]
+    kind: Literal["text", "image", "audio", "table"]
     load: Callable[[Path], Loaded]
     files: tuple[str, ...] = ()
     metric: Literal["accuracy", "r2"] = "accuracy"
@@ -86,12 +87,15 @@ class DataSet:
             return ["--task=text-classification", "--data=text-files"]
         if self.kind == "image":
             return ["--task=image-classification", "--data=image-folder"]
+        if self.kind == "audio":
+            return ["--task=classification", "--model.encoder=audio-spectrogram", "--data=audio-folder"]
         return [f"--task={'regression' if self.metric == 'r2' else 'classification'}", "--data=table-files"]
 
     @property
     def file_flags(self) -> tuple[str, str]:
         """The flags that name the files to train and to test on."""
-        return ("--data.path", "--data.path") if self.kind == "image" else ("--data.train_files", "--data.test_files")
+        is_folder = self.kind in ("image", "audio")
+        return ("--data.path", "--data.path") if is_folder else ("--data.train_files", "--data.test_files")
 
     def missing(self, folder: Path | None) -> str | None:
         """Return the first file that is not in the folder, or None."""
@@ -155,7 +159,7 @@ def _hash(purpose: str, key: str) -> bytes:
 
 
 def write(data_set: DataSet, rows: Rows, columns: Sequence[str], folder: Path, part: str) -> Path:
-    """Write the file of a part: .jsonl of texts, .zip of images or .csv of numbers, and return its path.
+    """Write the file of a part: .jsonl of texts, .zip of images or recordings, .csv of numbers, and return its path.
 
     Args:
         data_set: the data set.
@@ -168,7 +172,7 @@ def write(data_set: DataSet, rows: Rows, columns: Sequence[str], folder: Path, p
         path = folder / f"{part}.jsonl"
         lines = (json.dumps({"text": row.content, "label": row.label}, ensure_ascii=False) for row in rows)
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    elif data_set.kind == "image":
+    elif data_set.kind in ("image", "audio"):
         path = folder / f"{part}.zip"
         with zipfile.ZipFile(path, "w") as archive:
             for row in rows:
@@ -189,15 +193,23 @@ def read(path: Path) -> tuple[list[Any], list[Any]]:
             lines = [json.loads(line) for line in file]
         return [line["text"] for line in lines], [line["label"] for line in lines]
     if path.suffix == ".zip":
-        from PIL import Image
-
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            pixels = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names]
-        return pixels, [name.split("/")[1] for name in names]
+            contents = [_decode(name, archive.read(name)) for name in names]
+        return contents, [name.split("/")[1] for name in names]
     with path.open(encoding="utf-8", newline="") as file:
         table = list(csv.reader(file))[1:]
     return [[_cell(value) for value in line[:-1]] for line in table], [line[-1] for line in table]
+
+
+def _decode(name: str, content: bytes) -> np.ndarray:
+    """Decode an image, or a recording of 16 bits to samples from -1 to 1."""
+    if name.endswith(".wav"):
+        with wave.open(io.BytesIO(content)) as file:
+            return np.frombuffer(file.readframes(file.getnframes()), "<i2") / np.float32(2**15)
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(content)))
 
 
 def _cell(text: str) -> float | str:
@@ -241,6 +253,22 @@ def _mnist(folder: Path) -> Loaded:
         Image.fromarray(image).save(encoded, "png", compress_level=1)
         rows.append(Row(f"{number}.png", encoded.getvalue(), str(label)))
     return Loaded(rows)
+
+
+REPORTED_TAKES = range(5, 10)
+"""Takes of the spoken digits that are reported: other takes of the speakers of the training data."""
+
+
+def _spoken_digits(folder: Path) -> Loaded:
+    """Read the Free Spoken Digit Dataset, whose files are DIGIT_SPEAKER_TAKE.wav."""
+    rows: dict[bool, Rows] = {True: [], False: []}
+    with zipfile.ZipFile(folder / "fsdd/recordings-5-24.zip") as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith(".wav"):
+                file = name.rpartition("/")[2]
+                digit, _, take = file.removesuffix(".wav").split("_")
+                rows[int(take) in REPORTED_TAKES].append(Row(file, archive.read(name), digit))
+    return Loaded(rows[False], official=rows[True])
 
 
 def _table(features: Any, labels: Iterable[Any], columns: Sequence[str] = ()) -> Loaded:
@@ -322,6 +350,7 @@ _ALL = (
         _mnist,
         ("mnist/train-images-idx3-ubyte.gz", "mnist/train-labels-idx1-ubyte.gz"),
     ),
+    DataSet("spoken-digits", "spoken digits (FSDD)", "audio", _spoken_digits, ("fsdd/recordings-5-24.zip",)),
     DataSet("breast-cancer", "breast cancer", "table", _part_of_sklearn("breast_cancer")),
     DataSet("wine", "wine", "table", _part_of_sklearn("wine")),
     DataSet("diabetes", "diabetes", "table", _part_of_sklearn("diabetes"), metric="r2"),

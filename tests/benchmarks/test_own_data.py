@@ -18,6 +18,7 @@ from benchmarks import __main__ as command
 from benchmarks.own_data import baselines, report, runs
 from benchmarks.own_data.command import Results, main
 from benchmarks.own_data.sets import SETS, Loaded, Row, read, split, write
+from perceiver_plugins.sdk.data.sound import write_wav
 
 
 def rows(number: int, label: str = "a") -> list[Row]:
@@ -64,17 +65,26 @@ def test_equal_texts_are_in_one_part() -> None:
     assert sum(any(row.key == "same" for row in part) for part in parts.values()) == 1
 
 
-@pytest.mark.parametrize("name", ["sst2", "cifar10", "wine", "diabetes"])
+@pytest.mark.parametrize("name", ["sst2", "cifar10", "spoken-digits", "wine", "diabetes"])
 def test_files_contain_the_rows(name: str, tmp_path: Path) -> None:
     pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     image = io.BytesIO()
     Image.fromarray(pixels).save(image, "png")
-    content: Any = {"text": 'line\u2028separator, "quote"', "image": image.getvalue(), "table": [0.1, 1e-300]}
+    write_wav(tmp_path / "a.wav", np.array([0.25, -0.5]), 8000)
+    content: Any = {
+        "text": 'line\u2028separator, "quote"',
+        "image": image.getvalue(),
+        "audio": (tmp_path / "a.wav").read_bytes(),
+        "table": [0.1, 1e-300],
+    }
     data_set = SETS[name]
-    row = Row("class/1.png", content[data_set.kind], 0.25 if data_set.metric == "r2" else "class")
+    suffix = "wav" if data_set.kind == "audio" else "png"
+    row = Row(f"class/1.{suffix}", content[data_set.kind], 0.25 if data_set.metric == "r2" else "class")
     ((found,), (label,)) = read(write(data_set, [row], ("x", "y"), tmp_path, "train"))
     if data_set.kind == "image":
         assert np.array_equal(found, pixels)
+    elif data_set.kind == "audio":
+        np.testing.assert_allclose(found, [0.25, -0.5], atol=1e-4)
     else:
         assert found == row.content
     assert label == str(row.label)

@@ -3,6 +3,7 @@ from .adapters import PointsInputAdapter as PointsInputAdapter
 from .config import FeaturesEncoderConfig as FeaturesEncoderConfig
 from .config import PointsEncoderConfig as PointsEncoderConfig
 from .data import ArrayDataModule as ArrayDataModule
+from .digits import DigitRowsDataModule as DigitRowsDataModule
 from .folders import FeatureFolderDataModule as FeatureFolderDataModule
 from .folders import PointsFolderDataModule as PointsFolderDataModule
 from .preprocessing import ArrayFormat as ArrayFormat

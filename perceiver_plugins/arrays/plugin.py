@@ -65,6 +65,15 @@ def perceiver_data() -> list[DataSpec]:
             example={"num_examples": 16, "num_points": 20, "batch_size": 4},
         ),
         DataSpec(
+            name="digit-rows",
+            module=f"{PLUGIN}.digits:DigitRowsDataModule",
+            tasks=("classification",),
+            summary="rows of scikit-learn's handwritten digits: 1,797 sequences of 8 feature vectors",
+            yields=("features", "attention_mask"),
+            defaults={**MODEL, "model.encoder": "features", "trainer.max_epochs": 30},
+            example={"batch_size": 4},
+        ),
+        DataSpec(
             name="points-folder",
             module=f"{PLUGIN}.folders:PointsFolderDataModule",
             tasks=("classification",),

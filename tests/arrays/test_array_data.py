@@ -12,6 +12,7 @@ import torch
 from perceiver_plugins.arrays import (
     ArrayFormat,
     ArrayReader,
+    DigitRowsDataModule,
     FeatureFilesDataModule,
     FeatureFolderDataModule,
     FeaturesEncoderConfig,
@@ -24,6 +25,7 @@ from perceiver_plugins.arrays import (
 from perceiver_plugins.arrays.data import random_rotation
 from perceiver_plugins.arrays.decoding import decode_array
 from perceiver_plugins.arrays.shapes import SHAPES
+from perceiver_plugins.image.data import DigitsDataModule
 from perceiver_registry import UserError
 
 
@@ -244,6 +246,17 @@ def test_reader_refuses_vectors_of_another_length():
         reader.read(reader.source_of(np.ones((4, 2)), "input 1"))
     with pytest.raises(UserError, match="must be a text or path or an array"):
         reader.source_of(3, "input 1")
+
+
+def test_digit_rows_are_the_digits_of_the_image_data():
+    rows, images = DigitRowsDataModule(), DigitsDataModule()
+    rows.setup()
+    assert {split: len(arrays.labels) for split, arrays in rows.data.splits.items()} == {
+        split: len(labelled) for split, labelled in images.load().images.items()
+    }
+    first = rows.data.splits["test"].arrays[0]
+    pixels = images.load().images["test"].read(0, 1)
+    np.testing.assert_allclose(np.asarray(pixels), np.rint(first * 255 / 16))
 
 
 def test_shapes_are_points_on_surfaces():

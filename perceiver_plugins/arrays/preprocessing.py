@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from perceiver_plugins.sdk.data.collating import PadCollator
+from perceiver_plugins.sdk.data.descriptions import is_number_list, restore_dataclass
 from perceiver_plugins.sdk.data.statistics import mean_and_std
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_registry import UserError
@@ -54,7 +54,7 @@ class ArrayFormat:
         if type(self.unit_sphere) is not bool:
             raise ValueError("array_format: unit_sphere: must be true or false")
         for name, numbers in (("mean", self.mean), ("std", self.std)):
-            if not _are_numbers(numbers) or len(numbers) != len(self.mean):
+            if not is_number_list(numbers) or len(numbers) != len(self.mean):
                 raise ValueError(f"array_format: {name}: must be a list of {len(self.mean)} numbers, one per feature")
         if min(self.std, default=1.0) <= 0:
             raise ValueError("array_format: std: must be greater than 0")
@@ -69,13 +69,7 @@ class ArrayFormat:
         described = data.get("array_format")
         if described is None:
             raise UserError("checkpoint: its data has no array_format (the model was not trained on arrays)")
-        known = {"num_coordinates", "mean", "std", "max_vectors", "unit_sphere"}
-        if not isinstance(described, Mapping) or not {"num_coordinates", "mean", "std"} <= set(described) <= known:
-            raise UserError("checkpoint: array_format: must have num_coordinates, mean and std, and no unknown entries")
-        try:
-            return cls(**described)
-        except ValueError as error:
-            raise UserError(f"checkpoint: {error}") from error
+        return restore_dataclass(cls, described, "array_format")
 
     @classmethod
     def fit(cls, arrays: Sequence[np.ndarray], num_coordinates: int, **options: Any) -> Self:
@@ -153,9 +147,3 @@ class ArrayFormat:
         if not self.num_coordinates:
             return PadCollator({"features": "attention_mask"})
         return PadCollator({"coordinates": "attention_mask"}, {"features": 0.0} if self.num_features else {})
-
-
-def _are_numbers(values: Any) -> bool:
-    if not isinstance(values, list) or not all(type(each) in (int, float) for each in values):
-        return False
-    return all(abs(each) <= sys.float_info.max for each in values)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from perceiver_plugins.sdk.data.column_reader import ColumnReader
+from perceiver_plugins.sdk.data.descriptions import is_number_list, restore_dataclass
 from perceiver_plugins.sdk.data.statistics import mean_and_std
 from perceiver_plugins.table.embedded import modality_names, restore_reader
 from perceiver_plugins.table.kinds import (
@@ -25,7 +25,6 @@ from perceiver_plugins.table.kinds import (
 )
 from perceiver_plugins.table.rows import RowReader
 from perceiver_plugins.table.scaling import fit_quantiles, to_normal
-from perceiver_registry import UserError
 from perceiver_registry.configs import ADAPTER_KEY
 
 SCALED_BY_QUANTILES = ("number", "date", "datetime")
@@ -73,12 +72,12 @@ class Columns:
             valid = _are_distinct_texts(self.categories[name])
             _require(valid, "categories", f"those of {name!r} must be a list of different texts")
         for field_name, numbers in (("mean", self.mean), ("std", self.std)):
-            valid = _are_numbers(numbers) and len(numbers) == len(self.features)
+            valid = is_number_list(numbers) and len(numbers) == len(self.features)
             _require(valid, field_name, f"must be a list of {len(self.features)} numbers, one for each feature")
         _require(min(self.std, default=1.0) > 0, "std", "must be greater than 0")
         _require(isinstance(self.quantiles, Mapping), "quantiles", "must be lists by feature")
         for name, numbers in self.quantiles.items():
-            valid = _are_numbers(numbers) and all(low <= high for low, high in pairwise(numbers))
+            valid = is_number_list(numbers) and all(low <= high for low, high in pairwise(numbers))
             _require(valid, "quantiles", f"those of {name!r} must be a list of ascending numbers")
         _require(isinstance(self.readers, Mapping), "readers", "must be descriptions by column")
         for name in embedded_columns(self.names, self.kinds):
@@ -91,13 +90,7 @@ class Columns:
         Raises:
             UserError: if it is invalid.
         """
-        known = {each.name for each in fields(cls)}
-        if not isinstance(described, Mapping) or not {"names", "mean", "std"} <= set(described) <= known:
-            raise UserError("checkpoint: columns: must have names, mean and std, and no unknown entries")
-        try:
-            return cls(**described)
-        except ValueError as error:
-            raise UserError(f"checkpoint: {error}") from error
+        return restore_dataclass(cls, described, "columns")
 
     @classmethod
     def fit(
@@ -240,9 +233,3 @@ def _are_distinct_texts(values: Any) -> bool:
 
 def _are_texts_by_name(values: Any) -> bool:
     return isinstance(values, Mapping) and all(isinstance(each, str) for each in values.values())
-
-
-def _are_numbers(values: Any) -> bool:
-    if not isinstance(values, list) or not all(type(each) in (int, float) for each in values):
-        return False
-    return all(abs(each) <= sys.float_info.max for each in values)

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from perceiver_plugins.arrays.data import ArrayDataModule, Arrays, ArraySplits, hold_out, require_equal_widths
 from perceiver_plugins.arrays.decoding import as_vectors
-from perceiver_plugins.sdk.data.files import FLAGS, find_files, read_rows, refuse_shared_files
+from perceiver_plugins.sdk.data.files import find_split_files, read_rows
 from perceiver_plugins.sdk.data.multi_labels import SingleLabels
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.errors import DataError
@@ -64,9 +64,7 @@ class FeatureFilesDataModule(ArrayDataModule):
         self.features_column = features_column
         self.label_column = label_column
         self.val_fraction = val_fraction
-        given = {"train": train_files, "validation": val_files, "test": test_files}
-        self.files = {split: find_files(files, FLAGS[split]) for split, files in given.items() if files is not None}
-        refuse_shared_files({FLAGS[split]: files for split, files in self.files.items()})
+        self.files = find_split_files(train_files, val_files, test_files)
 
     def load(self) -> ArraySplits:
         if "train" not in self.files and not self.known:

@@ -14,7 +14,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from perceiver_plugins.sdk.data.column_reader import Cell, ColumnOptions, ColumnReader
-from perceiver_plugins.sdk.data.files import FLAGS, file_format, find_files, read_rows, refuse_shared_files
+from perceiver_plugins.sdk.data.files import file_format, find_split_files, read_rows
 from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.data.multi_labels import MultiLabels, SingleLabels, class_reader
 from perceiver_plugins.sdk.data.splits import check_fraction, permutation
@@ -143,9 +143,7 @@ class TableFilesDataModule(TableDataModule):
         if target == "class":
             class_reader(self.label_columns, label_separator)  # report invalid combinations now
         self.val_fraction = val_fraction
-        given = {"train": train_files, "validation": val_files, "test": test_files}
-        self.files = {split: find_files(files, FLAGS[split]) for split, files in given.items() if files is not None}
-        refuse_shared_files({FLAGS[split]: files for split, files in self.files.items()})
+        self.files = find_split_files(train_files, val_files, test_files)
 
     def load(self) -> Tables:
         if "train" not in self.files and not self.known:

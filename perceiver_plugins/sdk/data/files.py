@@ -34,19 +34,18 @@ from perceiver_plugins.sdk.errors import DataError
 __all__ = [
     "BLOCK",
     "COMPRESSIONS",
-    "FLAGS",
     "FORMATS",
     "TABLES",
     "Piece",
     "Row",
     "file_format",
     "find_files",
+    "find_split_files",
     "is_table",
     "known_format",
     "open_binary",
     "read_documents",
     "read_rows",
-    "refuse_shared_files",
     "require_columns",
     "text_of",
 ]
@@ -101,6 +100,30 @@ def find_files(paths: str | Sequence[str], flag: str) -> list[Path]:
     return list(found.values())
 
 
+def find_split_files(
+    train_files: str | Sequence[str] | None,
+    val_files: str | Sequence[str] | None,
+    test_files: str | Sequence[str] | None,
+) -> dict[str, list[Path]]:
+    """Find the files of each split.
+
+    Args:
+        train_files: Files to train on, as for :func:`find_files`. None: the split is absent.
+        val_files: Files to validate on.
+        test_files: Files to test on.
+
+    Returns:
+        The files by split: "train", "validation" and "test".
+
+    Raises:
+        DataError: If a flag names no file, or if a file of another flag is among those of the first.
+    """
+    given = {"train": train_files, "validation": val_files, "test": test_files}
+    files = {split: find_files(names, FLAGS[split]) for split, names in given.items() if names is not None}
+    _refuse_shared_files({FLAGS[split]: found for split, found in files.items()})
+    return files
+
+
 def _files_of_folder(folder: Path, flag: str) -> list[Path]:
     """Return the files of a known format in a folder, recursively and sorted, and report others."""
     files, others = files_below(folder, known_format)
@@ -121,7 +144,7 @@ def _files_of_pattern(pattern: str, flag: str) -> list[Path]:
         raise DataError(f"{flag}: {error}") from error
 
 
-def refuse_shared_files(files: Mapping[str, Sequence[Path]]) -> None:
+def _refuse_shared_files(files: Mapping[str, Sequence[Path]]) -> None:
     """Raise DataError if a file of another flag is among the files of the first flag.
 
     Args:

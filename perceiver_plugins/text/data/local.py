@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import datasets
 
-from perceiver_plugins.sdk.data.files import FLAGS, Row, find_files, refuse_shared_files
+from perceiver_plugins.sdk.data.files import Row, find_split_files
 from perceiver_plugins.sdk.data.left_out import LeftOut
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.data.table_rows import check_delimiter
@@ -69,9 +69,7 @@ class TextFiles(DocumentDataModule):
         check_fraction(val_fraction)
         self.val_fraction = val_fraction
         self.delimiter = check_delimiter(delimiter)
-        given = {"train": train_files, "validation": val_files, "test": test_files}
-        self.files = {split: find_files(files, FLAGS[split]) for split, files in given.items() if files is not None}
-        refuse_shared_files({FLAGS[split]: files for split, files in self.files.items()})
+        self.files = find_split_files(train_files, val_files, test_files)
 
     def source_key(self) -> dict[str, Any]:
         if "train" not in self.files and not self.known:

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_plugins.sdk.data.cells import MAX_NUMBER, number
 from perceiver_plugins.sdk.errors import DataError
 
 SUFFIXES = (".npy", ".xyz", ".pts", ".txt", ".csv")
 """Suffixes of files of one array."""
-
-MAX_NUMBER = float(np.finfo(np.float32).max)
-"""Largest magnitude of a number: that of float32."""
 
 
 def decode_array(content: bytes, name: str) -> np.ndarray:
@@ -77,22 +75,23 @@ def _decode_lines(content: bytes, name: str) -> list[list[float]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: not UTF-8 text (byte {error.start})") from error
     vectors: list[list[float]] = []
-    for number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(lines, start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        values = [_number(value, f"{name}, line {number}") for value in re.split(r"[;,\s]+", line.rstrip(",;"))]
+        location = f"{name}, line {line_number}"
+        values = [_finite(value, location) for value in re.split(r"[;,\s]+", line.rstrip(",;"))]
         if vectors and len(values) != len(vectors[0]):
-            raise DataError(f"{name}, line {number}: {len(values)} numbers, the lines before have {len(vectors[0])}")
+            raise DataError(f"{location}: {len(values)} numbers, the lines before have {len(vectors[0])}")
         vectors.append(values)
     return vectors
 
 
-def _number(text: str, location: str) -> float:
+def _finite(text: str, location: str) -> float:
     try:
-        number = math.nan if "_" in text else float(text)
+        value = number(text)
     except ValueError:
-        number = math.nan
-    if not abs(number) <= MAX_NUMBER:
+        value = math.nan
+    if math.isnan(value):
         raise DataError(f"{location}: {text!r:.40} is not a finite number (comment lines begin with #)")
-    return number
+    return value

@@ -8,17 +8,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from perceiver_plugins.arrays.data import (
-    ArrayDataModule,
-    Arrays,
-    ArraySplits,
-    hold_out,
-    random_rotation,
-    require_equal_widths,
-)
+from perceiver_plugins.arrays.data import ArrayDataModule, Arrays, ArraySplits, hold_out, require_equal_widths
 from perceiver_plugins.arrays.decoding import SUFFIXES, decode_array
+from perceiver_plugins.arrays.rotations import random_rotation
 from perceiver_plugins.sdk.data.class_folders import find_class_folders
 from perceiver_plugins.sdk.data.file_trees import open_tree
+from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.data.splits import check_fraction
 from perceiver_plugins.sdk.data.tree_files import require_files
 from perceiver_registry import UserError
@@ -89,7 +84,8 @@ class PointsFolderDataModule(FeatureFolderDataModule):
             limit.
         num_coordinates: Numbers at the start of a point that are its coordinates. The others are features.
         rotate: Random rotations in training: none, about the last axis (vertical), or in all directions (any).
-        jitter: Standard deviation of random translations of points in training, relative to the unit sphere.
+        jitter: Standard deviation of random translations of each point in training, relative to the largest distance of
+            a coordinate from its mean.
     """
 
     noun = "point clouds"
@@ -106,8 +102,7 @@ class PointsFolderDataModule(FeatureFolderDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(path, val_fraction, max_vectors, **kwargs)
-        if num_coordinates < 1:
-            raise UserError(f"num_coordinates={num_coordinates} must be at least 1")
+        check_positive(num_coordinates=num_coordinates)
         if rotate not in ("none", "vertical", "any"):
             raise UserError(f"rotate={rotate!r} must be 'none', 'vertical' or 'any'")
         if not jitter >= 0:
@@ -117,11 +112,11 @@ class PointsFolderDataModule(FeatureFolderDataModule):
         self.jitter = jitter
 
     def augment(self, array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Rotate a cloud, and move its points."""
+        """Rotate a cloud (m, coordinates + features), and move its points."""
         coordinates, features = np.split(array, [self.num_coordinates], axis=1)
         if self.rotate != "none":
             coordinates = coordinates @ random_rotation(rng, self.num_coordinates, self.rotate == "vertical").T
         if self.jitter:
-            radius = np.abs(coordinates - coordinates.mean(axis=0)).max()
-            coordinates = coordinates + rng.normal(scale=self.jitter * radius, size=coordinates.shape)
+            extent = np.abs(coordinates - coordinates.mean(axis=0)).max()
+            coordinates = coordinates + rng.normal(scale=self.jitter * extent, size=coordinates.shape)
         return np.concatenate([coordinates, features], axis=1)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_plugins.arrays.data import ArrayDataModule, Arrays, ArraySplits, random_rotation
+from perceiver_plugins.arrays.data import ArrayDataModule, Arrays, ArraySplits
+from perceiver_plugins.arrays.rotations import random_rotation
 from perceiver_plugins.sdk.data.module import check_positive
 
 Rng = np.random.Generator
@@ -72,14 +73,14 @@ SHAPES: Mapping[str, Callable[[Rng, int], np.ndarray]] = {
     "tetrahedron": _tetrahedron,
     "torus": _torus,
 }
-"""Functions that draw a number of points on the surface of each shape."""
+"""Functions that draw points (count, 3) on the surface of each shape."""
 
 
 class ShapesDataModule(ArrayDataModule):
     """Synthetic point clouds: points on the surfaces of eight shapes, stretched, turned about the vertical axis, noisy.
 
     Cones, cubes, cylinders, discs, helices, spheres, tetrahedra and tori, of 64 to ``num_points`` points. The axes are
-    stretched by 0.7 to 1.3. The data depends on no seed; training rotates it about the vertical axis again.
+    stretched by 0.7 to 1.3. The data is the same for every seed; training rotates it about the vertical axis again.
 
     Args:
         num_examples: Training examples; validation and test have a quarter of this number each.
@@ -98,7 +99,7 @@ class ShapesDataModule(ArrayDataModule):
         self.noise = noise
 
     def augment(self, array: np.ndarray, rng: Rng) -> np.ndarray:
-        """Rotate a cloud about the vertical axis."""
+        """Rotate a cloud (m, 3) about the vertical axis."""
         return array @ random_rotation(rng, 3, about_last=True).T
 
     def load(self) -> ArraySplits:

@@ -22,8 +22,8 @@ from perceiver_plugins.arrays import (
     PointsInputAdapter,
     ShapesDataModule,
 )
-from perceiver_plugins.arrays.data import random_rotation
 from perceiver_plugins.arrays.decoding import decode_array
+from perceiver_plugins.arrays.rotations import random_rotation
 from perceiver_plugins.arrays.shapes import SHAPES
 from perceiver_plugins.image.data import DigitsDataModule
 from perceiver_registry import UserError

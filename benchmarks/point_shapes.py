@@ -1,6 +1,6 @@
-"""Baselines of the synthetic point clouds ``--data=shapes``: nearest neighbours and gradient boosting on moments.
+"""Baselines of the synthetic point clouds ``--data=shapes``: nearest neighbours and gradient boosting.
 
-``python -m benchmarks.point_shapes`` prints their test accuracy, beside which recipes/RESULTS.md has that of
+``python -m benchmarks.point_shapes`` prints their test accuracy, which recipes/RESULTS.md compares with that of
 ``perceiver fit --task=classification --data=shapes``.
 """
 
@@ -13,14 +13,17 @@ import numpy as np
 from perceiver_plugins.arrays import ShapesDataModule
 
 QUANTILES = np.linspace(0, 1, 11)
-"""Quantiles of distances and heights among the features. Arbitrary."""
+"""Probabilities of the quantiles of distances and heights that are features. Arbitrary."""
 
 
 def describe(cloud: np.ndarray) -> np.ndarray:
-    """Return features of a cloud (m, 3) that no rotation about the vertical axis changes.
+    """Compute features of a cloud (m, 3) that rotations about the vertical axis do not change.
 
     Eigenvalues of the covariance, standard deviation of the height, and quantiles of the distance from the centre, from
     the vertical axis and of the height, all relative to the largest distance.
+
+    Returns:
+        Features (37,), float64.
     """
     centred = cloud - cloud.mean(axis=0)
     centred = centred / np.linalg.norm(centred, axis=1).max()

@@ -43,10 +43,10 @@ class FeaturesInputAdapter(InputAdapter):
         return None if positions is None else PositionLayout(positions, self.table)
 
     def check_data(self, data: Any) -> None:
-        """Check that a data module has vectors of this length.
+        """Check that a data module has feature vectors of length ``num_features``.
 
         Raises:
-            ValueError: if it has others, or point clouds.
+            ValueError: if their length differs, or if it has point clouds.
         """
         _check_number(data, "num_coordinates", 0)
         _check_number(data, "num_features", self.num_features)
@@ -60,7 +60,7 @@ class FeaturesInputAdapter(InputAdapter):
         """Append position encodings to feature vectors.
 
         Args:
-            batch: ``features`` (b, m, channels), floating point, and optionally ``attention_mask`` (b, m), 0 at
+            batch: ``features`` (b, m, features), floating point, and optionally ``attention_mask`` (b, m), 0 at
                 padding.
 
         Raises:
@@ -75,7 +75,7 @@ class FeaturesInputAdapter(InputAdapter):
         return AdaptedInput(features, _padding(batch))
 
     def _positions(self, length: int, device: torch.device | None) -> Tensor | None:
-        """Return the encodings (m, channels) of the first ``length`` positions; None without encodings."""
+        """Return the encodings (length, channels) of the first ``length`` positions; None without encodings."""
         if self.table is not None:
             if isinstance(length, int) and length > self.max_positions:
                 raise ValueError(f"{length} feature vectors: must be at most max_positions={self.max_positions}")
@@ -128,8 +128,8 @@ class PointsInputAdapter(InputAdapter):
         """Encode points.
 
         Args:
-            batch: ``coordinates`` (b, m, dimensions), floating point, about from -1 to 1; ``features``
-                (b, m, channels) if points have some; optionally ``attention_mask`` (b, m), 0 at padding.
+            batch: ``coordinates`` (b, m, coordinates), floating point, about from -1 to 1; ``features``
+                (b, m, features) if points have some; optionally ``attention_mask`` (b, m), 0 at padding.
 
         Raises:
             KeyError: if ``features`` is missing.

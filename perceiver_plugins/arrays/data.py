@@ -23,8 +23,8 @@ class Arrays:
     """Arrays and labels of one split.
 
     Attributes:
-        arrays: (m, p + c) float32, coordinates and features of each vector; m may differ.
-        labels: (n,) class indices, int64.
+        arrays: arrays (m, coordinates + features), float32; m may differ.
+        labels: class indices (examples,), int64.
     """
 
     arrays: Sequence[np.ndarray]
@@ -37,7 +37,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class ArraySplits:
-    """A data set with its splits.
+    """Data set with its splits.
 
     Attributes:
         label_names: names of the classes, by index.
@@ -85,10 +85,10 @@ class ArrayDataModule(Classes, PerceiverDataModule):
 
     Batches are dicts of
 
-    - ``coordinates`` (b, m, p), float32, if vectors begin with coordinates;
-    - ``features`` (b, m, c), float32, if there are any: standardised by the training data;
+    - ``coordinates`` (b, m, coordinates), float32, if vectors begin with coordinates;
+    - ``features`` (b, m, features), float32, if there are any: standardised by the training data;
     - ``attention_mask`` (b, m), int64: 0 at padding;
-    - ``labels`` (b), int64.
+    - ``labels`` (b,), int64: class indices.
 
     Subclasses implement :meth:`load`.
 
@@ -114,7 +114,7 @@ class ArrayDataModule(Classes, PerceiverDataModule):
         """Read the data set."""
 
     def augment(self, array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Augment an array (m, p + c) in training. The default returns it unchanged."""
+        """Augment an array (m, coordinates + features) in training. By default it is not changed."""
         return array
 
     @cached_property
@@ -155,7 +155,7 @@ class ArrayDataModule(Classes, PerceiverDataModule):
 
     @property
     def train_labels(self) -> np.ndarray:
-        """Class index of each training example, (n,) int64."""
+        """Class index of each training example, (examples,) int64."""
         return self.data.splits["train"].labels
 
     @property
@@ -179,13 +179,21 @@ class ArrayDataModule(Classes, PerceiverDataModule):
 
 
 def hold_out(arrays: Arrays, val_fraction: float) -> dict[str, Arrays]:
-    """Split training data by class into "train" and "validation", the same for every seed."""
+    """Split training data into "train" and "validation", stratified by class and the same for every seed."""
     train, validation = stratified_split(arrays.labels, val_fraction)
     return {"train": arrays.take(train), "validation": arrays.take(validation)}
 
 
 def require_equal_widths(arrays: Sequence[np.ndarray], locations: Sequence[str]) -> None:
-    """Raise DataError if the vectors of an array are not as long as those of the first."""
+    """Check that all arrays (m, numbers) have vectors of the same length.
+
+    Args:
+        arrays: the arrays.
+        locations: location of each array, for messages.
+
+    Raises:
+        DataError: if the vectors of an array are not as long as those of the first.
+    """
     for array, location in zip(arrays, locations, strict=True):
         if array.shape[1] != arrays[0].shape[1]:
             raise DataError(

@@ -27,7 +27,7 @@ def decode_array(content: bytes, name: str) -> np.ndarray:
         name: path of the file, which selects the format, for messages as well.
 
     Returns:
-        (m, channels), float32.
+        (m, numbers), float32.
 
     Raises:
         DataError: if it is damaged or empty, or contains something other than finite numbers.
@@ -37,7 +37,7 @@ def decode_array(content: bytes, name: str) -> np.ndarray:
 
 
 def as_vectors(value: Any, location: str) -> np.ndarray:
-    """Convert an array or nested lists to vectors (m, channels), float32. A single vector is (1, channels).
+    """Convert an array or nested lists to vectors (m, numbers), float32. A single vector becomes (1, numbers).
 
     Raises:
         DataError: if it is empty, has another number of dimensions, vectors of different lengths, or something other

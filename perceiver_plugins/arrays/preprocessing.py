@@ -22,10 +22,10 @@ MAX_STATISTICS_VECTORS = 1_000_000
 
 @dataclass(frozen=True)
 class ArrayFormat:
-    """Format of the arrays of a model: (m, p + c), p coordinates and c features of each of m vectors.
+    """Format of the arrays (m, coordinates + features) of a model: each of the m vectors has coordinates and features.
 
     Attributes:
-        num_coordinates: number p of coordinates at the start of a vector; 0: feature vectors in their order.
+        num_coordinates: number of coordinates at the start of a vector; 0: feature vectors in their order.
         mean: mean of each feature in the training data.
         std: standard deviation of each feature in the training data.
         max_vectors: vectors of an input; a larger array is sampled, randomly in training and evenly in evaluation.
@@ -73,12 +73,12 @@ class ArrayFormat:
 
     @classmethod
     def fit(cls, arrays: Sequence[np.ndarray], num_coordinates: int, **options: Any) -> Self:
-        """Compute the statistics of the features of ``arrays``, each (m, p + c).
+        """Compute the statistics of the features of ``arrays``, each (m, coordinates + features).
 
         Args:
             arrays: the training data.
-            num_coordinates: number p of coordinates.
-            options: other attributes.
+            num_coordinates: number of coordinates at the start of a vector.
+            options: ``max_vectors`` and ``unit_sphere``.
 
         Raises:
             UserError: if vectors have fewer numbers than coordinates.
@@ -96,16 +96,16 @@ class ArrayFormat:
 
     @property
     def num_features(self) -> int:
-        """Number c of features of a vector."""
+        """Number of features of a vector, after its coordinates."""
         return len(self.mean)
 
     @property
     def width(self) -> int:
-        """Numbers p + c in a vector."""
+        """Length of a vector: number of coordinates and features."""
         return self.num_coordinates + self.num_features
 
     def check(self, array: np.ndarray, location: str) -> np.ndarray:
-        """Return an array (m, p + c) unchanged.
+        """Check an array (m, numbers), and return it unchanged.
 
         Raises:
             DataError: if its vectors have another length.
@@ -118,7 +118,7 @@ class ArrayFormat:
         """Sample the vectors of an array, in their order, if there are more than ``max_vectors``.
 
         Args:
-            array: (m, p + c).
+            array: (m, coordinates + features).
             rng: random generator; None: evenly spaced.
         """
         limit = self.max_vectors
@@ -129,10 +129,10 @@ class ArrayFormat:
         return array[np.sort(rng.choice(len(array), limit, replace=False))]
 
     def example(self, array: np.ndarray) -> dict[str, Tensor]:
-        """Convert an array (m, p + c) to the entries of a batch, without the batch dimension.
+        """Convert an array (m, coordinates + features) to the entries of a batch, without the batch dimension.
 
         Returns:
-            ``coordinates`` (m, p) and ``features`` (m, c), float32, without entries that would be empty.
+            ``coordinates`` (m, coordinates) and ``features`` (m, features), float32, without empty entries.
         """
         coordinates, features = np.split(array.astype(np.float64), [self.num_coordinates], axis=1)
         if self.unit_sphere:

@@ -49,7 +49,7 @@ def test_index_positions_do_not_depend_on_the_length_of_the_batch():
     torch.testing.assert_close(adapter.position_layout().positions, long[0, :9, 3:])
 
 
-def test_learned_positions_and_none():
+def test_learned_positions_and_no_positions():
     learned = FeaturesInputAdapter(FeaturesEncoderConfig(num_features=3, positions="learned", max_positions=4))
     features = torch.randn(2, 4, 3)
     torch.testing.assert_close(learned({"features": features}).x[:, :, 3:], learned.table.expand(2, -1, -1))

@@ -177,7 +177,7 @@ def test_folders_of_clouds(tmp_path):
 
 
 def _held_out(data, clouds):
-    """Numbers of the validation clouds among all."""
+    """Return the indices of the validation clouds among all clouds."""
     return [
         next(number for number, cloud in enumerate(clouds) if np.array_equal(cloud, array))
         for array in data.data.splits["validation"].arrays

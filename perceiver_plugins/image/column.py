@@ -24,7 +24,7 @@ from perceiver_plugins.sdk.data.paths import as_path
 from perceiver_plugins.sdk.errors import DataError
 
 NUM_STAGES = 3
-"""Stages of the convolutional network, each of which halves height and width."""
+"""Stages of the convolutional network, each of which halves height and width: the default of the adapter."""
 
 NUM_CONV_CHANNELS = 64
 """Channels of its features: half of those of image classification, as tables have other columns as well."""
@@ -70,6 +70,7 @@ class ImageColumn(ColumnReader):
 
     @property
     def blank(self) -> Tensor:
+        """Image of the mean colour, (channels, height, width) uint8."""
         mean = torch.tensor(self.image_format.mean).mul(255).round().to(torch.uint8)
         return mean[:, None, None].expand(-1, *self.image_format.image_size)
 
@@ -105,7 +106,7 @@ class ImageColumn(ColumnReader):
 
 
 def _content(value: Any) -> Any:
-    """Return the content or the path of an image that a Parquet table of the library ``datasets`` contains."""
+    """Return the content or path in an image of the library ``datasets``; any other value unchanged."""
     if isinstance(value, Mapping):
         content = value.get("bytes")
         return value.get("path") if content is None else content

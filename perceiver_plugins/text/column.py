@@ -27,13 +27,16 @@ from perceiver_plugins.text.tokenizers import (
     unknown_tokens,
 )
 
-WORD_FIELDS = {"num_input_channels": 64, "token_dropout": 0.3}
-"""Fields of the text adapter for words and pieces of words, as in the defaults of texts with many classes."""
+NUM_CHANNELS = 64
+"""Channels of a token, as in the defaults of small text classifiers (:mod:`perceiver_plugins.text.sizing`)."""
+
+TOKEN_DROPOUT = 0.3
+"""Dropout of words and pieces of words, as in those defaults with many classes. Bytes have none."""
 
 
 @dataclass
-class ReadTexts:
-    """Counts of the texts that a reader has read.
+class TextCounts:
+    """Counts of texts that a reader has read.
 
     Attributes:
         count: number of texts.
@@ -53,7 +56,7 @@ class TextColumn(ColumnReader):
 
     Args:
         tokenizer: the tokenizer.
-        max_seq_len: most tokens of a text that are read.
+        max_seq_len: largest number of tokens of a text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_len: int) -> None:
@@ -61,14 +64,14 @@ class TextColumn(ColumnReader):
         self.max_seq_len = max_seq_len
         self._encoder = DocumentEncoder(tokenizer, words=False)
         self._collator = Collator(int(tokenizer.pad_token_id or 0))
-        self._read = ReadTexts()
+        self._counts = TextCounts()
 
     @classmethod
     def fit(cls, cells: Sequence[Cell], options: ColumnOptions) -> Self:
         """Create the reader, with a tokenizer that is trained on the texts unless ``options.tokenizer`` names one.
 
         Raises:
-            UserError: if a cell is not text, no text is left to train on, or the tokenizer does not exist.
+            UserError: if a cell is not text, if there is no text to train the tokenizer on, or if it does not exist.
         """
         training = TokenizerTraining.from_options(options.tokenizer, None)
         if training is None:
@@ -87,23 +90,29 @@ class TextColumn(ColumnReader):
         return {"tokenizer": serialize_tokenizer(self.tokenizer), "max_seq_len": self.max_seq_len}
 
     def encoder_fields(self) -> dict[str, Any]:
-        words = WORD_FIELDS if byte_offset(self.tokenizer) is None else {"num_input_channels": 64}
-        return {"vocab_size": len(self.tokenizer), "max_seq_len": self.max_seq_len, **words}
+        fields = {
+            "vocab_size": len(self.tokenizer),
+            "max_seq_len": self.max_seq_len,
+            "num_input_channels": NUM_CHANNELS,
+        }
+        has_bytes = byte_offset(self.tokenizer) is not None
+        return fields if has_bytes else {**fields, "token_dropout": TOKEN_DROPOUT}
 
     @property
     def blank(self) -> np.ndarray:
+        """One padding token, (1,) int64."""
         return np.array([self.tokenizer.pad_token_id or 0], dtype=np.int64)
 
     def read(self, cell: Cell) -> np.ndarray | None:
-        """Return the first tokens (m,) of a text; None if it is missing or has no tokens."""
+        """Return the first tokens (m,) of a text, integers; None if it is missing or has no tokens."""
         text = _text_of(cell)
         if text is None:
             return None
         (ids,) = self._encoder.rows([text])
-        self._read.count += 1
-        self._read.cut += len(ids) > self.max_seq_len
-        self._read.unknown += bool(len(ids) and unknown_tokens(self.tokenizer, ids).mean() > MAX_UNKNOWN)
-        self._read.longest = max(self._read.longest, len(ids))
+        self._counts.count += 1
+        self._counts.cut += len(ids) > self.max_seq_len
+        self._counts.unknown += bool(len(ids) and unknown_tokens(self.tokenizer, ids).mean() > MAX_UNKNOWN)
+        self._counts.longest = max(self._counts.longest, len(ids))
         return ids[: self.max_seq_len].copy() if len(ids) else None
 
     def collate(self, examples: Sequence[np.ndarray]) -> dict[str, Tensor]:
@@ -115,17 +124,17 @@ class TextColumn(ColumnReader):
         return self._collator(input_ids, inside)
 
     def report(self) -> list[str]:
-        read, self._read = self._read, ReadTexts()
+        counts, self._counts = self._counts, TextCounts()
         lines = []
-        if read.cut:
+        if counts.cut:
             lines.append(
-                f"{read.cut:,} of {read.count:,} texts have up to {read.longest:,} tokens, of which the first "
+                f"{counts.cut:,} of {counts.count:,} texts have up to {counts.longest:,} tokens, of which the first "
                 f"{self.max_seq_len:,} are read"
             )
-        if read.unknown > MAX_UNKNOWN_TEXTS * read.count:
+        if counts.unknown > MAX_UNKNOWN_TEXTS * counts.count:
             lines.append(
-                f"{read.unknown:,} of {read.count:,} texts: more than half of the tokens are unknown to the tokenizer "
-                "(are they in its language?)"
+                f"{counts.unknown:,} of {counts.count:,} texts: more than half of the tokens are unknown to the "
+                "tokenizer (are they in its language?)"
             )
         return lines
 

@@ -1,4 +1,4 @@
-"""Base class of readers of table columns that an input adapter of their own embeds, such as texts and images."""
+"""Base class of readers of table columns with an input adapter of their own, such as texts and images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ColumnOptions:
 
     Attributes:
         tokenizer: tokenizer of texts, as for ``text-files``.
-        max_seq_len: most tokens of a text that are read.
+        max_seq_len: largest number of tokens of a text; longer texts are cut at the end.
         image_size: height and width of images in pixels.
         image_folder: folder that relative paths of images are relative to. None: that of the table's file.
     """
@@ -101,18 +101,22 @@ class ColumnReader(ABC):
     @property
     @abstractmethod
     def blank(self) -> Any:
-        """Example in place of missing ones, which the model does not read."""
+        """Example that replaces missing ones. It has no effect on the model's output."""
 
     @abstractmethod
     def collate(self, examples: Sequence[Any]) -> dict[str, Tensor]:
-        """Collate examples to the entries that the input adapter reads."""
+        """Collate examples (b) to the entries of a batch that the input adapter reads."""
 
     def batch(self, examples: Sequence[Any]) -> dict[str, Tensor]:
-        """Collate examples, None where missing, to the batch of a column."""
+        """Collate examples (b), None where missing, to the batch of a column.
+
+        Returns:
+            The entries of :meth:`collate`, and ``missing`` (b,), bool.
+        """
         present = [self.blank if example is None else example for example in examples]
         missing = torch.tensor([example is None for example in examples], dtype=torch.bool)
         return {**self.collate(present), MISSING_ENTRY: missing}
 
     def report(self) -> list[str]:
-        """Return lines about the cells read since the last call, such as texts that are cut. By default none."""
+        """Return and clear the notes about cells that were read, such as cut texts. By default there are none."""
         return []

@@ -1,4 +1,4 @@
-"""Feature columns of a table: kinds, categories and statistics of their numbers."""
+"""Feature columns of a table: kinds, categories, statistics of their numbers, and readers of texts and images."""
 
 from __future__ import annotations
 
@@ -176,8 +176,11 @@ class Columns:
         return torch.from_numpy(((numbers - self.mean) / self.std).astype(np.float32))
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Return the entries of a batch for ``rows`` (b, m + k): ``inputs`` (b, m) and, with k categorical columns,
-        ``category_ids`` (b, k)."""
+        """Return the entries of a batch for ``rows`` (b, m + k) of m numeric features and k categorical columns.
+
+        Returns:
+            ``inputs`` (b, m), float32 and, with categorical columns, ``category_ids`` (b, k), int64.
+        """
         inputs = {"inputs": self.standardise(rows)}
         if not self.category_names:
             return inputs
@@ -209,11 +212,6 @@ class Columns:
         """Return the entries of a batch for examples (b) by column of texts or images: a nested batch for each."""
         modalities = modality_names(self.column_readers)
         return {modalities[name]: reader.batch(cells[name]) for name, reader in self.column_readers.items()}
-
-    def report_cells(self) -> list[str]:
-        """Return lines about the texts and images that were read, such as texts that are cut, and forget them."""
-        reports = ((name, line) for name, reader in self.column_readers.items() for line in reader.report())
-        return [f"the column {name!r}: {line}" for name, line in reports]
 
     def row_reader(self) -> RowReader:
         """Create a reader of rows with these columns."""

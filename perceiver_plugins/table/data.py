@@ -30,7 +30,8 @@ class Table:
         features: (rows, m + k) numbers, NaN where missing, then ids of categories
             (:class:`~perceiver_plugins.table.columns.Columns`).
         labels: (rows, t) targets, NaN where missing, or (rows) class indices, or (rows, classes) 0 or 1.
-        cells: (rows) objects by column of texts or images: examples of the column's reader, None where missing.
+        cells: (rows,) objects by column of texts or images: examples of the column's reader, None where missing. Before
+            readers exist, these are :class:`~perceiver_plugins.sdk.data.Cell`.
     """
 
     features: np.ndarray
@@ -74,7 +75,7 @@ class Examples(BatchDataset):
         inputs: (rows, m) standardised numbers.
         labels: (rows, t) targets or (rows) class indices.
         category_ids: (rows, k) ids of categories. None: no categorical columns.
-        cells: (rows) examples by column of texts or images.
+        cells: (rows,) examples by column of texts or images, None where missing.
         columns: the columns, which collate these examples. None: no such columns.
     """
 
@@ -98,10 +99,10 @@ class Examples(BatchDataset):
     def batch(self, epoch: int, indices: np.ndarray) -> dict[str, Any]:
         inside, labels = take_labels(self.labels, indices)
         ids = {} if self.category_ids is None else {"category_ids": self.category_ids[inside]}
-        others: dict[str, Any] = {}
+        nested: dict[str, Any] = {}
         if self.columns is not None and self.cells:
-            others = self.columns.batch_cells({name: cells[inside.numpy()] for name, cells in self.cells.items()})
-        return {"inputs": self.inputs[inside], **ids, **others, "labels": labels}
+            nested = self.columns.batch_cells({name: cells[inside.numpy()] for name, cells in self.cells.items()})
+        return {"inputs": self.inputs[inside], **ids, **nested, "labels": labels}
 
 
 class TableDataModule(Classes, PerceiverDataModule):

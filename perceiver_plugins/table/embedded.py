@@ -14,8 +14,8 @@ from perceiver_plugins.table.config import TABLE
 from perceiver_registry import AdapterSpec, Entry, UserError, registry
 from perceiver_registry.configs import ADAPTER_KEY
 
-RESERVED = (TABLE, "inputs", "category_ids", "labels")
-"""Batch entries and modalities of tables, which no other column can have."""
+RESERVED_NAMES = (TABLE, "inputs", "category_ids", "labels")
+"""Batch entries and modalities of tables, which are not names of other modalities."""
 
 
 def modality_names(columns: Iterable[str]) -> dict[str, str]:
@@ -24,7 +24,7 @@ def modality_names(columns: Iterable[str]) -> dict[str, str]:
     for column in columns:
         name = re.sub(r"\W", "_", column, flags=re.ASCII)
         name = name if name.isidentifier() else f"column_{name}"
-        while not is_modality_name(name) or name in RESERVED or name in names.values():
+        while not is_modality_name(name) or name in RESERVED_NAMES or name in names.values():
             name += "_"
         names[column] = name
     return names
@@ -83,6 +83,11 @@ def restore_reader(column: str, kind: str, described: Mapping[str, Any]) -> Colu
     return reader
 
 
+def report_cells(readers: Mapping[str, ColumnReader]) -> list[str]:
+    """Return and clear the notes of the readers of columns, such as those about cut texts."""
+    return [f"the column {name!r}: {line}" for name, reader in readers.items() for line in reader.report()]
+
+
 def object_array(values: Sequence[Any]) -> np.ndarray:
-    """Return an array (n) of objects, which are not converted."""
+    """Return an array (rows,) of objects, which are not converted."""
     return np.fromiter(values, dtype=object, count=len(values))

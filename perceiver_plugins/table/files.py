@@ -22,7 +22,7 @@ from perceiver_plugins.sdk.data.statistics import missing_targets
 from perceiver_plugins.sdk.data.table_rows import Row, check_delimiter, column_names, dictionary_columns
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.table.data import Table, TableDataModule, Tables
-from perceiver_plugins.table.embedded import describe_reader, fit_reader, object_array
+from perceiver_plugins.table.embedded import describe_reader, fit_reader, object_array, report_cells
 from perceiver_plugins.table.kinds import (
     INFERENCE_ROWS,
     choose_kinds,
@@ -74,7 +74,7 @@ class TableFilesDataModule(TableDataModule):
             number of classes. null: a class, or a list of classes.
         tokenizer: Tokenizer of the text columns, as for text-files: train:auto, train:word, train:bpe or train:unigram
             train one for each column; bytes; a folder with a saved tokenizer, or a hub id.
-        max_seq_len: Most tokens of a text. Texts that are longer are cut at the end, and their number is reported.
+        max_seq_len: Largest number of tokens of a text. Longer texts are cut at the end, and their number is reported.
         image_size: Height and width of the images of image columns, in pixels. Their centre crop is resized.
         image_folder: Folder that relative paths of images are relative to; null: the folder of the table's file.
     """
@@ -160,11 +160,8 @@ class TableFilesDataModule(TableDataModule):
             tables |= self._hold_out(tables["train"])
         readers = self._column_readers(tables, kinds)
         tables = {split: _with_examples(table, readers) for split, table in tables.items()}
-        for name, reader in readers.items():
-            for line in reader.report():
-                rank_zero_warn(f"the column {name!r}: {line}")
         categories = settle_categories(rows, tables)
-        for warning in [*category_warnings(rows, tables), *rows.report()]:
+        for warning in [*report_cells(readers), *category_warnings(rows, tables), *rows.report()]:
             rank_zero_warn(warning)
         if kinds and "train" in tables:
             rank_zero_info(f"columns: {describe_kinds(names, kinds, categories)}")

@@ -1,4 +1,4 @@
-"""Kinds of columns: numbers, booleans, dates and categories, inferred from cells or named by flags."""
+"""Kinds of columns: numbers, booleans, dates, categories, texts and images, inferred from cells or named by flags."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _date_or_none(value: Any) -> datetime.datetime | None:
 
 
 def _is_image(value: Any) -> bool:
-    """Tell the name or content of an image file, or an image of the library ``datasets``."""
+    """Check whether a cell is the name or content of an image file, or an image of the library ``datasets``."""
     if isinstance(value, str):
         return value.strip().lower().endswith(IMAGE_SUFFIXES)
     return isinstance(value, bytes) or (isinstance(value, Mapping) and value.keys() == {"bytes", "path"})

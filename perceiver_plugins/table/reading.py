@@ -21,7 +21,7 @@ from perceiver_plugins.sdk.prediction.table_inputs import TableRow, kept_columns
 from perceiver_plugins.sdk.tasks.pictures import drawable
 from perceiver_plugins.table.adapters import FIRST_CATEGORY, UNSEEN_CATEGORY, TableInputAdapter
 from perceiver_plugins.table.columns import Columns
-from perceiver_plugins.table.embedded import object_array
+from perceiver_plugins.table.embedded import object_array, report_cells
 from perceiver_registry import UserError
 from perceiver_registry.errors import near, shorten
 
@@ -121,8 +121,8 @@ class TableReader(Reader):
         return object_array([*numbers, *cells])
 
     def finish(self) -> None:
-        """Report unseen categories and texts that are cut, in one line per column."""
-        for line in (*self.rows.report(), *self.columns.report_cells()):
+        """Report unseen categories and cut texts, in one line per column."""
+        for line in (*self.rows.report(), *report_cells(self.columns.column_readers)):
             rank_zero_warn(line)
 
     def _parse(self, text: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ class CompositeInputAdapter(InputAdapter):
     The ``context`` for output queries and output adapter has the entries of all modalities, under ``modality.name`` if
     several modalities have an entry with the same name.
 
-    An example may lack an optional modality: its first position is a learned vector then, and the others are padding.
+    An example may lack an optional modality: its first position is then a learned vector, and the others are padding.
 
     Masking replaces input positions of a modality by its mask token, a learned vector. Unused mask tokens and
     embeddings require no gradient.
@@ -47,7 +47,7 @@ class CompositeInputAdapter(InputAdapter):
         mask_probabilities: probabilities of masking a position in training, by modality; these modalities have a mask
             token. A probability of 1 masks all positions in evaluation as well; any other value masks nothing in
             evaluation.
-        optional: modalities that examples may lack, with an entry ``missing`` (b,) in their nested batch.
+        optional: modalities that examples may lack. Their nested batch has the entry ``missing`` (b,), bool.
     """
 
     def __init__(
@@ -98,7 +98,8 @@ class CompositeInputAdapter(InputAdapter):
             ValueError: if the data of a part does not fit, or if it has other optional modalities.
         """
         columns = getattr(data, "column_inputs", None) or {}
-        if different := sorted(columns.keys() ^ self.missing.keys()) if columns else []:
+        different = sorted(columns.keys() ^ self.missing.keys()) if columns else []
+        if different:
             owner, other = ("data", "model") if different[0] in columns else ("model", "data")
             raise ValueError(f"the {owner}'s input {different[0]!r} is not one of the {other}'s")
         for modality, part in self.parts.items():
@@ -107,7 +108,7 @@ class CompositeInputAdapter(InputAdapter):
     def example_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Return the entries of all parts; as nested batches by modality if parts have entries of the same name.
 
-        Those of optional modalities are nested always.
+        Optional modalities always have a nested batch.
         """
         batches = {modality: part.example_batch(batch_size, generator) for modality, part in self.parts.items()}
         nested: dict[str, Any] = {}
@@ -156,7 +157,7 @@ class CompositeInputAdapter(InputAdapter):
 
 
 def create_parts(configs: Mapping[str, EncoderConfig]) -> dict[str, InputAdapter]:
-    """Create the input adapters of configurations by modality."""
+    """Create an input adapter for each configuration, by modality."""
     return {
         modality: registry().adapter_of("input", config).resolve("adapter").from_config(config)
         for modality, config in configs.items()

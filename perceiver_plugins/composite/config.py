@@ -29,8 +29,8 @@ class CompositeEncoderConfig(EncoderConfig):
             pad all inputs to the same number of channels.
         mask_probabilities: probabilities, by modality, of masking an input position in training: ``{"text": 0.15}``.
             A probability of 1 masks all positions in evaluation as well; any other value masks nothing in evaluation.
-        optional_inputs: modalities that examples may lack. For the examples with True in the entry ``missing`` (b,) of
-            the modality's nested batch, a learned vector replaces the input.
+        optional_inputs: modalities that examples may lack. Their nested batch has the entry ``missing`` (b,), bool: a
+            learned vector replaces the input of the examples with True.
     """
 
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -65,8 +65,8 @@ def create_part_configs(
 
     Args:
         inputs: name and fields of each adapter, by modality: ``{"text": {"adapter": "text", "vocab_size": 262}}``.
-        init_scale: default ``init_scale``.
-        flag: option that has ``inputs``, for messages.
+        init_scale: ``init_scale`` of adapters whose fields lack it.
+        flag: name of the option ``inputs``, for messages.
 
     Raises:
         UserError: if an input names no adapter, or has a field that is not its adapter's.

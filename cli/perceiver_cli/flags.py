@@ -168,7 +168,7 @@ def build_parser(command: str, run: Run) -> Parser:
 
 def _description(command: str, run: Run) -> str:
     description = COMMANDS_BY_NAME[command].description if command in COMMANDS_BY_NAME else ""
-    return description + _precedence(command, run)
+    return f"{description} {_precedence(command, run)}".lstrip()
 
 
 def _precedence(command: str, run: Run) -> str:

@@ -34,10 +34,11 @@ class InputCommand:
         results: noun of the results in notes.
         output_help: help of ``--output``.
         binary_formats: openers of the formats that need a file, by suffix.
-        description: first sentences of the help.
+        description: first sentences of the help, before those of all commands.
         flags: further flags, with their help.
-        find_predictor: returns the predictor class for a registered task or None, or returns None without one.
-        check_flags: raises a UserError for an output and values of flags that exclude each other.
+        find_predictor: function that returns the predictor class for a registered task or None; None if there is no
+            predictor.
+        check_flags: function that raises a UserError if the output and the values of flags exclude each other.
         prepare: context manager of a run, called with the predictor, the output and the values of the flags.
     """
 
@@ -75,7 +76,7 @@ COMMANDS_BY_NAME = {
         "predict. --output=vectors.parquet has the columns input and embedding; vectors.npy has an array (inputs, "
         "channels), and vectors.ids.jsonl its inputs; vectors.csv has a column for each number. --similar_to=INPUT "
         "prints the inputs with the most similar vectors (cosine). The same command resumes an interrupted run with "
-        "--output. ",
+        "--output.",
         flags={
             "vectors": "file of embeddings of the same model (.parquet) to search with --similar_to, instead of inputs"
         },
@@ -84,4 +85,4 @@ COMMANDS_BY_NAME = {
         prepare=embedding_run,
     ),
 }
-"""Commands by name."""
+"""Properties of :data:`~perceiver_cli.commands.INPUT_COMMANDS`, by name."""

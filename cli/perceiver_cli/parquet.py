@@ -15,8 +15,8 @@ from perceiver_registry.escaping import ENCODING_ERRORS
 ROW_GROUP_BYTES = 2**24
 """Size of the data in a row group, which is kept in memory until it is written. Arbitrary."""
 
-AS_JSON = None
-"""Type of columns whose values have no common type in Parquet."""
+JSON_TYPE = None
+"""Type of columns whose values have no common type in Parquet: they are written as JSON."""
 
 
 def row_groups(items: Iterable[Any], size_of: Callable[[Any], int]) -> Iterator[list[Any]]:
@@ -24,7 +24,7 @@ def row_groups(items: Iterable[Any], size_of: Callable[[Any], int]) -> Iterator[
 
     Args:
         items: the items.
-        size_of: returns the bytes of an item.
+        size_of: function that returns the size of an item in bytes.
     """
     group: list[Any] = []
     size = 0
@@ -55,8 +55,8 @@ def write_tables(stream: IO[bytes], tables: Iterator[Any], empty: Any) -> None:
             writer.write_table(table)
 
 
-def write_json_lines(lines: TextIO, stream: IO[bytes], name: str) -> None:
-    """Convert JSON objects, one per line, to rows. Characters that UTF-8 cannot encode are escaped.
+def convert_json_lines(lines: TextIO, stream: IO[bytes], name: str) -> None:
+    """Convert JSON objects, one per line, to rows of a Parquet file. Characters that UTF-8 cannot encode are escaped.
 
     Columns whose values have no common type are written as JSON, which a note reports.
 
@@ -68,21 +68,21 @@ def write_json_lines(lines: TextIO, stream: IO[bytes], name: str) -> None:
     import pyarrow as pa  # optional
 
     types: dict[str, Any] = {}
-    for rows in _row_groups_of(lines):
+    for rows in _read_row_groups(lines):
         for column in dict.fromkeys(itertools.chain.from_iterable(rows)):
             types[column] = _common_type(types.get(column, pa.null()), [row.get(column) for row in rows])
-    for rows in _row_groups_of(lines):
+    for rows in _read_row_groups(lines):
         for column, column_type in types.items():
-            if column_type is not AS_JSON and not _is_storable(rows, column, column_type):
-                types[column] = AS_JSON
-    for column in (column for column, column_type in types.items() if column_type is AS_JSON):
+            if column_type is not JSON_TYPE and not _is_storable(rows, column, column_type):
+                types[column] = JSON_TYPE
+    for column in (column for column, column_type in types.items() if column_type is JSON_TYPE):
         note(f"perceiver: {name}: column {column!r} has values that no type of Parquet has in common: written as JSON")
-    groups = _row_groups_of(lines)
+    groups = _read_row_groups(lines)
     tables = (pa.table({column: _array(rows, column, found) for column, found in types.items()}) for rows in groups)
     write_tables(stream, tables, pa.schema([]))
 
 
-def _row_groups_of(lines: TextIO) -> Iterator[list[dict[str, Any]]]:
+def _read_row_groups(lines: TextIO) -> Iterator[list[dict[str, Any]]]:
     """Read JSON lines from the start, in lists of the size of a row group."""
     lines.seek(0)
     for group in row_groups(lines, len):
@@ -106,19 +106,19 @@ def _encodable(value: Any) -> Any:
 
 
 def _common_type(known: Any, values: Sequence[Any]) -> Any:
-    """Return the type of earlier and further values of a column, or :data:`AS_JSON`."""
+    """Return the type of earlier and further values of a column, or :data:`JSON_TYPE`."""
     import pyarrow as pa  # optional
 
-    if known is AS_JSON:
-        return AS_JSON
+    if known is JSON_TYPE:
+        return JSON_TYPE
     with _without_type_errors():
         schemas = [pa.schema([("column", each)]) for each in (known, pa.array(values).type)]
         return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
-    return AS_JSON
+    return JSON_TYPE
 
 
 def _is_storable(rows: Sequence[Mapping[str, Any]], column: str, column_type: Any) -> bool:
-    """Return whether a file can store values of a column, unlike objects without entries."""
+    """Return whether a file can store values of a column. It cannot store objects without entries."""
     import pyarrow as pa  # optional
 
     with _without_type_errors():
@@ -139,6 +139,6 @@ def _array(rows: Sequence[Mapping[str, Any]], column: str, column_type: Any) -> 
     import pyarrow as pa  # optional
 
     values = [row.get(column) for row in rows]
-    if column_type is not AS_JSON:
+    if column_type is not JSON_TYPE:
         return pa.array(values, column_type)
     return pa.array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values], pa.string())

@@ -46,28 +46,28 @@ def predict(command: str, chosen: Run, values: Values, device: torch.device) -> 
         IncompleteRunError: if some of the inputs could not be read.
     """
     assert chosen.task is not None
-    kind = COMMANDS_BY_NAME[command]
-    predictor_class = kind.find_predictor(chosen.task)
+    input_command = COMMANDS_BY_NAME[command]
+    predictor_class = input_command.find_predictor(chosen.task)
     if predictor_class is None:
         raise UserError(f"--task={chosen.task.name}: this task has no predictor (perceiver embed embeds inputs)")
     arguments = predictor_arguments(predictor_class)
     output, folder = choose_output(
-        values["output"], values["format"], values["overwrite"], "output" in arguments, kind.binary_formats
+        values["output"], values["format"], values["overwrite"], "output" in arguments, input_command.binary_formats
     )
     output = replace(output, kept=tuple(values["keep_columns"] or ()))
     if values["output"]:
         _refuse_inputs_as_output(output, values)
-    kind.check_flags(output, values)
+    input_command.check_flags(output, values)
     given, lines = ([], None) if values.get("vectors") else open_inputs(values["inputs"], values["input"])
     module = load_module(chosen, device)
     if values["quantize"]:
         module.quantize()
-        weights = f"{values['quantize']} weights, which changes {kind.results} slightly"
-        print(f"perceiver: {kind.action} with {weights}", file=sys.stderr)
+        weights = f"{values['quantize']} weights, which changes {input_command.results} slightly"
+        print(f"perceiver: {input_command.action} with {weights}", file=sys.stderr)
     predictor = create_predictor(predictor_class, module, chosen, {**values, "output": folder})
     long_lines = getattr(predictor.reader, "long_inputs", False)
     inputs: Iterable[str] = itertools.chain(given, lines(long_lines)) if lines else given
-    prepared = kind.prepare(predictor, output, values)
+    prepared = input_command.prepare(predictor, output, values)
     with named_flags(values, arguments), prepared as (output, found), output.opened() as write:
         predictions = CountedIterator(stream(predictor, inputs) if found is None else found)
         write(predictor, predictions)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from perceiver_cli.checkpoint_files import replacing, replacing_text
 from perceiver_cli.output import EscapingStream, check_writable
-from perceiver_cli.parquet import write_json_lines
+from perceiver_cli.parquet import convert_json_lines
 from perceiver_cli.tables import print_table
 from perceiver_cli.vectors import ids_file
 from perceiver_registry import UserError
@@ -34,7 +34,7 @@ class Rows(Protocol):
 Write = Callable[[Rows, Iterator[Prediction]], None]
 
 Opener = Callable[["Output"], contextlib.AbstractContextManager[Write]]
-"""Context manager that opens the file of an output for writing."""
+"""Function that returns a context manager, which opens the file of an output for writing."""
 
 TEXT_FORMATS = ("csv", "json", "jsonl")
 """Formats of predictions that are also printed, named by suffix."""
@@ -163,7 +163,7 @@ def opened_parquet(output: Output) -> Iterator[Write]:
 
         def write(predictor: Rows, predictions: Iterator[Prediction]) -> None:
             _write_json_lines(predictor, predictions, lines, output.kept)
-            write_json_lines(lines, stream, name)
+            convert_json_lines(lines, stream, name)
 
         yield write
 

@@ -91,6 +91,7 @@ def write_data(folder: Path, kind: Kind, inputs: Any, labels: np.ndarray) -> dic
     if kind == "text":
         return {"name": "text-files", "text_column": TEXT_COLUMN, **options}
     features = table.column_names[: -len(columns)]
+    # Paths of images are relative to the current folder, not to that of the written table.
     return {"name": "table-files", "feature_columns": features, "image_folder": os.getcwd(), **options}
 
 

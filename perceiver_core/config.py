@@ -190,8 +190,7 @@ class DecoderConfig(CrossAttentionConfig):
 
 @dataclass
 class LatentsDecoderConfig(DecoderConfig):
-    """Config of a decoder without weights, whose output positions are the latents: the options of attention and MLP
-    have no effect.
+    """Config of a decoder without weights, which returns the latents. Options of attention and MLP have no effect.
 
     Args:
         num_latents: latents n of the model.

@@ -54,7 +54,11 @@ def read_stored_shapes(source: str) -> dict[str, tuple[int, ...]]:
 
 
 def _find_files(source: str, **options: Any) -> list[str]:
-    """Return the safetensors files of a folder or hub id."""
+    """Return the safetensors files of a folder or hub id.
+
+    Raises:
+        UserError: if there are none.
+    """
     where = {name: options[name] for name in HUB_OPTIONS if name in options}
     optional: dict[str, Any] = {
         "_raise_exceptions_for_missing_entries": False,

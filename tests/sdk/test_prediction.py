@@ -244,6 +244,14 @@ def test_input_of_a_rejected_shape_is_reported(module, reader_class, batch_size,
     ]
 
 
+@pytest.mark.parametrize("batch_size", [1, 99])
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_inputs_whose_output_is_not_finite_are_reported(module, reader, number, batch_size):
+    predictor = SumPredictor(module, reader, batch_size)
+    assert [prediction["input"] for prediction in predictor.predict(["1,2", number, "3"])] == ["1,2", "3"]
+    assert predictor.failures == [f"{number}: the model does not support this input (its output is not finite)"]
+
+
 def test_input_that_cannot_be_collated_is_reported(module):
     class Choosy(NumbersReader):
         def collate(self, examples):

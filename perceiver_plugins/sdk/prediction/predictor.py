@@ -158,6 +158,8 @@ class Predictor(ABC):
             return self._predict_apart(read, error)
         try:
             output = self.ask(move_data_to_device(batch, self.module.device), read)
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                raise ValueError("its output is not finite")
         except DEVICE_ERRORS:
             raise
         except SHAPE_ERRORS as error:

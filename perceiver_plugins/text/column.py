@@ -84,7 +84,10 @@ class TextColumn(ColumnReader):
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        return cls(deserialize_tokenizer(description["tokenizer"]), int(description["max_seq_len"]))
+        max_seq_len = description["max_seq_len"]
+        if type(max_seq_len) is not int or max_seq_len < 1:
+            raise ValueError("max_seq_len: must be a whole number of at least 1")
+        return cls(deserialize_tokenizer(description["tokenizer"]), max_seq_len)
 
     def description(self) -> dict[str, Any]:
         return {"tokenizer": serialize_tokenizer(self.tokenizer), "max_seq_len": self.max_seq_len}

@@ -290,6 +290,15 @@ def test_damaged_descriptions_are_refused(
         TableReader({"columns": columns}, adapter).read("size=1")
 
 
+@pytest.mark.parametrize("length", [-3, 0, "7", 1e400, True])
+def test_damaged_lengths_of_texts_are_refused(write: Write, tmp_path: Path, length: Any) -> None:
+    data = data_of(write("t.csv", rows_of(tmp_path, 24)))
+    columns = data.description()["columns"]
+    columns["readers"]["text"]["max_seq_len"] = length
+    with pytest.raises(UserError, match=r"'text' \(text\): invalid description of its reader"):
+        TableReader({"columns": columns}, TableInputAdapter.from_config(encoder_of(data)))
+
+
 # Models
 
 

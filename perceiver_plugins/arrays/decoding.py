@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from perceiver_plugins.sdk.data.cells import MAX_NUMBER, number
 from perceiver_plugins.sdk.errors import DataError
@@ -37,22 +39,27 @@ def decode_array(content: bytes, name: str) -> np.ndarray:
 
 
 def as_vectors(value: Any, location: str) -> np.ndarray:
-    """Convert an array or nested lists to vectors (m, numbers), float32. A single vector becomes (1, numbers).
+    """Convert an array, tensor or nested lists to vectors (m, numbers), float32. A single vector becomes (1, numbers).
 
     Raises:
         DataError: if it is empty, has another number of dimensions, vectors of different lengths, or something other
             than finite numbers.
     """
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.double() if value.is_floating_point() else value  # NumPy has no bfloat16
     try:
         array = np.asarray(value)
     except ValueError:  # lists of different lengths
         raise DataError(f"{location}: vectors of different lengths") from None
-    if array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2 or not array.size:
-        raise DataError(f"{location}: shape {array.shape}, must be vectors x numbers, and not empty")
     if array.dtype.kind not in "fiub":
         raise DataError(f"{location}: contains something other than numbers")
+    if not array.size:
+        raise DataError(f"{location}: contains no numbers")
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2:
+        raise DataError(f"{location}: shape {array.shape}, must be vectors x numbers")
     with np.errstate(over="ignore", invalid="ignore"):
         invalid = ~(np.abs(array.astype(np.float64)) <= MAX_NUMBER)
     if invalid.any():
@@ -63,10 +70,13 @@ def as_vectors(value: Any, location: str) -> np.ndarray:
 
 def _decode_npy(content: bytes, name: str) -> np.ndarray:
     try:
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, OverflowError, MemoryError) as error:
-        reason = "objects are not read" if "pickle" in str(error).lower() and content[:6] == b"\x93NUMPY" else "damaged"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # headers of old versions, or damaged ones
+            array: np.ndarray = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # damaged headers raise any type
+        reason = "objects are not read" if str(error).startswith("Object arrays") else "damaged"
         raise DataError(f"{name}: not an array of numbers in NumPy's format ({reason})") from error
+    return array
 
 
 def _decode_lines(content: bytes, name: str) -> list[list[float]]:

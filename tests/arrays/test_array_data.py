@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from perceiver_plugins.arrays import (
     PointsInputAdapter,
     ShapesDataModule,
 )
-from perceiver_plugins.arrays.decoding import decode_array
+from perceiver_plugins.arrays.decoding import as_vectors, decode_array
 from perceiver_plugins.arrays.rotations import random_rotation
 from perceiver_plugins.arrays.shapes import SHAPES
 from perceiver_plugins.image.data import DigitsDataModule
@@ -72,12 +73,12 @@ def test_lines_of_numbers(separator):
         (b"1 2\nx 4\n", "x.txt", "x.txt, line 2: 'x' is not a finite number"),
         (b"1 nan\n", "x.txt", "x.txt, line 1: 'nan' is not a finite number"),
         (b"1 1_0\n", "x.txt", "'1_0' is not a finite number"),
-        (b"", "x.txt", "x.txt: shape .*, must be vectors x numbers, and not empty"),
+        (b"", "x.txt", "x.txt: contains no numbers"),
         (b"\xff\n", "x.txt", "not UTF-8 text"),
         (b"no array", "x.npy", "x.npy: not an array of numbers in NumPy's format"),
         (npy(np.ones((3, 2)))[:-1], "x.npy", "x.npy: not an array of numbers in NumPy's format"),
         (npy(np.ones((3, 2, 2))), "x.npy", r"shape \(3, 2, 2\), must be vectors x numbers"),
-        (npy(np.ones((0, 2))), "x.npy", "and not empty"),
+        (npy(np.ones((0, 2))), "x.npy", "x.npy: contains no numbers"),
         (npy(np.array([[1, 2], [3, np.inf]])), "x.npy", "number 2 of vector 2 is inf, not finite"),
         (npy(np.array([[1, 1e300]])), "x.npy", "number 2 of vector 1 is 1e.300, not finite"),
         (npy(np.array([["a"]])), "x.npy", "contains something other than numbers"),
@@ -100,6 +101,46 @@ def test_objects_in_numpy_files_are_not_executed(tmp_path):
     with pytest.raises(UserError, match="objects are not read"):
         decode_array(file.getvalue(), "x.npy")
     assert not (tmp_path / "created").exists()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': (",
+        "{[]: 1}",
+        "{1: 2, 'a': 3}",
+        "{'descr': (), 'fortran_order': False, 'shape': (1, 2)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (True, True)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000, 2)}",
+        "'\\d'",
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_damaged_headers_of_numpy_files_are_refused(header):
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(16)
+    with pytest.raises(UserError, match=r"x\.npy: not an array of numbers in NumPy's format \(damaged\)"):
+        decode_array(content, "x.npy")
+
+
+def test_archives_are_no_numpy_files():
+    file = io.BytesIO()
+    np.savez(file, np.ones((2, 2)))
+    for content in (file.getvalue(), b"PK\x03\x04"):
+        with pytest.raises(UserError, match="not an array of numbers in NumPy's format"):
+            decode_array(content, "x.npy")
+
+
+@pytest.mark.parametrize("value", [None, "1 2", {"a": 1}, [["1", "2"]], [[1, None]]])
+def test_values_other_than_numbers_are_refused(value):
+    with pytest.raises(UserError, match="input 1: contains something other than numbers"):
+        as_vectors(value, "input 1")
+
+
+def test_tensors_are_converted():
+    for dtype in (torch.bfloat16, torch.float32, torch.int64):
+        tensor = torch.tensor([[1, 2], [3, 4]], dtype=dtype)
+        tensor.requires_grad_(tensor.is_floating_point())
+        np.testing.assert_array_equal(as_vectors(tensor, "input 1"), np.float32([[1, 2], [3, 4]]))
 
 
 # Preprocessing

@@ -16,6 +16,7 @@ from perceiver_plugins.sdk.data.datasets import ExampleDataset
 from perceiver_plugins.sdk.data.module import Classes, PerceiverDataModule, check_positive
 from perceiver_plugins.sdk.data.splits import stratified_split
 from perceiver_plugins.sdk.errors import DataError
+from perceiver_registry import UserError
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,15 @@ class ArrayDataModule(Classes, PerceiverDataModule):
         """Preprocessing of the trained model or, for a new one, with the statistics of the training data.
 
         Raises:
-            DataError: If ``max_vectors`` is not that of the trained model, or vectors have different lengths.
+            UserError: If ``max_vectors`` is not that of the trained model.
         """
         described = self.known or self.inherited
         if "array_format" in described:
-            return ArrayFormat.from_description(described)
+            trained = ArrayFormat.from_description(described)
+            if trained.max_vectors != self.max_vectors:
+                given, limit = ("null" if each is None else each for each in (self.max_vectors, trained.max_vectors))
+                raise UserError(f"max_vectors={given}: the model was trained with {limit} (leave it out)")
+            return trained
         arrays = self.data.splits["train"].arrays
         options = {"max_vectors": self.max_vectors, "unit_sphere": self.unit_sphere}
         return ArrayFormat.fit(arrays, self.num_coordinates, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -246,6 +247,20 @@ def test_clouds_with_other_numbers_of_channels_are_refused(tmp_path):
     (tmp_path / "b" / "9.npy").unlink()
     with pytest.raises(UserError, match="num_coordinates=9: the data has 4 numbers in a vector"):
         PointsFolderDataModule(str(tmp_path), num_coordinates=9).setup()
+
+
+def test_trained_models_keep_the_number_of_vectors(tmp_path):
+    write_clouds(tmp_path)
+    description = PointsFolderDataModule(str(tmp_path), max_vectors=8).description()
+    for options, problem in (
+        ({"max_vectors": 8}, None),
+        ({"max_vectors": 9}, "max_vectors=9: the model was trained with 8"),
+        ({"max_vectors": None}, "max_vectors=null: the model was trained with 8"),
+    ):
+        data = PointsFolderDataModule(str(tmp_path), **options)
+        data.inherited = description
+        with pytest.raises(UserError, match=problem) if problem else nullcontext():
+            data.setup()
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import pickle
 import random
 from pathlib import Path
@@ -214,6 +215,31 @@ def test_description_is_plain_data(tmp_path: Path) -> None:
     assert ImageFormat.from_description(json.loads(json.dumps(loaded))) == module.image_format
     with pytest.raises(UserError, match=r"not trained on images: .* lacks 'image_size'"):
         ImageFormat.from_description({"tokenizer": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_size", [0, 8]),
+        ("image_size", [8]),
+        ("image_size", [8.5, 8]),
+        ("image_size", [100_000, 100_000]),  # would exhaust the memory
+        ("image_size", "32"),
+        ("num_channels", "3"),
+        ("num_channels", 0),
+        ("mean", [math.nan] * 3),
+        ("mean", "abc"),
+        ("mean", [0.5] * 2),
+        ("std", [0.0] * 3),
+        ("std", [1.0, -1.0, 1.0]),
+        ("crop_pct", 0),
+        ("bit_depth", 40),
+    ],
+)
+def test_invalid_descriptions_are_refused(name: str, value: Any) -> None:
+    description = ImageFormat((8, 8), 3, (0.5,) * 3, (0.5,) * 3).description()
+    with pytest.raises(UserError, match=rf"checkpoint: .*{name}.*: must be"):
+        ImageFormat.from_description({**description, name: value})
 
 
 # evaluation

@@ -16,12 +16,38 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import RandomResizedCrop, v2
 
-from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH
+from perceiver_plugins.image.data.decoding import MAX_BIT_DEPTH, MAX_PIXELS
 from perceiver_plugins.sdk.data.loading import example_rng
 from perceiver_registry.errors import UserError
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a crop, in pixels."""
+
+
+def _is_size(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(each) is int for each in value):
+        return False
+    return min(value) >= 1 and value[0] * value[1] <= MAX_PIXELS
+
+
+def _are_numbers(value: Any, lowest: float) -> bool:
+    if not isinstance(value, list | tuple) or not value or not all(type(each) in (int, float) for each in value):
+        return False
+    return all(lowest <= each <= MAX_STATISTIC for each in value)
+
+
+MAX_STATISTIC = 1e6
+"""Largest mean and standard deviation of pixels. Arbitrary; pixels are from 0 to 1."""
+
+REQUIREMENTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "image_size": (_is_size, f"two whole numbers of at least 1, and at most {MAX_PIXELS:,} pixels"),
+    "num_channels": (lambda value: type(value) is int and value >= 1, "a whole number of at least 1"),
+    "mean": (lambda value: _are_numbers(value, -MAX_STATISTIC), "a list of numbers, one for each channel"),
+    "std": (lambda value: _are_numbers(value, 1 / MAX_STATISTIC), "a list of numbers above 0, one for each channel"),
+    "crop_pct": (lambda value: type(value) in (int, float) and 0 < value <= 1, "above 0 and at most 1"),
+    "bit_depth": (lambda value: type(value) is int and 1 <= value <= MAX_BIT_DEPTH, f"from 1 to {MAX_BIT_DEPTH}"),
+}
+"""Check of each entry of the description of an :class:`ImageFormat`, which may come from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +75,20 @@ class ImageFormat:
         """Create the format from the result of :meth:`description`.
 
         Raises:
-            UserError: If an entry is missing.
+            UserError: If an entry is missing or invalid.
         """
-        try:
-            return cls(
-                tuple(description["image_size"]),
-                description["num_channels"],
-                tuple(description["mean"]),
-                tuple(description["std"]),
-                description["crop_pct"],
-                description.get("bit_depth", MAX_BIT_DEPTH),
-            )
-        except KeyError as error:
-            raise UserError(
-                f"the model was not trained on images: the description of its data lacks {error.args[0]!r}"
-            ) from error
+        described = {"bit_depth": MAX_BIT_DEPTH, **description}
+        for name, (is_valid, requirement) in REQUIREMENTS.items():
+            if name not in described:
+                raise UserError(f"the model was not trained on images: the description of its data lacks {name!r}")
+            if not is_valid(described[name]):
+                raise UserError(f"checkpoint: {name}: must be {requirement}")
+        channels = described["num_channels"]
+        if any(len(described[name]) not in (1, channels) for name in ("mean", "std")):
+            raise UserError(f"checkpoint: mean and std: must be lists of {channels} numbers, one for each channel")
+        lists = ("image_size", "mean", "std")
+        values: dict[str, Any] = {name: described[name] for name in REQUIREMENTS}
+        return cls(**values | {name: tuple(values[name]) for name in lists})
 
     def description(self) -> dict[str, Any]:
         """Return the format as plain data."""

@@ -15,7 +15,7 @@ from perceiver_plugins.audio.adapters import AudioPatchesInputAdapter, AudioSpec
 from perceiver_plugins.audio.data.format import AudioFormat, collate
 from perceiver_plugins.audio.spectrogram import LogMelSpectrogram
 from perceiver_plugins.sdk.data.media import SOUND_SUFFIXES, VIDEO_SUFFIXES
-from perceiver_plugins.sdk.data.sound import read_sound, resample_array, write_wav
+from perceiver_plugins.sdk.data.sound import MAX_RATE, check_values, read_sound, resample_array, write_wav
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.sdk.prediction.attention_maps import draw_attention_maps
 from perceiver_plugins.sdk.prediction.file_reader import ArchivedFile, FileReader
@@ -86,20 +86,28 @@ class AudioReader(FileReader):
         samples, rate = (
             value if isinstance(value, tuple) and len(value) == 2 else (value, self.audio_format.sample_rate)
         )
-        if not isinstance(samples, np.ndarray | Tensor) or isinstance(rate, bool) or not isinstance(rate, int):
+        if (
+            not isinstance(samples, np.ndarray | Tensor)
+            or isinstance(rate, bool)
+            or not isinstance(rate, int | np.integer)
+        ):
             raise not_in_memory(name, value, IN_MEMORY)
-        array = samples.detach().cpu().float().numpy() if isinstance(samples, Tensor) else samples
+        array = _to_array(samples)
         if array.ndim != 1:
             raise UserError(
                 f"{name}: samples of shape {array.shape}: must have one dimension (average the channels first)"
             )
-        if array.dtype == np.int16:
+        if np.issubdtype(array.dtype, np.int16):
             array = array / np.float32(2**15)
         if not np.issubdtype(array.dtype, np.floating):
             raise UserError(f"{name}: samples must be floating point numbers or integers of 16 bits, got {array.dtype}")
-        if not array.size or not np.isfinite(array).all() or rate < 1:
-            raise UserError(f"{name}: must have at least one sample, finite samples and a positive sample rate")
-        return InMemory(name, resample_array(array.astype(np.float32), rate, self.audio_format.sample_rate))
+        if not array.size or not 1 <= rate <= MAX_RATE:
+            raise UserError(f"{name}: must have at least one sample, and a sample rate from 1 to {MAX_RATE}")
+        check_values(array, name)
+        resampled = resample_array(array.astype(np.float32), int(rate), self.audio_format.sample_rate)
+        if not resampled.size:
+            raise UserError(f"{name}: the recording is empty at {self.audio_format.sample_rate} samples per second")
+        return InMemory(name, resampled)
 
     def _cut(self, samples: np.ndarray) -> np.ndarray:
         start = max(0, len(samples) - self.audio_format.max_samples) // 2
@@ -153,3 +161,12 @@ class AudioReader(FileReader):
         else:
             raise UserError(f"{type(adapter).__name__}: the input positions are not times of a recording")
         return range(0, len(example["input_values"]), step)
+
+
+def _to_array(samples: np.ndarray | Tensor) -> np.ndarray:
+    """Convert a tensor to an array of the same type, except types of floating point that NumPy lacks."""
+    if isinstance(samples, np.ndarray):
+        return samples
+    samples = samples.detach().cpu()
+    array: np.ndarray = (samples.float() if samples.is_floating_point() else samples).numpy()
+    return array

@@ -15,7 +15,7 @@ from perceiver_plugins.audio import (
     AudioSpectrogramInputAdapter,
 )
 from perceiver_plugins.multimodal.data import ClipFormat
-from perceiver_plugins.sdk.data.sound import write_wav
+from perceiver_plugins.sdk.data.sound import MAX_VALUE, write_wav
 from perceiver_registry import UserError
 
 FORMAT = {"sample_rate": 8000, "max_seconds": 0.5}
@@ -37,7 +37,9 @@ def test_the_middle_of_files_archives_and_arrays_is_read(reader, tmp_path):
         archive.write(tmp_path / "a.wav", "x/a.wav")
     sources = reader.expand([str(tmp_path / "a.wav"), str(tmp_path / "a.zip")])
     sources += [reader.source_of(value, "inputs[0]") for value in (RAMP, torch.from_numpy(RAMP), (RAMP, 8000))]
-    sources.append(reader.source_of((RAMP * 2**15).round().astype(np.int16), "inputs[0]"))
+    integers = (RAMP * 2**15).round().astype(np.int16)
+    for value in (integers, integers.astype(">i2"), torch.from_numpy(integers), (integers, np.int64(8000))):
+        sources.append(reader.source_of(value, "inputs[0]"))
     for source in sources:
         np.testing.assert_allclose(reader.read(source)["input_values"], RAMP[2000:6000], atol=1e-3)
     resampled = reader.read(reader.source_of((RAMP[::2], 4000), "inputs[0]"))["input_values"]
@@ -50,8 +52,16 @@ def test_the_middle_of_files_archives_and_arrays_is_read(reader, tmp_path):
         (3, r"x: must be a text or path or an array of samples, or a pair of it and its sample rate, got int"),
         (np.zeros((2, 100), np.float32), r"x: samples of shape \(2, 100\): must have one dimension \(average the"),
         (np.zeros(100, np.int64), "x: samples must be floating point numbers or integers of 16 bits, got int64"),
-        (np.array([np.nan]), "x: must have at least one sample, finite samples"),
-        ((RAMP, 0), "x: must have at least one sample, finite samples and a positive sample rate"),
+        (
+            torch.zeros(100, dtype=torch.int32),
+            "x: samples must be floating point numbers or integers of 16 bits, got int",
+        ),
+        (np.zeros(0), "x: must have at least one sample"),
+        (np.array([np.nan]), "x: the recording has values that are not finite or larger than 1e"),
+        (np.array([1e300]), "x: the recording has values that are not finite or larger than 1e"),
+        ((RAMP, 0), "x: must have at least one sample, and a sample rate from 1 to 2147483647"),
+        ((RAMP, 2**31), "x: must have at least one sample, and a sample rate from 1 to 2147483647"),
+        ((RAMP[:1], 48000), "x: the recording is empty at 8000 samples per second"),
         ((RAMP, "8000"), "x: must be a text or path or an array"),
     ],
 )
@@ -84,3 +94,8 @@ def test_positions_have_times_and_attention_maps(adapter, step, number, tmp_path
     path = reader.draw_attention("x.wav", example, weights, tmp_path / "maps" / "x")
     assert path == tmp_path / "maps" / "x.png"
     assert path.stat().st_size > 1000
+
+
+def test_spectrograms_of_the_largest_values_are_finite(reader):
+    example = reader.read(reader.source_of(np.where(RAMP > 0, MAX_VALUE, -MAX_VALUE), "x"))
+    assert FRAMES(reader.collate([example])).x.isfinite().all()

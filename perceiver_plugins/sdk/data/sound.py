@@ -18,6 +18,12 @@ from perceiver_plugins.sdk.errors import DataError
 MARGIN = 0.2
 """Seconds of audio decoded before a part of a file, for the initial transients of codecs and resampling (arbitrary)."""
 
+MAX_RATE = 2**31 - 1
+"""Largest sample rate, which FFmpeg stores in 32 bits."""
+
+MAX_VALUE = 1e10
+"""Largest absolute value of a sample. Integers of 32 bits are smaller, and energies of spectrograms remain finite."""
+
 PROBLEM = "the recording cannot be read"
 
 TRUNCATED = 0.9
@@ -76,7 +82,7 @@ def read_sound(
         (samples,) float32, averaged over channels, from -1 to 1 unless the file has larger values.
 
     Raises:
-        DataError: if it is missing, damaged, truncated or empty, or has no sound.
+        DataError: if it is missing, damaged, truncated or empty, has no sound, or has invalid values.
     """
     with open_media(path, PROBLEM, content) as container:
         stream = _require_sound(container, path)
@@ -88,8 +94,7 @@ def read_sound(
         is_estimated = container.format.name in UNKNOWN_DURATION
     if not len(samples):
         raise DataError(f"{path}: the recording is empty")
-    if not np.isfinite(samples).all():
-        raise DataError(f"{path}: the recording has values that are not finite")
+    check_values(samples, path)
     expected, found = min(seconds, max_seconds), len(samples) / sample_rate
     if (not is_estimated and found < TRUNCATED * expected - MARGIN) or _is_cut_riff(path, content):
         raise DataError(f"{path}: the recording is truncated ({found:.2f} seconds are left)")
@@ -151,14 +156,31 @@ def resample_array(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarr
 
     Args:
         samples: (samples,) float32.
-        rate: its samples per second.
+        rate: its samples per second, at most :data:`MAX_RATE`.
         sample_rate: samples per second of the result.
+
+    Returns:
+        (samples,) float32; without values if the array is shorter than a sample of the result.
     """
     if rate == sample_rate:
         return samples
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32)[None], format="flt", layout="mono")
     frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
-    return np.concatenate([*resample([frame], sample_rate)])
+    return np.concatenate([np.zeros(0, np.float32), *resample([frame], sample_rate)])
+
+
+def check_values(samples: np.ndarray, name: str | Path) -> None:
+    """Check the values of samples.
+
+    Args:
+        samples: (samples,), floating point.
+        name: name of the recording in messages.
+
+    Raises:
+        DataError: if a value is not finite, or larger than :data:`MAX_VALUE`.
+    """
+    if not (np.abs(samples) <= MAX_VALUE).all():
+        raise DataError(f"{name}: the recording has values that are not finite or larger than {MAX_VALUE:g}")
 
 
 def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 
 import numpy as np
@@ -99,3 +100,12 @@ def test_positions_have_times_and_attention_maps(adapter, step, number, tmp_path
 def test_spectrograms_of_the_largest_values_are_finite(reader):
     example = reader.read(reader.source_of(np.where(RAMP > 0, MAX_VALUE, -MAX_VALUE), "x"))
     assert FRAMES(reader.collate([example])).x.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "value", ["x", None, True, [1], math.nan, math.inf, -1, 2**40, pytest.param(10**400, id="huge")]
+)
+@pytest.mark.parametrize("name", ["sample_rate", "max_seconds", "min_seconds"])
+def test_invalid_descriptions_are_refused(name, value):
+    with pytest.raises(UserError, match=rf"^audio format: {name}: must be "):
+        AudioReader({**FORMAT, name: value}, FRAMES)

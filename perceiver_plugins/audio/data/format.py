@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 
 from perceiver_plugins.sdk.data.collating import PadCollator
+from perceiver_plugins.sdk.data.sound import MAX_RATE
 from perceiver_registry.errors import UserError
 
 collate = PadCollator({"input_values": "attention_mask"})
 """Collate function that pads recordings to the longest of the batch and adds a mask."""
+
+MAX_SAMPLES = 2**28
+"""Largest number of samples of a recording, 1 GiB or 4.6 hours at 16 kHz (arbitrary)."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,29 @@ class AudioFormat:
     max_seconds: float
     min_seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Validate values that may come from a checkpoint.
+
+        Raises:
+            UserError: if one is invalid.
+        """
+        if type(self.sample_rate) is not int or not 1 <= self.sample_rate <= MAX_RATE:
+            raise UserError(f"audio format: sample_rate: must be a whole number from 1 to {MAX_RATE}")
+        for name, value in (("max_seconds", self.max_seconds), ("min_seconds", self.min_seconds)):
+            if type(value) not in (int, float) or not 0 <= value <= MAX_SAMPLES:
+                raise UserError(f"audio format: {name}: must be a number from 0 to {MAX_SAMPLES}")
+        if not self.max_seconds or self.max_seconds * self.sample_rate > MAX_SAMPLES:
+            raise UserError(
+                f"audio format: max_seconds: must be more than 0 and at most {MAX_SAMPLES / self.sample_rate:g}, "
+                f"{MAX_SAMPLES} samples"
+            )
+
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> AudioFormat:
         """Create a format from its :meth:`description`.
 
         Raises:
-            UserError: if the description lacks an entry.
+            UserError: if the description lacks an entry, or if one is invalid.
         """
         try:
             return cls(description["sample_rate"], description["max_seconds"], description.get("min_seconds", 0.0))

@@ -116,10 +116,12 @@ def _ours(config: PerceiverConfig) -> tuple[nn.Module, NamedParameters]:
 
 
 def _hugging_face(config: PerceiverConfig) -> tuple[nn.Module, NamedParameters]:
-    from perceiver_plugins.huggingface.conversion_table import TABLE
+    from perceiver_plugins.huggingface.conversion_table import CLASSES
 
     conversion = next(
-        row.conversion() for row in TABLE if (row.encoder, row.decoder) == (type(config.encoder), type(config.decoder))
+        row.conversion()
+        for row in CLASSES
+        if (row.encoder, row.decoder) == (type(config.encoder), type(config.decoder))
     )
     theirs, model_type = conversion.hugging_face_config(config), conversion.model_type
     memory.mark("imports")

@@ -66,13 +66,14 @@ def used(values: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 
 def possible_pairs() -> dict[str, list[tuple[AdapterSpec, str]]]:
-    """Return the output adapters, each with a task, that fit each input adapter."""
+    """Return the output adapters, each with a task that has training, that fit each input adapter."""
     return {
         encoder.name: [
             (decoder.spec, task)
             for decoder in registry().entries("output")
             for task in decoder.spec.tasks[:1]
-            if fits(encoder.spec, registry().get("task", task).spec)
+            if registry().get("task", task).spec.data is not None
+            and fits(encoder.spec, registry().get("task", task).spec)
         ]
         for encoder in registry().entries("input")
     }

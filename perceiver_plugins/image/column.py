@@ -17,7 +17,7 @@ from perceiver_plugins.image.data.decoding import IN_MEMORY, copy_image, decode,
 from perceiver_plugins.image.data.module import IMAGENET_MEAN, IMAGENET_STD
 from perceiver_plugins.image.data.transforms import ImageFormat
 from perceiver_plugins.sdk.data.cells import is_missing, kind_of
-from perceiver_plugins.sdk.data.column_reader import Cell, ColumnOptions, ColumnReader
+from perceiver_plugins.sdk.data.column_reader import Cell, ColumnOptions, ColumnReader, refuse_other_value
 from perceiver_plugins.sdk.data.missing_files import missing
 from perceiver_plugins.sdk.data.module import check_positive
 from perceiver_plugins.sdk.data.paths import as_path
@@ -58,6 +58,9 @@ class ImageColumn(ColumnReader):
 
     def description(self) -> dict[str, Any]:
         return {**self.image_format.description(), "folder": self.folder}
+
+    def check_options(self, options: ColumnOptions) -> None:
+        refuse_other_value("image_size", options.image_size, max(self.image_format.image_size))
 
     def encoder_fields(self) -> dict[str, Any]:
         grid = [-(-size // 2**NUM_STAGES) for size in self.image_format.image_size]

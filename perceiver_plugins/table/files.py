@@ -204,8 +204,13 @@ class TableFilesDataModule(TableDataModule):
         Args:
             tables: the data set, with the cells of these columns.
             kinds: kinds of the columns.
+
+        Raises:
+            UserError: If an option is not that of the model.
         """
         if self.trained_columns is not None:
+            for reader in self.trained_columns.column_readers.values():
+                reader.check_options(self.column_options)
             return self.trained_columns.column_readers
         cells = tables["train"].cells
         return {name: fit_reader(kinds[name], cells[name].tolist(), self.column_options) for name in cells}

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from perceiver_plugins.sdk.data.cells import is_missing, text_of
-from perceiver_plugins.sdk.data.column_reader import Cell, ColumnOptions, ColumnReader
+from perceiver_plugins.sdk.data.column_reader import Cell, ColumnOptions, ColumnReader, refuse_other_value
 from perceiver_plugins.sdk.data.files import Piece
 from perceiver_plugins.sdk.errors import DataError
 from perceiver_plugins.text.data.chunks import Collator
@@ -91,6 +91,9 @@ class TextColumn(ColumnReader):
 
     def description(self) -> dict[str, Any]:
         return {"tokenizer": serialize_tokenizer(self.tokenizer), "max_seq_len": self.max_seq_len}
+
+    def check_options(self, options: ColumnOptions) -> None:
+        refuse_other_value("max_seq_len", options.max_seq_len, self.max_seq_len)
 
     def encoder_fields(self) -> dict[str, Any]:
         fields = {

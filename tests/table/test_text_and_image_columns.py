@@ -223,6 +223,17 @@ def test_long_texts_are_cut_and_reported(write: Write, tmp_path: Path) -> None:
     assert (data.column_inputs or {})["text"]["max_seq_len"] == 10
 
 
+@pytest.mark.parametrize("option", ["max_seq_len", "image_size"])
+def test_options_are_those_of_the_trained_model(write: Write, tmp_path: Path, option: str) -> None:
+    file = write("t.csv", rows_of(tmp_path, 24))
+    trained = data_of(file, max_seq_len=10)
+    data = TableFilesDataModule(test_files=file, target="class", **({"max_seq_len": 10, "image_size": 8} | {option: 9}))
+    data.known = trained.description() | {"label_names": trained.label_names}
+    message = rf"{option}=9: the model was trained with \d+ \(set {option}="
+    with pytest.raises(UserError, match=message):
+        data.setup()
+
+
 def test_other_input_adapters_must_fit_the_data(write: Write, tmp_path: Path) -> None:
     data = data_of(write("t.csv", rows_of(tmp_path, 24)))
     inputs = data.column_inputs or {}

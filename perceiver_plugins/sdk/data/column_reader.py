@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from perceiver_registry.errors import UserError
+
 MISSING_ENTRY = "missing"
 """Batch entry of a column: (b,) bool, True for examples whose cell is missing."""
 
@@ -53,6 +55,12 @@ class ColumnOptions:
     image_folder: str | None = None
 
 
+def refuse_other_value(name: str, given: Any, trained: Any) -> None:
+    """Raise UserError if an option has another value than in the trained model."""
+    if given != trained:
+        raise UserError(f"{name}={given}: the model was trained with {trained} (set {name}={trained})")
+
+
 class ColumnReader(ABC):
     """Base class of readers of a column: they convert cells to examples, and examples to the batch of an input adapter.
 
@@ -85,6 +93,13 @@ class ColumnReader(ABC):
     @abstractmethod
     def description(self) -> dict[str, Any]:
         """Describe the reader as plain data, which is stored in checkpoints."""
+
+    def check_options(self, options: ColumnOptions) -> None:  # noqa: B027
+        """Check that the options of a data module are those of this reader of a trained model. By default no check.
+
+        Raises:
+            UserError: if one differs.
+        """
 
     @abstractmethod
     def encoder_fields(self) -> dict[str, Any]:

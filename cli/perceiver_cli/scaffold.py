@@ -180,9 +180,13 @@ def _valid_name(written: str) -> str:
     """Return a valid name similar to an invalid one."""
     plain = unicodedata.normalize("NFKD", written).encode("ascii", "ignore").decode().lower()
     name = "-".join(re.findall("[a-z0-9]+", plain))
-    if not name[:1].isalpha() or name == written.lower():
+    if not name[:1].isalpha() or name == written.lower() or _is_taken(name):
         name = f"my-{name or 'signals'}"
     return name[:MAX_NAME_LENGTH].rstrip("-")
+
+
+def _is_taken(name: str) -> bool:
+    return next(_owners(Names(name, name.replace("-", "_"), prefix=""), task=False), None) is not None
 
 
 # Files

@@ -176,7 +176,7 @@ def _require_data(description: ModelDescription, checkpoint: Path) -> None:
 
 
 def _suggest_task(line: CommandLine) -> str:
-    """Suggest the flag for a task that is named without one, or list the known tasks."""
-    names = registry().names("task")
+    """Suggest the flag for a task that is named without one, or list the tasks that have training."""
+    names = [registry().short_name(entry) for entry in registry().entries("task") if entry.spec.data is not None]
     hints = (suggest_argument(word, ["--task"]) for word in line.words if word in names)
     return next(hints, None) or f"known: {', '.join(names)}"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from perceiver_plugins.sdk.data.files import find_files, read_documents, refuse_shared_files
+from perceiver_plugins.sdk.data.files import find_files, find_split_files, read_documents
 from perceiver_plugins.sdk.data.left_out import LeftOut
 from perceiver_plugins.sdk.data.table_rows import check_delimiter, column_names, read_rows
 from perceiver_plugins.sdk.errors import DataError
@@ -146,7 +146,9 @@ def test_linked_files_are_found_once(tmp_path: Path) -> None:
     assert find_files(str(tmp_path), "flag") == [tmp_path / "sub" / "a.csv"]
     assert find_files(str(tmp_path / "**" / "*.csv"), "flag") == [tmp_path / "sub" / "a.csv"]
     with pytest.raises(DataError, match=r"val_files: .*same\.csv is in train_files as well"):
-        refuse_shared_files({"train_files": [tmp_path / "sub/a.csv"], "val_files": [tmp_path / "sub/same.csv"]})
+        find_split_files(str(tmp_path / "sub/a.csv"), str(tmp_path / "sub/same.csv"), None)
+    with pytest.raises(DataError, match="train_files: missing"):
+        find_split_files(None, None, None)
 
 
 def test_files_of_other_formats_are_counted(tmp_path: Path) -> None:

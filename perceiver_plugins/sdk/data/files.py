@@ -116,10 +116,13 @@ def find_split_files(
         The files by split: "train", "validation" and "test".
 
     Raises:
-        DataError: If a flag names no file, or if a file of another flag is among those of the first.
+        DataError: If no flag is given, if a flag names no file, or if a file of another flag is among those of the
+            first.
     """
     given = {"train": train_files, "validation": val_files, "test": test_files}
     files = {split: find_files(names, FLAGS[split]) for split, names in given.items() if names is not None}
+    if not files:
+        raise DataError("train_files: missing (name files to train on)")
     _refuse_shared_files({FLAGS[split]: found for split, found in files.items()})
     return files
 

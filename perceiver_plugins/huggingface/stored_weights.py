@@ -57,7 +57,7 @@ def _find_files(source: str, **options: Any) -> list[str]:
     """Return the safetensors files of a folder or hub id.
 
     Raises:
-        UserError: if there are none.
+        UserError: if no such file exists.
     """
     where = {name: options[name] for name in HUB_OPTIONS if name in options}
     optional: dict[str, Any] = {

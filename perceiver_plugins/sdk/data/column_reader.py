@@ -133,5 +133,5 @@ class ColumnReader(ABC):
         return {**self.collate(present), MISSING_ENTRY: missing}
 
     def report(self) -> list[str]:
-        """Return and clear the notes about cells that were read, such as cut texts. By default there are none."""
+        """Return and clear the notes about cells that were read, such as cut texts. By default an empty list."""
         return []

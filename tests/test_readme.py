@@ -8,6 +8,7 @@ import re
 import shlex
 import statistics
 import tomllib
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,11 @@ def write_user_files(folder: Path) -> None:
     rows = [{"clip": [[i, 0.5], [1.0, i % 3]], "label": i % 2} for i in range(20)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "clips.parquet")
     for i in range(10):
+        path = folder / "recordings" / ("yes" if i % 2 else "no") / f"{i}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(np.arange(2000, dtype="<i2").tobytes())
         for name in ("scans", "vectors"):
             path = folder / name / ("chair" if i % 2 else "table") / f"{i}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
